@@ -1,0 +1,160 @@
+package chrysalis
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "chrysalis"
+
+// storeys gives each folder its storey, ground (0) to roof (5). The longest matching prefix decides.
+var storeys = map[string]int{
+	"tools":            5,
+	"init":             4,
+	"runtime":          4,
+	"attest/ratls":     3,
+	"attest/collect":   3,
+	"attest":           2,
+	"measure":          1,
+	"measure/register": 1,
+	"measure/verity":   0, "measure/eventlog": 0, "measure/tdvf": 0, "measure/snp": 0, "measure/volume": 0, "measure/config": 0,
+	"attest/tdx": 0, "attest/sevsnp": 0, "attest/vtpm": 0, "attest/nvidia": 0,
+	"runtime/claim": 0, "runtime/receipt": 0, "runtime/envelope": 0,
+	// The software platform signs what attest judges, so it stands beside attest; only tests may reach it.
+	"attest/attesttest": 2,
+}
+
+// sideways lists the imports within one storey that are allowed: importer, then imported, each with its reason.
+var sideways = map[[2]string]string{
+	{"measure/volume", "measure/verity"}: "a volume is an image followed by its verity tree",
+}
+
+// sole names the one folder that may import a module, so that its parsers stay out of every other process.
+var sole = map[string]string{
+	"github.com/containerd/containerd":          "runtime/internal/engine",
+	"github.com/xssnick/tonutils-go/liteclient": "runtime/internal/chain",
+}
+
+func TestStoreys(t *testing.T) {
+	files := 0
+	err := fs.WalkDir(os.DirFS("."), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if p == "build" || strings.HasPrefix(d.Name(), ".") && p != "." || d.Name() == "testdata" {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(p, ".go") || path.Dir(p) == "." {
+			return nil
+		}
+		files++
+		src, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		for _, refusal := range judge(t, p, src) {
+			t.Error(refusal)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files == 0 {
+		t.Fatal("no Go files found: the test looked in the wrong place")
+	}
+}
+
+// TestStoreysCanRefuse shows that each rule of judge refuses something.
+func TestStoreysCanRefuse(t *testing.T) {
+	for _, tt := range []struct{ name, file, imports string }{
+		{"upward", "measure/config/x.go", "chrysalis/attest"},
+		{"sideways", "attest/tdx/x.go", "chrysalis/measure/eventlog"},
+		{"init to runtime", "init/x.go", "chrysalis/runtime/internal/keeper"},
+		{"attest to collect", "attest/x.go", "chrysalis/attest/collect"},
+		{"fake outside tests", "tools/chrysalis/x.go", "chrysalis/attest/attesttest"},
+		{"containerd elsewhere", "init/x.go", "github.com/containerd/containerd/v2/client"},
+		{"unknown folder", "stray/x.go", "fmt"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := judge(t, tt.file, []byte("package x\nimport _ \""+tt.imports+"\"\n")); len(got) == 0 {
+				t.Errorf("%s importing %s: got no refusal, want one", tt.file, tt.imports)
+			}
+		})
+	}
+	if got := judge(t, "attest/x.go", []byte("package x\nimport _ \"chrysalis/measure/config\"\n")); len(got) != 0 {
+		t.Errorf("a downward import: got %q, want no refusal", got)
+	}
+}
+
+// judge returns one line for each import of the file that the storeys refuse.
+func judge(t *testing.T, file string, src []byte) []string {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), file, src, parser.ImportsOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := path.Dir(file)
+	from, ok := storeyOf(dir)
+	if !ok {
+		return []string{file + ": its folder has no storey"}
+	}
+	inTest := strings.HasSuffix(file, "_test.go")
+	var refused []string
+	for _, spec := range f.Imports {
+		imported, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for prefix, owner := range sole {
+			if strings.HasPrefix(imported, prefix) && !within(dir, owner) && !inTest {
+				refused = append(refused, file+": imports "+imported+", which only "+owner+" may")
+			}
+		}
+		to, isOurs := strings.CutPrefix(imported, module+"/")
+		if !isOurs {
+			continue
+		}
+		if within(to, "attest/attesttest") && !inTest {
+			refused = append(refused, file+": imports "+imported+" outside a test")
+			continue
+		}
+		storey, ok := storeyOf(to)
+		switch {
+		case !ok:
+			refused = append(refused, file+": imports "+imported+", which has no storey")
+		case storey < from, unit(dir) == unit(to), sideways[[2]string{unit(dir), unit(to)}] != "":
+		case inTest && within(to, "attest/attesttest"):
+		default:
+			refused = append(refused, file+" (storey "+strconv.Itoa(from)+"): imports "+imported+" (storey "+strconv.Itoa(storey)+")")
+		}
+	}
+	return refused
+}
+
+func within(dir, folder string) bool { return dir == folder || strings.HasPrefix(dir, folder+"/") }
+
+// unit returns the entry of storeys that decides for dir: packages of one unit may import each other.
+func unit(dir string) string {
+	best := ""
+	for folder := range storeys {
+		if within(dir, folder) && len(folder) > len(best) {
+			best = folder
+		}
+	}
+	return best
+}
+
+func storeyOf(dir string) (int, bool) {
+	u := unit(dir)
+	return storeys[u], u != ""
+}
