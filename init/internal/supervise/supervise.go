@@ -16,7 +16,8 @@ type Process struct {
 	Name  string
 	Argv  []string
 	Env   []string
-	Files []*os.File // descriptors from 3 on; 0 to 2 are /dev/null
+	Files []*os.File // descriptors from 3 on; 0 is /dev/null
+	Log   *os.File   // descriptors 1 and 2; nil is /dev/null
 	// NoNetwork starts the process in a network namespace of its own, with no way out.
 	NoNetwork bool
 	// Cgroup is the directory of the cgroup to start in.
@@ -115,7 +116,11 @@ func (s *Supervisor) fork(p Process) (*Child, error) {
 		return nil, fmt.Errorf("starting %s: %v", p.Name, err)
 	}
 	defer null.Close()
-	files := []uintptr{null.Fd(), null.Fd(), null.Fd()}
+	log := p.Log
+	if log == nil {
+		log = null
+	}
+	files := []uintptr{null.Fd(), log.Fd(), log.Fd()}
 	for _, f := range p.Files {
 		files = append(files, f.Fd())
 	}
