@@ -45,7 +45,9 @@ func newRoot() *cobra.Command {
 
 // verbs lists the commands, one file a verb.
 func verbs() []*cobra.Command {
-	return []*cobra.Command{}
+	return []*cobra.Command{
+		newVolume(),
+	}
 }
 
 func main() { os.Exit(run(os.Args[1:])) }

@@ -1,0 +1,200 @@
+// Package config is the document that decides what a guest computes and for whom, and the layout of the disk that
+// carries it.
+//
+// The disk holds the measured config, in two parts (identity, service), and after it the host-given document, which
+// is another type: nothing in it changes what is computed or promised. The measured config is hashed as raw bytes
+// before anything parses it. CONFIG.md beside this file is the specification.
+//
+// What this package does not promise: that a config is a good one. It refuses what is malformed or contradictory; which
+// engine, model, price or owner is acceptable is judged by the policy of whoever verifies the guest.
+package config
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+)
+
+// Digest is a SHA-256 value. Its text form is 64 lower-case hexadecimal digits and nothing else.
+type Digest [32]byte
+
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// MarshalText returns the 64 hexadecimal digits.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText accepts exactly 64 lower-case hexadecimal digits.
+func (d *Digest) UnmarshalText(text []byte) error {
+	if len(text) != hex.EncodedLen(len(d)) {
+		return fmt.Errorf("digest has %d characters, want %d", len(text), hex.EncodedLen(len(d)))
+	}
+	var got Digest
+	if _, err := hex.Decode(got[:], text); err != nil {
+		return fmt.Errorf("digest: %v", err)
+	}
+	if got.String() != string(text) {
+		return fmt.Errorf("digest %q is not in lower case", text)
+	}
+	*d = got
+	return nil
+}
+
+// Measured is the measured config: what the hardware's evidence commits to.
+type Measured struct {
+	Identity Identity
+	Service  Service
+}
+
+// Identity names whom the guest works for. The sealed secret is bound to it: another identity can't unseal.
+type Identity struct {
+	Network      Network  `json:"network"`       // chain whose payments count
+	RootContract Address  `json:"root_contract"` // COCOON root contract that fixes the code and price of payments
+	PayoutOwner  Address  `json:"payout_owner"`  // account that is paid
+	Sealing      Sealing  `json:"sealing"`       // what the secret is bound to
+	Instance     Instance `json:"instance"`      // how the instance id comes about
+}
+
+// Service says what the guest computes, how, and for how much. A change of it keeps the sealed secret and is visible in
+// the evidence.
+type Service struct {
+	Engine Engine  `json:"engine"`
+	Model  Model   `json:"model"`
+	GPU    GPURule `json:"gpu"`
+	Limits Limits  `json:"limits"`
+	Price  Price   `json:"price"`
+	Wipe   Wipe    `json:"wipe"`
+}
+
+// Volume names a read-only volume by its dm-verity root hash and its count of 4096-byte data blocks.
+type Volume struct {
+	Root   Digest `json:"root"`
+	Blocks uint64 `json:"blocks"`
+}
+
+// Engine is the program that computes answers, and how it is started. Nothing else reaches its command line.
+type Engine struct {
+	Volume Volume   `json:"volume"`
+	Argv   []string `json:"argv"` // argv[0] is an absolute path inside the volume
+	Env    []string `json:"env"`  // whole environment, NAME=value
+	// MemoryBytes is the engine's memory limit; the model's mapped pages count towards it.
+	MemoryBytes uint64 `json:"memory_bytes"`
+}
+
+// Model is the volume with the weights, and the name that clients ask for.
+type Model struct {
+	Name   string `json:"name"`
+	Volume Volume `json:"volume"`
+}
+
+// Limits bound what one client can ask for.
+type Limits struct {
+	RequestBytes  uint32 `json:"request_bytes"`  // largest request body, bytes
+	AnswerTokens  uint32 `json:"answer_tokens"`  // most tokens of one answer
+	Concurrent    uint32 `json:"concurrent"`     // requests computed at a time
+	ContextTokens uint32 `json:"context_tokens"` // prompt and answer together
+}
+
+// Price is what an answer costs. Weights are parts of WeightOne, as in COCOON's params cell.
+type Price struct {
+	Payment          Payment `json:"payment"`
+	NanotonPerToken  uint64  `json:"nanoton_per_token"` // of one weighted token
+	PromptWeight     uint32  `json:"prompt_weight"`
+	CachedWeight     uint32  `json:"cached_weight"`
+	CompletionWeight uint32  `json:"completion_weight"`
+	ReasoningWeight  uint32  `json:"reasoning_weight"`
+}
+
+// WeightOne is the weight at which a token counts as one token.
+const WeightOne = 10_000
+
+// Encode returns the measured bytes: each part preceded by its length, u32 little endian. It refuses a config that
+// Decode would refuse.
+func (m Measured) Encode() ([]byte, error) {
+	if err := m.validate(); err != nil {
+		return nil, err
+	}
+	identity, err := canonical(m.Identity)
+	if err != nil {
+		return nil, fmt.Errorf("encoding identity: %v", err)
+	}
+	service, err := canonical(m.Service)
+	if err != nil {
+		return nil, fmt.Errorf("encoding service: %v", err)
+	}
+	if len(identity) > maxIdentityBytes || len(service) > maxServiceBytes {
+		return nil, fmt.Errorf("identity has %d bytes and service %d, want at most %d and %d", len(identity), len(service), maxIdentityBytes, maxServiceBytes)
+	}
+	return appendPart(appendPart(nil, identity), service), nil
+}
+
+// Decode parses measured bytes. There is one encoding for each config: bytes that Encode would not have written are
+// refused.
+func Decode(measured []byte) (Measured, error) {
+	identity, service, err := Split(measured)
+	if err != nil {
+		return Measured{}, err
+	}
+	var m Measured
+	if err := decodeCanonical(identity, &m.Identity); err != nil {
+		return Measured{}, fmt.Errorf("decoding identity: %v", err)
+	}
+	if err := decodeCanonical(service, &m.Service); err != nil {
+		return Measured{}, fmt.Errorf("decoding service: %v", err)
+	}
+	if err := m.validate(); err != nil {
+		return Measured{}, err
+	}
+	return m, nil
+}
+
+// Split cuts measured bytes into the JSON of the two parts without parsing either.
+func Split(measured []byte) (identity, service []byte, err error) {
+	identity, rest, err := cutPart(measured, maxIdentityBytes)
+	if err != nil {
+		return nil, nil, fmt.Errorf("splitting measured config: identity: %v", err)
+	}
+	service, rest, err = cutPart(rest, maxServiceBytes)
+	if err != nil {
+		return nil, nil, fmt.Errorf("splitting measured config: service: %v", err)
+	}
+	if len(rest) != 0 {
+		return nil, nil, fmt.Errorf("splitting measured config: %d bytes after the service part, want none", len(rest))
+	}
+	return identity, service, nil
+}
+
+// SHA256 is the digest of measured bytes that the runtime log, the statement and HOST_DATA carry.
+func SHA256(measured []byte) Digest { return sha256.Sum256(measured) }
+
+// SHA384 is the digest of measured bytes that MRCONFIGID carries on TDX.
+func SHA384(measured []byte) [48]byte { return sha512.Sum384(measured) }
+
+// IdentityDigest is the digest of the identity part alone, with its length prefix.
+func IdentityDigest(identity []byte) Digest { return sha256.Sum256(appendPart(nil, identity)) }
+
+// canonical is the one JSON encoding of a value: fields in the order of the struct, no white space.
+func canonical(v any) ([]byte, error) { return json.Marshal(v, json.Deterministic(true)) }
+
+// decodeCanonical decodes data into v and refuses any other encoding than the canonical one. That covers unknown and
+// repeated names, other letter case, white space, other number forms and missing fields at once.
+func decodeCanonical(data []byte, v any) error {
+	if err := json.Unmarshal(data, v, json.RejectUnknownMembers(true)); err != nil {
+		return err
+	}
+	again, err := canonical(v)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(again, data) {
+		at := 0
+		for at < len(data) && at < len(again) && data[at] == again[at] {
+			at++
+		}
+		return fmt.Errorf("not in canonical form from byte %d: got %.40q, want %.40q", at, data[at:], again[at:])
+	}
+	return nil
+}

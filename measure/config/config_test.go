@@ -1,0 +1,254 @@
+package config
+
+import (
+	"bytes"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// example returns a valid config, as the tests' starting point.
+func example() Measured {
+	return Measured{
+		Identity: Identity{
+			Network:      Local,
+			RootContract: Address("0:" + strings.Repeat("a1", 32)),
+			PayoutOwner:  Address("-1:" + strings.Repeat("b2", 32)),
+			Sealing:      SealTPM,
+			Instance:     InstanceSealed,
+		},
+		Service: Service{
+			Engine: Engine{
+				Volume:      Volume{Root: Digest{1}, Blocks: 100},
+				Argv:        []string{"/usr/bin/llama-server", "-m", "/model/tiny.gguf"},
+				Env:         []string{wipeTunables, "PATH=/usr/bin"},
+				MemoryBytes: 512 << 20,
+			},
+			Model:  Model{Name: "tiny", Volume: Volume{Root: Digest{2}, Blocks: 310}},
+			GPU:    GPUNone,
+			Limits: Limits{RequestBytes: 1 << 20, AnswerTokens: 256, Concurrent: 4, ContextTokens: 512},
+			Price:  Price{Payment: PayCharge, NanotonPerToken: 20, PromptWeight: WeightOne, CachedWeight: WeightOne / 10, CompletionWeight: WeightOne, ReasoningWeight: WeightOne},
+			Wipe:   WipeFreed,
+		},
+	}
+}
+
+func mustEncode(t testing.TB, m Measured) []byte {
+	t.Helper()
+	b, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestVector(t *testing.T) {
+	got := mustEncode(t, example())
+	file := filepath.Join("testdata", "vectors", "measured.bin")
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("encoded example: got %q, want the bytes of %s, %q", got, file, want)
+	}
+	m, err := Decode(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := mustEncode(t, m); !bytes.Equal(again, want) {
+		t.Errorf("decoded and encoded: got %q, want %q", again, want)
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	good := string(mustEncode(t, example()))
+	identity, service, err := Split([]byte(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	join := func(identity, service string) string {
+		return string(appendPart(appendPart(nil, []byte(identity)), []byte(service)))
+	}
+	swap := func(part []byte, old, new string) string {
+		if strings.Count(string(part), old) == 0 {
+			t.Fatalf("%q does not occur in %s", old, part)
+		}
+		return strings.Replace(string(part), old, new, 1)
+	}
+	id, sv := string(identity), string(service)
+	for _, tt := range []struct{ name, measured, want string }{
+		{"empty", "", "want a length of 4"},
+		{"cut short", good[:len(good)-1], "bytes are left"},
+		{"trailing byte", good + "x", "1 bytes after the service part"},
+		{"huge length", "\xff\xff\xff\xff" + good, "want at most"},
+		{"white space", join(" "+id, sv), "not in canonical form from byte 0"},
+		{"unknown field", join(swap(identity, `{"network"`, `{"debug":true,"network"`), sv), "unknown object member"},
+		{"repeated field", join(swap(identity, `{"network"`, `{"network":"mainnet","network"`), sv), "duplicate"},
+		{"other letter case", join(swap(identity, `"network"`, `"Network"`), sv), "unknown object member"},
+		{"missing field", join(swap(identity, `"sealing":"tpm-pcr",`, ``), sv), "not in canonical form"},
+		{"fields reordered", join(id, swap(service, `{"root":`, `{"blocks":100,"root":`)), "duplicate"},
+		{"network", join(swap(identity, `"local"`, `"lokal"`), sv), "want one of mainnet"},
+		{"address in upper case", join(swap(identity, "a1a1", "A1a1"), sv), "not in lower case"},
+		{"workchain", join(swap(identity, `"0:`, `"1:`), sv), "want 0: or -1:"},
+		{"sealing", join(swap(identity, "tpm-pcr", "host-file"), sv), `sealing is "host-file"`},
+		{"volume of zero blocks", join(id, swap(service, `"blocks":100`, `"blocks":0`)), "volume has 0 blocks"},
+		{"number form", join(id, swap(service, `"blocks":100`, `"blocks":1e2`)), "blocks"},
+		{"relative program", join(id, swap(service, `"/usr/bin/llama-server"`, `"llama-server"`)), "clean absolute path"},
+		{"variable twice", join(id, swap(service, `"PATH=/usr/bin"`, `"PATH=/usr/bin","PATH=/x"`)), "each name once"},
+		{"no wiping", join(id, swap(service, "tcache_count=0", "tcache_count=1")), "lacks"},
+		{"answer past context", join(id, swap(service, `"answer_tokens":256`, `"answer_tokens":513`)), "at most context_tokens"},
+		{"price without payment", join(id, swap(service, `"payment":"charge"`, `"payment":"none"`)), "nanoton_per_token is 20"},
+		{"invalid UTF-8", join(id, swap(service, `"name":"tiny"`, "\"name\":\"tin\xff\"")), "UTF-8"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Decode([]byte(tt.measured))
+			if err == nil {
+				t.Fatal("got no error, want a refusal")
+			}
+			if !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got error %q, want it to say %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestEncodeRefusesWhatDecodeRefuses(t *testing.T) {
+	m := example()
+	m.Service.Limits.Concurrent = 0
+	if _, err := m.Encode(); err == nil {
+		t.Error("a config with concurrent 0: got no error, want a refusal")
+	}
+}
+
+// TestEveryByteCounts flips each byte of a valid config: each must change the digest, and nearly each must be refused or
+// decode to another config; none may decode to the same one.
+func TestEveryByteCounts(t *testing.T) {
+	good := mustEncode(t, example())
+	want, err := Decode(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantBytes := mustEncode(t, want)
+	for i := range good {
+		bad := bytes.Clone(good)
+		bad[i] ^= 1
+		if SHA256(bad) == SHA256(good) || SHA384(bad) == SHA384(good) {
+			t.Fatalf("byte %d: the digest did not change", i)
+		}
+		if m, err := Decode(bad); err == nil && bytes.Equal(mustEncode(t, m), wantBytes) {
+			t.Errorf("byte %d: two encodings of one config", i)
+		}
+	}
+}
+
+func TestDisk(t *testing.T) {
+	measured := mustEncode(t, example())
+	hosts := map[string]Host{
+		"dhcp4":  {Network: HostNetwork{Mode: ModeDHCP4}, Port: 8443},
+		"static": {Network: HostNetwork{Mode: ModeStatic, Address: netip.MustParsePrefix("10.0.2.15/24"), Gateway: netip.MustParseAddr("10.0.2.2")}, Port: 443},
+	}
+	for name, want := range hosts {
+		t.Run(name, func(t *testing.T) {
+			host, err := want.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			disk, err := EncodeDisk(measured, host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(disk)%sectorBytes != 0 {
+				t.Errorf("disk has %d bytes, want whole sectors", len(disk))
+			}
+			gotMeasured, gotHost, err := ReadDisk(bytes.NewReader(disk))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(gotMeasured, measured) {
+				t.Errorf("measured part: got %q, want %q", gotMeasured, measured)
+			}
+			got, err := DecodeHost(gotHost)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != want {
+				t.Errorf("host document: got %+v, want %+v", got, want)
+			}
+			for cut := range len(diskMagic) + len(measured) + 4 + len(host) {
+				if _, _, err := ReadDisk(bytes.NewReader(disk[:cut])); err == nil {
+					t.Fatalf("disk cut at byte %d: got no error, want a refusal", cut)
+				}
+			}
+		})
+	}
+}
+
+func TestHostRefuses(t *testing.T) {
+	for _, tt := range []struct{ name, doc, want string }{
+		{"mode", `{"network":{"mode":"vpn","address":"","gateway":""},"port":1}`, `mode is "vpn"`},
+		{"port", `{"network":{"mode":"dhcp4","address":"","gateway":""},"port":0}`, "port is 0"},
+		{"address with dhcp", `{"network":{"mode":"dhcp4","address":"10.0.0.1/8","gateway":""},"port":1}`, "an address or gateway is given"},
+		{"gateway outside", `{"network":{"mode":"static","address":"10.0.0.1/8","gateway":"11.0.0.1"},"port":1}`, "is outside"},
+		{"a measured field", `{"network":{"mode":"dhcp4","address":"","gateway":""},"port":1,"model":"x"}`, "unknown object member"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := DecodeHost([]byte(tt.doc)); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got error %v, want one that says %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestZerostates(t *testing.T) {
+	seen := map[Digest]Network{}
+	for _, n := range []Network{Mainnet, Testnet, Local} {
+		z, ok := n.Zerostate()
+		if !ok {
+			t.Fatalf("%s: no zerostate", n)
+		}
+		if other, dup := seen[z]; dup {
+			t.Errorf("%s and %s share zerostate %s", n, other, z)
+		}
+		seen[z] = n
+	}
+	if _, ok := Network("").Zerostate(); ok {
+		t.Error("the empty network: got a zerostate, want none")
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(mustEncode(f, example()))
+	f.Fuzz(func(t *testing.T, measured []byte) {
+		m, err := Decode(measured)
+		if err != nil {
+			return
+		}
+		if got := mustEncode(t, m); !bytes.Equal(got, measured) {
+			t.Errorf("decoded and encoded: got %q, want %q", got, measured)
+		}
+	})
+}
+
+func FuzzReadDisk(f *testing.F) {
+	disk, err := EncodeDisk(mustEncode(f, example()), []byte("{}"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(disk)
+	f.Fuzz(func(t *testing.T, disk []byte) {
+		measured, host, err := ReadDisk(bytes.NewReader(disk))
+		if err != nil {
+			return
+		}
+		again, err := EncodeDisk(measured, host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(diskMagic) + len(measured) + 4 + len(host); !bytes.Equal(again[:n], disk[:n]) {
+			t.Errorf("read and laid out again: got %q, want %q", again[:n], disk[:n])
+		}
+	})
+}

@@ -1,0 +1,256 @@
+package config
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Network is the chain of payments. Its zerostate is compiled in, so that a key of one network is none of another's.
+type Network string
+
+// The networks.
+const (
+	Mainnet Network = "mainnet"
+	Testnet Network = "testnet"
+	Local   Network = "local" // a chain of one's own: tests and demonstrations
+)
+
+// zerostates holds root_hash of each network's zero_state, from its global configuration file
+// (ton.org/global.config.json and ton.org/testnet-global.config.json). The local network has none: zeros.
+var zerostates = map[Network]string{
+	Mainnet: "F6OpKZKqvqeFp6CQmFomXNMfMj2EnaUSOXN+Mh+wVWk=",
+	Testnet: "gj+B8wb/AmlPk1z1AhVI484rhrUpgSr2oSFIh56VoSg=",
+	Local:   "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+}
+
+// Zerostate returns the root hash of the network's zero state, and reports whether the network is known.
+func (n Network) Zerostate() (Digest, bool) {
+	text, ok := zerostates[n]
+	if !ok {
+		return Digest{}, false
+	}
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil || len(raw) != len(Digest{}) {
+		panic("config: zerostate of " + string(n) + " is malformed")
+	}
+	return Digest(raw), true
+}
+
+// Address is a TON account in raw form: workchain, colon, 64 lower-case hexadecimal digits. The workchain is 0 or -1.
+type Address string
+
+func (a Address) validate() error {
+	workchain, account, ok := strings.Cut(string(a), ":")
+	if !ok || workchain != "0" && workchain != "-1" {
+		return fmt.Errorf("address %.80q: want 0: or -1: and 64 hexadecimal digits", a)
+	}
+	var d Digest
+	if err := d.UnmarshalText([]byte(account)); err != nil {
+		return fmt.Errorf("address %.80q: %v", a, err)
+	}
+	return nil
+}
+
+// Bytes returns workchain and account id of a valid address.
+func (a Address) Bytes() (workchain int8, account [32]byte, err error) {
+	if err := a.validate(); err != nil {
+		return 0, account, err
+	}
+	if strings.HasPrefix(string(a), "-") {
+		workchain = -1
+	}
+	_, digits, _ := strings.Cut(string(a), ":")
+	_, err = hex.Decode(account[:], []byte(digits))
+	return workchain, account, err
+}
+
+// Sealing says what the sealed secret is bound to.
+type Sealing string
+
+// SealTPM binds the secret to PCR 0, 4, 9 and 14 of a TPM.
+const SealTPM Sealing = "tpm-pcr"
+
+// Instance says how the instance id comes about.
+type Instance string
+
+// InstanceSealed derives the id from the sealed secret, which is random and made inside.
+const InstanceSealed Instance = "sealed"
+
+// GPURule says which GPUs the guest must find.
+type GPURule string
+
+// GPUNone asks for none: finding one is a failure.
+const GPUNone GPURule = "none"
+
+// Payment says what an answer is paid with.
+type Payment string
+
+// The ways of payment.
+const (
+	PayNothing Payment = "none"   // receipts alone
+	PayCharge  Payment = "charge" // a cumulative COCOON client charge for each answer
+)
+
+// Wipe says what becomes of a prompt in the engine's memory.
+type Wipe string
+
+// WipeFreed has the engine's allocator overwrite memory as it is freed; the engine's environment must ask for it.
+const WipeFreed Wipe = "freed-memory"
+
+// wipeTunables is the setting of glibc that overwrites freed memory and keeps no thread cache of it.
+const wipeTunables = "GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"
+
+const (
+	maxIdentityBytes = 16 << 10
+	maxServiceBytes  = 64 << 10
+	maxHostBytes     = 16 << 10
+
+	maxArguments     = 128
+	maxArgumentBytes = 1024
+	maxNameBytes     = 128
+	maxBlocks        = 1 << 40 / 4096 * 4 // 4 TiB
+	maxWeight        = 1_000 * WeightOne
+	maxRequestBytes  = 16 << 20
+	maxTokens        = 1 << 22
+	maxConcurrent    = 4096
+)
+
+func (m Measured) validate() error {
+	if err := m.Identity.validate(); err != nil {
+		return fmt.Errorf("identity: %v", err)
+	}
+	if err := m.Service.validate(); err != nil {
+		return fmt.Errorf("service: %v", err)
+	}
+	return nil
+}
+
+func (i Identity) validate() error {
+	if _, ok := i.Network.Zerostate(); !ok {
+		return fmt.Errorf("network is %.40q, want one of mainnet, testnet, local", i.Network)
+	}
+	if err := i.RootContract.validate(); err != nil {
+		return fmt.Errorf("root_contract: %v", err)
+	}
+	if err := i.PayoutOwner.validate(); err != nil {
+		return fmt.Errorf("payout_owner: %v", err)
+	}
+	if i.Sealing != SealTPM {
+		return fmt.Errorf("sealing is %.40q, want %q", i.Sealing, SealTPM)
+	}
+	if i.Instance != InstanceSealed {
+		return fmt.Errorf("instance is %.40q, want %q", i.Instance, InstanceSealed)
+	}
+	return nil
+}
+
+func (s Service) validate() error {
+	if err := s.Engine.validate(); err != nil {
+		return fmt.Errorf("engine: %v", err)
+	}
+	if err := s.Model.Volume.validate(); err != nil {
+		return fmt.Errorf("model: %v", err)
+	}
+	if n := s.Model.Name; n == "" || len(n) > maxNameBytes || !printable(n) {
+		return fmt.Errorf("model: name %.40q: want 1 to %d printable ASCII characters without spaces", n, maxNameBytes)
+	}
+	if s.GPU != GPUNone {
+		return fmt.Errorf("gpu is %.40q, want %q", s.GPU, GPUNone)
+	}
+	if err := s.Limits.validate(); err != nil {
+		return fmt.Errorf("limits: %v", err)
+	}
+	if err := s.Price.validate(); err != nil {
+		return fmt.Errorf("price: %v", err)
+	}
+	if s.Wipe != WipeFreed {
+		return fmt.Errorf("wipe is %.40q, want %q", s.Wipe, WipeFreed)
+	}
+	if !slices.Contains(s.Engine.Env, wipeTunables) {
+		return fmt.Errorf("wipe is %q, but engine.env lacks %q", s.Wipe, wipeTunables)
+	}
+	return nil
+}
+
+func (v Volume) validate() error {
+	if v.Root == (Digest{}) {
+		return fmt.Errorf("volume root is zero")
+	}
+	if v.Blocks == 0 || v.Blocks > maxBlocks {
+		return fmt.Errorf("volume has %d blocks, want 1 to %d", v.Blocks, uint64(maxBlocks))
+	}
+	return nil
+}
+
+func (e Engine) validate() error {
+	if err := e.Volume.validate(); err != nil {
+		return err
+	}
+	if len(e.Argv) == 0 || len(e.Argv) > maxArguments || len(e.Env) > maxArguments {
+		return fmt.Errorf("%d arguments and %d variables, want 1 to %d and at most %d", len(e.Argv), len(e.Env), maxArguments, maxArguments)
+	}
+	for _, s := range slices.Concat(e.Argv, e.Env) {
+		if len(s) > maxArgumentBytes || strings.ContainsRune(s, 0) {
+			return fmt.Errorf("argument or variable %.40q: want at most %d bytes and no NUL", s, maxArgumentBytes)
+		}
+	}
+	if !path.IsAbs(e.Argv[0]) || path.Clean(e.Argv[0]) != e.Argv[0] {
+		return fmt.Errorf("argv[0] is %.80q, want a clean absolute path", e.Argv[0])
+	}
+	seen := map[string]bool{}
+	for _, s := range e.Env {
+		name, _, ok := strings.Cut(s, "=")
+		if !ok || name == "" || seen[name] {
+			return fmt.Errorf("variable %.80q: want NAME=value, each name once", s)
+		}
+		seen[name] = true
+	}
+	if e.MemoryBytes < 64<<20 || e.MemoryBytes > 1<<50 {
+		return fmt.Errorf("memory_bytes is %d, want 64 MiB to 1 PiB", e.MemoryBytes)
+	}
+	return nil
+}
+
+func (l Limits) validate() error {
+	for _, f := range []struct {
+		name     string
+		got, max uint32
+	}{
+		{"request_bytes", l.RequestBytes, maxRequestBytes},
+		{"answer_tokens", l.AnswerTokens, maxTokens},
+		{"concurrent", l.Concurrent, maxConcurrent},
+		{"context_tokens", l.ContextTokens, maxTokens},
+	} {
+		if f.got == 0 || f.got > f.max {
+			return fmt.Errorf("%s is %d, want 1 to %d", f.name, f.got, f.max)
+		}
+	}
+	if l.AnswerTokens > l.ContextTokens {
+		return fmt.Errorf("answer_tokens is %d, want at most context_tokens, %d", l.AnswerTokens, l.ContextTokens)
+	}
+	return nil
+}
+
+func (p Price) validate() error {
+	if p.Payment != PayNothing && p.Payment != PayCharge {
+		return fmt.Errorf("payment is %.40q, want %q or %q", p.Payment, PayNothing, PayCharge)
+	}
+	if p.Payment == PayNothing && p.NanotonPerToken != 0 {
+		return fmt.Errorf("payment is %q, but nanoton_per_token is %d", p.Payment, p.NanotonPerToken)
+	}
+	for _, w := range []uint32{p.PromptWeight, p.CachedWeight, p.CompletionWeight, p.ReasoningWeight} {
+		if w > maxWeight {
+			return fmt.Errorf("weight %d, want at most %d", w, uint32(maxWeight))
+		}
+	}
+	return nil
+}
+
+// printable reports whether s holds visible ASCII characters alone.
+func printable(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
+}
