@@ -50,13 +50,6 @@ type services struct {
 	secret   [32]byte
 	boots    uint64
 	listener *os.File
-	exits    chan exit
-}
-
-type exit struct {
-	code   boot.Code
-	name   string
-	status syscall.WaitStatus
 }
 
 // kill ends every service. The last to start dies first.
