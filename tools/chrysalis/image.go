@@ -18,8 +18,29 @@ func newImage() *cobra.Command {
 		Short: "Build the guest image from its locks",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(newImageLock())
+	cmd.AddCommand(newImageTools(), newImageLock())
 	return cmd
+}
+
+func newImageTools() *cobra.Command {
+	return &cobra.Command{
+		Use:     "tools",
+		Short:   "Build the tools tree and print its path",
+		Example: "  sudo chrysalis image tools",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := newBuilder(cmd)
+			if err != nil {
+				return unavailable(err)
+			}
+			tree, err := b.Tools(cmd.Context())
+			if err != nil {
+				return unavailable(err)
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), tree.Path(""))
+			return nil
+		},
+	}
 }
 
 func newImageLock() *cobra.Command {

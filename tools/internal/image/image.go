@@ -15,5 +15,6 @@ type Builder struct {
 	Relock   Relock
 	Progress *progress.Reporter // nil is silent
 
-	relocked []string // names of the locks that are not the source tree's
+	relocked  []string // names of the locks that are not the source tree's
+	toolsLock lock.Lock
 }
