@@ -47,6 +47,7 @@ func newRoot() *cobra.Command {
 func verbs() []*cobra.Command {
 	return []*cobra.Command{
 		newVolume(),
+		newMeasure(),
 	}
 }
 
