@@ -48,6 +48,7 @@ func verbs() []*cobra.Command {
 	return []*cobra.Command{
 		newImage(),
 		newVolume(),
+		newMeasure(),
 	}
 }
 
