@@ -51,6 +51,7 @@ func verbs() []*cobra.Command {
 		newStatus(),
 		newImage(),
 		newVolume(),
+		newMeasure(),
 	}
 }
 

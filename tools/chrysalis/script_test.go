@@ -20,5 +20,12 @@ func TestScripts(t *testing.T) {
 	if scripts, err := filepath.Glob(dir + "/*.txtar"); err != nil || len(scripts) == 0 {
 		t.Fatalf("no scripts in %s: %v", dir, err)
 	}
-	testscript.Run(t, testscript.Params{Dir: dir})
+	measured, err := filepath.Abs("../../measure/config/testdata/vectors/measured.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{Dir: dir, Setup: func(e *testscript.Env) error {
+		e.Setenv("MEASURED", measured)
+		return nil
+	}})
 }

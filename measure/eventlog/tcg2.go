@@ -1,0 +1,208 @@
+package eventlog
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+)
+
+// Types of the boot events whose data is judged here: TCG PC Client Platform Firmware Profile 1.06, section 10.4.1.
+const (
+	evNoAction             = 0x00000003
+	evSeparator            = 0x00000004
+	evSCRTMVersion         = 0x00000008
+	evEFIVariableConfig    = 0x80000001
+	evEFIVariableBoot      = 0x80000002
+	evEFIAction            = 0x80000007
+	evEFIVariableAuthority = 0x800000e0
+)
+
+const (
+	maxBootBytes     = 256 << 10
+	maxBootEvents    = 1024
+	maxBootEventData = 64 << 10
+	maxBootBanks     = 8
+
+	// bootRegisters bounds the PCR index: 16 and above can be reset at will and prove nothing.
+	bootRegisters = 16
+)
+
+// digestSizes are the banks that a boot log may carry: TPM 2.0 Part 2, section 6.3.
+var digestSizes = map[uint16]int{0x04: 20, 0x0b: 32, 0x0c: 48, 0x0d: 64, 0x12: 32, 0x27: 32, 0x28: 48, 0x29: 64}
+
+// BootEvent is one event of a TCG2 log, reduced to its SHA-256 digest. Its data is what the log claims and nothing more,
+// unless Proven reports otherwise.
+type BootEvent struct {
+	Register uint8
+	Type     uint32
+	Digest   [32]byte
+	Data     []byte // untrusted unless Proven
+
+	digests []byte // every bank, as in the log
+}
+
+// Hashed reports whether the profile ties this type's digest to the event's data, so that data and digest can disagree.
+func (e BootEvent) Hashed() bool {
+	switch e.Type {
+	case evSeparator, evSCRTMVersion, evEFIVariableConfig, evEFIVariableBoot, evEFIAction, evEFIVariableAuthority:
+		return true
+	}
+	return false
+}
+
+// Proven reports whether the data hashes to the digest. A replay checks digests alone: an edited log replays as well as
+// the genuine one.
+func (e BootEvent) Proven() bool {
+	if !e.Hashed() {
+		return false
+	}
+	if sha256.Sum256(e.Data) == e.Digest {
+		return true
+	}
+	// EDK2 hashes a boot variable's content and logs the structure around it.
+	if e.Type == evEFIVariableBoot {
+		if content, ok := variableContent(e.Data); ok {
+			return sha256.Sum256(content) == e.Digest
+		}
+	}
+	return false
+}
+
+// variableContent cuts the content out of a UEFI_VARIABLE_DATA.
+func variableContent(data []byte) ([]byte, bool) {
+	if len(data) < 32 {
+		return nil, false
+	}
+	name, content := binary.LittleEndian.Uint64(data[16:]), binary.LittleEndian.Uint64(data[24:])
+	rest := uint64(len(data) - 32)
+	if name > rest/2 || content != rest-2*name {
+		return nil, false
+	}
+	return data[32+2*name:], true
+}
+
+// ParseBoot parses a TCG2 log (crypto-agile format, as Linux shows it in binary_bios_measurements): a header event, then
+// events that each carry a digest for exactly the header's banks, SHA-256 among them, and nothing after the last.
+func ParseBoot(log []byte) ([]BootEvent, error) {
+	if len(log) > maxBootBytes {
+		return nil, fmt.Errorf("parsing boot log: %d bytes, want at most %d", len(log), maxBootBytes)
+	}
+	banks, rest, err := cutBootHeader(log)
+	if err != nil {
+		return nil, fmt.Errorf("parsing boot log: header: %v", err)
+	}
+	var events []BootEvent
+	for len(rest) > 0 {
+		if len(events) == maxBootEvents {
+			return nil, fmt.Errorf("parsing boot log: more than %d events", maxBootEvents)
+		}
+		var e BootEvent
+		if e, rest, err = cutBootEvent(rest, banks); err != nil {
+			return nil, fmt.Errorf("parsing boot log: event %d: %v", len(events), err)
+		}
+		events = append(events, e)
+	}
+	return events, nil
+}
+
+// cutBootHeader parses the TCG_PCClientPCREvent that opens the log and the TCG_EfiSpecIDEvent in it, and returns the
+// algorithms of the banks in their order.
+func cutBootHeader(b []byte) (banks []uint16, rest []byte, err error) {
+	const fixed = 4 + 4 + 20 + 4 // register, type, SHA-1 digest, size
+	if len(b) < fixed {
+		return nil, nil, fmt.Errorf("%d bytes, want at least %d", len(b), fixed)
+	}
+	register, typ, size := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint32(b[28:])
+	if register != 0 || typ != evNoAction || !bytes.Equal(b[8:28], make([]byte, 20)) {
+		return nil, nil, fmt.Errorf("register %d and type %#x, want 0, %#x and a zero digest", register, typ, evNoAction)
+	}
+	if b = b[fixed:]; uint64(size) > uint64(len(b)) {
+		return nil, nil, fmt.Errorf("%d bytes announced, %d left", size, len(b))
+	}
+	spec, rest := b[:size], b[size:]
+	const signature = "Spec ID Event03\x00"
+	// Signature, platform class u32, version 2.0, errata u8, size of UINTN u8, number of algorithms u32.
+	const head = len(signature) + 4 + 4 + 4
+	if len(spec) < head || string(spec[:len(signature)]) != signature {
+		return nil, nil, fmt.Errorf("no Spec ID Event03 in %d bytes", len(spec))
+	}
+	if version := spec[20:22]; version[0] != 0 || version[1] != 2 {
+		return nil, nil, fmt.Errorf("version is %d.%d, want 2.0", version[1], version[0])
+	}
+	count := binary.LittleEndian.Uint32(spec[24:])
+	if count == 0 || count > maxBootBanks || len(spec) < head+int(count)*4+1 {
+		return nil, nil, fmt.Errorf("%d banks in %d bytes, want 1 to %d", count, len(spec), maxBootBanks)
+	}
+	sha256s := 0
+	for at := head; at < head+int(count)*4; at += 4 {
+		alg, size := binary.LittleEndian.Uint16(spec[at:]), binary.LittleEndian.Uint16(spec[at+2:])
+		if digestSizes[alg] == 0 || digestSizes[alg] != int(size) {
+			return nil, nil, fmt.Errorf("bank %#x has digests of %d bytes, want %d", alg, size, digestSizes[alg])
+		}
+		if alg == algSHA256 {
+			sha256s++
+		}
+		banks = append(banks, alg)
+	}
+	if sha256s != 1 {
+		return nil, nil, fmt.Errorf("%d SHA-256 banks, want one", sha256s)
+	}
+	vendor := spec[head+int(count)*4:]
+	if int(vendor[0]) != len(vendor)-1 {
+		return nil, nil, fmt.Errorf("%d bytes of vendor information, want %d", len(vendor)-1, vendor[0])
+	}
+	return banks, rest, nil
+}
+
+// cutBootEvent parses one TCG_PCR_EVENT2.
+func cutBootEvent(b []byte, banks []uint16) (e BootEvent, rest []byte, err error) {
+	if len(b) < 12 {
+		return e, nil, fmt.Errorf("%d bytes left, want at least 12", len(b))
+	}
+	register, count := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[8:])
+	e.Type = binary.LittleEndian.Uint32(b[4:])
+	if register >= bootRegisters {
+		return e, nil, fmt.Errorf("register is %d, want at most %d", register, bootRegisters-1)
+	}
+	e.Register = uint8(register)
+	if int64(count) != int64(len(banks)) {
+		return e, nil, fmt.Errorf("%d digests, want the %d of the header", count, len(banks))
+	}
+	b = b[12:]
+	digests := b
+	for _, want := range banks {
+		size := digestSizes[want]
+		if len(b) < 2+size {
+			return e, nil, fmt.Errorf("%d bytes left, want a digest in %d", len(b), 2+size)
+		}
+		if alg := binary.LittleEndian.Uint16(b); alg != want {
+			return e, nil, fmt.Errorf("bank is %#x, want %#x", alg, want)
+		}
+		if want == algSHA256 {
+			e.Digest = [32]byte(b[2:])
+		}
+		b = b[2+size:]
+	}
+	e.digests = digests[:len(digests)-len(b)]
+	if len(b) < 4 {
+		return e, nil, fmt.Errorf("%d bytes left, want a length of 4", len(b))
+	}
+	size := binary.LittleEndian.Uint32(b)
+	if b = b[4:]; size > maxBootEventData || int64(size) > int64(len(b)) {
+		return e, nil, fmt.Errorf("%d bytes of data, want at most %d and the %d left", size, maxBootEventData, len(b))
+	}
+	e.Data = b[:size:size]
+	return e, b[size:], nil
+}
+
+// ReplayBoot returns the SHA-256 bank that the events leave behind in registers that started at zero. Events of type
+// EV_NO_ACTION are not extended.
+func ReplayBoot(events []BootEvent) (bank [bootRegisters][32]byte) {
+	for _, e := range events {
+		if e.Type != evNoAction {
+			bank[e.Register] = Extend256(bank[e.Register], e.Digest)
+		}
+	}
+	return bank
+}

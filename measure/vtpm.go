@@ -1,0 +1,185 @@
+// Package measure computes the values that a guest's measurement registers must have, from the files of a release and the
+// measured config alone. Nothing here is copied from a boot.
+//
+//	pcrs, err := measure.DirectBoot{Firmware: fw, Kernel: kernel, Initrd: initrd, Cmdline: cmdline}.PCRs()
+//	config, err := measure.ConfigPCRs(measured)
+//
+// What it does not compute: PCR 1, which holds the ACPI tables and boot variables that the virtual machine's shape makes.
+package measure
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf16"
+
+	"chrysalis/measure/config"
+	"chrysalis/measure/eventlog"
+)
+
+// PCRs are values of a TPM's SHA-256 bank by register. In JSON an object from the register's number to hex.
+type PCRs map[uint8]config.Digest
+
+// QuotedPCRs returns the registers that a quote must cover, no more and no fewer, in ascending order. Register 6 is the
+// manufacturer's, 10 is Linux IMA's, and both change while a guest runs; 15 is free.
+func QuotedPCRs() []uint8 { return []uint8{0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 13, 14} }
+
+// DirectBoot is what QEMU boots without a boot loader: firmware, kernel, initrd and command line.
+type DirectBoot struct {
+	Firmware []byte // code file, without its variable store; the store must be empty at launch
+	Kernel   []byte
+	Initrd   io.Reader
+	Cmdline  string // exactly the bytes of -append
+}
+
+// maxCmdline is the kernel's COMMAND_LINE_SIZE on x86 without the NUL.
+const maxCmdline = 2047
+
+// PCRs returns the registers of a TPM after a direct boot, before the guest extends any: 0, 2, 3, 4, 5, 7, 8, 9, 11, 12.
+func (b DirectBoot) PCRs() (PCRs, error) {
+	firmware, err := firmwareDigests(b.Firmware)
+	if err != nil {
+		return nil, fmt.Errorf("measuring firmware: %v", err)
+	}
+	kernel, err := authenticode(b.Kernel)
+	if err != nil {
+		return nil, fmt.Errorf("measuring kernel: %v", err)
+	}
+	cmdline, err := cmdlineDigest(b.Cmdline)
+	if err != nil {
+		return nil, fmt.Errorf("measuring command line: %v", err)
+	}
+	if b.Initrd == nil {
+		return nil, errors.New("measuring initrd: none given")
+	}
+	initrd := sha256.New()
+	if _, err := io.Copy(initrd, b.Initrd); err != nil {
+		return nil, fmt.Errorf("measuring initrd: %w", err)
+	}
+	return directBoot(firmware, kernel, cmdline, [32]byte(initrd.Sum(nil))), nil
+}
+
+// directBoot puts the digests into the order in which OVMF and the kernel's EFI stub extend them.
+func directBoot(firmware [][32]byte, kernel, cmdline, initrd [32]byte) PCRs {
+	separator := sha256.Sum256(eventlog.SeparatorData())
+	return PCRs{
+		0:  extend(slices.Concat(firmware, [][32]byte{separator})...),
+		2:  extend(separator),
+		3:  extend(separator),
+		4:  extend(kernel, text("Calling EFI Application from Boot Option"), separator),
+		5:  extend(separator, text("Exit Boot Services Invocation"), text("Exit Boot Services Returned with Success")),
+		7:  extend(append(secureBootDigests(), separator)...),
+		8:  {},
+		9:  extend(cmdline, initrd),
+		11: {},
+		12: {},
+	}
+}
+
+// cmdlineDigest hashes the command line as the kernel's EFI stub sees it: QEMU's loader adds the initrd's name.
+func cmdlineDigest(cmdline string) ([32]byte, error) {
+	if len(cmdline) > maxCmdline {
+		return [32]byte{}, fmt.Errorf("%d bytes, want at most %d", len(cmdline), maxCmdline)
+	}
+	for i := range len(cmdline) {
+		if c := cmdline[i]; c < ' ' || c > '~' {
+			return [32]byte{}, fmt.Errorf("byte %d is %#x, want printable ASCII", i, c)
+		}
+	}
+	if strings.TrimSpace(cmdline) != cmdline {
+		return [32]byte{}, errors.New("white space at an end: tools on the way to the kernel would drop it")
+	}
+	return sha256.Sum256(utf16z(cmdline + " initrd=initrd")), nil
+}
+
+// secureBootDigests are the Secure Boot variables of an empty variable store: each is a UEFI_VARIABLE_DATA without
+// content. TCG PC Client Platform Firmware Profile 1.06, section 3.3.4.8.
+func secureBootDigests() [][32]byte {
+	global := [16]byte{0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c}
+	image := [16]byte{0xcb, 0xb2, 0x19, 0xd7, 0x3a, 0x3d, 0x96, 0x45, 0xa3, 0xbc, 0xda, 0xd0, 0x0e, 0x67, 0x65, 0x6f}
+	var digests [][32]byte
+	for _, v := range []struct {
+		guid [16]byte
+		name string
+	}{{global, "SecureBoot"}, {global, "PK"}, {global, "KEK"}, {image, "db"}, {image, "dbx"}} {
+		data := binary.LittleEndian.AppendUint64(v.guid[:], uint64(len(v.name)))
+		data = binary.LittleEndian.AppendUint64(data, 0)
+		for _, c := range []byte(v.name) {
+			data = append(data, c, 0)
+		}
+		digests = append(digests, sha256.Sum256(data))
+	}
+	return digests
+}
+
+// ConfigRecords returns the runtime log that a vTPM guest with these measured bytes has written once it serves. It
+// refuses bytes that are no config.
+func ConfigRecords(measured []byte) ([]eventlog.Record, error) {
+	m, err := config.Decode(measured)
+	if err != nil {
+		return nil, err
+	}
+	identity, _, err := config.Split(measured)
+	if err != nil {
+		return nil, err
+	}
+	whole, part := config.SHA256(measured), config.IdentityDigest(identity)
+	engine, model := m.Service.Engine.Volume, m.Service.Model.Volume
+	records := []eventlog.Record{
+		{Register: eventlog.PCR13, Kind: eventlog.KindConfig, Data: whole[:]},
+		{Register: eventlog.PCR14, Kind: eventlog.KindIdentity, Data: part[:]},
+		{Register: eventlog.PCR13, Kind: eventlog.KindEngine, Data: eventlog.VolumeData(engine.Root, engine.Blocks)},
+		{Register: eventlog.PCR13, Kind: eventlog.KindModel, Data: eventlog.VolumeData(model.Root, model.Blocks)},
+		{Register: eventlog.PCR13, Kind: eventlog.KindGPU, Data: []byte(m.Service.GPU)},
+		{Register: eventlog.PCR13, Kind: eventlog.KindSeparator, Data: eventlog.SeparatorData()},
+		{Register: eventlog.PCR14, Kind: eventlog.KindSeparator, Data: eventlog.SeparatorData()},
+		{Register: eventlog.PCR13, Kind: eventlog.KindKeysReleased},
+		{Register: eventlog.PCR14, Kind: eventlog.KindKeysReleased},
+	}
+	for i := range records {
+		records[i].Number = uint64(i)
+	}
+	return records, nil
+}
+
+// ConfigPCRs returns PCR 13 and 14 of a guest that serves with these measured bytes.
+func ConfigPCRs(measured []byte) (PCRs, error) {
+	records, err := ConfigRecords(measured)
+	if err != nil {
+		return nil, fmt.Errorf("measuring config: %v", err)
+	}
+	return PCRs{
+		13: eventlog.Replay256(records, eventlog.PCR13),
+		14: eventlog.Replay256(records, eventlog.PCR14),
+	}, nil
+}
+
+// With returns p and the values of other together; other wins.
+func (p PCRs) With(other PCRs) PCRs {
+	sum := maps.Clone(p)
+	maps.Copy(sum, other)
+	return sum
+}
+
+func extend(digests ...[32]byte) (value config.Digest) {
+	for _, d := range digests {
+		value = eventlog.Extend256(value, d)
+	}
+	return value
+}
+
+func text(s string) [32]byte { return sha256.Sum256([]byte(s)) }
+
+// utf16z returns s in UTF-16LE with a final NUL.
+func utf16z(s string) []byte {
+	var b []byte
+	for _, u := range utf16.Encode([]rune(s + "\x00")) {
+		b = binary.LittleEndian.AppendUint16(b, u)
+	}
+	return b
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"chrysalis/measure"
+	"chrysalis/measure/config"
+
+	"github.com/spf13/cobra"
+)
+
+// maxInputBytes bounds each file that a verb reads whole: the largest is a kernel or firmware.
+const maxInputBytes = 64 << 20
+
+func newMeasure() *cobra.Command {
+	cmd := &cobra.Command{Use: "measure", Short: "Compute the measurements that a guest must show, from files alone"}
+	cmd.AddCommand(newMeasureVTPM(), newMeasureConfig())
+	return cmd
+}
+
+func newMeasureVTPM() *cobra.Command {
+	var firmware, kernel, initrd, cmdline, configFile string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "vtpm --firmware FILE --kernel FILE --initrd FILE --cmdline TEXT|@FILE [--config FILE]",
+		Short: "PCR values of a direct boot",
+		Long: "Computes the SHA-256 PCR values of a direct boot. PCR 1 is missing: it holds the tables of the machine's shape.\n" +
+			"With --config (a config disk, or the measured bytes of one) also PCR 13 and 14 of a guest that serves.",
+		Example: "  chrysalis measure vtpm --firmware release/OVMF_CODE.fd --kernel release/vmlinuz --initrd release/initrd --cmdline @release/cmdline",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			pcrs, err := measureVTPM(firmware, kernel, initrd, cmdline, configFile)
+			if err != nil {
+				return unavailable(err)
+			}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"pcrs": pcrs})
+			}
+			for _, register := range slices.Sorted(maps.Keys(pcrs)) {
+				fmt.Fprintf(cmd.OutOrStdout(), "pcr %-2d %s\n", register, pcrs[register])
+			}
+			return nil
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&firmware, "firmware", "", "firmware code file")
+	flags.StringVar(&kernel, "kernel", "", "kernel image")
+	flags.StringVar(&initrd, "initrd", "", "initrd")
+	flags.StringVar(&cmdline, "cmdline", "", "kernel command line, or @ and the file that holds exactly it")
+	flags.StringVar(&configFile, "config", "", "config disk or measured bytes")
+	flags.BoolVar(&asJSON, "json", false, "print JSON")
+	for _, name := range []string{"firmware", "kernel", "initrd", "cmdline"} {
+		_ = cmd.MarkFlagRequired(name)
+	}
+	return cmd
+}
+
+func measureVTPM(firmware, kernel, initrd, cmdline, configFile string) (measure.PCRs, error) {
+	var b measure.DirectBoot
+	var err error
+	if b.Firmware, err = readInput(firmware); err != nil {
+		return nil, err
+	}
+	if b.Kernel, err = readInput(kernel); err != nil {
+		return nil, err
+	}
+	if b.Cmdline = cmdline; strings.HasPrefix(cmdline, "@") {
+		text, err := readInput(cmdline[1:])
+		if err != nil {
+			return nil, err
+		}
+		b.Cmdline = string(text)
+	}
+	f, err := os.Open(initrd)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b.Initrd = f
+	pcrs, err := b.PCRs()
+	if err != nil || configFile == "" {
+		return pcrs, err
+	}
+	measured, err := readMeasured(configFile)
+	if err != nil {
+		return nil, err
+	}
+	own, err := measure.ConfigPCRs(measured)
+	if err != nil {
+		return nil, err
+	}
+	return pcrs.With(own), nil
+}
+
+func newMeasureConfig() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "config FILE", Short: "Digests of a measured config, as each platform carries them", Args: cobra.ExactArgs(1),
+		Long:    "FILE is a config disk, or the measured bytes of one.",
+		Example: "  chrysalis measure config guest/config.img",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			measured, err := readMeasured(args[0])
+			if err != nil {
+				return unavailable(err)
+			}
+			pcrs, err := measure.ConfigPCRs(measured)
+			if err != nil {
+				return unavailable(err)
+			}
+			mrconfigid := config.SHA384(measured)
+			out := struct {
+				MRConfigID string       `json:"mrconfigid"`
+				HostData   string       `json:"host_data"`
+				PCRs       measure.PCRs `json:"pcrs"`
+			}{hex.EncodeToString(mrconfigid[:]), config.SHA256(measured).String(), pcrs}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(out)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "mrconfigid %s\nhost_data  %s\npcr 13     %s\npcr 14     %s\n", out.MRConfigID, out.HostData, pcrs[13], pcrs[14])
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// readMeasured returns the measured bytes of a config disk, or the file itself when it is no disk.
+func readMeasured(name string) ([]byte, error) {
+	b, err := readInput(name)
+	if err != nil {
+		return nil, err
+	}
+	if measured, _, err := config.ReadDisk(bytes.NewReader(b)); err == nil {
+		return measured, nil
+	}
+	if _, err := config.Decode(b); err != nil {
+		return nil, fmt.Errorf("reading %s: neither a config disk nor measured bytes: %w", name, err)
+	}
+	return b, nil
+}
+
+// readInput reads a file of at most maxInputBytes.
+func readInput(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxInputBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxInputBytes {
+		return nil, fmt.Errorf("reading %s: more than %d bytes", name, maxInputBytes)
+	}
+	return b, nil
+}
