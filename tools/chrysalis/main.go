@@ -45,7 +45,12 @@ func newRoot() *cobra.Command {
 
 // verbs lists the commands, one file a verb.
 func verbs() []*cobra.Command {
-	return []*cobra.Command{}
+	return []*cobra.Command{
+		newUp(),
+		newDown(),
+		newImage(),
+		newVolume(),
+	}
 }
 
 func main() { os.Exit(run(os.Args[1:])) }

@@ -1,0 +1,233 @@
+// Package volume packs a directory tree into a volume: an erofs image, padded to whole blocks, followed at once by its
+// dm-verity tree (measure/verity). A volume is named by its root hash and its number of data blocks, and by nothing that
+// stands on the disk.
+//
+// Equal trees give equal bytes: owner, group and times are zero, modes are normalised, names are sorted, nothing is
+// compressed. Hard links become copies; extended attributes, and with them file capabilities, are dropped; devices,
+// sockets and pipes are refused.
+package volume
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"time"
+
+	"chrysalis/measure/verity"
+
+	"github.com/erofs/go-erofs"
+)
+
+// Ref names a volume.
+type Ref struct {
+	Root   [32]byte // root hash of the dm-verity tree
+	Blocks uint64   // data blocks of verity.BlockSize before the tree
+}
+
+// MarshalJSON writes the root hash in hex.
+func (r Ref) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Root   string `json:"root"`
+		Blocks uint64 `json:"blocks"`
+	}{fmt.Sprintf("%x", r.Root), r.Blocks})
+}
+
+// Size returns the length of the volume's file in bytes, the tree included.
+func (r Ref) Size() int64 {
+	return int64(r.Blocks+verity.TreeBlocks(r.Blocks)) * verity.BlockSize
+}
+
+// Options shape a volume. The zero value packs the tree as it is.
+type Options struct {
+	// Dirs are empty directories (mode 0755) to add where the tree has none; their parents are added too. A tree that has
+	// something else under that name is refused. Default none.
+	Dirs []string
+	// Progress, when set, is called with the bytes of file content written and their sum, then with the bytes hashed and
+	// their sum; never by two goroutines at once.
+	Progress func(stage Stage, done, total int64)
+}
+
+// Stage says what Progress counts.
+type Stage string
+
+// The two stages of Pack, in order.
+const (
+	Writing Stage = "writing"
+	Hashing Stage = "hashing"
+)
+
+// Pack writes tree as a volume to out, which must be empty, and returns its name. The file is not synced.
+func Pack(ctx context.Context, tree fs.FS, out *os.File, opt Options) (Ref, error) {
+	ref, err := pack(ctx, tree, out, opt)
+	if err != nil {
+		return Ref{}, fmt.Errorf("packing volume: %w", err)
+	}
+	return ref, nil
+}
+
+func pack(ctx context.Context, tree fs.FS, out *os.File, opt Options) (Ref, error) {
+	if size, err := out.Seek(0, io.SeekEnd); err != nil {
+		return Ref{}, err
+	} else if size != 0 {
+		return Ref{}, fmt.Errorf("output holds %d bytes, want an empty file", size)
+	}
+	s, err := plan(ctx, tree, opt.Dirs)
+	if err != nil {
+		return Ref{}, err
+	}
+	s.progress = opt.Progress
+	// The build time equals every mtime, which lets all inodes take the compact form.
+	w := erofs.Create(out, erofs.WithBlockSize(verity.BlockSize), erofs.WithBuildTime(0, 0))
+	if err := w.CopyFrom(s); err != nil {
+		return Ref{}, fmt.Errorf("writing erofs image: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return Ref{}, fmt.Errorf("writing erofs image: %w", err)
+	}
+	// The writer copies at most the announced bytes and takes fewer without a word.
+	if s.written != s.total {
+		return Ref{}, fmt.Errorf("writing erofs image: files gave %d bytes, want the %d of their listing", s.written, s.total)
+	}
+	size, err := out.Seek(0, io.SeekEnd)
+	if err != nil {
+		return Ref{}, err
+	}
+	blocks := uint64(size+verity.BlockSize-1) / verity.BlockSize
+	if err := out.Truncate(int64(blocks) * verity.BlockSize); err != nil {
+		return Ref{}, err
+	}
+	root, err := verity.Append(ctx, out, blocks, func(done int64) {
+		if opt.Progress != nil {
+			opt.Progress(Hashing, done, int64(blocks)*verity.BlockSize)
+		}
+	})
+	if err != nil {
+		return Ref{}, err
+	}
+	return Ref{root, blocks}, nil
+}
+
+// Check reads the whole volume of size bytes and returns the Ref that root names, or the reason why the bytes are not
+// that volume. The number of blocks follows from the size; a size that no volume has is verity.ErrCorrupt.
+func Check(r io.ReaderAt, size int64, root [32]byte) (Ref, error) {
+	var blocks uint64
+	ok := size > 0 && size%verity.BlockSize == 0
+	if ok {
+		blocks, ok = verity.DataBlocks(uint64(size) / verity.BlockSize)
+	}
+	if !ok {
+		return Ref{}, fmt.Errorf("checking volume: %w: no volume is %d bytes long", verity.ErrCorrupt, size)
+	}
+	if err := verity.Check(r, blocks, root); err != nil {
+		return Ref{}, fmt.Errorf("checking volume: %w", err)
+	}
+	return Ref{root, blocks}, nil
+}
+
+// stage is the tree as it will stand in the image, in the form of the fs.FS that the erofs writer takes.
+type stage struct {
+	ctx            context.Context
+	tree           fs.FS
+	nodes          map[string]*node
+	total, written int64
+	progress       func(Stage, int64, int64)
+}
+
+// node is one name of the stage and its own fs.FileInfo and fs.DirEntry. Sys is nil, so the writer finds no owner, link
+// count or time to copy.
+type node struct {
+	base     string
+	mode     fs.FileMode
+	size     int64
+	link     string
+	children []fs.DirEntry
+}
+
+func (n *node) Name() string               { return n.base }
+func (n *node) Size() int64                { return n.size }
+func (n *node) Mode() fs.FileMode          { return n.mode }
+func (n *node) Type() fs.FileMode          { return n.mode.Type() }
+func (n *node) ModTime() time.Time         { return time.Unix(0, 0).UTC() }
+func (n *node) IsDir() bool                { return n.mode.IsDir() }
+func (n *node) Sys() any                   { return nil }
+func (n *node) Info() (fs.FileInfo, error) { return n, nil }
+
+var errKind = errors.New("neither a file, a directory nor a symbolic link")
+
+// plan walks the tree once and decides every mode.
+func plan(ctx context.Context, tree fs.FS, dirs []string) (*stage, error) {
+	s := &stage{ctx: ctx, tree: tree, nodes: map[string]*node{}}
+	err := fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		n := &node{base: path.Base(name)}
+		switch info, err := d.Info(); {
+		case err != nil:
+			return err
+		case info.IsDir():
+			n.mode = fs.ModeDir | 0o755
+		case info.Mode()&fs.ModeSymlink != 0:
+			n.mode = fs.ModeSymlink | 0o777
+			if n.link, err = fs.ReadLink(tree, name); err != nil {
+				return err
+			}
+			n.size = int64(len(n.link))
+		case info.Mode().IsRegular():
+			n.mode, n.size = 0o644, info.Size()
+			if info.Mode()&0o111 != 0 {
+				n.mode = 0o755
+			}
+			s.total += n.size
+		default:
+			return fmt.Errorf("%s: %w", name, errKind)
+		}
+		return s.add(name, n)
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range dirs {
+		if err := s.mkdir(dir); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *stage) add(name string, n *node) error {
+	s.nodes[name] = n
+	if name == "." {
+		if !n.IsDir() {
+			return errors.New("the root of the tree is not a directory")
+		}
+		return nil
+	}
+	parent := s.nodes[path.Dir(name)]
+	parent.children = append(parent.children, n)
+	return nil
+}
+
+func (s *stage) mkdir(dir string) error {
+	if !fs.ValidPath(dir) {
+		return fmt.Errorf("empty directory %q: not a relative path", dir)
+	}
+	switch n, ok := s.nodes[dir]; {
+	case ok && n.IsDir():
+		return nil
+	case ok:
+		return fmt.Errorf("empty directory %q: the tree has something else there", dir)
+	}
+	if err := s.mkdir(path.Dir(dir)); err != nil {
+		return err
+	}
+	return s.add(dir, &node{base: path.Base(dir), mode: fs.ModeDir | 0o755})
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"chrysalis/measure/verity"
+	"chrysalis/measure/volume"
+
+	"github.com/spf13/cobra"
+)
+
+// engineDirs are the mount points that an engine's root must have, because it is read-only when the engine starts.
+var engineDirs = []string{"model", "run/engine", "tmp", "proc", "sys", "dev"}
+
+func newVolume() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "volume",
+		Short: "Pack and check the volumes of engine and model",
+		Long: "A volume is an erofs image followed by its dm-verity tree, named by its root hash. Equal trees give equal volumes:\n" +
+			"owners and times are not kept, modes are normalised, hard links become copies.",
+	}
+	pack := &cobra.Command{Use: "pack", Short: "Pack a volume and print its root hash"}
+	pack.AddCommand(newVolumePack("model", "DIR|FILE", "Pack a model: the files of a folder, or one file",
+		"  chrysalis volume pack model tiny.gguf -o model.img", modelTree))
+	pack.AddCommand(newVolumePack("engine", "OCI-LAYOUT|DIR", "Pack an engine: an OCI image layout, flattened, or a root folder",
+		"  chrysalis volume pack engine ./llama-root -o engine.img\n  skopeo copy docker://vllm/vllm-openai@sha256:… oci:vllm && chrysalis volume pack engine vllm -o engine.img", engineTree))
+	cmd.AddCommand(pack, newVolumeCheck())
+	return cmd
+}
+
+// packing is a tree to pack, with what to add to it and what to close afterwards.
+type packing struct {
+	tree  fs.FS
+	dirs  []string
+	close func() error
+}
+
+func newVolumePack(kind, operand, short, example string, open func(string) (packing, error)) *cobra.Command {
+	var out string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: kind + " " + operand + " -o OUT", Short: short, Example: example, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := open(args[0])
+			if err != nil {
+				return unavailable(fmt.Errorf("packing %s: %w", args[0], err))
+			}
+			defer p.close()
+			show, end := byteProgress(cmd.ErrOrStderr())
+			ref, err := packInto(cmd, out, p, func(stage volume.Stage, done, total int64) { show(string(stage), done, total) })
+			end()
+			if err != nil {
+				return unavailable(err)
+			}
+			return printRef(cmd.OutOrStdout(), ref, asJSON)
+		},
+	}
+	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	_ = cmd.MarkFlagRequired("output")
+	return cmd
+}
+
+// packInto writes beside the output and renames at the end, so that a volume is there whole or not at all.
+func packInto(cmd *cobra.Command, out string, p packing, progress func(volume.Stage, int64, int64)) (volume.Ref, error) {
+	tmp, err := os.CreateTemp(filepath.Dir(out), "."+filepath.Base(out)+".*")
+	if err != nil {
+		return volume.Ref{}, err
+	}
+	defer os.Remove(tmp.Name())
+	defer tmp.Close()
+	ref, err := volume.Pack(cmd.Context(), p.tree, tmp, volume.Options{Dirs: p.dirs, Progress: progress})
+	if err != nil {
+		return volume.Ref{}, err
+	}
+	if err := errors.Join(tmp.Chmod(0o644), tmp.Sync(), tmp.Close()); err != nil {
+		return volume.Ref{}, err
+	}
+	return ref, os.Rename(tmp.Name(), out)
+}
+
+func newVolumeCheck() *cobra.Command {
+	var root string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "check FILE --root HEX", Short: "Read a whole volume and compare it with its root hash", Args: cobra.ExactArgs(1),
+		Example: "  chrysalis volume check model.img --root e8f70e0a865d509109bde20de1305e68903bcf0e9d00ca0464bc024244ed1310",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			want, err := hex.DecodeString(root)
+			if err != nil || len(want) != 32 {
+				return fmt.Errorf("root hash %q: want 64 hex digits", root)
+			}
+			f, err := os.Open(args[0])
+			if err != nil {
+				return unavailable(err)
+			}
+			defer f.Close()
+			info, err := f.Stat()
+			if err != nil {
+				return unavailable(err)
+			}
+			ref, err := volume.Check(f, info.Size(), [32]byte(want))
+			if errors.Is(err, verity.ErrCorrupt) {
+				return rejected(err)
+			}
+			if err != nil {
+				return unavailable(err)
+			}
+			return printRef(cmd.OutOrStdout(), ref, asJSON)
+		},
+	}
+	cmd.Flags().StringVar(&root, "root", "", "root hash of the volume, in hex")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	_ = cmd.MarkFlagRequired("root")
+	return cmd
+}
+
+func printRef(w io.Writer, ref volume.Ref, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(ref)
+	}
+	_, err := fmt.Fprintf(w, "root   %x\nblocks %d\n", ref.Root, ref.Blocks)
+	return err
+}
+
+func modelTree(name string) (packing, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return packing{}, err
+	}
+	nop := func() error { return nil }
+	if info.IsDir() {
+		return packing{tree: os.DirFS(name), close: nop}, nil
+	}
+	if !info.Mode().IsRegular() {
+		return packing{}, fmt.Errorf("want a folder or a regular file, got %v", info.Mode().Type())
+	}
+	return packing{tree: oneFile{name}, close: nop}, nil
+}
+
+// oneFile is the file system with one file in its root, under its base name.
+type oneFile struct{ path string }
+
+func (o oneFile) base() string { return filepath.Base(o.path) }
+
+func (o oneFile) Open(name string) (fs.File, error) {
+	switch name {
+	case o.base():
+		return os.Open(o.path)
+	case ".":
+		return os.Open(filepath.Dir(o.path))
+	}
+	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+}
+
+func (o oneFile) ReadDir(string) ([]fs.DirEntry, error) {
+	info, err := os.Stat(o.path)
+	if err != nil {
+		return nil, err
+	}
+	return []fs.DirEntry{fs.FileInfoToDirEntry(info)}, nil
+}
+
+func engineTree(name string) (packing, error) {
+	if _, err := os.Stat(filepath.Join(name, "oci-layout")); err == nil {
+		tree, close, err := ociTree(name)
+		return packing{tree, engineDirs, close}, err
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		return packing{}, err
+	}
+	if !info.IsDir() {
+		return packing{}, fmt.Errorf("want an OCI layout or a root folder, got a file")
+	}
+	return packing{os.DirFS(name), engineDirs, func() error { return nil }}, nil
+}
