@@ -20,11 +20,11 @@ const (
 )
 
 // zerostates holds root_hash of each network's zero_state, from its global configuration file
-// (ton.org/global.config.json and ton.org/testnet-global.config.json). The local network has none: zeros.
+// (ton.org/global.config.json and ton.org/testnet-global.config.json). The local network has none; its value only has to differ.
 var zerostates = map[Network]string{
 	Mainnet: "F6OpKZKqvqeFp6CQmFomXNMfMj2EnaUSOXN+Mh+wVWk=",
 	Testnet: "gj+B8wb/AmlPk1z1AhVI484rhrUpgSr2oSFIh56VoSg=",
-	Local:   "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+	Local:   "rQb2ti78cm2CjRlnH+jQPoyv5glizdnJsgcpI9/mKYk=", // SHA-256 of "chrysalis local network"
 }
 
 // Zerostate returns the root hash of the network's zero state, and reports whether the network is known.

@@ -184,3 +184,20 @@ func BenchmarkSHA256(b *testing.B) {
 		sha256.Sum256(p)
 	}
 }
+
+func TestName(t *testing.T) {
+	for _, n := range []uint64{1, 2, 128, 129, 300} {
+		f := write(t, n)
+		want, err := Append(t.Context(), f, n, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, blocks, err := Name(f, int64(n+TreeBlocks(n))*BlockSize)
+		if err != nil || got != want || blocks != n {
+			t.Errorf("%d blocks: got name %x with %d blocks (%v), want %x", n, got, blocks, err, want)
+		}
+		if _, _, err := Name(f, int64(n+TreeBlocks(n))*BlockSize+1); err == nil {
+			t.Errorf("%d blocks and one byte: got no error, want a refusal", n)
+		}
+	}
+}

@@ -46,6 +46,9 @@ func newRoot() *cobra.Command {
 // verbs lists the commands, one file a verb.
 func verbs() []*cobra.Command {
 	return []*cobra.Command{
+		newUp(),
+		newDown(),
+		newImage(),
 		newVolume(),
 		newMeasure(),
 	}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"golang.org/x/sys/unix"
+
+	"chrysalis/init/internal/boot"
+	"chrysalis/init/internal/disk"
+	"chrysalis/init/internal/modules"
+	"chrysalis/init/internal/mount"
+	"chrysalis/init/internal/status"
+	"chrysalis/measure/config"
+)
+
+const (
+	// rootFile names the root volume. It is part of the initrd, so the platform measures it; neither the disk nor the
+	// command line has a say.
+	rootFile   = "/root.json"
+	moduleDir  = "/modules"
+	newRoot    = "/newroot"
+	secondInit = "/usr/bin/init"
+
+	stepLimit = 60 * time.Second
+)
+
+var (
+	systemPaths = disk.Paths{Sys: "/sys", Dev: "/dev"}
+	statusPaths = status.Paths{Sys: "/sys", Dev: "/dev"}
+)
+
+// initrdMain is the first stage. It has nothing to keep secret yet.
+func initrdMain() {
+	if err := mount.Early(); err != nil {
+		boot.NewEnder(nil, nil).End("mounts-failed", err)
+	}
+	port, err := status.Open(statusPaths)
+	end := boot.NewEnder(port, nil)
+	if err != nil {
+		end.End("status-failed", err)
+	}
+	port.Event("kernel-up")
+	port.Step("initrd", status.Uptime())
+	code, err := boot.Run(context.Background(), port, stepLimit, []boot.Step{
+		{Name: "modules", Run: func(context.Context) error { return modules.Load(moduleDir) }},
+		{Name: "root", Run: openRoot},
+	})
+	if err != nil {
+		end.End(code, err)
+	}
+	port.Close()
+	if err := mount.SwitchRoot(newRoot); err != nil {
+		boot.NewEnder(nil, nil).End("root-failed", err)
+	}
+	err = unix.Exec(secondInit, []string{secondInit}, nil)
+	boot.NewEnder(nil, nil).End("root-failed", fmt.Errorf("starting %s: %v", secondInit, err))
+}
+
+// openRoot maps and mounts the root. A block that fails its check stops the kernel at once.
+func openRoot(ctx context.Context) error {
+	f, err := os.Open(rootFile)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, 4096))
+	if err != nil {
+		return err
+	}
+	var root config.Volume
+	if err := json.Unmarshal(data, &root, json.RejectUnknownMembers(true)); err != nil {
+		return fmt.Errorf("reading %s: %v", rootFile, err)
+	}
+	d, err := systemPaths.Find(ctx, disk.Root)
+	if err != nil {
+		return err
+	}
+	device, err := disk.OpenVerity(d, "root", root.Root, root.Blocks, "panic_on_corruption")
+	if err != nil {
+		return err
+	}
+	return mount.Volume(device, newRoot, true)
+}

@@ -1,0 +1,108 @@
+// Package boot runs a boot as a list of named steps and ends it on one path.
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"chrysalis/init/internal/status"
+)
+
+// Code says why a guest ended. The host sees codes alone, so they are a closed vocabulary: each is a constant of this
+// program.
+type Code string
+
+// Codes that do not belong to one step.
+const (
+	CodePowerButton    Code = "powered-down"
+	CodeVolumeCorrupt  Code = "volume-corrupt"
+	CodeUnsealRefused  Code = "unseal-refused"
+	CodeKeeperExited   Code = "keeper-exited"
+	CodeEngineExited   Code = "engine-host-exited"
+	CodeGatewayExited  Code = "gateway-exited"
+	CodeContainerdDied Code = "containerd-exited"
+	CodeBroken         Code = "init-broken"
+)
+
+// Coded is an error with a code of its own; other errors get the code of the step that failed.
+type Coded struct {
+	Code Code
+	Err  error
+}
+
+func (c Coded) Error() string { return string(c.Code) + ": " + c.Err.Error() }
+func (c Coded) Unwrap() error { return c.Err }
+
+// Step is one step of a boot. A failed step ends the boot.
+type Step struct {
+	Name string
+	Run  func(context.Context) error
+}
+
+// Run runs the steps in order, each within limit, and reports each to the host. It returns the error and code of the first
+// that fails.
+func Run(ctx context.Context, port *status.Port, limit time.Duration, steps []Step) (Code, error) {
+	for _, s := range steps {
+		stepCtx, cancel := context.WithTimeout(ctx, limit)
+		err := s.Run(stepCtx)
+		cancel()
+		if err != nil {
+			code := Code(s.Name + "-failed")
+			var coded Coded
+			if errors.As(err, &coded) {
+				code = coded.Code
+			}
+			return code, fmt.Errorf("%s: %w", s.Name, err)
+		}
+		port.Step(s.Name, status.Uptime())
+	}
+	return "", nil
+}
+
+// Ender is the one way out. Whoever calls End first decides the code; everybody else waits for the power to go.
+type Ender struct {
+	once sync.Once
+	port *status.Port
+	// last runs before the power goes: zeroise, stop what computes. It must not wait for anything that the host controls.
+	last func()
+}
+
+// NewEnder returns the exit path. last may be nil.
+func NewEnder(port *status.Port, last func()) *Ender { return &Ender{port: port, last: last} }
+
+// End says why, and powers off. It does not return.
+func (e *Ender) End(code Code, why error) {
+	e.once.Do(func() {
+		if why != nil {
+			Log("end %s: %v", code, why)
+		}
+		if e.last != nil {
+			e.last()
+		}
+		e.port.End(string(code))
+		unix.Sync()
+		if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
+			Log("power off: %v", err)
+		}
+		os.Exit(1) // PID 1 gone: the kernel panics, and the machine stops all the same
+	})
+	select {}
+}
+
+// Log writes a line to the kernel's log. A release image has no console, so the line stays in the guest; an image with
+// one is another image with other measurements.
+func Log(format string, args ...any) {
+	f, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	line := fmt.Sprintf("init: "+format, args...)
+	_, _ = f.WriteString(line[:min(len(line), 900)] + "\n")
+}

@@ -1,0 +1,110 @@
+package disk
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"chrysalis/measure/verity"
+)
+
+// Requests of the device mapper: _IOWR(0xfd, n, struct dm_ioctl), linux/dm-ioctl.h.
+const (
+	dmHeaderBytes = 312 // sizeof(struct dm_ioctl)
+	dmNameBytes   = 128
+	dmSpecBytes   = 40 // sizeof(struct dm_target_spec)
+
+	dmDevCreate   = 0xc138fd03
+	dmDevSuspend  = 0xc138fd06
+	dmTableLoad   = 0xc138fd09
+	dmTableStatus = 0xc138fd0c
+
+	dmReadOnlyFlag = 1 << 0
+)
+
+// controlPath is the device mapper's control node in devtmpfs.
+const controlPath = "/dev/mapper/control"
+
+// OpenVerity maps the volume at d under name, read-only, and returns the path of the mapped device. Every later read is
+// checked against root. options are those of the dm-verity target, such as panic_on_corruption. No read happens here:
+// opening costs the same for a small and a large volume.
+func OpenVerity(d Disk, name string, root [32]byte, blocks uint64, options ...string) (string, error) {
+	if max := uint64(d.Bytes) / verity.BlockSize; blocks == 0 || blocks > max {
+		return "", fmt.Errorf("opening volume %s: %d data blocks, but %s has %d blocks", name, blocks, d.Path, max)
+	}
+	control, err := unix.Open(controlPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", fmt.Errorf("opening volume %s: %s: %v", name, controlPath, err)
+	}
+	defer unix.Close(control)
+	reply, err := dmCall(control, dmDevCreate, name, 0, nil, 0)
+	if err != nil {
+		return "", fmt.Errorf("opening volume %s: creating device: %v", name, err)
+	}
+	dev := binary.LittleEndian.Uint64(reply[40:])
+	params := verity.TableParams(d.Path, blocks, root, options...)
+	if _, err := dmCall(control, dmTableLoad, name, dmReadOnlyFlag, target(blocks, "verity", params), 1); err != nil {
+		return "", fmt.Errorf("opening volume %s: loading table %q: %v", name, params, err)
+	}
+	// DM_DEV_SUSPEND without the suspend flag resumes.
+	if _, err := dmCall(control, dmDevSuspend, name, dmReadOnlyFlag, nil, 0); err != nil {
+		return "", fmt.Errorf("opening volume %s: activating: %v", name, err)
+	}
+	return fmt.Sprintf("/dev/dm-%d", unix.Minor(dev)), nil
+}
+
+// Intact reports whether the mapped volume has seen no block that fails its check.
+func Intact(name string) (bool, error) {
+	control, err := unix.Open(controlPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, fmt.Errorf("asking for the state of volume %s: %v", name, err)
+	}
+	defer unix.Close(control)
+	reply, err := dmCall(control, dmTableStatus, name, 0, make([]byte, 512), 0)
+	if err != nil {
+		return false, fmt.Errorf("asking for the state of volume %s: %v", name, err)
+	}
+	start := dmHeaderBytes + dmSpecBytes
+	status, _, _ := strings.Cut(string(reply[start:]), "\x00")
+	switch status {
+	case "V":
+		return true, nil
+	case "C":
+		return false, nil
+	}
+	return false, fmt.Errorf("asking for the state of volume %s: status is %q, want V or C", name, status)
+}
+
+// target encodes one struct dm_target_spec that covers blocks data blocks, with its parameters.
+func target(blocks uint64, kind, params string) []byte {
+	spec := make([]byte, dmSpecBytes)
+	binary.LittleEndian.PutUint64(spec[8:], blocks*verity.BlockSize/512)
+	copy(spec[24:40], kind)
+	spec = append(append(spec, params...), 0)
+	for len(spec)%8 != 0 {
+		spec = append(spec, 0)
+	}
+	return spec
+}
+
+func dmCall(control int, request uintptr, name string, flags uint32, payload []byte, targets uint32) ([]byte, error) {
+	if len(name) >= dmNameBytes {
+		return nil, fmt.Errorf("name has %d bytes, want less than %d", len(name), dmNameBytes)
+	}
+	b := make([]byte, dmHeaderBytes+len(payload))
+	le := binary.LittleEndian
+	le.PutUint32(b[0:], 4) // interface version 4.0.0
+	le.PutUint32(b[12:], uint32(len(b)))
+	le.PutUint32(b[16:], dmHeaderBytes) // data_start
+	le.PutUint32(b[20:], targets)
+	le.PutUint32(b[28:], flags)
+	copy(b[48:], name)
+	copy(b[dmHeaderBytes:], payload)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(control), request, uintptr(unsafe.Pointer(&b[0]))); errno != 0 {
+		return nil, errno
+	}
+	return b, nil
+}

@@ -1,0 +1,358 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"chrysalis/init/internal/boot"
+	"chrysalis/init/internal/disk"
+	"chrysalis/init/internal/mount"
+	"chrysalis/init/internal/supervise"
+)
+
+// Where the services find each other. Each sees only what is bound or passed to it.
+const (
+	runtimeProgram    = "/usr/bin/runtime"
+	containerdProgram = "/usr/bin/containerd"
+
+	measuredFile     = "/run/chrysalis/measured"
+	containerdDir    = "/run/containerd"
+	containerdConfig = containerdDir + "/config.toml"
+	containerdSocket = containerdDir + "/containerd.sock"
+	keeperDir        = "/run/keeper"
+	engineSocketDir  = "/run/engine"
+	gatewayRoot      = "/run/gateway"
+
+	engineUser  = 65532
+	gatewayUser = 65531
+
+	cgroups = "/sys/fs/cgroup"
+)
+
+// serviceEnv is the whole environment of every service: nothing is inherited, from the kernel's command line least of all.
+var serviceEnv = []string{"PATH=/usr/bin", "HOME=/", "GOTRACEBACK=none"}
+
+// services are the children and what connects them.
+type services struct {
+	mu       sync.Mutex
+	children []*supervise.Child
+	secret   [32]byte
+	boots    uint64
+	listener *os.File
+	exits    chan exit
+}
+
+type exit struct {
+	code   boot.Code
+	name   string
+	status syscall.WaitStatus
+}
+
+// kill ends every service. The last to start dies first.
+func (s *services) kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.secret[:])
+	for i := len(s.children) - 1; i >= 0; i-- {
+		s.children[i].Kill()
+	}
+}
+
+// start starts a service whose end is the guest's end, with code.
+func (g *guest) start(p supervise.Process, code boot.Code) error {
+	p.Env = serviceEnv
+	p.Cgroup = cgroups + "/" + p.Name
+	child, err := g.children.Start(p)
+	if err != nil {
+		return err
+	}
+	g.services.mu.Lock()
+	g.services.children = append(g.services.children, child)
+	g.services.mu.Unlock()
+	go func() {
+		status := <-child.Exited()
+		g.ender.End(code, fmt.Errorf("%s ended with %s", p.Name, describe(status)))
+	}()
+	return nil
+}
+
+func describe(status syscall.WaitStatus) string {
+	if status.Signaled() {
+		return fmt.Sprintf("signal %d", status.Signal())
+	}
+	return fmt.Sprintf("exit status %d", status.ExitStatus())
+}
+
+// watch waits for the end, which somebody else decides.
+func (g *guest) watch() { select {} }
+
+// takeSecret takes the sealed secret; nobody can take it again in this boot.
+func (g *guest) takeSecret(context.Context) error {
+	var err error
+	g.services.secret, g.services.boots, err = g.complete.Secret()
+	return err
+}
+
+// containerdTOML leaves containerd without anything that is not needed to run one container on a root that is mounted
+// already: no images are pulled, no layers are mounted, no plugin reaches out.
+const containerdTOML = `version = 4
+root = "/var/lib/containerd"
+state = "/run/containerd"
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.overlayfs", "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs", "io.containerd.differ.v1.erofs", "io.containerd.mount-handler.v1.erofs", "io.containerd.image-verifier.v1.bindir", "io.containerd.transfer.v1.local", "io.containerd.grpc.v1.transfer", "io.containerd.monitor.container.v1.restart"]
+
+[grpc]
+address = "/run/containerd/containerd.sock"
+uid = 0
+gid = 0
+`
+
+func (g *guest) startContainerd(ctx context.Context) error {
+	for _, dir := range []string{containerdDir, "/var/lib/containerd", "/run/chrysalis"} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(containerdConfig, []byte(containerdTOML), 0o600); err != nil {
+		return err
+	}
+	if err := os.WriteFile(measuredFile, g.measured, 0o400); err != nil {
+		return err
+	}
+	if err := os.WriteFile(cgroups+"/cgroup.subtree_control", []byte("+cpu +memory +pids"), 0o644); err != nil {
+		return fmt.Errorf("enabling cgroup controllers: %v", err)
+	}
+	log, err := kernelLog()
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	err = g.start(supervise.Process{
+		Name: "containerd",
+		Argv: []string{containerdProgram, "--config", containerdConfig, "--log-level", "warn"},
+		Log:  log,
+	}, boot.CodeContainerdDied)
+	if err != nil {
+		return err
+	}
+	return waitForSocket(ctx, containerdSocket)
+}
+
+func waitForSocket(ctx context.Context, path string) error {
+	for {
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %v: %w", path, err, ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// startKeeper gives the secret to the keeper, and to nobody else, and forgets it.
+func (g *guest) startKeeper(ctx context.Context) error {
+	journal, err := systemPaths.Find(ctx, disk.Journal)
+	if err != nil {
+		return err
+	}
+	device, err := os.OpenFile(journal.Path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer device.Close()
+	if err := os.MkdirAll(keeperDir, 0o755); err != nil {
+		return err
+	}
+	socket, err := listenUnix(keeperDir+"/keeper.sock", gatewayUser)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	secretOut, secretIn, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer secretOut.Close()
+	defer secretIn.Close()
+	err = g.startService(ctx, supervise.Process{
+		Name:      "keeper",
+		Argv:      []string{runtimeProgram, "keeper", "-measured", measuredFile},
+		NoNetwork: true,
+		Files:     []*os.File{secretOut, device, socket},
+	}, boot.CodeKeeperExited, func() error {
+		message := binary.LittleEndian.AppendUint64(append(make([]byte, 0, 40), g.services.secret[:]...), g.services.boots)
+		defer clear(message)
+		clear(g.services.secret[:])
+		if _, err := secretIn.Write(message); err != nil {
+			return err
+		}
+		return secretIn.Close()
+	})
+	if err != nil {
+		return err
+	}
+	return g.recorder.CountBoot()
+}
+
+func (g *guest) startEngineHost(ctx context.Context) error {
+	if err := os.MkdirAll(engineSocketDir, 0o710); err != nil {
+		return err
+	}
+	if err := os.Chown(engineSocketDir, engineUser, gatewayUser); err != nil {
+		return err
+	}
+	return g.startService(ctx, supervise.Process{
+		Name: "engine-host",
+		Argv: []string{runtimeProgram, "engine-host", "-measured", measuredFile, "-containerd", containerdSocket,
+			"-rootfs", engineDir, "-model", modelDir, "-socket-dir", engineSocketDir},
+	}, boot.CodeEngineExited, nil)
+}
+
+func (g *guest) startGateway(ctx context.Context) error {
+	if err := os.MkdirAll(gatewayRoot, 0o755); err != nil {
+		return err
+	}
+	if err := mount.Bind(keeperDir, gatewayRoot+"/keeper"); err != nil {
+		return err
+	}
+	if err := mount.Bind(engineSocketDir, gatewayRoot+"/engine"); err != nil {
+		return err
+	}
+	ours, theirs, err := socketPair("quote")
+	if err != nil {
+		return err
+	}
+	defer theirs.Close()
+	go g.serveQuotes(ours)
+	defer g.services.listener.Close()
+	return g.startService(ctx, supervise.Process{
+		Name: "gateway",
+		Argv: []string{runtimeProgram, "gateway", "-measured", measuredFile, "-keeper", "/keeper/keeper.sock",
+			"-engine", "/engine/e.sock", "-chroot", gatewayRoot},
+		Files: []*os.File{g.services.listener, theirs},
+	}, boot.CodeGatewayExited, nil)
+}
+
+// startService starts a runtime process with a status pipe as its last descriptor, calls after when it runs, and waits
+// until it says that it is ready.
+func (g *guest) startService(ctx context.Context, p supervise.Process, code boot.Code, after func() error) error {
+	out, in, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	log, err := kernelLog()
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	p.Log = log
+	p.Files = append(p.Files, in)
+	if err := g.start(p, code); err != nil {
+		return err
+	}
+	if after != nil {
+		if err := after(); err != nil {
+			return err
+		}
+	}
+	ready := make(chan error, 1)
+	go g.readStatus(p.Name, out, ready)
+	select {
+	case err := <-ready:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for %s: %w", p.Name, ctx.Err())
+	}
+}
+
+// statusWords is what a service may say, and what the host then reads. Anything else ends the guest.
+var statusWords = map[string]bool{
+	"ready": true, "engine-up": true, "engine-down": true,
+}
+
+// failCodes are the reasons that a service may give for its end.
+var failCodes = map[string]boot.Code{
+	"journal-torn": "journal-torn", "journal-foreign": "journal-foreign", "journal-rolled-back": "journal-rolled-back",
+	"journal-io": "journal-io", "journal-full": "journal-full", "journal-corrupt": "journal-corrupt",
+}
+
+// readStatus reads a service's status lines until its end. ready gets nil or the reason of a failure once.
+func (g *guest) readStatus(name string, out *os.File, ready chan<- error) {
+	defer out.Close()
+	lines := bufio.NewScanner(out)
+	lines.Buffer(make([]byte, 128), 128)
+	for lines.Scan() {
+		word := lines.Text()
+		if reason, ok := strings.CutPrefix(word, "fail "); ok {
+			code, known := failCodes[reason]
+			if !known {
+				code = boot.Code(name + "-failed")
+			}
+			g.ender.End(code, fmt.Errorf("%s gave up: %q", name, reason))
+		}
+		if !statusWords[word] {
+			g.ender.End(boot.Code(name+"-failed"), fmt.Errorf("%s said %q", name, word))
+		}
+		if word == "ready" {
+			select {
+			case ready <- nil:
+			default:
+			}
+			continue
+		}
+		g.port.Event(word)
+	}
+	select {
+	case ready <- fmt.Errorf("%s closed its status pipe before it was ready", name):
+	default:
+	}
+}
+
+// listen opens the service's port; the gateway gets the descriptor and opens no socket of its own.
+func listen(port uint16) (*os.File, error) {
+	l, err := net.ListenTCP("tcp4", &net.TCPAddr{Port: int(port)})
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	return l.File()
+}
+
+// listenUnix opens a socket that one user alone can connect to.
+func listenUnix(path string, user int) (*os.File, error) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	defer l.Close()
+	if err := errors.Join(os.Chown(path, user, user), os.Chmod(path, 0o600)); err != nil {
+		return nil, err
+	}
+	return l.File()
+}
+
+func socketPair(name string) (a, b *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fds[0]), name), os.NewFile(uintptr(fds[1]), name), nil
+}
+
+// kernelLog is where services write: the guest's own log, which a release image shows to nobody.
+func kernelLog() (*os.File, error) { return os.OpenFile("/dev/kmsg", os.O_WRONLY, 0) }

@@ -1,0 +1,127 @@
+package claim
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+)
+
+// ErrRejected is in the chain of every error by which Parse and Verify refuse bytes. Any other error is a mistake of the
+// caller: a policy that is not filled in.
+var ErrRejected = errors.New("rejected")
+
+func rejectf(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrRejected}, args...)...)
+}
+
+// Policy says whose messages are good. The zero Policy accepts nothing.
+type Policy struct {
+	Key      ed25519.PublicKey // of the proxy, whose role an attested guest plays
+	Contract Address           // the one contract that the message must be for
+	// AnyContract accepts a message for any contract. The message is then known to be signed, but not to be for the
+	// contract that one has in mind.
+	AnyContract bool
+}
+
+// Untrusted is a well-formed message with a signature that nobody has checked.
+type Untrusted struct {
+	Message   Message
+	Signature [ed25519.SignatureSize]byte
+	digest    [32]byte
+}
+
+// Parse reads a message without believing it. There is one encoding of each message; Parse refuses every other
+// bag of cells, among them one without check sum, with an index, with more roots or cells, or with bytes behind it.
+func Parse(untrusted []byte) (*Untrusted, error) {
+	if len(untrusted) != BodySize {
+		return nil, rejectf("body has %d bytes, want %d", len(untrusted), BodySize)
+	}
+	b := (*Body)(untrusted)
+	if !bytes.Equal(b[:4], header[:4]) {
+		return nil, rejectf("body begins with %x, want the bag of cells' magic %x", b[:4], header[:4])
+	}
+	if got, want := binary.LittleEndian.Uint32(b[crcAt:]), crc32.Checksum(b[:crcAt], castagnoli); got != want {
+		return nil, rejectf("check sum is %08x, want %08x", got, want)
+	}
+	if !bytes.Equal(b[:headerBytes], header[:]) {
+		return nil, rejectf("header of the bag of cells is %x, want %x", b[:headerBytes], header)
+	}
+	if got := [2]byte(b[bodyCellAt:]); got != bodyDescriptor {
+		return nil, rejectf("body's cell has descriptors %x, want %x", got, bodyDescriptor)
+	}
+	if got := b[payloadCellAt-1]; got != payloadIndex {
+		return nil, rejectf("body's reference is %d, want %d", got, payloadIndex)
+	}
+	if got := [2]byte(b[payloadCellAt:]); got != payloadDescriptor {
+		return nil, rejectf("payload's cell has descriptors %x, want %x", got, payloadDescriptor)
+	}
+	outer, inner := b[bodyCellAt+2:], b.payload()
+	u := &Untrusted{digest: b.payloadHash()}
+	m := &u.Message
+	m.Op = Op(binary.BigEndian.Uint32(inner))
+	m.QueryID = binary.BigEndian.Uint64(inner[4:])
+	m.Tokens = binary.BigEndian.Uint64(inner[12:])
+	m.Contract = getAddress(inner, opBits+queryBits+tokenBits)
+	m.Excesses = getAddress(outer, opBits+queryBits)
+	getBytes(u.Signature[:], outer, opBits+queryBits+addressBits)
+	if got := Op(binary.BigEndian.Uint32(outer)); got != m.Op {
+		return nil, rejectf("operation outside the signature is %08x, inside %08x", uint32(got), uint32(m.Op))
+	}
+	if got := binary.BigEndian.Uint64(outer[4:]); got != m.QueryID {
+		return nil, rejectf("query id outside the signature is %d, inside %d", got, m.QueryID)
+	}
+	if err := m.validate(); err != nil {
+		return nil, rejectf("%v", err)
+	}
+	// What is left to differ are the bits that no field holds: address tags and completion tags.
+	var again Body
+	again.writePayload(*m)
+	again.writeBody(*m, u.Signature)
+	if again != *b {
+		return nil, rejectf("addresses or ends of cells are not as the layout has them")
+	}
+	return u, nil
+}
+
+// Verify parses a message and accepts it if the policy's key signed it for the policy's contract.
+func Verify(untrusted []byte, p Policy) (*Message, error) {
+	if len(p.Key) != ed25519.PublicKeySize {
+		return nil, fmt.Errorf("verifying message: policy's key has %d bytes, want %d", len(p.Key), ed25519.PublicKeySize)
+	}
+	if p.Contract.IsZero() != p.AnyContract {
+		return nil, errors.New("verifying message: the policy must name a contract or accept any, and not both")
+	}
+	u, err := Parse(untrusted)
+	if err != nil {
+		return nil, fmt.Errorf("verifying message: %w", err)
+	}
+	if !ed25519.Verify(p.Key, u.digest[:], u.Signature[:]) {
+		return nil, fmt.Errorf("verifying message: %w", rejectf("signature is not by key %x", []byte(p.Key)))
+	}
+	if !p.AnyContract && u.Message.Contract != p.Contract {
+		return nil, fmt.Errorf("verifying message: %w", rejectf("contract is %s, want %s", u.Message.Contract, p.Contract))
+	}
+	m := u.Message
+	return &m, nil
+}
+
+func getAddress(src []byte, at int) Address {
+	var raw [33]byte
+	getBytes(raw[:], src, at+3)
+	return Address{Workchain: int8(raw[0]), Account: [32]byte(raw[1:])}
+}
+
+// getBytes fills dst from bit position at of src.
+func getBytes(dst, src []byte, at int) {
+	i, shift := at/8, at%8
+	for n := range dst {
+		dst[n] = src[i] << shift
+		i++
+		if shift != 0 {
+			dst[n] |= src[i] >> (8 - shift)
+		}
+	}
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/toolstree"
+)
+
+// guestFlags are what every verb about a guest on this machine takes.
+type guestFlags struct {
+	dir  string
+	tree string
+}
+
+func (f *guestFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.dir, "dir", "build/guest", "folder of the guest: its TPM, journal and logs")
+	cmd.Flags().StringVar(&f.tree, "tools-tree", "build/tools-tree", "tools tree with QEMU and swtpm")
+}
+
+func (f *guestFlags) open() (guest.Guest, error) {
+	dir, err := filepath.Abs(f.dir)
+	if err != nil {
+		return guest.Guest{}, err
+	}
+	tree, err := toolstree.Open(f.tree)
+	if err != nil {
+		return guest.Guest{}, unavailable(fmt.Errorf("%w (build it with: chrysalis image build)", err))
+	}
+	return guest.Guest{Dir: dir, Tree: tree}, nil
+}
+
+func newUp() *cobra.Command {
+	var (
+		flags                          guestFlags
+		release, engine, model, config string
+		shape                          string
+		port, memory                   int
+		wait                           time.Duration
+		qemuArgs                       []string
+		asJSON                         bool
+	)
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Boot a guest on this machine",
+		Long: "Boots the release image with an engine and a model under QEMU, with a software TPM that is made on the first start.\n" +
+			"A second start of the same folder keeps TPM and journal, so the guest continues its count.",
+		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			g, err := flags.open()
+			if err != nil {
+				return err
+			}
+			spec := guest.Spec{Release: release, Engine: engine, Model: model, Port: port}
+			if spec.Config, err = guest.ReadConfig(config, engine, model); err != nil {
+				return exitError{exitUsage, err}
+			}
+			if spec.Shape, err = shapeOf(ctx, g, shape, filepath.Join(release, "OVMF_CODE.fd")); err != nil {
+				return exitError{exitUsage, err}
+			}
+			if memory != 0 {
+				spec.Shape.MemoryMiB = memory
+			}
+			if spec.Port == 0 {
+				if spec.Port, err = guest.FreePort(); err != nil {
+					return unavailable(err)
+				}
+			}
+			if err := g.Start(ctx, spec, qemuArgs...); err != nil {
+				return unavailable(err)
+			}
+			waiting, cancel := context.WithTimeout(ctx, wait)
+			defer cancel()
+			if err := g.Wait(waiting, bootLines(cmd.ErrOrStderr())); err != nil {
+				return unavailable(fmt.Errorf("booting: %w", err))
+			}
+			return printUp(cmd.OutOrStdout(), g, spec, asJSON)
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().StringVar(&release, "release", "build/release", "release folder")
+	cmd.Flags().StringVar(&engine, "engine", "build/volumes/engine.img", "engine volume")
+	cmd.Flags().StringVar(&model, "model", "build/volumes/model.img", "model volume")
+	cmd.Flags().StringVar(&config, "config", "", "config as JSON with identity and service; volumes that it does not name are filled in (default: the demo's)")
+	cmd.Flags().StringVar(&shape, "shape", "", "shape.json of the machine (default: the demo's, with KVM where there is one)")
+	cmd.Flags().IntVar(&port, "port", 0, "port on this machine's loopback interface (default: a free one)")
+	cmd.Flags().IntVar(&memory, "memory", 0, "MiB of memory (default: the shape's)")
+	cmd.Flags().DurationVar(&wait, "wait", 3*time.Minute, "how long a boot may take")
+	cmd.Flags().StringArrayVar(&qemuArgs, "qemu-arg", nil, "argument for QEMU that no guest needs: to see what an attacker's machine looks like to verify")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func shapeOf(ctx context.Context, g guest.Guest, file, firmware string) (guest.Shape, error) {
+	if file != "" {
+		return guest.ReadShape(file)
+	}
+	version, err := guest.QEMUVersion(ctx, g.Tree)
+	if err != nil {
+		return guest.Shape{}, err
+	}
+	return guest.DefaultShape(version, guest.Accelerated(ctx, g.Tree, firmware)), nil
+}
+
+// bootLines prints the status port's lines as they come.
+func bootLines(w io.Writer) func(string) {
+	return func(line string) {
+		word := strings.Fields(line)
+		if len(word) == 3 && word[0] == "step" {
+			fmt.Fprintf(w, "  boot: %-18s %6s ms\n", word[1], word[2])
+			return
+		}
+		fmt.Fprintf(w, "  boot: %s\n", line)
+	}
+}
+
+func printUp(w io.Writer, g guest.Guest, spec guest.Spec, asJSON bool) error {
+	url := fmt.Sprintf("https://127.0.0.1:%d", spec.Port)
+	if asJSON {
+		return printJSON(w, map[string]any{"url": url, "dir": g.Dir, "roots": g.Path(guest.RootsFile), "shape": spec.Shape})
+	}
+	_, err := fmt.Fprintf(w, "%s\n", url)
+	return err
+}
+
+func newDown() *cobra.Command {
+	var flags guestFlags
+	var forget bool
+	cmd := &cobra.Command{
+		Use: "down", Short: "Power a guest off", Args: cobra.NoArgs,
+		Example: "  chrysalis down\n  chrysalis down --forget   # and throw its TPM and journal away",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			g, err := flags.open()
+			if err != nil {
+				return err
+			}
+			if err := g.Stop(cmd.Context()); err != nil {
+				return unavailable(err)
+			}
+			if forget {
+				return os.RemoveAll(g.Dir)
+			}
+			return nil
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().BoolVar(&forget, "forget", false, "remove the guest's folder: its key and its unpaid claims are gone for good")
+	return cmd
+}

@@ -1,0 +1,77 @@
+package guest
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+
+	"chrysalis/measure/config"
+)
+
+// DemoConfig is the config of the demonstration: the tiny model on the CPU engine, on a local chain whose addresses belong
+// to nobody.
+func DemoConfig() config.Measured {
+	return config.Measured{
+		Identity: config.Identity{
+			Network:      config.Local,
+			RootContract: config.Address("0:" + strings.Repeat("c0", 32)),
+			PayoutOwner:  config.Address("0:" + strings.Repeat("0b", 32)),
+			Sealing:      config.SealTPM,
+			Instance:     config.InstanceSealed,
+		},
+		Service: config.Service{
+			Engine: config.Engine{
+				Argv: []string{"/usr/bin/llama-server", "-m", "/model/tiny.gguf", "--host", "/run/engine/e.sock",
+					"-np", "2", "-c", "1024", "-t", "1", "--no-ui", "--no-slots", "--cache-ram", "0", "--no-cache-prompt",
+					"--offline", "--log-disable"},
+				Env: []string{
+					"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0",
+					"PATH=/usr/bin",
+				},
+				MemoryBytes: 512 << 20,
+			},
+			Model:  config.Model{Name: "tiny"},
+			GPU:    config.GPUNone,
+			Limits: config.Limits{RequestBytes: 256 << 10, AnswerTokens: 256, Concurrent: 2, ContextTokens: 512},
+			Price: config.Price{Payment: config.PayCharge, NanotonPerToken: 20, PromptWeight: config.WeightOne,
+				CachedWeight: config.WeightOne, CompletionWeight: config.WeightOne, ReasoningWeight: config.WeightOne},
+			Wipe: config.WipeFreed,
+		},
+	}
+}
+
+// ReadConfig reads a config as JSON, with white space as its author likes; "" is DemoConfig. Volumes that it does not name
+// are those of the two files.
+func ReadConfig(file, engine, model string) (config.Measured, error) {
+	m := DemoConfig()
+	if file != "" {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return m, err
+		}
+		var parts struct {
+			Identity config.Identity `json:"identity"`
+			Service  config.Service  `json:"service"`
+		}
+		if err := json.Unmarshal(data, &parts, json.RejectUnknownMembers(true)); err != nil {
+			return m, fmt.Errorf("reading config %s: %v", file, err)
+		}
+		m = config.Measured{Identity: parts.Identity, Service: parts.Service}
+	}
+	for _, v := range []struct {
+		file string
+		into *config.Volume
+	}{{engine, &m.Service.Engine.Volume}, {model, &m.Service.Model.Volume}} {
+		if *v.into != (config.Volume{}) {
+			continue
+		}
+		var err error
+		if *v.into, err = VolumeRef(v.file); err != nil {
+			return m, fmt.Errorf("reading config: %w", err)
+		}
+	}
+	_, err := m.Encode()
+	return m, err
+}

@@ -1,0 +1,334 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"chrysalis/measure/config"
+	"chrysalis/measure/verity"
+	"chrysalis/tools/internal/toolstree"
+)
+
+// journalBytes is the size of a new journal disk. It is sparse.
+const journalBytes = 64 << 20
+
+// guestPort is the service's port inside the guest.
+const guestPort = 8443
+
+// Spec is what a guest is made of.
+type Spec struct {
+	Release string          `json:"release"` // release folder
+	Engine  string          `json:"engine"`  // engine volume
+	Model   string          `json:"model"`   // model volume
+	Config  config.Measured `json:"config"`
+	Shape   Shape           `json:"shape"`
+	Port    int             `json:"port"` // port on this machine's loopback interface
+}
+
+// Guest is a guest's folder on this machine.
+type Guest struct {
+	Dir  string
+	Tree toolstree.Tree
+}
+
+// The files of a guest's folder.
+const (
+	specFile   = "guest.json"
+	RootsFile  = "tpm-maker.pem" // certificate of the TPM's maker
+	StatusFile = "status.log"    // lines of the guest's status port
+	journal    = "journal.disk"
+)
+
+// Path returns the path of a file in the guest's folder.
+func (g Guest) Path(name string) string { return filepath.Join(g.Dir, name) }
+
+// Spec returns what the guest was last started with.
+func (g Guest) Spec() (Spec, error) {
+	data, err := os.ReadFile(g.Path(specFile))
+	if err != nil {
+		return Spec{}, err
+	}
+	var s Spec
+	if err := json.Unmarshal(data, &s); err != nil {
+		return Spec{}, fmt.Errorf("reading %s: %v", g.Path(specFile), err)
+	}
+	return s, nil
+}
+
+// VolumeRef returns the name of a volume file as the measured config states it.
+func VolumeRef(file string) (config.Volume, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return config.Volume{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return config.Volume{}, err
+	}
+	root, blocks, err := verity.Name(f, info.Size())
+	if err != nil {
+		return config.Volume{}, fmt.Errorf("%s: %w", file, err)
+	}
+	return config.Volume{Root: root, Blocks: blocks}, nil
+}
+
+// FreePort returns a port of the loopback interface that is free now.
+func FreePort() (int, error) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// Start starts the guest and returns once QEMU runs. The TPM and the journal disk are made when the folder has none, and
+// kept otherwise. Extra are arguments for QEMU that no guest needs: tests pass what an attacker would.
+func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
+	if pid := g.running(); pid != 0 {
+		return fmt.Errorf("starting guest: %s runs already, as process %d", g.Dir, pid)
+	}
+	if err := os.MkdirAll(g.Dir, 0o755); err != nil {
+		return err
+	}
+	cmdline, err := os.ReadFile(filepath.Join(spec.Release, "cmdline"))
+	if err != nil {
+		return err
+	}
+	if err := g.prepare(ctx, spec); err != nil {
+		return err
+	}
+	tpmSocket := g.Path("tpm.sock")
+	if _, err := startTPM(ctx, g.Tree, g.Path("tpm"), tpmSocket, false); err != nil {
+		return err
+	}
+	accelerator := "tcg,thread=multi"
+	if spec.Shape.CPU == "host" {
+		accelerator = "kvm"
+	}
+	args := spec.Shape.arguments(files{
+		accelerator: accelerator,
+		firmware:    filepath.Join(spec.Release, "OVMF_CODE.fd"), variables: g.Path("variables.fd"),
+		kernel: filepath.Join(spec.Release, "vmlinuz"), initrd: filepath.Join(spec.Release, "initrd"), cmdline: string(cmdline),
+		root: filepath.Join(spec.Release, "root.img"), config: g.Path("config.disk"), journal: g.Path(journal),
+		engine: spec.Engine, model: spec.Model,
+		tpmSocket: tpmSocket, status: g.Path(StatusFile), qmp: g.Path("qmp.sock"), pid: g.Path("qemu.pid"),
+		hostPort: spec.Port, guestPort: guestPort, extra: extra,
+	})
+	log, err := os.Create(g.Path("qemu.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	// The guest outlives this program, so ctx does not end it.
+	cmd := g.Tree.Command(context.WithoutCancel(ctx), "qemu-system-x86_64", args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("starting QEMU: %w", err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	for g.running() == 0 {
+		select {
+		case err := <-exited:
+			said, _ := os.ReadFile(log.Name())
+			return fmt.Errorf("starting QEMU: it ended at once: %v: %.2000s", err, said)
+		case <-ctx.Done():
+			_ = cmd.Process.Kill()
+			return fmt.Errorf("starting QEMU: %w", ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// prepare writes the disks of one start.
+func (g Guest) prepare(ctx context.Context, spec Spec) error {
+	measured, err := spec.Config.Encode()
+	if err != nil {
+		return fmt.Errorf("preparing guest: %w", err)
+	}
+	host, err := config.Host{Network: config.HostNetwork{Mode: config.ModeDHCP4}, Port: guestPort}.Encode()
+	if err != nil {
+		return err
+	}
+	disk, err := config.EncodeDisk(measured, host)
+	if err != nil {
+		return err
+	}
+	variables, err := os.ReadFile(filepath.Join(spec.Release, "OVMF_VARS.fd"))
+	if err != nil {
+		return err
+	}
+	err = errors.Join(
+		os.WriteFile(g.Path("config.disk"), disk, 0o644),
+		os.WriteFile(g.Path("variables.fd"), variables, 0o644),
+		os.WriteFile(g.Path(StatusFile), nil, 0o644),
+		writeJSON(g.Path("shape.json"), spec.Shape),
+		writeJSON(g.Path(specFile), spec))
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(g.Path("tpm")); errors.Is(err, os.ErrNotExist) {
+		roots, err := makeTPM(ctx, g.Tree, g.Path("tpm"), time.Now())
+		if err != nil {
+			return errors.Join(err, os.RemoveAll(g.Path("tpm")))
+		}
+		if err := os.WriteFile(g.Path(RootsFile), roots, 0o644); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(g.Path(journal)); errors.Is(err, os.ErrNotExist) {
+		f, err := os.Create(g.Path(journal))
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Truncate(journalBytes), f.Close())
+	}
+	return nil
+}
+
+// EndedError says that the guest powered off, and with which code. An empty code means that it stopped without a word.
+type EndedError struct{ Code string }
+
+func (e EndedError) Error() string {
+	if e.Code == "" {
+		return "guest stopped without saying why"
+	}
+	return "guest ended: " + e.Code
+}
+
+// Wait follows the status port until the guest serves. Each line goes to seen, which may be nil. A guest that ends before
+// is an EndedError.
+func (g Guest) Wait(ctx context.Context, seen func(line string)) error {
+	return g.follow(ctx, seen, func(line string) bool { return strings.HasPrefix(line, "serving") })
+}
+
+// WaitEnd follows the status port until the guest ends, and returns its code.
+func (g Guest) WaitEnd(ctx context.Context) (string, error) {
+	err := g.follow(ctx, nil, func(string) bool { return false })
+	var ended EndedError
+	if errors.As(err, &ended) {
+		return ended.Code, nil
+	}
+	return "", err
+}
+
+// maxStatusBytes bounds what is read of the status port.
+const maxStatusBytes = 1 << 20
+
+func (g Guest) follow(ctx context.Context, seen func(string), done func(string) bool) error {
+	lines := 0
+	for {
+		running := g.running() != 0
+		data, err := os.ReadFile(g.Path(StatusFile))
+		if err != nil {
+			return err
+		}
+		if len(data) > maxStatusBytes {
+			return fmt.Errorf("following guest: status has %d bytes, want at most %d", len(data), maxStatusBytes)
+		}
+		all := strings.Split(string(data), "\n")
+		code := ""
+		for i, line := range all[:len(all)-1] {
+			if i >= lines && seen != nil {
+				seen(line)
+			}
+			if c, ok := strings.CutPrefix(line, "end "); ok {
+				code = c
+			}
+			if done(line) {
+				return nil
+			}
+		}
+		lines = len(all) - 1
+		if !running {
+			return EndedError{code}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("following guest: %w; its last words: %q", ctx.Err(), tail(all))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func tail(lines []string) []string { return lines[max(0, len(lines)-3):] }
+
+// Stop powers the guest off: what is promised is durable before it is said, so there is nothing to wait for inside.
+func (g Guest) Stop(ctx context.Context) error {
+	pid := g.running()
+	if pid == 0 {
+		return nil
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		return fmt.Errorf("stopping guest: %w", err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); g.running() != 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+			deadline = time.Now().Add(time.Hour)
+		}
+	}
+	return nil
+}
+
+// Cut takes the power away, as a failing machine does.
+func (g Guest) Cut() {
+	if pid := g.running(); pid != 0 {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		for g.running() != 0 {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}
+
+// Running reports whether the guest's QEMU runs.
+func (g Guest) Running() bool { return g.running() != 0 }
+
+// running returns the process of the guest's QEMU, or 0. A process number that was reused is told by its command line.
+func (g Guest) running() int {
+	data, err := os.ReadFile(g.Path("qemu.pid"))
+	if err != nil {
+		return 0
+	}
+	var pid int
+	if _, err := fmt.Sscan(string(data), &pid); err != nil || pid <= 1 {
+		return 0
+	}
+	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil || !strings.Contains(string(cmdline), g.Path("qemu.pid")) {
+		return 0
+	}
+	return pid
+}
+
+// QEMUVersion asks the tools tree's QEMU for its version.
+func QEMUVersion(ctx context.Context, tree toolstree.Tree) (string, error) {
+	out, err := tree.Command(ctx, "qemu-system-x86_64", "--version").Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return "", fmt.Errorf("asking QEMU for its version: %w: %s", err, exit.Stderr)
+	}
+	if err != nil {
+		return "", fmt.Errorf("asking QEMU for its version: %w", err)
+	}
+	_, version, ok := strings.Cut(strings.SplitN(string(out), "\n", 2)[0], "version ")
+	if !ok {
+		return "", fmt.Errorf("asking QEMU for its version: it said %q", out)
+	}
+	version, _, _ = strings.Cut(version, " ")
+	return version, nil
+}

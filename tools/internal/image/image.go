@@ -1,0 +1,19 @@
+// Package image builds the guest image, the engine volume and the model volume from the locks in image/ and from this source
+// tree. Building twice, anywhere, gives equal bytes.
+package image
+
+import (
+	"chrysalis/tools/internal/lock"
+	"chrysalis/tools/internal/progress"
+)
+
+// Builder builds images. Its methods must not run concurrently.
+type Builder struct {
+	Source   string      // root of the source tree
+	Work     string      // folder for what a later run may reuse: tools tree, caches, fresh locks
+	Places   lock.Places // where packages may come from
+	Relock   Relock
+	Progress *progress.Reporter // nil is silent
+
+	relocked []string // names of the locks that are not the source tree's
+}

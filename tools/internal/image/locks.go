@@ -1,0 +1,135 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"chrysalis/tools/internal/lock"
+)
+
+// LockNames are the locks of the image: the tools that build it, what lies in it, and the engine of the embedded volume.
+var LockNames = []string{"tools", "image", "engine"}
+
+// Relock says when a lock may be replaced by a fresh resolution.
+type Relock string
+
+const (
+	RelockNever  Relock = ""     // a package that is nowhere stops the build
+	RelockAlways Relock = "1"    // resolve anew
+	RelockAuto   Relock = "auto" // resolve anew only if a locked package is nowhere
+)
+
+// Lock states of a release.
+const (
+	Released   = "released"
+	Unreleased = "unreleased lock"
+)
+
+func (b *Builder) lockFile(name string) string {
+	return filepath.Join(b.Source, "image", name+".lock")
+}
+
+func (b *Builder) freshLockFile(name string) string {
+	return filepath.Join(b.Work, "locks", name+".lock")
+}
+
+func readLock(path string) (lock.Lock, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return lock.Lock{}, err
+	}
+	l, err := lock.Parse(data)
+	if err != nil {
+		return lock.Lock{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return l, nil
+}
+
+// WriteLocks resolves every lock in today's archives and writes it into the source tree.
+func (b *Builder) WriteLocks(ctx context.Context) error {
+	for _, name := range LockNames {
+		old, err := readLock(b.lockFile(name))
+		if err != nil {
+			return fmt.Errorf("writing locks: %w", err)
+		}
+		if _, err := b.resolve(ctx, old, b.lockFile(name)); err != nil {
+			return fmt.Errorf("writing locks: %w", err)
+		}
+	}
+	return nil
+}
+
+// resolve resolves the request of old anew and writes the result to file.
+func (b *Builder) resolve(ctx context.Context, old lock.Lock, file string) (lock.Lock, error) {
+	step := b.Progress.Step("resolve "+old.Name+" lock", 0)
+	work, err := os.MkdirTemp("", "chrysalis-apt-")
+	if err != nil {
+		return lock.Lock{}, err
+	}
+	defer os.RemoveAll(work)
+	var sources []lock.Source
+	for _, r := range old.Releases {
+		sources = append(sources, lock.Source{Archive: r.Archive, Suite: r.Suite})
+	}
+	l, err := lock.Resolve(ctx, b.Places, work, old.Name, old.Request, sources)
+	if err != nil {
+		return lock.Lock{}, err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return lock.Lock{}, err
+	}
+	step.Done(fmt.Sprintf("%d packages", len(l.Packages)))
+	return l, os.WriteFile(file, l.Bytes(), 0o644)
+}
+
+// packages returns the named lock with every package in the cache, following b.Relock.
+func (b *Builder) packages(ctx context.Context, name string) (lock.Lock, error) {
+	released, err := readLock(b.lockFile(name))
+	if err != nil {
+		return lock.Lock{}, err
+	}
+	if b.Relock != RelockAlways {
+		err := b.fetch(ctx, released)
+		var missing *lock.MissingError
+		if err == nil || b.Relock != RelockAuto || !errors.As(err, &missing) {
+			return released, err
+		}
+		b.Progress.Note("%v", missing)
+		b.Progress.Note("RELOCK=auto: resolving the %s lock anew; the result is marked %q", name, Unreleased)
+		// An earlier run may have resolved already; then the tools tree and caches of that run still fit.
+		if fresh, err := readLock(b.freshLockFile(name)); err == nil && slices.Equal(fresh.Request, released.Request) && b.fetch(ctx, fresh) == nil {
+			b.unreleased(name)
+			return fresh, nil
+		}
+	}
+	fresh, err := b.resolve(ctx, released, b.freshLockFile(name))
+	if err != nil {
+		return lock.Lock{}, err
+	}
+	b.unreleased(name)
+	return fresh, b.fetch(ctx, fresh)
+}
+
+func (b *Builder) unreleased(name string) {
+	if !slices.Contains(b.relocked, name) {
+		b.relocked = append(b.relocked, name)
+	}
+}
+
+func (b *Builder) fetch(ctx context.Context, l lock.Lock) error {
+	var total int64
+	for _, p := range l.Packages {
+		total += p.Size
+	}
+	step := b.Progress.Step("fetch "+l.Name+" packages", total)
+	if err := b.Places.Fetch(ctx, http.DefaultClient, l, step.Add); err != nil {
+		return err
+	}
+	step.Done(fmt.Sprintf("%d packages, %.1f MB", len(l.Packages), float64(total)/1e6))
+	return nil
+}

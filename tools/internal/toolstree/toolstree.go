@@ -1,0 +1,107 @@
+// Package toolstree runs the programs of the tools tree: a Debian root, built from a lock, that holds every program the
+// build and the tests need (mkosi, gcc, QEMU, swtpm, veritysetup, nginx), so that the machine's own versions never matter.
+//
+// Command runs one program through the tree's own dynamic loader: no root, the machine's file system stays as it is. Enter
+// makes the tree the root of a private mount namespace and needs root; it is for programs that start others by path.
+// The tree is not a sandbox: both run with the caller's rights.
+package toolstree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// Tree is a tools tree on disk.
+type Tree struct {
+	root string
+}
+
+const loader = "usr/lib64/ld-linux-x86-64.so.2"
+
+// Open returns the tree at root.
+func Open(root string) (Tree, error) {
+	abs, err := filepath.Abs(root)
+	if err != nil {
+		return Tree{}, fmt.Errorf("opening tools tree: %w", err)
+	}
+	if _, err := os.Stat(filepath.Join(abs, loader)); err != nil {
+		return Tree{}, fmt.Errorf("opening tools tree: %w", err)
+	}
+	return Tree{root: abs}, nil
+}
+
+// Path returns the path of a file of the tree, given relative to the tree's root.
+func (t Tree) Path(name string) string { return filepath.Join(t.root, name) }
+
+// Firmware returns the paths of OVMF's code and of its empty variable store.
+func (t Tree) Firmware() (code, vars string) {
+	return t.Path("usr/share/OVMF/OVMF_CODE_4M.fd"), t.Path("usr/share/OVMF/OVMF_VARS_4M.fd")
+}
+
+// Command returns a command that runs the named program of the tree with the tree's own loader and libraries. It inherits
+// the environment; QEMU additionally gets the tree's data and module folders. A program that is not there shows as Err.
+func (t Tree) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	argv, err := t.argv(program)
+	if err != nil {
+		cmd := exec.CommandContext(ctx, program)
+		cmd.Err = err
+		return cmd
+	}
+	if strings.HasPrefix(program, "qemu-system-") {
+		argv = append(argv, "-L", t.Path("usr/share/qemu"))
+	}
+	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], args...)...)
+	cmd.Env = append(os.Environ(), "QEMU_MODULE_DIR="+t.Path("usr/lib/x86_64-linux-gnu/qemu"))
+	return cmd
+}
+
+func (t Tree) argv(program string) ([]string, error) {
+	for _, dir := range []string{"usr/bin", "usr/sbin"} {
+		path := t.Path(filepath.Join(dir, program))
+		_, err := os.Stat(path)
+		if err == nil {
+			return []string{t.Path(loader), "--library-path", t.libraries(), path}, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("finding %s in the tools tree: %w", program, err)
+		}
+	}
+	return nil, fmt.Errorf("finding %s in the tools tree %s: %w", program, t.root, fs.ErrNotExist)
+}
+
+func (t Tree) libraries() string {
+	lib := t.Path("usr/lib/x86_64-linux-gnu")
+	return lib + ":" + filepath.Join(lib, "swtpm")
+}
+
+// Wrap writes into dir one script for each named program, so that a program that starts others by name (swtpm_setup) finds
+// those of the tree when dir comes first in PATH.
+func (t Tree) Wrap(dir string, programs ...string) error {
+	for _, program := range programs {
+		argv, err := t.argv(program)
+		if err != nil {
+			return err
+		}
+		for i, arg := range argv {
+			argv[i] = quote(arg)
+		}
+		script := "#!/bin/sh\nexec " + strings.Join(argv, " ") + " \"$@\"\n"
+		path := filepath.Join(dir, program)
+		if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
+			return fmt.Errorf("wrapping %s: %w", program, err)
+		}
+		// The mode given to WriteFile passes the umask, which may drop the bits of the others.
+		if err := os.Chmod(path, 0o755); err != nil {
+			return fmt.Errorf("wrapping %s: %w", program, err)
+		}
+	}
+	return nil
+}
+
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
