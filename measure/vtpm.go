@@ -25,10 +25,6 @@ import (
 // PCRs are values of a TPM's SHA-256 bank by register. In JSON an object from the register's number to hex.
 type PCRs map[uint8]config.Digest
 
-// QuotedPCRs returns the registers that a quote must cover, no more and no fewer, in ascending order. Register 6 is the
-// manufacturer's, 10 is Linux IMA's, and both change while a guest runs; 15 is free.
-func QuotedPCRs() []uint8 { return []uint8{0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 13, 14} }
-
 // DirectBoot is what QEMU boots without a boot loader: firmware, kernel, initrd and command line.
 type DirectBoot struct {
 	Firmware []byte // code file, without its variable store; the store must be empty at launch

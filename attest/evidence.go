@@ -1,0 +1,185 @@
+package attest
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Platform is the kind of hardware that measured and signed.
+type Platform uint8
+
+// The platforms.
+const (
+	VTPM   Platform = 1 // a TPM that the host runs
+	TDX    Platform = 2
+	SEVSNP Platform = 3
+)
+
+func (p Platform) String() string {
+	switch p {
+	case VTPM:
+		return "vtpm"
+	case TDX:
+		return "tdx"
+	case SEVSNP:
+		return "sev-snp"
+	}
+	return fmt.Sprintf("platform %d", uint8(p))
+}
+
+// Evidence is what a guest hands out to prove what it is. Every field is untrusted: only Verify tells what is true of it.
+type Evidence struct {
+	Platform  Platform
+	Statement Statement
+	Path      Path   // from the challenge's leaf to the statement's nonce root; none in epoch evidence
+	Config    []byte // measured config
+	// RuntimeLog is the log behind PCR 13 and 14 (RTMR3), of init.
+	RuntimeLog []byte
+	// BootLog is the log behind the other registers, of firmware and boot loader.
+	BootLog []byte
+	// Quote is the signed structure: TPMS_ATTEST of a TPM.
+	Quote []byte
+	// Signature stands beside the quote where it is not part of it: TPMT_SIGNATURE of a TPM.
+	Signature []byte
+	// Certificates lead from the quote's key towards a root, the key's own first, in DER.
+	Certificates [][]byte
+}
+
+const (
+	evidenceMagic = "CHRYEVD1"
+
+	// MaxEvidenceBytes bounds encoded evidence.
+	MaxEvidenceBytes = 1 << 20
+)
+
+// section numbers of the encoding, in the order in which they stand.
+const (
+	sectionPath         = 1
+	sectionConfig       = 2
+	sectionRuntimeLog   = 3
+	sectionBootLog      = 4
+	sectionQuote        = 5
+	sectionSignature    = 6
+	sectionCertificates = 7
+)
+
+// sectionLimits bounds each section in bytes; a number without a limit is no section.
+var sectionLimits = map[uint8]int{
+	sectionPath: maxPathBytes, sectionConfig: 96 << 10, sectionRuntimeLog: 64 << 10, sectionBootLog: 256 << 10,
+	sectionQuote: 16 << 10, sectionSignature: 4 << 10, sectionCertificates: 64 << 10,
+}
+
+// Encode returns the one encoding of the evidence.
+func (e *Evidence) Encode() ([]byte, error) {
+	b := append([]byte(evidenceMagic), byte(e.Platform))
+	b = append(b, e.Statement.Encode()...)
+	for _, s := range []struct {
+		number uint8
+		body   []byte
+	}{
+		{sectionPath, e.Path.encode()}, {sectionConfig, e.Config}, {sectionRuntimeLog, e.RuntimeLog}, {sectionBootLog, e.BootLog},
+		{sectionQuote, e.Quote}, {sectionSignature, e.Signature}, {sectionCertificates, encodeList(e.Certificates)},
+	} {
+		if len(s.body) == 0 {
+			continue
+		}
+		b = append(b, s.number)
+		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(s.body))), s.body...)
+	}
+	// What the other side would refuse is refused here, by the same code.
+	if _, err := DecodeEvidence(b); err != nil {
+		return nil, fmt.Errorf("encoding evidence: %w", err)
+	}
+	return b, nil
+}
+
+// DecodeEvidence parses encoded evidence. There is one encoding: sections in ascending order, none empty, none unknown,
+// nothing after the last. The parts inside the sections are parsed by Verify.
+func DecodeEvidence(b []byte) (*Evidence, error) {
+	e, err := decodeEvidence(b)
+	if err != nil {
+		return nil, fmt.Errorf("decoding evidence: %w", err)
+	}
+	return e, nil
+}
+
+func decodeEvidence(b []byte) (*Evidence, error) {
+	if len(b) > MaxEvidenceBytes {
+		return nil, fmt.Errorf("%d bytes, want at most %d", len(b), MaxEvidenceBytes)
+	}
+	const fixed = len(evidenceMagic) + 1 + StatementSize
+	if len(b) < fixed || string(b[:len(evidenceMagic)]) != evidenceMagic {
+		return nil, fmt.Errorf("no %s header in %d bytes, want at least %d", evidenceMagic, len(b), fixed)
+	}
+	e := &Evidence{Platform: Platform(b[len(evidenceMagic)])}
+	switch e.Platform {
+	case VTPM, TDX, SEVSNP:
+	default:
+		return nil, fmt.Errorf("%s is unknown", e.Platform)
+	}
+	var err error
+	if e.Statement, err = DecodeStatement(b[len(evidenceMagic)+1 : fixed]); err != nil {
+		return nil, err
+	}
+	last := uint8(0)
+	for rest := b[fixed:]; len(rest) > 0; {
+		if len(rest) < 5 {
+			return nil, fmt.Errorf("%d bytes left, want a section's number and length in 5", len(rest))
+		}
+		number, size := rest[0], binary.LittleEndian.Uint32(rest[1:])
+		rest = rest[5:]
+		limit, known := sectionLimits[number]
+		if !known || number <= last {
+			return nil, fmt.Errorf("section %d after section %d, want a known and higher one", number, last)
+		}
+		if size == 0 || int64(size) > int64(limit) || int64(size) > int64(len(rest)) {
+			return nil, fmt.Errorf("section %d has %d bytes, want 1 to %d and at most the %d left", number, size, limit, len(rest))
+		}
+		if err := e.set(number, rest[:size:size]); err != nil {
+			return nil, fmt.Errorf("section %d: %w", number, err)
+		}
+		last, rest = number, rest[size:]
+	}
+	return e, nil
+}
+
+func (e *Evidence) set(number uint8, body []byte) (err error) {
+	switch number {
+	case sectionPath:
+		e.Path, err = decodePath(body)
+	case sectionConfig:
+		e.Config = body
+	case sectionRuntimeLog:
+		e.RuntimeLog = body
+	case sectionBootLog:
+		e.BootLog = body
+	case sectionQuote:
+		e.Quote = body
+	case sectionSignature:
+		e.Signature = body
+	case sectionCertificates:
+		e.Certificates, err = decodeList(body)
+	}
+	return err
+}
+
+func encodeList(items [][]byte) (b []byte) {
+	for _, item := range items {
+		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(item))), item...)
+	}
+	return b
+}
+
+func decodeList(b []byte) (items [][]byte, err error) {
+	for len(b) > 0 {
+		if len(b) < 4 {
+			return nil, fmt.Errorf("%d bytes left, want a length of 4", len(b))
+		}
+		n := binary.LittleEndian.Uint32(b)
+		if b = b[4:]; n == 0 || int64(n) > int64(len(b)) {
+			return nil, fmt.Errorf("item of %d bytes, want 1 to the %d left", n, len(b))
+		}
+		items, b = append(items, b[:n:n]), b[n:]
+	}
+	return items, nil
+}

@@ -1,0 +1,74 @@
+package attest
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/binary"
+	"fmt"
+)
+
+// Statement is what a guest says about itself: the hardware signs its hash as report data, and nothing in it is true
+// before Verify has accepted the evidence around it. EVIDENCE.md fixes the layout.
+type Statement struct {
+	NonceRoot  [32]byte // root of the tree of challenges that this quote answers; zeros in epoch evidence
+	TLSKey     [32]byte // SHA-256 of the SubjectPublicKeyInfo that the guest's TLS certificate carries
+	HPKEKey    [32]byte // SHA-256 of the HPKE public key, zeros without one
+	ReceiptKey [32]byte // Ed25519 public key that signs receipts
+	ClaimKey   [32]byte // Ed25519 public key that signs claims
+	Epoch      uint64   // number of the key set, counted from the guest's start
+	NotAfter   uint64   // Unix seconds until which TLS and HPKE key are used
+	SecretHash [32]byte // SHA-256 of the sealed secret's public commitment
+	ConfigHash [32]byte // SHA-256 of the measured config
+	LogHead    [32]byte // head of the runtime log
+	GPUDigest  [32]byte // SHA-256 of the GPU evidence, zeros without a GPU
+}
+
+// StatementSize is the length of an encoded statement.
+const StatementSize = 9*32 + 2*8
+
+// Encode returns the one encoding of the statement.
+func (s Statement) Encode() []byte {
+	b := make([]byte, 0, StatementSize)
+	for _, field := range [][32]byte{s.NonceRoot, s.TLSKey, s.HPKEKey, s.ReceiptKey, s.ClaimKey} {
+		b = append(b, field[:]...)
+	}
+	b = binary.LittleEndian.AppendUint64(b, s.Epoch)
+	b = binary.LittleEndian.AppendUint64(b, s.NotAfter)
+	for _, field := range [][32]byte{s.SecretHash, s.ConfigHash, s.LogHead, s.GPUDigest} {
+		b = append(b, field[:]...)
+	}
+	return b
+}
+
+// DecodeStatement parses exactly StatementSize bytes.
+func DecodeStatement(b []byte) (s Statement, err error) {
+	if len(b) != StatementSize {
+		return s, fmt.Errorf("decoding statement: %d bytes, want %d", len(b), StatementSize)
+	}
+	r := bytes.NewReader(b)
+	// Every field is of fixed size, so the struct's own layout is the format; Read can't fail on enough bytes.
+	if err := binary.Read(r, binary.LittleEndian, &s); err != nil {
+		panic("attest: " + err.Error())
+	}
+	return s, nil
+}
+
+// Modes of report data: what the statement's nonce root stands for.
+const (
+	modeEpoch      = 0 // nothing was asked: freshness is NotAfter
+	modeChallenged = 1 // the root of a tree of challenges
+)
+
+const reportDataLabel = "chrysalis report data v1\x00"
+
+// ReportData is what the hardware signs for a statement: guest and client compute it with this function.
+// SHA-512(label, mode, SHA-256(statement)).
+func ReportData(s Statement) [64]byte {
+	mode := byte(modeChallenged)
+	if s.NonceRoot == ([32]byte{}) {
+		mode = modeEpoch
+	}
+	sum := sha256.Sum256(s.Encode())
+	return sha512.Sum512(append(append([]byte(reportDataLabel), mode), sum[:]...))
+}
