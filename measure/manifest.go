@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"chrysalis/attest/vtpm"
 	"chrysalis/measure/config"
 )
 
@@ -142,7 +143,7 @@ func (m Manifest) check() error {
 		}
 	}
 	for register := range m.PCRs {
-		if !slices.Contains(QuotedPCRs(), register) {
+		if !slices.Contains(vtpm.QuotedPCRs(), uint(register)) {
 			return fmt.Errorf("PCR %d is never quoted", register)
 		}
 	}
