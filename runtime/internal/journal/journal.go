@@ -42,7 +42,7 @@ var codes = []struct {
 	err  error
 	code string
 }{
-	{ErrForeign, "journal-foreign"}, {ErrChanged, "journal-changed"}, {ErrGap, "journal-torn"}, {ErrShort, "journal-short"},
+	{ErrForeign, "journal-foreign"}, {ErrChanged, "journal-corrupt"}, {ErrGap, "journal-torn"}, {ErrShort, "journal-short"},
 	{ErrRolledBack, "journal-rolled-back"}, {ErrFull, "journal-full"}, {ErrBroken, "journal-io"},
 }
 
