@@ -167,17 +167,16 @@ var errOther = errors.New("the place has other bytes")
 // downloadPatiently repeats a download that the network broke, so that a passing fault never looks like a package that is
 // nowhere.
 func downloadPatiently(ctx context.Context, client *http.Client, url string, pkg Package) (data []byte, err error) {
-	for try := range tries {
-		if data, err = download(ctx, client, url, pkg); err == nil || errors.Is(err, errOther) {
+	for try := 1; ; try++ {
+		if data, err = download(ctx, client, url, pkg); err == nil || errors.Is(err, errOther) || try == tries {
 			return data, err
 		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(time.Duration(try) * time.Second):
+		case <-time.After(time.Duration(try) * 300 * time.Millisecond):
 		}
 	}
-	return nil, err
 }
 
 func download(ctx context.Context, client *http.Client, url string, pkg Package) ([]byte, error) {
