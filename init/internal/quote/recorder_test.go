@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	"chrysalis/attest"
+	"chrysalis/attest/collect"
 	"chrysalis/init/internal/tpm"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
@@ -48,10 +50,12 @@ func (m *memory) Secret() ([32]byte, uint64, error) {
 	return m.secret, m.boots, nil
 }
 
-func (m *memory) reset()                            { m.pcr = map[eventlog.Register][32]byte{}; m.extends = 0 }
-func (m *memory) Quote([64]byte) (tpm.Quote, error) { return tpm.Quote{}, nil }
-func (m *memory) AKCertificate() ([]byte, error)    { return nil, nil }
-func (m *memory) Increment() error                  { m.boots++; return nil }
+func (m *memory) reset() { m.pcr = map[eventlog.Register][32]byte{}; m.extends = 0 }
+func (m *memory) Quote(report [64]byte) (tpm.Quote, error) {
+	return tpm.Quote{Attest: report[:], Signature: []byte{1}}, nil
+}
+func (m *memory) AKCertificate() ([]byte, error) { return []byte("certificate"), nil }
+func (m *memory) Increment() error               { m.boots++; return nil }
 
 var engineVolume, modelVolume = config.Volume{Root: config.Digest{1}, Blocks: 10}, config.Volume{Root: config.Digest{2}, Blocks: 20}
 
@@ -172,5 +176,47 @@ func TestFailedExtend(t *testing.T) {
 				t.Errorf("extend %d failed (kept %v): the log grew", fail, kept)
 			}
 		}
+	}
+}
+
+// TestEvidence: the caller names nonce and TLS key; everything else is the recorder's own.
+func TestEvidence(t *testing.T) {
+	m := newMemory()
+	r := NewRecorder(m)
+	request := collect.Request{NonceRoot: [32]byte{1}, TLSKey: [32]byte{2}, Epoch: 3, NotAfter: 4}
+	if _, err := r.Evidence(request); err == nil {
+		t.Error("evidence before the keys: got no error, want a refusal")
+	}
+	complete, err := measure(r, "me")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := complete.Secret(); err != nil {
+		t.Fatal(err)
+	}
+	keys := Keys{Receipt: [32]byte{5}, Claim: [32]byte{6}, SecretHash: [32]byte{7}}
+	r.SetKeys(keys)
+	r.SetBootLog([]byte("boot log"))
+	e, err := r.Evidence(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := attest.Statement{NonceRoot: [32]byte{1}, TLSKey: [32]byte{2}, Epoch: 3, NotAfter: 4, ReceiptKey: keys.Receipt, ClaimKey: keys.Claim,
+		SecretHash: keys.SecretHash, ConfigHash: config.SHA256([]byte("measured")), LogHead: eventlog.Head(e.RuntimeLog)}
+	if e.Statement != want {
+		t.Errorf("statement: got %+v, want %+v", e.Statement, want)
+	}
+	if report := attest.ReportData(want); !slices.Equal(e.Quote, report[:]) {
+		t.Errorf("quoted report data: got %x, want %x", e.Quote, report)
+	}
+	if err := r.Terminated(); err != nil {
+		t.Fatal(err)
+	}
+	later, err := r.Evidence(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if later.Statement.LogHead == e.Statement.LogHead {
+		t.Error("the log grew and its head in the statement did not change")
 	}
 }
