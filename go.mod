@@ -2,6 +2,8 @@ module chrysalis
 
 go 1.26.6
 
+toolchain go1.26.8
+
 require (
 	charm.land/lipgloss/v2 v2.0.6
 	github.com/beevik/etree v1.8.1

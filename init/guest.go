@@ -65,7 +65,7 @@ func guestMain() {
 		g.ender.End(code, err)
 	}
 	port.Serving(status.Uptime())
-	g.watch()
+	select {} // somebody else decides the end
 }
 
 // steps is the boot, in order.
@@ -113,6 +113,11 @@ func (g *guest) openTPM(context.Context) error {
 		return fmt.Errorf("opening %s: %v", tpmDevice, err)
 	}
 	g.recorder = quote.NewRecorder(tpm.New(t))
+	log, err := readBootLog()
+	if err != nil {
+		return err
+	}
+	g.recorder.SetBootLog(log)
 	return nil
 }
 

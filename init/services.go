@@ -50,13 +50,6 @@ type services struct {
 	secret   [32]byte
 	boots    uint64
 	listener *os.File
-	exits    chan exit
-}
-
-type exit struct {
-	code   boot.Code
-	name   string
-	status syscall.WaitStatus
 }
 
 // kill ends every service. The last to start dies first.
@@ -92,16 +85,6 @@ func describe(status syscall.WaitStatus) string {
 		return fmt.Sprintf("signal %d", status.Signal())
 	}
 	return fmt.Sprintf("exit status %d", status.ExitStatus())
-}
-
-// watch waits for the end, which somebody else decides.
-func (g *guest) watch() { select {} }
-
-// takeSecret takes the sealed secret; nobody can take it again in this boot.
-func (g *guest) takeSecret(context.Context) error {
-	var err error
-	g.services.secret, g.services.boots, err = g.complete.Secret()
-	return err
 }
 
 // containerdTOML leaves containerd without anything that is not needed to run one container on a root that is mounted
@@ -288,6 +271,7 @@ var statusWords = map[string]bool{
 var failCodes = map[string]boot.Code{
 	"journal-torn": "journal-torn", "journal-foreign": "journal-foreign", "journal-rolled-back": "journal-rolled-back",
 	"journal-io": "journal-io", "journal-full": "journal-full", "journal-corrupt": "journal-corrupt",
+	"journal-short": "journal-short", "journal-refused": "journal-refused", "journal-short": "journal-short",
 }
 
 // readStatus reads a service's status lines until its end. ready gets nil or the reason of a failure once.

@@ -2,11 +2,14 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
+	"github.com/go-json-experiment/json"
 	"github.com/spf13/cobra"
 
+	"chrysalis/measure"
 	"chrysalis/tools/internal/image"
 	"chrysalis/tools/internal/lock"
 	"chrysalis/tools/internal/progress"
@@ -18,8 +21,107 @@ func newImage() *cobra.Command {
 		Short: "Build the guest image from its locks",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(newImageLock())
+	cmd.AddCommand(newImageBuild(), newImageStore(), newImageTools(), newImageLock())
 	return cmd
+}
+
+func newImageBuild() *cobra.Command {
+	var out, volumes string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "build [--out DIR] [--volumes DIR]",
+		Short: "Build the release folder and the demo's volumes",
+		Long: `Build the release folder: firmware, kernel, initrd, command line, root volume and the manifest that names them all, and the
+engine and model volumes of the demo. Needs root, Go, and Debian or Ubuntu.
+
+Each package of the locks in image/ is taken from the cache, CHRYSALIS_STORE, the mirror (of the machine's apt sources or
+DEBIAN_MIRROR), the security mirror (DEBIAN_SECURITY_MIRROR) or the snapshot service (DEBIAN_SNAPSHOT), whichever has bytes with the
+locked hash. When a package is nowhere the build stops; RELOCK=auto resolves that lock anew and RELOCK=1 always does, and the
+manifest then says "unreleased lock".`,
+		Example: "  sudo chrysalis image build\n  sudo CHRYSALIS_STORE=/srv/debs chrysalis image build --out /tmp/release --json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := newBuilder(cmd)
+			if err != nil {
+				return unavailable(err)
+			}
+			if out == "" {
+				out = filepath.Join(b.Work, "release")
+			}
+			if volumes == "" {
+				volumes = filepath.Join(b.Work, "volumes")
+			}
+			manifest, err := b.Build(cmd.Context(), out)
+			if err != nil {
+				return unavailable(err)
+			}
+			names, err := b.BuildVolumes(cmd.Context(), volumes)
+			if err != nil {
+				return unavailable(err)
+			}
+			return printBuild(cmd.OutOrStdout(), manifest, names, asJSON)
+		},
+	}
+	cmd.Flags().StringVar(&out, "out", "", "release folder to write (default build/release)")
+	cmd.Flags().StringVar(&volumes, "volumes", "", "folder for the engine and model volumes (default build/volumes)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print manifest and volumes as JSON")
+	return cmd
+}
+
+func printBuild(w io.Writer, m measure.Manifest, v image.Volumes, asJSON bool) error {
+	if asJSON {
+		return json.MarshalWrite(w, struct {
+			Manifest measure.Manifest `json:"manifest"`
+			Volumes  image.Volumes    `json:"volumes"`
+		}{m, v}, json.Deterministic(true))
+	}
+	for _, f := range m.Files {
+		fmt.Fprintf(w, "%-14s %11d  %s\n", f.Name, f.Size, f.SHA256)
+	}
+	fmt.Fprintf(w, "%-14s %11s  %s\n%-14s %11s  %s\n%-14s %11s  %s\n", "root volume", "", m.Root.Root, "engine volume", "", v.Engine.Root,
+		"model volume", "", v.Model.Root)
+	fmt.Fprintf(w, "lock: %s\n", m.Lock)
+	return nil
+}
+
+func newImageStore() *cobra.Command {
+	return &cobra.Command{
+		Use:     "store DIR",
+		Short:   "Copy every locked package into a folder that serves as CHRYSALIS_STORE",
+		Example: "  chrysalis image store /srv/debs",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := newBuilder(cmd)
+			if err != nil {
+				return unavailable(err)
+			}
+			if err := b.Store(cmd.Context(), args[0]); err != nil {
+				return unavailable(err)
+			}
+			return nil
+		},
+	}
+}
+
+func newImageTools() *cobra.Command {
+	return &cobra.Command{
+		Use:     "tools",
+		Short:   "Build the tools tree and print its path",
+		Example: "  sudo chrysalis image tools",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := newBuilder(cmd)
+			if err != nil {
+				return unavailable(err)
+			}
+			tree, err := b.Tools(cmd.Context())
+			if err != nil {
+				return unavailable(err)
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), tree.Path(""))
+			return nil
+		},
+	}
 }
 
 func newImageLock() *cobra.Command {

@@ -48,6 +48,7 @@ func verbs() []*cobra.Command {
 	return []*cobra.Command{
 		newUp(),
 		newDown(),
+		newStatus(),
 		newImage(),
 		newVolume(),
 		newMeasure(),

@@ -125,7 +125,7 @@ func bootLines(w io.Writer) func(string) {
 }
 
 func printUp(w io.Writer, g guest.Guest, spec guest.Spec, asJSON bool) error {
-	url := fmt.Sprintf("https://127.0.0.1:%d", spec.Port)
+	url := guestURL(spec)
 	if asJSON {
 		return printJSON(w, map[string]any{"url": url, "dir": g.Dir, "roots": g.Path(guest.RootsFile), "shape": spec.Shape})
 	}

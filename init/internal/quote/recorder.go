@@ -32,6 +32,10 @@ type Recorder struct {
 	records  uint64
 	measured []byte
 	broken   bool
+
+	keys        *Keys
+	bootLog     []byte
+	certificate []byte
 }
 
 // NewRecorder returns a recorder with an empty log.

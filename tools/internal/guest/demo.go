@@ -24,17 +24,14 @@ func DemoConfig() config.Measured {
 		Service: config.Service{
 			Engine: config.Engine{
 				Argv: []string{"/usr/bin/llama-server", "-m", "/model/tiny.gguf", "--host", "/run/engine/e.sock",
-					"-np", "2", "-c", "1024", "-t", "1", "--no-ui", "--no-slots", "--cache-ram", "0", "--no-cache-prompt",
-					"--offline", "--log-disable"},
-				Env: []string{
-					"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0",
-					"PATH=/usr/bin",
-				},
+					"-np", "2", "-c", "2048", "-t", "1", "--no-ui", "--no-slots", "--cache-ram", "0", "--no-cache-prompt",
+					"--no-kv-unified", "--offline", "--log-disable"},
+				Env:         []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"},
 				MemoryBytes: 512 << 20,
 			},
 			Model:  config.Model{Name: "tiny"},
 			GPU:    config.GPUNone,
-			Limits: config.Limits{RequestBytes: 256 << 10, AnswerTokens: 256, Concurrent: 2, ContextTokens: 512},
+			Limits: config.Limits{RequestBytes: 256 << 10, AnswerTokens: 512, Concurrent: 2, ContextTokens: 1024},
 			Price: config.Price{Payment: config.PayCharge, NanotonPerToken: 20, PromptWeight: config.WeightOne,
 				CachedWeight: config.WeightOne, CompletionWeight: config.WeightOne, ReasoningWeight: config.WeightOne},
 			Wipe: config.WipeFreed,

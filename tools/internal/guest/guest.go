@@ -265,6 +265,33 @@ func (g Guest) follow(ctx context.Context, seen func(string), done func(string) 
 	}
 }
 
+// State returns what the guest does (booting, serving, ended: CODE, stopped) and the lines of its status port.
+func (g Guest) State() (state string, lines []string, err error) {
+	running := g.Running()
+	data, err := os.ReadFile(g.Path(StatusFile))
+	if err != nil {
+		return "", nil, err
+	}
+	if len(data) > maxStatusBytes {
+		return "", nil, fmt.Errorf("reading status: %d bytes, want at most %d", len(data), maxStatusBytes)
+	}
+	state = "booting"
+	for line := range strings.Lines(string(data)) {
+		line = strings.TrimSpace(line)
+		lines = append(lines, line)
+		if strings.HasPrefix(line, "serving") {
+			state = "serving"
+		}
+		if code, ok := strings.CutPrefix(line, "end "); ok {
+			state = "ended: " + code
+		}
+	}
+	if !running && !strings.HasPrefix(state, "ended") {
+		state = "stopped"
+	}
+	return state, lines, nil
+}
+
 func tail(lines []string) []string { return lines[max(0, len(lines)-3):] }
 
 // Stop powers the guest off: what is promised is durable before it is said, so there is nothing to wait for inside.

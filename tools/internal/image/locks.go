@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"chrysalis/measure"
 	"chrysalis/tools/internal/lock"
 )
 
@@ -22,12 +23,6 @@ const (
 	RelockNever  Relock = ""     // a package that is nowhere stops the build
 	RelockAlways Relock = "1"    // resolve anew
 	RelockAuto   Relock = "auto" // resolve anew only if a locked package is nowhere
-)
-
-// Lock states of a release.
-const (
-	Released   = "released"
-	Unreleased = "unreleased lock"
 )
 
 func (b *Builder) lockFile(name string) string {
@@ -100,7 +95,7 @@ func (b *Builder) packages(ctx context.Context, name string) (lock.Lock, error) 
 			return released, err
 		}
 		b.Progress.Note("%v", missing)
-		b.Progress.Note("RELOCK=auto: resolving the %s lock anew; the result is marked %q", name, Unreleased)
+		b.Progress.Note("RELOCK=auto: resolving the %s lock anew; the result is marked %q", name, measure.LockUnreleased)
 		// An earlier run may have resolved already; then the tools tree and caches of that run still fit.
 		if fresh, err := readLock(b.freshLockFile(name)); err == nil && slices.Equal(fresh.Request, released.Request) && b.fetch(ctx, fresh) == nil {
 			b.unreleased(name)
@@ -113,6 +108,23 @@ func (b *Builder) packages(ctx context.Context, name string) (lock.Lock, error) 
 	}
 	b.unreleased(name)
 	return fresh, b.fetch(ctx, fresh)
+}
+
+// Store copies every locked package into a content-addressed folder.
+func (b *Builder) Store(ctx context.Context, dir string) error {
+	for _, name := range LockNames {
+		l, err := readLock(b.lockFile(name))
+		if err != nil {
+			return fmt.Errorf("filling store: %w", err)
+		}
+		if err := b.fetch(ctx, l); err != nil {
+			return fmt.Errorf("filling store: %w", err)
+		}
+		if err := b.Places.Export(l, dir); err != nil {
+			return fmt.Errorf("filling store: %w", err)
+		}
+	}
+	return nil
 }
 
 func (b *Builder) unreleased(name string) {

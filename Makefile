@@ -1,0 +1,43 @@
+# Two commands matter: make demo and make test. Both set themselves up; both want root (sudo) for the tools tree and the image.
+SHELL := /bin/bash
+GO ?= $(or $(shell command -v go),/usr/local/go/bin/go)
+# Guests, image and tests are built by one toolchain; Go fetches it, by its checksum, where another is installed.
+export GOTOOLCHAIN := go1.26.8
+export GOFLAGS := -buildvcs=false
+BIN := build/bin/chrysalis
+
+help: ## say what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: image ## build, boot, verify, ask, print receipt and claim, stop (KEEP=1 leaves the guest running)
+	@KEEP=$(KEEP) tools/e2e/demo.sh $(BIN)
+
+test: image check ## everything: checks, unit tests, and the guests under QEMU
+	@echo "== unit tests: packages alone, no guest"
+	$(GO) test ./...
+	@echo "== end to end: guests under QEMU, and the image built twice"
+	CHRYSALIS_E2E=1 $(GO) test -count=1 -timeout 60m -v ./tools/e2e/...
+
+check: ## gofmt, vet, staticcheck
+	@echo "== gofmt, vet, staticcheck"
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change: $$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+image: $(BIN) ## tools tree, release folder, engine and model volumes (cached by what they are made of)
+	@$(BIN) image build --out build/release
+
+bench: image ## every number beside its reference, measured in the same run
+	@CHRYSALIS_BENCH=1 $(GO) test -count=1 -timeout 30m -run '^TestBench$$' -v ./tools/e2e/
+
+fuzz: ## each fuzz target for FUZZTIME (default 10s)
+	@$(GO) run ./tools/e2e/fuzz -time $(or $(FUZZTIME),10s)
+
+clean: ## remove what was built; downloads stay in build/cache
+	rm -rf $(filter-out build/cache,$(wildcard build/*))
+
+$(BIN): FORCE
+	@$(GO) build -trimpath -o $@ ./tools/chrysalis
+
+FORCE:
+.PHONY: help demo test check image bench fuzz clean FORCE

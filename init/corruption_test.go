@@ -1,0 +1,19 @@
+package main
+
+import "testing"
+
+func TestCorrupt(t *testing.T) {
+	for _, tt := range []struct {
+		name, uevent string
+		want         bool
+	}{
+		{"verity error", "change@/devices/virtual/block/dm-1\x00ACTION=change\x00DM_VERITY_ERR_BLOCK_NR=17, 0\x00SEQNUM=9\x00", true},
+		{"another change", "change@/devices/virtual/block/dm-1\x00ACTION=change\x00DM_COOKIE=1\x00", false},
+		{"name inside a value", "add@/devices/x\x00PATH=/a DM_VERITY_ERR_BLOCK_NR=1\x00", false},
+		{"empty", "", false},
+	} {
+		if got := corrupt([]byte(tt.uevent)); got != tt.want {
+			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}

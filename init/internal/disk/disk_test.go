@@ -1,0 +1,72 @@
+package disk
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func addDisk(t *testing.T, p Paths, name, serial, sectors string) {
+	t.Helper()
+	dir := filepath.Join(p.Sys, "class/block", name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for file, text := range map[string]string{"serial": serial, "size": sectors} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestFind(t *testing.T) {
+	p := Paths{Sys: t.TempDir(), Dev: "/dev"}
+	addDisk(t, p, "vda", "chrysalis-model\n", "16\n")
+	addDisk(t, p, "vdb", Root, "8\n")
+	got, err := p.Find(t.Context(), Root)
+	if want := (Disk{"/dev/vdb", 4096}); err != nil || got != want {
+		t.Errorf("got %+v (%v), want %+v", got, err, want)
+	}
+}
+
+func TestFindRefuses(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		add  func(Paths)
+		want string
+	}{
+		{"none", func(Paths) {}, "none appeared"},
+		{"two of one serial", func(p Paths) { addDisk(t, p, "vda", Root, "8"); addDisk(t, p, "vdb", Root, "8") }, "found 2, want 1"},
+		{"prefix of the serial", func(p Paths) { addDisk(t, p, "vda", Root+"2", "8") }, "none appeared"},
+		{"size is no number", func(p Paths) { addDisk(t, p, "vda", Root, "many") }, `size of vda is "many"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := Paths{Sys: t.TempDir(), Dev: "/dev"}
+			tt.add(p)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+			defer cancel()
+			if _, err := p.Find(ctx, Root); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got error %v, want one that says %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// TestVolumePastDisk: more data blocks than the disk has are refused before the kernel is asked.
+func TestVolumePastDisk(t *testing.T) {
+	for _, blocks := range []uint64{0, 3, 1 << 62} {
+		if _, err := OpenVerity(Disk{"/dev/none", 2 * 4096}, "x", [32]byte{1}, blocks); err == nil || !strings.Contains(err.Error(), "data blocks, but") {
+			t.Errorf("%d blocks on a disk of 2: got error %v, want a refusal", blocks, err)
+		}
+	}
+}
+
+func TestTarget(t *testing.T) {
+	got := target(2, "verity", "1 a")
+	if len(got)%8 != 0 || got[8] != 16 || string(got[24:30]) != "verity" || string(got[40:44]) != "1 a\x00" {
+		t.Errorf("target spec: got %q", got)
+	}
+}

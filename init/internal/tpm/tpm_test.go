@@ -1,0 +1,170 @@
+package tpm
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"errors"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
+
+	"chrysalis/attest/vtpm"
+	"chrysalis/measure/eventlog"
+)
+
+// treeRoot is the tools tree, whose swtpm runs here by the tree's own loader.
+const treeRoot = "../../../build/tools-tree"
+
+// start starts swtpm over the state in dir and returns a TPM, after a reset of its registers.
+func start(t *testing.T, dir string) transport.TPMCloser {
+	t.Helper()
+	root, err := filepath.Abs(treeRoot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	argv := []string{"swtpm"}
+	if _, err := os.Stat(filepath.Join(root, "usr/bin/swtpm")); err == nil {
+		lib := filepath.Join(root, "usr/lib/x86_64-linux-gnu")
+		argv = []string{filepath.Join(root, "usr/lib64/ld-linux-x86-64.so.2"), "--library-path", lib + ":" + lib + "/swtpm", filepath.Join(root, "usr/bin/swtpm")}
+	} else if _, err := exec.LookPath("swtpm"); err != nil {
+		t.Skip("no swtpm: neither in the tools tree nor on this machine")
+	}
+	socket := filepath.Join(t.TempDir(), "tpm.sock")
+	cmd := exec.Command(argv[0], append(argv[1:], "socket", "--tpm2", "--tpmstate", "dir="+dir,
+		"--server", "type=unixio,path="+socket, "--flags", "not-need-init,startup-clear")...)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(socket); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("swtpm made no socket within 20 s")
+		}
+	}
+	device, err := linuxudstpm.Open(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The power goes: state that is not in NV memory is gone.
+	t.Cleanup(func() { device.Close() })
+	return device
+}
+
+func event(data string) eventlog.Record {
+	return eventlog.Record{Register: eventlog.PCR14, Kind: eventlog.KindIdentity, Data: []byte(data)}
+}
+
+// TestSecretAcrossBoots seals in one boot and unseals in the next, under the same and under another identity.
+func TestSecretAcrossBoots(t *testing.T) {
+	dir := t.TempDir()
+	var first [32]byte
+	for i, tt := range []struct {
+		name, identity string
+		boots          uint64
+		want           error
+	}{
+		{"first boot", "me", 0, nil},
+		{"the same identity", "me", 1, nil},
+		{"another identity", "you", 0, ErrUnsealRefused},
+		{"the first again", "me", 2, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			device := start(t, dir)
+			guest := New(device)
+			if err := guest.Extend(event(tt.identity)); err != nil {
+				t.Fatal(err)
+			}
+			secret, boots, err := guest.Secret()
+			if !errors.Is(err, tt.want) {
+				t.Fatalf("got error %v, want %v", err, tt.want)
+			}
+			if tt.want != nil {
+				if secret != [32]byte{} {
+					t.Error("a refused unseal gave a secret")
+				}
+			} else {
+				if i == 0 {
+					first = secret
+				}
+				if secret != first || secret == [32]byte{} {
+					t.Errorf("got secret %x, want %x", secret, first)
+				}
+				if boots != tt.boots {
+					t.Errorf("got %d boots, want %d", boots, tt.boots)
+				}
+				if err := guest.Increment(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// Keys released: nobody unseals again in this boot.
+			if err := guest.Extend(event("keys-released")); err != nil {
+				t.Fatal(err)
+			}
+			if again, _, err := guest.Secret(); !errors.Is(err, ErrUnsealRefused) || again != [32]byte{} {
+				t.Errorf("second unseal: got %x and error %v, want %v", again, err, ErrUnsealRefused)
+			}
+			if _, err := (tpm2.Shutdown{ShutdownType: tpm2.TPMSUClear}).Execute(device); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// TestQuote checks a quote with the standard library: the key of the fixed template signed it, over the report data.
+func TestQuote(t *testing.T) {
+	device := start(t, t.TempDir())
+	guest := New(device)
+	report := [64]byte{1, 2, 3}
+	quote, err := guest.Quote(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(quote.Attest, report[:]) {
+		t.Errorf("quote %x does not hold the report data", quote.Attest)
+	}
+	ak, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(vtpm.AKTemplate())}.Execute(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := ak.OutPublic.Contents()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := tpm2.Pub(*public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signature, err := tpm2.Unmarshal[tpm2.TPMTSignature](quote.Signature)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts, err := signature.Signature.ECDSA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256(quote.Attest)
+	verify := func(digest [32]byte) bool {
+		return ecdsa.Verify(key.(*ecdsa.PublicKey), digest[:], bigInt(parts.SignatureR.Buffer), bigInt(parts.SignatureS.Buffer))
+	}
+	if !verify(digest) {
+		t.Error("the attestation key did not sign the quote")
+	}
+	digest[0] ^= 1
+	if verify(digest) {
+		t.Error("the signature holds for another digest too")
+	}
+}
+
+func bigInt(b []byte) *big.Int { return new(big.Int).SetBytes(b) }

@@ -1,0 +1,168 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"chrysalis/runtime/internal/journal"
+)
+
+// Keeper answers requests. Run owns ledger and journal.
+type Keeper struct {
+	ledger   *ledger
+	journal  *journal.Journal
+	calls    chan call
+	stopped  chan struct{}
+	err      error // why Run ended; read after stopped is closed
+	reserved int   // places taken and not yet used, owned by Run
+}
+
+type operation uint8
+
+const (
+	opReserve operation = 1 // take a place, so that the answer that follows can be recorded
+	opRecord  operation = 2 // record an answer; uses up the caller's place if it has one
+	opRelease operation = 3 // give the place back
+)
+
+type call struct {
+	op     operation
+	record Record
+	place  bool // opRecord: the caller holds a place
+	reply  chan reply
+}
+
+type reply struct {
+	status status
+	proof  Proof
+}
+
+type status uint8
+
+const (
+	statusOK      status = 0
+	statusFull    status = 1 // the journal has no room for another answer
+	statusRefused status = 2 // the record can't be right
+	statusFailed  status = 3 // the disk failed: it is not known whether the record is there
+)
+
+// maxBatch is how many records share one write at most.
+const maxBatch = 256
+
+// Open opens the journal on dev and rebuilds the ledger. boots is how many boots were completed, by the guest's counter.
+func Open(dev journal.Device, key [32]byte, boots uint64, terms Terms) (*Keeper, error) {
+	k := &Keeper{ledger: newLedger(terms), calls: make(chan call), stopped: make(chan struct{})}
+	var err error
+	if k.journal, err = journal.Open(dev, key, boots, k.ledger.replay); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// Run answers calls until ctx ends or the disk fails. It must be running for Serve to be of use.
+func (k *Keeper) Run(ctx context.Context) error {
+	defer close(k.stopped)
+	for {
+		select {
+		case <-ctx.Done():
+			k.err = ctx.Err()
+			return k.err
+		case first := <-k.calls:
+			if err := k.answer(k.gather(first)); err != nil {
+				k.err = err
+				return err
+			}
+		}
+	}
+}
+
+// gather takes every call that waits already, up to a batch. While a batch is written, the next one gathers by itself.
+func (k *Keeper) gather(first call) []call {
+	batch := []call{first}
+	for len(batch) < maxBatch {
+		select {
+		case c := <-k.calls:
+			batch = append(batch, c)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// answer makes the records of a batch durable and then replies to all of it.
+func (k *Keeper) answer(batch []call) error {
+	replies := make([]reply, len(batch))
+	var entries [][]byte
+	payload := 0
+	for i, c := range batch {
+		switch c.op {
+		case opReserve:
+			if k.roomFor(payload, len(entries)) {
+				k.reserved++
+			} else {
+				replies[i].status = statusFull
+			}
+		case opRelease:
+			k.reserved--
+		case opRecord:
+			if c.place {
+				k.reserved--
+			}
+			proof, known, err := k.ledger.known(c.record)
+			switch {
+			case err != nil:
+				replies[i].status = statusRefused
+			case known:
+				replies[i].proof = proof
+			case !k.journal.Room(payload + journal.EntryPayload(paidEntry)):
+				replies[i].status = statusFull
+			default:
+				proof, err := k.ledger.sign(c.record)
+				if err != nil {
+					replies[i].status = statusRefused
+					break
+				}
+				replies[i].proof = proof
+				entry := proof.entry(c.record.ID)
+				entries = append(entries, entry)
+				payload += journal.EntryPayload(len(entry))
+			}
+		}
+	}
+	var failed error
+	if len(entries) > 0 {
+		failed = k.journal.Commit(entries...)
+	}
+	for i, c := range batch {
+		if failed != nil {
+			replies[i] = reply{status: statusFailed}
+		}
+		c.reply <- replies[i]
+	}
+	if failed != nil {
+		return fmt.Errorf("recording %d answers: %w", len(entries), failed)
+	}
+	return nil
+}
+
+// roomFor reports whether one more answer could be recorded after the ones that hold a place and the waiting payload,
+// if each of them were written alone.
+func (k *Keeper) roomFor(payload, waiting int) bool {
+	each := journal.Cost(journal.EntryPayload(paidEntry))
+	return k.journal.Left() >= int64(k.reserved+waiting+1)*each
+}
+
+// ErrStopped answers calls after Run has ended.
+var ErrStopped = errors.New("the keeper has stopped")
+
+func (k *Keeper) ask(c call) reply {
+	c.reply = make(chan reply, 1)
+	select {
+	case k.calls <- c:
+		return <-c.reply
+	case <-k.stopped:
+		return reply{status: statusFailed}
+	}
+}

@@ -1,0 +1,197 @@
+// Package keeper owns the keys that sign and the journal that counts. It runs in a process without network and answers
+// typed requests over a Unix socket: take a place for an answer, then record what it used. It signs nothing else.
+//
+// One goroutine owns the ledger. It gathers the requests that wait, makes them durable by one write, and only then hands
+// out a receipt or a charge. A request carries an id; the same id again gets the same answer and is counted once.
+//
+// What this package does not promise: that the gateway counts tokens well, or that a client is who it says. It bounds a
+// lying gateway by the measured limits of one answer, and a count can only rise.
+package keeper
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"chrysalis/runtime/claim"
+	"chrysalis/runtime/receipt"
+)
+
+// RequestID names one answer. The gateway draws it at random.
+type RequestID [16]byte
+
+// Record is what the gateway says about one answer.
+type Record struct {
+	ID       RequestID
+	Client   receipt.Client // zero when nobody pays
+	Request  [32]byte
+	Response [32]byte
+	Usage    receipt.Usage
+	Outcome  receipt.Outcome
+}
+
+// Proof is what the client gets. Charge is nil when nobody pays.
+type Proof struct {
+	Receipt *receipt.Signed
+	Charge  *claim.Body
+}
+
+// Terms are the parts of the measured config that receipts state and that bound what the gateway may record.
+type Terms struct {
+	Charges       bool // each answer is charged; each record must name a client then, and none otherwise
+	Price         receipt.Price
+	Service       [32]byte
+	Model, Engine [32]byte
+	Instance      [16]byte
+	Excesses      claim.Address // where the change of whoever carries a charge goes
+	MaxPrompt     uint32        // tokens
+	MaxAnswer     uint32        // tokens
+	ReceiptKey    ed25519.PrivateKey
+	ClaimKey      ed25519.PrivateKey
+}
+
+// rememberedProofs is how many of the latest answers can be asked for again.
+const rememberedProofs = 4096
+
+// errRefused answers a request that the ledger can't accept. Nothing was changed.
+var errRefused = errors.New("refused")
+
+// ledger is the state that the journal's entries add up to.
+type ledger struct {
+	terms  Terms
+	counts map[receipt.Client]uint64
+	next   uint64
+	prev   [32]byte
+	// proofs of the latest records by id, so that a repeated request gets what it got before.
+	proofs map[RequestID]recorded
+	order  []RequestID
+}
+
+type recorded struct {
+	record Record
+	proof  Proof
+}
+
+func newLedger(t Terms) *ledger {
+	return &ledger{terms: t, counts: map[receipt.Client]uint64{}, proofs: map[RequestID]recorded{}}
+}
+
+// Entry sizes of the journal: id, receipt, and a charge or nothing.
+const (
+	freeEntry = len(RequestID{}) + receipt.Size
+	paidEntry = freeEntry + claim.BodySize
+)
+
+func (p Proof) entry(id RequestID) []byte {
+	e := append(append(make([]byte, 0, paidEntry), id[:]...), p.Receipt[:]...)
+	if p.Charge != nil {
+		e = append(e, p.Charge[:]...)
+	}
+	return e
+}
+
+// replay applies an entry of the journal, which the journal's key vouches for.
+func (l *ledger) replay(entry []byte) error {
+	if len(entry) != freeEntry && len(entry) != paidEntry {
+		return fmt.Errorf("entry has %d bytes, want %d or %d", len(entry), freeEntry, paidEntry)
+	}
+	id := RequestID(entry)
+	signed := receipt.Signed(entry[len(id):])
+	r, err := receipt.Parse(signed[:])
+	if err != nil {
+		return err
+	}
+	if r.Sequence != l.next || r.Previous != l.prev {
+		return fmt.Errorf("receipt %d does not follow receipt %d", r.Sequence, l.next)
+	}
+	if r.Cumulative != l.counts[r.Client]+r.Weighted {
+		return fmt.Errorf("receipt %d counts to %d, want %d", r.Sequence, r.Cumulative, l.counts[r.Client]+r.Weighted)
+	}
+	proof := Proof{Receipt: &signed}
+	if len(entry) == paidEntry {
+		body := claim.Body(entry[freeEntry:])
+		proof.Charge = &body
+	}
+	l.apply(Record{ID: id, Client: r.Client, Request: r.Request, Response: r.Response, Usage: r.Usage, Outcome: r.Outcome}, r.Cumulative, proof)
+	return nil
+}
+
+// apply makes a signed record part of the state.
+func (l *ledger) apply(record Record, count uint64, proof Proof) {
+	l.counts[record.Client] = count
+	l.next++
+	l.prev = proof.Receipt.Hash()
+	l.proofs[record.ID] = recorded{record, proof}
+	l.order = append(l.order, record.ID)
+	if len(l.order) > rememberedProofs {
+		delete(l.proofs, l.order[0])
+		l.order = l.order[1:]
+	}
+}
+
+// known returns the proof of a record that was made before. The same id for another record is refused.
+func (l *ledger) known(record Record) (Proof, bool, error) {
+	old, ok := l.proofs[record.ID]
+	if !ok {
+		return Proof{}, false, nil
+	}
+	if old.record != record {
+		return Proof{}, false, fmt.Errorf("%w: id %x was used for another record", errRefused, record.ID)
+	}
+	return old.proof, true, nil
+}
+
+// check reports whether a record is one that the measured config allows.
+func (l *ledger) check(record Record) error {
+	t := &l.terms
+	switch u := record.Usage; {
+	case (record.Client != receipt.Client{}) != t.Charges:
+		return fmt.Errorf("%w: client is %x, and charging is %t", errRefused, record.Client.Account, t.Charges)
+	case u.Prompt > t.MaxPrompt || u.Completion > t.MaxAnswer:
+		return fmt.Errorf("%w: %d prompt and %d completion tokens, want at most %d and %d", errRefused, u.Prompt, u.Completion, t.MaxPrompt, t.MaxAnswer)
+	case record.ID == RequestID{}:
+		return fmt.Errorf("%w: id is zero", errRefused)
+	}
+	return nil
+}
+
+// sign makes the next receipt, and the charge where there is one, and makes them part of the state. The caller must
+// journal the entry before anyone sees the proof, and must not go on if that fails.
+func (l *ledger) sign(record Record) (Proof, error) {
+	if err := l.check(record); err != nil {
+		return Proof{}, err
+	}
+	t := &l.terms
+	weighted, err := t.Price.Weighted(record.Usage)
+	if err != nil {
+		return Proof{}, fmt.Errorf("%w: %v", errRefused, err)
+	}
+	count := l.counts[record.Client] + weighted
+	if count < weighted {
+		return Proof{}, fmt.Errorf("%w: the client's count would pass 64 bits", errRefused)
+	}
+	signed, err := receipt.Sign(t.ReceiptKey, receipt.Receipt{
+		Sequence: l.next, Previous: l.prev, Instance: t.Instance,
+		Request: record.Request, Response: record.Response, Service: t.Service, Model: t.Model, Engine: t.Engine,
+		Client: record.Client, Usage: record.Usage, Price: t.Price, Weighted: weighted, Cumulative: count, Outcome: record.Outcome,
+	})
+	if err != nil {
+		return Proof{}, fmt.Errorf("%w: %v", errRefused, err)
+	}
+	proof := Proof{Receipt: signed}
+	if t.Charges {
+		var query [8]byte
+		rand.Read(query[:])
+		proof.Charge, err = claim.Sign(t.ClaimKey, claim.Message{
+			Op: claim.ClientCharge, QueryID: binary.LittleEndian.Uint64(query[:]), Tokens: count,
+			Contract: claim.Address(record.Client), Excesses: t.Excesses,
+		})
+		if err != nil {
+			return Proof{}, fmt.Errorf("%w: %v", errRefused, err)
+		}
+	}
+	l.apply(record, count, proof)
+	return proof, nil
+}

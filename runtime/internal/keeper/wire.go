@@ -1,0 +1,82 @@
+package keeper
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"chrysalis/runtime/claim"
+	"chrysalis/runtime/receipt"
+)
+
+// Both directions have one fixed size, so that neither side ever reads a length from the other.
+const (
+	requestSize  = 1 + 16 + 1 + 32 + 32 + 32 + 4*4 + 1
+	responseSize = 1 + 1 + receipt.Size + claim.BodySize
+)
+
+func encodeRequest(op operation, r Record) [requestSize]byte {
+	var out [requestSize]byte
+	b := append(append(out[:0], byte(op)), r.ID[:]...)
+	b = append(append(b, byte(r.Client.Workchain)), r.Client.Account[:]...)
+	b = append(append(b, r.Request[:]...), r.Response[:]...)
+	for _, n := range []uint32{r.Usage.Prompt, r.Usage.Cached, r.Usage.Completion, r.Usage.Reasoning} {
+		b = binary.LittleEndian.AppendUint32(b, n)
+	}
+	_ = append(b, byte(r.Outcome))
+	return out
+}
+
+// decodeRequest refuses operations that do not exist, and a record where there should be none.
+func decodeRequest(in [requestSize]byte) (op operation, r Record, err error) {
+	b := in[:]
+	take := func(n int) []byte { part := b[:n]; b = b[n:]; return part }
+	op = operation(take(1)[0])
+	copy(r.ID[:], take(16))
+	r.Client.Workchain = int8(take(1)[0])
+	copy(r.Client.Account[:], take(32))
+	copy(r.Request[:], take(32))
+	copy(r.Response[:], take(32))
+	for _, n := range []*uint32{&r.Usage.Prompt, &r.Usage.Cached, &r.Usage.Completion, &r.Usage.Reasoning} {
+		*n = binary.LittleEndian.Uint32(take(4))
+	}
+	r.Outcome = receipt.Outcome(take(1)[0])
+	switch op {
+	case opRecord:
+	case opReserve, opRelease:
+		if r != (Record{}) {
+			return 0, Record{}, fmt.Errorf("operation %d carries a record", op)
+		}
+	default:
+		return 0, Record{}, fmt.Errorf("operation is %d, want 1 to 3", op)
+	}
+	return op, r, nil
+}
+
+func encodeResponse(r reply) [responseSize]byte {
+	var out [responseSize]byte
+	out[0] = byte(r.status)
+	if r.proof.Receipt != nil {
+		copy(out[2:], r.proof.Receipt[:])
+	}
+	if r.proof.Charge != nil {
+		out[1] = 1
+		copy(out[2+receipt.Size:], r.proof.Charge[:])
+	}
+	return out
+}
+
+func decodeResponse(in [responseSize]byte) (reply, error) {
+	r := reply{status: status(in[0])}
+	if r.status > statusFailed || in[1] > 1 {
+		return reply{}, fmt.Errorf("response has status %d and %d charges", in[0], in[1])
+	}
+	signed := receipt.Signed(in[2:])
+	if r.status == statusOK && signed != (receipt.Signed{}) {
+		r.proof.Receipt = &signed
+	}
+	if in[1] == 1 {
+		body := claim.Body(in[2+receipt.Size:])
+		r.proof.Charge = &body
+	}
+	return r, nil
+}

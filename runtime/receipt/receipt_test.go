@@ -1,0 +1,245 @@
+package receipt
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write testdata/vectors anew")
+
+func testKey() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, 32)) }
+
+func publicKey() ed25519.PublicKey { return testKey().Public().(ed25519.PublicKey) }
+
+// example returns a receipt of which each field has its own value.
+func example() Receipt {
+	r := Receipt{
+		Sequence: 3, Previous: sha256.Sum256([]byte("previous")), Instance: [16]byte{1, 2, 3},
+		Request: sha256.Sum256([]byte("request")), Response: sha256.Sum256([]byte("response")), Service: sha256.Sum256([]byte("service")),
+		Model: sha256.Sum256([]byte("model")), Engine: sha256.Sum256([]byte("engine")),
+		Client:     Client{Workchain: -1, Account: sha256.Sum256([]byte("client"))},
+		Usage:      Usage{Prompt: 100, Cached: 30, Completion: 50, Reasoning: 20},
+		Price:      Price{NanotonPerToken: 20, Prompt: 10_000, Cached: 1_000, Completion: 20_000, Reasoning: 15_000},
+		Cumulative: 1_000_163, Outcome: Complete,
+		Block: Block{Seqno: 9, RootHash: sha256.Sum256([]byte("block"))},
+	}
+	r.Weighted = 70 + 3 + 60 + 30
+	return r
+}
+
+func mustSign(t testing.TB, r Receipt) *Signed {
+	t.Helper()
+	s, err := Sign(testKey(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestVectors(t *testing.T) {
+	want := mustSign(t, example())
+	file := filepath.Join("testdata", "vectors", "receipt.json")
+	type vector struct {
+		Key, Receipt string
+		Fields       Receipt
+	}
+	if *update {
+		text, err := json.MarshalIndent(vector{hex.EncodeToString(publicKey()), hex.EncodeToString(want[:]), example()}, "", "\t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, append(text, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v vector
+	if err := json.Unmarshal(text, &v); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := hex.DecodeString(v.Receipt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := hex.DecodeString(v.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(raw, want[:]) {
+		t.Errorf("signed example: got %x, want %x", want[:], raw)
+	}
+	got, err := Verify(raw, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *got != example() || *got != v.Fields {
+		t.Errorf("verified: got %+v, want %+v", *got, example())
+	}
+	if price, err := got.Nanoton(); err != nil || price != 163*20 {
+		t.Errorf("price is %d, %v; want %d", price, err, 163*20)
+	}
+}
+
+func TestEveryBit(t *testing.T) {
+	good := mustSign(t, example())
+	for bit := range 8 * Size {
+		bad := *good
+		bad[bit/8] ^= 1 << (bit % 8)
+		if _, err := Verify(bad[:], publicKey()); !errors.Is(err, ErrRejected) {
+			t.Fatalf("bit %d flipped: got error %v, want a rejection", bit, err)
+		}
+		if bad.Hash() == good.Hash() {
+			t.Fatalf("bit %d flipped: hash is the same", bit)
+		}
+	}
+}
+
+func TestVerifyRefuses(t *testing.T) {
+	good := mustSign(t, example())
+	for _, tt := range []struct {
+		name, want string
+		data       []byte
+	}{
+		{"empty", "0 bytes", nil},
+		{"cut short", "439 bytes", good[:Size-1]},
+		{"trailing byte", "441 bytes", append(bytes.Clone(good[:]), 0)},
+	} {
+		if _, err := Verify(tt.data, publicKey()); !errors.Is(err, ErrRejected) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got error %v, want a rejection that says %q", tt.name, err, tt.want)
+		}
+	}
+	other := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, 32)).Public().(ed25519.PublicKey)
+	if _, err := Verify(good[:], other); !errors.Is(err, ErrRejected) {
+		t.Errorf("another key: got error %v, want a rejection", err)
+	}
+	if _, err := Verify(good[:], nil); err == nil || errors.Is(err, ErrRejected) {
+		t.Errorf("no key: got error %v, want one about the key", err)
+	}
+	reserved := *good
+	reserved[len(label)+8+32+16+5*32+2] = 1
+	copy(reserved[bodySize:], ed25519.Sign(testKey(), reserved[:bodySize]))
+	if _, err := Verify(reserved[:], publicKey()); !errors.Is(err, ErrRejected) || !strings.Contains(err.Error(), "reserved bytes") {
+		t.Errorf("signed reserved byte: got error %v, want a rejection", err)
+	}
+}
+
+func TestSignRefuses(t *testing.T) {
+	for _, tt := range []struct {
+		name, want string
+		change     func(*Receipt)
+	}{
+		{"first with a previous one", "sequence is 0", func(r *Receipt) { r.Sequence = 0 }},
+		{"later without a previous one", "sequence is 3", func(r *Receipt) { r.Previous = [32]byte{} }},
+		{"workchain", "workchain is 4", func(r *Receipt) { r.Client.Workchain = 4 }},
+		{"no outcome", "outcome 0", func(r *Receipt) { r.Outcome = 0 }},
+		{"weighted", "want 163", func(r *Receipt) { r.Weighted++ }},
+		{"cached above prompt", "101 cached of 100", func(r *Receipt) { r.Usage.Cached = 101 }},
+		{"reasoning above completion", "51 reasoning of 50", func(r *Receipt) { r.Usage.Reasoning = 51 }},
+		{"cumulative below weighted", "cumulative count is 162", func(r *Receipt) { r.Cumulative = 162 }},
+		{"block without hash", "block 9", func(r *Receipt) { r.Block.RootHash = [32]byte{} }},
+	} {
+		r := example()
+		tt.change(&r)
+		if _, err := Sign(testKey(), r); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got error %v, want it to say %q", tt.name, err, tt.want)
+		}
+	}
+}
+
+func TestWeighted(t *testing.T) {
+	p := Price{Prompt: 3_333, Cached: 10_000, Completion: 1<<32 - 1, Reasoning: 1<<32 - 1}
+	for _, tt := range []struct {
+		usage Usage
+		want  uint64
+	}{
+		{Usage{}, 0},
+		{Usage{Prompt: 3}, 0}, // 0.9999 rounds down
+		{Usage{Prompt: 4}, 1},
+		{Usage{Prompt: 4, Cached: 4}, 4},
+		{Usage{Completion: 1<<32 - 1}, (1<<32 - 1) * (1<<32 - 1) / WeightOne},
+	} {
+		if got, err := p.Weighted(tt.usage); err != nil || got != tt.want {
+			t.Errorf("%+v: got %d, %v; want %d", tt.usage, got, err, tt.want)
+		}
+	}
+}
+
+func TestFollows(t *testing.T) {
+	first := example()
+	first.Sequence, first.Previous = 0, [32]byte{}
+	before := mustSign(t, first)
+	next := example()
+	next.Sequence, next.Previous = 1, before.Hash()
+	if err := next.Follows(before); err != nil {
+		t.Errorf("neighbours: %v", err)
+	}
+	for name, change := range map[string]func(*Receipt){
+		"gap":            func(r *Receipt) { r.Sequence = 2 },
+		"other previous": func(r *Receipt) { r.Previous[0]++ },
+		"other instance": func(r *Receipt) { r.Instance[0]++ },
+	} {
+		bad := next
+		change(&bad)
+		if err := bad.Follows(before); !errors.Is(err, ErrRejected) {
+			t.Errorf("%s: got error %v, want a rejection", name, err)
+		}
+	}
+}
+
+func TestResponseHash(t *testing.T) {
+	whole, pieces, moved := NewResponseHash(), NewResponseHash(), NewResponseHash()
+	whole.Reasoning("think")
+	whole.Content("The answer")
+	for _, piece := range []string{"The", " ", "answer"} {
+		pieces.Content(piece)
+	}
+	pieces.Reasoning("think")
+	if whole.Sum() != pieces.Sum() {
+		t.Error("the same text in pieces has another hash")
+	}
+	moved.Reasoning("thinkThe ")
+	moved.Content("answer")
+	if whole.Sum() == moved.Sum() {
+		t.Error("text moved from content to reasoning keeps its hash")
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(mustSign(f, example())[:])
+	zero := Receipt{Outcome: Cut}
+	f.Add(mustSign(f, zero)[:])
+	f.Add([]byte(label))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := Parse(data)
+		if err != nil {
+			return
+		}
+		var again Signed
+		r.encode(&again)
+		copy(again[bodySize:], data[bodySize:])
+		if !bytes.Equal(again[:], data) {
+			t.Fatalf("encoded again: got %x, want %x", again, data)
+		}
+	})
+}
+
+func BenchmarkSign(b *testing.B) {
+	key, r := testKey(), example()
+	for b.Loop() {
+		if _, err := Sign(key, r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"chrysalis/tools/internal/guest"
+)
+
+func newStatus() *cobra.Command {
+	var flags guestFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "status", Short: "Say what a guest on this machine does", Args: cobra.NoArgs,
+		Long: "Reads the guest's status port, which says how far its boot came and why it ended. It is the host's view: it proves\n" +
+			"nothing, verify does.",
+		Example: "  chrysalis status\n  chrysalis status --json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			g, err := flags.open()
+			if err != nil {
+				return err
+			}
+			spec, err := g.Spec()
+			if errors.Is(err, os.ErrNotExist) {
+				return unavailable(fmt.Errorf("no guest in %s (start one with: chrysalis up)", g.Dir))
+			}
+			if err != nil {
+				return unavailable(err)
+			}
+			state, lines, err := g.State()
+			if err != nil {
+				return unavailable(err)
+			}
+			w := cmd.OutOrStdout()
+			if asJSON {
+				return printJSON(w, map[string]any{"state": state, "url": guestURL(spec), "dir": g.Dir, "model": spec.Config.Service.Model.Name, "lines": lines})
+			}
+			fmt.Fprintf(w, "%-8s %s\n%-8s %s\n%-8s %s\n", "state", state, "url", guestURL(spec), "model", spec.Config.Service.Model.Name)
+			for _, line := range lines {
+				fmt.Fprintf(w, "%-8s %s\n", "port", strings.TrimSpace(line))
+			}
+			return nil
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func guestURL(spec guest.Spec) string { return fmt.Sprintf("https://127.0.0.1:%d", spec.Port) }

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# The demonstration: what a provider, a client and an auditor type, one after the other. KEEP=1 leaves the guest running.
+set -euo pipefail
+chrysalis=$1
+dir=build/guest
+question="What is the capital of Norway?"
+answer="The capital of Norway is Oslo."
+
+started=$SECONDS
+step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+show() { printf '$ chrysalis %s\n' "$*"; "$chrysalis" "$@"; }
+
+mkdir -p "$dir"
+"$chrysalis" down --dir "$dir" 2>/dev/null || true
+trap '[ -n "${KEEP:-}" ] && [ -n "${served:-}" ] || "$chrysalis" down --dir "$dir" || true' EXIT
+
+step "provider: boot the published image with an engine and a model"
+url=$(show up --dir "$dir" | tee /dev/stderr | tail -n 1)
+served=1
+
+step "client: decide what to trust"
+echo "This client trusts three things: the release manifest, the policy it makes from it, and the CA that made this run's TPM."
+show policy --manifest build/release/manifest.json --engine build/volumes/engine.img --model build/volumes/model.img -o "$dir/policy.json"
+
+step "client: verify before a word is sent"
+show verify "$url" --policy "$dir/policy.json" --roots "$dir/tpm-maker.pem"
+
+step "client: ask, over the channel that was verified"
+show chat "$url" --policy "$dir/policy.json" --roots "$dir/tpm-maker.pem" --save "$dir/answer" "$question"
+got=$(cat "$dir/answer/answer.txt")
+if [ "$got" != "$answer" ]; then
+	echo "demo: the model said: $got" >&2
+	echo "demo: want:           $answer" >&2
+	exit 1
+fi
+
+step "auditor: the signed claim, checked alone"
+show claim verify --body "$dir/answer/charge.boc" --pubkey "$(cat "$dir/answer/claim-key.hex")"
+
+if [ -n "${KEEP:-}" ]; then
+	step "the guest stays up"
+	echo "Ask it:   $chrysalis chat $url --policy $dir/policy.json --roots $dir/tpm-maker.pem \"Count from 1 to 6.\""
+	echo "Watch it: $chrysalis status --dir $dir"
+	echo "Stop it:  $chrysalis down --dir $dir"
+else
+	step "provider: power off"
+	show down --dir "$dir"
+fi
+printf '\n%s seconds from boot to claim\n' $((SECONDS - started))
+echo "demo: ok"

@@ -1,0 +1,346 @@
+package image
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"chrysalis/measure"
+	"chrysalis/measure/config"
+	"chrysalis/measure/verity"
+	"chrysalis/measure/volume"
+	"chrysalis/tools/internal/lock"
+	"chrysalis/tools/internal/toolstree"
+)
+
+const profile = "cpu"
+
+// Volumes names the engine and model volumes of the demo; it lies beside them as volumes.json.
+type Volumes struct {
+	From   config.Digest `json:"from"` // what they were made from
+	Engine config.Volume `json:"engine"`
+	Model  config.Volume `json:"model"`
+}
+
+// Build builds the release folder out. The folder is there whole or not at all.
+func (b *Builder) Build(ctx context.Context, out string) (measure.Manifest, error) {
+	m, err := b.build(ctx, out)
+	if err != nil {
+		return measure.Manifest{}, fmt.Errorf("building image: %w", err)
+	}
+	return m, nil
+}
+
+func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, err error) {
+	tree, err := b.prepare(ctx)
+	if err != nil {
+		return m, err
+	}
+	l, err := b.packages(ctx, "image")
+	if err != nil {
+		return m, err
+	}
+	g, err := b.findGo(ctx)
+	if err != nil {
+		return m, err
+	}
+	partial, err := partialFolder(out)
+	if err != nil {
+		return m, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(partial)) }()
+	k, err := b.unpackKernel(ctx, tree, l)
+	if err != nil {
+		return m, err
+	}
+	guest, err := b.buildPrograms(ctx, tree, g)
+	if err != nil {
+		return m, err
+	}
+	base, err := b.buildBase(ctx, tree, l)
+	if err != nil {
+		return m, err
+	}
+	root, err := b.buildRoot(ctx, base, guest, filepath.Join(partial, "root.img"))
+	if err != nil {
+		return m, err
+	}
+	m = measure.Manifest{Format: measure.ManifestFormat, Profile: profile, Lock: measure.LockReleased, Kernel: k.release, Root: volumeOf(root)}
+	if err := b.writeBoot(tree, k, guest, m.Root, partial); err != nil {
+		return m, err
+	}
+	if err := b.fillManifest(&m, g, l, partial); err != nil {
+		return m, err
+	}
+	data, err := measure.EncodeManifest(m)
+	if err != nil {
+		return m, err
+	}
+	if err := os.WriteFile(filepath.Join(partial, "manifest.json"), data, 0o644); err != nil {
+		return m, err
+	}
+	return m, replaceFolder(partial, out)
+}
+
+// prepare makes the work folder and the tools tree.
+func (b *Builder) prepare(ctx context.Context) (toolstree.Tree, error) {
+	if err := os.MkdirAll(b.Work, 0o755); err != nil {
+		return toolstree.Tree{}, err
+	}
+	return b.Tools(ctx)
+}
+
+// writeBoot writes what the machine boots: firmware, kernel, initrd and command line.
+func (b *Builder) writeBoot(tree toolstree.Tree, k kernel, guest string, root config.Volume, out string) error {
+	step := b.Progress.Step("write initrd", 0)
+	wanted, err := readNames(filepath.Join(b.profileDir(), "modules"))
+	if err != nil {
+		return err
+	}
+	modules, err := k.moduleOrder(wanted)
+	if err != nil {
+		return err
+	}
+	initProgram, err := os.ReadFile(filepath.Join(guest, "init"))
+	if err != nil {
+		return err
+	}
+	entries, err := initrdEntries(initProgram, k, modules, root)
+	if err != nil {
+		return err
+	}
+	if err := writeInitrdFile(filepath.Join(out, "initrd"), entries); err != nil {
+		return err
+	}
+	step.Done(fmt.Sprintf("%s, %d modules", size(filepath.Join(out, "initrd")), len(modules)))
+	code, vars := tree.Firmware()
+	for from, to := range map[string]string{code: "OVMF_CODE.fd", vars: "OVMF_VARS.fd", k.image(): "vmlinuz", filepath.Join(b.profileDir(), "cmdline"): "cmdline"} {
+		if err := copyFile(from, filepath.Join(out, to)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Builder) profileDir() string {
+	return filepath.Join(b.Source, "image", "mkosi.profiles", profile)
+}
+
+func (b *Builder) fillManifest(m *measure.Manifest, g goTool, l lock.Lock, dir string) error {
+	text, err := os.ReadFile(filepath.Join(b.Source, "image", "security-version"))
+	if err != nil {
+		return err
+	}
+	version, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
+	if err != nil {
+		return fmt.Errorf("reading security version: %w", err)
+	}
+	m.SecurityVersion = uint32(version)
+	if len(b.relocked) > 0 {
+		m.Lock = measure.LockUnreleased
+	}
+	for _, name := range measure.ReleaseFiles() {
+		path := filepath.Join(dir, name)
+		// The folder is served and copied: its modes do not depend on the builder's umask.
+		if err := os.Chmod(path, 0o644); err != nil {
+			return err
+		}
+		sum, n, err := hashFile(path)
+		if err != nil {
+			return err
+		}
+		m.Files = append(m.Files, measure.File{Name: name, Size: n, SHA256: sum})
+	}
+	if m.PCRs, err = bootPCRs(dir); err != nil {
+		return err
+	}
+	m.Toolchains = measure.Toolchain{Go: g.version, Tools: b.toolsLock.Digest()}
+	for name, version := range map[string]*string{"gcc": &m.Toolchains.GCC, "mkosi": &m.Toolchains.Mkosi} {
+		p, err := b.toolsLock.Package(name)
+		if err != nil {
+			return err
+		}
+		*version = p.Version
+	}
+	for _, p := range l.Packages {
+		m.Packages = append(m.Packages, measure.Package{Name: p.Name, Version: p.Version, SHA256: p.SHA256})
+	}
+	// The firmware comes out of the tools tree, and so belongs to what the release is made of.
+	ovmf, err := b.toolsLock.Package("ovmf")
+	if err != nil {
+		return err
+	}
+	m.Packages = insertPackage(m.Packages, measure.Package{Name: ovmf.Name, Version: ovmf.Version, SHA256: ovmf.SHA256})
+	return nil
+}
+
+func insertPackage(packages []measure.Package, p measure.Package) []measure.Package {
+	at := 0
+	for at < len(packages) && packages[at].Name < p.Name {
+		at++
+	}
+	return append(packages[:at:at], append([]measure.Package{p}, packages[at:]...)...)
+}
+
+// bootPCRs computes the registers that follow from the release's files alone.
+func bootPCRs(dir string) (measure.PCRs, error) {
+	firmware, err := os.ReadFile(filepath.Join(dir, "OVMF_CODE.fd"))
+	if err != nil {
+		return nil, err
+	}
+	vmlinuz, err := os.ReadFile(filepath.Join(dir, "vmlinuz"))
+	if err != nil {
+		return nil, err
+	}
+	cmdline, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+	if err != nil {
+		return nil, err
+	}
+	initrd, err := os.Open(filepath.Join(dir, "initrd"))
+	if err != nil {
+		return nil, err
+	}
+	defer initrd.Close()
+	return measure.DirectBoot{Firmware: firmware, Kernel: vmlinuz, Initrd: initrd, Cmdline: string(cmdline)}.PCRs()
+}
+
+func hashFile(path string) (config.Digest, int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return config.Digest{}, 0, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, f)
+	return config.Digest(h.Sum(nil)), n, err
+}
+
+func volumeOf(ref volume.Ref) config.Volume {
+	return config.Volume{Root: ref.Root, Blocks: ref.Blocks}
+}
+
+// BuildVolumes builds the demo's engine and model volumes into the folder out, with their names in volumes.json.
+func (b *Builder) BuildVolumes(ctx context.Context, out string) (Volumes, error) {
+	v, err := b.buildVolumes(ctx, out)
+	if err != nil {
+		return Volumes{}, fmt.Errorf("building volumes: %w", err)
+	}
+	return v, nil
+}
+
+func (b *Builder) buildVolumes(ctx context.Context, out string) (v Volumes, err error) {
+	tree, err := b.prepare(ctx)
+	if err != nil {
+		return v, err
+	}
+	l, err := b.packages(ctx, "engine")
+	if err != nil {
+		return v, err
+	}
+	model, err := os.ReadFile(filepath.Join(b.Source, "image", "model", "tiny.gguf"))
+	if err != nil {
+		return v, err
+	}
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return v, err
+	}
+	step := b.Progress.Step("pack volumes", 0)
+	key, err := volumesKey(l, model)
+	if err != nil {
+		return v, err
+	}
+	if v, err := readVolumes(out, key); err == nil {
+		step.Done("unchanged")
+		return v, nil
+	}
+	engine, err := b.buildEngine(ctx, tree, l, filepath.Join(out, "engine.img"))
+	if err != nil {
+		return v, err
+	}
+	weights, err := b.buildModel(ctx, filepath.Join(out, "model.img"))
+	if err != nil {
+		return v, err
+	}
+	v = Volumes{From: key, Engine: volumeOf(engine), Model: volumeOf(weights)}
+	data, err := json.Marshal(v, jsontext.WithIndent("  "))
+	if err != nil {
+		return v, err
+	}
+	return v, os.WriteFile(filepath.Join(out, "volumes.json"), append(data, '\n'), 0o644)
+}
+
+// volumesKey names what the volumes are made from: engine lock, model, and the packer, which is in this program.
+func volumesKey(l lock.Lock, model []byte) (config.Digest, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return config.Digest{}, err
+	}
+	self, _, err := hashFile(program)
+	if err != nil {
+		return config.Digest{}, err
+	}
+	return sha256.Sum256(fmt.Appendf(nil, "%x %x %s", l.Digest(), sha256.Sum256(model), self)), nil
+}
+
+// readVolumes returns the volumes of an earlier build from the same inputs, if its files are still there.
+func readVolumes(dir string, key config.Digest) (v Volumes, err error) {
+	data, err := os.ReadFile(filepath.Join(dir, "volumes.json"))
+	if err != nil {
+		return v, err
+	}
+	if err := json.Unmarshal(data, &v, json.RejectUnknownMembers(true)); err != nil {
+		return v, err
+	}
+	if v.From != key {
+		return v, errors.New("made from other inputs")
+	}
+	for name, volume := range map[string]config.Volume{"engine.img": v.Engine, "model.img": v.Model} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			return v, err
+		}
+		if info.Size() <= int64(volume.Blocks)*verity.BlockSize {
+			return v, fmt.Errorf("%s is cut short", name)
+		}
+	}
+	return v, nil
+}
+
+// partialFolder makes an empty folder beside out, to be renamed to it.
+func partialFolder(out string) (string, error) {
+	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(out), ".release-*")
+	if err != nil {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o755)
+}
+
+// replaceFolder puts a finished release folder in the place of an older one; it removes no folder that is none.
+func replaceFolder(from, to string) error {
+	old, err := os.ReadDir(to)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if len(old) > 0 {
+		if _, err := os.Stat(filepath.Join(to, "manifest.json")); err != nil {
+			return fmt.Errorf("replacing %s: the folder is no release: %w", to, err)
+		}
+	}
+	if err := os.RemoveAll(to); err != nil {
+		return err
+	}
+	return os.Rename(from, to)
+}
