@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -89,7 +90,7 @@ func (b *Builder) mmdebstrap(ctx context.Context, l lock.Lock, root string) erro
 	}
 	cmd := exec.CommandContext(ctx, "mmdebstrap", "--quiet", "--variant=apt", "--mode=root", "--skip=check/empty",
 		"--architectures=amd64", `--aptopt=APT::Sandbox::User "root"`, `--aptopt=Apt::Install-Recommends "false"`, "--include="+strings.Join(include, ","),
-		lock.Suite, root, "deb [trusted=yes] copy://"+repo+" "+lock.Suite+" main")
+		lock.Suite, root, "deb [trusted=yes] copy://"+(&url.URL{Path: repo}).EscapedPath()+" "+lock.Suite+" main")
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
 		"DEBIAN_FRONTEND=noninteractive", epoch}
 	if err := runQuiet(withUmask(cmd)); err != nil {
