@@ -37,6 +37,9 @@ func (b *Builder) tools(ctx context.Context) (toolstree.Tree, error) {
 		return toolstree.Tree{}, err
 	} else if b.Relock != RelockAlways && b.stamped(released) {
 		b.toolsLock = released
+		if err := b.forgetFresh("tools"); err != nil {
+			return toolstree.Tree{}, err
+		}
 		return toolstree.Open(root)
 	}
 	l, err := b.packages(ctx, "tools")
