@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -93,8 +94,11 @@ func (b *Builder) packages(ctx context.Context, name string) (lock.Lock, error) 
 	if b.Relock != RelockAlways {
 		err := b.fetch(ctx, released)
 		var missing *lock.MissingError
-		if err == nil || b.Relock != RelockAuto || !errors.As(err, &missing) {
-			return released, err
+		if err == nil {
+			return released, b.forgetFresh(name)
+		}
+		if b.Relock != RelockAuto || !errors.As(err, &missing) {
+			return lock.Lock{}, err
 		}
 		b.Progress.Note("%v", missing)
 		b.Progress.Note("RELOCK=auto: resolving the %s lock anew; the result is marked %q", name, measure.LockUnreleased)
@@ -110,6 +114,14 @@ func (b *Builder) packages(ctx context.Context, name string) (lock.Lock, error) 
 	}
 	b.unreleased(name)
 	return fresh, b.fetch(ctx, fresh)
+}
+
+// forgetFresh removes the lock of an earlier resolution: the work folder's locks are those that the last build used.
+func (b *Builder) forgetFresh(name string) error {
+	if err := os.Remove(b.freshLockFile(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Store copies every locked package into a content-addressed folder.

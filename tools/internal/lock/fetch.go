@@ -41,7 +41,7 @@ type MissingError struct{ Missing []Missing }
 
 func (e *MissingError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d locked packages are nowhere:", len(e.Missing))
+	fmt.Fprintf(&b, "locked packages are nowhere: %d", len(e.Missing))
 	for _, m := range e.Missing {
 		fmt.Fprintf(&b, "\n  %s %s sha256 %x", m.Package.Name, m.Package.Version, m.Package.SHA256)
 		for _, a := range m.Attempts {
