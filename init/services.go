@@ -271,7 +271,7 @@ var statusWords = map[string]bool{
 var failCodes = map[string]boot.Code{
 	"journal-torn": "journal-torn", "journal-foreign": "journal-foreign", "journal-rolled-back": "journal-rolled-back",
 	"journal-io": "journal-io", "journal-full": "journal-full", "journal-corrupt": "journal-corrupt",
-	"journal-short": "journal-short", "journal-refused": "journal-refused", "journal-short": "journal-short",
+	"journal-short": "journal-short", "journal-refused": "journal-refused",
 }
 
 // readStatus reads a service's status lines until its end. ready gets nil or the reason of a failure once.

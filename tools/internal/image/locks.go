@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"chrysalis/measure"
 	"chrysalis/tools/internal/lock"
@@ -133,13 +135,22 @@ func (b *Builder) unreleased(name string) {
 	}
 }
 
+// client gives up on a place that does not answer at all; how long a download may last is lock's to say.
+var client = &http.Client{Transport: &http.Transport{
+	Proxy:                 http.ProxyFromEnvironment,
+	DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+	TLSHandshakeTimeout:   10 * time.Second,
+	ResponseHeaderTimeout: 20 * time.Second,
+	MaxIdleConnsPerHost:   8,
+}}
+
 func (b *Builder) fetch(ctx context.Context, l lock.Lock) error {
 	var total int64
 	for _, p := range l.Packages {
 		total += p.Size
 	}
 	step := b.Progress.Step("fetch "+l.Name+" packages", total)
-	if err := b.Places.Fetch(ctx, http.DefaultClient, l, step.Add); err != nil {
+	if err := b.Places.Fetch(ctx, client, l, step.Add); err != nil {
 		return err
 	}
 	step.Done(fmt.Sprintf("%d packages, %.1f MB", len(l.Packages), float64(total)/1e6))
