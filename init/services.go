@@ -270,7 +270,8 @@ var statusWords = map[string]bool{
 // failCodes are the reasons that a service may give for its end.
 var failCodes = map[string]boot.Code{
 	"journal-torn": "journal-torn", "journal-foreign": "journal-foreign", "journal-rolled-back": "journal-rolled-back",
-	"journal-io": "journal-io", "journal-full": "journal-full", "journal-corrupt": "journal-corrupt", "journal-short": "journal-short",
+	"journal-io": "journal-io", "journal-full": "journal-full", "journal-corrupt": "journal-corrupt",
+	"journal-short": "journal-short", "journal-refused": "journal-refused",
 }
 
 // readStatus reads a service's status lines until its end. ready gets nil or the reason of a failure once.

@@ -49,6 +49,7 @@ func verbs() []*cobra.Command {
 		newUp(),
 		newDown(),
 		newStatus(),
+		newPolicy(),
 		newImage(),
 		newVolume(),
 		newMeasure(),

@@ -50,10 +50,12 @@ func (m *memory) Secret() ([32]byte, uint64, error) {
 	return m.secret, m.boots, nil
 }
 
-func (m *memory) reset()                            { m.pcr = map[eventlog.Register][32]byte{}; m.extends = 0 }
-func (m *memory) Quote([64]byte) (tpm.Quote, error) { return tpm.Quote{}, nil }
-func (m *memory) AKCertificate() ([]byte, error)    { return nil, nil }
-func (m *memory) Increment() error                  { m.boots++; return nil }
+func (m *memory) reset() { m.pcr = map[eventlog.Register][32]byte{}; m.extends = 0 }
+func (m *memory) Quote(report [64]byte) (tpm.Quote, error) {
+	return tpm.Quote{Attest: report[:], Signature: []byte{1}}, nil
+}
+func (m *memory) AKCertificate() ([]byte, error) { return []byte("certificate"), nil }
+func (m *memory) Increment() error               { m.boots++; return nil }
 
 var engineVolume, modelVolume = config.Volume{Root: config.Digest{1}, Blocks: 10}, config.Volume{Root: config.Digest{2}, Blocks: 20}
 

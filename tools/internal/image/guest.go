@@ -75,10 +75,10 @@ func (b *Builder) goJSON(ctx context.Context, env []string, into any, args ...st
 }
 
 // environment is built from scratch: of the caller's only where modules come from and lie reaches a build.
-func (g goTool) environment(cache, cgo string) []string {
-	env := []string{"GOTOOLCHAIN=" + g.version, "GOCACHE=" + cache, "CGO_ENABLED=" + cgo, "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1",
+func (g goTool) environment(cgo string) []string {
+	env := []string{"GOTOOLCHAIN=" + g.version, "CGO_ENABLED=" + cgo, "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1",
 		"GOENV=off", "GOFLAGS=-mod=readonly", "GOWORK=off", "GOFIPS140=off", "GOEXPERIMENT="}
-	for _, name := range []string{"GOMODCACHE", "GOPATH", "GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOPROXY", "GOPRIVATE", "GOINSECURE"} {
+	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPATH", "GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOPROXY", "GOPRIVATE", "GOINSECURE"} {
 		env = append(env, name+"="+g.env[name])
 	}
 	for _, name := range []string{"PATH", "HOME", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"} {
@@ -99,14 +99,10 @@ func (b *Builder) buildPrograms(ctx context.Context, tree toolstree.Tree, g goTo
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return "", err
 	}
-	cache := b.GoCache
-	if cache == "" {
-		cache = g.env["GOCACHE"]
-	}
 	for _, p := range programs {
 		step := b.Progress.Step("build "+p.name, 0)
 		cmd := exec.CommandContext(ctx, "go", buildArgs(p, filepath.Join(out, p.name), stripped)...)
-		cmd.Dir, cmd.Env = b.Source, g.environment(cache, "0")
+		cmd.Dir, cmd.Env = b.Source, g.environment("0")
 		if err := runQuiet(cmd); err != nil {
 			return "", fmt.Errorf("building %s: %w", p.name, err)
 		}
@@ -124,14 +120,11 @@ func (b *Builder) buildPrograms(ctx context.Context, tree toolstree.Tree, g goTo
 func (b *Builder) buildRunc(ctx context.Context, tree toolstree.Tree, g goTool, out string) error {
 	// The build inside has no network: have the modules here first.
 	list := exec.CommandContext(ctx, "go", "list", "-deps", "-tags", runc.tags, runc.pkg)
-	list.Dir, list.Env = b.Source, g.environment(g.env["GOCACHE"], "1")
+	list.Dir, list.Env = b.Source, g.environment("1")
 	if err := runQuiet(list); err != nil {
 		return err
 	}
-	cache := b.GoCache
-	if cache == "" {
-		cache = filepath.Join(b.Work, "cache", "go-cgo")
-	}
+	cache := filepath.Join(b.Work, "cache", "go-cgo")
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return err
 	}

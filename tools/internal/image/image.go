@@ -14,7 +14,6 @@ type Builder struct {
 	Places   lock.Places // where packages may come from
 	Relock   Relock
 	Progress *progress.Reporter // nil is silent
-	GoCache  string             // build cache of Go; "" is the caller's own
 
 	relocked  []string // names of the locks that are not the source tree's
 	toolsLock lock.Lock

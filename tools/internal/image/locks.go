@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"chrysalis/measure"
 	"chrysalis/tools/internal/lock"
@@ -91,8 +94,11 @@ func (b *Builder) packages(ctx context.Context, name string) (lock.Lock, error) 
 	if b.Relock != RelockAlways {
 		err := b.fetch(ctx, released)
 		var missing *lock.MissingError
-		if err == nil || b.Relock != RelockAuto || !errors.As(err, &missing) {
-			return released, err
+		if err == nil {
+			return released, b.forgetFresh(name)
+		}
+		if b.Relock != RelockAuto || !errors.As(err, &missing) {
+			return lock.Lock{}, err
 		}
 		b.Progress.Note("%v", missing)
 		b.Progress.Note("RELOCK=auto: resolving the %s lock anew; the result is marked %q", name, measure.LockUnreleased)
@@ -108,6 +114,14 @@ func (b *Builder) packages(ctx context.Context, name string) (lock.Lock, error) 
 	}
 	b.unreleased(name)
 	return fresh, b.fetch(ctx, fresh)
+}
+
+// forgetFresh removes the lock of an earlier resolution: the work folder's locks are those that the last build used.
+func (b *Builder) forgetFresh(name string) error {
+	if err := os.Remove(b.freshLockFile(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Store copies every locked package into a content-addressed folder.
@@ -133,13 +147,22 @@ func (b *Builder) unreleased(name string) {
 	}
 }
 
+// client gives up on a place that does not answer at all; how long a download may last is lock's to say.
+var client = &http.Client{Transport: &http.Transport{
+	Proxy:                 http.ProxyFromEnvironment,
+	DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+	TLSHandshakeTimeout:   10 * time.Second,
+	ResponseHeaderTimeout: 20 * time.Second,
+	MaxIdleConnsPerHost:   8,
+}}
+
 func (b *Builder) fetch(ctx context.Context, l lock.Lock) error {
 	var total int64
 	for _, p := range l.Packages {
 		total += p.Size
 	}
 	step := b.Progress.Step("fetch "+l.Name+" packages", total)
-	if err := b.Places.Fetch(ctx, http.DefaultClient, l, step.Add); err != nil {
+	if err := b.Places.Fetch(ctx, client, l, step.Add); err != nil {
 		return err
 	}
 	step.Done(fmt.Sprintf("%d packages, %.1f MB", len(l.Packages), float64(total)/1e6))

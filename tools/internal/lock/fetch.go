@@ -2,6 +2,7 @@ package lock
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -17,6 +18,7 @@ import (
 
 const (
 	fetchers = 8
+	tries    = 3 // of a place that does not answer
 	// An attempt may last as long as the package takes at this rate, and this much more.
 	slowestBytesPerSecond = 50 << 10
 	attemptGrace          = 30 * time.Second
@@ -39,7 +41,7 @@ type MissingError struct{ Missing []Missing }
 
 func (e *MissingError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d locked packages are nowhere:", len(e.Missing))
+	fmt.Fprintf(&b, "locked packages are nowhere: %d", len(e.Missing))
 	for _, m := range e.Missing {
 		fmt.Fprintf(&b, "\n  %s %s sha256 %x", m.Package.Name, m.Package.Version, m.Package.SHA256)
 		for _, a := range m.Attempts {
@@ -75,7 +77,7 @@ func (p Places) Fetch(ctx context.Context, client *http.Client, l Lock, progress
 				mu.Lock()
 				switch {
 				case err != nil:
-					failed = errors.Join(failed, err)
+					failed = cmp.Or(failed, err)
 				case attempts != nil:
 					missing.Missing = append(missing.Missing, Missing{pkg, attempts})
 				default:
@@ -107,23 +109,19 @@ func (p Places) fetch(ctx context.Context, client *http.Client, pkg Package, asO
 	if checkFile(cached, pkg) == nil {
 		return nil, nil
 	}
+	var attempts []Attempt
 	if p.Store != "" {
 		file := filepath.Join(p.Store, fmt.Sprintf("%x", pkg.SHA256))
 		data, err := readChecked(file, pkg)
 		if err == nil {
 			return nil, keep(cached, data)
 		}
-		attempts := []Attempt{{file, err}}
-		return p.fetchRemote(ctx, client, pkg, asOf, attempts)
+		attempts = append(attempts, Attempt{file, err})
 	}
-	return p.fetchRemote(ctx, client, pkg, asOf, nil)
-}
-
-func (p Places) fetchRemote(ctx context.Context, client *http.Client, pkg Package, asOf time.Time, attempts []Attempt) ([]Attempt, error) {
 	for _, url := range p.urls(pkg, asOf) {
-		data, err := download(ctx, client, url, pkg)
+		data, err := downloadPatiently(ctx, client, url, pkg)
 		if err == nil {
-			return nil, keep(p.Cached(pkg), data)
+			return nil, keep(cached, data)
 		}
 		attempts = append(attempts, Attempt{url, err})
 	}
@@ -163,6 +161,24 @@ func (p Places) urls(pkg Package, asOf time.Time) []string {
 	return urls
 }
 
+// errOther is the error of a place that answers, but not with the package: asking again would not help.
+var errOther = errors.New("the place has other bytes")
+
+// downloadPatiently repeats a download that the network broke, so that a passing fault never looks like a package that is
+// nowhere.
+func downloadPatiently(ctx context.Context, client *http.Client, url string, pkg Package) (data []byte, err error) {
+	for try := 1; ; try++ {
+		if data, err = download(ctx, client, url, pkg); err == nil || errors.Is(err, errOther) || try == tries {
+			return data, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(time.Duration(try) * 300 * time.Millisecond):
+		}
+	}
+}
+
 func download(ctx context.Context, client *http.Client, url string, pkg Package) ([]byte, error) {
 	limit := attemptGrace + time.Duration(pkg.Size/slowestBytesPerSecond)*time.Second
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -177,7 +193,11 @@ func download(ctx context.Context, client *http.Client, url string, pkg Package)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("status %d, want 200", resp.StatusCode)
+		err := fmt.Errorf("status %d, want 200", resp.StatusCode)
+		if resp.StatusCode < 500 {
+			err = fmt.Errorf("%w: %w", errOther, err)
+		}
+		return nil, err
 	}
 	return read(resp.Body, pkg)
 }
@@ -189,11 +209,14 @@ func read(r io.Reader, pkg Package) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n != pkg.Size {
-		return nil, fmt.Errorf("%d bytes or more, want %d", n, pkg.Size)
+	if n > pkg.Size {
+		return nil, fmt.Errorf("%w: more than %d bytes", errOther, pkg.Size)
+	}
+	if n < pkg.Size {
+		return nil, fmt.Errorf("%w: %d bytes, want %d", errOther, n, pkg.Size)
 	}
 	if got := sha256.Sum256(b.Bytes()); got != pkg.SHA256 {
-		return nil, fmt.Errorf("sha256 %x, want %x", got, pkg.SHA256)
+		return nil, fmt.Errorf("%w: sha256 %x, want %x", errOther, got, pkg.SHA256)
 	}
 	return b.Bytes(), nil
 }

@@ -193,7 +193,7 @@ func newPackage(values map[string]string) (Package, error) {
 		return Package{}, fmt.Errorf("package %s: file name %q is no pool path", p.Name, p.Filename)
 	}
 	var err error
-	if p.Size, err = strconv.ParseInt(values["Size"], 10, 64); err != nil || p.Size <= 0 || p.Size > maxPackageBytes {
+	if p.Size, err = strconv.ParseInt(values["Size"], 10, 64); err != nil || p.Size <= 0 || p.Size > maxPackageBytes || strconv.FormatInt(p.Size, 10) != values["Size"] {
 		return Package{}, fmt.Errorf("package %s: size %q, want 1 to %d", p.Name, values["Size"], maxPackageBytes)
 	}
 	if p.SHA256, err = parseHash(values["SHA256"]); err != nil {
@@ -204,8 +204,8 @@ func newPackage(values map[string]string) (Package, error) {
 
 func parseHash(s string) (sum [32]byte, err error) {
 	b, err := hex.DecodeString(s)
-	if err != nil || len(b) != len(sum) {
-		return sum, fmt.Errorf("hash %q, want 64 hex digits", s)
+	if err != nil || len(b) != len(sum) || strings.ToLower(s) != s {
+		return sum, fmt.Errorf("hash %q, want 64 hex digits in lower case", s)
 	}
 	return [32]byte(b), nil
 }

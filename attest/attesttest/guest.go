@@ -1,0 +1,219 @@
+// Package attesttest is a software platform: a TPM maker with its own root, and guests whose quotes, logs and statements
+// are byte for byte what a TPM and a guest write. The production verifier accepts them only with this root passed in.
+//
+// It is for tests alone. No program links it.
+package attesttest
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/binary"
+	"math/big"
+	"time"
+
+	"chrysalis/attest"
+	"chrysalis/attest/vtpm"
+	"chrysalis/measure"
+	"chrysalis/measure/config"
+	"chrysalis/measure/eventlog"
+)
+
+// BootEvent is an event of a guest's firmware. Its digest is the hash of Hashed, or of Data when that is nil.
+type BootEvent struct {
+	Register     uint8
+	Type         uint32
+	Data, Hashed []byte
+}
+
+// Guest is a guest and the TPM under it. A test changes fields to make one thing wrong; whatever follows from a field is
+// computed from it, so that nothing else becomes wrong with it.
+type Guest struct {
+	// Root and its key certify the attestation key; Leaf is the certificate's template.
+	Root         *x509.Certificate
+	RootKey      *ecdsa.PrivateKey
+	Leaf         *x509.Certificate
+	CertifiedKey *ecdsa.PrivateKey // key in the certificate
+	SigningKey   *ecdsa.PrivateKey // key that signs quotes: the same, unless a test makes them differ
+
+	Measured  []byte
+	Boot      []BootEvent
+	Records   []eventlog.Record
+	Statement attest.Statement // ConfigHash and LogHead are filled in when Fill is set
+	Fill      bool
+
+	// Quote edits each quote before it is signed. May be nil.
+	Quote func(*vtpm.Quote)
+
+	ReceiptKey, ClaimKey ed25519.PrivateKey
+}
+
+// aikUsage is tcg-kp-AIKCertificate.
+var aikUsage = asn1.ObjectIdentifier{2, 23, 133, 8, 3}
+
+// New returns a guest that serves the config, with keys that hold for an hour from now.
+func New(measured []byte, now time.Time) *Guest {
+	records, err := measure.ConfigRecords(measured)
+	check(err)
+	key := newKey()
+	g := &Guest{
+		RootKey: newKey(), CertifiedKey: key, SigningKey: key, Measured: measured, Records: records, Fill: true,
+		ReceiptKey: ed25519.NewKeyFromSeed(make([]byte, 32)), ClaimKey: ed25519.NewKeyFromSeed(append(make([]byte, 31), 1)),
+	}
+	root := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "software TPM maker"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+		BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, root, root, g.RootKey.Public(), g.RootKey)
+	check(err)
+	g.Root, err = x509.ParseCertificate(der)
+	check(err)
+	g.Leaf = &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "attestation key"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature, UnknownExtKeyUsage: []asn1.ObjectIdentifier{aikUsage},
+	}
+	for register := range uint8(8) {
+		g.Boot = append(g.Boot, BootEvent{Register: register, Type: 4, Data: eventlog.SeparatorData()})
+	}
+	g.Boot = append(g.Boot,
+		BootEvent{Register: 0, Type: 8, Data: []byte("f\x00w\x00")},
+		BootEvent{Register: 4, Type: 0x80000007, Data: []byte("Calling EFI Application from Boot Option")},
+		BootEvent{Register: 9, Type: 6, Data: []byte("LOADED_IMAGE::LoadOptions"), Hashed: []byte("command line")},
+	)
+	g.Statement = attest.Statement{
+		Epoch: 1, NotAfter: uint64(now.Add(time.Hour).Unix()), SecretHash: sha256.Sum256([]byte("secret")),
+		ReceiptKey: [32]byte(g.ReceiptKey.Public().(ed25519.PublicKey)), ClaimKey: [32]byte(g.ClaimKey.Public().(ed25519.PublicKey)),
+	}
+	return g
+}
+
+// Roots returns the one root that vouches for the guest's TPM.
+func (g *Guest) Roots() attest.Roots {
+	pool := x509.NewCertPool()
+	pool.AddCert(g.Root)
+	return attest.Roots{VTPM: pool}
+}
+
+// Rules returns a policy document that accepts exactly this guest, on any machine.
+func (g *Guest) Rules() attest.Rules {
+	m, err := config.Decode(g.Measured)
+	check(err)
+	bank := g.bank()
+	pcrs := measure.PCRs{}
+	for _, register := range vtpm.QuotedPCRs() {
+		if register != 1 && register != 13 && register != 14 {
+			pcrs[uint8(register)] = bank[register]
+		}
+	}
+	return attest.Rules{
+		Version: 1, Releases: []attest.Release{{Name: "software", SecurityVersion: 1, VTPM: pcrs}}, MinSecurityVersion: 1,
+		Waive: []string{"confidentiality", "pcr-1"}, Platforms: attest.Platforms{Any: true, VTPM: []config.Digest{}}, Config: attest.ExactConfig(m),
+	}
+}
+
+// Policy returns the policy of Rules.
+func (g *Guest) Policy() attest.Policy {
+	p, err := g.Rules().Policy()
+	check(err)
+	return p
+}
+
+// Evidence answers one challenge, alone in its batch.
+func (g *Guest) Evidence(c attest.Challenge) *attest.Evidence {
+	root, paths, err := attest.Batch([][32]byte{attest.Leaf(c.Nonce, c.Exporter)})
+	check(err)
+	e := g.Attest(root, c.TLSKey)
+	e.Path = paths[0]
+	return e
+}
+
+// Attest signs a statement over the root of a batch and the hash of a TLS key. The evidence has no path.
+func (g *Guest) Attest(nonceRoot, tlsKey [32]byte) *attest.Evidence {
+	var log []byte
+	for i, r := range g.Records {
+		r.Number = uint64(i)
+		log = r.Append(log)
+	}
+	s := g.Statement
+	s.NonceRoot, s.TLSKey = nonceRoot, tlsKey
+	if g.Fill {
+		s.ConfigHash, s.LogHead = config.SHA256(g.Measured), eventlog.Head(log)
+	}
+	var values [][32]byte
+	bank := g.bank()
+	for _, register := range vtpm.QuotedPCRs() {
+		values = append(values, bank[register])
+	}
+	extra, digest := attest.ReportData(s), vtpm.Digest(values)
+	quote := &vtpm.Quote{
+		Signer: append([]byte{0, 0x0b}, make([]byte, 32)...), Extra: extra[:], Clock: 1000, ResetCount: 1, Safe: true, FirmwareVersion: 1,
+		Selections: []vtpm.Selection{vtpm.SHA256Selection(vtpm.QuotedPCRs())}, Digest: digest[:],
+	}
+	if g.Quote != nil {
+		g.Quote(quote)
+	}
+	attested := quote.Marshal()
+	sum := sha256.Sum256(attested)
+	r, ss, err := ecdsa.Sign(rand.Reader, g.SigningKey, sum[:])
+	check(err)
+	leaf, err := x509.CreateCertificate(rand.Reader, g.Leaf, g.Root, g.CertifiedKey.Public(), g.RootKey)
+	check(err)
+	return &attest.Evidence{
+		Platform: attest.VTPM, Statement: s, Config: g.Measured, RuntimeLog: log, BootLog: g.bootLog(), Quote: attested,
+		Signature: vtpm.Signature{R: r.FillBytes(make([]byte, 32)), S: ss.FillBytes(make([]byte, 32))}.Marshal(), Certificates: [][]byte{leaf},
+	}
+}
+
+// bank returns the registers that the guest's logs lead to.
+func (g *Guest) bank() map[uint][32]byte {
+	bank := map[uint][32]byte{}
+	for _, e := range g.Boot {
+		bank[uint(e.Register)] = eventlog.Extend256(bank[uint(e.Register)], e.digest())
+	}
+	bank[13] = eventlog.Replay256(g.Records, eventlog.PCR13)
+	bank[14] = eventlog.Replay256(g.Records, eventlog.PCR14)
+	return bank
+}
+
+func (e BootEvent) digest() [32]byte {
+	if e.Hashed != nil {
+		return sha256.Sum256(e.Hashed)
+	}
+	return sha256.Sum256(e.Data)
+}
+
+// bootLog writes a TCG2 log with one bank, SHA-256.
+func (g *Guest) bootLog() []byte {
+	spec := append([]byte("Spec ID Event03\x00"), 0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0, 0x0b, 0, 32, 0, 0)
+	log := binary.LittleEndian.AppendUint32(nil, 0)
+	log = binary.LittleEndian.AppendUint32(log, 3)
+	log = append(log, make([]byte, 20)...)
+	log = append(binary.LittleEndian.AppendUint32(log, uint32(len(spec))), spec...)
+	for _, e := range g.Boot {
+		log = binary.LittleEndian.AppendUint32(log, uint32(e.Register))
+		log = binary.LittleEndian.AppendUint32(log, e.Type)
+		log = binary.LittleEndian.AppendUint32(log, 1)
+		log = binary.LittleEndian.AppendUint16(log, 0x0b)
+		digest := e.digest()
+		log = append(log, digest[:]...)
+		log = append(binary.LittleEndian.AppendUint32(log, uint32(len(e.Data))), e.Data...)
+	}
+	return log
+}
+
+func newKey() *ecdsa.PrivateKey {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(err)
+	return key
+}
+
+func check(err error) {
+	if err != nil {
+		panic("attesttest: " + err.Error())
+	}
+}

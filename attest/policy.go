@@ -1,0 +1,194 @@
+package attest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"chrysalis/attest/vtpm"
+	"chrysalis/measure"
+	"chrysalis/measure/config"
+
+	"github.com/go-json-experiment/json"
+)
+
+// Policy is what a client accepts. It never changes after it is made, and the zero Policy accepts nothing.
+type Policy struct {
+	rules *Rules // nil: nothing is accepted
+}
+
+// Rules is a policy's document. Every member must be there: what is absent is refused and never means unchecked. Not
+// checking something has a name, in Waive or as the value "any".
+type Rules struct {
+	Version int `json:"version"` // 1
+	// Releases are the releases that may run. A guest must show every value of one of them.
+	Releases []Release `json:"releases"`
+	// MinSecurityVersion refuses releases below it, also those listed.
+	MinSecurityVersion uint32 `json:"min_security_version"`
+	// Waive names what the client does without: "confidentiality" (a vtpm has none), "pcr-1" and so on.
+	Waive []string `json:"waive"`
+	// Platforms says which machines may run it.
+	Platforms Platforms `json:"platforms"`
+	// Config judges the measured config, field by field.
+	Config ConfigRules `json:"config"`
+}
+
+// Release is a release and the values that its guests show on each platform.
+type Release struct {
+	Name            string       `json:"name"`
+	SecurityVersion uint32       `json:"security_version"`
+	VTPM            measure.PCRs `json:"vtpm"` // registers outside PCR 13 and 14, which follow from the config
+}
+
+// Platforms is the allow-list of machines. An owner of a machine who breaks its hardware can forge its evidence, so a
+// client that names the machines it trusts is safer than one that trusts a maker.
+type Platforms struct {
+	// Any trusts every machine whose keys a root vouches for. Danger: the keys of one broken machine forge evidence for
+	// all. Exclusive with VTPM.
+	Any bool `json:"any_platform"`
+	// VTPM are SHA-256 digests of attestation keys (SubjectPublicKeyInfo).
+	VTPM []config.Digest `json:"vtpm"`
+}
+
+// waiverConfidentiality is the waiver without which no vtpm is accepted.
+const waiverConfidentiality = "confidentiality"
+
+func waiverPCR(register uint) string { return fmt.Sprintf("pcr-%d", register) }
+
+// maxPolicyBytes bounds a policy document; maxListed each list in it.
+const (
+	maxPolicyBytes = 1 << 20
+	maxListed      = 1024
+)
+
+// ParsePolicy parses a policy document. Unknown, repeated and missing members are refused, and so is a document that
+// would accept nothing or leave a register unjudged.
+func ParsePolicy(document []byte) (Policy, error) {
+	if len(document) > maxPolicyBytes {
+		return Policy{}, fmt.Errorf("parsing policy: %d bytes, want at most %d", len(document), maxPolicyBytes)
+	}
+	var rules Rules
+	if err := json.Unmarshal(document, &rules, json.RejectUnknownMembers(true)); err != nil {
+		return Policy{}, fmt.Errorf("parsing policy: %w", err)
+	}
+	if err := sameMembers(document, &rules); err != nil {
+		return Policy{}, fmt.Errorf("parsing policy: %w", err)
+	}
+	if err := rules.validate(); err != nil {
+		return Policy{}, fmt.Errorf("parsing policy: %w", err)
+	}
+	return Policy{&rules}, nil
+}
+
+// Policy makes a policy of the rules, which it copies.
+func (r Rules) Policy() (Policy, error) {
+	document, err := json.Marshal(r, json.Deterministic(true))
+	if err != nil {
+		return Policy{}, fmt.Errorf("making policy: %w", err)
+	}
+	return ParsePolicy(document)
+}
+
+// sameMembers refuses a document that lacks a member of rules: rules, which came out of it, is encoded again and the two
+// are compared as trees.
+func sameMembers(document []byte, rules *Rules) error {
+	encoded, err := json.Marshal(rules, json.Deterministic(true))
+	if err != nil {
+		return err
+	}
+	var got, want any
+	if err := errors.Join(json.Unmarshal(document, &got), json.Unmarshal(encoded, &want)); err != nil {
+		return err
+	}
+	return compareMembers("policy", got, want)
+}
+
+func compareMembers(at string, got, want any) error {
+	switch want := want.(type) {
+	case map[string]any:
+		object, ok := got.(map[string]any)
+		if !ok {
+			return fmt.Errorf("%s: got %.40v, want an object", at, got)
+		}
+		for name, value := range want {
+			member, ok := object[name]
+			if !ok {
+				return fmt.Errorf("%s: member %q is missing", at, name)
+			}
+			if err := compareMembers(at+"."+name, member, value); err != nil {
+				return err
+			}
+		}
+		if len(object) != len(want) {
+			return fmt.Errorf("%s: %d members, want %d", at, len(object), len(want))
+		}
+	case []any:
+		list, ok := got.([]any)
+		if !ok || len(list) != len(want) {
+			return fmt.Errorf("%s: got %.40v, want a list", at, got)
+		}
+		for i := range want {
+			if err := compareMembers(fmt.Sprintf("%s[%d]", at, i), list[i], want[i]); err != nil {
+				return err
+			}
+		}
+	default:
+		if got != want {
+			return fmt.Errorf("%s: got %.40v, want %.40v", at, got, want)
+		}
+	}
+	return nil
+}
+
+func (r *Rules) validate() error {
+	if r.Version != 1 {
+		return fmt.Errorf("version is %d, want 1", r.Version)
+	}
+	if n := len(r.Releases); n == 0 || n > maxListed {
+		return fmt.Errorf("%d releases, want 1 to %d", n, maxListed)
+	}
+	waivable := []string{waiverConfidentiality}
+	for _, register := range pinnedPCRs() {
+		waivable = append(waivable, waiverPCR(register))
+	}
+	for i, name := range r.Waive {
+		if !slices.Contains(waivable, name) || slices.Contains(r.Waive[:i], name) {
+			return fmt.Errorf("waive names %q, want each of %s at most once", name, strings.Join(waivable, ", "))
+		}
+	}
+	for _, release := range r.Releases {
+		if err := release.validate(r.Waive); err != nil {
+			return fmt.Errorf("release %q: %w", release.Name, err)
+		}
+	}
+	if n := len(r.Platforms.VTPM); r.Platforms.Any == (n > 0) || n > maxListed {
+		return fmt.Errorf("platforms: any_platform is %t beside %d named keys, want either any_platform or 1 to %d keys", r.Platforms.Any, n, maxListed)
+	}
+	return nil
+}
+
+// pinnedPCRs are the quoted registers whose values a release fixes. The other two follow from the config.
+func pinnedPCRs() []uint {
+	return slices.DeleteFunc(vtpm.QuotedPCRs(), func(register uint) bool { return register == 13 || register == 14 })
+}
+
+func (r Release) validate(waived []string) error {
+	if r.Name == "" || len(r.Name) > 128 {
+		return errors.New("its name is empty or longer than 128 bytes")
+	}
+	for _, register := range pinnedPCRs() {
+		_, pinned := r.VTPM[uint8(register)]
+		if waived := slices.Contains(waived, waiverPCR(register)); pinned == waived {
+			return fmt.Errorf("PCR %d: pinned is %t and waived is %t, want one of them", register, pinned, waived)
+		}
+	}
+	if n := len(r.VTPM) + len(slices.DeleteFunc(slices.Clone(waived), func(name string) bool { return name == waiverConfidentiality })); n != len(pinnedPCRs()) {
+		return fmt.Errorf("it pins registers outside %v", pinnedPCRs())
+	}
+	return nil
+}
+
+func (p Policy) waives(name string) bool {
+	return p.rules != nil && slices.Contains(p.rules.Waive, name)
+}

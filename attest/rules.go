@@ -1,0 +1,206 @@
+package attest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"chrysalis/measure/config"
+)
+
+// ConfigRules judges the measured config. It has a rule for each field of config.Measured; a config with a field that
+// this verifier does not know is not decoded, so it is refused.
+type ConfigRules struct {
+	Network      config.Network    `json:"network"`
+	RootContract config.Address    `json:"root_contract"`
+	PayoutOwner  string            `json:"payout_owner"` // an address, or "any": a client need not care who is paid
+	Sealing      []config.Sealing  `json:"sealing"`
+	Instance     []config.Instance `json:"instance"`
+	Engine       EngineRules       `json:"engine"`
+	Model        ModelRules        `json:"model"`
+	GPU          []config.GPURule  `json:"gpu"`
+	Limits       LimitRules        `json:"limits"`
+	Price        PriceRules        `json:"price"`
+	Wipe         []config.Wipe     `json:"wipe"`
+}
+
+// EngineRules judges the engine: one of the volumes, started in exactly this way.
+type EngineRules struct {
+	Volumes     []config.Volume `json:"volumes"`
+	Argv        []string        `json:"argv"`
+	Env         []string        `json:"env"`
+	MemoryBytes Range           `json:"memory_bytes"`
+}
+
+// ModelRules judges the model.
+type ModelRules struct {
+	Name    string          `json:"name"`
+	Volumes []config.Volume `json:"volumes"`
+}
+
+// LimitRules judges the limits.
+type LimitRules struct {
+	RequestBytes  Range `json:"request_bytes"`
+	AnswerTokens  Range `json:"answer_tokens"`
+	Concurrent    Range `json:"concurrent"`
+	ContextTokens Range `json:"context_tokens"`
+}
+
+// PriceRules judges the price.
+type PriceRules struct {
+	Payment          []config.Payment `json:"payment"`
+	NanotonPerToken  Range            `json:"nanoton_per_token"`
+	PromptWeight     Range            `json:"prompt_weight"`
+	CachedWeight     Range            `json:"cached_weight"`
+	CompletionWeight Range            `json:"completion_weight"`
+	ReasoningWeight  Range            `json:"reasoning_weight"`
+}
+
+// Range accepts numbers from Min to Max, both included. Its zero value accepts zero alone.
+type Range struct {
+	Min uint64 `json:"min"`
+	Max uint64 `json:"max"`
+}
+
+func (r Range) String() string {
+	if r.Min == r.Max {
+		return fmt.Sprint(r.Min)
+	}
+	return fmt.Sprintf("%d to %d", r.Min, r.Max)
+}
+
+// AnyPayoutOwner accepts every account as the one that is paid.
+const AnyPayoutOwner = "any"
+
+// ExactConfig returns the rules that accept one config alone.
+func ExactConfig(m config.Measured) ConfigRules {
+	id, sv := m.Identity, m.Service
+	exact := func(n uint64) Range { return Range{n, n} }
+	return ConfigRules{
+		Network: id.Network, RootContract: id.RootContract, PayoutOwner: string(id.PayoutOwner),
+		Sealing: []config.Sealing{id.Sealing}, Instance: []config.Instance{id.Instance},
+		Engine: EngineRules{Volumes: []config.Volume{sv.Engine.Volume}, Argv: slices.Clone(sv.Engine.Argv), Env: slices.Clone(sv.Engine.Env),
+			MemoryBytes: exact(sv.Engine.MemoryBytes)},
+		Model: ModelRules{Name: sv.Model.Name, Volumes: []config.Volume{sv.Model.Volume}},
+		GPU:   []config.GPURule{sv.GPU},
+		Limits: LimitRules{RequestBytes: exact(uint64(sv.Limits.RequestBytes)), AnswerTokens: exact(uint64(sv.Limits.AnswerTokens)),
+			Concurrent: exact(uint64(sv.Limits.Concurrent)), ContextTokens: exact(uint64(sv.Limits.ContextTokens))},
+		Price: PriceRules{Payment: []config.Payment{sv.Price.Payment}, NanotonPerToken: exact(sv.Price.NanotonPerToken),
+			PromptWeight: exact(uint64(sv.Price.PromptWeight)), CachedWeight: exact(uint64(sv.Price.CachedWeight)),
+			CompletionWeight: exact(uint64(sv.Price.CompletionWeight)), ReasoningWeight: exact(uint64(sv.Price.ReasoningWeight))},
+		Wipe: []config.Wipe{sv.Wipe},
+	}
+}
+
+// configChecks has one check for each field of config.Measured, named by the field's place in the document.
+var configChecks = []check{
+	field("identity.network", func(m *config.Measured, r *ConfigRules) finding {
+		return oneOf(m.Identity.Network, r.Network)
+	}),
+	field("identity.root_contract", func(m *config.Measured, r *ConfigRules) finding {
+		return oneOf(m.Identity.RootContract, r.RootContract)
+	}),
+	field("identity.payout_owner", func(m *config.Measured, r *ConfigRules) finding {
+		if r.PayoutOwner == AnyPayoutOwner {
+			return finding{string(m.Identity.PayoutOwner), AnyPayoutOwner, true}
+		}
+		return oneOf(string(m.Identity.PayoutOwner), r.PayoutOwner)
+	}),
+	field("identity.sealing", func(m *config.Measured, r *ConfigRules) finding {
+		return oneOf(m.Identity.Sealing, r.Sealing...)
+	}),
+	field("identity.instance", func(m *config.Measured, r *ConfigRules) finding {
+		return oneOf(m.Identity.Instance, r.Instance...)
+	}),
+	field("service.engine.volume", func(m *config.Measured, r *ConfigRules) finding {
+		return oneVolume(m.Service.Engine.Volume, r.Engine.Volumes)
+	}),
+	field("service.engine.argv", func(m *config.Measured, r *ConfigRules) finding {
+		return words(m.Service.Engine.Argv, r.Engine.Argv)
+	}),
+	field("service.engine.env", func(m *config.Measured, r *ConfigRules) finding {
+		return words(m.Service.Engine.Env, r.Engine.Env)
+	}),
+	field("service.engine.memory_bytes", func(m *config.Measured, r *ConfigRules) finding {
+		return within(m.Service.Engine.MemoryBytes, r.Engine.MemoryBytes)
+	}),
+	field("service.model.name", func(m *config.Measured, r *ConfigRules) finding {
+		return oneOf(m.Service.Model.Name, r.Model.Name)
+	}),
+	field("service.model.volume", func(m *config.Measured, r *ConfigRules) finding {
+		return oneVolume(m.Service.Model.Volume, r.Model.Volumes)
+	}),
+	field("service.gpu", func(m *config.Measured, r *ConfigRules) finding {
+		return oneOf(m.Service.GPU, r.GPU...)
+	}),
+	field("service.limits.request_bytes", func(m *config.Measured, r *ConfigRules) finding {
+		return within(uint64(m.Service.Limits.RequestBytes), r.Limits.RequestBytes)
+	}),
+	field("service.limits.answer_tokens", func(m *config.Measured, r *ConfigRules) finding {
+		return within(uint64(m.Service.Limits.AnswerTokens), r.Limits.AnswerTokens)
+	}),
+	field("service.limits.concurrent", func(m *config.Measured, r *ConfigRules) finding {
+		return within(uint64(m.Service.Limits.Concurrent), r.Limits.Concurrent)
+	}),
+	field("service.limits.context_tokens", func(m *config.Measured, r *ConfigRules) finding {
+		return within(uint64(m.Service.Limits.ContextTokens), r.Limits.ContextTokens)
+	}),
+	field("service.price.payment", func(m *config.Measured, r *ConfigRules) finding {
+		return oneOf(m.Service.Price.Payment, r.Price.Payment...)
+	}),
+	field("service.price.nanoton_per_token", func(m *config.Measured, r *ConfigRules) finding {
+		return within(m.Service.Price.NanotonPerToken, r.Price.NanotonPerToken)
+	}),
+	field("service.price.prompt_weight", func(m *config.Measured, r *ConfigRules) finding {
+		return within(uint64(m.Service.Price.PromptWeight), r.Price.PromptWeight)
+	}),
+	field("service.price.cached_weight", func(m *config.Measured, r *ConfigRules) finding {
+		return within(uint64(m.Service.Price.CachedWeight), r.Price.CachedWeight)
+	}),
+	field("service.price.completion_weight", func(m *config.Measured, r *ConfigRules) finding {
+		return within(uint64(m.Service.Price.CompletionWeight), r.Price.CompletionWeight)
+	}),
+	field("service.price.reasoning_weight", func(m *config.Measured, r *ConfigRules) finding {
+		return within(uint64(m.Service.Price.ReasoningWeight), r.Price.ReasoningWeight)
+	}),
+	field("service.wipe", func(m *config.Measured, r *ConfigRules) finding {
+		return oneOf(m.Service.Wipe, r.Wipe...)
+	}),
+}
+
+func field(name string, judge func(*config.Measured, *ConfigRules) finding) check {
+	return check{name: "config." + name, judge: func(a *appraisal) finding { return judge(&a.config, &a.rules.Config) }}
+}
+
+func oneOf[T ~string](got T, want ...T) finding {
+	var names []string
+	for _, w := range want {
+		names = append(names, string(w))
+	}
+	return finding{string(got), either(names), slices.Contains(want, got)}
+}
+
+func oneVolume(got config.Volume, want []config.Volume) finding {
+	name := func(v config.Volume) string { return fmt.Sprintf("%s/%d", v.Root, v.Blocks) }
+	var names []string
+	for _, v := range want {
+		names = append(names, name(v))
+	}
+	return finding{name(got), either(names), slices.Contains(want, got)}
+}
+
+// either joins the alternatives of a rule; a rule without any accepts nothing.
+func either(names []string) string {
+	if len(names) == 0 {
+		return "nothing"
+	}
+	return strings.Join(names, " or ")
+}
+
+func words(got, want []string) finding {
+	return finding{fmt.Sprintf("%q", got), fmt.Sprintf("%q", want), slices.Equal(got, want)}
+}
+
+func within(got uint64, want Range) finding {
+	return finding{fmt.Sprint(got), want.String(), want.Min <= got && got <= want.Max}
+}

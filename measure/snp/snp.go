@@ -1,0 +1,172 @@
+// Package snp computes the launch digest of an SEV-SNP guest that QEMU starts: a chain over the firmware's pages, the
+// pages that its metadata asks for, the hashes of kernel, initrd and command line, and the first register state of each
+// vCPU. Source: AMD SEV Secure Nested Paging Firmware ABI Specification 1.55, section 8.17.2 (PAGE_INFO), OVMF's SEV
+// metadata, and QEMU's target/i386/sev.c for the hashes table and the reset state.
+package snp
+
+import (
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/binary"
+	"fmt"
+
+	"chrysalis/measure/tdvf"
+)
+
+// Launch is what decides over the launch digest.
+type Launch struct {
+	Firmware      []byte
+	VCPUs         int
+	Signature     uint32 // CPUID signature of the vCPU type: EAX of leaf 1
+	GuestFeatures uint64 // SEV_FEATURES of each vCPU, such as 0x1 (SNP active)
+	Kernel        *Kernel
+}
+
+// Kernel is what is started directly, with its hashes in a page of the firmware. Nil when the firmware boots from a disk.
+type Kernel struct {
+	Kernel, Initrd []byte
+	Cmdline        string
+}
+
+// Page types of PAGE_INFO.
+const (
+	pageNormal  = 1
+	pageVMSA    = 2
+	pageZero    = 3
+	pageSecrets = 5
+	pageCPUID   = 6
+)
+
+const (
+	pageBytes = 4096
+	fourGiB   = 1 << 32
+	maxVCPUs  = 4096
+
+	// vmsaAddress is where KVM says that a vCPU's register state lies: the last page of a 48-bit address space.
+	vmsaAddress = 0xfffffffff000
+)
+
+// Digest returns the launch digest.
+func Digest(l Launch) (digest [48]byte, err error) {
+	if l.VCPUs < 1 || l.VCPUs > maxVCPUs {
+		return digest, fmt.Errorf("computing launch digest: %d vCPUs, want 1 to %d", l.VCPUs, maxVCPUs)
+	}
+	if len(l.Firmware)%pageBytes != 0 {
+		return digest, fmt.Errorf("computing launch digest: firmware has %d bytes, want whole pages", len(l.Firmware))
+	}
+	sections, err := Sections(l.Firmware)
+	if err != nil {
+		return digest, fmt.Errorf("computing launch digest: %w", err)
+	}
+	var c chain
+	base := uint64(fourGiB - len(l.Firmware))
+	for at := 0; at < len(l.Firmware); at += pageBytes {
+		c.data(pageNormal, base+uint64(at), l.Firmware[at:at+pageBytes])
+	}
+	hashed := false
+	for _, s := range sections {
+		switch s.Kind {
+		case KindMemory, KindCAA:
+			c.blank(pageZero, s)
+		case KindSecrets:
+			c.blank(pageSecrets, s)
+		case KindCPUID:
+			c.blank(pageCPUID, s)
+		case KindKernelHashes:
+			if l.Kernel == nil {
+				c.blank(pageZero, s)
+				continue
+			}
+			page, err := hashesPage(l.Firmware, s, *l.Kernel)
+			if err != nil {
+				return digest, fmt.Errorf("computing launch digest: %w", err)
+			}
+			c.data(pageNormal, uint64(s.Address), page)
+			hashed = true
+		}
+	}
+	if l.Kernel != nil && !hashed {
+		return digest, fmt.Errorf("computing launch digest: the firmware has no page for kernel hashes, so it measures no kernel")
+	}
+	reset, err := apResetAddress(l.Firmware)
+	if err != nil {
+		return digest, fmt.Errorf("computing launch digest: %w", err)
+	}
+	for i := range l.VCPUs {
+		eip := uint32(bspResetAddress)
+		if i > 0 {
+			eip = reset
+		}
+		c.data(pageVMSA, vmsaAddress, vmsa(eip, l.Signature, l.GuestFeatures))
+	}
+	return c.value, nil
+}
+
+// chain is the launch digest as it grows: SHA-384 over PAGE_INFO, which holds the digest before.
+type chain struct{ value [48]byte }
+
+func (c *chain) data(kind uint8, address uint64, page []byte) {
+	c.extend(kind, address, sha512.Sum384(page))
+}
+
+// blank adds the pages of a section whose contents the firmware's maker can't know: they count as a digest of zeros.
+func (c *chain) blank(kind uint8, s Section) {
+	for at := uint64(0); at < uint64(s.Size); at += pageBytes {
+		c.extend(kind, uint64(s.Address)+at, [48]byte{})
+	}
+}
+
+func (c *chain) extend(kind uint8, address uint64, contents [48]byte) {
+	const infoBytes = 0x70
+	info := make([]byte, infoBytes)
+	copy(info, c.value[:])
+	copy(info[48:], contents[:])
+	binary.LittleEndian.PutUint16(info[96:], infoBytes)
+	info[98] = kind // then: not an initial migration image, no permissions for VMPL 3 to 1, reserved
+	binary.LittleEndian.PutUint64(info[104:], address)
+	c.value = sha512.Sum384(info)
+}
+
+// GUIDs of QEMU's table of hashes, target/i386/sev.c.
+const (
+	hashTableGUID   = "9438d606-4f22-4cc9-b479-a793d411fd21"
+	hashKernelGUID  = "4de79437-abd2-427f-b835-d5b172d2045b"
+	hashInitrdGUID  = "44baf731-3a2f-4bd7-9af1-41e29169781d"
+	hashCmdlineGUID = "97d02dd8-bd20-4c94-aa78-e7714d36ab2a"
+)
+
+// hashesPage is the page with the table of hashes, at the place inside it that the firmware names.
+func hashesPage(firmware []byte, s Section, k Kernel) ([]byte, error) {
+	address, size, err := hashTableArea(firmware)
+	if err != nil {
+		return nil, err
+	}
+	cmdline := sha256.Sum256(append([]byte(k.Cmdline), 0))
+	initrd, kernel := sha256.Sum256(k.Initrd), sha256.Sum256(k.Kernel)
+	var entries []byte
+	for _, e := range []struct {
+		guid string
+		hash [32]byte
+	}{{hashCmdlineGUID, cmdline}, {hashInitrdGUID, initrd}, {hashKernelGUID, kernel}} {
+		entries = appendEntry(entries, e.guid, e.hash[:])
+	}
+	table := appendEntry(nil, hashTableGUID, entries)
+	for len(table)%16 != 0 {
+		table = append(table, 0)
+	}
+	offset := int64(address) - int64(s.Address)
+	if s.Size != pageBytes || offset < 0 || offset+int64(len(table)) > pageBytes || len(table) > int(size) {
+		return nil, fmt.Errorf("table of %d hash bytes at %#x (room for %d), want it inside the page at %#x", len(table), address, size, s.Address)
+	}
+	page := make([]byte, pageBytes)
+	copy(page[offset:], table)
+	return page, nil
+}
+
+// appendEntry adds GUID, length of the whole entry (u16), data.
+func appendEntry(b []byte, guid string, data []byte) []byte {
+	id := tdvf.ParseGUID(guid)
+	b = append(b, id[:]...)
+	b = binary.LittleEndian.AppendUint16(b, uint16(len(id)+2+len(data)))
+	return append(b, data...)
+}

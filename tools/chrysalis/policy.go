@@ -1,0 +1,106 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/spf13/cobra"
+
+	"chrysalis/attest"
+	"chrysalis/measure"
+	"chrysalis/measure/config"
+	"chrysalis/tools/internal/guest"
+)
+
+func newPolicy() *cobra.Command {
+	var manifest, configFile, engine, model, out, pcr1 string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "policy",
+		Short: "Make a policy from a release manifest and a config",
+		Long: "Writes the strictest policy that accepts one release with one config: every register that the manifest knows is pinned,\n" +
+			"every field of the config must be as it is, except who is paid. What a policy does without, it names; on a vtpm that is\n" +
+			"confidentiality, and PCR 1 unless --pcr-1 gives the value of a clean boot. Edit the result to accept more.",
+		Example: "  chrysalis policy --manifest build/release/manifest.json -o policy.json\n" +
+			"  chrysalis policy --manifest build/release/manifest.json --config my-config.json --pcr-1 2f0c… -o policy.json",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			data, err := os.ReadFile(manifest)
+			if err != nil {
+				return unavailable(err)
+			}
+			release, err := measure.DecodeManifest(data)
+			if err != nil {
+				return rejected(fmt.Errorf("reading %s: %w", manifest, err))
+			}
+			measured, err := guest.ReadConfig(configFile, engine, model)
+			if err != nil {
+				return exitError{exitUsage, err}
+			}
+			rules := strictRules(release, measured)
+			if pcr1 != "" {
+				var value config.Digest
+				if err := value.UnmarshalText([]byte(pcr1)); err != nil {
+					return exitError{exitUsage, fmt.Errorf("--pcr-1: %w", err)}
+				}
+				rules.Waive = []string{"confidentiality"}
+				rules.Releases[0].VTPM[1] = value
+			}
+			if _, err := rules.Policy(); err != nil {
+				return rejected(err)
+			}
+			document, err := json.Marshal(rules, json.Deterministic(true), jsontext.WithIndent("  "))
+			if err != nil {
+				return err
+			}
+			document = append(document, '\n')
+			if out == "" || asJSON {
+				_, err = cmd.OutOrStdout().Write(document)
+				return err
+			}
+			return os.WriteFile(out, document, 0o644)
+		},
+	}
+	cmd.Flags().StringVar(&manifest, "manifest", "build/release/manifest.json", "manifest of the release that may run")
+	cmd.Flags().StringVar(&configFile, "config", "", "config as for up (default: the demo's)")
+	cmd.Flags().StringVar(&engine, "engine", "build/volumes/engine.img", "engine volume, when the config does not name one")
+	cmd.Flags().StringVar(&model, "model", "build/volumes/model.img", "model volume, when the config does not name one")
+	cmd.Flags().StringVar(&pcr1, "pcr-1", "", "PCR 1 of a clean boot of the same machine (default: waived by name)")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default: standard output)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the policy, which is JSON")
+	return cmd
+}
+
+// strictRules accepts the release with exactly the config, whoever is paid, on any machine whose TPM a root vouches for.
+func strictRules(release measure.Manifest, m config.Measured) attest.Rules {
+	exact := func(n uint64) attest.Range { return attest.Range{Min: n, Max: n} }
+	s := m.Service
+	return attest.Rules{
+		Version: 1,
+		Releases: []attest.Release{{
+			Name: release.Profile + " " + release.Root.Root.String()[:16], SecurityVersion: release.SecurityVersion, VTPM: release.PCRs,
+		}},
+		MinSecurityVersion: release.SecurityVersion,
+		Waive:              []string{"confidentiality", "pcr-1"},
+		Platforms:          attest.Platforms{Any: true, VTPM: []config.Digest{}},
+		Config: attest.ConfigRules{
+			Network: m.Identity.Network, RootContract: m.Identity.RootContract, PayoutOwner: attest.AnyPayoutOwner,
+			Sealing: []config.Sealing{m.Identity.Sealing}, Instance: []config.Instance{m.Identity.Instance},
+			Engine: attest.EngineRules{Volumes: []config.Volume{s.Engine.Volume}, Argv: s.Engine.Argv, Env: s.Engine.Env, MemoryBytes: exact(s.Engine.MemoryBytes)},
+			Model:  attest.ModelRules{Name: s.Model.Name, Volumes: []config.Volume{s.Model.Volume}},
+			GPU:    []config.GPURule{s.GPU},
+			Limits: attest.LimitRules{
+				RequestBytes: exact(uint64(s.Limits.RequestBytes)), AnswerTokens: exact(uint64(s.Limits.AnswerTokens)),
+				Concurrent: exact(uint64(s.Limits.Concurrent)), ContextTokens: exact(uint64(s.Limits.ContextTokens)),
+			},
+			Price: attest.PriceRules{
+				Payment: []config.Payment{s.Price.Payment}, NanotonPerToken: attest.Range{Max: s.Price.NanotonPerToken},
+				PromptWeight: attest.Range{Max: uint64(s.Price.PromptWeight)}, CachedWeight: attest.Range{Max: uint64(s.Price.CachedWeight)},
+				CompletionWeight: attest.Range{Max: uint64(s.Price.CompletionWeight)}, ReasoningWeight: attest.Range{Max: uint64(s.Price.ReasoningWeight)},
+			},
+			Wipe: []config.Wipe{s.Wipe},
+		},
+	}
+}

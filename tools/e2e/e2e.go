@@ -1,0 +1,3 @@
+// Package e2e boots real guests under QEMU and looks at them as a client, and as an attacker. Its tests take minutes; they
+// run when CHRYSALIS_E2E is set, over the release folder and volumes that `chrysalis image build` has made.
+package e2e

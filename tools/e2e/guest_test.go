@@ -1,0 +1,191 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/toolstree"
+)
+
+// built is where `make image` leaves what is tested.
+const built = "../../build"
+
+// bootLimit is how long a boot under emulation may take on a busy machine before the test gives up.
+const bootLimit = 3 * time.Minute
+
+func needsGuests(t *testing.T) {
+	t.Helper()
+	if os.Getenv("CHRYSALIS_E2E") == "" {
+		t.Skip("boots guests: runs in make test, or with CHRYSALIS_E2E=1 after make image")
+	}
+}
+
+func tree(t *testing.T) toolstree.Tree {
+	t.Helper()
+	tree, err := toolstree.Open(filepath.Join(built, "tools-tree"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+var shapeOnce = sync.OnceValues(func() (guest.Shape, error) {
+	tree, err := toolstree.Open(filepath.Join(built, "tools-tree"))
+	if err != nil {
+		return guest.Shape{}, err
+	}
+	version, err := guest.QEMUVersion(context.Background(), tree)
+	if err != nil {
+		return guest.Shape{}, err
+	}
+	return guest.DefaultShape(version, guest.Accelerated(context.Background(), tree, filepath.Join(built, "release/OVMF_CODE.fd"))), nil
+})
+
+// demoSpec is the demo's guest on a port of its own.
+func demoSpec(t *testing.T) guest.Spec {
+	t.Helper()
+	abs := func(name string) string {
+		path, err := filepath.Abs(filepath.Join(built, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	spec := guest.Spec{Release: abs("release"), Engine: abs("volumes/engine.img"), Model: abs("volumes/model.img")}
+	var err error
+	if spec.Config, err = guest.ReadConfig("", spec.Engine, spec.Model); err != nil {
+		t.Fatal(err)
+	}
+	if spec.Shape, err = shapeOnce(); err != nil {
+		t.Fatal(err)
+	}
+	if spec.Port, err = guest.FreePort(); err != nil {
+		t.Fatal(err)
+	}
+	return spec
+}
+
+// newGuest returns a guest in a folder of its own, stopped when the test ends.
+func newGuest(t *testing.T) guest.Guest {
+	t.Helper()
+	// Sockets have short names: the test's own folder may be too deep for one.
+	dir, err := os.MkdirTemp("", "guest-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := guest.Guest{Dir: dir, Tree: tree(t)}
+	t.Cleanup(func() {
+		g.Cut()
+		os.RemoveAll(dir)
+	})
+	return g
+}
+
+// start starts g and waits until it serves.
+func start(t *testing.T, g guest.Guest, spec guest.Spec, extra ...string) {
+	t.Helper()
+	began := time.Now()
+	if err := g.Start(t.Context(), spec, extra...); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
+	defer cancel()
+	if err := g.Wait(ctx, func(line string) { t.Logf("%5.1f s  %s", time.Since(began).Seconds(), line) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ending starts g, which must end, and returns its last word: "" when it stopped without one. Reaching "serving" is a
+// failure.
+func ending(t *testing.T, g guest.Guest, spec guest.Spec, extra ...string) string {
+	t.Helper()
+	if err := g.Start(t.Context(), spec, extra...); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
+	defer cancel()
+	code, err := g.WaitEnd(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, lines, err := g.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range lines {
+		t.Log(line)
+		if len(line) > 7 && line[:7] == "serving" {
+			t.Error("the guest served, want it to end before")
+		}
+	}
+	return code
+}
+
+// tampered copies file into the test's folder and changes one byte of it.
+func tampered(t *testing.T, file string, offset int64) string {
+	t.Helper()
+	in, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := os.Create(filepath.Join(t.TempDir(), filepath.Base(file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if _, err := io.Copy(out, in); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 1)
+	if _, err := out.ReadAt(b, offset); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 1
+	if _, err := out.WriteAt(b, offset); err != nil {
+		t.Fatal(err)
+	}
+	return out.Name()
+}
+
+// find returns where the first occurrence of part stands in file.
+func find(t *testing.T, file string, part []byte) int64 {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(data, part)
+	if at < 0 {
+		t.Fatalf("%s does not hold the %d bytes looked for", file, len(part))
+	}
+	return int64(at)
+}
+
+// withRelease returns spec over a copy of its release folder in which name is replaced.
+func withRelease(t *testing.T, spec guest.Spec, name, file string) guest.Spec {
+	t.Helper()
+	dir := t.TempDir()
+	entries, err := os.ReadDir(spec.Release)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		target := filepath.Join(spec.Release, e.Name())
+		if e.Name() == name {
+			target = file
+		}
+		if err := os.Symlink(target, filepath.Join(dir, e.Name())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	spec.Release = dir
+	return spec
+}

@@ -1,0 +1,133 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"chrysalis/measure/config"
+	"chrysalis/tools/internal/guest"
+)
+
+// erofsSuperblock is where an erofs image has its superblock.
+const erofsSuperblock = 1024
+
+// TestCorruptVolumes flips one byte of a volume, where it is read. No guest may serve over it.
+func TestCorruptVolumes(t *testing.T) {
+	needsGuests(t)
+	for _, tt := range []struct {
+		name   string
+		change func(*testing.T, guest.Spec) guest.Spec
+		want   string // the guest's last word; "" is the kernel's panic, which has none
+	}{
+		{"root, a block of the runtime program", func(t *testing.T, s guest.Spec) guest.Spec {
+			root := filepath.Join(s.Release, "root.img")
+			// Go writes its build information, which names the main package, into a block that is read when the program starts.
+			return withRelease(t, s, "root.img", tampered(t, root, find(t, root, []byte("chrysalis/runtime"))))
+		}, ""},
+		{"root, superblock", func(t *testing.T, s guest.Spec) guest.Spec {
+			return withRelease(t, s, "root.img", tampered(t, filepath.Join(s.Release, "root.img"), erofsSuperblock+4))
+		}, ""},
+		{"model, superblock", func(t *testing.T, s guest.Spec) guest.Spec {
+			s.Model = tampered(t, s.Model, erofsSuperblock+4)
+			return s
+		}, "volume-corrupt"},
+		{"model, weights", func(t *testing.T, s guest.Spec) guest.Spec {
+			s.Model = tampered(t, s.Model, 600_000)
+			return s
+		}, "volume-corrupt"},
+		{"engine, superblock", func(t *testing.T, s guest.Spec) guest.Spec {
+			s.Engine = tampered(t, s.Engine, erofsSuperblock+4)
+			return s
+		}, "volume-corrupt"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			spec := tt.change(t, demoSpec(t))
+			// The volume keeps its name: what changed is the disk, not the config.
+			if got := ending(t, newGuest(t), spec); got != tt.want {
+				t.Errorf("the guest's last word: got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestForeignDisks gives the guest disks that are not what its config or its journal says.
+func TestForeignDisks(t *testing.T) {
+	needsGuests(t)
+	t.Run("the model disk holds the engine", func(t *testing.T) {
+		spec := demoSpec(t)
+		spec.Model = spec.Engine
+		if got, want := ending(t, newGuest(t), spec), "volume-corrupt"; got != want {
+			t.Errorf("the guest's last word: got %q, want %q", got, want)
+		}
+	})
+	t.Run("config of another layout", func(t *testing.T) {
+		spec := demoSpec(t)
+		g := newGuest(t)
+		// The disk is written by Start; the magic is what a guest sees first.
+		spec.Shape.Devices = append([]string(nil), spec.Shape.Devices...)
+		for i, d := range spec.Shape.Devices {
+			if d == "virtio-blk-pci,drive=config,serial=chrysalis-config" {
+				spec.Shape.Devices[i] = "virtio-blk-pci,drive=model,serial=chrysalis-config"
+			}
+			if d == "virtio-blk-pci,drive=model,serial=chrysalis-model" {
+				spec.Shape.Devices[i] = "virtio-blk-pci,drive=config,serial=chrysalis-model"
+			}
+		}
+		if got, want := ending(t, g, spec), "config-failed"; got != want {
+			t.Errorf("the guest's last word: got %q, want %q", got, want)
+		}
+	})
+}
+
+// TestSecretAndJournal boots one guest many times over one TPM and one journal, and changes what an attacker could.
+func TestSecretAndJournal(t *testing.T) {
+	needsGuests(t)
+	g := newGuest(t)
+	spec := demoSpec(t)
+	start(t, g, spec)
+	if err := g.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	journal := g.Path("journal.disk")
+	kept, err := os.ReadFile(journal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restore := func() {
+		if err := os.WriteFile(journal, kept, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*guest.Spec)
+		want   string
+	}{
+		{"another identity", func(s *guest.Spec) {
+			s.Config.Identity.PayoutOwner = config.Address("0:" + string(bytes.Repeat([]byte("ee"), 32)))
+		}, "unseal-refused"},
+		{"blank journal", func(*guest.Spec) {
+			if err := os.WriteFile(journal, make([]byte, len(kept)), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}, "journal-rolled-back"},
+		{"one byte of the journal's header changed", func(*guest.Spec) {
+			bad := bytes.Clone(kept)
+			bad[100] ^= 1
+			if err := os.WriteFile(journal, bad, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}, "journal-corrupt"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			changed := spec
+			tt.change(&changed)
+			if got := ending(t, g, changed); got != tt.want {
+				t.Errorf("the guest's last word: got %q, want %q", got, tt.want)
+			}
+			restore()
+		})
+	}
+}
