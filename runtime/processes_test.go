@@ -63,7 +63,6 @@ type machine struct {
 	http    *http.Client
 	claims  []uint64
 	last    *receipt.Signed
-	records map[string]ed25519.PublicKey
 }
 
 // newMachine builds the program as the image has it: without cgo.

@@ -53,6 +53,7 @@ func verbs() []*cobra.Command {
 		newImage(),
 		newVolume(),
 		newMeasure(),
+		newClaim(),
 	}
 }
 
