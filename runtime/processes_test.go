@@ -339,7 +339,7 @@ func TestProcesses(t *testing.T) {
 		for range 3 {
 			m.chat()
 		}
-		response, err := m.http.Get(m.url + "/v1/evidence?nonce=" + strings.Repeat("00", 32))
+		response, err := m.http.Get(m.url + "/v1/evidence?nonce=" + strings.Repeat("5a", 32))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -101,7 +101,7 @@ type fakeQuoter struct {
 	err   error
 }
 
-func (q *fakeQuoter) Quote(_ context.Context, r collect.Request) (*attest.Evidence, error) {
+func (q *fakeQuoter) quote(r collect.Request) (*attest.Evidence, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.asked = append(q.asked, r)
@@ -218,7 +218,7 @@ func startBench(t testing.TB, change func(*Config)) *bench {
 	t.Helper()
 	b := &bench{keeper: &fakeKeeper{recorded: make(chan struct{}, 10_000)}, quoter: &fakeQuoter{}, engine: startEngine(t), log: &lockedBuffer{}}
 	config := Config{
-		Model: "tiny", RequestBytes: 4096, AnswerTokens: 100, Concurrent: 8, Charges: true, Keeper: b.keeper, Quoter: b.quoter,
+		Model: "tiny", RequestBytes: 4096, AnswerTokens: 100, Concurrent: 8, Charges: true, Keeper: b.keeper, Quote: b.quoter.quote,
 		DialEngine: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", b.engine.path)

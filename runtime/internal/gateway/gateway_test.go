@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"chrysalis/attest"
+	"chrysalis/attest/ratls"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
 )
@@ -527,7 +528,7 @@ func TestEvidence(t *testing.T) {
 	if err != nil || root != e.Statement.NonceRoot {
 		t.Errorf("the path leads to %x, %v; want %x", root, err, e.Statement.NonceRoot)
 	}
-	if want := sha256.Sum256(state.PeerCertificates[0].RawSubjectPublicKeyInfo); e.Statement.TLSKey != want || e.Statement.Epoch != 1 {
+	if want := ratls.KeyHash(state.PeerCertificates[0]); e.Statement.TLSKey != want || e.Statement.Epoch != 1 {
 		t.Errorf("statement names key %x of epoch %d, want %x of 1", e.Statement.TLSKey, e.Statement.Epoch, want)
 	}
 	for _, query := range []string{"", "?nonce=" + nonce[:62], "?nonce=" + strings.ToUpper(nonce), "?nonce=" + nonce + "&x=1", "?x=" + nonce} {
@@ -538,81 +539,6 @@ func TestEvidence(t *testing.T) {
 	b.quoter.err = errTest
 	if _, status, _ := get("?nonce=" + nonce); status != 503 {
 		t.Errorf("no quote: status %d, want 503", status)
-	}
-}
-
-// TestEvidenceIsBatched asks on many connections at once: few quotes answer all, each for its own connection.
-func TestEvidenceIsBatched(t *testing.T) {
-	b := startBench(t, nil)
-	const clients = 20
-	errs := make(chan error, clients)
-	for i := range clients {
-		go func() {
-			errs <- func() error {
-				c := b.dial(t)
-				state := c.ConnectionState()
-				fmt.Fprintf(c, "GET /v1/evidence?nonce=%064x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", i)
-				all, err := io.ReadAll(c)
-				if err != nil {
-					return err
-				}
-				_, body, _ := strings.Cut(string(all), "\r\n\r\n")
-				e, err := attest.DecodeEvidence([]byte(body))
-				if err != nil {
-					return err
-				}
-				exported, err := state.ExportKeyingMaterial(attest.ExporterLabel, nil, 32)
-				if err != nil {
-					return err
-				}
-				var nonce [32]byte
-				nonce[31] = byte(i)
-				root, err := e.Path.Root(attest.Leaf(nonce, [32]byte(exported)))
-				if err == nil && root != e.Statement.NonceRoot {
-					err = fmt.Errorf("connection %d: the path leads elsewhere", i)
-				}
-				if other, _ := e.Path.Root(attest.Leaf(nonce, [32]byte{})); err == nil && other == e.Statement.NonceRoot {
-					err = fmt.Errorf("connection %d: another exporter does as well", i)
-				}
-				return err
-			}()
-		}()
-	}
-	for range clients {
-		if err := <-errs; err != nil {
-			t.Error(err)
-		}
-	}
-	if n := len(b.quoter.asked); n > 3 {
-		t.Errorf("%d quotes for %d clients, want at most 3", n, clients)
-	}
-}
-
-func TestKeysRotate(t *testing.T) {
-	now := time.Now()
-	k, err := newKeyring(func() time.Time { return now })
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, err := k.take(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	now = now.Add(keyLife - time.Second)
-	if again, _ := k.take(nil); again != first {
-		t.Error("the key changed early")
-	}
-	now = now.Add(2 * time.Second)
-	second, err := k.take(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if second.spki == first.spki || second.epoch != 2 || !second.notAfter.After(first.notAfter) {
-		t.Errorf("second key: %+v", second)
-	}
-	now = now.Add(-24 * time.Hour) // the host sets the clock back
-	if third, _ := k.take(nil); third.epoch != 3 {
-		t.Errorf("after the clock went back the epoch is %d, want 3", third.epoch)
 	}
 }
 
