@@ -176,6 +176,9 @@ func SHA384(measured []byte) [48]byte { return sha512.Sum384(measured) }
 // IdentityDigest is the digest of the identity part alone, with its length prefix.
 func IdentityDigest(identity []byte) Digest { return sha256.Sum256(appendPart(nil, identity)) }
 
+// ServiceDigest is the digest of the service part alone, with its length prefix. Receipts name it.
+func ServiceDigest(service []byte) Digest { return sha256.Sum256(appendPart(nil, service)) }
+
 // canonical is the one JSON encoding of a value: fields in the order of the struct, no white space.
 func canonical(v any) ([]byte, error) { return json.Marshal(v, json.Deterministic(true)) }
 

@@ -200,17 +200,17 @@ func TestFollows(t *testing.T) {
 
 func TestResponseHash(t *testing.T) {
 	whole, pieces, moved := NewResponseHash(), NewResponseHash(), NewResponseHash()
-	whole.Reasoning("think")
-	whole.Content("The answer")
+	whole.Reasoning([]byte("think"))
+	whole.Content([]byte("The answer"))
 	for _, piece := range []string{"The", " ", "answer"} {
-		pieces.Content(piece)
+		pieces.Content([]byte(piece))
 	}
-	pieces.Reasoning("think")
+	pieces.Reasoning([]byte("think"))
 	if whole.Sum() != pieces.Sum() {
 		t.Error("the same text in pieces has another hash")
 	}
-	moved.Reasoning("thinkThe ")
-	moved.Content("answer")
+	moved.Reasoning([]byte("thinkThe "))
+	moved.Content([]byte("answer"))
 	if whole.Sum() == moved.Sum() {
 		t.Error("text moved from content to reasoning keeps its hash")
 	}

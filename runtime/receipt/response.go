@@ -16,10 +16,10 @@ func NewResponseHash() *ResponseHash {
 }
 
 // Content adds text of the answer.
-func (h *ResponseHash) Content(text string) { h.content.Write([]byte(text)) }
+func (h *ResponseHash) Content(text []byte) { h.content.Write(text) }
 
 // Reasoning adds text of the reasoning before the answer.
-func (h *ResponseHash) Reasoning(text string) { h.reasoning.Write([]byte(text)) }
+func (h *ResponseHash) Reasoning(text []byte) { h.reasoning.Write(text) }
 
 // Sum returns SHA-256 of the reasoning's SHA-256 and then the content's. How the text was cut into pieces does not
 // matter, so a streamed answer and the same answer in one piece have one hash.

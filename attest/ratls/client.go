@@ -1,0 +1,205 @@
+package ratls
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+	"time"
+
+	"chrysalis/attest"
+)
+
+// Config says whom a client talks to. The zero Config talks to nobody.
+type Config struct {
+	Policy attest.Policy // what the guest must be
+	Roots  attest.Roots  // whose hardware it must be
+	// Now is the clock against which evidence is judged. Default time.Now.
+	Now func() time.Time
+	// Timeout bounds a connection's set-up: dial, handshake, evidence and verification. Default 30 s: a guest makes one
+	// quote a second.
+	Timeout time.Duration
+	// Dial makes the connection below TLS. Default net.Dialer.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// MaxConns bounds a Transport's connections to one host, and with them how often it asks for evidence. Default 8.
+	MaxConns int
+}
+
+func (c Config) withDefaults() Config {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 30 * time.Second
+	}
+	if c.Dial == nil {
+		c.Dial = new(net.Dialer).DialContext
+	}
+	if c.MaxConns == 0 {
+		c.MaxConns = 8
+	}
+	return c
+}
+
+// ErrExpired is returned by writes to a connection whose key set's time is over. Nothing has been written then.
+var ErrExpired = errors.New("the guest's key set has expired")
+
+// Conn is a connection to a guest that was verified over it.
+type Conn struct {
+	*tls.Conn
+	result *attest.Result
+	now    func() time.Time
+}
+
+// Result returns what was verified.
+func (c *Conn) Result() *attest.Result { return c.result }
+
+// Write refuses to send more once the key set's time is over.
+func (c *Conn) Write(p []byte) (int, error) {
+	if c.now().After(c.result.NotAfter()) {
+		return 0, ErrExpired
+	}
+	return c.Conn.Write(p)
+}
+
+// Dial connects to a guest and verifies it over the connection. The error is, or wraps, attest.ErrRejected when the guest
+// is not what the policy accepts, and attest.ErrUnavailable when that could not be found out.
+func Dial(ctx context.Context, network, address string, config Config) (*Conn, error) {
+	config = config.withDefaults()
+	ctx, cancel := context.WithTimeout(ctx, config.Timeout)
+	defer cancel()
+	raw, err := config.Dial(ctx, network, address)
+	if err != nil {
+		return nil, fmt.Errorf("dialling guest: %w: %w", attest.ErrUnavailable, err)
+	}
+	conn, err := attested(ctx, raw, config)
+	if err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
+	conn := tls.Client(raw, &tls.Config{
+		MinVersion: tls.VersionTLS13, CurvePreferences: keyExchanges(), NextProtos: []string{"http/1.1"},
+		// The certificate is judged by the evidence: its key must be the statement's.
+		InsecureSkipVerify: true,
+	})
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, fmt.Errorf("dialling guest: %w: %w", attest.ErrUnavailable, err)
+	}
+	state := conn.ConnectionState()
+	challenge := attest.Challenge{TLSKey: KeyHash(state.PeerCertificates[0])}
+	rand.Read(challenge.Nonce[:])
+	var err error
+	if challenge.Exporter, err = Exporter(&state); err != nil {
+		return nil, fmt.Errorf("dialling guest: %w: %w", attest.ErrRejected, err)
+	}
+	body, err := fetch(ctx, conn, challenge.Nonce)
+	if err != nil {
+		return nil, fmt.Errorf("fetching evidence: %w: %w", attest.ErrUnavailable, err)
+	}
+	evidence, err := attest.DecodeEvidence(body)
+	if err != nil {
+		return nil, fmt.Errorf("fetching evidence: %w: %w", attest.ErrRejected, err)
+	}
+	result, err := attest.Verify(evidence, challenge, config.Policy, config.Now(), config.Roots)
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{conn, result, config.Now}, nil
+}
+
+// fetch asks for evidence over the connection, as the first thing that is said on it.
+func fetch(ctx context.Context, conn *tls.Conn, nonce [32]byte) ([]byte, error) {
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := fmt.Fprintf(conn, "GET %s?nonce=%s HTTP/1.1\r\nHost: guest\r\n\r\n", EvidencePath, hex.EncodeToString(nonce[:])); err != nil {
+		return nil, err
+	}
+	// The header is bounded by the same limit as the body.
+	r := bufio.NewReader(io.LimitReader(conn, attest.MaxEvidenceBytes+8<<10))
+	response, err := http.ReadResponse(r, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("status is %q, want 200", response.Status)
+	}
+	if response.ContentLength < 0 || response.ContentLength > attest.MaxEvidenceBytes || response.Close {
+		return nil, fmt.Errorf("body of %d bytes (close: %t), want a length of at most %d and an open connection", response.ContentLength, response.Close, attest.MaxEvidenceBytes)
+	}
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, err
+	}
+	if r.Buffered() != 0 {
+		return nil, fmt.Errorf("%d bytes after the answer, want none", r.Buffered())
+	}
+	if !stop() {
+		return nil, context.Cause(ctx)
+	}
+	return body, conn.SetDeadline(time.Time{})
+}
+
+// Transport is an http.RoundTripper that sends requests to verified guests alone. Each of its connections is verified
+// once, before its first request, and no longer used when its key set's time is over.
+type Transport struct {
+	config Config
+	http   *http.Transport
+}
+
+// NewTransport returns a transport for https URLs.
+func NewTransport(config Config) *Transport {
+	t := &Transport{config: config.withDefaults()}
+	t.http = &http.Transport{
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return nil, fmt.Errorf("dialling guest: %w: an http URL, want https", attest.ErrRejected)
+		},
+		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return Dial(ctx, network, address, t.config)
+		},
+		MaxConnsPerHost: t.config.MaxConns, MaxIdleConnsPerHost: t.config.MaxConns, IdleConnTimeout: 90 * time.Second,
+		DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
+	}
+	return t
+}
+
+// RoundTrip sends a request to a verified guest.
+func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, _, err := t.Do(request)
+	return response, err
+}
+
+// Do is RoundTrip that also returns what was verified of the guest that answered.
+func (t *Transport) Do(request *http.Request) (*http.Response, *attest.Result, error) {
+	var mu sync.Mutex
+	var result *attest.Result
+	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		if conn, ok := info.Conn.(*Conn); ok {
+			mu.Lock()
+			defer mu.Unlock()
+			result = conn.Result()
+		}
+	}}
+	response, err := t.http.RoundTrip(request.WithContext(httptrace.WithClientTrace(request.Context(), trace)))
+	if err != nil {
+		return nil, nil, err
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	return response, result, nil
+}
+
+// CloseIdleConnections closes the connections that carry no request.
+func (t *Transport) CloseIdleConnections() { t.http.CloseIdleConnections() }

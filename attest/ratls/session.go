@@ -1,0 +1,45 @@
+// Package ratls is TLS 1.3 whose other end is attested. The server's certificate is self-signed and proves nothing by
+// itself: the client fetches evidence over the connection before its first request, and goes on only if the evidence binds
+// both the certificate's key and the connection's own exporter. Whoever relays genuine evidence over another connection,
+// even with the guest's TLS key in hand, has another exporter and is refused.
+//
+// A client needs a policy and the roots that it trusts:
+//
+//	client := &http.Client{Transport: ratls.NewTransport(ratls.Config{Policy: policy, Roots: roots})}
+//
+// A guest serves TLSConfig's connections and answers EvidencePath with a Server.
+package ratls
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"chrysalis/attest"
+)
+
+// EvidencePath is where a guest hands out evidence: GET with the parameter nonce, 64 lower-case hexadecimal digits.
+const EvidencePath = "/v1/evidence"
+
+// keyExchanges are the key exchanges of both sides, the preferred one first: what is recorded today shall stay closed to
+// a quantum computer.
+func keyExchanges() []tls.CurveID { return []tls.CurveID{tls.X25519MLKEM768, tls.X25519} }
+
+// Exporter returns what binds evidence to the connection.
+func Exporter(state *tls.ConnectionState) (exporter [32]byte, err error) {
+	if state == nil || state.Version != tls.VersionTLS13 {
+		return exporter, errors.New("exporting from TLS connection: it is not TLS 1.3")
+	}
+	b, err := state.ExportKeyingMaterial(attest.ExporterLabel, nil, len(exporter))
+	if err != nil {
+		return exporter, fmt.Errorf("exporting from TLS connection: %w", err)
+	}
+	return [32]byte(b), nil
+}
+
+// KeyHash is the hash by which a statement names a certificate's key.
+func KeyHash(certificate *x509.Certificate) [32]byte {
+	return sha256.Sum256(certificate.RawSubjectPublicKeyInfo)
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+
+	"chrysalis/attest"
+	"chrysalis/attest/collect"
+	"chrysalis/measure/config"
+	"chrysalis/runtime/internal/confine"
+	"chrysalis/runtime/internal/gateway"
+	"chrysalis/runtime/internal/keeper"
+)
+
+// gatewayUser runs the gateway. Keeper and engine let it connect.
+const gatewayUser = 65531
+
+// runGateway answers the network. Descriptors: 3 the TCP socket to accept on, 4 the stream to init that gives quotes,
+// 5 status.
+func runGateway(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("gateway", flag.ContinueOnError)
+	measured := flags.String("measured", "", "file with the measured config")
+	keeperPath := flags.String("keeper", "", "keeper's socket, inside the new root")
+	enginePath := flags.String("engine", "", "engine's socket, inside the new root")
+	root := flags.String("chroot", "", "new root directory")
+	if err := parseFlags(flags, args); err != nil {
+		return err
+	}
+	m, _, err := readMeasured(*measured)
+	if err != nil {
+		return err
+	}
+	files := make([]*os.File, 3)
+	for i, name := range []string{"listener", "quotes", "status"} {
+		if files[i], err = inherited(uintptr(3+i), name); err != nil {
+			return err
+		}
+	}
+	listener, err := net.FileListener(files[0])
+	if err != nil {
+		return fmt.Errorf("taking listener: %v", err)
+	}
+	files[0].Close()
+	quotes, err := net.FileConn(files[1])
+	if err != nil {
+		return fmt.Errorf("taking quote socket: %v", err)
+	}
+	files[1].Close()
+	if err := confine.Process(confine.Options{User: gatewayUser, Root: *root, Calls: confine.Network, UnixSockets: true}); err != nil {
+		return err
+	}
+	g, err := gateway.New(gatewayConfig(m.Service, keeper.NewClient(*keeperPath), quotes, *enginePath))
+	if err != nil {
+		return err
+	}
+	status{files[2]}.say("ready")
+	return g.Serve(ctx, listener)
+}
+
+func gatewayConfig(s config.Service, k *keeper.Client, quotes net.Conn, enginePath string) gateway.Config {
+	return gateway.Config{
+		Model: s.Model.Name, RequestBytes: s.Limits.RequestBytes, AnswerTokens: s.Limits.AnswerTokens, Concurrent: s.Limits.Concurrent,
+		Charges: s.Price.Payment == config.PayCharge,
+		Keeper:  keeperAdapter{k}, Quoter: &quoteSocket{conn: quotes},
+		DialEngine: func(ctx context.Context) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", enginePath)
+		},
+		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	}
+}
+
+// keeperAdapter gives the gateway the keeper in its own words, so that neither package knows the other.
+type keeperAdapter struct{ client *keeper.Client }
+
+func (k keeperAdapter) Reserve(ctx context.Context) (gateway.Place, error) {
+	place, err := k.client.Reserve(ctx)
+	if errors.Is(err, keeper.ErrFull) {
+		return nil, gateway.ErrFull
+	}
+	if err != nil {
+		return nil, err
+	}
+	return placeAdapter{place}, nil
+}
+
+type placeAdapter struct{ place *keeper.Place }
+
+func (p placeAdapter) Record(ctx context.Context, a gateway.Answer) (gateway.Proof, error) {
+	proof, err := p.place.Record(ctx, keeper.Record{ID: a.ID, Client: a.Client, Request: a.Request, Response: a.Response, Usage: a.Usage, Outcome: a.Outcome})
+	return gateway.Proof(proof), err
+}
+
+func (p placeAdapter) Release() { p.place.Release() }
+
+// quoteSocket asks init, one request at a time.
+type quoteSocket struct {
+	mu     sync.Mutex
+	conn   net.Conn
+	broken error
+}
+
+func (q *quoteSocket) Quote(ctx context.Context, r collect.Request) (*attest.Evidence, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.broken != nil {
+		return nil, q.broken
+	}
+	deadline, _ := ctx.Deadline()
+	if err := q.conn.SetDeadline(deadline); err != nil {
+		return nil, err
+	}
+	evidence, err := collect.Ask(q.conn, r)
+	if err != nil && !errors.Is(err, collect.ErrRefused) {
+		q.broken = err // an answer that comes late would be taken for the next one
+	}
+	return evidence, err
+}

@@ -1,0 +1,264 @@
+// Package engine runs the program that computes answers, as one container of a containerd that this guest owns. The
+// program comes from a volume whose every block is checked, gets its arguments and its environment from the measured
+// config and from nowhere else, and sees a model it can't write, one socket, and no network.
+//
+// The common path: Run, which starts the engine again whenever it ends, until its context does.
+//
+// What this package does not promise: that an engine forgets. What it keeps in memory of a prompt is up to its arguments,
+// its allocator and its end.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/contrib/seccomp"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// User is the user and group that the engine runs as.
+const User = 65532
+
+// SocketName is the engine's socket in its directory. llama-server wants the ending.
+const SocketName = "e.sock"
+
+// Settings say what to run. Every field must be set.
+type Settings struct {
+	Containerd  string // containerd's socket
+	Runc        string // path of runc
+	Rootfs      string // where the engine's volume is mounted
+	Model       string // where the model's volume is mounted; the engine sees it as /model
+	SocketDir   string // the engine's user may write it; the engine sees it as /run/engine
+	Argv, Env   []string
+	MemoryBytes uint64
+	// Report gets "ready" once, when the engine first answers, and "engine-up" and "engine-down" as that changes.
+	Report func(word string)
+}
+
+// Limits and waits that no config changes.
+const (
+	maxProcesses   = 512
+	tmpBytes       = "64m"
+	startWait      = 30 * time.Minute // to read a large model
+	healthEvery    = 10 * time.Millisecond
+	stopWait       = 5 * time.Second
+	firstBackoff   = 100 * time.Millisecond
+	maxBackoff     = 5 * time.Second
+	maxFailedStart = 8 // in a row, of starts that never came up
+)
+
+const (
+	namespace = "chrysalis"
+	container = "engine"
+)
+
+// Run keeps the engine running until ctx ends, and then ends it. It gives up when the engine does not come up any more.
+func Run(ctx context.Context, s Settings) error {
+	c, err := client.New(s.Containerd, client.WithDefaultNamespace(namespace))
+	if err != nil {
+		return fmt.Errorf("connecting to containerd: %w", err)
+	}
+	defer c.Close()
+	ctx = namespaces.WithNamespace(ctx, namespace)
+	if err := removeOld(ctx, c); err != nil {
+		return err
+	}
+	made, err := c.NewContainer(ctx, container,
+		client.WithRuntime("io.containerd.runc.v2", &options.Options{BinaryName: s.Runc}),
+		client.WithNewSpec(s.spec()...))
+	if err != nil {
+		return fmt.Errorf("making the engine's container: %w", err)
+	}
+	return s.keep(ctx, func(ctx context.Context, up func()) error { return s.once(ctx, made, up) })
+}
+
+// keep runs once again and again, with a pause that grows while the engine does not come up.
+func (s Settings) keep(ctx context.Context, once func(ctx context.Context, up func()) error) error {
+	backoff, failed, first := firstBackoff, 0, true
+	for {
+		cameUp := false
+		err := once(ctx, func() {
+			cameUp = true
+			if first {
+				first = false
+				s.Report("ready")
+			}
+			s.Report("engine-up")
+		})
+		if cameUp {
+			s.Report("engine-down")
+			backoff, failed = firstBackoff, 0
+		} else {
+			failed++
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if failed == maxFailedStart {
+			return fmt.Errorf("starting the engine: %d times in a row: %w", failed, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(backoff):
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// once runs the engine from its start to its end. It calls up when it answers.
+func (s Settings) once(ctx context.Context, c client.Container, up func()) (err error) {
+	socket := filepath.Join(s.SocketDir, SocketName)
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	task, err := c.NewTask(ctx, cio.NullIO)
+	if err != nil {
+		return fmt.Errorf("making the engine's task: %w", err)
+	}
+	defer func() { // also when ctx has ended
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
+		defer cancel()
+		if _, gone := task.Delete(ending, client.WithProcessKill); gone != nil && !errdefs.IsNotFound(gone) {
+			err = errors.Join(err, fmt.Errorf("deleting the engine's task: %w", gone))
+		}
+	}()
+	exited, err := task.Wait(context.WithoutCancel(ctx))
+	if err != nil {
+		return fmt.Errorf("waiting for the engine: %w", err)
+	}
+	if err := task.Start(ctx); err != nil {
+		return fmt.Errorf("starting the engine: %w", err)
+	}
+	healthy := make(chan error, 1)
+	probing, stop := context.WithTimeout(ctx, startWait)
+	defer stop()
+	go func() { healthy <- waitHealthy(probing, socket) }()
+	for {
+		select {
+		case status := <-exited:
+			return fmt.Errorf("the engine ended with status %d", status.ExitCode())
+		case err := <-healthy:
+			if err != nil {
+				return err
+			}
+			up()
+			healthy = nil
+		case <-ctx.Done():
+			return stopTask(ctx, task, exited)
+		}
+	}
+}
+
+// stopTask lets the engine end by itself; the caller kills what does not.
+func stopTask(ctx context.Context, task client.Task, exited <-chan client.ExitStatus) error {
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
+	defer cancel()
+	if err := task.Kill(ending, syscall.SIGTERM); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	select {
+	case <-exited:
+	case <-ending.Done():
+	}
+	return ctx.Err()
+}
+
+// waitHealthy asks the engine until it says that it is healthy.
+func waitHealthy(ctx context.Context, socket string) error {
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		},
+	}
+	for {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://engine/health", nil)
+		if err != nil {
+			return err
+		}
+		if response, err := transport.RoundTrip(request); err == nil {
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the engine to be healthy: %w", ctx.Err())
+		case <-time.After(healthEvery):
+		}
+	}
+}
+
+// removeOld removes what an engine-host before this one has left.
+func removeOld(ctx context.Context, c *client.Client) error {
+	old, err := c.LoadContainer(ctx, container)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("looking for an old container: %w", err)
+	}
+	if task, err := old.Task(ctx, nil); err == nil {
+		if _, err := task.Delete(ctx, client.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("deleting an old task: %w", err)
+		}
+	}
+	if err := old.Delete(ctx); err != nil {
+		return fmt.Errorf("deleting an old container: %w", err)
+	}
+	return nil
+}
+
+// spec is the engine's container. What it does not name, containerd's default spec has: own mount, pid, ipc, uts and
+// network namespaces, the latter with lo alone, and masked and read-only paths in /proc and /sys.
+func (s Settings) spec() []oci.SpecOpts {
+	return []oci.SpecOpts{
+		oci.WithDefaultSpec(),
+		oci.WithRootFSPath(s.Rootfs),
+		oci.WithRootFSReadonly(),
+		oci.WithoutRunMount,
+		oci.WithMounts([]specs.Mount{
+			{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "noexec", "mode=1777", "size=" + tmpBytes}},
+			{Destination: "/model", Type: "bind", Source: s.Model, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}},
+			{Destination: "/run/engine", Type: "bind", Source: s.SocketDir, Options: []string{"bind", "rw", "nosuid", "nodev", "noexec"}},
+		}),
+		oci.WithUIDGID(User, User),
+		oci.WithUmask(0), // the gateway, another user, must be able to open the socket; the directory decides who gets there
+		oci.WithCapabilities(nil),
+		oci.WithAmbientCapabilities(nil),
+		oci.WithNoNewPrivileges,
+		oci.WithCgroup("/engine/task"),
+		oci.WithMemoryLimit(s.MemoryBytes),
+		oci.WithMemorySwap(int64(s.MemoryBytes)),
+		oci.WithPidsLimit(maxProcesses),
+		s.process,
+		seccomp.WithDefaultProfile(), // last: it looks at the capabilities
+	}
+}
+
+// process sets the whole command line and the whole environment.
+func (s Settings) process(_ context.Context, _ oci.Client, _ *containers.Container, spec *oci.Spec) error {
+	spec.Process.Args = s.Argv
+	spec.Process.Env = s.Env
+	spec.Process.Cwd = "/"
+	spec.Process.Terminal = false
+	spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_CORE"}, {Type: "RLIMIT_NOFILE", Soft: 1024, Hard: 1024}}
+	return nil
+}

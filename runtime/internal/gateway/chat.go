@@ -1,0 +1,304 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"chrysalis/runtime/receipt"
+)
+
+// chat answers one request, from its first byte to the record of what it used.
+func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
+	client, err := g.client(r)
+	if err != nil {
+		return err
+	}
+	if !g.bodies.take(r.ContentLength) {
+		return errBusy
+	}
+	defer g.bodies.give(r.ContentLength)
+	body, hash, err := g.readBody(r)
+	if err != nil {
+		return err
+	}
+	request, err := parseRequest(body, g.limits)
+	clear(body)
+	if err != nil {
+		return err
+	}
+	ask := request.engineRequest(g.limits)
+	defer clear(ask)
+	request.wipe()
+	leave, err := g.enter(r.Context())
+	if err != nil {
+		return err
+	}
+	defer leave()
+	reserving, cancel := context.WithTimeout(r.Context(), recordWait)
+	defer cancel()
+	place, err := g.config.Keeper.Reserve(reserving)
+	if errors.Is(err, ErrFull) {
+		return errFull
+	}
+	if err != nil {
+		return errKeeper
+	}
+	defer place.Release()
+	a := &answering{
+		gateway: g, place: place, stream: request.Stream, began: time.Now(),
+		record: Answer{Client: client, Request: hash}, response: receipt.NewResponseHash(),
+	}
+	rand.Read(a.record.ID[:])
+	return a.run(w, r, ask)
+}
+
+// answering is one answer on its way.
+type answering struct {
+	gateway  *Gateway
+	place    Place
+	stream   bool
+	began    time.Time
+	record   Answer
+	response *receipt.ResponseHash
+	prefix   []byte // what every chunk begins with
+	event    []byte // the chunk that is built
+	text     []byte // scratch: a piece of text without its JSON quotes
+	content  []byte // not streamed: the whole text
+	thoughts []byte // not streamed: the whole reasoning
+	finish   string
+	out      *eventStream
+	roleSent bool
+}
+
+func (a *answering) run(w http.ResponseWriter, r *http.Request, ask []byte) error {
+	upstream, err := a.gateway.engine.start(r.Context(), ask)
+	switch {
+	case errors.Is(err, errContextLength):
+		return &refusal{status: http.StatusBadRequest, code: "context_length_exceeded", param: "messages", message: "the messages are longer than the model's context"}
+	case errors.Is(err, errEngineRefused):
+		return refuse("", "the engine refused the request")
+	case err != nil:
+		a.gateway.config.Log.Warn("engine not reached", "error", err)
+		return errStart
+	}
+	defer upstream.Close()
+	defer a.wipe()
+	events := newEvents(upstream)
+	defer events.wipe()
+	if a.stream {
+		a.out = newEventStream(w)
+		defer a.out.close()
+	}
+	a.prefix = quote([]byte(`"id":"chatcmpl-`+hex.EncodeToString(a.record.ID[:])+`","created":`+strconv.FormatInt(a.began.Unix(), 10)+`,"model":`), a.gateway.config.Model)
+	err = a.relay(events)
+	return a.finishUp(w, r, err)
+}
+
+// relay passes the engine's events on until its end, and counts. The error tells how the answer ended early.
+func (a *answering) relay(events *events) error {
+	var c chunk
+	measured := false // the engine has reported usage, which counts instead of ours
+	for {
+		err := events.next(&c)
+		if err == io.EOF && measured {
+			a.record.Outcome = receipt.Complete
+			return nil
+		}
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			a.record.Outcome = receipt.Cut
+			return err
+		}
+		if c.Progress != nil {
+			a.record.Usage.Prompt = c.Progress.Total
+			continue
+		}
+		if c.Usage != nil {
+			a.record.Usage = c.usage()
+			measured = true
+		}
+		if len(c.Choices) == 0 {
+			continue
+		}
+		choice := &c.Choices[0]
+		thought, text := choice.Delta.Reasoning, choice.Delta.Content
+		if !measured && (isText(thought) || isText(text)) {
+			a.record.Usage.Completion++
+			if isText(thought) {
+				a.record.Usage.Reasoning++
+			}
+		}
+		if isText(thought) {
+			a.thoughts = a.take(a.thoughts, thought, a.response.Reasoning)
+		}
+		if isText(text) {
+			a.content = a.take(a.content, text, a.response.Content)
+		}
+		if choice.FinishReason != nil {
+			a.finish = finishReason(*choice.FinishReason)
+		}
+		if a.stream {
+			if err := a.out.send(a.chunk(thought, text, choice.FinishReason != nil), events.waiting()); err != nil {
+				a.record.Outcome = receipt.Cut
+				return err
+			}
+		}
+	}
+}
+
+// isText reports whether a delta's value is a string with something in it.
+func isText(v jsontext.Value) bool { return len(v) > 2 && v[0] == '"' }
+
+// take hashes a piece of text and, when the answer is not streamed, appends it to whole.
+func (a *answering) take(whole []byte, piece jsontext.Value, hash func([]byte)) []byte {
+	text, err := jsontext.AppendUnquote(a.text[:0], []byte(piece))
+	if err != nil {
+		panic("gateway: a decoded string can't be unquoted") // the decoder has read it
+	}
+	a.text = text
+	hash(text)
+	if a.stream {
+		return whole
+	}
+	return append(whole, text...)
+}
+
+// finishReason passes on the two reasons that there are here.
+func finishReason(s string) string {
+	if s == "length" {
+		return s
+	}
+	return "stop"
+}
+
+// chunk builds one event for the client.
+func (a *answering) chunk(thought, text jsontext.Value, last bool) []byte {
+	b := append(append(a.event[:0], `data: {"object":"chat.completion.chunk",`...), a.prefix...)
+	b = append(b, `,"choices":[{"index":0,"delta":{`...)
+	comma := func() {
+		if b[len(b)-1] != '{' {
+			b = append(b, ',')
+		}
+	}
+	if !a.roleSent {
+		a.roleSent = true
+		b = append(b, `"role":"assistant"`...)
+	}
+	if isText(thought) {
+		comma()
+		b = append(append(b, `"reasoning_content":`...), thought...)
+	}
+	if isText(text) {
+		comma()
+		b = append(append(b, `"content":`...), text...)
+	}
+	b = append(b, `},"finish_reason":`...)
+	if last {
+		b = quote(b, a.finish)
+	} else {
+		b = append(b, "null"...)
+	}
+	a.event = append(b, "}]}\n\n"...)
+	return a.event
+}
+
+// finishUp records the answer and only then lets it end.
+func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed error) error {
+	g := a.gateway
+	left := r.Context().Err() != nil
+	nothing := a.record.Usage.Completion == 0 && !left || a.record.Usage == receipt.Usage{}
+	if relayed != nil && !left {
+		g.config.Log.Warn("answer cut", "request", hex.EncodeToString(a.record.Request[:]), "error", relayed)
+	}
+	// An answer of which nothing reached a client who waits for it costs nothing.
+	if relayed != nil && (nothing || !a.stream && !left) {
+		if !a.stream || !a.out.started {
+			return errEngine
+		}
+		a.sendError(errEngine, nil)
+		return nil
+	}
+	a.record.Response = a.response.Sum()
+	recording, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), recordWait)
+	defer cancel()
+	proof, err := a.place.Record(recording, a.record)
+	if err != nil {
+		g.config.Log.Error("answer not recorded", "request", hex.EncodeToString(a.record.Request[:]), "error", err)
+		if a.stream && a.out.started {
+			a.sendError(errKeeper, nil)
+			return nil
+		}
+		return errKeeper
+	}
+	g.config.Log.Info("answered", "request", hex.EncodeToString(a.record.Request[:]), "outcome", a.record.Outcome.String(),
+		"prompt_tokens", a.record.Usage.Prompt, "completion_tokens", a.record.Usage.Completion, "took", time.Since(a.began).Round(time.Millisecond))
+	switch {
+	case relayed != nil && a.stream:
+		a.sendError(errEngine, &proof)
+	case relayed != nil: // the client is gone
+	case a.stream:
+		b := append(append(a.event[:0], `data: {"object":"chat.completion.chunk",`...), a.prefix...)
+		b = a.appendEnd(append(b, `,"choices":[]`...), &proof)
+		a.event = append(b, "}\n\ndata: [DONE]\n\n"...)
+		_ = a.out.send(a.event, false) // it is recorded, whether the client still takes it or not
+	default:
+		a.writeWhole(w, &proof)
+	}
+	return nil
+}
+
+// sendError ends a stream without its [DONE].
+func (a *answering) sendError(why *refusal, proof *Proof) {
+	b := append(append(a.event[:0], `data: {"error":`...), why.object()...)
+	if proof != nil {
+		b = a.appendEnd(b, proof)
+	}
+	a.event = append(b, "}\n\n"...)
+	_ = a.out.send(a.event, false) // the client may be gone
+}
+
+// appendEnd appends usage and proof.
+func (a *answering) appendEnd(b []byte, p *Proof) []byte {
+	u := a.record.Usage
+	b = append(b, `,"usage":{"prompt_tokens":`...)
+	b = strconv.AppendUint(b, uint64(u.Prompt), 10)
+	b = strconv.AppendUint(append(b, `,"completion_tokens":`...), uint64(u.Completion), 10)
+	b = strconv.AppendUint(append(b, `,"total_tokens":`...), uint64(u.Prompt)+uint64(u.Completion), 10)
+	b = append(append(append(b, `},"chrysalis":{"receipt":"`...), base64Of(p.Receipt[:])...), '"')
+	if p.Charge != nil {
+		b = append(append(append(b, `,"charge":"`...), base64Of(p.Charge[:])...), '"')
+	}
+	return append(b, '}')
+}
+
+func (a *answering) writeWhole(w http.ResponseWriter, p *Proof) {
+	b := append(append([]byte(`{"object":"chat.completion",`), a.prefix...), `,"choices":[{"index":0,"message":{"role":"assistant"`...)
+	if len(a.thoughts) > 0 {
+		b = quote(append(b, `,"reasoning_content":`...), string(a.thoughts))
+	}
+	b = quote(append(b, `,"content":`...), string(a.content))
+	b = quote(append(b, `},"finish_reason":`...), a.finish)
+	b = append(a.appendEnd(append(b, "}]"...), p), "}\n"...)
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(b)))
+	_, _ = w.Write(b) // it is recorded, whether the client still takes it or not
+	clear(b)
+}
+
+// wipe overwrites what is left of the text.
+func (a *answering) wipe() {
+	for _, b := range [][]byte{a.event, a.text, a.content, a.thoughts} {
+		clear(b[:cap(b)])
+	}
+}

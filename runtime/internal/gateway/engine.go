@@ -1,0 +1,88 @@
+package gateway
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// engine speaks HTTP/1.1 with the engine over its socket, one connection for each answer: llama-server closes a connection
+// after a streamed answer although it promises to keep it.
+type engine struct {
+	dial func(ctx context.Context) (net.Conn, error)
+}
+
+// errEngineRefused says that the engine took the request and answered with an error of the 400s.
+var (
+	errEngineRefused = errors.New("the engine refused the request")
+	errContextLength = errors.New("the prompt is longer than the context")
+)
+
+const (
+	engineWait       = 10 * time.Minute // for the first byte of an answer: a long prompt is computed first
+	maxEngineRefusal = 4 << 10          // of an error's body
+)
+
+// start sends a request and returns the stream of the answer. Closing it ends the engine's work on it; so does the end of
+// ctx.
+func (e engine) start(ctx context.Context, body []byte) (io.ReadCloser, error) {
+	conn, err := e.dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the engine: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stream := &engineStream{conn: conn, stop: stop}
+	if err := stream.request(body); err != nil {
+		stream.Close()
+		return nil, err
+	}
+	return stream, nil
+}
+
+type engineStream struct {
+	conn net.Conn
+	stop func() bool
+	body io.ReadCloser
+}
+
+func (s *engineStream) request(body []byte) error {
+	if err := s.conn.SetDeadline(time.Now().Add(engineWait)); err != nil {
+		return err
+	}
+	head := append([]byte("POST /v1/chat/completions HTTP/1.1\r\nHost: engine\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: "), strconv.Itoa(len(body))...)
+	buffers := net.Buffers{append(head, "\r\n\r\n"...), body}
+	if _, err := buffers.WriteTo(s.conn); err != nil {
+		return fmt.Errorf("asking the engine: %w", err)
+	}
+	response, err := http.ReadResponse(bufio.NewReaderSize(s.conn, 4096), nil)
+	if err != nil {
+		return fmt.Errorf("asking the engine: %w", err)
+	}
+	s.body = response.Body
+	switch {
+	case response.StatusCode == http.StatusOK:
+		return nil
+	case response.StatusCode/100 == 4:
+		text, _ := io.ReadAll(io.LimitReader(response.Body, maxEngineRefusal))
+		if bytes.Contains(text, []byte("exceed_context_size")) {
+			return errContextLength
+		}
+		return errEngineRefused
+	}
+	return fmt.Errorf("asking the engine: status %d", response.StatusCode)
+}
+
+// Read reads the answer. Each piece may take as long as the first.
+func (s *engineStream) Read(p []byte) (int, error) { return s.body.Read(p) }
+
+func (s *engineStream) Close() error {
+	s.stop()
+	return s.conn.Close()
+}

@@ -1,0 +1,333 @@
+// Package gateway is the part of the guest that the network reaches. It answers OpenAI's chat API over TLS 1.3 whose key
+// was made in this process, hands out the evidence for that key, rebuilds every request from an allow-list before the
+// engine sees it, counts tokens while they stream, and lets no answer end before the keeper has recorded it.
+//
+// The common path: New with a Config, then Serve on a listener.
+//
+// What this package does not promise: a client is not asked to prove that a payment contract is its own, and text passes
+// through buffers of crypto/tls and net/http, which are reused and not wiped.
+package gateway
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"chrysalis/attest"
+	"chrysalis/attest/collect"
+	"chrysalis/runtime/claim"
+	"chrysalis/runtime/receipt"
+)
+
+// Answer is what a keeper records.
+type Answer struct {
+	ID       [16]byte
+	Client   receipt.Client
+	Request  [32]byte
+	Response [32]byte
+	Usage    receipt.Usage
+	Outcome  receipt.Outcome
+}
+
+// Proof is what a client gets for an answer. Charge is nil when nobody pays.
+type Proof struct {
+	Receipt *receipt.Signed
+	Charge  *claim.Body
+}
+
+// Keeper gives out places in the journal. Its errors are ErrFull or anything else.
+type Keeper interface {
+	Reserve(ctx context.Context) (Place, error)
+}
+
+// Place is room for one answer. Record returns once it is durable; Release does nothing after it.
+type Place interface {
+	Record(ctx context.Context, a Answer) (Proof, error)
+	Release()
+}
+
+// ErrFull is in the chain of Reserve's error when the journal has no room.
+var ErrFull = errors.New("the journal is full")
+
+// Quoter asks the owner of the hardware for evidence.
+type Quoter interface {
+	Quote(ctx context.Context, r collect.Request) (*attest.Evidence, error)
+}
+
+// Config says what the gateway serves. Every field must be set.
+type Config struct {
+	Model        string
+	RequestBytes uint32 // largest body
+	AnswerTokens uint32 // most tokens of one answer
+	Concurrent   uint32 // requests computed at a time; four times as many may wait
+	Charges      bool   // a request must name the client's payment contract, or must not
+	Keeper       Keeper
+	Quoter       Quoter
+	DialEngine   func(ctx context.Context) (net.Conn, error)
+	Log          *slog.Logger
+}
+
+// Gateway serves clients.
+type Gateway struct {
+	config   Config
+	limits   requestLimits
+	engine   engine
+	places   chan struct{} // one for each request that is computed
+	queue    chan struct{} // one for each request that is computed or waits
+	bodies   budget
+	keys     *keyring
+	evidence *batcher
+}
+
+// Bounds that no config changes.
+const (
+	maxConnections = 1024
+	maxHeaderBytes = 16 << 10
+	maxBodyBytes   = 64 << 20 // of all requests at a time
+	maxQueueWait   = 30 * time.Second
+	recordWait     = 30 * time.Second
+)
+
+// New makes the TLS keys and returns a gateway that serves nothing yet.
+func New(c Config) (*Gateway, error) {
+	keys, err := newKeyring(time.Now)
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{
+		config: c, limits: requestLimits{model: c.Model, answerTokens: c.AnswerTokens}, engine: engine{c.DialEngine},
+		places: make(chan struct{}, c.Concurrent), queue: make(chan struct{}, 5*int(c.Concurrent)),
+		bodies: budget{left: maxBodyBytes}, keys: keys,
+	}
+	g.evidence = newBatcher(c.Quoter)
+	return g, nil
+}
+
+// Serve serves until ctx ends; answers that are on their way then get a grace of ten seconds.
+func (g *Gateway) Serve(ctx context.Context, l net.Listener) error {
+	var background sync.WaitGroup
+	defer background.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	background.Go(func() { g.evidence.run(ctx) })
+	server := g.server()
+	shut := make(chan struct{})
+	background.Go(func() {
+		defer close(shut)
+		<-ctx.Done()
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		if server.Shutdown(grace) != nil {
+			server.Close()
+		}
+	})
+	err := server.ServeTLS(newLimitListener(l, maxConnections), "", "")
+	if errors.Is(err, http.ErrServerClosed) {
+		<-shut
+		return nil
+	}
+	return fmt.Errorf("serving: %w", err)
+}
+
+func (g *Gateway) server() *http.Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true) // one framing
+	return &http.Server{
+		Handler:           g.handler(),
+		TLSConfig:         g.keys.tlsConfig(),
+		Protocols:         &protocols,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      engineWait + recordWait,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ConnContext:       g.keys.connContext,
+		ConnState:         g.keys.connState,
+		// What net/http would log of a connection is the network's text, not ours.
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+	}
+}
+
+// route is one thing that can be asked for.
+type route struct {
+	method string
+	serve  func(w http.ResponseWriter, r *http.Request) error
+	body   bool
+	query  bool
+}
+
+func (g *Gateway) handler() http.Handler {
+	routes := map[string]route{
+		"/v1/models":           {method: http.MethodGet, serve: g.models},
+		"/v1/chat/completions": {method: http.MethodPost, serve: g.chat, body: true},
+		"/v1/evidence":         {method: http.MethodGet, serve: g.serveEvidence, query: true},
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer g.recover(w)
+		route, ok := routes[r.URL.Path]
+		err := error(&refusal{status: http.StatusNotFound, code: "no_such_path", message: "there is no such path here"})
+		if ok {
+			if err = checkFraming(r, route); err == nil {
+				err = route.serve(w, r)
+			}
+		}
+		if err == nil {
+			return
+		}
+		var refused *refusal
+		if !errors.As(err, &refused) {
+			refused = errKeeper
+		}
+		if refused.status == http.StatusMethodNotAllowed {
+			w.Header().Set("Allow", route.method)
+		}
+		w.Header().Set("Connection", "close") // what is left of the body is not read
+		refused.write(w)
+	})
+}
+
+// checkFraming refuses what two readers could take for two different requests, and what nobody asked for.
+func checkFraming(r *http.Request, route route) error {
+	switch {
+	case r.Method != route.method:
+		return &refusal{status: http.StatusMethodNotAllowed, code: "method", message: "use " + route.method}
+	case len(r.TransferEncoding) != 0 || r.ContentLength < 0:
+		return &refusal{status: http.StatusLengthRequired, code: "framing", message: "send the body with a Content-Length"}
+	case !route.body && r.ContentLength != 0:
+		return refuse("", "this path takes no body")
+	case r.URL.RawQuery != "" && !route.query:
+		return refuse("", "this path takes no query")
+	case len(r.Header.Values("Content-Encoding")) != 0:
+		return &refusal{status: http.StatusUnsupportedMediaType, code: "encoding", message: "send the body as it is"}
+	case len(r.Header.Values("Upgrade")) != 0:
+		return refuse("", "no upgrade is offered")
+	}
+	if t := r.Header.Values("Content-Type"); route.body && (len(t) != 1 || !isJSON(t[0])) {
+		return &refusal{status: http.StatusUnsupportedMediaType, code: "content_type", message: "send application/json"}
+	}
+	return nil
+}
+
+func isJSON(t string) bool {
+	switch strings.ToLower(strings.ReplaceAll(t, " ", "")) {
+	case "application/json", "application/json;charset=utf-8":
+		return true
+	}
+	return false
+}
+
+// recover ends a request whose handler has a bug, and says where it was, not with what.
+func (g *Gateway) recover(w http.ResponseWriter) {
+	if v := recover(); v != nil {
+		if v == http.ErrAbortHandler {
+			panic(v)
+		}
+		at := "unknown"
+		if _, file, line, ok := runtime.Caller(3); ok {
+			at = file + ":" + strconv.Itoa(line)
+		}
+		g.config.Log.Error("handler panicked", "at", at)
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (g *Gateway) models(w http.ResponseWriter, _ *http.Request) error {
+	b := quote([]byte(`{"object":"list","data":[{"id":`), g.config.Model)
+	b = append(b, `,"object":"model","created":0,"owned_by":"chrysalis"}]}`+"\n"...)
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	_, _ = w.Write(b) // the client may be gone
+	return nil
+}
+
+// client returns the payment contract that the request names.
+func (g *Gateway) client(r *http.Request) (receipt.Client, error) {
+	named := r.Header.Values("Chrysalis-Client")
+	switch {
+	case !g.config.Charges && len(named) == 0:
+		return receipt.Client{}, nil
+	case !g.config.Charges:
+		return receipt.Client{}, refuse("Chrysalis-Client", "answers are not charged here: leave out the header Chrysalis-Client")
+	case len(named) != 1:
+		return receipt.Client{}, &refusal{status: http.StatusPaymentRequired, code: "no_client", param: "Chrysalis-Client",
+			message: "name the payment contract in one header Chrysalis-Client"}
+	}
+	a, err := claim.ParseAddress(named[0])
+	if err != nil || a.IsZero() {
+		return receipt.Client{}, refuse("Chrysalis-Client", "Chrysalis-Client is no TON address")
+	}
+	return receipt.Client(a), nil
+}
+
+// readBody reads a whole body and its hash.
+func (g *Gateway) readBody(r *http.Request) (body []byte, hash [32]byte, err error) {
+	if r.ContentLength > int64(g.config.RequestBytes) {
+		return nil, hash, &refusal{status: http.StatusRequestEntityTooLarge, code: "too_large",
+			message: fmt.Sprintf("body has %d bytes, want at most %d", r.ContentLength, g.config.RequestBytes)}
+	}
+	body = make([]byte, r.ContentLength)
+	if _, err := io.ReadFull(r.Body, body); err != nil {
+		clear(body)
+		return nil, hash, refuse("", "the body ended early")
+	}
+	return body, sha256.Sum256(body), nil
+}
+
+// enter waits for a place to compute in.
+func (g *Gateway) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case g.queue <- struct{}{}:
+	default:
+		return nil, errBusy
+	}
+	select {
+	case g.places <- struct{}{}:
+		return func() { <-g.places; <-g.queue }, nil
+	default:
+	}
+	timeout := time.NewTimer(maxQueueWait)
+	defer timeout.Stop()
+	select {
+	case g.places <- struct{}{}:
+		return func() { <-g.places; <-g.queue }, nil
+	case <-ctx.Done():
+	case <-timeout.C:
+	}
+	<-g.queue
+	return nil, errBusy
+}
+
+// budget bounds the bytes of all bodies together.
+type budget struct {
+	mu   sync.Mutex
+	left int64
+}
+
+func (b *budget) take(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n > b.left {
+		return false
+	}
+	b.left -= n
+	return true
+}
+
+func (b *budget) give(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left += n
+}
+
+func base64Of(b []byte) string { return base64.StdEncoding.EncodeToString(b) }

@@ -1,0 +1,83 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// refusal is an answer that is none, in the shape that clients of OpenAI's API read. Its message may name a field, cut to a bound, and never carries
+// a value that the client sent.
+type refusal struct {
+	status  int
+	kind    string // default by status
+	code    string
+	param   string
+	message string
+}
+
+func (r *refusal) Error() string { return r.message }
+
+func refuse(param, format string, args ...any) *refusal {
+	return &refusal{status: http.StatusBadRequest, param: param, message: fmt.Sprintf(format, args...)}
+}
+
+var (
+	errBusy = &refusal{status: http.StatusTooManyRequests, code: "busy", message: "every place is taken: try again later"}
+	errFull = &refusal{status: http.StatusInsufficientStorage, code: "journal_full",
+		message: "the guest's journal is full: nothing can be recorded, so nothing is computed"}
+	errEngine = &refusal{status: http.StatusBadGateway, code: "engine_lost", message: "the engine ended before the answer did"}
+	errStart  = &refusal{status: http.StatusServiceUnavailable, code: "engine_down", message: "the engine is not up: try again later"}
+	errKeeper = &refusal{status: http.StatusServiceUnavailable, code: "not_recorded", message: "the answer could not be recorded"}
+)
+
+// object returns the error's JSON, without a newline.
+func (r *refusal) object() []byte {
+	kind := r.kind
+	if kind == "" {
+		kind = "invalid_request_error"
+		if r.status >= 500 {
+			kind = "server_error"
+		}
+	}
+	b := append([]byte(nil), `{"message":`...)
+	b = quote(b, r.message)
+	b = quote(append(b, `,"type":`...), kind)
+	b = append(b, `,"param":`...)
+	if r.param == "" {
+		b = append(b, "null"...)
+	} else {
+		b = quote(b, r.param)
+	}
+	b = append(b, `,"code":`...)
+	if r.code == "" {
+		b = append(b, "null"...)
+	} else {
+		b = quote(b, r.code)
+	}
+	return append(b, '}')
+}
+
+func (r *refusal) write(w http.ResponseWriter) {
+	body := append(append([]byte(`{"error":`), r.object()...), "}\n"...)
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if r.status == http.StatusTooManyRequests || r.status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", "1")
+	}
+	w.WriteHeader(r.status)
+	_, _ = w.Write(body) // the client may be gone
+}
+
+// quote appends s as a JSON string.
+func quote(b []byte, s string) []byte {
+	b, err := jsontext.AppendQuote(b, s)
+	if err != nil {
+		// Only invalid UTF-8 is an error, and then the string is still there, with replacement characters.
+		return b
+	}
+	return b
+}

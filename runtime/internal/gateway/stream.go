@@ -1,0 +1,97 @@
+package gateway
+
+import (
+	"net/http"
+	"sync"
+	"time"
+)
+
+// coalesceFor is how long an event may wait for the next ones when they follow each other closely. The first event of a
+// pause never waits.
+const coalesceFor = 5 * time.Millisecond
+
+// clientPatience is how long a client may take to take what was sent.
+const clientPatience = 30 * time.Second
+
+// eventStream sends server-sent events to a client. When events come faster than coalesceFor, several share one flush, and
+// so one TLS record.
+type eventStream struct {
+	mu      sync.Mutex
+	w       http.ResponseWriter
+	control *http.ResponseController
+	flushed time.Time
+	timer   *time.Timer
+	armed   bool
+	started bool
+	closed  bool
+	err     error
+}
+
+func newEventStream(w http.ResponseWriter) *eventStream {
+	return &eventStream{w: w, control: http.NewResponseController(w)}
+}
+
+// send sends an event. more says that the next one is here already, so that this one need not go out alone.
+func (s *eventStream) send(event []byte, more bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return s.err
+	}
+	if !s.started {
+		s.started = true
+		h := s.w.Header()
+		h.Set("Content-Type", "text/event-stream")
+		h.Set("Cache-Control", "no-store")
+		s.w.WriteHeader(http.StatusOK)
+	}
+	now := time.Now()
+	if now.Sub(s.flushed) > time.Second {
+		_ = s.control.SetWriteDeadline(now.Add(clientPatience)) // every connection here has deadlines
+	}
+	if _, s.err = s.w.Write(event); s.err != nil {
+		return s.err
+	}
+	if !more && now.Sub(s.flushed) >= coalesceFor {
+		s.flush(now)
+		return s.err
+	}
+	if !s.armed {
+		s.armed = true
+		wait := coalesceFor - now.Sub(s.flushed)
+		if s.timer == nil {
+			s.timer = time.AfterFunc(wait, s.expire)
+		} else {
+			s.timer.Reset(wait)
+		}
+	}
+	return nil
+}
+
+func (s *eventStream) flush(now time.Time) {
+	s.flushed = now
+	s.err = s.control.Flush()
+}
+
+func (s *eventStream) expire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.armed = false
+	if !s.closed && s.err == nil {
+		s.flush(time.Now())
+	}
+}
+
+// close sends what is left. The writer belongs to the caller again afterwards.
+func (s *eventStream) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	if !s.closed && s.started && s.err == nil {
+		s.flush(time.Now())
+	}
+	s.closed = true
+	return s.err
+}
