@@ -43,6 +43,9 @@ func (b *Builder) Build(ctx context.Context, out string) (measure.Manifest, erro
 }
 
 func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, err error) {
+	if os.Geteuid() != 0 {
+		return m, fmt.Errorf("running as user %d, want root: programs run inside the tools tree (use sudo)", os.Geteuid())
+	}
 	tree, err := b.prepare(ctx)
 	if err != nil {
 		return m, err
