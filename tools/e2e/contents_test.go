@@ -77,11 +77,11 @@ func TestRootHoldsOnlyItsList(t *testing.T) {
 func TestRootProgramsAreStatic(t *testing.T) {
 	needsGuests(t)
 	for _, name := range []string{"init", "runtime", "containerd", "containerd-shim-runc-v2", "runc"} {
-		out, err := exec.CommandContext(t.Context(), "go", "version", "-m", filepath.Join(built, "guest", name)).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), "go", "version", "-m", filepath.Join(built, "programs", name)).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "-trimpath=true") {
 			t.Errorf("%s: got build information %s (%v), want a trimmed Go program", name, out, err)
 		}
-		segments := tree(t).Command(t.Context(), "readelf", "--program-headers", filepath.Join(built, "guest", name))
+		segments := tree(t).Command(t.Context(), "readelf", "--program-headers", filepath.Join(built, "programs", name))
 		if out, err := segments.Output(); err != nil || strings.Contains(string(out), "INTERP") {
 			t.Errorf("%s wants a loader (%v), want a static program", name, err)
 		}

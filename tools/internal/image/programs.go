@@ -103,7 +103,7 @@ func buildArgs(p program, out, ldflags string) []string {
 
 // buildPrograms builds the guest's programs into a folder and returns it.
 func (b *Builder) buildPrograms(ctx context.Context, tree toolstree.Tree, g goTool) (string, error) {
-	out := filepath.Join(b.Work, "guest")
+	out := filepath.Join(b.Work, "programs")
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return "", err
 	}
