@@ -34,7 +34,7 @@ func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, er
 	if os.Geteuid() != 0 {
 		return m, fmt.Errorf("running as user %d, want root: programs run inside the tools tree (use sudo)", os.Geteuid())
 	}
-	tree, err := b.prepare(ctx)
+	tree, err := b.Tools(ctx)
 	if err != nil {
 		return m, err
 	}
@@ -82,14 +82,6 @@ func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, er
 		return m, err
 	}
 	return m, replaceFolder(partial, out)
-}
-
-// prepare makes the work folder and the tools tree.
-func (b *Builder) prepare(ctx context.Context) (toolstree.Tree, error) {
-	if err := os.MkdirAll(b.Work, 0o755); err != nil {
-		return toolstree.Tree{}, err
-	}
-	return b.Tools(ctx)
 }
 
 // writeBoot writes what the machine boots: firmware, kernel, initrd and command line.

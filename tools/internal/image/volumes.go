@@ -34,7 +34,7 @@ func (b *Builder) BuildVolumes(ctx context.Context, out string) (Volumes, error)
 }
 
 func (b *Builder) buildVolumes(ctx context.Context, out string) (v Volumes, err error) {
-	tree, err := b.prepare(ctx)
+	tree, err := b.Tools(ctx)
 	if err != nil {
 		return v, err
 	}
