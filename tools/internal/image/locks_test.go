@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"chrysalis/measure"
 	"chrysalis/tools/internal/lock"
 )
 
@@ -37,7 +38,7 @@ func TestMissingPackageStopsTheBuild(t *testing.T) {
 		t.Errorf("%d packages listed, want all %d", len(missing.Missing), len(l.Packages))
 	}
 	// An earlier run with RELOCK=auto left a lock whose packages are there: it is used, and the result says so.
-	b.Relock = RelockAuto
+	b.Relock, b.decided = RelockAuto, nil
 	fresh := l
 	fresh.Packages = nil
 	if err := os.Mkdir(filepath.Dir(b.freshLockFile("engine")), 0o755); err != nil {
@@ -49,8 +50,14 @@ func TestMissingPackageStopsTheBuild(t *testing.T) {
 	if _, err := b.packages(t.Context(), "engine"); err != nil || !slices.Equal(b.relocked, []string{"engine"}) {
 		t.Errorf("RELOCK=auto: got error %v and relocked %q, want the fresh lock of engine", err, b.relocked)
 	}
+	if got := b.lockState("engine"); got != measure.LockUnreleased {
+		t.Errorf("state of the engine lock: got %q, want %q", got, measure.LockUnreleased)
+	}
+	if got := b.lockState("tools", "image"); got != measure.LockReleased {
+		t.Errorf("state of the other locks: got %q, want %q", got, measure.LockReleased)
+	}
 	// RELOCK=1 resolves in any case, and without a mirror says what to set.
-	b.Relock = RelockAlways
+	b.Relock, b.decided = RelockAlways, nil
 	if _, err := b.packages(t.Context(), "engine"); !errors.Is(err, lock.ErrNoMirror) {
 		t.Errorf("RELOCK=1 without a mirror: got error %v, want %v", err, lock.ErrNoMirror)
 	}
