@@ -4,19 +4,16 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -274,70 +271,6 @@ func TestRotation(t *testing.T) {
 	m.clock.Store(int64(3 * keyLife))
 	if _, err := transport.http.RoundTrip(httptest.NewRequest(http.MethodPost, m.web.URL+"/echo", io.NopCloser(strings.NewReader("once")))); err != nil && !errors.Is(err, ErrExpired) {
 		t.Errorf("a body that can't be sent twice: got %v, want nil or ErrExpired", err)
-	}
-}
-
-// TestBatch has many clients answered by few quotes, each with evidence of its own connection.
-func TestBatch(t *testing.T) {
-	m := newMachine(t)
-	const clients = 20
-	var wait sync.WaitGroup
-	for range clients {
-		wait.Go(func() {
-			conn, err := Dial(t.Context(), "tcp", m.address(), m.config())
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			conn.Close()
-		})
-	}
-	wait.Wait()
-	if got := m.quotes.Load(); got > 3 {
-		t.Errorf("quotes for %d clients at a time: got %d, want at most 3", clients, got)
-	}
-}
-
-func TestServerRefuses(t *testing.T) {
-	m := newMachine(t)
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	defer client.CloseIdleConnections()
-	good := hex.EncodeToString(bytes.Repeat([]byte{0xab}, 32))
-	for _, tt := range []struct {
-		name, query string
-		status      int
-	}{
-		{"good", "nonce=" + good, 200},
-		{"none", "", 400},
-		{"short", "nonce=00", 400},
-		{"upper case", "nonce=" + strings.ToUpper(good), 400},
-		{"no digits", "nonce=" + strings.Repeat("x", 64), 400},
-		{"zeros", "nonce=" + strings.Repeat("0", 64), 400},
-		{"two", "nonce=" + good + "&nonce=" + good, 400},
-		{"escaped", "nonce=%61" + good[:62], 400},
-	} {
-		response, err := client.Get(m.web.URL + EvidencePath + "?" + tt.query)
-		if err != nil {
-			t.Fatal(err)
-		}
-		response.Body.Close()
-		if response.StatusCode != tt.status {
-			t.Errorf("%s: status %d, want %d", tt.name, response.StatusCode, tt.status)
-		}
-	}
-	response, err := client.PostForm(m.web.URL+EvidencePath+"?nonce="+good, url.Values{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	response.Body.Close()
-	if response.StatusCode != http.StatusMethodNotAllowed {
-		t.Errorf("POST: status %d, want 405", response.StatusCode)
-	}
-	// Without TLS there is nothing to bind to.
-	plain := httptest.NewRecorder()
-	m.server.ServeHTTP(plain, httptest.NewRequest(http.MethodGet, EvidencePath+"?nonce="+good, nil))
-	if plain.Code != http.StatusBadRequest {
-		t.Errorf("without TLS: status %d, want 400", plain.Code)
 	}
 }
 

@@ -65,8 +65,8 @@ func newKeySet(epoch uint64, now time.Time) (*keySet, error) {
 	return k, nil
 }
 
-// Server owns a guest's TLS keys and answers challenges. It is an http.Handler for EvidencePath; the http.Server that it
-// serves under must take its TLSConfig and its ConnContext.
+// Server is a small guest: it owns TLS keys and answers challenges. The http.Server that it serves under must take its
+// TLSConfig and its ConnContext.
 type Server struct {
 	ask func(collect.Request) (*attest.Evidence, error)
 	now func() time.Time
