@@ -53,6 +53,9 @@ func verbs() []*cobra.Command {
 		newImage(),
 		newVolume(),
 		newMeasure(),
+		newVerify(),
+		newChat(),
+		newClaim(),
 	}
 }
 
