@@ -1,21 +1,20 @@
 package measure
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"hash"
 	"slices"
 )
 
-// authenticode returns the SHA-256 image hash that firmware extends before it starts a PE image: everything but the
-// checksum, the certificate table's directory entry and the certificates. Windows Authenticode Portable Executable
+// authenticode writes into sum what the image hash covers that firmware extends before it starts a PE image: everything but
+// the checksum, the certificate table's directory entry and the certificates. Windows Authenticode Portable Executable
 // Signature Format, "Calculating the PE Image Hash".
-func authenticode(image []byte) ([32]byte, error) {
+func authenticode(image []byte, sum hash.Hash) error {
 	h, err := parsePE(image)
 	if err != nil {
-		return [32]byte{}, err
+		return err
 	}
-	sum := sha256.New()
 	sum.Write(image[:h.checksum])
 	sum.Write(image[h.checksum+4 : h.certificateEntry])
 	sum.Write(image[h.certificateEntry+8 : h.headersSize])
@@ -26,10 +25,10 @@ func authenticode(image []byte) ([32]byte, error) {
 	}
 	end := uint64(len(image)) - h.certificateSize
 	if hashed > end {
-		return [32]byte{}, fmt.Errorf("headers and sections have %d bytes, want at most the %d before the certificates", hashed, end)
+		return fmt.Errorf("headers and sections have %d bytes, want at most the %d before the certificates", hashed, end)
 	}
 	sum.Write(image[hashed:end])
-	return [32]byte(sum.Sum(nil)), nil
+	return nil
 }
 
 // peLayout holds the file offsets that the image hash is made of.

@@ -42,11 +42,11 @@ func (b DirectBoot) PCRs() (PCRs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("measuring firmware: %v", err)
 	}
-	kernel, err := authenticode(b.Kernel)
-	if err != nil {
+	kernel := sha256.New()
+	if err := authenticode(b.Kernel, kernel); err != nil {
 		return nil, fmt.Errorf("measuring kernel: %v", err)
 	}
-	cmdline, err := cmdlineDigest(b.Cmdline)
+	cmdline, err := loadOptions(b.Cmdline)
 	if err != nil {
 		return nil, fmt.Errorf("measuring command line: %v", err)
 	}
@@ -57,7 +57,7 @@ func (b DirectBoot) PCRs() (PCRs, error) {
 	if _, err := io.Copy(initrd, b.Initrd); err != nil {
 		return nil, fmt.Errorf("measuring initrd: %w", err)
 	}
-	return directBoot(firmware, kernel, cmdline, [32]byte(initrd.Sum(nil))), nil
+	return directBoot(firmware, [32]byte(kernel.Sum(nil)), sha256.Sum256(cmdline), [32]byte(initrd.Sum(nil))), nil
 }
 
 // directBoot puts the digests into the order in which OVMF and the kernel's EFI stub extend them.
@@ -77,20 +77,21 @@ func directBoot(firmware [][32]byte, kernel, cmdline, initrd [32]byte) PCRs {
 	}
 }
 
-// cmdlineDigest hashes the command line as the kernel's EFI stub sees it: QEMU's loader adds the initrd's name.
-func cmdlineDigest(cmdline string) ([32]byte, error) {
+// loadOptions returns the command line as the kernel's EFI stub sees and measures it: in UTF-16, after QEMU's loader has
+// added the initrd's name.
+func loadOptions(cmdline string) ([]byte, error) {
 	if len(cmdline) > maxCmdline {
-		return [32]byte{}, fmt.Errorf("%d bytes, want at most %d", len(cmdline), maxCmdline)
+		return nil, fmt.Errorf("%d bytes, want at most %d", len(cmdline), maxCmdline)
 	}
 	for i := range len(cmdline) {
 		if c := cmdline[i]; c < ' ' || c > '~' {
-			return [32]byte{}, fmt.Errorf("byte %d is %#x, want printable ASCII", i, c)
+			return nil, fmt.Errorf("byte %d is %#x, want printable ASCII", i, c)
 		}
 	}
 	if strings.TrimSpace(cmdline) != cmdline {
-		return [32]byte{}, errors.New("white space at an end: tools on the way to the kernel would drop it")
+		return nil, errors.New("white space at an end: tools on the way to the kernel would drop it")
 	}
-	return sha256.Sum256(utf16z(cmdline + " initrd=initrd")), nil
+	return utf16z(cmdline + " initrd=initrd"), nil
 }
 
 // secureBootDigests are the Secure Boot variables of an empty variable store: each is a UEFI_VARIABLE_DATA without

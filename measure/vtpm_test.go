@@ -74,7 +74,7 @@ func TestKernelAgainstRecordedBoot(t *testing.T) {
 	if sum := sha256.Sum256(kernel); hex.EncodeToString(sum[:]) != recordedKernel {
 		t.Skipf("the build's kernel %x is another than the recorded boot's", sum)
 	}
-	got, err := authenticode(kernel)
+	got, err := imageHash(kernel)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,11 +89,11 @@ func TestDirectBootAgainstRecordedBoot(t *testing.T) {
 	firmware, _ := recordedEvents(t, 0)
 	kernel, _ := recordedEvents(t, 4)
 	initrd, _ := recordedEvents(t, 9)
-	cmdline, err := cmdlineDigest(recordedCmdline)
+	options, err := loadOptions(recordedCmdline)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for register, got := range directBoot(firmware[:3], kernel[0], cmdline, initrd[1]) {
+	for register, got := range directBoot(firmware[:3], kernel[0], sha256.Sum256(options), initrd[1]) {
 		if _, want := recordedEvents(t, register); got != want {
 			t.Errorf("PCR %d: got %s, want %s", register, got, want)
 		}
@@ -105,7 +105,7 @@ func TestDirectBootAgainstRecordedBoot(t *testing.T) {
 
 func TestCmdlineRefuses(t *testing.T) {
 	for _, cmdline := range []string{" a", "a ", "a\n", "a\x00b", "ä", strings.Repeat("a", maxCmdline+1)} {
-		if _, err := cmdlineDigest(cmdline); err == nil {
+		if _, err := loadOptions(cmdline); err == nil {
 			t.Errorf("%.20q: got no error, want a refusal", cmdline)
 		}
 	}
@@ -140,7 +140,7 @@ func smallPE(certificates int) []byte {
 
 func TestAuthenticode(t *testing.T) {
 	plain := smallPE(0)
-	got, err := authenticode(plain)
+	got, err := imageHash(plain)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,15 +154,15 @@ func TestAuthenticode(t *testing.T) {
 	other := bytes.Clone(signed)
 	other[0x98] ^= 1
 	other[len(other)-1] ^= 1
-	a, errA := authenticode(signed)
-	b, errB := authenticode(other)
+	a, errA := imageHash(signed)
+	b, errB := imageHash(other)
 	if errA != nil || errB != nil || a != b {
 		t.Errorf("another signature: got %x (%v), want %x (%v)", b, errB, a, errA)
 	}
 	for _, at := range []int{0x10, 0x94 + 0x20, 0x250, 0x3ff, 0x407} {
 		bad := bytes.Clone(plain)
 		bad[at] ^= 1
-		if got, err := authenticode(bad); err == nil && got == want {
+		if got, err := imageHash(bad); err == nil && got == want {
 			t.Errorf("byte %#x does not count", at)
 		}
 	}
@@ -188,7 +188,7 @@ func TestAuthenticodeRefuses(t *testing.T) {
 		{"headers past the end", edit(0x94, 1<<20), "headers are"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := authenticode(tt.image)
+			_, err := imageHash(tt.image)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want an error with %q", err, tt.want)
 			}
@@ -200,11 +200,11 @@ func FuzzAuthenticode(f *testing.F) {
 	f.Add(smallPE(0))
 	f.Add(smallPE(64))
 	f.Fuzz(func(t *testing.T, image []byte) {
-		h, err := authenticode(image)
+		h, err := imageHash(image)
 		if err != nil {
 			return
 		}
-		if again, err := authenticode(image); err != nil || again != h {
+		if again, err := imageHash(image); err != nil || again != h {
 			t.Errorf("hashed again: got %x (%v), want %x", again, err, h)
 		}
 	})
@@ -241,4 +241,11 @@ func TestConfigPCRs(t *testing.T) {
 	if _, err := ConfigPCRs(measured[1:]); err == nil {
 		t.Error("no config: got no error, want a refusal")
 	}
+}
+
+// imageHash is the SHA-256 image hash.
+func imageHash(image []byte) ([32]byte, error) {
+	sum := sha256.New()
+	err := authenticode(image, sum)
+	return [32]byte(sum.Sum(nil)), err
 }

@@ -8,7 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"sync"
+	"time"
 
 	"chrysalis/attest"
 	"chrysalis/attest/collect"
@@ -67,7 +67,7 @@ func gatewayConfig(s config.Service, k *keeper.Client, quotes net.Conn, enginePa
 	return gateway.Config{
 		Model: s.Model.Name, RequestBytes: s.Limits.RequestBytes, AnswerTokens: s.Limits.AnswerTokens, Concurrent: s.Limits.Concurrent,
 		Charges: s.Price.Payment == config.PayCharge,
-		Keeper:  keeperAdapter{k}, Quoter: &quoteSocket{conn: quotes},
+		Keeper:  keeperAdapter{k}, Quote: (&quoteSocket{conn: quotes}).quote,
 		DialEngine: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", enginePath)
@@ -99,21 +99,20 @@ func (p placeAdapter) Record(ctx context.Context, a gateway.Answer) (gateway.Pro
 
 func (p placeAdapter) Release() { p.place.Release() }
 
-// quoteSocket asks init, one request at a time.
+// quoteWait bounds the time of one quote: a TPM takes a part of a second.
+const quoteWait = 20 * time.Second
+
+// quoteSocket is the stream to init. One goroutine asks at a time.
 type quoteSocket struct {
-	mu     sync.Mutex
 	conn   net.Conn
 	broken error
 }
 
-func (q *quoteSocket) Quote(ctx context.Context, r collect.Request) (*attest.Evidence, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+func (q *quoteSocket) quote(r collect.Request) (*attest.Evidence, error) {
 	if q.broken != nil {
 		return nil, q.broken
 	}
-	deadline, _ := ctx.Deadline()
-	if err := q.conn.SetDeadline(deadline); err != nil {
+	if err := q.conn.SetDeadline(time.Now().Add(quoteWait)); err != nil {
 		return nil, err
 	}
 	evidence, err := collect.Ask(q.conn, r)

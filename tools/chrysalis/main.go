@@ -55,6 +55,7 @@ func verbs() []*cobra.Command {
 		newMeasure(),
 		newVerify(),
 		newChat(),
+		newClaim(),
 	}
 }
 

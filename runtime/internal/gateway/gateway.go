@@ -26,6 +26,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/collect"
+	"chrysalis/attest/ratls"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
 )
@@ -60,11 +61,6 @@ type Place interface {
 // ErrFull is in the chain of Reserve's error when the journal has no room.
 var ErrFull = errors.New("the journal is full")
 
-// Quoter asks the owner of the hardware for evidence.
-type Quoter interface {
-	Quote(ctx context.Context, r collect.Request) (*attest.Evidence, error)
-}
-
 // Config says what the gateway serves. Every field must be set.
 type Config struct {
 	Model        string
@@ -73,9 +69,10 @@ type Config struct {
 	Concurrent   uint32 // requests computed at a time; four times as many may wait
 	Charges      bool   // a request must name the client's payment contract, or must not
 	Keeper       Keeper
-	Quoter       Quoter
-	DialEngine   func(ctx context.Context) (net.Conn, error)
-	Log          *slog.Logger
+	// Quote asks the owner of the hardware for evidence; one goroutine calls it at a time.
+	Quote      func(collect.Request) (*attest.Evidence, error)
+	DialEngine func(ctx context.Context) (net.Conn, error)
+	Log        *slog.Logger
 }
 
 // Gateway serves clients.
@@ -86,8 +83,7 @@ type Gateway struct {
 	places   chan struct{} // one for each request that is computed
 	queue    chan struct{} // one for each request that is computed or waits
 	bodies   budget
-	keys     *keyring
-	evidence *batcher
+	attested *ratls.Server // owns the TLS keys
 }
 
 // Bounds that no config changes.
@@ -101,17 +97,15 @@ const (
 
 // New makes the TLS keys and returns a gateway that serves nothing yet.
 func New(c Config) (*Gateway, error) {
-	keys, err := newKeyring(time.Now)
+	attested, err := ratls.NewServer(c.Quote, nil)
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{
+	return &Gateway{
 		config: c, limits: requestLimits{model: c.Model, answerTokens: c.AnswerTokens}, engine: engine{c.DialEngine},
 		places: make(chan struct{}, c.Concurrent), queue: make(chan struct{}, 5*int(c.Concurrent)),
-		bodies: budget{left: maxBodyBytes}, keys: keys,
-	}
-	g.evidence = newBatcher(c.Quoter)
-	return g, nil
+		bodies: budget{left: maxBodyBytes}, attested: attested,
+	}, nil
 }
 
 // Serve serves until ctx ends; answers that are on their way then get a grace of ten seconds.
@@ -120,7 +114,6 @@ func (g *Gateway) Serve(ctx context.Context, l net.Listener) error {
 	defer background.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	background.Go(func() { g.evidence.run(ctx) })
 	server := g.server()
 	shut := make(chan struct{})
 	background.Go(func() {
@@ -145,15 +138,14 @@ func (g *Gateway) server() *http.Server {
 	protocols.SetHTTP1(true) // one framing
 	return &http.Server{
 		Handler:           g.handler(),
-		TLSConfig:         g.keys.tlsConfig(),
+		TLSConfig:         g.attested.TLSConfig(),
 		Protocols:         &protocols,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      engineWait + recordWait,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ConnContext:       g.keys.connContext,
-		ConnState:         g.keys.connState,
+		ConnContext:       g.attested.ConnContext,
 		// What net/http would log of a connection is the network's text, not ours.
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}
@@ -171,7 +163,7 @@ func (g *Gateway) handler() http.Handler {
 	routes := map[string]route{
 		"/v1/models":           {method: http.MethodGet, serve: g.models},
 		"/v1/chat/completions": {method: http.MethodPost, serve: g.chat, body: true},
-		"/v1/evidence":         {method: http.MethodGet, serve: g.serveEvidence, query: true},
+		ratls.EvidencePath:     {method: http.MethodGet, serve: g.evidence, query: true},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer g.recover(w)
@@ -240,6 +232,12 @@ func (g *Gateway) recover(w http.ResponseWriter) {
 		g.config.Log.Error("handler panicked", "at", at)
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// evidence answers a challenge with evidence that is bound to this connection and no other.
+func (g *Gateway) evidence(w http.ResponseWriter, r *http.Request) error {
+	g.attested.ServeHTTP(w, r)
+	return nil
 }
 
 func (g *Gateway) models(w http.ResponseWriter, _ *http.Request) error {

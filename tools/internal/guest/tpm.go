@@ -43,7 +43,8 @@ func startTPM(ctx context.Context, tree toolstree.Tree, dir, socket string, serv
 	} else {
 		args = append(args, "--ctrl", "type=unixio,path="+socket, "--terminate")
 	}
-	cmd := tree.Command(ctx, "swtpm", args...)
+	// A guest's TPM outlives this program, so ctx does not end it; it ends with QEMU.
+	cmd := tree.Command(context.WithoutCancel(ctx), "swtpm", args...)
 	log, err := os.Create(filepath.Join(dir, "swtpm.log"))
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ type Builder struct {
 	Relock   Relock
 	Progress *progress.Reporter // nil is silent
 
-	relocked  []string // names of the locks that are not the source tree's
+	relocked  []string             // names of the locks that are not the source tree's
+	decided   map[string]lock.Lock // locks whose packages are in the cache
 	toolsLock lock.Lock
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -84,8 +85,33 @@ func (b *Builder) resolve(ctx context.Context, old lock.Lock, file string) (lock
 	return l, os.WriteFile(file, l.Bytes(), 0o644)
 }
 
-// packages returns the named lock with every package in the cache, following b.Relock.
+// Fetch brings the packages of image and engine here, so that a missing one stops a build before its minutes of work.
+func (b *Builder) Fetch(ctx context.Context) error {
+	for _, name := range []string{"image", "engine"} {
+		if _, err := b.packages(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// packages returns the named lock with every package in the cache, following b.Relock. It decides once in a Builder's life.
 func (b *Builder) packages(ctx context.Context, name string) (lock.Lock, error) {
+	if l, ok := b.decided[name]; ok {
+		return l, nil
+	}
+	l, err := b.decide(ctx, name)
+	if err != nil {
+		return lock.Lock{}, err
+	}
+	if b.decided == nil {
+		b.decided = make(map[string]lock.Lock)
+	}
+	b.decided[name] = l
+	return l, nil
+}
+
+func (b *Builder) decide(ctx context.Context, name string) (lock.Lock, error) {
 	released, err := readLock(b.lockFile(name))
 	if err != nil {
 		return lock.Lock{}, err
@@ -93,8 +119,11 @@ func (b *Builder) packages(ctx context.Context, name string) (lock.Lock, error) 
 	if b.Relock != RelockAlways {
 		err := b.fetch(ctx, released)
 		var missing *lock.MissingError
-		if err == nil || b.Relock != RelockAuto || !errors.As(err, &missing) {
-			return released, err
+		if err == nil {
+			return released, b.forgetFresh(name)
+		}
+		if b.Relock != RelockAuto || !errors.As(err, &missing) {
+			return lock.Lock{}, err
 		}
 		b.Progress.Note("%v", missing)
 		b.Progress.Note("RELOCK=auto: resolving the %s lock anew; the result is marked %q", name, measure.LockUnreleased)
@@ -110,6 +139,14 @@ func (b *Builder) packages(ctx context.Context, name string) (lock.Lock, error) 
 	}
 	b.unreleased(name)
 	return fresh, b.fetch(ctx, fresh)
+}
+
+// forgetFresh removes the lock of an earlier resolution: the work folder's locks are those that the last build used.
+func (b *Builder) forgetFresh(name string) error {
+	if err := os.Remove(b.freshLockFile(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Store copies every locked package into a content-addressed folder.
@@ -143,6 +180,16 @@ var client = &http.Client{Transport: &http.Transport{
 	ResponseHeaderTimeout: 20 * time.Second,
 	MaxIdleConnsPerHost:   8,
 }}
+
+// lockState is LockUnreleased if one of the named locks was resolved anew.
+func (b *Builder) lockState(names ...string) string {
+	for _, name := range names {
+		if slices.Contains(b.relocked, name) {
+			return measure.LockUnreleased
+		}
+	}
+	return measure.LockReleased
+}
 
 func (b *Builder) fetch(ctx context.Context, l lock.Lock) error {
 	var total int64

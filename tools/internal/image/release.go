@@ -28,6 +28,7 @@ const profile = "cpu"
 // Volumes names the engine and model volumes of the demo; it lies beside them as volumes.json.
 type Volumes struct {
 	From   config.Digest `json:"from"` // what they were made from
+	Lock   string        `json:"lock"` // state of the engine lock, as in a manifest
 	Engine config.Volume `json:"engine"`
 	Model  config.Volume `json:"model"`
 }
@@ -42,6 +43,9 @@ func (b *Builder) Build(ctx context.Context, out string) (measure.Manifest, erro
 }
 
 func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, err error) {
+	if os.Geteuid() != 0 {
+		return m, fmt.Errorf("running as user %d, want root: programs run inside the tools tree (use sudo)", os.Geteuid())
+	}
 	tree, err := b.prepare(ctx)
 	if err != nil {
 		return m, err
@@ -75,7 +79,7 @@ func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, er
 	if err != nil {
 		return m, err
 	}
-	m = measure.Manifest{Format: measure.ManifestFormat, Profile: profile, Lock: measure.LockReleased, Kernel: k.release, Root: volumeOf(root)}
+	m = measure.Manifest{Format: measure.ManifestFormat, Profile: profile, Lock: b.lockState("tools", "image"), Kernel: k.release, Root: volumeOf(root)}
 	if err := b.writeBoot(tree, k, guest, m.Root, partial); err != nil {
 		return m, err
 	}
@@ -146,9 +150,6 @@ func (b *Builder) fillManifest(m *measure.Manifest, g goTool, l lock.Lock, dir s
 		return fmt.Errorf("reading security version: %w", err)
 	}
 	m.SecurityVersion = uint32(version)
-	if len(b.relocked) > 0 {
-		m.Lock = measure.LockUnreleased
-	}
 	for _, name := range measure.ReleaseFiles() {
 		path := filepath.Join(dir, name)
 		// The folder is served and copied: its modes do not depend on the builder's umask.
@@ -255,7 +256,7 @@ func (b *Builder) buildVolumes(ctx context.Context, out string) (v Volumes, err 
 		return v, err
 	}
 	step := b.Progress.Step("pack volumes", 0)
-	key, err := volumesKey(l, model)
+	key, err := volumesKey(l, model, b.lockState("engine"))
 	if err != nil {
 		return v, err
 	}
@@ -271,7 +272,7 @@ func (b *Builder) buildVolumes(ctx context.Context, out string) (v Volumes, err 
 	if err != nil {
 		return v, err
 	}
-	v = Volumes{From: key, Engine: volumeOf(engine), Model: volumeOf(weights)}
+	v = Volumes{From: key, Lock: b.lockState("engine"), Engine: volumeOf(engine), Model: volumeOf(weights)}
 	data, err := json.Marshal(v, jsontext.WithIndent("  "))
 	if err != nil {
 		return v, err
@@ -280,7 +281,7 @@ func (b *Builder) buildVolumes(ctx context.Context, out string) (v Volumes, err 
 }
 
 // volumesKey names what the volumes are made from: engine lock, model, and the packer, which is in this program.
-func volumesKey(l lock.Lock, model []byte) (config.Digest, error) {
+func volumesKey(l lock.Lock, model []byte, state string) (config.Digest, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return config.Digest{}, err
@@ -289,7 +290,7 @@ func volumesKey(l lock.Lock, model []byte) (config.Digest, error) {
 	if err != nil {
 		return config.Digest{}, err
 	}
-	return sha256.Sum256(fmt.Appendf(nil, "%x %x %s", l.Digest(), sha256.Sum256(model), self)), nil
+	return sha256.Sum256(fmt.Appendf(nil, "%x %x %s %s", l.Digest(), sha256.Sum256(model), self, state)), nil
 }
 
 // readVolumes returns the volumes of an earlier build from the same inputs, if its files are still there.

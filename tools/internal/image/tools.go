@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,6 +37,9 @@ func (b *Builder) tools(ctx context.Context) (toolstree.Tree, error) {
 		return toolstree.Tree{}, err
 	} else if b.Relock != RelockAlways && b.stamped(released) {
 		b.toolsLock = released
+		if err := b.forgetFresh("tools"); err != nil {
+			return toolstree.Tree{}, err
+		}
 		return toolstree.Open(root)
 	}
 	l, err := b.packages(ctx, "tools")
@@ -89,7 +93,7 @@ func (b *Builder) mmdebstrap(ctx context.Context, l lock.Lock, root string) erro
 	}
 	cmd := exec.CommandContext(ctx, "mmdebstrap", "--quiet", "--variant=apt", "--mode=root", "--skip=check/empty",
 		"--architectures=amd64", `--aptopt=APT::Sandbox::User "root"`, `--aptopt=Apt::Install-Recommends "false"`, "--include="+strings.Join(include, ","),
-		lock.Suite, root, "deb [trusted=yes] copy://"+repo+" "+lock.Suite+" main")
+		lock.Suite, root, "deb [trusted=yes] copy://"+(&url.URL{Path: repo}).EscapedPath()+" "+lock.Suite+" main")
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
 		"DEBIAN_FRONTEND=noninteractive", epoch}
 	if err := runQuiet(withUmask(cmd)); err != nil {

@@ -41,7 +41,7 @@ type MissingError struct{ Missing []Missing }
 
 func (e *MissingError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d locked packages are nowhere:", len(e.Missing))
+	fmt.Fprintf(&b, "locked packages are nowhere: %d", len(e.Missing))
 	for _, m := range e.Missing {
 		fmt.Fprintf(&b, "\n  %s %s sha256 %x", m.Package.Name, m.Package.Version, m.Package.SHA256)
 		for _, a := range m.Attempts {
@@ -162,7 +162,7 @@ func (p Places) urls(pkg Package, asOf time.Time) []string {
 }
 
 // errOther is the error of a place that answers, but not with the package: asking again would not help.
-var errOther = errors.New("the place has other bytes")
+var errOther = errors.New("not the package")
 
 // downloadPatiently repeats a download that the network broke, so that a passing fault never looks like a package that is
 // nowhere.

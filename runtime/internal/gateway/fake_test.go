@@ -1,0 +1,315 @@
+package gateway
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"chrysalis/attest"
+	"chrysalis/attest/collect"
+	"chrysalis/runtime/claim"
+	"chrysalis/runtime/receipt"
+)
+
+const testClient = "0:a72edb85294a01228bd5c169b9c2cb19a3322095d5df4c0f040c95c8e132c9d4"
+
+// fakeKeeper counts in memory. Hooks make it fail.
+type fakeKeeper struct {
+	mu       sync.Mutex
+	answers  []Answer
+	places   int
+	onTake   error
+	onRecord error
+	recorded chan struct{} // closed records may be awaited by tests
+}
+
+func (k *fakeKeeper) Reserve(context.Context) (Place, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.onTake != nil {
+		return nil, k.onTake
+	}
+	k.places++
+	return &fakePlace{k: k}, nil
+}
+
+type fakePlace struct {
+	k    *fakeKeeper
+	used bool
+}
+
+func (p *fakePlace) Record(_ context.Context, a Answer) (Proof, error) {
+	p.k.mu.Lock()
+	defer p.k.mu.Unlock()
+	p.used = true
+	p.k.places--
+	if p.k.onRecord != nil {
+		return Proof{}, p.k.onRecord
+	}
+	p.k.answers = append(p.k.answers, a)
+	p.k.recorded <- struct{}{}
+	return Proof{Receipt: &receipt.Signed{1}, Charge: &claim.Body{2}}, nil
+}
+
+func (p *fakePlace) Release() {
+	p.k.mu.Lock()
+	defer p.k.mu.Unlock()
+	if !p.used {
+		p.used = true
+		p.k.places--
+	}
+}
+
+func (k *fakeKeeper) state() (answers []Answer, places int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return append([]Answer(nil), k.answers...), k.places
+}
+
+// await returns the only answer that was recorded.
+func (k *fakeKeeper) await(t *testing.T) Answer {
+	t.Helper()
+	select {
+	case <-k.recorded:
+	case <-time.After(10 * time.Second):
+		t.Fatal("nothing was recorded")
+	}
+	answers, _ := k.state()
+	if len(answers) != 1 {
+		t.Fatalf("%d answers were recorded, want 1", len(answers))
+	}
+	return answers[0]
+}
+
+// fakeQuoter makes evidence that holds nothing but what it was asked for.
+type fakeQuoter struct {
+	mu    sync.Mutex
+	asked []collect.Request
+	err   error
+}
+
+func (q *fakeQuoter) quote(r collect.Request) (*attest.Evidence, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.asked = append(q.asked, r)
+	if q.err != nil {
+		return nil, q.err
+	}
+	return &attest.Evidence{Platform: attest.VTPM, Statement: attest.Statement{NonceRoot: r.NonceRoot, TLSKey: r.TLSKey, Epoch: r.Epoch, NotAfter: r.NotAfter}}, nil
+}
+
+// fakeEngine answers on a Unix socket as llama-server does. script writes the answer's stream.
+type fakeEngine struct {
+	path   string
+	mu     sync.Mutex
+	bodies []string
+	script func(w *engineWriter)
+}
+
+type engineWriter struct {
+	w    http.ResponseWriter
+	conn func() // cuts the connection
+	gone <-chan struct{}
+}
+
+func (w *engineWriter) event(format string, args ...any) {
+	fmt.Fprintf(w.w, "data: "+format+"\n\n", args...)
+	w.w.(http.Flusher).Flush()
+}
+
+func (w *engineWriter) text(s string) {
+	quoted, _ := json.Marshal(s)
+	w.event(`{"choices":[{"finish_reason":null,"index":0,"delta":{"content":%s}}],"id":"engine","model":"/model/x","timings":{"prompt_ms":1.4}}`, quoted)
+}
+
+func (w *engineWriter) begin(prompt int) {
+	w.event(`{"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}],"prompt_progress":{"total":%d,"cache":0}}`, prompt)
+}
+
+func (w *engineWriter) end(prompt, completion int) {
+	w.event(`{"choices":[{"finish_reason":"stop","index":0,"delta":{}}]}`)
+	w.event(`{"choices":[],"usage":{"completion_tokens":%d,"prompt_tokens":%d,"prompt_tokens_details":{"cached_tokens":0}},"timings":{"cache_n":0}}`, completion, prompt)
+	w.event("[DONE]")
+}
+
+func startEngine(t testing.TB) *fakeEngine {
+	t.Helper()
+	e := &fakeEngine{path: filepath.Join(t.TempDir(), "e.sock")}
+	l, err := net.Listen("unix", e.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		e.mu.Lock()
+		e.bodies = append(e.bodies, string(body))
+		script := e.script
+		e.mu.Unlock()
+		w.Header().Set("Content-Type", "text/event-stream")
+		script(&engineWriter{w: w, gone: r.Context().Done(), conn: func() { panic(http.ErrAbortHandler) }})
+	})}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+	e.script = func(w *engineWriter) {
+		w.begin(14)
+		for _, s := range []string{"The", " answer", " is \"42\"", "\n."} {
+			w.text(s)
+		}
+		w.end(14, 5)
+	}
+	return e
+}
+
+func (e *fakeEngine) set(script func(w *engineWriter)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.script = script
+}
+
+func (e *fakeEngine) asked() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return append([]string(nil), e.bodies...)
+}
+
+// bench is a gateway with its fakes.
+type bench struct {
+	url     string
+	address string
+	http    *http.Client
+	keeper  *fakeKeeper
+	quoter  *fakeQuoter
+	engine  *fakeEngine
+	log     *lockedBuffer
+	gateway *Gateway
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func startBench(t testing.TB, change func(*Config)) *bench {
+	t.Helper()
+	b := &bench{keeper: &fakeKeeper{recorded: make(chan struct{}, 10_000)}, quoter: &fakeQuoter{}, engine: startEngine(t), log: &lockedBuffer{}}
+	config := Config{
+		Model: "tiny", RequestBytes: 4096, AnswerTokens: 100, Concurrent: 8, Charges: true, Keeper: b.keeper, Quote: b.quoter.quote,
+		DialEngine: func(ctx context.Context) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", b.engine.path)
+		},
+		Log: slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	if change != nil {
+		change(&config)
+	}
+	g, err := New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.gateway = g
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.address = l.Addr().String()
+	b.url = "https://" + b.address
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- g.Serve(ctx, l) }()
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: 100}
+	b.http = &http.Client{Transport: transport}
+	t.Cleanup(func() {
+		transport.CloseIdleConnections()
+		cancel()
+		if err := <-served; err != nil {
+			t.Errorf("serving ended: %v", err)
+		}
+	})
+	return b
+}
+
+// dial opens a TLS connection, for requests that net/http would not send.
+func (b *bench) dial(t testing.TB) *tls.Conn {
+	t.Helper()
+	c, err := tls.Dial("tcp", b.address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func (b *bench) request(t testing.TB, ctx context.Context, body string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, b.url+"/v1/chat/completions", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Chrysalis-Client", testClient)
+	return r
+}
+
+// post asks for a chat and returns status and whole body.
+func (b *bench) post(t testing.TB, body string) (int, string) {
+	t.Helper()
+	response, err := b.http.Do(b.request(t, t.Context(), body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(text)
+}
+
+// answerEvents are the data of a stream's events.
+func answerEvents(t testing.TB, body string) []string {
+	t.Helper()
+	var list []string
+	lines := bufio.NewScanner(strings.NewReader(body))
+	for lines.Scan() {
+		if line := lines.Text(); line != "" {
+			data, ok := strings.CutPrefix(line, "data: ")
+			if !ok {
+				t.Fatalf("line %q is no event", line)
+			}
+			list = append(list, data)
+		}
+	}
+	return list
+}
+
+func ask(extra string) string {
+	return `{"model":"tiny","messages":[{"role":"user","content":"canary-prompt?"}]` + extra + `}`
+}
+
+var errTest = errors.New("test")

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"chrysalis/measure"
+	"chrysalis/measure/snp"
+	"chrysalis/measure/tdvf"
+)
+
+// bootFlags name the files of a direct boot.
+type bootFlags struct{ firmware, kernel, initrd, cmdline string }
+
+func (f *bootFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.firmware, "firmware", "", "whole firmware image")
+	cmd.Flags().StringVar(&f.kernel, "kernel", "", "kernel image, for a direct boot")
+	cmd.Flags().StringVar(&f.initrd, "initrd", "", "initrd, with --kernel")
+	cmd.Flags().StringVar(&f.cmdline, "cmdline", "", "kernel command line, or @ and the file that holds exactly it")
+	_ = cmd.MarkFlagRequired("firmware")
+	cmd.MarkFlagsRequiredTogether("kernel", "initrd")
+}
+
+// line returns the command line, out of its file where a file is named.
+func (f *bootFlags) line() (string, error) {
+	if name, ok := strings.CutPrefix(f.cmdline, "@"); ok {
+		text, err := readInput(name)
+		return string(text), err
+	}
+	return f.cmdline, nil
+}
+
+func newMeasureTDX() *cobra.Command {
+	var files bootFlags
+	var order string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "tdx --firmware FILE [--kernel FILE --initrd FILE --cmdline TEXT|@FILE]",
+		Short: "MRTD, and with a kernel RTMR1 and RTMR2, of a TDX guest",
+		Long: "MRTD needs the firmware image alone. RTMR1 and RTMR2 are those of a direct boot with QEMU 10.0 or newer. RTMR0 is not\n" +
+			"computed: it depends on the machine's memory map, boot variables and ACPI tables.",
+		Example: "  chrysalis measure tdx --firmware OVMF.inteltdx.fd --json\n  chrysalis measure tdx --firmware OVMF.fd --page-order two-pass",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			boot := measure.TDXBoot{Order: tdvf.Order(order)}
+			var err error
+			if boot.Firmware, err = readInput(files.firmware); err != nil {
+				return unavailable(err)
+			}
+			if files.kernel != "" {
+				if boot.Kernel, err = readInput(files.kernel); err != nil {
+					return unavailable(err)
+				}
+				if boot.Cmdline, err = files.line(); err != nil {
+					return unavailable(err)
+				}
+				initrd, err := os.Open(files.initrd)
+				if err != nil {
+					return unavailable(err)
+				}
+				defer initrd.Close()
+				boot.Initrd = initrd
+			}
+			registers, err := boot.Registers()
+			if err != nil {
+				return unavailable(err)
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), registers)
+			}
+			return printRegisters(cmd.OutOrStdout(), registers)
+		},
+	}
+	files.add(cmd)
+	cmd.Flags().StringVar(&order, "page-order", string(tdvf.SinglePass), "single-pass (upstream KVM and QEMU) or two-pass (QEMU 8.2 of Ubuntu 24.04)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printRegisters(w io.Writer, r measure.TDXRegisters) error {
+	for _, line := range []struct {
+		name  string
+		value *measure.Register384
+	}{{"mrtd", &r.MRTD}, {"rtmr1", r.RTMR1}, {"rtmr2", r.RTMR2}} {
+		if line.value == nil {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "%-5s %x\n", line.name, *line.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newMeasureSNP() *cobra.Command {
+	var files bootFlags
+	var vcpus int
+	var cpuType, signature, features string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "sev-snp --firmware FILE --vcpus N --vcpu-type TYPE|--sig HEX --guest-features HEX [--kernel FILE --initrd FILE --cmdline TEXT|@FILE]",
+		Short: "Launch digest of an SEV-SNP guest",
+		Long: "The digest covers the firmware, the pages that its metadata asks for and the first state of each vCPU, as QEMU makes them.\n" +
+			"With a kernel also the page of kernel hashes (kernel-hashes=on), which the firmware must have.",
+		Example: "  chrysalis measure sev-snp --firmware OVMF.amdsev.fd --vcpus 4 --vcpu-type EPYC-v4 --guest-features 1 \\\n" +
+			"    --kernel vmlinuz --initrd initrd --cmdline @cmdline --json",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			launch := snp.Launch{VCPUs: vcpus}
+			var err error
+			if launch.Signature, err = cpuSignature(cpuType, signature); err != nil {
+				return exitError{exitUsage, err}
+			}
+			if launch.GuestFeatures, err = strconv.ParseUint(strings.TrimPrefix(features, "0x"), 16, 64); err != nil {
+				return exitError{exitUsage, fmt.Errorf("--guest-features: %w", err)}
+			}
+			if launch.Firmware, err = readInput(files.firmware); err != nil {
+				return unavailable(err)
+			}
+			if files.kernel != "" {
+				launch.Kernel = &snp.Kernel{}
+				if launch.Kernel.Kernel, err = readInput(files.kernel); err != nil {
+					return unavailable(err)
+				}
+				if launch.Kernel.Initrd, err = readInput(files.initrd); err != nil {
+					return unavailable(err)
+				}
+				if launch.Kernel.Cmdline, err = files.line(); err != nil {
+					return unavailable(err)
+				}
+			}
+			digest, err := snp.Digest(launch)
+			if err != nil {
+				return unavailable(err)
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), map[string]string{"launch_digest": hex.EncodeToString(digest[:])})
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "launch_digest %x\n", digest)
+			return err
+		},
+	}
+	files.add(cmd)
+	cmd.Flags().IntVar(&vcpus, "vcpus", 1, "number of vCPUs")
+	cmd.Flags().StringVar(&cpuType, "vcpu-type", "", "QEMU's vCPU type: "+strings.Join(snp.CPUTypes(), ", "))
+	cmd.Flags().StringVar(&signature, "sig", "", "CPUID signature of the vCPU in hexadecimal, instead of --vcpu-type")
+	cmd.Flags().StringVar(&features, "guest-features", "1", "SEV_FEATURES of each vCPU in hexadecimal")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.MarkFlagsMutuallyExclusive("vcpu-type", "sig")
+	cmd.MarkFlagsOneRequired("vcpu-type", "sig")
+	return cmd
+}
+
+func cpuSignature(cpuType, signature string) (uint32, error) {
+	if signature == "" {
+		return snp.CPUSignature(cpuType)
+	}
+	n, err := strconv.ParseUint(strings.TrimPrefix(signature, "0x"), 16, 32)
+	if err != nil {
+		return 0, fmt.Errorf("--sig: %w", err)
+	}
+	return uint32(n), nil
+}
