@@ -2,37 +2,30 @@ package ratls
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"io"
-	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
-	"chrysalis/attest/collect"
 )
 
-// machine is a software guest behind a Server.
+// machine is a software guest that answers challenges and echoes.
 type machine struct {
 	*attesttest.Guest
-	server *Server
-	web    *site
-	quotes atomic.Int32
-	clock  atomic.Int64 // nanoseconds that the guest and its client are ahead of the test's clock
+	server  *attesttest.Server
+	address string
+	clock   atomic.Int64 // nanoseconds that the guest and its client are ahead of the test's clock
 }
 
 func (m *machine) now() time.Time { return time.Now().Add(time.Duration(m.clock.Load())) }
@@ -44,56 +37,24 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	m := &machine{Guest: attesttest.New(measured, time.Now())}
-	m.server, err = NewServer(func(r collect.Request) (*attest.Evidence, error) {
-		m.quotes.Add(1)
-		m.Statement.Epoch, m.Statement.NotAfter = r.Epoch, r.NotAfter
-		return m.Attest(r.NonceRoot, r.TLSKey), nil
-	}, m.now)
-	if err != nil {
-		t.Fatal(err)
-	}
+	m.server = &attesttest.Server{Guest: m.Guest, Now: m.now}
 	mux := http.NewServeMux()
 	mux.Handle(EvidencePath, m.server)
 	mux.HandleFunc("POST /echo", func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
-	m.web = serve(t, mux, m.server.TLSConfig(), m.server.ConnContext)
+	m.address = attesttest.Listen(t, mux, m.server.TLSConfig(), m.server.ConnContext)
 	return m
 }
 
-// site is a TLS server of a test. httptest's would put a certificate of its own beside GetCertificate.
-type site struct {
-	URL      string
-	Listener net.Listener
-}
-
-func serve(t *testing.T, h http.Handler, config *tls.Config, connContext func(context.Context, net.Conn) context.Context) *site {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: h, ConnContext: connContext, ErrorLog: log.New(io.Discard, "", 0)}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		server.Serve(tls.NewListener(listener, config))
-	}()
-	t.Cleanup(func() {
-		server.Close()
-		<-done
-	})
-	return &site{"https://" + listener.Addr().String(), listener}
-}
+func (m *machine) url(path string) string { return "https://" + m.address + path }
 
 func (m *machine) config() Config { return Config{Policy: m.Policy(), Roots: m.Roots(), Now: m.now} }
-
-func (m *machine) address() string { return m.web.Listener.Addr().String() }
 
 func TestTransport(t *testing.T) {
 	m := newMachine(t)
 	transport := NewTransport(m.config())
 	defer transport.CloseIdleConnections()
 	for range 3 {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, m.web.URL+"/echo", strings.NewReader("hello"))
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, m.url("/echo"), strings.NewReader("hello"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,21 +64,21 @@ func TestTransport(t *testing.T) {
 		}
 		body, err := io.ReadAll(response.Body)
 		response.Body.Close()
-		if err != nil || string(body) != "hello" || result == nil || result.TLSKey() != m.server.keys.hash {
+		if err != nil || string(body) != "hello" || result == nil || result.TLSKey() != KeyHash(m.server.Certificate().Leaf) {
 			t.Errorf("got %q, %v, %v, want hello and a result", body, result, err)
 		}
 	}
-	if got := m.quotes.Load(); got != 1 {
+	if got := m.server.Count(); got != 1 {
 		t.Errorf("quotes for three requests on one connection: got %d, want 1", got)
 	}
-	if _, err := (&http.Client{Transport: transport}).Get(strings.Replace(m.web.URL, "https:", "http:", 1)); !errors.Is(err, attest.ErrRejected) {
+	if _, err := (&http.Client{Transport: transport}).Get("http://" + m.address); !errors.Is(err, attest.ErrRejected) {
 		t.Errorf("an http URL: got %v, want ErrRejected", err)
 	}
 }
 
 func TestDialUsesPostQuantumTLS13(t *testing.T) {
 	m := newMachine(t)
-	conn, err := Dial(t.Context(), "tcp", m.address(), m.config())
+	conn, err := Dial(t.Context(), "tcp", m.address, m.config())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,26 +100,27 @@ func TestDialRefuses(t *testing.T) {
 	}
 	oldTLS := m.server.TLSConfig()
 	oldTLS.MinVersion, oldTLS.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
-	tls12 := serve(t, m.server, oldTLS, m.server.ConnContext)
+	tls12 := attesttest.Listen(t, m.server, oldTLS, m.server.ConnContext)
 	answering := func(body string) string {
-		web := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) }), m.server.TLSConfig(), nil)
-		return web.Listener.Addr().String()
+		web := attesttest.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) }), m.server.TLSConfig(), nil)
+		return web
 	}
-	endless := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), m.server.TLSConfig(), nil)
+	endless := attesttest.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), m.server.TLSConfig(), nil)
 	for _, tt := range []struct {
 		name, address string
 		config        Config
 		want          error
 		says          string
 	}{
-		{"zero config", m.address(), Config{}, attest.ErrRejected, "zero policy"},
-		{"no roots", m.address(), Config{Policy: m.Policy()}, attest.ErrRejected, "no root is trusted"},
-		{"another machine's root", m.address(), Config{Policy: m.Policy(), Roots: other.Roots()}, attest.ErrRejected, "certificate"},
-		{"a policy that wants more", m.address(), Config{Policy: strict, Roots: m.Roots()}, attest.ErrRejected, "security-version"},
-		{"TLS 1.2", tls12.Listener.Addr().String(), m.config(), attest.ErrUnavailable, "version"},
+		{"zero config", m.address, Config{}, attest.ErrRejected, "zero policy"},
+		{"no roots", m.address, Config{Policy: m.Policy()}, attest.ErrRejected, "no root is trusted"},
+		{"another machine's root", m.address, Config{Policy: m.Policy(), Roots: other.Roots()}, attest.ErrRejected, "certificate"},
+		{"a policy that wants more", m.address, Config{Policy: strict, Roots: m.Roots()}, attest.ErrRejected, "security-version"},
+		{"TLS 1.2", tls12, m.config(), attest.ErrUnavailable, "version"},
 		{"no evidence at all", answering("none"), m.config(), attest.ErrRejected, "decoding evidence"},
 		{"evidence without end", answering(strings.Repeat("x", attest.MaxEvidenceBytes+1)), m.config(), attest.ErrUnavailable, "want a length"},
-		{"silence", endless.Listener.Addr().String(), Config{Policy: m.Policy(), Roots: m.Roots(), Timeout: 50 * time.Millisecond}, attest.ErrUnavailable, "fetching evidence"},
+		{"no quote now", attesttest.Listen(t, http.NotFoundHandler(), m.server.TLSConfig(), nil), m.config(), attest.ErrUnavailable, "404"},
+		{"silence", endless, Config{Policy: m.Policy(), Roots: m.Roots(), Timeout: 50 * time.Millisecond}, attest.ErrUnavailable, "fetching evidence"},
 		{"nobody there", "127.0.0.1:1", m.config(), attest.ErrUnavailable, "dialling guest"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -174,20 +136,20 @@ func TestDialRefuses(t *testing.T) {
 // the client's TLS with it, and relays the genuine guest's evidence for the client's own nonce.
 func TestRelayWithLeakedKey(t *testing.T) {
 	m := newMachine(t)
-	leaked := m.server.keys.certificate
-	middle := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		conn, err := tls.Dial("tcp", m.address(), &tls.Config{InsecureSkipVerify: true})
+	leaked := m.server.Certificate()
+	middle := attesttest.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := tls.Dial("tcp", m.address, &tls.Config{InsecureSkipVerify: true})
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		defer conn.Close()
-		nonce, err := parseNonce(r.URL.RawQuery)
+		nonce, err := hex.DecodeString(strings.TrimPrefix(r.URL.RawQuery, "nonce="))
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		body, err := fetch(r.Context(), conn, nonce)
+		body, err := fetch(r.Context(), conn, [32]byte(nonce))
 		if err != nil {
 			t.Error(err)
 			return
@@ -195,12 +157,12 @@ func TestRelayWithLeakedKey(t *testing.T) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		w.Write(body)
 	}), &tls.Config{Certificates: []tls.Certificate{leaked}}, nil)
-	_, err := Dial(t.Context(), "tcp", middle.Listener.Addr().String(), m.config())
+	_, err := Dial(t.Context(), "tcp", middle, m.config())
 	var rejected *attest.Rejected
 	if !errors.As(err, &rejected) || rejected.Failed.Name != "challenge" {
 		t.Errorf("got %v, want the challenge check to refuse", err)
 	}
-	if _, err := Dial(t.Context(), "tcp", m.address(), m.config()); err != nil {
+	if _, err := Dial(t.Context(), "tcp", m.address, m.config()); err != nil {
 		t.Errorf("the guest itself: got %v, want nil", err)
 	}
 }
@@ -209,7 +171,7 @@ func TestRelayWithLeakedKey(t *testing.T) {
 func TestReplay(t *testing.T) {
 	m := newMachine(t)
 	var old []byte
-	recorder := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	recorder := attesttest.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if old == nil {
 			answer := httptest.NewRecorder()
 			m.server.ServeHTTP(answer, r)
@@ -218,7 +180,7 @@ func TestReplay(t *testing.T) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(old)))
 		w.Write(old)
 	}), m.server.TLSConfig(), m.server.ConnContext)
-	address := recorder.Listener.Addr().String()
+	address := recorder
 	if _, err := Dial(t.Context(), "tcp", address, m.config()); err != nil {
 		t.Fatalf("the first time: %v", err)
 	}
@@ -235,7 +197,7 @@ func TestRotation(t *testing.T) {
 	defer transport.CloseIdleConnections()
 	post := func() uint64 {
 		t.Helper()
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, m.web.URL+"/echo", bytes.NewReader([]byte("x")))
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, m.url("/echo"), bytes.NewReader([]byte("x")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -251,11 +213,11 @@ func TestRotation(t *testing.T) {
 		t.Fatalf("epoch: got %d, want 1", got)
 	}
 	// In the overlap the connection goes on, and a new one has the new key.
-	m.clock.Store(int64(keyLife + time.Minute))
+	m.clock.Store(int64(time.Hour + time.Minute))
 	if got := post(); got != 1 {
 		t.Errorf("epoch in the overlap: got %d, want 1", got)
 	}
-	conn, err := Dial(t.Context(), "tcp", m.address(), m.config())
+	conn, err := Dial(t.Context(), "tcp", m.address, m.config())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,92 +225,16 @@ func TestRotation(t *testing.T) {
 		t.Errorf("epoch of a new connection: got %d, want 2", got)
 	}
 	conn.Close()
-	m.clock.Store(int64(keyLife + keyOverlap + time.Minute))
-	quotes := m.quotes.Load()
+	m.clock.Store(int64(time.Hour + 2*time.Minute + time.Minute))
+	quotes := m.server.Count()
 	if got := post(); got != 2 {
 		t.Errorf("epoch after the overlap: got %d, want 2", got)
 	}
-	if got := m.quotes.Load() - quotes; got != 1 {
+	if got := m.server.Count() - quotes; got != 1 {
 		t.Errorf("quotes for it: got %d, want 1", got)
 	}
-	m.clock.Store(int64(3 * keyLife))
-	if _, err := transport.http.RoundTrip(httptest.NewRequest(http.MethodPost, m.web.URL+"/echo", io.NopCloser(strings.NewReader("once")))); err != nil && !errors.Is(err, ErrExpired) {
+	m.clock.Store(int64(3 * time.Hour))
+	if _, err := transport.http.RoundTrip(httptest.NewRequest(http.MethodPost, m.url("/echo"), io.NopCloser(strings.NewReader("once")))); err != nil && !errors.Is(err, ErrExpired) {
 		t.Errorf("a body that can't be sent twice: got %v, want nil or ErrExpired", err)
-	}
-}
-
-// TestBatch has many clients answered by few quotes, each with evidence of its own connection.
-func TestBatch(t *testing.T) {
-	m := newMachine(t)
-	const clients = 20
-	var wait sync.WaitGroup
-	for range clients {
-		wait.Go(func() {
-			conn, err := Dial(t.Context(), "tcp", m.address(), m.config())
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			conn.Close()
-		})
-	}
-	wait.Wait()
-	if got := m.quotes.Load(); got > 3 {
-		t.Errorf("quotes for %d clients at a time: got %d, want at most 3", clients, got)
-	}
-}
-
-func TestServerRefuses(t *testing.T) {
-	m := newMachine(t)
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	defer client.CloseIdleConnections()
-	good := hex.EncodeToString(bytes.Repeat([]byte{0xab}, 32))
-	for _, tt := range []struct {
-		name, query string
-		status      int
-	}{
-		{"good", "nonce=" + good, 200},
-		{"none", "", 400},
-		{"short", "nonce=00", 400},
-		{"upper case", "nonce=" + strings.ToUpper(good), 400},
-		{"no digits", "nonce=" + strings.Repeat("x", 64), 400},
-		{"zeros", "nonce=" + strings.Repeat("0", 64), 400},
-		{"two", "nonce=" + good + "&nonce=" + good, 400},
-		{"escaped", "nonce=%61" + good[:62], 400},
-	} {
-		response, err := client.Get(m.web.URL + EvidencePath + "?" + tt.query)
-		if err != nil {
-			t.Fatal(err)
-		}
-		response.Body.Close()
-		if response.StatusCode != tt.status {
-			t.Errorf("%s: status %d, want %d", tt.name, response.StatusCode, tt.status)
-		}
-	}
-	response, err := client.PostForm(m.web.URL+EvidencePath+"?nonce="+good, url.Values{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	response.Body.Close()
-	if response.StatusCode != http.StatusMethodNotAllowed {
-		t.Errorf("POST: status %d, want 405", response.StatusCode)
-	}
-	// Without TLS there is nothing to bind to.
-	plain := httptest.NewRecorder()
-	m.server.ServeHTTP(plain, httptest.NewRequest(http.MethodGet, EvidencePath+"?nonce="+good, nil))
-	if plain.Code != http.StatusBadRequest {
-		t.Errorf("without TLS: status %d, want 400", plain.Code)
-	}
-}
-
-func TestServerWithoutQuotes(t *testing.T) {
-	server, err := NewServer(func(collect.Request) (*attest.Evidence, error) { return nil, collect.ErrRefused }, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	web := serve(t, server, server.TLSConfig(), server.ConnContext)
-	_, err = Dial(t.Context(), "tcp", web.Listener.Addr().String(), Config{})
-	if !errors.Is(err, attest.ErrUnavailable) || !strings.Contains(err.Error(), "503") {
-		t.Errorf("got %v, want ErrUnavailable with 503", err)
 	}
 }

@@ -7,7 +7,8 @@
 //
 //	client := &http.Client{Transport: ratls.NewTransport(ratls.Config{Policy: policy, Roots: roots})}
 //
-// A guest serves TLSConfig's connections and answers EvidencePath with a Server.
+// The guest's side of it is in the runtime: it answers EvidencePath with evidence over the leaf of the nonce and of the
+// exporter of the connection that the request came over.
 package ratls
 
 import (

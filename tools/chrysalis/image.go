@@ -51,6 +51,9 @@ manifest then says "unreleased lock".`,
 			if volumes == "" {
 				volumes = filepath.Join(b.Work, "volumes")
 			}
+			if err := b.Fetch(cmd.Context()); err != nil {
+				return unavailable(err)
+			}
 			manifest, err := b.Build(cmd.Context(), out)
 			if err != nil {
 				return unavailable(err)
@@ -80,7 +83,11 @@ func printBuild(w io.Writer, m measure.Manifest, v image.Volumes, asJSON bool) e
 	}
 	fmt.Fprintf(w, "%-14s %11s  %s\n%-14s %11s  %s\n%-14s %11s  %s\n", "root volume", "", m.Root.Root, "engine volume", "", v.Engine.Root,
 		"model volume", "", v.Model.Root)
-	fmt.Fprintf(w, "lock: %s\n", m.Lock)
+	state := m.Lock
+	if v.Lock != measure.LockReleased {
+		state = v.Lock
+	}
+	fmt.Fprintf(w, "lock: %s\n", state)
 	return nil
 }
 

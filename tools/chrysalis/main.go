@@ -53,6 +53,8 @@ func verbs() []*cobra.Command {
 		newImage(),
 		newVolume(),
 		newMeasure(),
+		newVerify(),
+		newChat(),
 		newClaim(),
 	}
 }

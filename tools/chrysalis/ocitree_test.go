@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"chrysalis/measure/volume"
+	"chrysalis/tools/internal/image"
 
 	"github.com/erofs/go-erofs"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -97,7 +98,7 @@ func TestEngineFromOCILayout(t *testing.T) {
 	if _, err := fs.Stat(img, "etc/secret"); err == nil {
 		t.Error("a file removed by a later layer is in the volume")
 	}
-	for _, dir := range engineDirs {
+	for _, dir := range image.EngineDirs {
 		if info, err := fs.Stat(img, dir); err != nil || !info.IsDir() {
 			t.Errorf("mount point %s: %v, %v", dir, info, err)
 		}

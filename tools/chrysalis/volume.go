@@ -12,12 +12,10 @@ import (
 
 	"chrysalis/measure/verity"
 	"chrysalis/measure/volume"
+	"chrysalis/tools/internal/image"
 
 	"github.com/spf13/cobra"
 )
-
-// engineDirs are the mount points that an engine's root must have, because it is read-only when the engine starts.
-var engineDirs = []string{"model", "run/engine", "tmp", "proc", "sys", "dev"}
 
 func newVolume() *cobra.Command {
 	cmd := &cobra.Command{
@@ -171,7 +169,7 @@ func (o oneFile) ReadDir(string) ([]fs.DirEntry, error) {
 func engineTree(name string) (packing, error) {
 	if _, err := os.Stat(filepath.Join(name, "oci-layout")); err == nil {
 		tree, close, err := ociTree(name)
-		return packing{tree, engineDirs, close}, err
+		return packing{tree, image.EngineDirs, close}, err
 	}
 	info, err := os.Stat(name)
 	if err != nil {
@@ -180,5 +178,5 @@ func engineTree(name string) (packing, error) {
 	if !info.IsDir() {
 		return packing{}, fmt.Errorf("want an OCI layout or a root folder, got a file")
 	}
-	return packing{os.DirFS(name), engineDirs, func() error { return nil }}, nil
+	return packing{os.DirFS(name), image.EngineDirs, func() error { return nil }}, nil
 }

@@ -113,13 +113,13 @@ func TestSecretAndJournal(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "journal-rolled-back"},
-		{"one byte of the journal's header changed", func(*guest.Spec) {
+		{"the journal's header changed in one byte", func(*guest.Spec) {
 			bad := bytes.Clone(kept)
 			bad[100] ^= 1
 			if err := os.WriteFile(journal, bad, 0o644); err != nil {
 				t.Fatal(err)
 			}
-		}, "journal-corrupt"},
+		}, "journal-foreign"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			changed := spec

@@ -34,7 +34,7 @@ func (b *Builder) unpackKernel(ctx context.Context, tree toolstree.Tree, l lock.
 	release := strings.TrimPrefix(l.Request[i], kernelPackage)
 	root := filepath.Join(b.Work, "kernel")
 	k := kernel{release, filepath.Join(root, "usr/lib/modules", release)}
-	err := b.cached(root, fmt.Sprintf("%x %s", l.Digest(), release), func() error {
+	err := b.cached(root, fmt.Sprintf("%x %x %s", l.Digest(), b.toolsLock.Digest(), release), func() error {
 		step := b.Progress.Step("unpack kernel", 0)
 		for _, p := range l.Packages {
 			// Three packages make a kernel: linux-base- the lists of built-in modules, -modules- and -binary-.

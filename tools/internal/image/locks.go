@@ -85,8 +85,36 @@ func (b *Builder) resolve(ctx context.Context, old lock.Lock, file string) (lock
 	return l, os.WriteFile(file, l.Bytes(), 0o644)
 }
 
-// packages returns the named lock with every package in the cache, following b.Relock.
+// Fetch brings the packages of image and engine here, so that a missing one stops a build before its minutes of work.
+func (b *Builder) Fetch(ctx context.Context) error {
+	if err := b.own(ctx); err != nil {
+		return err
+	}
+	for _, name := range []string{"image", "engine"} {
+		if _, err := b.packages(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// packages returns the named lock with every package in the cache, following b.Relock. It decides once in a Builder's life.
 func (b *Builder) packages(ctx context.Context, name string) (lock.Lock, error) {
+	if l, ok := b.decided[name]; ok {
+		return l, nil
+	}
+	l, err := b.decide(ctx, name)
+	if err != nil {
+		return lock.Lock{}, err
+	}
+	if b.decided == nil {
+		b.decided = make(map[string]lock.Lock)
+	}
+	b.decided[name] = l
+	return l, nil
+}
+
+func (b *Builder) decide(ctx context.Context, name string) (lock.Lock, error) {
 	released, err := readLock(b.lockFile(name))
 	if err != nil {
 		return lock.Lock{}, err
@@ -155,6 +183,16 @@ var client = &http.Client{Transport: &http.Transport{
 	ResponseHeaderTimeout: 20 * time.Second,
 	MaxIdleConnsPerHost:   8,
 }}
+
+// lockState is LockUnreleased if one of the named locks was resolved anew.
+func (b *Builder) lockState(names ...string) string {
+	for _, name := range names {
+		if slices.Contains(b.relocked, name) {
+			return measure.LockUnreleased
+		}
+	}
+	return measure.LockReleased
+}
 
 func (b *Builder) fetch(ctx context.Context, l lock.Lock) error {
 	var total int64

@@ -162,7 +162,7 @@ func (p Places) urls(pkg Package, asOf time.Time) []string {
 }
 
 // errOther is the error of a place that answers, but not with the package: asking again would not help.
-var errOther = errors.New("the place has other bytes")
+var errOther = errors.New("not the package")
 
 // downloadPatiently repeats a download that the network broke, so that a passing fault never looks like a package that is
 // nowhere.

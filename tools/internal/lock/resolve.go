@@ -44,14 +44,7 @@ func resolve(ctx context.Context, places Places, work, name string, request []st
 	if err != nil {
 		return Lock{}, err
 	}
-	wanted := make(map[[2]string]bool)
-	for line := range strings.Lines(string(plan)) {
-		// Inst NAME (VERSION ARCHIVE [ARCHITECTURE]) …
-		if word := strings.Fields(line); len(word) >= 3 && word[0] == "Inst" {
-			bare, _, _ := strings.Cut(word[1], ":")
-			wanted[[2]string{bare, strings.TrimPrefix(word[2], "(")}] = true
-		}
-	}
+	wanted := planned(plan)
 	if len(wanted) == 0 {
 		return Lock{}, errors.New("apt plans no package")
 	}
@@ -87,6 +80,19 @@ func resolve(ctx context.Context, places Places, work, name string, request []st
 	return Parse(l.Bytes())
 }
 
+// planned returns name and version of each package that a simulated installation would install.
+func planned(plan []byte) map[[2]string]bool {
+	packages := make(map[[2]string]bool)
+	for line := range strings.Lines(string(plan)) {
+		// Inst NAME (VERSION ARCHIVE [ARCHITECTURE]) …
+		if word := strings.Fields(line); len(word) >= 3 && word[0] == "Inst" {
+			bare, _, _ := strings.Cut(word[1], ":")
+			packages[[2]string{bare, strings.TrimPrefix(word[2], "(")}] = true
+		}
+	}
+	return packages
+}
+
 // apt is a private apt: own state, own sources, nothing installed.
 type apt struct {
 	work    string
@@ -94,6 +100,9 @@ type apt struct {
 }
 
 func newApt(places Places, work string, sources []Source) (apt, error) {
+	if _, err := os.Stat(keyring); err != nil {
+		return apt{}, fmt.Errorf("%w: install debian-archive-keyring", err)
+	}
 	a := apt{work: work, sources: make(map[Source]string)}
 	var list strings.Builder
 	for _, s := range sources {

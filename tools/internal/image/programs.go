@@ -62,8 +62,16 @@ func (b *Builder) findGo(ctx context.Context) (goTool, error) {
 	return g, nil
 }
 
+// goCommand returns the go command of PATH, or else the one where Go's own installer puts it: sudo's PATH often lacks it.
+func goCommand() string {
+	if path, err := exec.LookPath("go"); err == nil {
+		return path
+	}
+	return "/usr/local/go/bin/go"
+}
+
 func (b *Builder) goJSON(ctx context.Context, env []string, into any, args ...string) error {
-	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd := exec.CommandContext(ctx, goCommand(), args...)
 	cmd.Dir, cmd.Env = b.Source, append(os.Environ(), env...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -95,13 +103,13 @@ func buildArgs(p program, out, ldflags string) []string {
 
 // buildPrograms builds the guest's programs into a folder and returns it.
 func (b *Builder) buildPrograms(ctx context.Context, tree toolstree.Tree, g goTool) (string, error) {
-	out := filepath.Join(b.Work, "guest")
+	out := filepath.Join(b.Work, "programs")
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return "", err
 	}
 	for _, p := range programs {
 		step := b.Progress.Step("build "+p.name, 0)
-		cmd := exec.CommandContext(ctx, "go", buildArgs(p, filepath.Join(out, p.name), stripped)...)
+		cmd := exec.CommandContext(ctx, goCommand(), buildArgs(p, filepath.Join(out, p.name), stripped)...)
 		cmd.Dir, cmd.Env = b.Source, g.environment("0")
 		if err := runQuiet(cmd); err != nil {
 			return "", fmt.Errorf("building %s: %w", p.name, err)
@@ -119,7 +127,7 @@ func (b *Builder) buildPrograms(ctx context.Context, tree toolstree.Tree, g goTo
 // buildRunc builds runc inside the tools tree, with its C compiler and libseccomp, and the machine's Go bind-mounted.
 func (b *Builder) buildRunc(ctx context.Context, tree toolstree.Tree, g goTool, out string) error {
 	// The build inside has no network: have the modules here first.
-	list := exec.CommandContext(ctx, "go", "list", "-deps", "-tags", runc.tags, runc.pkg)
+	list := exec.CommandContext(ctx, goCommand(), "list", "-deps", "-tags", runc.tags, runc.pkg)
 	list.Dir, list.Env = b.Source, g.environment("1")
 	if err := runQuiet(list); err != nil {
 		return err

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/url"
+
+	"github.com/spf13/cobra"
+
+	"chrysalis/attest"
+	"chrysalis/attest/ratls"
+)
+
+// remoteFlags are what every verb takes that talks to a guest.
+type remoteFlags struct{ policy, roots string }
+
+func (f *remoteFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.policy, "policy", "", "policy that the guest must meet (make one with: chrysalis policy)")
+	cmd.Flags().StringVar(&f.roots, "roots", "", "PEM file of the TPM makers that are trusted (default: nobody is)")
+	_ = cmd.MarkFlagRequired("policy")
+}
+
+// open reads policy and roots. A policy that can't be one is a rejection: it accepts no guest.
+func (f *remoteFlags) open() (ratls.Config, error) {
+	document, err := readInput(f.policy)
+	if err != nil {
+		return ratls.Config{}, unavailable(err)
+	}
+	var config ratls.Config
+	if config.Policy, err = attest.ParsePolicy(document); err != nil {
+		return config, rejected(fmt.Errorf("%s accepts no guest: %w", f.policy, err))
+	}
+	if f.roots == "" {
+		return config, nil
+	}
+	data, err := readInput(f.roots)
+	if err != nil {
+		return config, unavailable(err)
+	}
+	if config.Roots.VTPM, err = parseRoots(data); err != nil {
+		return config, exitError{exitUsage, fmt.Errorf("reading %s: %w", f.roots, err)}
+	}
+	return config, nil
+}
+
+// parseRoots takes a PEM file of certificates and nothing else.
+func parseRoots(data []byte) (*x509.CertPool, error) {
+	pool, count := x509.NewCertPool(), 0
+	for len(data) > 0 {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("PEM block %d is a %s, want CERTIFICATE", count, block.Type)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", count, err)
+		}
+		pool.AddCert(cert)
+		count, data = count+1, rest
+	}
+	if count == 0 {
+		return nil, errors.New("no certificate in it")
+	}
+	return pool, nil
+}
+
+// guestAddress takes https://HOST[:PORT] and returns the base URL and the address to dial.
+func guestAddress(text string) (base, address string, err error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Path != "" && u.Path != "/" {
+		return "", "", exitError{exitUsage, fmt.Errorf("URL %q: want https://HOST[:PORT]", text)}
+	}
+	port := u.Port()
+	if port == "" {
+		port = "443"
+	}
+	host := u.Hostname()
+	if u.Host[0] == '[' {
+		host = "[" + host + "]"
+	}
+	return "https://" + host + ":" + port, host + ":" + port, nil
+}
+
+// refusalOf gives a verification's error its exit code and a hint.
+func refusalOf(err error, roots string) error {
+	switch {
+	case errors.Is(err, attest.ErrRejected):
+		if roots == "" {
+			err = fmt.Errorf("%w\nchrysalis: hint: --roots names the TPM makers to trust; without it nobody is trusted", err)
+		}
+		return rejected(err)
+	default:
+		return unavailable(err)
+	}
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"time"
+
+	"charm.land/lipgloss/v2"
+	"charm.land/lipgloss/v2/table"
+	"github.com/spf13/cobra"
+
+	"chrysalis/attest"
+	"chrysalis/attest/ratls"
+	"chrysalis/measure/config"
+)
+
+func newVerify() *cobra.Command {
+	var flags remoteFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "verify URL --policy FILE",
+		Short: "Learn what a guest is, and whether a policy accepts it",
+		Long: "Connects to a guest, asks it for evidence that is bound to this very connection, and judges it against a policy.\n" +
+			"Prints each check: what was expected, what was found, and the verdict. No prompt is sent.",
+		Example: "  chrysalis verify https://127.0.0.1:8443 --policy policy.json --roots build/guest/tpm-maker.pem",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, address, err := guestAddress(args[0])
+			if err != nil {
+				return err
+			}
+			config, err := flags.open()
+			if err != nil {
+				return err
+			}
+			conn, err := ratls.Dial(cmd.Context(), "tcp", address, config)
+			var result *attest.Result
+			if err == nil {
+				result = conn.Result()
+				defer conn.Close()
+			}
+			if asJSON {
+				if printed := printJSON(cmd.OutOrStdout(), reportOf(result, err)); printed != nil {
+					return printed
+				}
+			} else {
+				printVerification(cmd.OutOrStdout(), cmd.ErrOrStderr(), result, err)
+			}
+			if err != nil {
+				return refusalOf(err, flags.roots)
+			}
+			return nil
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// verification is verify's JSON.
+type verification struct {
+	Verdict         string           `json:"verdict"` // accepted, rejected or unavailable
+	Check           string           `json:"check,omitempty"`
+	Reason          string           `json:"reason,omitempty"`
+	Platform        string           `json:"platform,omitempty"`
+	Machine         string           `json:"machine,omitempty"`
+	Release         string           `json:"release,omitempty"`
+	SecurityVersion uint32           `json:"security_version,omitempty"`
+	Identity        *config.Identity `json:"identity,omitempty"`
+	Service         *config.Service  `json:"service,omitempty"`
+	TLSKey          string           `json:"tls_key,omitempty"`
+	ReceiptKey      string           `json:"receipt_key,omitempty"`
+	ClaimKey        string           `json:"claim_key,omitempty"`
+	SecretHash      string           `json:"secret_hash,omitempty"`
+	NotAfter        string           `json:"not_after,omitempty"`
+	Weaknesses      []string         `json:"weaknesses,omitempty"`
+	Checks          []attest.Check   `json:"checks"`
+}
+
+func reportOf(result *attest.Result, err error) verification {
+	v := verification{Verdict: "accepted", Checks: []attest.Check{}}
+	var rejected *attest.Rejected
+	switch {
+	case errors.As(err, &rejected):
+		v.Verdict, v.Check, v.Reason, v.Checks = "rejected", rejected.Failed.Name, err.Error(), rejected.Checks()
+		return v
+	case errors.Is(err, attest.ErrRejected):
+		v.Verdict, v.Reason = "rejected", err.Error()
+		return v
+	case err != nil:
+		v.Verdict, v.Reason = "unavailable", err.Error()
+		return v
+	}
+	digest := func(d [32]byte) string { return hex.EncodeToString(d[:]) }
+	m := result.Config()
+	v.Platform, v.Machine, v.Release, v.SecurityVersion = result.Platform().String(), digest(result.Machine()), result.Release(), result.SecurityVersion()
+	v.Identity, v.Service = &m.Identity, &m.Service
+	v.TLSKey, v.ReceiptKey, v.ClaimKey = digest(result.TLSKey()), hex.EncodeToString(result.ReceiptKey()), hex.EncodeToString(result.ClaimKey())
+	v.SecretHash, v.NotAfter = digest(result.SecretHash()), result.NotAfter().UTC().Format(time.RFC3339)
+	v.Weaknesses, v.Checks = result.Weaknesses(), result.Checks()
+	return v
+}
+
+// printVerification writes the table and the verdict to out, and what an acceptance does not cover to notes.
+func printVerification(out, notes io.Writer, result *attest.Result, err error) {
+	var checks []attest.Check
+	var rejected *attest.Rejected
+	if result != nil {
+		checks = result.Checks()
+	} else if errors.As(err, &rejected) {
+		checks = rejected.Checks()
+	}
+	if len(checks) > 0 {
+		for line := range strings.Lines(checkTable(checks).String()) {
+			lipgloss.Fprintln(out, strings.TrimRight(line, " \n"))
+		}
+	}
+	if result == nil {
+		return
+	}
+	machine := result.Machine()
+	fmt.Fprintf(out, "accepted: %s on %s, machine %x, until %s\n", result.Release(), result.Platform(), machine[:8], result.NotAfter().UTC().Format(time.RFC3339))
+	for _, weakness := range result.Weaknesses() {
+		fmt.Fprintf(notes, "chrysalis: note: %s\n", weakness)
+	}
+}
+
+// verdictColors are ANSI's green, yellow and red: a terminal's own theme decides how they look.
+var verdictColors = map[attest.Verdict]string{attest.Accepted: "2", attest.Waived: "3", attest.Denied: "1"}
+
+func checkTable(checks []attest.Check) *table.Table {
+	t := table.New().Headers("check", "expected", "got", "verdict").
+		Border(lipgloss.NormalBorder()).BorderTop(false).BorderBottom(false).BorderLeft(false).BorderRight(false).BorderColumn(false).
+		StyleFunc(func(row, column int) lipgloss.Style {
+			style := lipgloss.NewStyle().PaddingRight(2)
+			switch {
+			case row == table.HeaderRow:
+				return style.Bold(true)
+			case column == 3:
+				return style.PaddingRight(0).Foreground(lipgloss.Color(verdictColors[checks[row].Verdict]))
+			}
+			return style
+		})
+	for _, c := range checks {
+		t.Row(c.Name, shorten(c.Want), shorten(c.Got), string(c.Verdict))
+	}
+	return t
+}
+
+var longHex = regexp.MustCompile(`[0-9a-f]{32,}`)
+
+// shorten makes a value fit a column: digests by their ends, the rest by its beginning. Control characters, which come
+// from the evidence, do not reach the terminal.
+func shorten(s string) string {
+	const most = 40
+	s = longHex.ReplaceAllStringFunc(s, func(digest string) string { return digest[:8] + "…" + digest[len(digest)-8:] })
+	runes := []rune(printable(s))
+	if len(runes) > most {
+		runes = append(runes[:most-1], '…')
+	}
+	return string(runes)
+}

@@ -1,0 +1,122 @@
+package toolstree
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// fakeTree is a tree whose loader prints the environment's module folder and its arguments, one a line.
+func fakeTree(t *testing.T) Tree {
+	t.Helper()
+	root := filepath.Join(t.TempDir(), "a tree's root")
+	for name, text := range map[string]string{
+		loader:                        "#!/bin/sh\necho \"$QEMU_MODULE_DIR\"\nprintf '%s\\n' \"$@\"\n",
+		"usr/bin/swtpm":               "program",
+		"usr/sbin/veritysetup":        "program",
+		"usr/bin/qemu-system-x86_64":  "program",
+		"usr/share/OVMF/OVMF_CODE.fd": "firmware",
+	} {
+		path := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tree, err := Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+func output(t *testing.T, cmd *exec.Cmd) []string {
+	t.Helper()
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+func TestCommandUsesTheTreesLoader(t *testing.T) {
+	tree := fakeTree(t)
+	lib := tree.Path("usr/lib/x86_64-linux-gnu")
+	for _, tt := range []struct {
+		program string
+		want    []string
+	}{
+		{"swtpm", []string{tree.Path("usr/bin/swtpm"), "--version"}},
+		{"veritysetup", []string{tree.Path("usr/sbin/veritysetup"), "--version"}},
+		{"qemu-system-x86_64", []string{tree.Path("usr/bin/qemu-system-x86_64"), "-L", tree.Path("usr/share/qemu"), "--version"}},
+	} {
+		got := output(t, tree.Command(t.Context(), tt.program, "--version"))
+		want := slices.Concat([]string{lib + "/qemu", "--library-path", lib + ":" + lib + "/swtpm"}, tt.want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", tt.program, got, want)
+		}
+	}
+}
+
+func TestMissingProgram(t *testing.T) {
+	tree := fakeTree(t)
+	if err := tree.Command(t.Context(), "nosuch").Run(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("running a program that is not there: got error %v, want %v", err, fs.ErrNotExist)
+	}
+	if err := tree.Wrap(t.TempDir(), "nosuch"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("wrapping a program that is not there: got error %v, want %v", err, fs.ErrNotExist)
+	}
+	if _, err := Open(t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("opening an empty folder: got error %v, want %v", err, fs.ErrNotExist)
+	}
+}
+
+func TestWrap(t *testing.T) {
+	tree, dir := fakeTree(t), t.TempDir()
+	if err := tree.Wrap(dir, "swtpm"); err != nil {
+		t.Fatal(err)
+	}
+	got := output(t, exec.CommandContext(t.Context(), filepath.Join(dir, "swtpm"), "two words", "$HOME"))
+	if want := []string{tree.Path("usr/bin/swtpm"), "two words", "$HOME"}; !slices.Equal(got[len(got)-3:], want) {
+		t.Errorf("got %q, want %q at the end", got, want)
+	}
+}
+
+func TestEnter(t *testing.T) {
+	tree, err := Open("../../../build/tools-tree")
+	if err != nil || os.Geteuid() != 0 {
+		t.Skipf("needs root and a tools tree: user %d, %v", os.Geteuid(), err)
+	}
+	bind := t.TempDir()
+	t.Setenv("LEAK", "leaked")
+	before, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := `umask; cat /mnt/in/file; touch /usr/x 2>/dev/null || echo read-only; echo made >/mnt/in/made; ls -A /mnt /tmp /root; echo "[$LEAK]"; pwd; . /etc/os-release; echo $VERSION_CODENAME`
+	if err := os.WriteFile(filepath.Join(bind, "file"), []byte("bound\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := tree.Enter(t.Context(), Entry{Binds: map[string]string{"in": bind}, Dir: "/mnt/in"}, "sh", "-c", script)
+	got := output(t, cmd)
+	want := []string{"0022", "bound", "read-only", "/mnt:", "in", "", "/root:", "", "/tmp:", "[]", "/mnt/in", "trixie"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if made, err := os.ReadFile(filepath.Join(bind, "made")); err != nil || string(made) != "made\n" {
+		t.Errorf("file made inside: got %q, error %v", made, err)
+	}
+	if after, err := os.ReadFile("/proc/self/mounts"); err != nil || string(after) != string(before) {
+		t.Errorf("mounts of the machine: got %s, error %v, want those of before", after, err)
+	}
+	if err := tree.Enter(t.Context(), Entry{Binds: map[string]string{"../etc": bind}}, "true").Run(); err == nil {
+		t.Error("a bind out of /mnt: got no error, want a refusal")
+	}
+	if _, err := os.Stat(tree.Path("usr/x")); err == nil {
+		t.Error("the tree was written to")
+	}
+}
