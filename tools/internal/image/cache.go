@@ -1,8 +1,40 @@
 package image
 
 import (
+	"context"
+	"errors"
 	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+// own makes the work folder and takes it for this process until it ends: two builds in one folder would mix their files.
+func (b *Builder) own(ctx context.Context) error {
+	if b.owned != nil {
+		return nil
+	}
+	if err := os.MkdirAll(b.Work, 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(b.Work, ".owner"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return err
+	}
+	for said := false; unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil; said = true {
+		if !said {
+			b.Progress.Note("waiting for another build in %s", b.Work)
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), f.Close())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	b.owned = f
+	return nil
+}
 
 // cached makes the folder with make unless it was made for the same key before. The key stands beside the folder and is
 // written last, so that a folder half made is made again.

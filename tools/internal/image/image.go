@@ -3,6 +3,8 @@
 package image
 
 import (
+	"os"
+
 	"chrysalis/tools/internal/lock"
 	"chrysalis/tools/internal/progress"
 )
@@ -17,5 +19,6 @@ type Builder struct {
 
 	relocked  []string             // names of the locks that are not the source tree's
 	decided   map[string]lock.Lock // locks whose packages are in the cache
+	owned     *os.File             // holds the work folder
 	toolsLock lock.Lock
 }

@@ -87,6 +87,9 @@ func (b *Builder) resolve(ctx context.Context, old lock.Lock, file string) (lock
 
 // Fetch brings the packages of image and engine here, so that a missing one stops a build before its minutes of work.
 func (b *Builder) Fetch(ctx context.Context) error {
+	if err := b.own(ctx); err != nil {
+		return err
+	}
 	for _, name := range []string{"image", "engine"} {
 		if _, err := b.packages(ctx, name); err != nil {
 			return err

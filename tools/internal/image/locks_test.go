@@ -1,11 +1,13 @@
 package image
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"chrysalis/measure"
 	"chrysalis/tools/internal/lock"
@@ -60,5 +62,25 @@ func TestMissingPackageStopsTheBuild(t *testing.T) {
 	b.Relock, b.decided = RelockAlways, nil
 	if _, err := b.packages(t.Context(), "engine"); !errors.Is(err, lock.ErrNoMirror) {
 		t.Errorf("RELOCK=1 without a mirror: got error %v, want %v", err, lock.ErrNoMirror)
+	}
+}
+
+// TestOneBuildAtATime lets a second builder want the work folder of a first one.
+func TestOneBuildAtATime(t *testing.T) {
+	work := t.TempDir()
+	first, second := Builder{Work: work}, Builder{Work: work}
+	if err := first.own(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if err := second.own(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("while another owns the folder: got error %v, want %v", err, context.DeadlineExceeded)
+	}
+	if err := first.owned.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.own(t.Context()); err != nil {
+		t.Errorf("after the other has ended: %v", err)
 	}
 }

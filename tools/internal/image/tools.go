@@ -31,6 +31,9 @@ func (b *Builder) Tools(ctx context.Context) (toolstree.Tree, error) {
 }
 
 func (b *Builder) tools(ctx context.Context) (toolstree.Tree, error) {
+	if err := b.own(ctx); err != nil {
+		return toolstree.Tree{}, err
+	}
 	root := filepath.Join(b.Work, "tools-tree")
 	// A tree of the released lock needs no packages any more, so it works offline and after a mirror has dropped some.
 	if released, err := readLock(b.lockFile("tools")); err != nil {
