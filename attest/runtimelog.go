@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 
@@ -86,13 +87,25 @@ var logChecks = []check{
 // event compares the data of the first event of a kind in a register. Its place and number are judged by runtime-log-order.
 func event(name string, register eventlog.Register, kind eventlog.Kind, want func(*appraisal) []byte) check {
 	return check{name: name, judge: func(a *appraisal) finding {
-		want := fmt.Sprintf("%x", want(a))
+		want := want(a)
 		for _, r := range a.runtime {
 			if r.Register == register && r.Kind == kind {
-				got := fmt.Sprintf("%x", r.Data)
-				return finding{got, want, got == want}
+				return finding{show(r.Data), show(want), bytes.Equal(r.Data, want)}
 			}
 		}
-		return finding{"no such event", want, false}
+		return finding{"no such event", show(want), false}
 	}}
+}
+
+// show writes an event's data for people: a word as it is, anything else in hexadecimal digits.
+func show(data []byte) string {
+	if len(data) == 0 {
+		return "no data"
+	}
+	for _, c := range data {
+		if c < 'a' || c > 'z' {
+			return fmt.Sprintf("%x", data)
+		}
+	}
+	return string(data)
 }

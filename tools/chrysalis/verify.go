@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"strings"
 	"time"
 
 	"charm.land/lipgloss/v2"
@@ -114,7 +115,9 @@ func printVerification(out, notes io.Writer, result *attest.Result, err error) {
 		checks = rejected.Checks()
 	}
 	if len(checks) > 0 {
-		lipgloss.Fprintln(out, checkTable(checks))
+		for line := range strings.Lines(checkTable(checks).String()) {
+			lipgloss.Fprintln(out, strings.TrimRight(line, " \n"))
+		}
 	}
 	if result == nil {
 		return

@@ -1,0 +1,248 @@
+package attest_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"chrysalis/attest"
+)
+
+func vectorFile(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", "vectors", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// exampleStatement has another byte in each field.
+func exampleStatement() attest.Statement {
+	fill := func(b byte) (f [32]byte) {
+		for i := range f {
+			f[i] = b
+		}
+		return f
+	}
+	return attest.Statement{
+		NonceRoot: fill(1), TLSKey: fill(2), HPKEKey: fill(3), ReceiptKey: fill(4), ClaimKey: fill(5), Epoch: 6, NotAfter: 7,
+		SecretHash: fill(8), ConfigHash: fill(9), LogHead: fill(10), GPUDigest: fill(11),
+	}
+}
+
+func exampleEvidence() *attest.Evidence {
+	return &attest.Evidence{
+		Platform: attest.VTPM, Statement: exampleStatement(), Path: attest.Path{Index: 2, Leaves: 3, Siblings: [][32]byte{{12}}},
+		Config: []byte("config"), RuntimeLog: []byte("runtime log"), BootLog: []byte("boot log"), Quote: []byte("quote"), Signature: []byte("signature"),
+		Certificates: [][]byte{[]byte("key"), []byte("maker")},
+	}
+}
+
+func TestEvidenceVector(t *testing.T) {
+	want := vectorFile(t, "evidence.bin")
+	got, err := exampleEvidence().Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("encoded example: got %x, want the vector's %x", got, want)
+	}
+	e, err := attest.DecodeEvidence(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(e, exampleEvidence()) {
+		t.Errorf("decoded vector: got %+v, want %+v", e, exampleEvidence())
+	}
+}
+
+func TestStatementVector(t *testing.T) {
+	want := vectorFile(t, "statement.bin")
+	if got := exampleStatement().Encode(); !bytes.Equal(got, want) || len(got) != attest.StatementSize {
+		t.Errorf("encoded statement: got %x, want the vector's %x", got, want)
+	}
+	s, err := attest.DecodeStatement(want)
+	if err != nil || s != exampleStatement() {
+		t.Errorf("decoded vector: got %+v, %v, want %+v", s, err, exampleStatement())
+	}
+	for _, n := range []int{0, attest.StatementSize - 1, attest.StatementSize + 1} {
+		if _, err := attest.DecodeStatement(make([]byte, n)); err == nil {
+			t.Errorf("%d bytes: got no error, want a refusal", n)
+		}
+	}
+}
+
+func TestReportDataVector(t *testing.T) {
+	lines := strings.Fields(string(vectorFile(t, "report-data.hex")))
+	epoch := exampleStatement()
+	epoch.NonceRoot = [32]byte{}
+	for i, s := range []attest.Statement{exampleStatement(), epoch} {
+		got := attest.ReportData(s)
+		if hex.EncodeToString(got[:]) != lines[i] {
+			t.Errorf("report data %d: got %x, want %s", i, got, lines[i])
+		}
+	}
+	// Every byte of the statement counts.
+	want := attest.ReportData(exampleStatement())
+	for i, b := range exampleStatement().Encode() {
+		encoded := exampleStatement().Encode()
+		encoded[i] = b + 1
+		s, err := attest.DecodeStatement(encoded)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if attest.ReportData(s) == want {
+			t.Errorf("byte %d of the statement does not count", i)
+		}
+	}
+}
+
+func TestDecodeEvidenceRefuses(t *testing.T) {
+	good := vectorFile(t, "evidence.bin")
+	const sections = 9 + attest.StatementSize
+	section := func(number byte, body string) string {
+		return string(binary.LittleEndian.AppendUint32([]byte{number}, uint32(len(body)))) + body
+	}
+	head := string(good[:sections])
+	for _, tt := range []struct{ name, evidence, want string }{
+		{"empty", "", "no CHRYEVD1 header"},
+		{"another version", "CHRYEVD2" + string(good[8:]), "no CHRYEVD1 header"},
+		{"unknown platform", head[:8] + "\x09" + head[9:], "platform 9 is unknown"},
+		{"cut short", string(good[:len(good)-1]), "at most the"},
+		{"cut in a section's head", head + "\x02\x00", "want a section's number and length"},
+		{"trailing byte", string(good) + "x", "want a section's number and length"},
+		{"unknown section", head + section(200, "x"), "section 200"},
+		{"section zero", head + section(0, "x"), "section 0"},
+		{"section twice", head + section(2, "x") + section(2, "x"), "section 2 after section 2"},
+		{"other order", head + section(3, "x") + section(2, "x"), "section 2 after section 3"},
+		{"empty section", head + section(2, ""), "has 0 bytes"},
+		{"long section", head + section(6, strings.Repeat("x", 4<<10+1)), "has 4097 bytes"},
+		{"too long", strings.Repeat("x", attest.MaxEvidenceBytes+1), "want at most"},
+		{"path without siblings", head + section(1, "\x00\x00\x00\x00\x02\x00\x00\x00"), "does not fit its tree"},
+		{"path beside its tree", head + section(1, "\x01\x00\x00\x00\x01\x00\x00\x00"), "does not fit its tree"},
+		{"half a path", head + section(1, "\x00\x00\x00\x00"), "want 8"},
+		{"empty certificate", head + section(7, "\x00\x00\x00\x00"), "item of 0 bytes"},
+		{"half a certificate", head + section(7, "\x09\x00\x00\x00x"), "item of 9 bytes"},
+		{"half a length", head + section(7, "\x09"), "want a length of 4"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := attest.DecodeEvidence([]byte(tt.evidence)); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want an error with %q", err, tt.want)
+			}
+		})
+	}
+	bad := exampleEvidence()
+	bad.Quote = make([]byte, 16<<10+1)
+	if _, err := bad.Encode(); err == nil {
+		t.Error("encoding what can't be decoded: got no error, want a refusal")
+	}
+}
+
+func TestBatchPaths(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, n := range []int{1, 2, 3, 4, 5, 7, 8, 9, 31, 33, 100} {
+		leaves := make([][32]byte, n)
+		for i := range leaves {
+			leaves[i] = attest.Leaf([32]byte{byte(i), byte(n)}, [32]byte{byte(rng.Uint32())})
+		}
+		root, paths, err := attest.Batch(leaves)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, p := range paths {
+			if got, err := p.Root(leaves[i]); err != nil || got != root {
+				t.Errorf("leaf %d of %d: got %x (%v), want %x", i, n, got, err, root)
+			}
+			// A path is good for its own leaf, place and tree alone.
+			if got, err := p.Root(attest.Leaf([32]byte{0xff}, [32]byte{})); err == nil && got == root {
+				t.Errorf("leaf %d of %d: a foreign leaf reaches the root", i, n)
+			}
+			if n > 1 {
+				other := p
+				other.Index = uint32((i + 1) % n)
+				if got, err := other.Root(leaves[i]); err == nil && got == root {
+					t.Errorf("leaf %d of %d: it reaches the root from another place", i, n)
+				}
+			}
+			longer := p
+			longer.Siblings = append(longer.Siblings[:len(longer.Siblings):len(longer.Siblings)], [32]byte{})
+			if _, err := longer.Root(leaves[i]); err == nil {
+				t.Errorf("leaf %d of %d: a longer path: got no error", i, n)
+			}
+		}
+	}
+	for _, n := range []int{0, 1<<16 + 1} {
+		if _, _, err := attest.Batch(make([][32]byte, n)); err == nil {
+			t.Errorf("%d leaves: got no error, want a refusal", n)
+		}
+	}
+}
+
+// TestNodeIsNoLeaf: an inner node's input can't be passed off as a leaf's, or a nonce could be made that nobody asked.
+func TestNodeIsNoLeaf(t *testing.T) {
+	a, b := [32]byte{1}, [32]byte{2}
+	root, _, err := attest.Batch([][32]byte{a, b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if attest.Leaf(a, b) == root {
+		t.Error("the leaf of (a, b) is the node over a and b")
+	}
+}
+
+func FuzzDecodeEvidence(f *testing.F) {
+	seeds, err := filepath.Glob(filepath.Join("testdata", "vectors", "*.bin"))
+	if err != nil || len(seeds) == 0 {
+		f.Fatalf("no seeds: %v", err)
+	}
+	for _, name := range seeds {
+		seed, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(seed)
+	}
+	genuine, err := newScene(f).guest.Evidence(attest.Challenge{Nonce: [32]byte{1}}).Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(genuine)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := attest.DecodeEvidence(b)
+		if err != nil {
+			return
+		}
+		again, err := e.Encode()
+		if err != nil || !bytes.Equal(again, b) {
+			t.Errorf("decoded and encoded: got %x (%v), want %x", again, err, b)
+		}
+	})
+}
+
+// FuzzVerify throws evidence at the whole appraisal: it must never accept what is not the genuine answer, and never panic.
+func FuzzVerify(f *testing.F) {
+	s := newScene(f)
+	genuine, err := s.guest.Evidence(s.asked).Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	policy := s.guest.Policy()
+	f.Add(genuine)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := attest.DecodeEvidence(b)
+		if err != nil {
+			return
+		}
+		if r, err := attest.Verify(e, s.challenge, policy, now, s.roots); err == nil && r.ClaimKey() == nil {
+			t.Errorf("accepted without a claim key: %s", fmt.Sprint(r))
+		}
+	})
+}

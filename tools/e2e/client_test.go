@@ -1,0 +1,180 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"chrysalis/tools/internal/guest"
+)
+
+// chrysalis runs the command line as a user would, wants the exit code, and returns what was printed.
+func chrysalis(t *testing.T, want int, args ...string) (stdout, stderr string) {
+	t.Helper()
+	stdout, stderr, code := try(t, args...)
+	if code != want {
+		t.Fatalf("chrysalis %s: got exit code %d, want %d\n%s%s", strings.Join(args, " "), code, want, stdout, stderr)
+	}
+	return stdout, stderr
+}
+
+func try(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, notes bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), filepath.Join(built, "bin/chrysalis"), args...)
+	cmd.Stdout, cmd.Stderr = &out, &notes
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return out.String(), notes.String(), cmd.ProcessState.ExitCode()
+}
+
+// client is somebody on this machine who talks to one guest under one policy.
+type client struct {
+	t      *testing.T
+	url    string
+	roots  string
+	policy string
+}
+
+func newClient(t *testing.T, g guest.Guest, spec guest.Spec) client {
+	t.Helper()
+	return client{t, fmt.Sprintf("https://127.0.0.1:%d", spec.Port), g.Path(guest.RootsFile), makePolicy(t, spec)}
+}
+
+// makePolicy writes the strict policy for the spec's release and config, and returns its file.
+func makePolicy(t *testing.T, spec guest.Spec, extra ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	document, err := json.Marshal(map[string]any{"identity": spec.Config.Identity, "service": spec.Config.Service})
+	if err != nil {
+		t.Fatal(err)
+	}
+	configFile, out := filepath.Join(dir, "config.json"), filepath.Join(dir, "policy.json")
+	if err := os.WriteFile(configFile, document, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	chrysalis(t, 0, append([]string{"policy", "--manifest", filepath.Join(built, "release/manifest.json"), "--config", configFile, "-o", out}, extra...)...)
+	return out
+}
+
+// with returns the client under another policy.
+func (c client) with(policy string) client {
+	c.policy = policy
+	return c
+}
+
+// edited returns the client under its policy after one replacement in its text, which must occur.
+func (c client) edited(old, new string) client {
+	c.t.Helper()
+	text, err := os.ReadFile(c.policy)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if !strings.Contains(string(text), old) {
+		c.t.Fatalf("policy does not hold %q", old)
+	}
+	out := filepath.Join(c.t.TempDir(), "policy.json")
+	if err := os.WriteFile(out, []byte(strings.ReplaceAll(string(text), old, new)), 0o644); err != nil {
+		c.t.Fatal(err)
+	}
+	return c.with(out)
+}
+
+// verdict is what verify --json prints.
+type verdict struct {
+	Verdict  string `json:"verdict"`
+	Check    string `json:"check"`
+	Reason   string `json:"reason"`
+	ClaimKey string `json:"claim_key"`
+	Checks   []struct{ Name, Got string }
+}
+
+func (c client) verify(want int) verdict {
+	c.t.Helper()
+	out, _ := chrysalis(c.t, want, "verify", c.url, "--policy", c.policy, "--roots", c.roots, "--json")
+	var v verdict
+	if err := json.Unmarshal([]byte(out), &v); err != nil {
+		c.t.Fatalf("verify --json printed %q: %v", out, err)
+	}
+	return v
+}
+
+// got returns what the named check found.
+func (v verdict) got(t *testing.T, name string) string {
+	t.Helper()
+	for _, check := range v.Checks {
+		if check.Name == name {
+			return check.Got
+		}
+	}
+	t.Fatalf("verify made no check %q", name)
+	return ""
+}
+
+// answer is what chat leaves of one answer, with the charge judged by claim verify.
+type answer struct {
+	text   string
+	tokens uint64 // cumulative
+	key    string
+}
+
+func (c client) ask(question string) answer {
+	c.t.Helper()
+	dir := filepath.Join(c.t.TempDir(), "answer")
+	chrysalis(c.t, 0, "chat", c.url, "--policy", c.policy, "--roots", c.roots, "--save", dir, question)
+	read := func(name string) string {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		return strings.TrimSpace(string(data))
+	}
+	a := answer{text: read("answer.txt"), key: read("claim-key.hex")}
+	out, _ := chrysalis(c.t, 0, "claim", "verify", "--body", filepath.Join(dir, "charge.boc"), "--pubkey", a.key, "--json")
+	var claim struct {
+		Verdict string `json:"verdict"`
+		Op      string `json:"op"`
+		Tokens  uint64 `json:"tokens"`
+	}
+	if err := json.Unmarshal([]byte(out), &claim); err != nil {
+		c.t.Fatalf("claim verify --json printed %q: %v", out, err)
+	}
+	if claim.Verdict != "accepted" || claim.Op != "client-charge" {
+		c.t.Fatalf("claim: got %+v, want an accepted client-charge", claim)
+	}
+	a.tokens = claim.Tokens
+	return a
+}
+
+// otherMakerPEM is a CA of this test's own.
+func otherMakerPEM(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "another maker"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}

@@ -1,0 +1,186 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+const (
+	question = "What is the capital of Norway?"
+	oslo     = "The capital of Norway is Oslo."
+	// tokensOfOslo is what the question and its answer cost with the tiny model's tokeniser: 14 and 16 tokens.
+	tokensOfOslo = 30
+)
+
+// TestServe follows one guest over four boots: the count and the key go on after a power cut, after a cut in the middle of
+// an answer, and after a change of price.
+func TestServe(t *testing.T) {
+	needsGuests(t)
+	g, spec := newGuest(t), demoSpec(t)
+
+	start(t, g, spec)
+	c := newClient(t, g, spec)
+	if v := c.verify(0); v.Verdict != "accepted" {
+		t.Fatalf("a clean guest: got %+v, want it accepted", v)
+	}
+	first := c.ask(question)
+	if first.text != oslo || first.tokens != tokensOfOslo {
+		t.Fatalf("first answer: got %+v, want %q and %d tokens", first, oslo, tokensOfOslo)
+	}
+
+	// The power goes while an answer streams; its receipt never left, so nobody owes for it more than what was counted.
+	cutInAnswer(t, g.Cut, c)
+	start(t, g, spec)
+	second := c.ask(question)
+	if second.key != first.key {
+		t.Errorf("claim key after a reboot: got %s, want %s", second.key, first.key)
+	}
+	if second.text != oslo || second.tokens != first.tokens+tokensOfOslo {
+		t.Errorf("answer after a power cut: got %+v, want %q and %d tokens", second, oslo, first.tokens+tokensOfOslo)
+	}
+
+	// A new price is another service under the same identity: visible to clients, and the key goes on.
+	g.Cut()
+	spec.Config.Service.Price.NanotonPerToken = 10
+	start(t, g, spec)
+	third := newClient(t, g, spec).ask(question)
+	if third.key != first.key || third.tokens != second.tokens+tokensOfOslo {
+		t.Errorf("answer after a change of price: got %+v, want key %s and %d tokens", third, first.key, second.tokens+tokensOfOslo)
+	}
+	if v := c.edited(`"max": 20`, `"max": 9`).verify(1); v.Check != "config.service.price.nanoton_per_token" {
+		t.Errorf("a policy of a lower price: got refused by %q (%s), want by the price", v.Check, v.Reason)
+	}
+
+	// One record changed in the middle of the journal.
+	g.Cut()
+	journal, err := os.ReadFile(g.Path("journal.disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second512 := journal[1024:]
+	second512[64] ^= 1
+	if err := os.WriteFile(g.Path("journal.disk"), journal, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := ending(t, g, spec), "journal-corrupt"; got != want {
+		t.Errorf("a changed record: the guest's last word: got %q, want %q", got, want)
+	}
+}
+
+// cutInAnswer asks for a long answer and takes the power away once its first words are there.
+func cutInAnswer(t *testing.T, cut func(), c client) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(built, "bin/chrysalis"), "chat", c.url, "--policy", c.policy, "--roots", c.roots, "Tell me a story.")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(out).ReadByte(); err != nil {
+		t.Fatalf("the answer did not begin: %v", err)
+	}
+	cut()
+	if err := cmd.Wait(); err == nil {
+		t.Error("the answer was cut, and chat reports success")
+	}
+}
+
+// TestVerifyRefuses looks at one clean guest under policies that do not fit, and at guests that differ in one thing.
+func TestVerifyRefuses(t *testing.T) {
+	needsGuests(t)
+	g, spec := newGuest(t), demoSpec(t)
+	start(t, g, spec)
+	c := newClient(t, g, spec)
+	clean := c.verify(0)
+	pcr1, pcr9 := clean.got(t, "pcr-1"), clean.got(t, "pcr-9")
+
+	for _, tt := range []struct {
+		name   string
+		client client
+		code   int
+		check  string
+	}{
+		{"another release", c.edited(pcr9, pcr9[1:]+"0"), 1, "pcr-9"},
+		{"another model", c.edited(spec.Config.Service.Model.Volume.Root.String(), spec.Config.Service.Engine.Volume.Root.String()), 1, "config.service.model.volume"},
+		{"another root contract", c.edited(string(spec.Config.Identity.RootContract), "0:"+spec.Config.Service.Model.Volume.Root.String()), 1, "config.identity.root_contract"},
+		{"a later security version", c.edited(`"min_security_version": 1`, `"min_security_version": 2`), 1, "security-version"},
+		{"confidentiality not waived", c.edited(`"confidentiality",`, ``), 1, "confidentiality"},
+		{"another TPM maker", client{t, c.url, otherMaker(t), c.policy}, 1, "certificate"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.client.t = t
+			if v := tt.client.verify(tt.code); v.Verdict != "rejected" || v.Check != tt.check {
+				t.Errorf("got %s by %q (%s), want rejected by %q", v.Verdict, v.Check, v.Reason, tt.check)
+			}
+		})
+	}
+	for name, policy := range map[string]string{"empty": "", "empty object": "{}", "unknown field": `{"debug":true}`} {
+		t.Run(name+" policy", func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "policy.json")
+			if err := os.WriteFile(file, []byte(policy), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if out, _, code := try(t, "verify", c.url, "--policy", file, "--roots", c.roots); code == 0 {
+				t.Errorf("got exit code 0, want a refusal\n%s", out)
+			}
+		})
+	}
+
+	// A second boot of the same machine has the same PCR 1; one more ACPI table, and a policy that pins it refuses.
+	pinned := c.with(makePolicy(t, spec, "--pcr-1", pcr1))
+	pinned.verify(0)
+	g.Cut()
+	table := filepath.Join(t.TempDir(), "aml")
+	if err := os.WriteFile(table, []byte{0x08, 'E', 'V', 'I', 'L', 0x01}, 0o644); err != nil { // Name (EVIL, One)
+		t.Fatal(err)
+	}
+	start(t, g, spec, "-acpitable", "sig=SSDT,rev=2,oem_id=EVIL,oem_table_id=EVIL,data="+table)
+	t.Run("an extra ACPI table", func(t *testing.T) {
+		pinned.t = t
+		if v := pinned.verify(1); v.Check != "pcr-1" {
+			t.Errorf("got refused by %q (%s), want by pcr-1", v.Check, v.Reason)
+		}
+	})
+	g.Cut()
+
+	// Text on the command line: the guest boots, with a fresh TPM since the old one keeps its secret from it.
+	cmdline, err := os.ReadFile(filepath.Join(spec.Release, "cmdline"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	longer := filepath.Join(t.TempDir(), "cmdline")
+	if err := os.WriteFile(longer, append(cmdline, " console=ttyS0"...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	changed := withRelease(t, spec, "cmdline", longer)
+	if got, want := ending(t, g, changed), "unseal-refused"; got != want {
+		t.Errorf("another command line over the same TPM: the guest's last word: got %q, want %q", got, want)
+	}
+	other := newGuest(t)
+	start(t, other, changed)
+	t.Run("text on the command line", func(t *testing.T) {
+		c := newClient(t, other, spec)
+		if v := c.verify(1); v.Check != "pcr-9" {
+			t.Errorf("got refused by %q (%s), want by pcr-9", v.Check, v.Reason)
+		}
+	})
+}
+
+// otherMaker writes a maker's certificate that has nothing to do with the guest.
+func otherMaker(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "maker.pem")
+	if err := os.WriteFile(file, otherMakerPEM(t), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
