@@ -251,7 +251,7 @@ func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed err
 		}
 		return errKeeper
 	}
-	g.config.Log.Info("answered", "request", hex.EncodeToString(a.record.Request[:]), "outcome", a.record.Outcome.String(),
+	g.config.Log.Debug("answered", "request", hex.EncodeToString(a.record.Request[:]), "outcome", a.record.Outcome.String(),
 		"prompt_tokens", a.record.Usage.Prompt, "completion_tokens", a.record.Usage.Completion, "took", time.Since(a.began).Round(time.Millisecond))
 	switch {
 	case relayed != nil && a.stream:
