@@ -61,6 +61,7 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 	a := &answering{
 		gateway: g, place: place, stream: request.Stream, began: time.Now(),
 		record: Answer{Client: client, Request: hash}, response: receipt.NewResponseHash(),
+		event: make([]byte, 0, 4096), text: make([]byte, 0, 1024),
 	}
 	rand.Read(a.record.ID[:])
 	return a.run(w, r, ask)
