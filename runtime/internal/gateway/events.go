@@ -73,7 +73,9 @@ type events struct {
 // eventBuffers are wiped before they come here.
 var eventBuffers = sync.Pool{New: func() any { return new([maxEventBytes]byte) }}
 
-func newEvents(r io.Reader) *events { return &events{r: r, buf: eventBuffers.Get().(*[maxEventBytes]byte)[:]} }
+func newEvents(r io.Reader) *events {
+	return &events{r: r, buf: eventBuffers.Get().(*[maxEventBytes]byte)[:]}
+}
 
 var (
 	dataPrefix = []byte("data: ")
