@@ -2,6 +2,7 @@ package attest
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"time"
@@ -60,7 +61,7 @@ func given(value [32]byte, want string) finding {
 	if value == ([32]byte{}) {
 		return finding{"zeros", want, false}
 	}
-	return finding{fmt.Sprintf("%x", value), want, true}
+	return finding{hex.EncodeToString(value[:]), want, true}
 }
 
 // vtpmChecks prove that a TPM which a root vouches for signed this statement and these registers.
@@ -109,7 +110,7 @@ var vtpmChecks = []check{
 	}},
 	{name: "report-data", proof: true, judge: func(a *appraisal) finding {
 		want := ReportData(a.evidence.Statement)
-		return finding{fmt.Sprintf("%x", a.quote.Extra), fmt.Sprintf("%x", want), bytes.Equal(a.quote.Extra, want[:])}
+		return finding{hex.EncodeToString(a.quote.Extra), hex.EncodeToString(want[:]), bytes.Equal(a.quote.Extra, want[:])}
 	}},
 	{name: "pcr-selection", proof: true, judge: func(a *appraisal) finding {
 		return finding{fmt.Sprint(a.quote.Selections), fmt.Sprint([]vtpm.Selection{vtpm.SHA256Selection(vtpm.QuotedPCRs())}), a.quote.Selects(vtpm.QuotedPCRs())}
@@ -122,7 +123,7 @@ var vtpmChecks = []check{
 			values = append(values, a.bank[register])
 		}
 		want := vtpm.Digest(values)
-		return finding{fmt.Sprintf("%x", a.quote.Digest), fmt.Sprintf("%x", want), bytes.Equal(a.quote.Digest, want[:])}
+		return finding{hex.EncodeToString(a.quote.Digest), hex.EncodeToString(want[:]), bytes.Equal(a.quote.Digest, want[:])}
 	}},
 	{name: "boot-log-data", judge: func(a *appraisal) finding {
 		const want = "data that hashes to its digest"
@@ -136,13 +137,13 @@ var vtpmChecks = []check{
 	{name: "machine", judge: func(a *appraisal) finding {
 		id := a.chain.ID()
 		if a.rules.Platforms.Any {
-			return finding{fmt.Sprintf("%x", id), "any machine", true}
+			return finding{hex.EncodeToString(id[:]), "any machine", true}
 		}
 		var names []string
 		for _, allowed := range a.rules.Platforms.VTPM {
 			names = append(names, allowed.String())
 		}
-		return finding{fmt.Sprintf("%x", id), either(names), slices.Contains(a.rules.Platforms.VTPM, config.Digest(id))}
+		return finding{hex.EncodeToString(id[:]), either(names), slices.Contains(a.rules.Platforms.VTPM, config.Digest(id))}
 	}},
 	{name: "security-version", judge: func(a *appraisal) finding {
 		got, want := a.release.SecurityVersion, a.rules.MinSecurityVersion
@@ -182,13 +183,21 @@ func (a *appraisal) nearestRelease() *Release {
 	return best
 }
 
+// pcrChecks has one check for each register that a release fixes.
+func pcrChecks() (list []check) {
+	for _, register := range pinnedPCRs() {
+		list = append(list, pcrCheck(register))
+	}
+	return list
+}
+
 // pcrCheck compares a register with the release's value. Waiving it is the policy's business: a waived register has none.
 func pcrCheck(register uint) check {
 	return check{name: waiverPCR(register), waiver: waiverPCR(register), judge: func(a *appraisal) finding {
 		want, pinned := a.release.VTPM[uint8(register)]
 		if !pinned {
 			got := a.bank[register]
-			return finding{fmt.Sprintf("%x", got), "not judged", false}
+			return finding{hex.EncodeToString(got[:]), "not judged", false}
 		}
 		return digests(a.bank[register], want)
 	}}

@@ -68,15 +68,9 @@ type Result struct {
 func newResult(a *appraisal, done []Check) *Result {
 	r := &Result{
 		platform: a.evidence.Platform, machine: a.chain.ID(), release: a.release.Name, securityVersion: a.release.SecurityVersion,
-		statement: a.evidence.Statement, config: slices.Clone(a.evidence.Config), checks: done,
+		statement: a.evidence.Statement, config: slices.Clone(a.evidence.Config), measured: a.config, checks: done,
 		weaknesses: []string{"vtpm proves measurement and protocol, not confidentiality: the host runs the TPM and can read the guest's memory"},
 	}
-	// Decoded anew, so that no slice of the caller's evidence is shared.
-	measured, err := config.Decode(r.config)
-	if err != nil {
-		panic("attest: a config that was decoded before: " + err.Error())
-	}
-	r.measured = measured
 	for _, c := range done {
 		if c.Verdict == Waived && c.Name != waiverConfidentiality {
 			r.weaknesses = append(r.weaknesses, c.Name+" was not judged: the policy waives it")

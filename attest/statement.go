@@ -24,6 +24,16 @@ type Statement struct {
 	GPUDigest  [32]byte // SHA-256 of the GPU evidence, zeros without a GPU
 }
 
+// Request is what the one who speaks TLS brings to a statement. The owner of the device adds the rest from its own state, so
+// that nobody can have a key, config or log attested that is not the guest's.
+type Request struct {
+	NonceRoot [32]byte // root of the tree of challenges; zeros for epoch evidence
+	TLSKey    [32]byte // SHA-256 of the SubjectPublicKeyInfo
+	HPKEKey   [32]byte // SHA-256 of the HPKE public key, zeros without one
+	Epoch     uint64
+	NotAfter  uint64 // Unix seconds
+}
+
 // StatementSize is the length of an encoded statement.
 const StatementSize = 9*32 + 2*8
 

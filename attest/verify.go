@@ -15,7 +15,8 @@ package attest
 
 import (
 	"crypto/x509"
-	"fmt"
+	"encoding/hex"
+	"slices"
 	"time"
 
 	"chrysalis/attest/vtpm"
@@ -68,7 +69,7 @@ func verify(evidence *Evidence, challenge Challenge, policy Policy, now time.Tim
 	a := &appraisal{evidence: evidence, challenge: challenge, policy: policy, rules: policy.rules, now: now, roots: roots}
 	var done []Check
 	var failed *Check
-	for i, c := range a.checks() {
+	for i, c := range vtpmAppraisal {
 		found := c.judge(a)
 		verdict := Accepted
 		switch {
@@ -111,16 +112,8 @@ type check struct {
 	judge  func(*appraisal) finding
 }
 
-// checks lists the appraisal in order. The list depends on nothing in the evidence, but for its platform.
-func (a *appraisal) checks() []check {
-	list := append([]check{}, challengeChecks...)
-	list = append(list, vtpmChecks...)
-	for _, register := range pinnedPCRs() {
-		list = append(list, pcrCheck(register))
-	}
-	list = append(list, logChecks...)
-	return append(list, configChecks...)
-}
+// vtpmAppraisal lists the appraisal of a vtpm in order. Nothing in the evidence changes the list.
+var vtpmAppraisal = slices.Concat(challengeChecks, vtpmChecks, pcrChecks(), logChecks, configChecks)
 
 // parsed makes a finding of a parser's error.
 func parsed(err error, want string) finding {
@@ -131,5 +124,5 @@ func parsed(err error, want string) finding {
 }
 
 func digests(got, want [32]byte) finding {
-	return finding{fmt.Sprintf("%x", got), fmt.Sprintf("%x", want), got == want}
+	return finding{hex.EncodeToString(got[:]), hex.EncodeToString(want[:]), got == want}
 }

@@ -17,13 +17,7 @@ import (
 )
 
 // Request is what the gateway brings to a statement.
-type Request struct {
-	NonceRoot [32]byte // root of the tree of challenges; zeros for epoch evidence
-	TLSKey    [32]byte // SHA-256 of the SubjectPublicKeyInfo
-	HPKEKey   [32]byte // SHA-256 of the HPKE public key, zeros without one
-	Epoch     uint64
-	NotAfter  uint64 // Unix seconds
-}
+type Request = attest.Request
 
 const requestSize = 3*32 + 2*8
 
@@ -35,8 +29,7 @@ const (
 // ErrRefused says that init gives no quote: its log is broken, or the TPM did not answer.
 var ErrRefused = errors.New("quote refused")
 
-// Encode returns the request's bytes.
-func (r Request) Encode() []byte {
+func encodeRequest(r Request) []byte {
 	b := make([]byte, 0, requestSize)
 	b = append(append(append(b, r.NonceRoot[:]...), r.TLSKey[:]...), r.HPKEKey[:]...)
 	return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(b, r.Epoch), r.NotAfter)
@@ -59,7 +52,7 @@ func ReadRequest(r io.Reader) (Request, error) {
 // Ask sends a request over conn and reads the answer. The caller adds each challenge's path to a copy of the evidence.
 // After an error other than ErrRefused the stream is of no more use.
 func Ask(conn io.ReadWriter, r Request) (*attest.Evidence, error) {
-	if _, err := conn.Write(r.Encode()); err != nil {
+	if _, err := conn.Write(encodeRequest(r)); err != nil {
 		return nil, fmt.Errorf("asking for quote: %w", err)
 	}
 	return readAnswer(conn)

@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"chrysalis/attest"
-	"chrysalis/attest/collect"
 )
 
 const (
@@ -68,7 +67,7 @@ func newKeySet(epoch uint64, now time.Time) (*keySet, error) {
 // Server owns a guest's TLS keys and answers challenges. It is an http.Handler for EvidencePath; the http.Server that it
 // serves under must take its TLSConfig and its ConnContext.
 type Server struct {
-	ask func(collect.Request) (*attest.Evidence, error)
+	ask func(attest.Request) (*attest.Evidence, error)
 	now func() time.Time
 
 	mu      sync.Mutex // guards the fields below
@@ -81,7 +80,7 @@ type Server struct {
 
 // NewServer returns a server with a fresh key. ask gets the evidence for a request; it is called by one goroutine at a
 // time. now is the clock, nil for time.Now.
-func NewServer(ask func(collect.Request) (*attest.Evidence, error), now func() time.Time) (*Server, error) {
+func NewServer(ask func(attest.Request) (*attest.Evidence, error), now func() time.Time) (*Server, error) {
 	if now == nil {
 		now = time.Now
 	}
@@ -234,5 +233,5 @@ func (s *Server) fill(keys *keySet, b *batch) {
 	}
 	s.asking.Lock()
 	defer s.asking.Unlock()
-	b.evidence, b.err = s.ask(collect.Request{NonceRoot: root, TLSKey: keys.hash, Epoch: keys.epoch, NotAfter: uint64(keys.notAfter.Unix())})
+	b.evidence, b.err = s.ask(attest.Request{NonceRoot: root, TLSKey: keys.hash, Epoch: keys.epoch, NotAfter: uint64(keys.notAfter.Unix())})
 }

@@ -7,8 +7,7 @@
 //
 //	client := &http.Client{Transport: ratls.NewTransport(ratls.Config{Policy: policy, Roots: roots})}
 //
-// The guest's side of it is in the runtime: it answers EvidencePath with evidence over the leaf of the nonce and of the
-// exporter of the connection that the request came over.
+// A guest's http.Server takes a Server's TLSConfig and ConnContext, and hands EvidencePath to it.
 package ratls
 
 import (

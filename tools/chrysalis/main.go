@@ -73,7 +73,8 @@ func run(args []string) int {
 	var exit exitError
 	if errors.As(err, &exit) {
 		if exit.err != nil {
-			fmt.Fprintf(os.Stderr, "chrysalis: %v\n", exit.err)
+			// A refusal quotes what somebody else sent.
+			fmt.Fprintf(os.Stderr, "chrysalis: %s\n", printable(exit.err.Error()))
 		}
 		return exit.code
 	}
