@@ -30,8 +30,11 @@ image: $(BIN) ## tools tree, release folder, engine and model volumes (cached by
 bench: image ## every number beside its reference, measured in the same run
 	@CHRYSALIS_BENCH=1 $(GO) test -count=1 -timeout 30m -run '^TestBench$$' -v ./tools/e2e/
 
+FUZZTIME ?= 10s
 fuzz: ## each fuzz target for FUZZTIME (default 10s)
-	@$(GO) run ./tools/e2e/fuzz -time $(or $(FUZZTIME),10s)
+	@set -e; for file in $$(git grep -lE '^func Fuzz' -- '*_test.go'); do \
+		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+).*/\1/p' $$file); do \
+			echo "== $$(dirname $$file) $$target"; $(GO) test ./$$(dirname $$file) -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME); done; done
 
 clean: ## remove what was built; downloads stay in build/cache
 	rm -rf $(filter-out build/cache,$(wildcard build/*))

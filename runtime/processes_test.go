@@ -30,7 +30,7 @@ import (
 const clientAddress = "0:a72edb85294a01228bd5c169b9c2cb19a3322095d5df4c0f040c95c8e132c9d4"
 
 // measuredConfig is a config that charges.
-func measuredConfig(t *testing.T) (config.Measured, []byte) {
+func measuredConfig(t testing.TB) (config.Measured, []byte) {
 	t.Helper()
 	m := config.Measured{
 		Identity: config.Identity{Network: config.Local, RootContract: config.Address("0:" + strings.Repeat("a1", 32)),
@@ -39,7 +39,7 @@ func measuredConfig(t *testing.T) (config.Measured, []byte) {
 			Engine: config.Engine{Volume: config.Volume{Root: config.Digest{1}, Blocks: 1}, Argv: []string{"/usr/bin/llama-server"},
 				Env: []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"}, MemoryBytes: 1 << 30},
 			Model: config.Model{Name: "tiny", Volume: config.Volume{Root: config.Digest{2}, Blocks: 1}}, GPU: config.GPUNone,
-			Limits: config.Limits{RequestBytes: 1 << 16, AnswerTokens: 128, Concurrent: 4, ContextTokens: 512},
+			Limits: config.Limits{RequestBytes: 1 << 16, AnswerTokens: 128, Concurrent: 128, ContextTokens: 512},
 			Price: config.Price{Payment: config.PayCharge, NanotonPerToken: 20, PromptWeight: config.WeightOne, CachedWeight: 1000,
 				CompletionWeight: 2 * config.WeightOne, ReasoningWeight: config.WeightOne},
 			Wipe: config.WipeFreed,
@@ -54,7 +54,7 @@ func measuredConfig(t *testing.T) (config.Measured, []byte) {
 
 // machine is what init gives to the two processes.
 type machine struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	program string
 	journal *os.File
@@ -66,7 +66,7 @@ type machine struct {
 }
 
 // newMachine builds the program as the image has it: without cgo.
-func newMachine(t *testing.T) *machine {
+func newMachine(t testing.TB) *machine {
 	if os.Getuid() != 0 {
 		t.Skip("only root can start processes that give up being root")
 	}

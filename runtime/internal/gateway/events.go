@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -62,9 +63,19 @@ type events struct {
 	buf        []byte
 	start, end int // what has been read and not yet been taken
 	seen       int // of that, what is known to hold no line's end
+	used       int // of buf, what was ever written to
+	// An engine's chunks of one answer differ in a short piece of text alone. What stands around that piece in a chunk
+	// that was parsed whole is kept, and a chunk with the same surroundings and a valid string between them is not parsed
+	// again.
+	before, after []byte
 }
 
-func newEvents(r io.Reader) *events { return &events{r: r, buf: make([]byte, maxEventBytes)} }
+// eventBuffers are wiped before they come here.
+var eventBuffers = sync.Pool{New: func() any { return new([maxEventBytes]byte) }}
+
+func newEvents(r io.Reader) *events {
+	return &events{r: r, buf: eventBuffers.Get().(*[maxEventBytes]byte)[:]}
+}
 
 var (
 	dataPrefix = []byte("data: ")
@@ -90,6 +101,9 @@ func (e *events) next(c *chunk) error {
 		case bytes.Equal(data, doneEvent):
 			return io.EOF
 		}
+		if e.again(data, c) {
+			return nil
+		}
 		*c = chunk{Choices: c.Choices[:0]}
 		if err := json.Unmarshal(data, c); err != nil {
 			return errors.New("reading the engine's answer: an event is no JSON of a chunk") // err would quote it
@@ -97,8 +111,37 @@ func (e *events) next(c *chunk) error {
 		if c.Error != nil {
 			return errEngineEvent
 		}
+		e.remember(data, c)
 		return nil
 	}
+}
+
+var contentName = []byte(`"content":`)
+
+// remember keeps the surroundings of the text if nothing else is in the chunk that could differ.
+func (e *events) remember(data []byte, c *chunk) {
+	e.before, e.after = e.before[:0], e.after[:0]
+	if len(c.Choices) != 1 || c.Usage != nil || c.Progress != nil || c.Choices[0].FinishReason != nil ||
+		len(c.Choices[0].Delta.Reasoning) != 0 || c.Choices[0].Delta.Content.Kind() != '"' || bytes.Count(data, contentName) != 1 {
+		return
+	}
+	text := bytes.Index(data, contentName) + len(contentName)
+	if rest, ok := bytes.CutPrefix(data[text:], c.Choices[0].Delta.Content); ok {
+		e.before, e.after = append(e.before, data[:text]...), append(e.after, rest...)
+	}
+}
+
+// again puts the text of a chunk into c, which holds the parsed chunk before, if everything else is the same.
+func (e *events) again(data []byte, c *chunk) bool {
+	if len(e.before) == 0 || !bytes.HasPrefix(data, e.before) || !bytes.HasSuffix(data, e.after) || len(data) < len(e.before)+len(e.after) {
+		return false
+	}
+	text := jsontext.Value(data[len(e.before) : len(data)-len(e.after)])
+	if len(text) < 2 || text[0] != '"' || !text.IsValid() {
+		return false
+	}
+	c.Choices[0].Delta.Content = text
+	return true
 }
 
 // line returns the next line without its end.
@@ -119,6 +162,7 @@ func (e *events) line() ([]byte, error) {
 		}
 		n, err := e.r.Read(e.buf[e.end:])
 		e.end += n
+		e.used = max(e.used, e.end)
 		if n == 0 && err != nil {
 			if err == io.EOF {
 				err = io.ErrUnexpectedEOF
@@ -131,5 +175,9 @@ func (e *events) line() ([]byte, error) {
 // waiting reports whether a whole line has been read ahead.
 func (e *events) waiting() bool { return bytes.IndexByte(e.buf[e.start:e.end], '\n') >= 0 }
 
-// wipe overwrites what the buffer holds of the answer.
-func (e *events) wipe() { clear(e.buf) }
+// wipe overwrites what the buffer holds of the answer and gives it to the next one.
+func (e *events) wipe() {
+	clear(e.buf[:e.used])
+	eventBuffers.Put((*[maxEventBytes]byte)(e.buf))
+	e.buf = nil
+}

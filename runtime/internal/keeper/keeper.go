@@ -22,8 +22,8 @@ type operation uint8
 
 const (
 	opReserve operation = 1 // take a place, so that the answer that follows can be recorded
-	opRecord  operation = 2 // record an answer; uses up the caller's place if it has one
-	opRelease operation = 3 // give the place back
+	opRecord  operation = 2 // record an answer with the caller's place, and take the next one if there is one
+	opRelease operation = 3 // give the place back; never on the wire: a connection gives its place back by its end
 )
 
 type call struct {
@@ -36,6 +36,7 @@ type call struct {
 type reply struct {
 	status status
 	proof  Proof
+	place  bool // the caller holds a place now
 }
 
 type status uint8
@@ -99,9 +100,7 @@ func (k *Keeper) answer(batch []call) error {
 	for i, c := range batch {
 		switch c.op {
 		case opReserve:
-			if k.roomFor(payload, len(entries)) {
-				k.reserved++
-			} else {
+			if replies[i].place = k.take(len(entries)); !replies[i].place {
 				replies[i].status = statusFull
 			}
 		case opRelease:
@@ -129,6 +128,7 @@ func (k *Keeper) answer(batch []call) error {
 				entries = append(entries, entry)
 				payload += journal.EntryPayload(len(entry))
 			}
+			replies[i].place = k.take(len(entries))
 		}
 	}
 	var failed error
@@ -137,7 +137,7 @@ func (k *Keeper) answer(batch []call) error {
 	}
 	for i, c := range batch {
 		if failed != nil {
-			replies[i] = reply{status: statusFailed}
+			replies[i] = reply{status: statusFailed} // nothing counts any more
 		}
 		c.reply <- replies[i]
 	}
@@ -147,11 +147,15 @@ func (k *Keeper) answer(batch []call) error {
 	return nil
 }
 
-// roomFor reports whether one more answer could be recorded after the ones that hold a place and the waiting payload,
+// take takes a place if one more answer could be recorded after those that hold one and those that wait to be written,
 // if each of them were written alone.
-func (k *Keeper) roomFor(payload, waiting int) bool {
+func (k *Keeper) take(waiting int) bool {
 	each := journal.Cost(journal.EntryPayload(paidEntry))
-	return k.journal.Left() >= int64(k.reserved+waiting+1)*each
+	if k.journal.Left() < int64(k.reserved+waiting+1)*each {
+		return false
+	}
+	k.reserved++
+	return true
 }
 
 // ErrStopped answers calls after Run has ended.

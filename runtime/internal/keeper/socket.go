@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"chrysalis/runtime/internal/journal"
 )
 
@@ -49,11 +51,11 @@ func (k *Keeper) serve(c net.Conn) {
 			return
 		}
 		op, record, err := decodeRequest(in)
-		if err != nil || op == opReserve && place || op == opRelease && !place {
+		if err != nil || op == opReserve && place {
 			return
 		}
 		r := k.ask(call{op: op, record: record, place: place})
-		place = op == opReserve && r.status == statusOK
+		place = r.place
 		out := encodeResponse(r)
 		if _, err := c.Write(out[:]); err != nil {
 			return
@@ -65,7 +67,7 @@ func (k *Keeper) serve(c net.Conn) {
 type Client struct {
 	path string
 	mu   sync.Mutex
-	idle []net.Conn
+	idle []net.Conn // each holds a place, so that the next answer need not ask for one
 }
 
 // NewClient returns a client of the keeper that listens at path. No connection is made yet.
@@ -87,24 +89,22 @@ type Place struct {
 
 // Reserve takes a place, before the work is done that will have to be recorded. ErrFull says that there is none.
 func (c *Client) Reserve(ctx context.Context) (*Place, error) {
-	for {
-		conn, fresh, err := c.connection(ctx)
-		if err != nil {
-			return nil, err
-		}
-		r, err := exchange(ctx, conn, opReserve, Record{})
-		if err == nil && r.status == statusOK {
-			return &Place{c, conn}, nil
-		}
+	if conn := c.waiting(); conn != nil {
+		return &Place{c, conn}, nil
+	}
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r, err := exchange(ctx, conn, opReserve, Record{})
+	if err == nil && r.status != statusOK {
+		err = r.status.err()
+	}
+	if err != nil {
 		conn.Close()
-		if err != nil && !fresh && ctx.Err() == nil {
-			continue // the connection had waited for longer than the keeper lived
-		}
-		if err == nil {
-			err = r.status.err()
-		}
 		return nil, fmt.Errorf("taking a place in the journal: %w", err)
 	}
+	return &Place{c, conn}, nil
 }
 
 // Record records the answer and returns its proof once it is durable. When the keeper goes away in between, it asks
@@ -119,7 +119,11 @@ func (p *Place) Record(ctx context.Context, record Record) (Proof, error) {
 				conn.Close()
 				return Proof{}, fmt.Errorf("recording answer: %w", r.status.err())
 			}
-			p.client.keep(conn)
+			if r.place {
+				p.client.keep(conn)
+			} else {
+				conn.Close()
+			}
 			return r.proof, nil
 		}
 		conn.Close()
@@ -137,20 +141,12 @@ func (p *Place) Record(ctx context.Context, record Record) (Proof, error) {
 	}
 }
 
-// Release gives a place back that Record has not used. It is safe to call in any case.
+// Release gives a place that Record has not used to whoever comes next. It is safe to call in any case.
 func (p *Place) Release() {
-	if p.conn == nil {
-		return
+	if p.conn != nil {
+		p.client.keep(p.conn)
+		p.conn = nil
 	}
-	conn := p.conn
-	p.conn = nil
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if r, err := exchange(ctx, conn, opRelease, Record{}); err != nil || r.status != statusOK {
-		conn.Close() // the keeper takes the place back by itself
-		return
-	}
-	p.client.keep(conn)
 }
 
 func (s status) err() error {
@@ -163,17 +159,35 @@ func (s status) err() error {
 	return ErrUnknown
 }
 
-func (c *Client) connection(ctx context.Context) (conn net.Conn, fresh bool, err error) {
+// waiting returns a connection that holds a place, or nil.
+func (c *Client) waiting() net.Conn {
 	c.mu.Lock()
-	if n := len(c.idle); n > 0 {
-		conn = c.idle[n-1]
+	defer c.mu.Unlock()
+	for n := len(c.idle); n > 0; n = len(c.idle) {
+		conn := c.idle[n-1]
 		c.idle = c.idle[:n-1]
-		c.mu.Unlock()
-		return conn, false, nil
+		if alive(conn) {
+			return conn
+		}
+		conn.Close() // the keeper has gone
 	}
-	c.mu.Unlock()
-	conn, err = c.dial(ctx)
-	return conn, true, err
+	return nil
+}
+
+// alive reports whether the other side of an idle connection still holds it, without waiting.
+func alive(conn net.Conn) bool {
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return false
+	}
+	open := false
+	err = raw.Read(func(fd uintptr) bool {
+		var b [1]byte
+		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		open = err == unix.EAGAIN // nothing is expected, so anything else is an end
+		return true
+	})
+	return err == nil && open
 }
 
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
@@ -188,6 +202,10 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 func (c *Client) keep(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if conn.SetDeadline(time.Time{}) != nil {
+		conn.Close()
+		return
+	}
 	c.idle = append(c.idle, conn)
 }
 

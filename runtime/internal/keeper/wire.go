@@ -14,6 +14,12 @@ const (
 	responseSize = 1 + 1 + receipt.Size + claim.BodySize
 )
 
+// Flags of a response.
+const (
+	flagCharge = 1 // a charge follows the receipt
+	flagPlace  = 2 // the connection holds a place
+)
+
 func encodeRequest(op operation, r Record) [requestSize]byte {
 	var out [requestSize]byte
 	b := append(append(out[:0], byte(op)), r.ID[:]...)
@@ -42,12 +48,12 @@ func decodeRequest(in [requestSize]byte) (op operation, r Record, err error) {
 	r.Outcome = receipt.Outcome(take(1)[0])
 	switch op {
 	case opRecord:
-	case opReserve, opRelease:
+	case opReserve:
 		if r != (Record{}) {
 			return 0, Record{}, fmt.Errorf("operation %d carries a record", op)
 		}
 	default:
-		return 0, Record{}, fmt.Errorf("operation is %d, want 1 to 3", op)
+		return 0, Record{}, fmt.Errorf("operation is %d, want 1 or 2", op)
 	}
 	return op, r, nil
 }
@@ -58,8 +64,11 @@ func encodeResponse(r reply) [responseSize]byte {
 	if r.proof.Receipt != nil {
 		copy(out[2:], r.proof.Receipt[:])
 	}
+	if r.place {
+		out[1] |= flagPlace
+	}
 	if r.proof.Charge != nil {
-		out[1] = 1
+		out[1] |= flagCharge
 		copy(out[2+receipt.Size:], r.proof.Charge[:])
 	}
 	return out
@@ -67,14 +76,15 @@ func encodeResponse(r reply) [responseSize]byte {
 
 func decodeResponse(in [responseSize]byte) (reply, error) {
 	r := reply{status: status(in[0])}
-	if r.status > statusFailed || in[1] > 1 {
-		return reply{}, fmt.Errorf("response has status %d and %d charges", in[0], in[1])
+	if r.status > statusFailed || in[1] > flagCharge|flagPlace {
+		return reply{}, fmt.Errorf("response has status %d and flags %#x", in[0], in[1])
 	}
+	r.place = in[1]&flagPlace != 0
 	signed := receipt.Signed(in[2:])
 	if r.status == statusOK && signed != (receipt.Signed{}) {
 		r.proof.Receipt = &signed
 	}
-	if in[1] == 1 {
+	if in[1]&flagCharge != 0 {
 		body := claim.Body(in[2+receipt.Size:])
 		r.proof.Charge = &body
 	}

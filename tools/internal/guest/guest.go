@@ -109,6 +109,7 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	if err := g.prepare(ctx, spec); err != nil {
 		return err
 	}
+	g.endTPM() // a guest that ended by itself may have left one that still writes
 	tpmSocket := g.Path("tpm.sock")
 	if _, err := startTPM(ctx, g.Tree, g.Path("tpm"), tpmSocket, false); err != nil {
 		return err
@@ -296,38 +297,53 @@ func tail(lines []string) []string { return lines[max(0, len(lines)-3):] }
 
 // Stop powers the guest off: what is promised is durable before it is said, so there is nothing to wait for inside.
 func (g Guest) Stop(ctx context.Context) error {
-	pid := g.running()
-	if pid == 0 {
-		return nil
-	}
-	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
-		return fmt.Errorf("stopping guest: %w", err)
-	}
-	for deadline := time.Now().Add(10 * time.Second); g.running() != 0; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) || ctx.Err() != nil {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-			deadline = time.Now().Add(time.Hour)
+	const patience = 10 * time.Second
+	began := time.Now()
+	for pid := g.running(); pid != 0; pid = g.running() {
+		signal := syscall.SIGTERM
+		if time.Since(began) > patience || ctx.Err() != nil {
+			signal = syscall.SIGKILL
 		}
+		if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("stopping guest: %w", err)
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
+	g.endTPM()
 	return nil
 }
 
 // Cut takes the power away, as a failing machine does.
 func (g Guest) Cut() {
-	if pid := g.running(); pid != 0 {
+	for pid := g.running(); pid != 0; pid = g.running() {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
-		for g.running() != 0 {
-			time.Sleep(5 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond)
+	}
+	g.endTPM()
+}
+
+// endTPM waits until the TPM has written its state and is gone: it ends when QEMU does, and would otherwise be in the way
+// of the next start.
+func (g Guest) endTPM() {
+	began := time.Now()
+	for pid := g.process(filepath.Join("tpm", tpmPID)); pid != 0; pid = g.process(filepath.Join("tpm", tpmPID)) {
+		if time.Since(began) > 5*time.Second {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 
 // Running reports whether the guest's QEMU runs.
 func (g Guest) Running() bool { return g.running() != 0 }
 
-// running returns the process of the guest's QEMU, or 0. A process number that was reused is told by its command line.
-func (g Guest) running() int {
-	data, err := os.ReadFile(g.Path("qemu.pid"))
+// running returns the process of the guest's QEMU, or 0.
+func (g Guest) running() int { return g.process("qemu.pid") }
+
+// process returns the process that the named file of the guest's folder speaks of, or 0 when it is gone. A number that was
+// given to somebody else is told by the command line, which holds the file's path.
+func (g Guest) process(name string) int {
+	data, err := os.ReadFile(g.Path(name))
 	if err != nil {
 		return 0
 	}
@@ -336,7 +352,7 @@ func (g Guest) running() int {
 		return 0
 	}
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !strings.Contains(string(cmdline), g.Path("qemu.pid")) {
+	if err != nil || !strings.Contains(string(cmdline), g.Path(name)) {
 		return 0
 	}
 	return pid

@@ -28,6 +28,9 @@ import (
 // oidAIKCertificate is tcg-kp-AIKCertificate, TCG EK Credential Profile 2.5, section 3.2.16.
 var oidAIKCertificate = asn1.ObjectIdentifier{2, 23, 133, 8, 3}
 
+// tpmPID is the file with the process of a guest's TPM, in its folder.
+const tpmPID = "swtpm.pid"
+
 // certificateLife is how long a TPM made here is vouched for.
 const certificateLife = 365 * 24 * time.Hour
 
@@ -41,7 +44,7 @@ func startTPM(ctx context.Context, tree toolstree.Tree, dir, socket string, serv
 	if server {
 		args = append(args, "--server", "type=unixio,path="+socket, "--flags", "not-need-init,startup-clear")
 	} else {
-		args = append(args, "--ctrl", "type=unixio,path="+socket, "--terminate")
+		args = append(args, "--ctrl", "type=unixio,path="+socket, "--terminate", "--pid", "file="+filepath.Join(dir, tpmPID))
 	}
 	// A guest's TPM outlives this program, so ctx does not end it; it ends with QEMU.
 	cmd := tree.Command(context.WithoutCancel(ctx), "swtpm", args...)

@@ -27,11 +27,11 @@ const kernelPackage = "linux-binary-"
 
 // unpackKernel unpacks the kernel's packages into the work folder and has depmod work out the modules' dependencies.
 func (b *Builder) unpackKernel(ctx context.Context, tree toolstree.Tree, l lock.Lock) (kernel, error) {
-	i := slices.IndexFunc(l.Request, func(name string) bool { return strings.HasPrefix(name, kernelPackage) })
+	i := slices.IndexFunc(l.Packages, func(p lock.Package) bool { return strings.HasPrefix(p.Name, kernelPackage) })
 	if i < 0 {
-		return kernel{}, fmt.Errorf("unpacking kernel: lock %s requests no %s package", l.Name, kernelPackage)
+		return kernel{}, fmt.Errorf("unpacking kernel: lock %s has no %s package", l.Name, kernelPackage)
 	}
-	release := strings.TrimPrefix(l.Request[i], kernelPackage)
+	release := strings.TrimPrefix(l.Packages[i].Name, kernelPackage)
 	root := filepath.Join(b.Work, "kernel")
 	k := kernel{release, filepath.Join(root, "usr/lib/modules", release)}
 	err := b.cached(root, fmt.Sprintf("%x %x %s", l.Digest(), b.toolsLock.Digest(), release), func() error {

@@ -132,12 +132,8 @@ func (b *Builder) buildRunc(ctx context.Context, tree toolstree.Tree, g goTool, 
 	if err := runQuiet(list); err != nil {
 		return err
 	}
-	cache := filepath.Join(b.Work, "cache", "go-cgo")
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return err
-	}
 	entry := toolstree.Entry{
-		Binds: map[string]string{"go": g.env["GOROOT"], "modules": g.env["GOMODCACHE"], "source": b.Source, "cache": cache, "out": out},
+		Binds: map[string]string{"go": g.env["GOROOT"], "modules": g.env["GOMODCACHE"], "source": b.Source, "cache": g.env["GOCACHE"], "out": out},
 		Dir:   "/mnt/source",
 		Env: []string{"GOTOOLCHAIN=local", "GOROOT=/mnt/go", "GOMODCACHE=/mnt/modules", "GOCACHE=/mnt/cache", "GOPATH=/tmp/go",
 			"GOPROXY=off", "GOSUMDB=off", "GOFLAGS=-mod=readonly", "GOENV=off", "GOWORK=off", "GOFIPS140=off", "GOEXPERIMENT=",

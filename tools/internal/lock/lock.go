@@ -4,7 +4,7 @@
 //
 //	Lock: NAME
 //	Request:
-//	 PACKAGE or apt pattern, one a line
+//	 PACKAGE or apt pattern, one a line; a * stands for the newest text that there is, the same in every line
 //	Archives:
 //	 ARCHIVE SUITE DATE SHA256     of the InRelease file that vouched for the hashes when the lock was made
 //

@@ -2,6 +2,7 @@ package lock
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -13,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"pault.ag/go/debian/version"
 )
 
 // Source is a suite of an archive to resolve from.
@@ -40,7 +43,11 @@ func resolve(ctx context.Context, places Places, work, name string, request []st
 	if _, err := apt.run(ctx, "update"); err != nil {
 		return Lock{}, err
 	}
-	plan, err := apt.run(ctx, append([]string{"install", "--simulate", "--no-install-recommends"}, request...)...)
+	suites, err := apt.suites(sources)
+	if err != nil {
+		return Lock{}, err
+	}
+	plan, err := apt.plan(ctx, request, suites)
 	if err != nil {
 		return Lock{}, err
 	}
@@ -49,26 +56,18 @@ func resolve(ctx context.Context, places Places, work, name string, request []st
 		return Lock{}, errors.New("apt plans no package")
 	}
 	l := Lock{Name: name, Request: request}
-	for _, s := range sources {
-		release, packages, err := apt.lists(s)
-		if err != nil {
-			return Lock{}, err
-		}
-		l.Releases = append(l.Releases, release)
-		for text := range strings.SplitSeq(string(packages), "\n\n") {
-			values, err := parseStanza(strings.TrimSpace(text))
-			if err != nil {
-				return Lock{}, fmt.Errorf("suite %s: %w", s.Suite, err)
-			}
+	for _, suite := range suites {
+		l.Releases = append(l.Releases, suite.release)
+		for _, values := range suite.stanzas {
 			key := [2]string{values["Package"], values["Version"]}
 			if !wanted[key] {
 				continue
 			}
 			delete(wanted, key)
-			values["X-Archive"] = s.Archive
+			values["X-Archive"] = suite.release.Archive
 			p, err := newPackage(values)
 			if err != nil {
-				return Lock{}, fmt.Errorf("suite %s: %w", s.Suite, err)
+				return Lock{}, fmt.Errorf("suite %s: %w", suite.release.Suite, err)
 			}
 			l.Packages = append(l.Packages, p)
 		}
@@ -78,6 +77,108 @@ func resolve(ctx context.Context, places Places, work, name string, request []st
 	}
 	slices.SortFunc(l.Packages, order)
 	return Parse(l.Bytes())
+}
+
+// maxKernels bounds how many values of a request's * are tried.
+const maxKernels = 4
+
+// plan simulates the installation of the request. A * in it stands for the newest text for which apt finds a plan: the
+// version in the name of a kernel's packages, of which mirrors keep only the latest. It is the same text everywhere in the request.
+func (a apt) plan(ctx context.Context, request []string, suites []suite) ([]byte, error) {
+	simulate := []string{"install", "--simulate", "--no-install-recommends"}
+	texts := newestTexts(request, suites)
+	if texts == nil {
+		return a.run(ctx, append(simulate, request...)...)
+	}
+	err := fmt.Errorf("no packages have the names %q", request)
+	for _, text := range texts[:min(len(texts), maxKernels)] {
+		args := slices.Clone(simulate)
+		for _, name := range request {
+			args = append(args, strings.ReplaceAll(name, "*", text))
+		}
+		var plan []byte
+		if plan, err = a.run(ctx, args...); err == nil {
+			return plan, nil
+		}
+	}
+	return nil, err
+}
+
+// newestTexts returns the texts that the * of the request can stand for, newest package first: those for which every name with a
+// * is the name of a package. It returns nil if the request has no *.
+func newestTexts(request []string, suites []suite) []string {
+	var count int
+	found := make(map[string]map[string]version.Version) // text to package names
+	for _, pattern := range request {
+		before, after, ok := strings.Cut(pattern, "*")
+		if !ok {
+			continue
+		}
+		count++
+		for _, suite := range suites {
+			for _, values := range suite.stanzas {
+				name := values["Package"]
+				v, err := version.Parse(values["Version"])
+				if err != nil || len(name) <= len(before)+len(after) || !strings.HasPrefix(name, before) || !strings.HasSuffix(name, after) {
+					continue
+				}
+				text := name[len(before) : len(name)-len(after)]
+				if found[text] == nil {
+					found[text] = make(map[string]version.Version)
+				}
+				if old, ok := found[text][pattern]; !ok || version.Compare(v, old) > 0 {
+					found[text][pattern] = v
+				}
+			}
+		}
+	}
+	if count == 0 {
+		return nil
+	}
+	texts := make([]string, 0, len(found))
+	newest := make(map[string]version.Version)
+	for text, patterns := range found {
+		if len(patterns) < count {
+			continue
+		}
+		texts = append(texts, text)
+		for _, v := range patterns {
+			newest[text] = v
+		}
+	}
+	slices.SortFunc(texts, func(a, b string) int {
+		return cmp.Or(version.Compare(newest[b], newest[a]), cmp.Compare(a, b))
+	})
+	return texts
+}
+
+// suite is what apt knows of one suite.
+type suite struct {
+	release Release
+	stanzas []map[string]string
+}
+
+func (a apt) suites(sources []Source) ([]suite, error) {
+	var suites []suite
+	for _, s := range sources {
+		release, packages, err := a.lists(s)
+		if err != nil {
+			return nil, err
+		}
+		known := suite{release: release}
+		for text := range strings.SplitSeq(strings.TrimSpace(string(packages)), "\n\n") {
+			if text == "" {
+				continue
+			}
+			values, err := parseStanza(text)
+			if err != nil {
+				return nil, fmt.Errorf("suite %s: %w", s.Suite, err)
+			}
+			known.stanzas = append(known.stanzas, values)
+		}
+		suites = append(suites, known)
+	}
+	return suites, nil
 }
 
 // planned returns name and version of each package that a simulated installation would install.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,37 @@ func TestPlanned(t *testing.T) {
 	want := map[[2]string]bool{{"gcc-14-base", "14.2.0-19"}: true, {"libc6", "2.41-12"}: true}
 	if got := planned([]byte(plan)); !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestNewestTexts(t *testing.T) {
+	known := func(names ...string) suite {
+		var s suite
+		for _, name := range names {
+			name, v, _ := strings.Cut(name, " ")
+			s.stanzas = append(s.stanzas, map[string]string{"Package": name, "Version": v})
+		}
+		return s
+	}
+	request := []string{"ca-certificates", "binary-*-cloud", "modules-*-cloud"}
+	for _, tt := range []struct {
+		name   string
+		suites []suite
+		want   []string
+	}{
+		{"newest by version, not by name", []suite{known("binary-7.2.9-cloud 7.2.9-1", "modules-7.2.9-cloud 7.2.9-1"),
+			known("binary-7.2.12-cloud 7.2.12-1~bpo", "modules-7.2.12-cloud 7.2.12-1~bpo", "ca-certificates 1")}, []string{"7.2.12", "7.2.9"}},
+		{"only where every package is", []suite{known("binary-7.3.4-cloud 7.3.4-1", "binary-unsigned-7.3.4-cloud 7.3.4-1", "binary-7.2-cloud 7.2-1", "modules-7.2-cloud 7.2-1")}, []string{"7.2"}},
+		{"nothing", []suite{known("binary-cloud 1", "modules-cloud 1")}, []string{}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := newestTexts(request, tt.suites); !slices.Equal(got, tt.want) || got == nil {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+	if got := newestTexts([]string{"hello", "?essential"}, []suite{known("hello 1")}); got != nil {
+		t.Errorf("a request without *: got %q, want nil", got)
 	}
 }
 

@@ -1,0 +1,360 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestMain turns the test binary into the backend of the benchmark when the environment says so: the load, the backend
+// and what stands between them are processes of their own, so that each one's CPU time is known.
+func TestMain(m *testing.M) {
+	if socket := os.Getenv("CHRYSALIS_BENCH_BACKEND"); socket != "" {
+		serveBackend(socket)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// The benchmark's answers.
+const (
+	benchStreams = 64
+	benchTokens  = 32
+	pacedEvery   = 20 * time.Millisecond
+	benchFor     = 4 * time.Second
+)
+
+// serveBackend answers as llama-server does, with events of its size: paced when the temperature is 1, else at once.
+func serveBackend(socket string) {
+	event := []byte(`data: {"choices":[{"finish_reason":null,"index":0,"delta":{"content":" word"}}],"created":1795183126,"id":"chatcmpl-ZOX8d8i1q5RigJEOVALCO2B9kUeKF477","model":"/model/tiny.gguf","object":"chat.completion.chunk"}` + "\n\n")
+	end := []byte(`data: {"choices":[{"finish_reason":"stop","index":0,"delta":{}}]}` + "\n\n" +
+		`data: {"choices":[],"usage":{"completion_tokens":32,"prompt_tokens":14}}` + "\n\ndata: [DONE]\n\n")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		panic(err)
+	}
+	if err := os.Chmod(socket, 0o777); err != nil {
+		panic(err)
+	}
+	panic(http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Connection", "close")
+		paced := bytes.Contains(body, []byte(`"temperature":1`))
+		for range benchTokens {
+			if paced {
+				time.Sleep(pacedEvery)
+			}
+			w.Write(event)
+			w.(http.Flusher).Flush()
+		}
+		w.Write(end)
+	})))
+}
+
+// cpu returns the CPU time that a process has used, its children that run among it.
+func cpu(t testing.TB, pids ...int) time.Duration {
+	t.Helper()
+	var ticks uint64
+	for _, pid := range pids {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+2:]))
+		for _, f := range fields[11:13] {
+			n, err := strconv.ParseUint(f, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ticks += n
+		}
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100 on this platform
+}
+
+// startNginx starts the reference: a TLS 1.3 proxy to the same socket. It returns its URL and its workers.
+func startNginx(b *testing.B, socket string) (url string, pids []int) {
+	program, err := exec.LookPath("nginx")
+	if err != nil {
+		b.Skip("nginx is not installed: there is no reference to compare with")
+	}
+	dir := b.TempDir()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		b.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	write := func(name string, data []byte) {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			b.Fatal(err)
+		}
+	}
+	write("cert", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	write("key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	write("conf", []byte(fmt.Sprintf(`daemon off; master_process on; worker_processes auto; user root; pid %[1]s/pid; error_log %[1]s/log;
+events { worker_connections 1024; }
+http {
+  access_log off; keepalive_requests 1000000;
+  client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
+  server {
+    listen %[2]s ssl; ssl_certificate %[1]s/cert; ssl_certificate_key %[1]s/key; ssl_protocols TLSv1.3;
+    location / { proxy_pass http://unix:%[3]s:; proxy_http_version 1.1; proxy_buffering off; }
+  }
+}`, dir, address, socket)))
+	c := exec.Command(program, "-c", filepath.Join(dir, "conf"))
+	c.Stderr = os.Stderr
+	if err := c.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { c.Process.Signal(os.Interrupt); c.Wait() })
+	for range 200 {
+		if conn, err := net.Dial("tcp", address); err == nil {
+			conn.Close()
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", c.Process.Pid, c.Process.Pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, f := range strings.Fields(string(children)) {
+		pid, err := strconv.Atoi(f)
+		if err != nil {
+			b.Fatal(err)
+		}
+		pids = append(pids, pid)
+	}
+	return "https://" + address, pids
+}
+
+// result is what one run of the load has seen.
+type result struct {
+	requests, tokens int
+	took             time.Duration
+	first            []time.Duration // time to the first byte of each answer
+	failed           int
+	cpu              time.Duration
+}
+
+func (r result) perToken() time.Duration { return r.cpu / time.Duration(max(1, r.tokens)) }
+func (r result) perSecond() float64      { return float64(r.requests) / r.took.Seconds() }
+func (r result) median() time.Duration {
+	slices.Sort(r.first)
+	return r.first[len(r.first)/2]
+}
+
+// load asks over streams connections for a time.
+func load(b *testing.B, url string, streams int, paced bool, pids ...int) result {
+	b.Helper()
+	temperature := 0
+	if paced {
+		temperature = 1
+	}
+	body := fmt.Sprintf(`{"model":"tiny","messages":[{"role":"user","content":"What is the capital of Norway?"}],"stream":true,"temperature":%d}`, temperature)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: streams}}
+	defer client.CloseIdleConnections()
+	var mu sync.Mutex
+	var r result
+	one := func() {
+		request, err := http.NewRequest(http.MethodPost, url+"/v1/chat/completions", strings.NewReader(body))
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		request.Header.Set("Content-Type", "application/json")
+		request.Header.Set("Chrysalis-Client", clientAddress)
+		began := time.Now()
+		response, err := client.Do(request)
+		if err != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			r.failed++
+			return
+		}
+		defer response.Body.Close()
+		lines := bufio.NewReader(response.Body)
+		first, tokens, whole := time.Duration(0), 0, false
+		for {
+			line, err := lines.ReadSlice('\n')
+			if first == 0 {
+				first = time.Since(began)
+			}
+			if bytes.Contains(line, []byte(`"content":" word"`)) {
+				tokens++
+			}
+			whole = whole || bytes.Contains(line, []byte("[DONE]"))
+			if err != nil {
+				break
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if !whole || tokens != benchTokens {
+			r.failed++
+		}
+		r.requests, r.tokens, r.first = r.requests+1, r.tokens+tokens, append(r.first, first)
+	}
+	for range 2 { // connections are opened before the clock starts
+		var warm sync.WaitGroup
+		for range streams {
+			warm.Go(one)
+		}
+		warm.Wait()
+	}
+	r = result{failed: r.failed}
+	began, used := time.Now(), time.Duration(0)
+	if len(pids) > 0 {
+		used = cpu(b, pids...)
+	}
+	var running sync.WaitGroup
+	for range streams {
+		running.Go(func() {
+			for time.Since(began) < benchFor {
+				one()
+			}
+		})
+	}
+	running.Wait()
+	r.took = time.Since(began)
+	if len(pids) > 0 {
+		r.cpu = cpu(b, pids...) - used
+	}
+	if r.failed > 0 || r.requests == 0 {
+		b.Fatalf("%d of %d answers failed", r.failed, r.requests+r.failed)
+	}
+	return r
+}
+
+// fillJournal gives the journal's file its blocks, as a disk has them: a hole costs the file system more than a flush.
+func fillJournal(b *testing.B, f *os.File) {
+	b.Helper()
+	zeros := make([]byte, 1<<20)
+	for i := range int64(192) {
+		if _, err := f.WriteAt(zeros, i<<20); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := f.Sync(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// fsyncRate returns how many flushes a second the journal's disk makes.
+func fsyncRate(b *testing.B, f *os.File) float64 {
+	b.Helper()
+	began, n := time.Now(), 0
+	for ; time.Since(began) < 300*time.Millisecond; n++ {
+		if _, err := f.WriteAt(make([]byte, 4096), 0); err != nil {
+			b.Fatal(err)
+		}
+		if err := unix.Fdatasync(int(f.Fd())); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return float64(n) / time.Since(began).Seconds()
+}
+
+// BenchmarkGateway compares keeper and gateway, as init starts them, with nginx in front of the same backend. Run it with
+// -benchtime 1x: each part runs for a fixed time, and what counts are the ratios.
+func BenchmarkGateway(b *testing.B) {
+	m := newMachine(b)
+	fillJournal(b, m.journal)
+	socket := m.path("root/engine/e.sock")
+	backend := exec.Command(os.Args[0])
+	backend.Env = append(os.Environ(), "CHRYSALIS_BENCH_BACKEND="+socket)
+	if err := backend.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { backend.Process.Kill(); backend.Wait() })
+	rate := fsyncRate(b, m.journal)
+	nginx, workers := startNginx(b, socket)
+	k, line := m.startKeeper(0)
+	if line != "ready" {
+		b.Fatalf("keeper said %q, want ready", line)
+	}
+	g := m.startGateway()
+	b.Run("paced-64-streams", func(b *testing.B) {
+		reference := load(b, nginx, benchStreams, true, workers...)
+		ours := load(b, m.url, benchStreams, true, g.Process.Pid, k.Process.Pid)
+		b.ReportMetric(float64(ours.perToken())/float64(reference.perToken()), "cpu/nginx")
+		b.ReportMetric(float64(ours.perToken().Nanoseconds())/1000, "us-cpu/token")
+		b.ReportMetric(float64(reference.perToken().Nanoseconds())/1000, "us-cpu/token-nginx")
+	})
+	b.Run("unpaced-64-streams", func(b *testing.B) {
+		reference := load(b, nginx, benchStreams, false, workers...)
+		ours := load(b, m.url, benchStreams, false, g.Process.Pid, k.Process.Pid)
+		b.ReportMetric(ours.perSecond()/reference.perSecond(), "rate/nginx")
+		b.ReportMetric(ours.perSecond(), "requests/s")
+		b.ReportMetric(reference.perSecond(), "requests/s-nginx")
+		b.ReportMetric(rate, "fsyncs/s")
+	})
+	b.Run("first-byte", func(b *testing.B) {
+		direct := directFirstByte(b, socket)
+		ours := load(b, m.url, 1, false)
+		b.ReportMetric(float64((ours.median() - direct).Microseconds()), "us-added")
+		b.ReportMetric(float64(direct.Microseconds()), "us-direct")
+	})
+}
+
+// directFirstByte is the median time to the first byte of the backend's answer over its own socket.
+func directFirstByte(b *testing.B, socket string) time.Duration {
+	b.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}}}
+	var r result
+	for range 500 {
+		began := time.Now()
+		response, err := client.Post("http://x/", "application/json", strings.NewReader("{}"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		var one [1]byte
+		if _, err := io.ReadFull(response.Body, one[:]); err != nil {
+			b.Fatal(err)
+		}
+		r.first = append(r.first, time.Since(began))
+		io.Copy(io.Discard, response.Body)
+		response.Body.Close()
+	}
+	return r.median()
+}

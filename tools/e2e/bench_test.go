@@ -1,0 +1,227 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"chrysalis/measure/verity"
+)
+
+// row is one number beside its reference, which was measured in the same run. A row is no test: machines here are shared
+// and noisy, and a bar that is missed is printed, not failed.
+type row struct {
+	what      string
+	got       float64 // ratio to the reference, or bytes where there is none
+	bar       string
+	met       bool
+	reference string
+}
+
+// TestBench prints every number that the project sets itself.
+func TestBench(t *testing.T) {
+	if os.Getenv("CHRYSALIS_BENCH") == "" {
+		t.Skip("measures: runs in make bench")
+	}
+	var rows []row
+	add := func(r ...row) {
+		rows = append(rows, r...)
+		for _, r := range r {
+			t.Logf("%-58s %8.3f   bar %-8s %-6s %s", r.what, r.got, r.bar, map[bool]string{true: "met", false: "missed"}[r.met], r.reference)
+		}
+	}
+	add(veritySpeed(t)...)
+	add(claimSpeed(t))
+	add(verifySpeed(t))
+	add(gatewaySpeed(t)...)
+	add(bootSpeed(t)...)
+	add(trustedBytes(t))
+	fmt.Println()
+	fmt.Printf("%-58s %9s  %-9s %-7s %s\n", "what", "measured", "bar", "", "reference of the same run")
+	for _, r := range rows {
+		fmt.Printf("%-58s %9.3f  %-9s %-7s %s\n", r.what, r.got, r.bar, map[bool]string{true: "met", false: "missed"}[r.met], r.reference)
+	}
+}
+
+// veritySpeed builds the tree over one file with the packer's code, with veritysetup, and hashes it on one core.
+func veritySpeed(t *testing.T) []row {
+	const size = 1 << 30
+	file := filepath.Join(t.TempDir(), "data")
+	f, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	block := make([]byte, 1<<20)
+	random := rand.NewChaCha8([32]byte{})
+	for range size / len(block) {
+		random.Read(block)
+		if _, err := f.Write(block); err != nil {
+			t.Fatal(err)
+		}
+	}
+	took := func(run func()) float64 {
+		best := 0.0
+		for range 3 {
+			began := time.Now()
+			run()
+			if s := time.Since(began).Seconds(); best == 0 || s < best {
+				best = s
+			}
+		}
+		return best
+	}
+	own := took(func() {
+		if _, err := verity.Append(t.Context(), f, size/verity.BlockSize, nil); err != nil {
+			t.Fatal(err)
+		}
+	})
+	sum := sha256.New()
+	core := took(func() {
+		sum.Reset()
+		for range size / len(block) {
+			sum.Write(block)
+		}
+	})
+	salt := verity.Salt()
+	tools := tree(t)
+	reference := took(func() {
+		hash := filepath.Join(t.TempDir(), "hash")
+		out, err := tools.Command(t.Context(), "veritysetup", "format", "--no-superblock", fmt.Sprintf("--salt=%x", salt), file, hash,
+			fmt.Sprintf("--data-blocks=%d", size/verity.BlockSize)).CombinedOutput()
+		if err != nil {
+			t.Fatalf("veritysetup: %v: %s", err, out)
+		}
+	})
+	cores := float64(runtime.NumCPU())
+	efficiency, speedup := core/cores/own, reference/own
+	return []row{
+		{fmt.Sprintf("verity tree, 1 GiB: share of %.0f × single-core SHA-256", cores), efficiency, "≥ 0.85", efficiency >= 0.85,
+			fmt.Sprintf("%.2f s; SHA-256 of 1 GiB on one core %.2f s", own, core)},
+		{"verity tree, 1 GiB: times veritysetup's speed", speedup, "≥ 2", speedup >= 2, fmt.Sprintf("veritysetup format %.2f s", reference)},
+	}
+}
+
+// goBench runs benchmarks of a package and returns each one's numbers by unit.
+func goBench(t *testing.T, pkg, pattern string, args ...string) map[string]map[string]float64 {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"test", "-run", "^$", "-bench", pattern, pkg}, args...)...)
+	cmd.Dir = filepath.Join(built, "..")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("go test -bench %s %s: %v\n%.4000s", pattern, pkg, err, out)
+	}
+	numbers := map[string]map[string]float64{}
+	for s := bufio.NewScanner(bytes.NewReader(out)); s.Scan(); {
+		fields := strings.Fields(s.Text())
+		if len(fields) < 4 || !strings.HasPrefix(fields[0], "Benchmark") {
+			continue
+		}
+		name := strings.TrimSuffix(fields[0], fmt.Sprintf("-%d", runtime.GOMAXPROCS(0)))
+		numbers[name] = map[string]float64{}
+		for i := 2; i+1 < len(fields); i += 2 {
+			if v, err := strconv.ParseFloat(fields[i], 64); err == nil {
+				numbers[name][fields[i+1]] = v
+			}
+		}
+	}
+	if len(numbers) == 0 {
+		t.Fatalf("go test -bench %s %s printed no number:\n%.4000s", pattern, pkg, out)
+	}
+	return numbers
+}
+
+func claimSpeed(t *testing.T) row {
+	n := goBench(t, "./runtime/claim", "^BenchmarkSign$")
+	bare, claim := n["BenchmarkSign/bare-ed25519"]["ns/op"], n["BenchmarkSign/claim"]["ns/op"]
+	return row{"claim: build, sign, serialise, as share of bare Ed25519's rate", bare / claim, "≥ 0.85", bare/claim >= 0.85,
+		fmt.Sprintf("ed25519.Sign %.1f µs, claim %.1f µs", bare/1000, claim/1000)}
+}
+
+func verifySpeed(t *testing.T) row {
+	n := goBench(t, "./attest", "^(BenchmarkVerifyVTPM|BenchmarkP256)$", "-benchmem")
+	bare, verify := n["BenchmarkP256"]["ns/op"], n["BenchmarkVerifyVTPM"]["ns/op"]
+	return row{"verify of vtpm evidence, times its two bare P-256 checks", verify / bare, "≤ 1.7", verify/bare <= 1.7,
+		fmt.Sprintf("two P-256 checks %.0f µs; verify %.0f µs, %.0f allocations", bare/1000, verify/1000, n["BenchmarkVerifyVTPM"]["allocs/op"])}
+}
+
+func gatewaySpeed(t *testing.T) []row {
+	n := goBench(t, "./runtime", "^BenchmarkGateway$", "-benchtime", "1x")
+	paced, unpaced, first := n["BenchmarkGateway/paced-64-streams"], n["BenchmarkGateway/unpaced-64-streams"], n["BenchmarkGateway/first-byte"]
+	return []row{
+		{"gateway, 64 paced streams: CPU per token, times nginx", paced["cpu/nginx"], "≤ 1.25", paced["cpu/nginx"] <= 1.25,
+			fmt.Sprintf("nginx %.1f µs a token, gateway and keeper %.1f µs", paced["us-cpu/token-nginx"], paced["us-cpu/token"])},
+		{"gateway, unpaced: requests per second, share of nginx", unpaced["rate/nginx"], "≥ 0.6", unpaced["rate/nginx"] >= 0.6,
+			fmt.Sprintf("nginx %.0f/s, gateway %.0f/s; the disk flushes %.0f/s", unpaced["requests/s-nginx"], unpaced["requests/s"], unpaced["fsyncs/s"])},
+		{"gateway: added time to the first byte, ms", first["us-added"] / 1000, "≤ 0.5", first["us-added"] <= 500,
+			fmt.Sprintf("engine direct %.2f ms", first["us-direct"]/1000)},
+	}
+}
+
+var stepLine = regexp.MustCompile(`^(?:step ([a-z0-9-]+)|(serving)) (\d+)$`)
+
+// bootSpeed reads one boot's own log. Opening the engine volume and the model volume, of very different sizes, is compared
+// in the same boot.
+func bootSpeed(t *testing.T) []row {
+	g, spec := newGuest(t), demoSpec(t)
+	if err := g.Start(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
+	defer cancel()
+	at, before := map[string]float64{}, map[string]float64{}
+	last := 0.0
+	err := g.Wait(ctx, func(line string) {
+		if m := stepLine.FindStringSubmatch(line); m != nil {
+			ms, _ := strconv.ParseFloat(m[3], 64)
+			name := m[1] + m[2]
+			at[name], before[name] = ms, ms-last
+			last = ms
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := time.Now()
+	newClient(t, g, spec).ask(question)
+	answered := float64(time.Since(asked).Milliseconds())
+	own := at["serving"] - at["pid1"] - before["engine"]
+	volumes := before["engine-volume"] / max(before["model-volume"], 1)
+	size := func(file string) int64 {
+		info, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	return []row{
+		{"boot: PID 1 to serving without the engine, times kernel to PID 1", own / at["pid1"], "≤ 1", own <= at["pid1"],
+			fmt.Sprintf("kernel to PID 1 %.0f ms; engine %.0f ms; verify, ask, answer %.0f ms", at["pid1"], before["engine"], answered)},
+		{fmt.Sprintf("open a volume: engine (%.1f MB), times model (%.1f MB)", float64(size(spec.Engine))/1e6, float64(size(spec.Model))/1e6), volumes,
+			"≈ 1", volumes < 3, fmt.Sprintf("%.0f ms and %.0f ms in one boot; the step's clock ticks in ms", before["engine-volume"], before["model-volume"])},
+	}
+}
+
+func trustedBytes(t *testing.T) row {
+	var sum float64
+	for _, name := range []string{"initrd", "root.img"} {
+		info, err := os.Stat(filepath.Join(built, "release", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += float64(info.Size())
+	}
+	return row{"trusted bytes: initrd and root, MB", sum / 1e6, "≤ 120", sum <= 120e6, "no reference: a size"}
+}
