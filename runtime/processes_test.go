@@ -309,6 +309,20 @@ func confined(t *testing.T, pid, user int) {
 	}
 }
 
+// resident returns the resident set of a process in bytes.
+func resident(t *testing.T, pid int) int64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var size, pages int64
+	if _, err := fmt.Sscan(string(text), &size, &pages); err != nil {
+		t.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize())
+}
+
 func stop(t *testing.T, c *exec.Cmd) {
 	t.Helper()
 	c.Process.Signal(syscall.SIGTERM)
@@ -347,6 +361,12 @@ func TestProcesses(t *testing.T) {
 		response.Body.Close()
 		if _, bad := attest.DecodeEvidence(body); err != nil || bad != nil {
 			t.Errorf("evidence: %v, %v", err, bad)
+		}
+		// Both and init together have 150 MB in the guest.
+		if k, g := resident(t, k.Process.Pid), resident(t, g.Process.Pid); k+g > 110<<20 {
+			t.Errorf("keeper and gateway are %d and %d MiB resident, want at most 110 together", k>>20, g>>20)
+		} else {
+			t.Logf("keeper and gateway are %d and %d MiB resident", k>>20, g>>20)
 		}
 		if boot == 0 {
 			g.Process.Kill() // power fails

@@ -27,12 +27,12 @@ func newClaim() *cobra.Command {
 
 // claimVerdict is the answer of claim verify for machines. Nothing of a rejected message is repeated.
 type claimVerdict struct {
-	Verdict  string `json:"verdict"`
-	Op       string `json:"op,omitempty"`
-	Tokens   uint64 `json:"tokens"`
-	QueryID  uint64 `json:"query_id"`
-	Contract string `json:"contract,omitempty"`
-	Reason   string `json:"reason,omitempty"`
+	Verdict  string  `json:"verdict"`
+	Op       string  `json:"op,omitempty"`
+	Tokens   *uint64 `json:"tokens,omitempty"`
+	QueryID  *uint64 `json:"query_id,omitempty"`
+	Contract string  `json:"contract,omitempty"`
+	Reason   string  `json:"reason,omitempty"`
 }
 
 func newClaimVerify() *cobra.Command {
@@ -139,7 +139,7 @@ func printVerdict(w io.Writer, m *claim.Message, rejection error, asJSON bool) e
 	if rejection != nil {
 		v.Verdict, v.Reason = "rejected", rejection.Error()
 	} else {
-		v.Op, v.Tokens, v.QueryID, v.Contract = m.Op.String(), m.Tokens, m.QueryID, m.Contract.String()
+		v.Op, v.Tokens, v.QueryID, v.Contract = m.Op.String(), &m.Tokens, &m.QueryID, m.Contract.String()
 	}
 	switch {
 	case asJSON:
@@ -149,7 +149,7 @@ func printVerdict(w io.Writer, m *claim.Message, rejection error, asJSON bool) e
 	case rejection != nil:
 		fmt.Fprintf(w, "rejected\n")
 	default:
-		fmt.Fprintf(w, "accepted\nop        %s\ntokens    %d\ncontract  %s\nquery id  %d\n", v.Op, v.Tokens, v.Contract, v.QueryID)
+		fmt.Fprintf(w, "accepted\nop        %s\ntokens    %d\ncontract  %s\nquery id  %d\n", m.Op, m.Tokens, m.Contract, m.QueryID)
 	}
 	if rejection != nil {
 		return rejected(rejection)

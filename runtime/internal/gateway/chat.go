@@ -29,6 +29,12 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	// The request is here. A deadline for reading that stays would end the answer, since net/http goes on reading to see
+	// whether the client leaves; one for writing counts from when there is something to write.
+	control := http.NewResponseController(w)
+	if err := errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Time{})); err != nil {
+		return err
+	}
 	request, err := parseRequest(body, g.limits)
 	clear(body)
 	if err != nil {
@@ -42,7 +48,7 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer leave()
-	reserving, cancel := context.WithTimeout(r.Context(), recordWait)
+	reserving, cancel := context.WithTimeout(r.Context(), g.waits.record)
 	defer cancel()
 	place, err := g.config.Keeper.Reserve(reserving)
 	if errors.Is(err, ErrFull) {
@@ -55,6 +61,7 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 	a := &answering{
 		gateway: g, place: place, stream: request.Stream, began: time.Now(),
 		record: Answer{Client: client, Request: hash}, response: receipt.NewResponseHash(),
+		event: make([]byte, 0, 4096), text: make([]byte, 0, 1024),
 	}
 	rand.Read(a.record.ID[:])
 	return a.run(w, r, ask)
@@ -79,7 +86,7 @@ type answering struct {
 }
 
 func (a *answering) run(w http.ResponseWriter, r *http.Request, ask []byte) error {
-	upstream, err := a.gateway.engine.start(r.Context(), ask)
+	upstream, err := engine{a.gateway.config.DialEngine, a.gateway.waits.engine}.start(r.Context(), ask)
 	switch {
 	case errors.Is(err, errContextLength):
 		return &refusal{status: http.StatusBadRequest, code: "context_length_exceeded", param: "messages", message: "the messages are longer than the model's context"}
@@ -94,7 +101,7 @@ func (a *answering) run(w http.ResponseWriter, r *http.Request, ask []byte) erro
 	events := newEvents(upstream)
 	defer events.wipe()
 	if a.stream {
-		a.out = newEventStream(w)
+		a.out = newEventStream(w, a.gateway.waits.client)
 		defer a.out.close()
 	}
 	a.prefix = quote([]byte(`"id":"chatcmpl-`+hex.EncodeToString(a.record.ID[:])+`","created":`+strconv.FormatInt(a.began.Unix(), 10)+`,"model":`), a.gateway.config.Model)
@@ -170,6 +177,11 @@ func (a *answering) take(whole []byte, piece jsontext.Value, hash func([]byte)) 
 	if a.stream {
 		return whole
 	}
+	if len(whole)+len(text) > cap(whole) { // grown by hand: what append leaves behind would not be wiped
+		grown := append(make([]byte, 0, max(4096, 2*cap(whole)+len(text))), whole...)
+		clear(whole)
+		whole = grown
+	}
 	return append(whole, text...)
 }
 
@@ -229,7 +241,7 @@ func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed err
 		return nil
 	}
 	a.record.Response = a.response.Sum()
-	recording, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), recordWait)
+	recording, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), g.waits.record)
 	defer cancel()
 	proof, err := a.place.Record(recording, a.record)
 	if err != nil {
@@ -240,7 +252,7 @@ func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed err
 		}
 		return errKeeper
 	}
-	g.config.Log.Info("answered", "request", hex.EncodeToString(a.record.Request[:]), "outcome", a.record.Outcome.String(),
+	g.config.Log.Debug("answered", "request", hex.EncodeToString(a.record.Request[:]), "outcome", a.record.Outcome.String(),
 		"prompt_tokens", a.record.Usage.Prompt, "completion_tokens", a.record.Usage.Completion, "took", time.Since(a.began).Round(time.Millisecond))
 	switch {
 	case relayed != nil && a.stream:
@@ -282,16 +294,19 @@ func (a *answering) appendEnd(b []byte, p *Proof) []byte {
 }
 
 func (a *answering) writeWhole(w http.ResponseWriter, p *Proof) {
-	b := append(append([]byte(`{"object":"chat.completion",`), a.prefix...), `,"choices":[{"index":0,"message":{"role":"assistant"`...)
+	// Large enough for the text with each byte escaped: a copy that is left behind would not be wiped.
+	b := make([]byte, 0, 4096+6*(len(a.thoughts)+len(a.content)))
+	b = append(append(append(b, `{"object":"chat.completion",`...), a.prefix...), `,"choices":[{"index":0,"message":{"role":"assistant"`...)
 	if len(a.thoughts) > 0 {
-		b = quote(append(b, `,"reasoning_content":`...), string(a.thoughts))
+		b = quote(append(b, `,"reasoning_content":`...), a.thoughts)
 	}
-	b = quote(append(b, `,"content":`...), string(a.content))
+	b = quote(append(b, `,"content":`...), a.content)
 	b = quote(append(b, `},"finish_reason":`...), a.finish)
 	b = append(a.appendEnd(append(b, "}]"...), p), "}\n"...)
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(b)))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.gateway.waits.client))
 	_, _ = w.Write(b) // it is recorded, whether the client still takes it or not
 	clear(b)
 }

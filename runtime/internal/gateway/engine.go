@@ -17,6 +17,7 @@ import (
 // after a streamed answer although it promises to keep it.
 type engine struct {
 	dial func(ctx context.Context) (net.Conn, error)
+	wait time.Duration // for the first byte of an answer, and then for each piece: a long prompt is computed first
 }
 
 // errEngineRefused says that the engine took the request and answered with an error of the 400s.
@@ -25,10 +26,8 @@ var (
 	errContextLength = errors.New("the prompt is longer than the context")
 )
 
-const (
-	engineWait       = 10 * time.Minute // for the first byte of an answer: a long prompt is computed first
-	maxEngineRefusal = 4 << 10          // of an error's body
-)
+// maxEngineRefusal bounds what is read of an error's body.
+const maxEngineRefusal = 4 << 10
 
 // start sends a request and returns the stream of the answer. Closing it ends the engine's work on it; so does the end of
 // ctx.
@@ -38,7 +37,7 @@ func (e engine) start(ctx context.Context, body []byte) (io.ReadCloser, error) {
 		return nil, fmt.Errorf("connecting to the engine: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	stream := &engineStream{conn: conn, stop: stop}
+	stream := &engineStream{conn: conn, stop: stop, wait: e.wait}
 	if err := stream.request(body); err != nil {
 		stream.Close()
 		return nil, err
@@ -47,13 +46,25 @@ func (e engine) start(ctx context.Context, body []byte) (io.ReadCloser, error) {
 }
 
 type engineStream struct {
-	conn net.Conn
-	stop func() bool
-	body io.ReadCloser
+	conn    net.Conn
+	stop    func() bool
+	body    io.ReadCloser
+	wait    time.Duration
+	waiting time.Time // when the deadline was last put off
+}
+
+// patience puts the deadline off, not at every call: a deadline costs as much as a read.
+func (s *engineStream) patience() error {
+	now := time.Now()
+	if now.Sub(s.waiting) < s.wait/100 {
+		return nil
+	}
+	s.waiting = now
+	return s.conn.SetDeadline(now.Add(s.wait))
 }
 
 func (s *engineStream) request(body []byte) error {
-	if err := s.conn.SetDeadline(time.Now().Add(engineWait)); err != nil {
+	if err := s.patience(); err != nil {
 		return err
 	}
 	head := append([]byte("POST /v1/chat/completions HTTP/1.1\r\nHost: engine\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: "), strconv.Itoa(len(body))...)
@@ -79,8 +90,13 @@ func (s *engineStream) request(body []byte) error {
 	return fmt.Errorf("asking the engine: status %d", response.StatusCode)
 }
 
-// Read reads the answer. Each piece may take as long as the first.
-func (s *engineStream) Read(p []byte) (int, error) { return s.body.Read(p) }
+// Read reads the answer.
+func (s *engineStream) Read(p []byte) (int, error) {
+	if err := s.patience(); err != nil {
+		return 0, err
+	}
+	return s.body.Read(p)
+}
 
 func (s *engineStream) Close() error {
 	s.stop()

@@ -214,7 +214,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func startBench(t testing.TB, change func(*Config)) *bench {
+func startBench(t testing.TB, change func(*Config), tweaks ...func(*Gateway)) *bench {
 	t.Helper()
 	b := &bench{keeper: &fakeKeeper{recorded: make(chan struct{}, 10_000)}, quoter: &fakeQuoter{}, engine: startEngine(t), log: &lockedBuffer{}}
 	config := Config{
@@ -233,6 +233,9 @@ func startBench(t testing.TB, change func(*Config)) *bench {
 		t.Fatal(err)
 	}
 	b.gateway = g
+	for _, tweak := range tweaks {
+		tweak(g)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

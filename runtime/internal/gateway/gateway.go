@@ -79,20 +79,29 @@ type Config struct {
 type Gateway struct {
 	config   Config
 	limits   requestLimits
-	engine   engine
 	places   chan struct{} // one for each request that is computed
 	queue    chan struct{} // one for each request that is computed or waits
 	bodies   budget
 	attested *ratls.Server // owns the TLS keys
+	waits    waits
 }
+
+// waits bound how long each thing may take. Tests make them short.
+type waits struct {
+	request time.Duration // for a whole request to arrive
+	queue   time.Duration // for a place to compute in
+	engine  time.Duration // for each piece of the engine's answer, the first among them
+	record  time.Duration // for the keeper
+	client  time.Duration // for a client to take what was sent
+}
+
+var defaultWaits = waits{request: 30 * time.Second, queue: 30 * time.Second, engine: 10 * time.Minute, record: 30 * time.Second, client: 30 * time.Second}
 
 // Bounds that no config changes.
 const (
 	maxConnections = 1024
 	maxHeaderBytes = 16 << 10
 	maxBodyBytes   = 64 << 20 // of all requests at a time
-	maxQueueWait   = 30 * time.Second
-	recordWait     = 30 * time.Second
 )
 
 // New makes the TLS keys and returns a gateway that serves nothing yet.
@@ -102,7 +111,7 @@ func New(c Config) (*Gateway, error) {
 		return nil, err
 	}
 	return &Gateway{
-		config: c, limits: requestLimits{model: c.Model, answerTokens: c.AnswerTokens}, engine: engine{c.DialEngine},
+		config: c, limits: requestLimits{model: c.Model, answerTokens: c.AnswerTokens}, waits: defaultWaits,
 		places: make(chan struct{}, c.Concurrent), queue: make(chan struct{}, 5*int(c.Concurrent)),
 		bodies: budget{left: maxBodyBytes}, attested: attested,
 	}, nil
@@ -141,8 +150,8 @@ func (g *Gateway) server() *http.Server {
 		TLSConfig:         g.attested.TLSConfig(),
 		Protocols:         &protocols,
 		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      engineWait + recordWait,
+		ReadTimeout:       g.waits.request,
+		WriteTimeout:      g.waits.request, // put off while an answer is computed
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ConnContext:       g.attested.ConnContext,
@@ -294,7 +303,7 @@ func (g *Gateway) enter(ctx context.Context) (leave func(), err error) {
 		return func() { <-g.places; <-g.queue }, nil
 	default:
 	}
-	timeout := time.NewTimer(maxQueueWait)
+	timeout := time.NewTimer(g.waits.queue)
 	defer timeout.Stop()
 	select {
 	case g.places <- struct{}{}:

@@ -449,6 +449,63 @@ func TestFirstEventIsNotHeldBack(t *testing.T) {
 	}
 }
 
+// TestSlowAnswers: an answer may take longer than a request may take to arrive, and than a client may take for a piece.
+func TestSlowAnswers(t *testing.T) {
+	b := startBench(t, nil, func(g *Gateway) { g.waits.request, g.waits.client = 300*time.Millisecond, 300*time.Millisecond })
+	b.engine.set(func(w *engineWriter) {
+		w.begin(1)
+		for range 8 {
+			time.Sleep(100 * time.Millisecond)
+			w.text("slow ")
+		}
+		time.Sleep(400 * time.Millisecond)
+		w.end(1, 8)
+	})
+	if status, text := b.post(t, ask("")); status != 200 || !strings.Contains(text, strings.Repeat("slow ", 8)) {
+		t.Errorf("whole: status %d: %s", status, text)
+	}
+	if status, text := b.post(t, ask(`,"stream":true`)); status != 200 || !strings.Contains(text, "[DONE]") {
+		t.Errorf("streamed: status %d: %s", status, text)
+	}
+}
+
+// TestSlowClients: who does not send or does not take is not waited for.
+func TestSlowClients(t *testing.T) {
+	b := startBench(t, nil, func(g *Gateway) { g.waits.request, g.waits.client = 200*time.Millisecond, 200*time.Millisecond })
+	c := b.dial(t)
+	fmt.Fprintf(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nChrysalis-Client: %s\r\nContent-Length: 100\r\n\r\n{", testClient)
+	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if all, err := io.ReadAll(c); err != nil || !strings.Contains(string(all), "400 Bad Request") {
+		t.Errorf("half a body: got %q, %v", all, err)
+	}
+	b.engine.set(func(w *engineWriter) {
+		for {
+			select {
+			case <-w.gone:
+				return
+			default:
+				w.text(strings.Repeat("x", 10_000))
+			}
+		}
+	})
+	c = b.dial(t)
+	body := ask(`,"stream":true`)
+	fmt.Fprintf(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nChrysalis-Client: %s\r\nContent-Length: %d\r\n\r\n%s", testClient, len(body), body)
+	if a := b.keeper.await(t); a.Outcome != receipt.Cut { // nothing is read of the answer
+		t.Errorf("recorded: %+v", a)
+	}
+}
+
+func TestEngineHangs(t *testing.T) {
+	b := startBench(t, nil, func(g *Gateway) { g.waits.engine = 100 * time.Millisecond })
+	b.engine.set(func(w *engineWriter) { w.begin(3); w.text("one"); <-w.gone })
+	_, text := b.post(t, ask(`,"stream":true`))
+	events := answerEvents(t, text)
+	if last := parseReply(t, events[len(events)-1]); last.Error == nil || last.Usage.Completion != 1 {
+		t.Errorf("answer: %s", text)
+	}
+}
+
 func TestBusy(t *testing.T) {
 	b := startBench(t, func(c *Config) { c.Concurrent = 1 })
 	release := make(chan struct{})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -68,12 +69,13 @@ func (r *refusal) write(w http.ResponseWriter) {
 	if r.status == http.StatusTooManyRequests || r.status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "1")
 	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(defaultWaits.client))
 	w.WriteHeader(r.status)
 	_, _ = w.Write(body) // the client may be gone
 }
 
 // quote appends s as a JSON string.
-func quote(b []byte, s string) []byte {
+func quote[Text ~[]byte | ~string](b []byte, s Text) []byte {
 	b, err := jsontext.AppendQuote(b, s)
 	if err != nil {
 		// Only invalid UTF-8 is an error, and then the string is still there, with replacement characters.

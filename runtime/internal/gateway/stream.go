@@ -10,25 +10,24 @@ import (
 // pause never waits.
 const coalesceFor = 5 * time.Millisecond
 
-// clientPatience is how long a client may take to take what was sent.
-const clientPatience = 30 * time.Second
-
 // eventStream sends server-sent events to a client. When events come faster than coalesceFor, several share one flush, and
 // so one TLS record.
 type eventStream struct {
-	mu      sync.Mutex
-	w       http.ResponseWriter
-	control *http.ResponseController
-	flushed time.Time
-	timer   *time.Timer
-	armed   bool
-	started bool
-	closed  bool
-	err     error
+	mu       sync.Mutex
+	w        http.ResponseWriter
+	control  *http.ResponseController
+	patience time.Duration // how long the client may take to take what was sent
+	patient  time.Time     // when its deadline was last put off
+	flushed  time.Time
+	timer    *time.Timer
+	armed    bool
+	started  bool
+	closed   bool
+	err      error
 }
 
-func newEventStream(w http.ResponseWriter) *eventStream {
-	return &eventStream{w: w, control: http.NewResponseController(w)}
+func newEventStream(w http.ResponseWriter, patience time.Duration) *eventStream {
+	return &eventStream{w: w, control: http.NewResponseController(w), patience: patience}
 }
 
 // send sends an event. more says that the next one is here already, so that this one need not go out alone.
@@ -46,8 +45,9 @@ func (s *eventStream) send(event []byte, more bool) error {
 		s.w.WriteHeader(http.StatusOK)
 	}
 	now := time.Now()
-	if now.Sub(s.flushed) > time.Second {
-		_ = s.control.SetWriteDeadline(now.Add(clientPatience)) // every connection here has deadlines
+	if now.Sub(s.patient) > s.patience/30 {
+		s.patient = now
+		_ = s.control.SetWriteDeadline(now.Add(s.patience)) // every connection here has deadlines
 	}
 	if _, s.err = s.w.Write(event); s.err != nil {
 		return s.err

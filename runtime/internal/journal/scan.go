@@ -8,7 +8,7 @@ import (
 	"io"
 )
 
-var zeros [1 << 20]byte
+var zeros [256 << 10]byte
 
 // scan replays the records from the disk's beginning and returns the length of the torn record at the end, or 0.
 func (j *Journal) scan(replay func([]byte) error) (torn int64, err error) {
@@ -93,8 +93,9 @@ func (j *Journal) tail() (torn int64, err error) {
 			return 0, fmt.Errorf("%w: after %d records, at %d", ErrGap, j.next, j.end+int64(i)*sectorBytes)
 		}
 	}
-	for at := j.end + int64(len(span)); at < j.size; at += int64(len(zeros)) {
-		part := make([]byte, min(int64(len(zeros)), j.size-at))
+	buffer := make([]byte, len(zeros))
+	for at := j.end + int64(len(span)); at < j.size; at += int64(len(buffer)) {
+		part := buffer[:min(int64(len(buffer)), j.size-at)]
 		if err := j.readAt(part, at); err != nil {
 			return 0, err
 		}
