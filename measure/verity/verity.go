@@ -19,6 +19,7 @@ import (
 	"hash"
 	"io"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +33,7 @@ const (
 	digestsPerBlock = BlockSize / sha256.Size
 	maxBlocks       = 1 << 40 // 4 PiB of data: keeps every sum below within int64
 	spanBlocks      = 2 * digestsPerBlock
+	pieceBlocks     = 16
 )
 
 // Salt returns the salt of every tree: SHA-256 of "chrysalis volume v1". It is a constant, because a salt that came with
@@ -150,11 +152,14 @@ func build(ctx context.Context, r io.ReaderAt, dataBlocks uint64, progress func(
 		return root, fmt.Errorf("%d data blocks, want 1 to %d", dataBlocks, uint64(maxBlocks))
 	}
 	below := level{0, dataBlocks}
+	data, unmap := mapData(r, dataBlocks)
+	defer unmap()
 	for _, l := range levels(dataBlocks) {
-		if err := hashLevel(ctx, r, below, l, progress, put); err != nil {
+		if err := hashLevel(ctx, r, data, below, l, progress, put); err != nil {
 			return root, err
 		}
-		below, progress = l, nil
+		// The levels above are read: they have just been written, and are small.
+		below, data, progress = l, nil, nil
 	}
 	// What is left is one block: the top of the tree, or the only data block. Check has compared the stored top with the
 	// computed one, Append has just written it.
@@ -169,8 +174,9 @@ func build(ctx context.Context, r io.ReaderAt, dataBlocks uint64, progress func(
 	return root, nil
 }
 
-// hashLevel hashes the blocks of below into the hash blocks of l: spans are taken in order by the workers.
-func hashLevel(ctx context.Context, r io.ReaderAt, below, l level, progress func(int64), put func([]byte, uint64) error) error {
+// hashLevel hashes the blocks of below into the hash blocks of l: spans are taken in order by the workers. mapped is the
+// level below in memory, or nil when it must be read.
+func hashLevel(ctx context.Context, r io.ReaderAt, mapped []byte, below, l level, progress func(int64), put func([]byte, uint64) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	spans := (below.blocks + spanBlocks - 1) / spanBlocks
@@ -180,8 +186,19 @@ func hashLevel(ctx context.Context, r io.ReaderAt, below, l level, progress func
 	var workers sync.WaitGroup
 	for range min(uint64(runtime.GOMAXPROCS(0)), spans) {
 		workers.Go(func() {
+			// A mapped file that somebody cuts short meanwhile faults where a read would fail.
+			debug.SetPanicOnFault(true)
+			defer func() {
+				switch r := recover().(type) {
+				case nil:
+				case interface{ Addr() uintptr }:
+					cancel(fmt.Errorf("reading mapped blocks: fault at %#x", r.Addr()))
+				default:
+					panic(r)
+				}
+			}()
 			h := newHasher()
-			in := make([]byte, spanBlocks*BlockSize)
+			in := make([]byte, pieceBlocks*BlockSize)
 			out := make([]byte, spanBlocks/digestsPerBlock*BlockSize)
 			for ctx.Err() == nil {
 				span := next.Add(1) - 1
@@ -190,15 +207,20 @@ func hashLevel(ctx context.Context, r io.ReaderAt, below, l level, progress func
 				}
 				first := span * spanBlocks
 				n := min(spanBlocks, below.blocks-first)
-				in := in[:n*BlockSize]
-				if err := readFull(r, in, below.start+first); err != nil {
-					cancel(err)
-					return
-				}
 				hashes := out[:(n+digestsPerBlock-1)/digestsPerBlock*BlockSize]
 				clear(hashes)
-				for i := range n {
-					h.sum(hashes[:i*sha256.Size], in[i*BlockSize:(i+1)*BlockSize])
+				for at := uint64(0); at < n; at += pieceBlocks {
+					size := min(pieceBlocks, n-at) * BlockSize
+					piece := in[:size]
+					if mapped != nil {
+						piece = mapped[(first+at)*BlockSize:][:size]
+					} else if err := readFull(r, piece, below.start+first+at); err != nil {
+						cancel(err)
+						return
+					}
+					for i := range uint64(len(piece)) / BlockSize {
+						h.sum(hashes[:(at+i)*sha256.Size], piece[i*BlockSize:(i+1)*BlockSize])
+					}
 				}
 				if err := put(hashes, l.start+first/digestsPerBlock); err != nil {
 					cancel(err)
@@ -206,7 +228,7 @@ func hashLevel(ctx context.Context, r io.ReaderAt, below, l level, progress func
 				}
 				if progress != nil {
 					mu.Lock()
-					done += int64(len(in))
+					done += int64(n * BlockSize)
 					progress(done)
 					mu.Unlock()
 				}

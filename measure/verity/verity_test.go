@@ -155,6 +155,20 @@ func TestAppendEnds(t *testing.T) {
 	}
 }
 
+// TestFileCutShort cuts the file while it is hashed: mapped or read, that is an error and no crash.
+func TestFileCutShort(t *testing.T) {
+	const n = 64 * spanBlocks
+	f := write(t, n)
+	_, err := Append(t.Context(), f, n, func(int64) {
+		if err := f.Truncate(0); err != nil {
+			t.Error(err)
+		}
+	})
+	if err == nil {
+		t.Error("got nil, want an error")
+	}
+}
+
 func TestTableParams(t *testing.T) {
 	salt := Salt()
 	root := [32]byte{0xab}

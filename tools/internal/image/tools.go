@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"chrysalis/tools/internal/lock"
 	"chrysalis/tools/internal/toolstree"
@@ -94,11 +95,13 @@ func (b *Builder) mmdebstrap(ctx context.Context, l lock.Lock, root string) erro
 	for _, p := range l.Packages {
 		include = append(include, p.Name)
 	}
-	cmd := exec.CommandContext(ctx, "mmdebstrap", "--quiet", "--variant=apt", "--mode=root", "--skip=check/empty",
+	cmd := exec.CommandContext(ctx, "mmdebstrap", "--quiet", "--variant=apt", "--mode=root", "--skip=check/empty", "--dpkgopt=force-unsafe-io",
 		"--architectures=amd64", `--aptopt=APT::Sandbox::User "root"`, `--aptopt=Apt::Install-Recommends "false"`, "--include="+strings.Join(include, ","),
 		lock.Suite, root, "deb [trusted=yes] copy://"+(&url.URL{Path: repo}).EscapedPath()+" "+lock.Suite+" main")
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
 		"DEBIAN_FRONTEND=noninteractive", epoch}
+	// What it mounts below the tree must vanish with it even if it is killed, for the tree is removed then.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	if err := runQuiet(withUmask(cmd)); err != nil {
 		return errors.Join(err, os.RemoveAll(root))
 	}
