@@ -145,7 +145,10 @@ func bit(got, want bool, name string) finding {
 const checkCollateral = "collateral"
 
 var collateralCheck = check{name: checkCollateral, proof: true, waived: func(o Options) bool { return o.InsecureSkipTCB }, judge: func(a *appraisal) finding {
-	return bit(a.collateral != nil, true, "collateral")
+	if a.collateral == nil {
+		return finding{"none", "collateral", false}
+	}
+	return finding{"collateral", "collateral", true}
 }}
 
 // issuerChain judges the chain of a signed document: a signer directly under the trusted root.
