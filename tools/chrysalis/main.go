@@ -56,6 +56,7 @@ func verbs() []*cobra.Command {
 		newVerify(),
 		newChat(),
 		newClaim(),
+		newAppraise(),
 	}
 }
 

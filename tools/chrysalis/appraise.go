@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"charm.land/lipgloss/v2"
+	"github.com/spf13/cobra"
+
+	"chrysalis/attest"
+)
+
+func newAppraise() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "appraise",
+		Short: "Judge a platform's evidence alone: a quote or a log in a file",
+		Long: "Judges what a processor signed, without a guest to talk to and without a policy for what it measured: a genuine and\n" +
+			"current machine can measure anything. Whether a guest is to be trusted is for chrysalis verify.",
+	}
+	cmd.AddCommand(newAppraiseTDX(), newAppraiseEventlog())
+	return cmd
+}
+
+// appraisalReport is appraise's JSON. What a refused quote says is not proven, and only its debug bit is always repeated.
+type appraisalReport struct {
+	Verdict      string            `json:"verdict"` // accepted, rejected or unavailable
+	Check        string            `json:"check,omitempty"`
+	Reason       string            `json:"reason,omitempty"`
+	TEE          string            `json:"tee"`
+	Debug        *bool             `json:"debug,omitempty"`
+	TCB          *appraisedTCB     `json:"tcb,omitempty"`
+	Measurements map[string]string `json:"measurements,omitempty"`
+	ReportData   string            `json:"report_data,omitempty"`
+	Platform     map[string]string `json:"platform,omitempty"`
+	Weaknesses   []string          `json:"weaknesses,omitempty"`
+	Checks       []attest.Check    `json:"checks"`
+}
+
+type appraisedTCB struct {
+	Status   string `json:"status"`
+	Platform string `json:"platform"`
+	Module   string `json:"module"`
+	QE       string `json:"qe"`
+}
+
+// noMeasurementPolicy is said with every acceptance.
+const noMeasurementPolicy = "no measurement policy was given: the machine is judged, not what runs on it"
+
+// printChecks writes the table of checks.
+func printChecks(w io.Writer, checks []attest.Check) {
+	if len(checks) == 0 {
+		return
+	}
+	for line := range strings.Lines(checkTable(checks).String()) {
+		lipgloss.Fprintln(w, strings.TrimRight(line, " \n"))
+	}
+}
+
+// parseAt reads the time of an appraisal.
+func parseAt(text string) (time.Time, error) {
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return at, exitError{exitUsage, fmt.Errorf("--at %q: want a time like 2026-11-20T12:00:00Z", text)}
+	}
+	return at, nil
+}
+
+// readEvidence reads a file that holds bytes, or their hexadecimal or base64 text. magic is how the bytes begin.
+func readEvidence(name string, magic ...[]byte) ([]byte, error) {
+	raw, err := readInput(name)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	for _, m := range magic {
+		if bytes.HasPrefix(raw, m) {
+			return raw, nil
+		}
+	}
+	text := strings.Join(strings.Fields(string(raw)), "")
+	for _, decode := range []func(string) ([]byte, error){hex.DecodeString, base64.StdEncoding.Strict().DecodeString} {
+		if b, err := decode(text); err == nil && len(b) > 0 {
+			return b, nil
+		}
+	}
+	return raw, nil // the parser says what it is not
+}
