@@ -60,6 +60,7 @@ type Refused struct {
 	class  error
 	checks []Check
 	signed *Report
+	tcb    TCBs
 }
 
 func (r *Refused) Error() string {
@@ -74,6 +75,9 @@ func (r *Refused) Checks() []Check { return slices.Clone(r.checks) }
 
 // Signed returns the report when its signature and chain were proven before something else refused it, otherwise nil.
 func (r *Refused) Signed() *Report { return r.signed }
+
+// TCBs returns the patch levels of the signed report, zeros when there is none.
+func (r *Refused) TCBs() TCBs { return r.tcb }
 
 // Result is what is true of a guest's platform. Only Verify makes one.
 type Result struct {
@@ -191,7 +195,7 @@ func verify(evidence Evidence, options Options, at time.Time, roots []*x509.Cert
 	if refused.class != nil {
 		refused.checks = done
 		if a.signed {
-			refused.signed = a.report
+			refused.signed, refused.tcb = a.report, a.tcb
 		}
 		return nil, refused
 	}
