@@ -266,6 +266,9 @@ func parseCRL(der []byte) (*x509.RevocationList, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(crl.Raw) != len(der) {
+		return nil, fmt.Errorf("%d bytes after the list, want none", len(der)-len(crl.Raw))
+	}
 	for _, ext := range crl.Extensions {
 		if ext.Critical {
 			return nil, fmt.Errorf("extension %v is critical and unknown", ext.Id)
