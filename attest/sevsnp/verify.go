@@ -59,7 +59,8 @@ type Refused struct {
 	Failed Check // the first check that refused
 	class  error
 	checks []Check
-	signed *Report
+	report *Report
+	signed bool
 	tcb    TCBs
 }
 
@@ -73,10 +74,17 @@ func (r *Refused) Is(target error) bool { return target == r.class }
 // Checks returns the checks that were made, in order. None after a failed proof is among them.
 func (r *Refused) Checks() []Check { return slices.Clone(r.checks) }
 
-// Signed returns the report when its signature and chain were proven before something else refused it, otherwise nil.
-func (r *Refused) Signed() *Report { return r.signed }
+// Report returns what the refused report says, for explanations alone, or nil when it could not be parsed. The second
+// result reports whether a key that a root vouches for has signed it.
+func (r *Refused) Report() (*Report, bool) {
+	if r.report == nil {
+		return nil, false
+	}
+	report := *r.report
+	return &report, r.signed
+}
 
-// TCBs returns the patch levels of the signed report, zeros when there is none.
+// TCBs returns the patch levels of a report that is signed, zeros when they can't be told.
 func (r *Refused) TCBs() TCBs { return r.tcb }
 
 // Result is what is true of a guest's platform. Only Verify makes one.
@@ -193,10 +201,7 @@ func verify(evidence Evidence, options Options, at time.Time, roots []*x509.Cert
 		}
 	}
 	if refused.class != nil {
-		refused.checks = done
-		if a.signed {
-			refused.signed, refused.tcb = a.report, a.tcb
-		}
+		refused.checks, refused.report, refused.signed, refused.tcb = done, a.report, a.signed, a.tcb
 		return nil, refused
 	}
 	return &Result{report: *a.report, product: a.product, tcb: a.tcb, csp: a.chain.endorsement.csp, checks: done}, nil

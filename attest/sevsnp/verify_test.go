@@ -175,8 +175,8 @@ func TestRefuses(t *testing.T) {
 		checks, _ := sevsnp.CheckNames()
 		signed := slices.Index(checks, v.refuse) > slices.Index(checks, "signature") || slices.Contains([]string{
 			"ark-validity", "ask-validity", "certificate-validity", "crl", "crl-validity", "revocation"}, v.refuse)
-		if (refused.Signed() != nil) != signed {
-			t.Errorf("%s: report given as signed is %t, want %t", v.name, refused.Signed() != nil, signed)
+		if report, got := refused.Report(); got != signed || (report == nil) != (v.refuse == "report-format") {
+			t.Errorf("%s: report is %v and signed %t, want signed %t", v.name, report, got, signed)
 		}
 	}
 }

@@ -2,13 +2,12 @@ package main
 
 import (
 	"bytes"
-	"encoding/asn1"
-	"encoding/pem"
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
+	"time"
 
 	"charm.land/lipgloss/v2"
 	"github.com/spf13/cobra"
@@ -19,97 +18,74 @@ import (
 func newAppraise() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "appraise",
-		Short: "Judge the evidence of a platform alone, without a policy for what runs on it",
+		Short: "Judge a platform's evidence alone: a quote or a log in a file",
+		Long: "Judges what a processor signed, without a guest to talk to and without a policy for what it measured: a genuine and\n" +
+			"current machine can measure anything. Whether a guest is to be trusted is for chrysalis verify.",
 	}
-	cmd.AddCommand(newAppraiseSEVSNP())
+	cmd.AddCommand(newAppraiseTDX(), newAppraiseSEVSNP(), newAppraiseEventlog())
 	return cmd
 }
 
-// appraisal is appraise's JSON. What no proven key has signed is not repeated in it.
-type appraisal struct {
+// appraisalReport is appraise's JSON. What a refused quote says is not proven, and only its debug bit is always repeated.
+type appraisalReport struct {
 	Verdict      string            `json:"verdict"` // accepted, rejected or unavailable
 	Check        string            `json:"check,omitempty"`
 	Reason       string            `json:"reason,omitempty"`
 	TEE          string            `json:"tee"`
 	Debug        *bool             `json:"debug,omitempty"`
-	TCB          any               `json:"tcb,omitempty"`
-	Platform     any               `json:"platform,omitempty"`
+	TCB          *appraisedTCB     `json:"tcb,omitempty"`
 	Measurements map[string]string `json:"measurements,omitempty"`
 	ReportData   string            `json:"report_data,omitempty"`
+	Platform     map[string]string `json:"platform,omitempty"`
 	Weaknesses   []string          `json:"weaknesses,omitempty"`
 	Checks       []attest.Check    `json:"checks"`
 }
 
-// print writes the appraisal as JSON, or as a table with what an acceptance does not cover in notes.
-func (a appraisal) print(out, notes io.Writer, asJSON bool) error {
-	if asJSON {
-		return printJSON(out, a)
-	}
-	if len(a.Checks) > 0 {
-		for line := range strings.Lines(checkTable(a.Checks).String()) {
-			lipgloss.Fprintln(out, strings.TrimRight(line, " \n"))
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(a.Measurements)) {
-		fmt.Fprintf(out, "%-18s %s\n", name, a.Measurements[name])
-	}
-	if a.ReportData != "" {
-		fmt.Fprintf(out, "%-18s %s\n", "report_data", a.ReportData)
-	}
-	fmt.Fprintln(out, a.Verdict)
-	for _, weakness := range a.Weaknesses {
-		fmt.Fprintf(notes, "chrysalis: note: %s\n", weakness)
-	}
-	return nil
+type appraisedTCB struct {
+	Status   string `json:"status"`
+	Platform string `json:"platform"`
+	Module   string `json:"module"`
+	QE       string `json:"qe"`
 }
 
-// noMeasurementPolicy is a weakness of every appraisal of a platform alone.
-const noMeasurementPolicy = "no measurement policy was given: the platform was judged, not what runs on it"
+// noMeasurementPolicy is said with every acceptance.
+const noMeasurementPolicy = "no measurement policy was given: the machine is judged, not what runs on it"
 
-// binaryInput reads a file that holds bytes, or their hexadecimal or base64 text.
-func binaryInput(path string) ([]byte, error) {
-	data, err := readInput(path)
-	if err != nil {
-		return nil, err
+// printChecks writes the table of checks.
+func printChecks(w io.Writer, checks []attest.Check) {
+	if len(checks) == 0 {
+		return
 	}
-	text := strings.Join(strings.Fields(string(data)), "")
-	if raw, ok := decodeText(text); ok {
-		return raw, nil
+	for line := range strings.Lines(checkTable(checks).String()) {
+		lipgloss.Fprintln(w, strings.TrimRight(line, " \n"))
 	}
-	return data, nil
 }
 
-// certificatesInput reads a file of certificates, or of revocation lists, in PEM or DER. What is neither is returned as it
-// is, for the appraisal to refuse.
-func certificatesInput(path, kind string) ([][]byte, error) {
-	data, err := readInput(path)
+// parseAt reads the time of an appraisal.
+func parseAt(text string) (time.Time, error) {
+	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return nil, err
+		return at, exitError{exitUsage, fmt.Errorf("--at %q: want a time like 2026-11-20T12:00:00Z", text)}
 	}
-	var all [][]byte
-	if !bytes.Contains(data, []byte("-----BEGIN ")) {
-		for len(data) > 0 {
-			var one asn1.RawValue
-			rest, err := asn1.Unmarshal(data, &one)
-			if err != nil {
-				break
-			}
-			all, data = append(all, one.FullBytes), rest
+	return at, nil
+}
+
+// readEvidence reads a file that holds bytes, or their hexadecimal or base64 text. magic is how the bytes begin.
+func readEvidence(name string, magic ...[]byte) ([]byte, error) {
+	raw, err := readInput(name)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	for _, m := range magic {
+		if bytes.HasPrefix(raw, m) {
+			return raw, nil
 		}
-		if len(data) > 0 {
-			all = append(all, data)
+	}
+	text := strings.Join(strings.Fields(string(raw)), "")
+	for _, decode := range []func(string) ([]byte, error){hex.DecodeString, base64.StdEncoding.Strict().DecodeString} {
+		if b, err := decode(text); err == nil && len(b) > 0 {
+			return b, nil
 		}
-		return all, nil
 	}
-	for {
-		block, rest := pem.Decode(data)
-		if block == nil || block.Type != kind {
-			break
-		}
-		all, data = append(all, block.Bytes), rest
-	}
-	if len(bytes.TrimSpace(data)) > 0 {
-		all = append(all, data)
-	}
-	return all, nil
+	return raw, nil // the parser says what it is not
 }

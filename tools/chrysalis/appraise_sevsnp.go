@@ -1,11 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
-	"time"
+	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -34,24 +38,38 @@ func newAppraiseSEVSNP() *cobra.Command {
 			"  chrysalis appraise sev-snp --report report.hex --cert vlek.pem --chain cert_chain.pem --crl crl.der --at 2026-11-20T12:00:00Z --json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			at, err := time.Parse(time.RFC3339, flags.at)
+			at, err := parseAt(flags.at)
 			if err != nil {
-				return exitError{exitUsage, fmt.Errorf("--at %q: want a time such as 2026-11-20T12:00:00Z", flags.at)}
+				return err
 			}
 			if flags.maxVMPL > 3 {
 				return exitError{exitUsage, fmt.Errorf("--max-vmpl %d: want 0 to 3", flags.maxVMPL)}
 			}
-			result, err := flags.appraise(at)
-			if printed := snpAppraisal(result, err, flags.crl != "").print(cmd.OutOrStdout(), cmd.ErrOrStderr(), asJSON); printed != nil {
-				return unavailable(printed)
+			roots, err := flags.roots()
+			if err != nil {
+				return err
+			}
+			evidence, err := flags.evidence()
+			if err != nil {
+				return err
+			}
+			result, err := sevsnp.Verify(evidence, flags.options(), at, roots)
+			v := snpReport(result, err)
+			if asJSON {
+				if printed := printJSON(cmd.OutOrStdout(), v); printed != nil {
+					return unavailable(printed)
+				}
+			} else {
+				printSNP(cmd.OutOrStdout(), cmd.ErrOrStderr(), v)
 			}
 			switch {
 			case err == nil:
 				return nil
-			case errors.Is(err, sevsnp.ErrRejected):
+			case errors.Is(err, sevsnp.ErrUnavailable):
+				return unavailable(err)
+			default:
 				return rejected(err)
 			}
-			return unavailable(err)
 		},
 	}
 	f := cmd.Flags()
@@ -72,51 +90,49 @@ func newAppraiseSEVSNP() *cobra.Command {
 	return cmd
 }
 
-// appraise reads the files and judges what is in them.
-func (f *snpFlags) appraise(at time.Time) (*sevsnp.Result, error) {
-	roots := sevsnp.AMDRoots()
-	if f.root != "" {
-		ders, err := certificatesInput(f.root, "CERTIFICATE")
-		if err != nil {
-			return nil, err
-		}
-		roots = nil
-		for _, der := range ders {
-			root, err := x509.ParseCertificate(der)
-			if err != nil {
-				return nil, fmt.Errorf("reading %s: %w", f.root, err)
-			}
-			roots = append(roots, root)
-		}
+// roots are the ARKs that are trusted.
+func (f *snpFlags) roots() ([]*x509.Certificate, error) {
+	if f.root == "" {
+		return sevsnp.AMDRoots(), nil
 	}
-	var e sevsnp.Evidence
-	var err error
-	if e.Report, err = binaryInput(f.report); err != nil {
-		return nil, err
-	}
-	leaf, err := certificatesInput(f.cert, "CERTIFICATE")
+	ders, err := readCertificates(f.root, "CERTIFICATE")
 	if err != nil {
 		return nil, err
 	}
-	if e.Chain, err = certificatesInput(f.chain, "CERTIFICATE"); err != nil {
-		return nil, err
+	var roots []*x509.Certificate
+	for _, der := range ders {
+		root, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, exitError{exitUsage, fmt.Errorf("reading %s: %w", f.root, err)}
+		}
+		roots = append(roots, root)
 	}
-	// More than one certificate beside the report is one too many in the chain.
+	return roots, nil
+}
+
+// evidence reads the files. What they hold is for Verify to refuse.
+func (f *snpFlags) evidence() (e sevsnp.Evidence, err error) {
+	if e.Report, err = readEvidence(f.report, []byte{2, 0, 0, 0}, []byte{3, 0, 0, 0}, []byte{4, 0, 0, 0}, []byte{5, 0, 0, 0}); err != nil {
+		return e, err
+	}
+	leaf, err := readCertificates(f.cert, "CERTIFICATE")
+	if err != nil {
+		return e, err
+	}
+	if e.Chain, err = readCertificates(f.chain, "CERTIFICATE"); err != nil {
+		return e, err
+	}
+	// A second certificate in the file of the key is one too many in the chain.
 	if len(leaf) > 0 {
 		e.Certificate = leaf[0]
 		e.Chain = append(e.Chain, leaf[1:]...)
 	}
-	if f.crl != "" {
-		lists, err := certificatesInput(f.crl, "X509 CRL")
-		if err != nil {
-			return nil, err
-		}
-		e.CRL = []byte{}
-		for _, list := range lists {
-			e.CRL = append(e.CRL, list...)
-		}
+	if f.crl == "" {
+		return e, nil
 	}
-	return sevsnp.Verify(e, f.options(), at, roots)
+	lists, err := readCertificates(f.crl, "X509 CRL")
+	e.CRL = slices.Concat([]byte{}, slices.Concat(lists...))
+	return e, err
 }
 
 // options judge the platform: what depends on the guest or on the processor's generation is waived.
@@ -129,71 +145,97 @@ func (f *snpFlags) options() sevsnp.Options {
 	}
 }
 
+// snpAppraisal is appraise sev-snp's JSON. Its patch levels stand in the place of the statuses, which AMD does not publish.
+type snpAppraisal struct {
+	TCB *snpTCB `json:"tcb,omitempty"`
+	appraisalReport
+}
+
 // snpTCB is the patch levels in an appraisal. Status says whether the host can go back to older firmware.
 type snpTCB struct {
 	Status string `json:"status"` // committed or provisional
 	sevsnp.TCBs
 }
 
-// snpPlatform is what else a report says of the machine and of how the guest was launched.
-type snpPlatform struct {
-	Product           sevsnp.Product `json:"product"`
-	SigningKey        string         `json:"signing_key"`
-	CSP               string         `json:"csp,omitempty"`
-	ChipID            string         `json:"chip_id"`
-	VMPL              uint32         `json:"vmpl"`
-	GuestPolicy       string         `json:"guest_policy"`
-	PlatformInfo      string         `json:"platform_info"`
-	Firmware          string         `json:"firmware"`
-	CommittedFirmware string         `json:"committed_firmware"`
+// readCertificates reads a file of certificates, or of revocation lists, in PEM or DER. What is neither is returned as it
+// is, for the appraisal to refuse.
+func readCertificates(name, kind string) ([][]byte, error) {
+	data, err := readInput(name)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	text := bytes.Contains(data, []byte("-----BEGIN "))
+	var all [][]byte
+	for {
+		var der, rest []byte
+		if block, after := pem.Decode(data); text && block != nil && block.Type == kind {
+			der, rest = block.Bytes, after
+		} else if one := new(asn1.RawValue); !text {
+			rest, _ = asn1.Unmarshal(data, one)
+			der = one.FullBytes
+		}
+		if len(der) == 0 {
+			break
+		}
+		all, data = append(all, der), rest
+	}
+	if len(bytes.TrimSpace(data)) > 0 {
+		all = append(all, data)
+	}
+	return all, nil
 }
 
-func snpAppraisal(result *sevsnp.Result, err error, crl bool) appraisal {
-	a := appraisal{Verdict: "accepted", TEE: "sev-snp", Checks: []attest.Check{}}
+func snpReport(result *sevsnp.Result, err error) *snpAppraisal {
+	v := &snpAppraisal{appraisalReport: appraisalReport{Verdict: "accepted", TEE: "sev-snp", Checks: []attest.Check{}}}
 	var refused *sevsnp.Refused
-	var checks []sevsnp.Check
-	var report *sevsnp.Report
-	var tcb sevsnp.TCBs
-	switch {
-	case err == nil:
-		r := result.Report()
-		report, checks, tcb = &r, result.Checks(), result.TCBs()
-		a.Platform = snpPlatform{
-			Product: result.Product(), SigningKey: report.Signer.String(), CSP: result.CSP(), ChipID: hex.EncodeToString(report.ChipID[:]), VMPL: report.VMPL,
-			GuestPolicy: fmt.Sprintf("%#x", uint64(report.Policy)), PlatformInfo: fmt.Sprintf("%#x", uint64(report.Platform)),
-			Firmware: report.Current.String(), CommittedFirmware: report.Committed.String(),
-		}
-		a.Weaknesses = append(a.Weaknesses, noMeasurementPolicy, "any chip and every patch level is accepted that a signing key was derived for")
-		if !crl {
-			a.Weaknesses = append(a.Weaknesses, "no revocation list was given: revocation was not judged")
-		}
-	case errors.As(err, &refused):
-		a.Verdict, a.Check, checks = "rejected", refused.Failed.Name, refused.Checks()
-		report, tcb = refused.Signed(), refused.TCBs()
+	if errors.As(err, &refused) {
+		v.Verdict, v.Check, v.Reason = "rejected", refused.Failed.Name, err.Error()
 		if errors.Is(err, sevsnp.ErrUnavailable) {
-			a.Verdict = "unavailable"
+			v.Verdict = "unavailable"
 		}
-	default:
-		a.Verdict = "unavailable"
+		v.addSNPChecks(refused.Checks())
+		if report, signed := refused.Report(); report != nil {
+			v.addSNP(report, refused.TCBs(), signed)
+		}
+		return v
 	}
-	if err != nil {
-		a.Reason = err.Error()
+	report := result.Report()
+	v.addSNPChecks(result.Checks())
+	v.addSNP(&report, result.TCBs(), true)
+	text := func(value uint64) string { return fmt.Sprintf("%#x", value) }
+	v.Platform = map[string]string{
+		"product": string(result.Product()), "signing_key": report.Signer.String(), "csp": result.CSP(), "chip_id": hex.EncodeToString(report.ChipID[:]),
+		"vmpl": fmt.Sprint(report.VMPL), "guest_svn": fmt.Sprint(report.GuestSVN), "guest_policy": text(uint64(report.Policy)), "platform_info": text(uint64(report.Platform)),
+		"current_firmware": report.Current.String(), "committed_firmware": report.Committed.String(),
+		"launch_mitigations": text(report.LaunchMitigations), "current_mitigations": text(report.CurrentMitigations),
 	}
+	for _, name := range result.Waived() {
+		v.Weaknesses = append(v.Weaknesses, name+" was not judged")
+	}
+	v.Weaknesses = append(v.Weaknesses, noMeasurementPolicy)
+	return v
+}
+
+func (v *snpAppraisal) addSNPChecks(checks []sevsnp.Check) {
 	for _, c := range checks {
-		a.Checks = append(a.Checks, attest.Check{Name: c.Name, Got: c.Got, Want: c.Want, Verdict: attest.Verdict(c.Verdict)})
+		v.Checks = append(v.Checks, attest.Check{Name: c.Name, Got: c.Got, Want: c.Want, Verdict: attest.Verdict(c.Verdict)})
 	}
-	if report == nil {
-		return a
+}
+
+// addSNP repeats what a report says; when it is not signed, its debug bit alone.
+func (v *snpAppraisal) addSNP(r *sevsnp.Report, tcb sevsnp.TCBs, signed bool) {
+	debug := r.Policy&sevsnp.PolicyDebug != 0
+	v.Debug = &debug
+	if !signed {
+		return
 	}
-	a.TCB = snpTCB{snpStatus(report), tcb}
-	debug := report.Policy&sevsnp.PolicyDebug != 0
-	a.Debug, a.ReportData = &debug, hex.EncodeToString(report.ReportData[:])
-	a.Measurements = map[string]string{
-		"measurement": hex.EncodeToString(report.Measurement[:]), "host_data": hex.EncodeToString(report.HostData[:]),
-		"family_id": hex.EncodeToString(report.FamilyID[:]), "image_id": hex.EncodeToString(report.ImageID[:]),
-		"id_key_digest": hex.EncodeToString(report.IDKeyDigest[:]), "author_key_digest": hex.EncodeToString(report.AuthorKeyDigest[:]),
+	text := func(value []byte) string { return hex.EncodeToString(value) }
+	v.TCB = &snpTCB{snpStatus(r), tcb}
+	v.Measurements = map[string]string{
+		"measurement": text(r.Measurement[:]), "host_data": text(r.HostData[:]), "family_id": text(r.FamilyID[:]), "image_id": text(r.ImageID[:]),
+		"id_key_digest": text(r.IDKeyDigest[:]), "author_key_digest": text(r.AuthorKeyDigest[:]), "report_id": text(r.ReportID[:]), "report_id_ma": text(r.ReportIDMA[:]),
 	}
-	return a
+	v.ReportData = text(r.ReportData[:])
 }
 
 func snpStatus(r *sevsnp.Report) string {
@@ -201,4 +243,24 @@ func snpStatus(r *sevsnp.Report) string {
 		return "provisional"
 	}
 	return "committed"
+}
+
+// printSNP writes table, measurements and verdict to out, and what an acceptance does not cover to notes.
+func printSNP(out, notes io.Writer, v *snpAppraisal) {
+	printChecks(out, v.Checks)
+	if v.Verdict != "accepted" {
+		fmt.Fprintln(out, v.Verdict)
+		if v.Debug != nil && *v.Debug {
+			fmt.Fprintln(notes, "chrysalis: note: this guest is under debug: its host reads and writes its memory")
+		}
+		return
+	}
+	for _, name := range []string{"measurement", "host_data", "family_id", "image_id", "id_key_digest", "author_key_digest"} {
+		fmt.Fprintf(out, "%-18s %s\n", name, v.Measurements[name])
+	}
+	fmt.Fprintf(out, "%-18s %s\n", "report_data", v.ReportData)
+	fmt.Fprintf(out, "accepted: SEV-SNP, %s, chip %.16s…\n", v.Platform["product"], v.Platform["chip_id"])
+	for _, weakness := range v.Weaknesses {
+		fmt.Fprintf(notes, "chrysalis: note: %s\n", weakness)
+	}
 }

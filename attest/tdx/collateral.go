@@ -1,0 +1,368 @@
+package tdx
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+)
+
+// Collateral is what Intel's provisioning certification service says of a machine, as it came: unverified.
+type Collateral struct {
+	PCKCRL, RootCACRL []byte // DER
+
+	PCKCRLIssuerChain, TCBInfoIssuerChain, QEIdentityIssuerChain []byte // PEM: signer, root
+
+	TCBInfo, QEIdentity                   []byte // JSON, the exact bytes that are signed
+	TCBInfoSignature, QEIdentitySignature [64]byte
+}
+
+// Sizes: the largest CRL of the service is a few hundred KiB.
+const (
+	MaxCollateralBytes = 8 << 20
+	maxCRLBytes        = 2 << 20
+	maxDocumentBytes   = 512 << 10
+	maxLevels          = 256
+)
+
+// collateralFile is collateral in JSON.
+type collateralFile struct {
+	PCKCRL                string `json:"pck_crl"`
+	RootCACRL             string `json:"root_ca_crl"`
+	PCKCRLIssuerChain     string `json:"pck_crl_issuer_chain"`
+	TCBInfoIssuerChain    string `json:"tcb_info_issuer_chain"`
+	QEIdentityIssuerChain string `json:"qe_identity_issuer_chain"`
+	TCBInfo               string `json:"tcb_info"`
+	QEIdentity            string `json:"qe_identity"`
+	TCBInfoSignature      string `json:"tcb_info_signature"`
+	QEIdentitySignature   string `json:"qe_identity_signature"`
+}
+
+// ParseCollateral reads collateral in JSON: CRLs and signatures in hexadecimal, chains in PEM, the signed documents as
+// strings with their exact bytes. No other member may be there; without one of them ErrUnavailable is returned.
+func ParseCollateral(b []byte) (*Collateral, error) {
+	if len(b) > MaxCollateralBytes {
+		return nil, fmt.Errorf("parsing collateral: %d bytes, want at most %d", len(b), MaxCollateralBytes)
+	}
+	var f collateralFile
+	if err := json.Unmarshal(b, &f, json.RejectUnknownMembers(true)); err != nil {
+		return nil, fmt.Errorf("parsing collateral: %w", err)
+	}
+	c := &Collateral{
+		PCKCRLIssuerChain: []byte(f.PCKCRLIssuerChain), TCBInfoIssuerChain: []byte(f.TCBInfoIssuerChain), QEIdentityIssuerChain: []byte(f.QEIdentityIssuerChain),
+		TCBInfo: []byte(f.TCBInfo), QEIdentity: []byte(f.QEIdentity),
+	}
+	for _, member := range []struct{ name, value string }{
+		{"pck_crl", f.PCKCRL}, {"root_ca_crl", f.RootCACRL}, {"pck_crl_issuer_chain", f.PCKCRLIssuerChain},
+		{"tcb_info_issuer_chain", f.TCBInfoIssuerChain}, {"qe_identity_issuer_chain", f.QEIdentityIssuerChain},
+		{"tcb_info", f.TCBInfo}, {"qe_identity", f.QEIdentity}, {"tcb_info_signature", f.TCBInfoSignature}, {"qe_identity_signature", f.QEIdentitySignature},
+	} {
+		if member.value == "" {
+			return nil, fmt.Errorf("parsing collateral: %s is missing or empty: %w", member.name, ErrUnavailable)
+		}
+	}
+	var err error
+	if c.PCKCRL, err = hex.DecodeString(f.PCKCRL); err != nil {
+		return nil, fmt.Errorf("parsing collateral: pck_crl: %w", err)
+	}
+	if c.RootCACRL, err = hex.DecodeString(f.RootCACRL); err != nil {
+		return nil, fmt.Errorf("parsing collateral: root_ca_crl: %w", err)
+	}
+	if err := hexInto(c.TCBInfoSignature[:], f.TCBInfoSignature); err != nil {
+		return nil, fmt.Errorf("parsing collateral: tcb_info_signature: %w", err)
+	}
+	if err := hexInto(c.QEIdentitySignature[:], f.QEIdentitySignature); err != nil {
+		return nil, fmt.Errorf("parsing collateral: qe_identity_signature: %w", err)
+	}
+	return c, nil
+}
+
+// Encode returns the collateral in the JSON that ParseCollateral reads.
+func (c *Collateral) Encode() ([]byte, error) {
+	return json.Marshal(collateralFile{
+		PCKCRL: hex.EncodeToString(c.PCKCRL), RootCACRL: hex.EncodeToString(c.RootCACRL), PCKCRLIssuerChain: string(c.PCKCRLIssuerChain),
+		TCBInfoIssuerChain: string(c.TCBInfoIssuerChain), QEIdentityIssuerChain: string(c.QEIdentityIssuerChain),
+		TCBInfo: string(c.TCBInfo), QEIdentity: string(c.QEIdentity),
+		TCBInfoSignature: hex.EncodeToString(c.TCBInfoSignature[:]), QEIdentitySignature: hex.EncodeToString(c.QEIdentitySignature[:]),
+	}, json.Deterministic(true))
+}
+
+func hexInto(into []byte, text string) error {
+	b, err := hex.DecodeString(text)
+	if err != nil {
+		return err
+	}
+	if len(b) != len(into) {
+		return fmt.Errorf("%d bytes, want %d", len(b), len(into))
+	}
+	copy(into, b)
+	return nil
+}
+
+// dates are the validity of a signed document and its place in the sequence of Intel's evaluations.
+type dates struct {
+	issued, next time.Time
+	evaluation   uint32
+}
+
+// tcbInfo is TCB info of version 3 for TDX.
+type tcbInfo struct {
+	dates
+	fmspc      [6]byte
+	pceID      [2]byte
+	tdxModule  moduleIdentity
+	identities []moduleIdentity
+	levels     []tcbLevel
+}
+
+// moduleIdentity says who signs a TDX module and with which attributes it runs.
+type moduleIdentity struct {
+	id               string
+	signer           [48]byte
+	attributes, mask [8]byte
+	levels           []isvLevel
+}
+
+type tcbLevel struct {
+	sgx, tdx [16]byte
+	pceSVN   uint16
+	status   Status
+}
+
+type isvLevel struct {
+	isvSVN uint16
+	status Status
+}
+
+// module returns the identity of modules of a version: "TDX_" and the version in two hexadecimal digits.
+func (t *tcbInfo) module(version byte) *moduleIdentity {
+	id := fmt.Sprintf("TDX_%02X", version)
+	for i := range t.identities {
+		if strings.EqualFold(t.identities[i].id, id) {
+			return &t.identities[i]
+		}
+	}
+	return nil
+}
+
+// qeIdentity is the identity of the quoting enclave for TDs, version 2.
+type qeIdentity struct {
+	dates
+	miscSelect, miscSelectMask [4]byte
+	attributes, attributesMask [16]byte
+	signer                     [32]byte
+	prodID                     uint16
+	levels                     []isvLevel
+}
+
+// The documents in JSON: Intel PCS API 4, "Get TDX TCB Info" and "Get TDX QE Identity". Their version says what they mean;
+// members that Intel adds within a version are signed by it and change nothing that is judged here, so they are passed over.
+type (
+	tcbInfoJSON struct {
+		ID                  string       `json:"id"`
+		Version             int          `json:"version"`
+		IssueDate           string       `json:"issueDate"`
+		NextUpdate          string       `json:"nextUpdate"`
+		FMSPC               string       `json:"fmspc"`
+		PCEID               string       `json:"pceId"`
+		TCBType             int          `json:"tcbType"`
+		Evaluation          uint32       `json:"tcbEvaluationDataNumber"`
+		TDXModule           *moduleJSON  `json:"tdxModule"`
+		TDXModuleIdentities []moduleJSON `json:"tdxModuleIdentities"`
+		TCBLevels           []levelJSON  `json:"tcbLevels"`
+	}
+	moduleJSON struct {
+		ID             string      `json:"id"`
+		MRSIGNER       string      `json:"mrsigner"`
+		Attributes     string      `json:"attributes"`
+		AttributesMask string      `json:"attributesMask"`
+		TCBLevels      []levelJSON `json:"tcbLevels"`
+	}
+	levelJSON struct {
+		TCB struct {
+			SGX    []componentJSON `json:"sgxtcbcomponents"`
+			PCESVN *uint16         `json:"pcesvn"`
+			TDX    []componentJSON `json:"tdxtcbcomponents"`
+			ISVSVN *uint16         `json:"isvsvn"`
+		} `json:"tcb"`
+		Status string `json:"tcbStatus"`
+	}
+	componentJSON struct {
+		SVN *uint8 `json:"svn"`
+	}
+	qeIdentityJSON struct {
+		ID             string      `json:"id"`
+		Version        int         `json:"version"`
+		IssueDate      string      `json:"issueDate"`
+		NextUpdate     string      `json:"nextUpdate"`
+		Evaluation     uint32      `json:"tcbEvaluationDataNumber"`
+		MiscSelect     string      `json:"miscselect"`
+		MiscSelectMask string      `json:"miscselectMask"`
+		Attributes     string      `json:"attributes"`
+		AttributesMask string      `json:"attributesMask"`
+		MRSIGNER       string      `json:"mrsigner"`
+		ISVProdID      *uint16     `json:"isvprodid"`
+		TCBLevels      []levelJSON `json:"tcbLevels"`
+	}
+)
+
+func parseTCBInfo(b []byte) (*tcbInfo, error) {
+	var doc tcbInfoJSON
+	if err := parseDocument(b, &doc); err != nil {
+		return nil, err
+	}
+	if doc.ID != "TDX" || doc.Version != 3 || doc.TCBType != 0 {
+		return nil, fmt.Errorf("it is %q of version %d and type %d, want %q of 3 and 0", doc.ID, doc.Version, doc.TCBType, "TDX")
+	}
+	if doc.TDXModule == nil {
+		return nil, errors.New("no tdxModule")
+	}
+	info := new(tcbInfo)
+	var err error
+	if info.dates, err = parseDates(doc.IssueDate, doc.NextUpdate, doc.Evaluation); err != nil {
+		return nil, err
+	}
+	if err := hexInto(info.fmspc[:], doc.FMSPC); err != nil {
+		return nil, fmt.Errorf("fmspc: %w", err)
+	}
+	if err := hexInto(info.pceID[:], doc.PCEID); err != nil {
+		return nil, fmt.Errorf("pceId: %w", err)
+	}
+	if info.tdxModule, err = parseModule(*doc.TDXModule); err != nil {
+		return nil, fmt.Errorf("tdxModule: %w", err)
+	}
+	if len(doc.TDXModuleIdentities) > maxLevels || len(doc.TCBLevels) > maxLevels || len(doc.TCBLevels) == 0 {
+		return nil, fmt.Errorf("%d modules and %d levels, want at most %d", len(doc.TDXModuleIdentities), len(doc.TCBLevels), maxLevels)
+	}
+	for _, m := range doc.TDXModuleIdentities {
+		module, err := parseModule(m)
+		if err != nil {
+			return nil, fmt.Errorf("module %q: %w", m.ID, err)
+		}
+		for _, other := range info.identities {
+			if strings.EqualFold(other.id, m.ID) {
+				return nil, fmt.Errorf("module %q is there twice", m.ID)
+			}
+		}
+		info.identities = append(info.identities, module)
+	}
+	for i, l := range doc.TCBLevels {
+		level := tcbLevel{}
+		if level.status, err = knownStatus(l.Status, UpToDate, SWHardeningNeeded, ConfigurationNeeded, ConfigurationAndSWHardeningNeeded, OutOfDate, OutOfDateConfigurationNeeded, Revoked); err != nil {
+			return nil, fmt.Errorf("level %d: %w", i, err)
+		}
+		if l.TCB.PCESVN == nil {
+			return nil, fmt.Errorf("level %d: no pcesvn", i)
+		}
+		level.pceSVN = *l.TCB.PCESVN
+		if level.sgx, err = parseComponents(l.TCB.SGX); err != nil {
+			return nil, fmt.Errorf("level %d: sgxtcbcomponents: %w", i, err)
+		}
+		if level.tdx, err = parseComponents(l.TCB.TDX); err != nil {
+			return nil, fmt.Errorf("level %d: tdxtcbcomponents: %w", i, err)
+		}
+		info.levels = append(info.levels, level)
+	}
+	return info, nil
+}
+
+func parseQEIdentity(b []byte) (*qeIdentity, error) {
+	var doc qeIdentityJSON
+	if err := parseDocument(b, &doc); err != nil {
+		return nil, err
+	}
+	if doc.ID != "TD_QE" || doc.Version != 2 {
+		return nil, fmt.Errorf("it is %q of version %d, want %q of 2", doc.ID, doc.Version, "TD_QE")
+	}
+	if doc.ISVProdID == nil {
+		return nil, errors.New("no isvprodid")
+	}
+	id := &qeIdentity{prodID: *doc.ISVProdID}
+	var err error
+	if id.dates, err = parseDates(doc.IssueDate, doc.NextUpdate, doc.Evaluation); err != nil {
+		return nil, err
+	}
+	for _, field := range []struct {
+		name, text string
+		into       []byte
+	}{
+		{"miscselect", doc.MiscSelect, id.miscSelect[:]}, {"miscselectMask", doc.MiscSelectMask, id.miscSelectMask[:]},
+		{"attributes", doc.Attributes, id.attributes[:]}, {"attributesMask", doc.AttributesMask, id.attributesMask[:]}, {"mrsigner", doc.MRSIGNER, id.signer[:]},
+	} {
+		if err := hexInto(field.into, field.text); err != nil {
+			return nil, fmt.Errorf("%s: %w", field.name, err)
+		}
+	}
+	if len(doc.TCBLevels) == 0 {
+		return nil, errors.New("no levels")
+	}
+	id.levels, err = parseISVLevels(doc.TCBLevels)
+	return id, err
+}
+
+func parseDocument(b []byte, into any) error {
+	if len(b) > maxDocumentBytes {
+		return fmt.Errorf("%d bytes, want at most %d", len(b), maxDocumentBytes)
+	}
+	return json.Unmarshal(b, into)
+}
+
+func parseDates(issued, next string, evaluation uint32) (d dates, err error) {
+	d.evaluation = evaluation
+	if d.issued, err = time.Parse(time.RFC3339, issued); err != nil {
+		return d, fmt.Errorf("issueDate: %w", err)
+	}
+	if d.next, err = time.Parse(time.RFC3339, next); err != nil {
+		return d, fmt.Errorf("nextUpdate: %w", err)
+	}
+	return d, nil
+}
+
+func parseModule(doc moduleJSON) (m moduleIdentity, err error) {
+	m.id = doc.ID
+	if err := hexInto(m.signer[:], doc.MRSIGNER); err != nil {
+		return m, fmt.Errorf("mrsigner: %w", err)
+	}
+	if err := hexInto(m.attributes[:], doc.Attributes); err != nil {
+		return m, fmt.Errorf("attributes: %w", err)
+	}
+	if err := hexInto(m.mask[:], doc.AttributesMask); err != nil {
+		return m, fmt.Errorf("attributesMask: %w", err)
+	}
+	m.levels, err = parseISVLevels(doc.TCBLevels)
+	return m, err
+}
+
+// parseISVLevels reads the levels of a module or an enclave, which know three statuses.
+func parseISVLevels(docs []levelJSON) (levels []isvLevel, err error) {
+	if len(docs) > maxLevels {
+		return nil, fmt.Errorf("%d levels, want at most %d", len(docs), maxLevels)
+	}
+	for i, doc := range docs {
+		if doc.TCB.ISVSVN == nil {
+			return nil, fmt.Errorf("level %d: no isvsvn", i)
+		}
+		status, err := knownStatus(doc.Status, UpToDate, OutOfDate, Revoked)
+		if err != nil {
+			return nil, fmt.Errorf("level %d: %w", i, err)
+		}
+		levels = append(levels, isvLevel{*doc.TCB.ISVSVN, status})
+	}
+	return levels, nil
+}
+
+func parseComponents(docs []componentJSON) (svn [16]byte, err error) {
+	if len(docs) != len(svn) {
+		return svn, fmt.Errorf("%d components, want %d", len(docs), len(svn))
+	}
+	for i, doc := range docs {
+		if doc.SVN == nil {
+			return svn, fmt.Errorf("component %d has no svn", i)
+		}
+		svn[i] = *doc.SVN
+	}
+	return svn, nil
+}

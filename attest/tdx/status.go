@@ -1,0 +1,156 @@
+package tdx
+
+import "fmt"
+
+// Status says how a security version stands, in Intel's words: Intel PCS API, TCB info version 3, tcbStatus.
+type Status string
+
+// The statuses. Only TCB info gives ConfigurationNeeded and SWHardeningNeeded, alone or combined; modules and quoting
+// enclaves are up to date, out of date or revoked.
+const (
+	UpToDate                             Status = "UpToDate"
+	SWHardeningNeeded                    Status = "SWHardeningNeeded"
+	ConfigurationNeeded                  Status = "ConfigurationNeeded"
+	ConfigurationAndSWHardeningNeeded    Status = "ConfigurationAndSWHardeningNeeded"
+	OutOfDate                            Status = "OutOfDate"
+	OutOfDateConfigurationNeeded         Status = "OutOfDateConfigurationNeeded"
+	TDRelaunchAdvised                    Status = "TDRelaunchAdvised"
+	TDRelaunchAdvisedConfigurationNeeded Status = "TDRelaunchAdvisedConfigurationNeeded"
+	Revoked                              Status = "Revoked"
+	// NotSupported: older than the oldest level that Intel lists.
+	NotSupported Status = "NotSupported"
+	// Unchecked: the caller skips the TCB.
+	Unchecked Status = "Unchecked"
+)
+
+// Acceptable lists the statuses that Options may accept. Revoked and NotSupported are never accepted.
+func Acceptable() []Status {
+	return []Status{
+		UpToDate, SWHardeningNeeded, ConfigurationNeeded, ConfigurationAndSWHardeningNeeded, OutOfDate, OutOfDateConfigurationNeeded,
+		TDRelaunchAdvised, TDRelaunchAdvisedConfigurationNeeded,
+	}
+}
+
+// TCB is how the machine's security versions stand: what to judge by, and what it was converged from.
+type TCB struct {
+	Status   Status // converged over the three
+	Platform Status // microcode, firmware, PCE
+	Module   Status // TDX module; UpToDate for TDX 1.0, whose module is one of the platform's components
+	QE       Status // quoting enclave
+}
+
+// matchPlatform finds the platform's level: the first of which no component is newer than the machine's. For a TDX module
+// with a version of its own the first two TDX components belong to its identity and are judged there.
+// Intel PCS API, TCB info version 3, "Determining the status of a TDX TCB level".
+func matchPlatform(levels []tcbLevel, p Platform, svn [16]byte) (platform, sgx Status) {
+	platform, sgx = NotSupported, NotSupported
+	first := 0
+	if svn[1] > 0 {
+		first = 2
+	}
+	for _, level := range levels {
+		if !covers(p.SGXSVN[:], level.sgx[:]) || p.PCESVN < level.pceSVN {
+			continue
+		}
+		if sgx == NotSupported {
+			sgx = level.status
+		}
+		if covers(svn[first:], level.tdx[first:]) {
+			return level.status, sgx
+		}
+	}
+	return NotSupported, sgx
+}
+
+// covers reports whether no component of have is below that of need.
+func covers(have, need []byte) bool {
+	for i := range need {
+		if have[i] < need[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// matchISVSVN finds a module's or enclave's level: the first that is not newer.
+func matchISVSVN(levels []isvLevel, svn uint16) Status {
+	for _, level := range levels {
+		if svn >= level.isvSVN {
+			return level.status
+		}
+	}
+	return NotSupported
+}
+
+// converge joins the platform's status with that of a part which is judged by itself, a TDX module or quoting enclave: a
+// part that is out of date makes the whole so, and keeps what has to be configured.
+func converge(platform, part Status) Status {
+	switch {
+	case platform == Revoked || part == Revoked:
+		return Revoked
+	case platform == NotSupported || part == NotSupported:
+		return NotSupported
+	case part == OutOfDate && (platform == UpToDate || platform == SWHardeningNeeded):
+		return OutOfDate
+	case part == OutOfDate && (platform == ConfigurationNeeded || platform == ConfigurationAndSWHardeningNeeded):
+		return OutOfDateConfigurationNeeded
+	}
+	return platform
+}
+
+// relaunch refines an out-of-date status of a TD of TDX 1.5: when only the module under which the TD was made is old, and
+// the one that runs now is the newest, the TD has to be started again and the machine is in order.
+func relaunch(status, sgx, module, qe Status, info *tcbInfo, svn2 [16]byte) Status {
+	inOrder := sgx == UpToDate || sgx == SWHardeningNeeded || sgx == ConfigurationNeeded || sgx == ConfigurationAndSWHardeningNeeded
+	old := status == OutOfDate || status == OutOfDateConfigurationNeeded
+	if qe != UpToDate || !inOrder || !old || module != OutOfDate || len(info.levels) == 0 {
+		return status
+	}
+	newest := info.levels[0].tdx
+	want := uint16(newest[0])
+	if svn2[1] > 0 {
+		identity := info.module(svn2[1])
+		if identity == nil || len(identity.levels) == 0 {
+			return status
+		}
+		want = identity.levels[0].isvSVN
+	}
+	if uint16(svn2[0]) < want || svn2[2] < newest[2] {
+		return status
+	}
+	if status == OutOfDateConfigurationNeeded || sgx == ConfigurationNeeded || sgx == ConfigurationAndSWHardeningNeeded {
+		return TDRelaunchAdvisedConfigurationNeeded
+	}
+	return TDRelaunchAdvised
+}
+
+// judgeTCB converges the statuses of platform, module and quoting enclave by the rule of Intel's quote verification
+// library (checkTcbLevel), with one difference: a revoked SGX level is never outweighed by a lower one.
+func judgeTCB(info *tcbInfo, p Platform, body *Body, qe Status) TCB {
+	platform, sgx := matchPlatform(info.levels, p, body.TEETCBSVN)
+	if sgx == Revoked {
+		platform = Revoked
+	}
+	module := UpToDate
+	if version := body.TEETCBSVN[1]; version > 0 {
+		module = NotSupported
+		if identity := info.module(version); identity != nil {
+			module = matchISVSVN(identity.levels, uint16(body.TEETCBSVN[0]))
+		}
+	}
+	status := converge(platform, module)
+	if body.TDX15 {
+		status = relaunch(status, sgx, module, qe, info, body.TEETCBSVN2)
+	}
+	return TCB{Status: converge(status, qe), Platform: platform, Module: module, QE: qe}
+}
+
+// knownStatus checks a status that a signed document gives, out of those that it may give.
+func knownStatus(s string, among ...Status) (Status, error) {
+	for _, known := range among {
+		if s == string(known) {
+			return known, nil
+		}
+	}
+	return "", fmt.Errorf("status %q is unknown", s)
+}

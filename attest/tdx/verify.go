@@ -1,0 +1,313 @@
+// Package tdx judges Intel TDX quotes: versions 4 and 5, with reports of TDX 1.0 and 1.5.
+//
+//	report, err := tdx.Verify(quote, collateral, tdx.Options{}, time.Now(), tdx.IntelRoot())
+//
+// A quote and the collateral of Intel's provisioning certification service go in, both untrusted; a Report comes out when
+// every check has accepted. The package works offline, on any operating system and in a browser. The zero Options are the
+// strictest: every status but UpToDate is refused, and so is a TD under debug. The specifications are Intel's: TDX DCAP
+// Quoting Library API (quotes), PCK Certificate and CRL Specification, PCS API 4 (collateral), TDX Module ABI (attributes).
+// DIFFERENCES.md beside this file lists where go-tdx-guest and Intel's own library decide otherwise.
+//
+// A Report says that a genuine, current TDX module measured these values. It does not say what was measured, and not that
+// nobody with physical access has broken the machine.
+package tdx
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// The two classes of a refusal. Both deny.
+var (
+	// ErrRejected: the quote or its collateral is wrong, or not what the options accept.
+	ErrRejected = errors.New("rejected")
+	// ErrUnavailable: it could not be checked.
+	ErrUnavailable = errors.New("could not be checked")
+)
+
+// Verdict is what became of a check.
+type Verdict string
+
+// The verdicts.
+const (
+	Accepted Verdict = "accepted"
+	Denied   Verdict = "rejected"
+	Waived   Verdict = "waived" // it did not hold, and the options do without it by name
+)
+
+// Check is one line of an appraisal.
+type Check struct {
+	Name    string  `json:"name"`
+	Got     string  `json:"got"`
+	Want    string  `json:"want"`
+	Verdict Verdict `json:"verdict"`
+}
+
+// Options say what is accepted beyond the strictest.
+type Options struct {
+	// AcceptStatus lists the statuses that are accepted; default UpToDate alone. Revoked is never accepted.
+	AcceptStatus []Status
+	// MinTCBEvaluation is the lowest tcbEvaluationDataNumber that collateral may have; default 0. A floor stops collateral
+	// that is still valid and older than a TCB recovery.
+	MinTCBEvaluation uint32
+	// MRSEAM lists the TDX modules that are accepted; default any that the TCB info knows.
+	MRSEAM [][48]byte
+	// ServiceTDs lists the values of MRSERVICETD that are accepted beside zeros; default none.
+	ServiceTDs [][48]byte
+
+	// InsecureSkipTCB accepts every status but does not hide it; without collateral nothing is known of revocation, of the
+	// quoting enclave, or of the TCB, and whoever can run an enclave with the provisioning key on any machine forges quotes.
+	InsecureSkipTCB bool
+	// InsecureAllowDebug accepts TDs whose memory the host reads and writes.
+	InsecureAllowDebug bool
+	// InsecureAllowMigratable accepts TDs that a migration TD can move to other machines.
+	InsecureAllowMigratable bool
+	// InsecureAllowSEPTVE accepts TDs in which the host can make accesses to memory fault into the guest's handlers.
+	InsecureAllowSEPTVE bool
+}
+
+// statuses returns the accepted ones.
+func (o Options) statuses() []Status {
+	if len(o.AcceptStatus) == 0 {
+		return []Status{UpToDate}
+	}
+	return o.AcceptStatus
+}
+
+// Rejected is the refusal of Verify. errors.Is reports it as ErrRejected.
+type Rejected struct {
+	Failed Check // the first check that refused
+	checks []Check
+	body   *Body
+	signed bool
+	tcb    TCB
+}
+
+func (r *Rejected) Error() string {
+	return fmt.Sprintf("verifying TDX quote: %s: got %s, want %s", r.Failed.Name, r.Failed.Got, r.Failed.Want)
+}
+
+// Is makes a Rejected an ErrRejected.
+func (r *Rejected) Is(target error) bool { return target == ErrRejected }
+
+// Checks returns the checks that were made, in order. None after a failed proof is among them.
+func (r *Rejected) Checks() []Check { return slices.Clone(r.checks) }
+
+// Body returns what the refused quote says, for explanations alone, or nil when it could not be parsed. The second result
+// reports whether a key that the root certifies has signed it.
+func (r *Rejected) Body() (*Body, bool) {
+	if r.body == nil {
+		return nil, false
+	}
+	b := *r.body
+	return &b, r.signed
+}
+
+// TCB returns the statuses, empty when the refusal came before they could be judged.
+func (r *Rejected) TCB() TCB { return r.tcb }
+
+// Report is what is true of a TD and its machine. Only Verify makes one.
+type Report struct {
+	body       Body
+	platform   Platform
+	tcb        TCB
+	evaluation uint32
+	checks     []Check
+	weaknesses []string
+}
+
+// Body returns what the TDX module measured.
+func (r *Report) Body() Body { return r.body }
+
+// Platform returns what Intel certifies of the machine.
+func (r *Report) Platform() Platform { return r.platform }
+
+// TCB returns how the machine's security versions stand.
+func (r *Report) TCB() TCB { return r.tcb }
+
+// TCBEvaluation returns the lower tcbEvaluationDataNumber of the two documents, 0 without collateral.
+func (r *Report) TCBEvaluation() uint32 { return r.evaluation }
+
+// Checks returns every check, in order.
+func (r *Report) Checks() []Check { return slices.Clone(r.checks) }
+
+// Weaknesses says, in sentences for people, what this acceptance does not cover.
+func (r *Report) Weaknesses() []string { return slices.Clone(r.weaknesses) }
+
+// appraisal is one run of Verify: what it was given, and what it parsed.
+type appraisal struct {
+	raw        []byte
+	collateral *Collateral
+	options    Options
+	at         time.Time
+	root       *x509.Certificate
+
+	quote    *Quote
+	chain    []*x509.Certificate // PCK, its CA, root
+	platform Platform
+	qeReport QEReport
+
+	rootCRL, pckCRL                   *x509.RevocationList
+	crlChain, tcbInfoChain, qeIDChain []*x509.Certificate // signer, root
+	info                              *tcbInfo
+	qeID                              *qeIdentity
+	tcb                               TCB
+
+	attestationKeyProven bool
+}
+
+// Verify judges a quote and its collateral at a time, under one root. It returns a Report only when every check has
+// accepted or is waived by name; otherwise a *Rejected with the checks made so far, or ErrUnavailable when there is
+// no collateral and the options do not skip it. Nothing depends on the network.
+func Verify(quote []byte, collateral *Collateral, options Options, at time.Time, root *x509.Certificate) (*Report, error) {
+	return verify(quote, collateral, options, at, root, dropNone)
+}
+
+// dropNone drops no check. Tests drop one at a time, to show that each is missed.
+const dropNone = -1
+
+func verify(quote []byte, collateral *Collateral, options Options, at time.Time, root *x509.Certificate, drop int) (*Report, error) {
+	a := &appraisal{raw: quote, collateral: collateral, options: options, at: at, root: root}
+	var done []Check
+	var failed *Check
+	for i, c := range checks {
+		if c.collateral && collateral == nil {
+			continue
+		}
+		found := c.judge(a)
+		verdict := Accepted
+		switch {
+		case found.ok || i == drop:
+		case c.waived != nil && c.waived(options):
+			verdict = Waived
+		default:
+			verdict = Denied
+		}
+		done = append(done, Check{Name: c.name, Got: found.got, Want: found.want, Verdict: verdict})
+		if verdict == Denied {
+			if failed == nil {
+				failed = &Check{Name: c.name, Got: found.got, Want: found.want, Verdict: Denied}
+			}
+			// After a structure that can't be read or a proof that fails, the later checks would judge a forger's words.
+			if c.proof {
+				break
+			}
+		}
+	}
+	if failed != nil {
+		if failed.Name == checkCollateral {
+			return nil, fmt.Errorf("verifying TDX quote: %s: got %s, want %s: %w", failed.Name, failed.Got, failed.Want, ErrUnavailable)
+		}
+		r := &Rejected{Failed: *failed, checks: done, tcb: a.tcb, signed: a.attestationKeyProven}
+		if a.quote != nil {
+			r.body = &a.quote.Body
+		}
+		return nil, r
+	}
+	return newReport(a, done), nil
+}
+
+func newReport(a *appraisal, done []Check) *Report {
+	r := &Report{body: a.quote.Body, platform: a.platform, tcb: a.tcb, checks: done}
+	if a.collateral == nil {
+		r.tcb = TCB{Unchecked, Unchecked, Unchecked, Unchecked}
+		r.weaknesses = append(r.weaknesses, "no collateral was judged: the machine may be revoked or out of date, and the quoting enclave anybody's")
+	} else {
+		r.evaluation = min(a.info.evaluation, a.qeID.evaluation)
+	}
+	for _, c := range done {
+		if c.Verdict == Waived && c.Name != checkCollateral {
+			r.weaknesses = append(r.weaknesses, fmt.Sprintf("%s was waived: got %s, want %s", c.Name, c.Got, c.Want))
+		}
+	}
+	if a.collateral != nil && !slices.ContainsFunc(done, func(c Check) bool { return c.Verdict == Waived }) && a.tcb.Status != UpToDate {
+		r.weaknesses = append(r.weaknesses, fmt.Sprintf("the machine's TCB is %s, which the options accept", a.tcb.Status))
+	}
+	return r
+}
+
+// finding is what a check saw and what it wanted to see.
+type finding struct {
+	got, want string
+	ok        bool
+}
+
+// check is one numbered line of the appraisal.
+type check struct {
+	name string
+	// proof marks the checks that everything after them rests on.
+	proof bool
+	// collateral marks the checks that are made only when there is collateral.
+	collateral bool
+	// waived reports whether the options do without the check; nil for most, which nothing waives.
+	waived func(Options) bool
+	judge  func(*appraisal) finding
+}
+
+// checks lists the appraisal in order. Nothing in the quote changes the list.
+var checks = slices.Concat(quoteChecks, bodyChecks, []check{collateralCheck}, crlChecks, tcbInfoChecks, qeIdentityChecks, statusChecks)
+
+// parsed makes a finding of a parser's error.
+func parsed(err error, want string) finding {
+	if err != nil {
+		return finding{err.Error(), want, false}
+	}
+	return finding{"well formed", want, true}
+}
+
+// holds makes a finding of a rule's error.
+func holds(err error, want string) finding {
+	if err != nil {
+		return finding{err.Error(), want, false}
+	}
+	return finding{want, want, true}
+}
+
+func same(got, want []byte) finding {
+	return finding{fmt.Sprintf("%x", got), fmt.Sprintf("%x", want), bytes.Equal(got, want)}
+}
+
+func zeros(got []byte) finding {
+	return finding{fmt.Sprintf("%x", got), "zeros", len(bytes.Trim(got, "\x00")) == 0}
+}
+
+func signature(key *ecdsa.PublicKey, message []byte, signature [64]byte, by string) finding {
+	want := "signed by " + by
+	if !verifyRaw(key, message, signature) {
+		return finding{"another signature", want, false}
+	}
+	return finding{want, want, true}
+}
+
+const timeLayout = time.RFC3339
+
+// between judges a time against the first and the last moment at which something holds, both included.
+func between(at, from, to time.Time) finding {
+	return finding{
+		at.UTC().Format(timeLayout), from.UTC().Format(timeLayout) + " to " + to.UTC().Format(timeLayout),
+		!at.Before(from) && !at.After(to),
+	}
+}
+
+// certificateDates judges certificates at the time of the appraisal.
+func certificateDates(at time.Time, chain ...*x509.Certificate) finding {
+	if bad := valid(at, chain...); bad != nil {
+		f := between(at, bad.NotBefore, bad.NotAfter)
+		f.want += " (" + bad.Subject.CommonName + ")"
+		return f
+	}
+	return between(at, latest(chain), earliest(chain))
+}
+
+func latest(chain []*x509.Certificate) time.Time {
+	return slices.MaxFunc(chain, func(a, b *x509.Certificate) int { return a.NotBefore.Compare(b.NotBefore) }).NotBefore
+}
+
+func earliest(chain []*x509.Certificate) time.Time {
+	return slices.MinFunc(chain, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) }).NotAfter
+}
