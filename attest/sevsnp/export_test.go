@@ -2,6 +2,8 @@ package sevsnp
 
 import (
 	"crypto/x509"
+	"errors"
+	"slices"
 	"strings"
 	"time"
 )
@@ -42,4 +44,20 @@ func ParseChain(leaf []byte, above [][]byte) (verified bool, err error) {
 func ParseCRL(der []byte) error {
 	_, err := parseCRL(der)
 	return err
+}
+
+// CheckAuthorities checks an ASK or ASVK and an ARK in DER, and that the ARK is embedded.
+func CheckAuthorities(ask, ark []byte, p Product, s Signer) error {
+	a, err := x509.ParseCertificate(ask)
+	if err != nil {
+		return err
+	}
+	r, err := x509.ParseCertificate(ark)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(AMDRoots(), r.Equal) {
+		return errors.New("the root is not embedded")
+	}
+	return errors.Join(checkAuthority(r, r, "ARK-"+string(p), -1), checkAuthority(a, r, askName(p, s), 0))
 }

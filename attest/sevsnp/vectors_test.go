@@ -5,6 +5,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"math/big"
+	"slices"
 	"time"
 
 	"github.com/google/go-sev-guest/testing/data"
@@ -290,4 +291,42 @@ func revoke(serial int64) func(*run) {
 	return func(r *run) {
 		r.CRL.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: big.NewInt(serial), RevocationTime: now.Add(-time.Hour)}}
 	}
+}
+
+// forms are the forms of one truth that are accepted beside the usual one.
+var forms = []vector{
+	{"a VCEK of Milan", "", func() *run { return newRun(sevsnp.Milan, sevsnp.SignerVCEK) }, func(*run) {}},
+	{"a VLEK of Milan", "", func() *run { return newRun(sevsnp.Milan, sevsnp.SignerVLEK) }, func(*run) {}},
+	{"a VCEK of Genoa", "", genoa, func(*run) {}},
+	{"a VLEK of Genoa", "", vlek, func(*run) {}},
+	{"a VCEK of Turin", "", turin, func(*run) {}},
+	{"a VLEK of Turin", "", func() *run { return newRun(sevsnp.Turin, sevsnp.SignerVLEK) }, func(*run) {}},
+	{"version 2", "", nil, func(r *run) { older(r, 2) }},
+	{"version 2 and a product without a stepping", "", nil, func(r *run) { older(r, 2); r.Endorsement["2"] = text("Genoa") }},
+	{"version 3", "", nil, func(r *run) { older(r, 3) }},
+	{"version 3 and a product without a stepping", "", nil, func(r *run) { older(r, 3); r.Endorsement["2"] = text("Genoa") }},
+	{"version 4", "", nil, func(r *run) { older(r, 4) }},
+	{"ARK before ASK", "", nil, func(r *run) { r.EditEvidence = func(e *sevsnp.Evidence) { slices.Reverse(e.Chain) } }},
+	{"chip id in an OCTET STRING", "", nil, func(r *run) { r.Endorsement["4"] = append([]byte{4, 64}, r.Endorsement["4"]...) }},
+	{"long chip id in a certificate of Turin", "", turin, func(r *run) { r.Endorsement["4"] = slices.Clone(r.Report.ChipID[:]) }},
+	{"Bergamo", "", nil, func(r *run) { r.Report.CPUID.Model = 0xa0 }},
+	{"dense Turin", "", turin, func(r *run) { r.Report.CPUID.Model = 0x11 }},
+	{"no reserved levels", "", nil, func(r *run) { delete(r.Endorsement, "3.4") }},
+	{"two roots", "", nil, func(r *run) { r.roots = append(sevsnp.AMDRoots(), r.Root()) }},
+	{"another certificate revoked", "", nil, revoke(77)},
+	{"older at launch, no minimum", "", nil, func(r *run) {
+		r.Report.LaunchTCB[6]--
+		r.options.MinTCB, r.options.InsecureSkipTCB = sevsnp.TCB{}, true
+	}},
+	{"reported below committed, no minimum", "", nil, func(r *run) {
+		r.Report.ReportedTCB[6]--
+		r.Endorsement["3.3"] = integer(21)
+		r.options.MinTCB, r.options.InsecureSkipTCB = sevsnp.TCB{}, true
+	}},
+}
+
+// older makes the report one of an older version, which has fewer fields.
+func older(r *run, version uint32) {
+	r.Report.Version = version
+	r.options.LaunchMitigations, r.options.CurrentMitigations = 0, 0
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -147,8 +148,8 @@ func (f *snpFlags) options() sevsnp.Options {
 
 // snpAppraisal is appraise sev-snp's JSON. Its patch levels stand in the place of the statuses, which AMD does not publish.
 type snpAppraisal struct {
-	TCB *snpTCB `json:"tcb,omitempty"`
 	appraisalReport
+	TCB *snpTCB `json:"tcb,omitempty"`
 }
 
 // snpTCB is the patch levels in an appraisal. Status says whether the host can go back to older firmware.
@@ -209,10 +210,7 @@ func snpReport(result *sevsnp.Result, err error) *snpAppraisal {
 		"current_firmware": report.Current.String(), "committed_firmware": report.Committed.String(),
 		"launch_mitigations": text(report.LaunchMitigations), "current_mitigations": text(report.CurrentMitigations),
 	}
-	for _, name := range result.Waived() {
-		v.Weaknesses = append(v.Weaknesses, name+" was not judged")
-	}
-	v.Weaknesses = append(v.Weaknesses, noMeasurementPolicy)
+	v.Weaknesses = []string{"not judged: " + strings.Join(result.Waived(), ", "), noMeasurementPolicy}
 	return v
 }
 
