@@ -54,6 +54,7 @@ func verbs() []*cobra.Command {
 		newVolume(),
 		newMeasure(),
 		newVerify(),
+		newAppraise(),
 		newChat(),
 		newClaim(),
 		newAppraise(),
