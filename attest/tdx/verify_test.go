@@ -129,7 +129,9 @@ func crlVectors() []vector {
 			s.m.RootCRL.Template.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: []byte{0x30, 0}}}
 		}},
 		{"root-crl-signature", "another key", func(s *scene) { otherKey(s.m.RootCRL) }},
-		{"root-crl-signature", "another issuer", func(s *scene) { s.m.RootCRL.Issuer = s.m.Root.Authority(nil, func(c *x509.Certificate) { c.Subject.CommonName = "other" }) }},
+		{"root-crl-signature", "another issuer", func(s *scene) {
+			s.m.RootCRL.Issuer = s.m.Root.Authority(nil, func(c *x509.Certificate) { c.Subject.CommonName = "other" })
+		}},
 		{"root-crl-dates", "over", func(s *scene) { s.m.RootCRL.Template.NextUpdate = now.Add(-time.Second) }},
 		{"root-crl-dates", "of tomorrow", func(s *scene) { s.m.RootCRL.Template.ThisUpdate = now.Add(time.Second) }},
 		{"pck-crl-chain-format", "no root", func(s *scene) { s.m.CRLChain = s.m.CRLChain[:1] }},
@@ -188,7 +190,9 @@ func collateralVectors() []vector {
 		}
 	}
 	list := []vector{
-		{"tcb-info-format", "a member twice", document(func(c *tdx.Collateral) { c.TCBInfo = bytes.Replace(c.TCBInfo, []byte(`{"id"`), []byte(`{"id":"SGX","id"`), 1) })},
+		{"tcb-info-format", "a member twice", document(func(c *tdx.Collateral) {
+			c.TCBInfo = bytes.Replace(c.TCBInfo, []byte(`{"id"`), []byte(`{"id":"SGX","id"`), 1)
+		})},
 		{"tcb-info-format", "for SGX", func(s *scene) { s.m.TCBInfo.ID = "SGX" }},
 		{"tcb-info-format", "version 2", func(s *scene) { s.m.TCBInfo.Version = 2 }},
 		{"tcb-info-format", "no levels", func(s *scene) { s.m.TCBInfo.Levels = nil }},
