@@ -60,7 +60,7 @@ func NewSNP(product sevsnp.Product, signer sevsnp.Signer, now time.Time) *SNP {
 		chip[63] = 0x64
 	}
 	s := &SNP{ARKKey: data.ARKPrivateKey, ASKKey: data.ASKPrivateKey, LeafKey: data.VCEKPrivateKey, Endorsement: map[string][]byte{
-		"1": der(1), "2": ia5(string(product) + "-B0"), "3.1": der(int(tcb.Bootloader)), "3.2": der(int(tcb.TEE)), "3.3": der(int(tcb.SNP)),
+		"1": der(0), "2": ia5(string(product) + "-B0"), "3.1": der(int(tcb.Bootloader)), "3.2": der(int(tcb.TEE)), "3.3": der(int(tcb.SNP)),
 		"3.4": der(0), "3.5": der(0), "3.6": der(0), "3.7": der(0), "3.8": der(int(tcb.Microcode)), "4": slices.Clone(chip[:]),
 	}}
 	ask := "SEV-" + string(product)
@@ -68,6 +68,7 @@ func NewSNP(product sevsnp.Product, signer sevsnp.Signer, now time.Time) *SNP {
 		for _, reserved := range []string{"3.4", "3.5", "3.6", "3.7"} {
 			delete(s.Endorsement, reserved)
 		}
+		s.Endorsement["1"] = der(1)
 		s.Endorsement["2"], s.Endorsement["3.9"], s.Endorsement["4"] = ia5(string(product)), der(int(tcb.FMC)), slices.Clone(chip[:8])
 	}
 	if signer == sevsnp.SignerVLEK {

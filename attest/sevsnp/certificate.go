@@ -18,6 +18,7 @@ const (
 	maxCRLBytes         = 1 << 20
 	chainLength         = 2 // ASK or ASVK, and ARK
 	arkBits             = 4096
+	maxStructVersion    = 1 // 1 is Turin's, with an FMC and a short chip id
 )
 
 // amdArc holds the extensions of a VCEK or VLEK: AMD 57230, Versioned Chip Endorsement Key (VCEK) Certificate and KDS
@@ -152,7 +153,9 @@ func parseEndorsement(cert *x509.Certificate) (*endorsement, error) {
 		}
 		return uint8(n)
 	}
-	level(extStructVersion, true)
+	if n := level(extStructVersion, true); n > maxStructVersion {
+		errs = append(errs, fmt.Errorf("structure version is %d, want at most %d", n, maxStructVersion))
+	}
 	e.productName = text(extProduct, true)
 	e.product = productNamed(e.productName)
 	if e.product == "" {

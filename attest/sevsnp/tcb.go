@@ -40,6 +40,8 @@ func productNamed(name string) Product {
 	switch p := Product(line); p {
 	case Milan, Genoa, Turin:
 		return p
+	case "Siena":
+		return Genoa
 	}
 	return ""
 }

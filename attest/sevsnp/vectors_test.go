@@ -116,6 +116,7 @@ var vectors = []vector{
 		r.Leaf.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}
 	}},
 	{"unknown extension of AMD", "certificate-format", nil, func(r *run) { r.Endorsement["3.10"] = integer(0) }},
+	{"unknown structure version", "certificate-format", nil, func(r *run) { r.Endorsement["1"] = integer(2) }},
 	{"no structure version", "certificate-format", nil, func(r *run) { delete(r.Endorsement, "1") }},
 	{"no product", "certificate-format", nil, func(r *run) { delete(r.Endorsement, "2") }},
 	{"product in UTF8String", "certificate-format", nil, func(r *run) { r.Endorsement["2"] = append([]byte{12, 8}, "Genoa-B0"...) }},
@@ -310,6 +311,7 @@ var forms = []vector{
 	{"chip id in an OCTET STRING", "", nil, func(r *run) { r.Endorsement["4"] = append([]byte{4, 64}, r.Endorsement["4"]...) }},
 	{"long chip id in a certificate of Turin", "", turin, func(r *run) { r.Endorsement["4"] = slices.Clone(r.Report.ChipID[:]) }},
 	{"Bergamo", "", nil, func(r *run) { r.Report.CPUID.Model = 0xa0 }},
+	{"Siena", "", nil, func(r *run) { r.Report.CPUID.Model = 0xa0; r.Endorsement["2"] = text("Siena") }},
 	{"dense Turin", "", turin, func(r *run) { r.Report.CPUID.Model = 0x11 }},
 	{"no reserved levels", "", nil, func(r *run) { delete(r.Endorsement, "3.4") }},
 	{"two roots", "", nil, func(r *run) { r.roots = append(sevsnp.AMDRoots(), r.Root()) }},
