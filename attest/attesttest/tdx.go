@@ -138,6 +138,9 @@ type QEIdentity struct {
 	Levels         []ISVLevel `json:"tcbLevels"`
 }
 
+// rootCRLAddress is where libraries look for the root's CRL.
+const rootCRLAddress = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
+
 const tcbDate = "2026-08-12T00:00:00Z"
 
 // Components returns 16 security versions that begin with those given.
@@ -177,9 +180,11 @@ func NewTDX(now time.Time, version uint16, tdx15 bool) *TDX {
 	m := &TDX{Version: version, Attestation: newKey(), QEAuthData: []byte("authentication data of the QE")}
 	m.Root = certified(1, "Intel SGX Root CA", true, nil)
 	m.Root.Issuer = m.Root
+	m.Root.Template.CRLDistributionPoints = []string{rootCRLAddress}
 	m.CA = certified(2, "Intel SGX PCK Platform CA", true, m.Root)
 	m.PCK = certified(3, "Intel SGX PCK Certificate", false, m.CA)
 	m.Signer = certified(4, "Intel SGX TCB Signing", false, m.Root)
+	m.PCK.Template.SubjectKeyId, m.PCK.Template.CRLDistributionPoints = []byte{3}, []string{rootCRLAddress} // six extensions, as Intel's
 	m.QuoteChain, m.CRLChain = []*Certified{m.PCK, m.CA, m.Root}, []*Certified{m.CA, m.Root}
 	m.TCBInfoChain, m.QEIdentityChain = []*Certified{m.Signer, m.Root}, []*Certified{m.Signer, m.Root}
 
@@ -232,7 +237,7 @@ func (c *Certified) Authority(issuer *Certified, change func(*x509.Certificate))
 	return other
 }
 
-// Evidence is what Build makes.
+// TDXEvidence is what Build makes.
 type TDXEvidence struct {
 	Quote      []byte
 	Collateral *tdx.Collateral

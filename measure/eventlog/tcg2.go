@@ -43,8 +43,10 @@ type BootEvent struct {
 }
 
 // Hashed reports whether the profile ties this type's digest to the event's data, so that data and digest can disagree.
-func (e BootEvent) Hashed() bool {
-	switch e.Type {
+func (e BootEvent) Hashed() bool { return hashedType(e.Type) }
+
+func hashedType(typ uint32) bool {
+	switch typ {
 	case evSeparator, evSCRTMVersion, evEFIVariableConfig, evEFIVariableBoot, evEFIAction, evEFIVariableAuthority:
 		return true
 	}
@@ -54,16 +56,27 @@ func (e BootEvent) Hashed() bool {
 // Proven reports whether the data hashes to the digest. A replay checks digests alone: an edited log replays as well as
 // the genuine one.
 func (e BootEvent) Proven() bool {
-	if !e.Hashed() {
-		return false
+	return e.Hashed() && e.Matches()
+}
+
+// Matches reports whether the data, of whatever type, hashes to the digest. Of a type that is not Hashed it may do so by
+// its writer's habit.
+func (e BootEvent) Matches() bool {
+	return matches(e.Type, e.Data, func(data []byte) bool { return sha256.Sum256(data) == e.Digest })
+}
+
+// matches reports whether the event's data is what is hashed. EDK2 hashes a boot variable's content and logs the structure
+// around it.
+func matches(typ uint32, data []byte, is func([]byte) bool) bool {
+	if typ == evNoAction {
+		return false // nothing was extended
 	}
-	if sha256.Sum256(e.Data) == e.Digest {
+	if is(data) {
 		return true
 	}
-	// EDK2 hashes a boot variable's content and logs the structure around it.
-	if e.Type == evEFIVariableBoot {
-		if content, ok := variableContent(e.Data); ok {
-			return sha256.Sum256(content) == e.Digest
+	if typ == evEFIVariableBoot {
+		if content, ok := variableContent(data); ok {
+			return is(content)
 		}
 	}
 	return false
@@ -88,7 +101,10 @@ func ParseBoot(log []byte) ([]BootEvent, error) {
 	if len(log) > maxBootBytes {
 		return nil, fmt.Errorf("parsing boot log: %d bytes, want at most %d", len(log), maxBootBytes)
 	}
-	banks, rest, err := cutBootHeader(log)
+	banks, rest, err := cutBootHeader(log, 0)
+	if err == nil {
+		err = oneBank(banks, algSHA256)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("parsing boot log: header: %v", err)
 	}
@@ -107,15 +123,15 @@ func ParseBoot(log []byte) ([]BootEvent, error) {
 }
 
 // cutBootHeader parses the TCG_PCClientPCREvent that opens the log and the TCG_EfiSpecIDEvent in it, and returns the
-// algorithms of the banks in their order.
-func cutBootHeader(b []byte) (banks []uint16, rest []byte, err error) {
+// algorithms of the banks in their order. most is the highest register that the header may name.
+func cutBootHeader(b []byte, most uint32) (banks []uint16, rest []byte, err error) {
 	const fixed = 4 + 4 + 20 + 4 // register, type, SHA-1 digest, size
 	if len(b) < fixed {
 		return nil, nil, fmt.Errorf("%d bytes, want at least %d", len(b), fixed)
 	}
 	register, typ, size := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint32(b[28:])
-	if register != 0 || typ != evNoAction || !bytes.Equal(b[8:28], make([]byte, 20)) {
-		return nil, nil, fmt.Errorf("register %d and type %#x, want 0, %#x and a zero digest", register, typ, evNoAction)
+	if register > most || typ != evNoAction || !bytes.Equal(b[8:28], make([]byte, 20)) {
+		return nil, nil, fmt.Errorf("register %d and type %#x, want at most %d, %#x and a zero digest", register, typ, most, evNoAction)
 	}
 	if b = b[fixed:]; uint64(size) > uint64(len(b)) {
 		return nil, nil, fmt.Errorf("%d bytes announced, %d left", size, len(b))
@@ -134,19 +150,12 @@ func cutBootHeader(b []byte) (banks []uint16, rest []byte, err error) {
 	if count == 0 || count > maxBootBanks || len(spec) < head+int(count)*4+1 {
 		return nil, nil, fmt.Errorf("%d banks in %d bytes, want 1 to %d", count, len(spec), maxBootBanks)
 	}
-	sha256s := 0
 	for at := head; at < head+int(count)*4; at += 4 {
 		alg, size := binary.LittleEndian.Uint16(spec[at:]), binary.LittleEndian.Uint16(spec[at+2:])
 		if digestSizes[alg] == 0 || digestSizes[alg] != int(size) {
 			return nil, nil, fmt.Errorf("bank %#x has digests of %d bytes, want %d", alg, size, digestSizes[alg])
 		}
-		if alg == algSHA256 {
-			sha256s++
-		}
 		banks = append(banks, alg)
-	}
-	if sha256s != 1 {
-		return nil, nil, fmt.Errorf("%d SHA-256 banks, want one", sha256s)
 	}
 	vendor := spec[head+int(count)*4:]
 	if int(vendor[0]) != len(vendor)-1 {
@@ -155,17 +164,59 @@ func cutBootHeader(b []byte) (banks []uint16, rest []byte, err error) {
 	return banks, rest, nil
 }
 
+// oneBank checks that a header names one bank of the algorithm.
+func oneBank(banks []uint16, alg uint16) error {
+	count := 0
+	for _, bank := range banks {
+		if bank == alg {
+			count++
+		}
+	}
+	if count != 1 {
+		return fmt.Errorf("%d SHA-%d banks, want one", count, digestSizes[alg]*8)
+	}
+	return nil
+}
+
+// bankEvent is one event with a digest for each bank.
+type bankEvent struct {
+	register uint8
+	typ      uint32
+	digests  []byte // every bank, as in the log
+	data     []byte
+}
+
+// digest returns that of one bank.
+func (e bankEvent) digest(banks []uint16, alg uint16) []byte {
+	b := e.digests
+	for _, bank := range banks {
+		if bank == alg {
+			return b[2 : 2+digestSizes[alg]]
+		}
+		b = b[2+digestSizes[bank]:]
+	}
+	return nil
+}
+
 // cutBootEvent parses one TCG_PCR_EVENT2.
 func cutBootEvent(b []byte, banks []uint16) (e BootEvent, rest []byte, err error) {
+	raw, rest, err := cutBankEvent(b, banks, bootRegisters)
+	if err != nil {
+		return e, nil, err
+	}
+	return BootEvent{Register: raw.register, Type: raw.typ, Digest: [32]byte(raw.digest(banks, algSHA256)), Data: raw.data, digests: raw.digests}, rest, nil
+}
+
+func cutBankEvent(b []byte, banks []uint16, registers uint32) (e bankEvent, rest []byte, err error) {
 	if len(b) < 12 {
 		return e, nil, fmt.Errorf("%d bytes left, want at least 12", len(b))
 	}
 	register, count := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[8:])
-	e.Type = binary.LittleEndian.Uint32(b[4:])
-	if register >= bootRegisters {
-		return e, nil, fmt.Errorf("register is %d, want at most %d", register, bootRegisters-1)
+	e.typ = binary.LittleEndian.Uint32(b[4:])
+	if register >= registers {
+		return e, nil, fmt.Errorf("register is %d, want at most %d", register, registers-1)
 	}
-	e.Register = uint8(register)
+	e.register = uint8(register)
 	if int64(count) != int64(len(banks)) {
 		return e, nil, fmt.Errorf("%d digests, want the %d of the header", count, len(banks))
 	}
@@ -179,9 +230,6 @@ func cutBootEvent(b []byte, banks []uint16) (e BootEvent, rest []byte, err error
 		if alg := binary.LittleEndian.Uint16(b); alg != want {
 			return e, nil, fmt.Errorf("bank is %#x, want %#x", alg, want)
 		}
-		if want == algSHA256 {
-			e.Digest = [32]byte(b[2:])
-		}
 		b = b[2+size:]
 	}
 	e.digests = digests[:len(digests)-len(b)]
@@ -192,7 +240,7 @@ func cutBootEvent(b []byte, banks []uint16) (e BootEvent, rest []byte, err error
 	if b = b[4:]; size > maxBootEventData || int64(size) > int64(len(b)) {
 		return e, nil, fmt.Errorf("%d bytes of data, want at most %d and the %d left", size, maxBootEventData, len(b))
 	}
-	e.Data = b[:size:size]
+	e.data = b[:size:size]
 	return e, b[size:], nil
 }
 

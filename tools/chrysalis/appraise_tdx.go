@@ -39,7 +39,9 @@ func newAppraiseTDX() *cobra.Command {
 			"  chrysalis appraise tdx --quote quote.bin --collateral collateral.json --at 2026-11-20T12:00:00Z --accept-status UpToDate,SWHardeningNeeded --json\n" +
 			"  chrysalis appraise tdx --quote quote.bin --at 2026-11-20T12:00:00Z --insecure-skip-tcb",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return flags.appraise(cmd.OutOrStdout(), cmd.ErrOrStderr()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return flags.appraise(cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&flags.quote, "quote", "", "quote: bytes, hexadecimal or base64")

@@ -31,13 +31,21 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	bootLog, err := filepath.Abs("../../measure/eventlog/testdata/boots/qemu10-ovmf2025.02.tcg2")
+	if err != nil {
+		t.Fatal(err)
+	}
 	guest := newSoftwareGuest(t, document)
 	testscript.Run(t, testscript.Params{
 		Dir: dir,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("MEASURED", measured)
 			e.Setenv("GUEST", "https://"+guest.address)
-			return guest.files(e.WorkDir)
+			if err := guest.files(e.WorkDir); err != nil {
+				return err
+			}
+			e.Setenv("BOOTLOG", bootLog)
+			return writeAppraisals(e.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 	})
