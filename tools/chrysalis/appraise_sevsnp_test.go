@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/google/go-sev-guest/verify/testdata"
+	"github.com/google/go-sev-guest/verify/trust"
 
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/sevsnp"
@@ -16,7 +17,7 @@ import (
 
 // writeSNPAppraisals writes reports and certificates of software processors, and a genuine report with DEBUG.
 func writeSNPAppraisals(dir string) error {
-	files := map[string][]byte{"snp-genuine.bin": testdata.AttestationBytes, "snp-genuine.der": testdata.VcekBytes, "snp-genuine.pem": testdata.MilanVcekBytes}
+	files := map[string][]byte{"snp-genuine.bin": testdata.AttestationBytes, "snp-genuine.der": testdata.VcekBytes, "snp-genuine.pem": trust.AskArkMilanVcekBytes}
 	certificate := func(kind string, ders ...[]byte) (text []byte) {
 		for _, der := range ders {
 			text = append(text, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})...)
