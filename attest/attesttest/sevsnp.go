@@ -174,9 +174,9 @@ func (s *SNP) revocations() []byte {
 	issuer := *s.ARK
 	issuer.SubjectKeyId = []byte{1}
 	issuer.KeyUsage |= x509.KeyUsageCRLSign // what the root's certificate says is for the verifier to see
-	list, err := x509.CreateRevocationList(rand.Reader, s.CRL, &issuer, s.CRLKey)
-	check(err)
-	return list
+	return signedOnce(fmt.Sprintf("%v|%v|%p", *s.CRL, issuer.Subject, s.CRLKey), func() ([]byte, error) {
+		return x509.CreateRevocationList(rand.Reader, s.CRL, &issuer, s.CRLKey)
+	})
 }
 
 // SignSNP signs a report's bytes in place of the processor.
@@ -194,18 +194,24 @@ func SignSNP(raw []byte, key *ecdsa.PrivateKey) []byte {
 	return raw
 }
 
-// certified keeps certificates: an RSA-4096 signature takes milliseconds, and most tests leave the chain alone.
-var certified sync.Map
-
 func (s *SNP) certify(template, parent *x509.Certificate, public crypto.PublicKey, key *rsa.PrivateKey) []byte {
-	name := fmt.Sprintf("%v|%v|%p|%p", *template, parent.Subject, public, key)
-	if der, ok := certified.Load(name); ok {
-		return der.([]byte)
+	return signedOnce(fmt.Sprintf("%v|%v|%p|%p", *template, parent.Subject, public, key), func() ([]byte, error) {
+		return x509.CreateCertificate(rand.Reader, template, parent, public, key)
+	})
+}
+
+// made keeps certificates and lists by what is in them: an RSA-4096 signature takes milliseconds, and most tests leave
+// them alone.
+var made sync.Map
+
+func signedOnce(what string, sign func() ([]byte, error)) []byte {
+	if der, ok := made.Load(what); ok {
+		return slices.Clone(der.([]byte))
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
+	der, err := sign()
 	check(err)
-	certified.Store(name, der)
-	return der
+	made.Store(what, der)
+	return slices.Clone(der)
 }
 
 func der(value any) []byte {

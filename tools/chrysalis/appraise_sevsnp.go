@@ -108,6 +108,9 @@ func (f *snpFlags) roots() ([]*x509.Certificate, error) {
 		}
 		roots = append(roots, root)
 	}
+	if len(roots) == 0 {
+		return nil, exitError{exitUsage, fmt.Errorf("reading %s: no certificate in it", f.root)}
+	}
 	return roots, nil
 }
 
@@ -132,7 +135,7 @@ func (f *snpFlags) evidence() (e sevsnp.Evidence, err error) {
 		return e, nil
 	}
 	lists, err := readCertificates(f.crl, "X509 CRL")
-	e.CRL = slices.Concat([]byte{}, slices.Concat(lists...))
+	e.CRL = append([]byte{}, slices.Concat(lists...)...) // an empty file is a list too, which does not parse
 	return e, err
 }
 
