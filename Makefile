@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 GO ?= $(or $(shell command -v go),/usr/local/go/bin/go)
 # Guests, image and tests are built by one toolchain; Go fetches it, by its checksum, where another is installed.
-export GOTOOLCHAIN := go1.26.8
+export GOTOOLCHAIN := $(shell sed -n "s/^toolchain //p" go.mod)
 export GOFLAGS := -buildvcs=false
 BIN := build/bin/chrysalis
 

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"chrysalis/init/internal/boot"
+	"chrysalis/init/internal/disk"
 )
 
 // watchCorruption listens for the kernel's word that a block of a volume failed its check. The engine, which has the model
@@ -30,7 +31,8 @@ func (g *guest) watchCorruption(context.Context) error {
 				continue
 			}
 			if errors.Is(err, unix.ENOBUFS) {
-				continue // events were lost; the volumes' own state still decides every read
+				g.lookAtVolumes() // events were lost: the volumes themselves remember
+				continue
 			}
 			if err != nil {
 				g.ender.End(boot.CodeBroken, fmt.Errorf("reading uevents: %v", err))
@@ -44,6 +46,15 @@ func (g *guest) watchCorruption(context.Context) error {
 		}
 	}()
 	return nil
+}
+
+// lookAtVolumes ends the guest when a volume that is open has seen a block that fails its check.
+func (g *guest) lookAtVolumes() {
+	for _, name := range []string{engineVolume, modelVolume} {
+		if intact, err := disk.Intact(name); err == nil && !intact {
+			g.ender.End(boot.CodeVolumeCorrupt, fmt.Errorf("volume %s has seen a block that fails its check", name))
+		}
+	}
 }
 
 // corrupt reports whether a uevent says that a block failed dm-verity's check.

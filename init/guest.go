@@ -26,7 +26,13 @@ import (
 const (
 	tpmDevice = "/dev/tpmrm0"
 	engineDir = "/run/vol/engine"
-	modelDir  = "/run/vol/model"
+	// Names of the mapped volumes.
+	engineVolume = "engine"
+	modelVolume  = "model"
+	modelDir     = "/run/vol/model"
+
+	// engineLimit is how long an engine may take to read its model: hundreds of gigabytes from a slow disk.
+	engineLimit = 45 * time.Minute
 )
 
 // guest is the state of a boot. The steps fill it in their order; after the last one nothing changes it.
@@ -61,7 +67,7 @@ func guestMain() {
 	g.port, g.ender = port, boot.NewEnder(port, g.last)
 	g.children = supervise.New()
 	port.Step("pid1", status.Uptime())
-	if code, err := boot.Run(context.Background(), port, stepLimit, g.steps()); err != nil {
+	if code, err := boot.Run(context.Background(), port, g.steps()); err != nil {
 		g.ender.End(code, err)
 	}
 	port.Serving(status.Uptime())
@@ -83,7 +89,7 @@ func (g *guest) steps() []boot.Step {
 		{Name: "network", Run: g.bringUpNetwork},
 		{Name: "containerd", Run: g.startContainerd},
 		{Name: "keeper", Run: g.startKeeper},
-		{Name: "engine", Run: g.startEngineHost},
+		{Name: "engine", Run: g.startEngineHost, Limit: engineLimit},
 		{Name: "gateway", Run: g.startGateway},
 	}
 }
@@ -148,7 +154,7 @@ func (g *guest) measureConfig(ctx context.Context) error {
 
 func (g *guest) openEngine(ctx context.Context) error {
 	volume := g.config.Service.Engine.Volume
-	if err := g.openVolume(ctx, disk.Engine, "engine", volume, engineDir, true); err != nil {
+	if err := g.openVolume(ctx, disk.Engine, engineVolume, volume, engineDir, true); err != nil {
 		return err
 	}
 	var err error
@@ -158,7 +164,7 @@ func (g *guest) openEngine(ctx context.Context) error {
 
 func (g *guest) openModel(ctx context.Context) error {
 	volume := g.config.Service.Model.Volume
-	if err := g.openVolume(ctx, disk.Model, "model", volume, modelDir, false); err != nil {
+	if err := g.openVolume(ctx, disk.Model, modelVolume, volume, modelDir, false); err != nil {
 		return err
 	}
 	var err error
@@ -210,12 +216,13 @@ func (g *guest) bringUpNetwork(ctx context.Context) error {
 	return err
 }
 
-// last is what happens before the power goes, whatever the reason.
+// last is what happens before the power goes, whatever the reason. The processes with keys go first; the TPM, which may
+// never answer, comes after them.
 func (g *guest) last() {
+	g.services.kill()
 	if g.recorder != nil {
 		if err := g.recorder.Terminated(); err != nil {
 			boot.Log("terminating: %v", err)
 		}
 	}
-	g.services.kill()
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"github.com/go-json-experiment/json"
 	"golang.org/x/sys/unix"
@@ -25,8 +24,6 @@ const (
 	moduleDir  = "/modules"
 	newRoot    = "/newroot"
 	secondInit = "/usr/bin/init"
-
-	stepLimit = 60 * time.Second
 )
 
 var (
@@ -46,7 +43,7 @@ func initrdMain() {
 	}
 	port.Event("kernel-up")
 	port.Step("initrd", status.Uptime())
-	code, err := boot.Run(context.Background(), port, stepLimit, []boot.Step{
+	code, err := boot.Run(context.Background(), port, []boot.Step{
 		{Name: "modules", Run: func(context.Context) error { return modules.Load(moduleDir) }},
 		{Name: "root", Run: openRoot},
 	})

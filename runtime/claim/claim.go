@@ -79,6 +79,9 @@ const (
 	payloadCellAt = bodyCellAt + 2 + bodyBytes + 1
 	crcAt         = headerBytes + cellsBytes
 
+	flagsAt      = 4    // in the header
+	flagCheckSum = 0x40 // a check sum ends the bag
+
 	// BodySize is the length of every Body.
 	BodySize = crcAt + 4
 )

@@ -33,13 +33,14 @@ type Untrusted struct {
 	digest    [32]byte
 }
 
-// Parse reads a message without believing it. There is one encoding of each message; Parse refuses every other
-// bag of cells, among them one without check sum, with an index, with more roots or cells, or with bytes behind it.
+// Parse reads a message without believing it. Each message has one encoding here, which ends in a check sum, and the same
+// bytes without it, as TON's own libraries write them. Parse refuses every other bag of cells, among them one with an
+// index, with more roots or cells, or with bytes behind it.
 func Parse(untrusted []byte) (*Untrusted, error) {
-	if len(untrusted) != BodySize {
-		return nil, rejectf("body has %d bytes, want %d", len(untrusted), BodySize)
+	b, err := withCheckSum(untrusted)
+	if err != nil {
+		return nil, err
 	}
-	b := (*Body)(untrusted)
 	if !bytes.Equal(b[:4], header[:4]) {
 		return nil, rejectf("body begins with %x, want the bag of cells' magic %x", b[:4], header[:4])
 	}
@@ -84,6 +85,27 @@ func Parse(untrusted []byte) (*Untrusted, error) {
 		return nil, rejectf("addresses or ends of cells are not as the layout has them")
 	}
 	return u, nil
+}
+
+// bareSize is the length of a Body without its check sum, which flags then leaves out.
+const bareSize = crcAt
+
+// withCheckSum returns the body with a check sum, which it computes where the bytes have none.
+func withCheckSum(untrusted []byte) (*Body, error) {
+	switch len(untrusted) {
+	case BodySize:
+		return (*Body)(untrusted), nil
+	case bareSize:
+		if got, want := untrusted[flagsAt], header[flagsAt]&^flagCheckSum; got != want {
+			return nil, rejectf("flags of %d bytes are %#02x, want %#02x, no check sum", bareSize, got, want)
+		}
+		var b Body
+		copy(b[:], untrusted)
+		b[flagsAt] |= flagCheckSum
+		binary.LittleEndian.PutUint32(b[crcAt:], crc32.Checksum(b[:crcAt], castagnoli))
+		return &b, nil
+	}
+	return nil, rejectf("body has %d bytes, want %d, or %d without check sum", len(untrusted), BodySize, bareSize)
 }
 
 // Verify parses a message and accepts it if the policy's key signed it for the policy's contract.

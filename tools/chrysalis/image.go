@@ -18,10 +18,10 @@ import (
 func newImage() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "image",
-		Short: "Build the guest image from its locks",
+		Short: "Build the guest image from its locks, and audit releases",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(newImageBuild(), newImageStore(), newImageTools(), newImageLock())
+	cmd.AddCommand(newImageBuild(), newImageAudit(), newImageDiff(), newImageStore(), newImageTools(), newImageLock())
 	return cmd
 }
 

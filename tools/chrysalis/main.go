@@ -54,8 +54,10 @@ func verbs() []*cobra.Command {
 		newVolume(),
 		newMeasure(),
 		newVerify(),
+		newAppraise(),
 		newChat(),
 		newClaim(),
+		newCollateral(),
 		newAppraise(),
 	}
 }

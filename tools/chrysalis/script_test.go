@@ -45,6 +45,9 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			e.Setenv("BOOTLOG", bootLog)
+			if err := writeSNPAppraisals(e.WorkDir); err != nil {
+				return err
+			}
 			return writeAppraisals(e.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -82,7 +83,7 @@ func newUp() *cobra.Command {
 			waiting, cancel := context.WithTimeout(ctx, wait)
 			defer cancel()
 			if err := g.Wait(waiting, bootLines(cmd.ErrOrStderr())); err != nil {
-				return unavailable(fmt.Errorf("booting: %w", err))
+				return unavailable(fmt.Errorf("booting: %w%s", err, endHint(err)))
 			}
 			return printUp(cmd.OutOrStdout(), g, spec, asJSON)
 		},
@@ -99,6 +100,27 @@ func newUp() *cobra.Command {
 	cmd.Flags().StringArrayVar(&qemuArgs, "qemu-arg", nil, "argument for QEMU that no guest needs: to see what an attacker's machine looks like to verify")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// endHints say what to do about an end that a provider can do something about.
+var endHints = map[string]string{
+	"unseal-refused": "the TPM in this folder sealed its secret for another image or identity; run that one, use another --dir, or start anew " +
+		"with: chrysalis down --forget (the old key and its unpaid claims are then gone)",
+	"volume-corrupt":      "a block of the engine or model volume is not what its root hash says; check it with: chrysalis volume check",
+	"journal-foreign":     "the journal disk belongs to another guest, or its header was changed",
+	"journal-rolled-back": "the journal disk is older than this guest's last boot; put the newest back",
+	"journal-corrupt":     "a record of the journal was changed; put a good copy of the newest state back",
+	"journal-short":       "the journal disk is shorter than it was",
+	"journal-full":        "the journal disk is full",
+	"tpm-failed":          "the machine has no TPM that answers",
+}
+
+func endHint(err error) string {
+	var ended guest.EndedError
+	if errors.As(err, &ended) && endHints[ended.Code] != "" {
+		return "\nchrysalis: hint: " + endHints[ended.Code]
+	}
+	return ""
 }
 
 func shapeOf(ctx context.Context, g guest.Guest, file, firmware string) (guest.Shape, error) {

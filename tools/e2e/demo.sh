@@ -11,7 +11,13 @@ step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 show() { printf '$ chrysalis %s\n' "$*"; "$chrysalis" "$@"; }
 
 mkdir -p "$dir"
-"$chrysalis" down --dir "$dir" 2>/dev/null || true
+"$chrysalis" down --dir "$dir"
+if [ -d "$dir/tpm" ] && ! sha256sum --status -c "$dir/release.sha256" 2>/dev/null; then
+	echo "The image has changed since the last run. Its TPM keeps the old image's secret from the new one, so this run starts a new guest."
+	"$chrysalis" down --dir "$dir" --forget
+	mkdir -p "$dir"
+fi
+sha256sum build/release/manifest.json >"$dir/release.sha256"
 trap '[ -n "${KEEP:-}" ] && [ -n "${served:-}" ] || "$chrysalis" down --dir "$dir" || true' EXIT
 
 step "provider: boot the published image with an engine and a model"

@@ -43,16 +43,18 @@ func (c Coded) Unwrap() error { return c.Err }
 type Step struct {
 	Name string
 	Run  func(context.Context) error
+	// Limit is how long the step may take; zero is DefaultLimit. A step that overruns it has failed, also when what it waits
+	// for (a TPM, a disk) never answers.
+	Limit time.Duration
 }
 
-// Run runs the steps in order, each within limit, and reports each to the host. It returns the error and code of the first
-// that fails.
-func Run(ctx context.Context, port *status.Port, limit time.Duration, steps []Step) (Code, error) {
+// DefaultLimit is how long a step may take that names no other limit.
+const DefaultLimit = time.Minute
+
+// Run runs the steps in order and reports each to the host. It returns the error and code of the first that fails.
+func Run(ctx context.Context, port *status.Port, steps []Step) (Code, error) {
 	for _, s := range steps {
-		stepCtx, cancel := context.WithTimeout(ctx, limit)
-		err := s.Run(stepCtx)
-		cancel()
-		if err != nil {
+		if err := s.run(ctx); err != nil {
 			code := Code(s.Name + "-failed")
 			var coded Coded
 			if errors.As(err, &coded) {
@@ -65,13 +67,40 @@ func Run(ctx context.Context, port *status.Port, limit time.Duration, steps []St
 	return "", nil
 }
 
+// run leaves a step that overruns its limit behind: its goroutine ends with the guest, which is what follows.
+func (s Step) run(ctx context.Context) error {
+	limit := s.Limit
+	if limit == 0 {
+		limit = DefaultLimit
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done: // it heeded the limit, and knows what it waited for
+		return err
+	case <-time.After(time.Second):
+		return fmt.Errorf("no answer within %s: %w", limit, ctx.Err())
+	}
+}
+
 // Ender is the one way out. Whoever calls End first decides the code; everybody else waits for the power to go.
 type Ender struct {
 	once sync.Once
 	port *status.Port
-	// last runs before the power goes: zeroise, stop what computes. It must not wait for anything that the host controls.
+	// last runs before the power goes: stop what computes and what holds keys. It gets lastLimit, because a host that could
+	// hold it up would keep the keys in memory.
 	last func()
 }
+
+// lastLimit bounds what happens between the decision to end and the end.
+const lastLimit = 3 * time.Second
 
 // NewEnder returns the exit path. last may be nil.
 func NewEnder(port *status.Port, last func()) *Ender { return &Ender{port: port, last: last} }
@@ -83,7 +112,13 @@ func (e *Ender) End(code Code, why error) {
 			Log("end %s: %v", code, why)
 		}
 		if e.last != nil {
-			e.last()
+			done := make(chan struct{})
+			go func() { defer close(done); e.last() }()
+			select {
+			case <-done:
+			case <-time.After(lastLimit):
+				Log("the last steps took longer than %s", lastLimit)
+			}
 		}
 		e.port.End(string(code))
 		unix.Sync()

@@ -21,7 +21,6 @@ var settings = []struct{ name, value string }{
 	{"kernel/core_pattern", ""},               // no core file of a process that holds a prompt
 	{"fs/suid_dumpable", "0"},                 // the same
 	{"user/max_user_namespaces", "0"},         // no second root
-	{"vm/overcommit_memory", "0"},
 }
 
 // Apply writes the settings below dir, which is /proc/sys.

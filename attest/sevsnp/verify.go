@@ -1,0 +1,237 @@
+// Package sevsnp appraises the attestation report of an AMD SEV-SNP guest: report, certificates up to AMD's root, patch
+// levels, guest policy. Specifications: AMD 56860 (firmware ABI) and AMD 57230 (certificates).
+//
+//	result, err := sevsnp.Verify(evidence, options, time.Now(), sevsnp.AMDRoots())
+//
+// It works offline, on any operating system and in a browser. The zero Options accept nothing, and each field that makes
+// them accept more says so in its name.
+//
+// What a Result does not promise: that nobody with physical access has broken the processor that signed; that ACPI tables
+// are what they should be, which no field of a report covers; and, unless a measurement was given, what runs in the guest.
+//
+// DIFFERENCES.md beside this file lists where the verdict differs from github.com/google/go-sev-guest's, each with its test.
+package sevsnp
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// The two classes of a refusal. Both deny.
+var (
+	// ErrRejected: the evidence is wrong, or it is not what the options accept.
+	ErrRejected = errors.New("rejected")
+	// ErrUnavailable: it could not be checked.
+	ErrUnavailable = errors.New("could not be checked")
+)
+
+// Verdict is what became of a check.
+type Verdict string
+
+// The verdicts.
+const (
+	Accepted Verdict = "accepted"
+	Denied   Verdict = "rejected"
+	Waived   Verdict = "waived" // it did not hold, and an option does without it by name
+)
+
+// Check is one line of an appraisal.
+type Check struct {
+	Name    string  `json:"name"`
+	Got     string  `json:"got"`
+	Want    string  `json:"want"`
+	Verdict Verdict `json:"verdict"`
+}
+
+// Evidence is what somebody hands in. All of it is untrusted.
+type Evidence struct {
+	Report      []byte   // ATTESTATION_REPORT
+	Certificate []byte   // VCEK or VLEK, DER
+	Chain       [][]byte // ASK or ASVK, and ARK, in any order, DER
+	CRL         []byte   // of the ARK, DER; none only with InsecureSkipCRL
+}
+
+// Refused is the refusal of Verify. errors.Is reports it as ErrRejected or as ErrUnavailable.
+type Refused struct {
+	Failed Check // the first check that refused
+	class  error
+	checks []Check
+	report *Report
+	signed bool
+	tcb    TCBs
+}
+
+func (r *Refused) Error() string {
+	return fmt.Sprintf("verifying sev-snp report: %s: got %s, want %s", r.Failed.Name, r.Failed.Got, r.Failed.Want)
+}
+
+// Is makes a Refused an error of its class.
+func (r *Refused) Is(target error) bool { return target == r.class }
+
+// Checks returns the checks that were made, in order. None after a failed proof is among them.
+func (r *Refused) Checks() []Check { return slices.Clone(r.checks) }
+
+// Report returns what the refused report says, for explanations alone, or nil when it could not be parsed. The second
+// result reports whether a key that a root vouches for has signed it.
+func (r *Refused) Report() (*Report, bool) {
+	if r.report == nil {
+		return nil, false
+	}
+	report := *r.report
+	return &report, r.signed
+}
+
+// TCBs returns the patch levels of a report that is signed, zeros when they can't be told.
+func (r *Refused) TCBs() TCBs { return r.tcb }
+
+// Result is what is true of a guest's platform. Only Verify makes one.
+type Result struct {
+	report  Report
+	product Product
+	tcb     TCBs
+	csp     string
+	checks  []Check
+}
+
+// TCBs are the patch levels of a report.
+type TCBs struct {
+	Reported  TCB `json:"reported"`
+	Committed TCB `json:"committed"`
+	Current   TCB `json:"current"`
+	Launch    TCB `json:"launch"`
+}
+
+// lowest returns the lowest level of each part that the guest may have run on or could be moved to.
+func (t TCBs) lowest() TCB { return t.Reported.min(t.Committed).min(t.Current).min(t.Launch) }
+
+// Report returns the report.
+func (r *Result) Report() Report { return r.report }
+
+// Product returns the line of processors.
+func (r *Result) Product() Product { return r.product }
+
+// TCBs returns the patch levels, which the certificate and the options agree to.
+func (r *Result) TCBs() TCBs { return r.tcb }
+
+// CSP returns the cloud whose VLEK signed, or "" when the chip's own key did.
+func (r *Result) CSP() string { return r.csp }
+
+// Checks returns every check, in order.
+func (r *Result) Checks() []Check { return slices.Clone(r.checks) }
+
+// Waived returns the names of the checks that did not hold and that an option does without.
+func (r *Result) Waived() []string {
+	var names []string
+	for _, c := range r.checks {
+		if c.Verdict == Waived {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// TCBsOf takes the patch levels of a report apart. It proves nothing about them.
+func TCBsOf(r *Report, p Product) (TCBs, error) {
+	var t TCBs
+	var errs [4]error
+	t.Reported, errs[0] = r.ReportedTCB.Parts(p)
+	t.Committed, errs[1] = r.CommittedTCB.Parts(p)
+	t.Current, errs[2] = r.CurrentTCB.Parts(p)
+	t.Launch, errs[3] = r.LaunchTCB.Parts(p)
+	return t, errors.Join(errs[:]...)
+}
+
+// appraisal is one run of Verify: what it was given, and what it parsed out of the evidence.
+type appraisal struct {
+	evidence Evidence
+	options  *Options
+	at       time.Time
+	roots    []*x509.Certificate
+
+	report  *Report
+	chain   *chain
+	product Product
+	crl     *x509.RevocationList
+	tcb     TCBs
+	signed  bool // the report's signature has been verified under a root
+}
+
+// Verify judges evidence at the time at. It returns a Result only when every check has accepted or an option waives it by
+// name; otherwise a *Refused with the checks made so far. No check depends on the network, and nil roots trust nobody.
+func Verify(evidence Evidence, options Options, at time.Time, roots []*x509.Certificate) (*Result, error) {
+	return verify(evidence, options, at, roots, dropNone)
+}
+
+// dropNone drops no check. Tests drop one at a time, to show that each is missed.
+const dropNone = -1
+
+func verify(evidence Evidence, options Options, at time.Time, roots []*x509.Certificate, drop int) (*Result, error) {
+	a := &appraisal{evidence: evidence, options: &options, at: at, roots: roots}
+	var done []Check
+	refused := &Refused{}
+	for i, c := range appraisalChecks {
+		found := c.judge(a)
+		verdict := Accepted
+		switch {
+		case found.ok || i == drop:
+		case c.waived != nil && c.waived(&options):
+			verdict = Waived
+		default:
+			verdict = Denied
+		}
+		line := Check{Name: c.name, Got: found.got, Want: found.want, Verdict: verdict}
+		done = append(done, line)
+		if verdict != Denied {
+			continue
+		}
+		class := ErrRejected
+		if c.unavailable {
+			class = ErrUnavailable
+		}
+		// A rejection outweighs what could not be checked.
+		if refused.class == nil || refused.class == ErrUnavailable && class == ErrRejected {
+			refused.Failed, refused.class = line, class
+		}
+		// After a structure that can't be read or a proof that fails, the later checks would judge a forger's words.
+		if c.proof {
+			break
+		}
+	}
+	if refused.class != nil {
+		refused.checks, refused.report, refused.signed, refused.tcb = done, a.report, a.signed, a.tcb
+		return nil, refused
+	}
+	return &Result{report: *a.report, product: a.product, tcb: a.tcb, csp: a.chain.endorsement.csp, checks: done}, nil
+}
+
+// finding is what a check saw and what it wanted to see.
+type finding struct {
+	got, want string
+	ok        bool
+}
+
+// check is one numbered line of the appraisal.
+type check struct {
+	name string
+	// proof marks the checks that everything after them rests on.
+	proof bool
+	// unavailable marks a check whose failure says that something could not be checked.
+	unavailable bool
+	// waived reports whether the options do without the check; most checks have none.
+	waived func(*Options) bool
+	judge  func(*appraisal) finding
+}
+
+// appraisalChecks lists the appraisal in order. Nothing in the evidence changes the list.
+var appraisalChecks = slices.Concat(chainChecks, reportChecks, tcbChecks, policyChecks, guestChecks)
+
+// held makes a finding of an error that a proof ended with.
+func held(err error, want string) finding {
+	if err != nil {
+		return finding{err.Error(), want, false}
+	}
+	return finding{want, want, true}
+}

@@ -1,0 +1,67 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestRun(t *testing.T) {
+	broken := errors.New("broken")
+	for _, tt := range []struct {
+		name string
+		fail error
+		want Code
+	}{
+		{"all succeed", nil, ""},
+		{"a step fails", broken, "second-failed"},
+		{"a step fails with its own code", Coded{CodeVolumeCorrupt, broken}, CodeVolumeCorrupt},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var ran []string
+			step := func(name string, err error) Step {
+				return Step{Name: name, Run: func(context.Context) error { ran = append(ran, name); return err }}
+			}
+			code, err := Run(t.Context(), nil, []Step{step("first", nil), step("second", tt.fail), step("third", nil)})
+			if code != tt.want || !errors.Is(err, tt.fail) {
+				t.Errorf("got code %q and error %v, want %q and %v", code, err, tt.want, tt.fail)
+			}
+			want := []string{"first", "second", "third"}
+			if tt.fail != nil {
+				want = want[:2]
+			}
+			if !slices.Equal(ran, want) {
+				t.Errorf("ran %q, want %q", ran, want)
+			}
+		})
+	}
+}
+
+// TestOverrun: a step that never answers, whether it heeds its context or not, fails within its limit.
+func TestOverrun(t *testing.T) {
+	for name, run := range map[string]func(context.Context) error{
+		"heeds its context": func(ctx context.Context) error { <-ctx.Done(); return errors.New("waited for the disk") },
+		"hangs":             func(context.Context) error { time.Sleep(time.Hour); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				code, err := Run(t.Context(), nil, []Step{{Name: "tpm", Run: run, Limit: 5 * time.Second}})
+				if code != "tpm-failed" || err == nil {
+					t.Errorf("got code %q and error %v, want tpm-failed", code, err)
+				}
+				if took := time.Since(began); took > 7*time.Second {
+					t.Errorf("took %s, want about the limit of 5 s", took)
+				}
+				if name == "heeds its context" && !strings.Contains(err.Error(), "waited for the disk") {
+					t.Errorf("got error %v, want the step's own", err)
+				}
+				time.Sleep(2 * time.Hour) // lets what hangs end within the test
+			})
+		})
+	}
+}

@@ -1,0 +1,267 @@
+package main
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"chrysalis/attest"
+	"chrysalis/attest/sevsnp"
+)
+
+// snpFlags are what appraise sev-snp takes.
+type snpFlags struct {
+	report, cert, chain, root, crl, at string
+	provisional                        bool
+	maxVMPL                            uint32
+}
+
+func newAppraiseSEVSNP() *cobra.Command {
+	var flags snpFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "sev-snp --report FILE --cert FILE --chain FILE --at RFC3339",
+		Short: "Judge an AMD SEV-SNP attestation report",
+		Long: "Judges a report of version 2 to 5 offline, at the time given: certificates up to AMD's root for Milan, Genoa or Turin, patch\n" +
+			"levels against the certificate's, DEBUG, migration, privilege level. It judges the platform alone and prints what was measured;\n" +
+			"sibling threads, several sockets and hosts that can't hide ciphertext are accepted and named as waived. The report is bytes or\n" +
+			"their hexadecimal or base64 text; certificates are PEM or DER. Exit code 0: accepted, 1: rejected, 3: could not check.",
+		Example: "  chrysalis appraise sev-snp --report report.bin --cert vcek.der --chain cert_chain.pem --at 2026-11-20T12:00:00Z\n" +
+			"  chrysalis appraise sev-snp --report report.hex --cert vlek.pem --chain cert_chain.pem --crl crl.der --at 2026-11-20T12:00:00Z --json",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			at, err := parseAt(flags.at)
+			if err != nil {
+				return err
+			}
+			if flags.maxVMPL > 3 {
+				return exitError{exitUsage, fmt.Errorf("--max-vmpl %d: want 0 to 3", flags.maxVMPL)}
+			}
+			roots, err := flags.roots()
+			if err != nil {
+				return err
+			}
+			evidence, err := flags.evidence()
+			if err != nil {
+				return err
+			}
+			result, err := sevsnp.Verify(evidence, flags.options(), at, roots)
+			v := snpReport(result, err)
+			if asJSON {
+				if printed := printJSON(cmd.OutOrStdout(), v); printed != nil {
+					return unavailable(printed)
+				}
+			} else {
+				printSNP(cmd.OutOrStdout(), cmd.ErrOrStderr(), v)
+			}
+			switch {
+			case err == nil:
+				return nil
+			case errors.Is(err, sevsnp.ErrUnavailable):
+				return unavailable(err)
+			default:
+				return rejected(err)
+			}
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&flags.report, "report", "", "attestation report: bytes, hexadecimal or base64 text")
+	f.StringVar(&flags.cert, "cert", "", "VCEK or VLEK certificate, DER or PEM")
+	f.StringVar(&flags.chain, "chain", "", "ASK (or ASVK) and ARK, PEM or DER, in any order")
+	f.StringVar(&flags.at, "at", "", "time of the appraisal, RFC 3339")
+	f.StringVar(&flags.root, "root", "", "PEM file of the ARKs that are trusted (default: AMD's for Milan, Genoa and Turin)")
+	f.StringVar(&flags.crl, "crl", "", "revocation list of the ARK, DER or PEM (default: revocation is not judged)")
+	f.BoolVar(&flags.provisional, "allow-provisional-firmware", false, "accept firmware that the host has not committed to and can take back")
+	f.Uint32Var(&flags.maxVMPL, "max-vmpl", 0, "lowest privilege level that is accepted, 0 to 3")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	for _, name := range []string{"report", "cert", "chain", "at"} {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err)
+		}
+	}
+	return cmd
+}
+
+// roots are the ARKs that are trusted.
+func (f *snpFlags) roots() ([]*x509.Certificate, error) {
+	if f.root == "" {
+		return sevsnp.AMDRoots(), nil
+	}
+	ders, err := readCertificates(f.root, "CERTIFICATE")
+	if err != nil {
+		return nil, err
+	}
+	var roots []*x509.Certificate
+	for _, der := range ders {
+		root, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, exitError{exitUsage, fmt.Errorf("reading %s: %w", f.root, err)}
+		}
+		roots = append(roots, root)
+	}
+	if len(roots) == 0 {
+		return nil, exitError{exitUsage, fmt.Errorf("reading %s: no certificate in it", f.root)}
+	}
+	return roots, nil
+}
+
+// evidence reads the files. What they hold is for Verify to refuse.
+func (f *snpFlags) evidence() (e sevsnp.Evidence, err error) {
+	if e.Report, err = readEvidence(f.report, []byte{2, 0, 0, 0}, []byte{3, 0, 0, 0}, []byte{4, 0, 0, 0}, []byte{5, 0, 0, 0}); err != nil {
+		return e, err
+	}
+	leaf, err := readCertificates(f.cert, "CERTIFICATE")
+	if err != nil {
+		return e, err
+	}
+	if e.Chain, err = readCertificates(f.chain, "CERTIFICATE"); err != nil {
+		return e, err
+	}
+	// A second certificate in the file of the key is one too many in the chain.
+	if len(leaf) > 0 {
+		e.Certificate = leaf[0]
+		e.Chain = append(e.Chain, leaf[1:]...)
+	}
+	if f.crl == "" {
+		return e, nil
+	}
+	lists, err := readCertificates(f.crl, "X509 CRL")
+	e.CRL = append([]byte{}, slices.Concat(lists...)...) // an empty file is a list too, which does not parse
+	return e, err
+}
+
+// options judge the platform: what depends on the guest or on the processor's generation is waived.
+func (f *snpFlags) options() sevsnp.Options {
+	return sevsnp.Options{
+		AllowProvisionalFirmware: f.provisional, MaxVMPL: f.maxVMPL, InsecureSkipCRL: f.crl == "",
+		AnyChip: true, InsecureSkipTCB: true, AnyMeasurement: true, AnyHostData: true, AnyReportData: true, AnyIDBlock: true,
+		AllowSMT: true, AllowManySockets: true, AllowAES128: true, AllowRAPL: true, AllowVisibleCiphertext: true, AllowPageSwap: true,
+		AllowUncheckedAliases: true,
+	}
+}
+
+// snpAppraisal is appraise sev-snp's JSON. Its patch levels stand in the place of the statuses, which AMD does not publish.
+type snpAppraisal struct {
+	appraisalReport
+	TCB *snpTCB `json:"tcb,omitempty"`
+}
+
+// snpTCB is the patch levels in an appraisal. Status says whether the host can go back to older firmware.
+type snpTCB struct {
+	Status string `json:"status"` // committed or provisional
+	sevsnp.TCBs
+}
+
+// readCertificates reads a file of certificates, or of revocation lists, in PEM or DER. What is neither is returned as it
+// is, for the appraisal to refuse.
+func readCertificates(name, kind string) ([][]byte, error) {
+	data, err := readInput(name)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	text := bytes.Contains(data, []byte("-----BEGIN "))
+	var all [][]byte
+	for {
+		var der, rest []byte
+		if block, after := pem.Decode(data); text && block != nil && block.Type == kind {
+			der, rest = block.Bytes, after
+		} else if one := new(asn1.RawValue); !text {
+			rest, _ = asn1.Unmarshal(data, one)
+			der = one.FullBytes
+		}
+		if len(der) == 0 {
+			break
+		}
+		all, data = append(all, der), rest
+	}
+	if len(bytes.TrimSpace(data)) > 0 {
+		all = append(all, data)
+	}
+	return all, nil
+}
+
+func snpReport(result *sevsnp.Result, err error) *snpAppraisal {
+	v := &snpAppraisal{appraisalReport: appraisalReport{Verdict: "accepted", TEE: "sev-snp", Checks: []attest.Check{}}}
+	var refused *sevsnp.Refused
+	if errors.As(err, &refused) {
+		v.Verdict, v.Check, v.Reason = "rejected", refused.Failed.Name, err.Error()
+		if errors.Is(err, sevsnp.ErrUnavailable) {
+			v.Verdict = "unavailable"
+		}
+		v.addSNPChecks(refused.Checks())
+		if report, signed := refused.Report(); report != nil {
+			v.addSNP(report, refused.TCBs(), signed)
+		}
+		return v
+	}
+	report := result.Report()
+	v.addSNPChecks(result.Checks())
+	v.addSNP(&report, result.TCBs(), true)
+	text := func(value uint64) string { return fmt.Sprintf("%#x", value) }
+	v.Platform = map[string]string{
+		"product": string(result.Product()), "signing_key": report.Signer.String(), "csp": result.CSP(), "chip_id": hex.EncodeToString(report.ChipID[:]),
+		"vmpl": fmt.Sprint(report.VMPL), "guest_svn": fmt.Sprint(report.GuestSVN), "guest_policy": text(uint64(report.Policy)), "platform_info": text(uint64(report.Platform)),
+		"current_firmware": report.Current.String(), "committed_firmware": report.Committed.String(),
+		"launch_mitigations": text(report.LaunchMitigations), "current_mitigations": text(report.CurrentMitigations),
+	}
+	v.Weaknesses = []string{"not judged: " + strings.Join(result.Waived(), ", "), noMeasurementPolicy}
+	return v
+}
+
+func (v *snpAppraisal) addSNPChecks(checks []sevsnp.Check) {
+	for _, c := range checks {
+		v.Checks = append(v.Checks, attest.Check{Name: c.Name, Got: c.Got, Want: c.Want, Verdict: attest.Verdict(c.Verdict)})
+	}
+}
+
+// addSNP repeats what a report says; when it is not signed, its debug bit alone.
+func (v *snpAppraisal) addSNP(r *sevsnp.Report, tcb sevsnp.TCBs, signed bool) {
+	debug := r.Policy&sevsnp.PolicyDebug != 0
+	v.Debug = &debug
+	if !signed {
+		return
+	}
+	text := func(value []byte) string { return hex.EncodeToString(value) }
+	v.TCB = &snpTCB{snpStatus(r), tcb}
+	v.Measurements = map[string]string{
+		"measurement": text(r.Measurement[:]), "host_data": text(r.HostData[:]), "family_id": text(r.FamilyID[:]), "image_id": text(r.ImageID[:]),
+		"id_key_digest": text(r.IDKeyDigest[:]), "author_key_digest": text(r.AuthorKeyDigest[:]), "report_id": text(r.ReportID[:]), "report_id_ma": text(r.ReportIDMA[:]),
+	}
+	v.ReportData = text(r.ReportData[:])
+}
+
+func snpStatus(r *sevsnp.Report) string {
+	if r.CommittedTCB != r.CurrentTCB || r.Committed != r.Current {
+		return "provisional"
+	}
+	return "committed"
+}
+
+// printSNP writes table, measurements and verdict to out, and what an acceptance does not cover to notes.
+func printSNP(out, notes io.Writer, v *snpAppraisal) {
+	printChecks(out, v.Checks)
+	if v.Verdict != "accepted" {
+		fmt.Fprintln(out, v.Verdict)
+		if v.Debug != nil && *v.Debug {
+			fmt.Fprintln(notes, "chrysalis: note: this guest is under debug: its host reads and writes its memory")
+		}
+		return
+	}
+	for _, name := range []string{"measurement", "host_data", "family_id", "image_id", "id_key_digest", "author_key_digest"} {
+		fmt.Fprintf(out, "%-18s %s\n", name, v.Measurements[name])
+	}
+	fmt.Fprintf(out, "%-18s %s\n", "report_data", v.ReportData)
+	fmt.Fprintf(out, "accepted: SEV-SNP, %s, chip %.16s…\n", v.Platform["product"], v.Platform["chip_id"])
+	for _, weakness := range v.Weaknesses {
+		fmt.Fprintf(notes, "chrysalis: note: %s\n", weakness)
+	}
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"chrysalis/measure"
+	"chrysalis/tools/internal/image"
+)
+
+// audit is the answer of image audit and image diff for machines.
+type audit struct {
+	Verdict     string             `json:"verdict"` // same or different
+	Files       []fileVerdict      `json:"files,omitempty"`
+	Differences []image.Difference `json:"differences"`
+}
+
+type fileVerdict struct {
+	Name string `json:"name"`
+	Want string `json:"want"`
+	Got  string `json:"got"`
+}
+
+func newImageDiff() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "diff A B", Short: "Say in what two release folders differ", Args: cobra.ExactArgs(2),
+		Long: "Compares two release folders byte for byte; where root or initrd differ, file by file inside: mode, type, size, content, order.\n" +
+			"Exit code 0: the same. 1: different.",
+		Example: "  chrysalis image diff build/release /mnt/published",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			differences, err := image.CompareReleases(args[0], args[1])
+			if err != nil {
+				return unavailable(err)
+			}
+			return printAudit(cmd.OutOrStdout(), audit{Differences: differences}, asJSON)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func newImageAudit() *cobra.Command {
+	var asJSON, keep bool
+	cmd := &cobra.Command{
+		Use: "audit RELEASE_DIR|manifest.json", Short: "Rebuild a release from this source tree and compare every byte", Args: cobra.ExactArgs(1),
+		Long: "Builds the release again in a fresh folder with empty caches; only packages may come out of the package cache, where their hashes\n" +
+			"are checked again. With a release folder a difference is named: which file, which path inside it, which bytes. With a manifest alone\n" +
+			"the hashes are compared. The source tree must be the one that the release was made from. Exit code 0: the same, bit for bit. 1: not.",
+		Example: "  sudo chrysalis image audit /mnt/published\n  sudo chrysalis image audit published-manifest.json --json",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			file, folder := args[0], ""
+			if info, err := os.Stat(args[0]); err == nil && info.IsDir() {
+				file, folder = filepath.Join(args[0], "manifest.json"), args[0]
+			}
+			data, err := readInput(file)
+			if err != nil {
+				return unavailable(err)
+			}
+			published, err := measure.DecodeManifest(data)
+			if err != nil {
+				return rejected(fmt.Errorf("reading %s: %w", file, err))
+			}
+			fresh, rebuilt, err := rebuild(cmd)
+			if fresh != "" && !keep {
+				defer os.RemoveAll(fresh)
+			}
+			if err != nil {
+				return unavailable(err)
+			}
+			result := audit{Differences: []image.Difference{}}
+			for _, want := range published.Files {
+				got, err := rebuilt.File(want.Name)
+				if err != nil {
+					return unavailable(err)
+				}
+				result.Files = append(result.Files, fileVerdict{want.Name, want.SHA256.String(), got.SHA256.String()})
+				if got.SHA256 != want.SHA256 && folder == "" {
+					result.Differences = append(result.Differences, image.Difference{File: want.Name, Kind: "content", A: want.SHA256.String(), B: got.SHA256.String()})
+				}
+			}
+			if folder != "" {
+				if result.Differences, err = image.CompareReleases(folder, filepath.Join(fresh, "release")); err != nil {
+					return unavailable(err)
+				}
+			}
+			return printAudit(cmd.OutOrStdout(), result, asJSON)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&keep, "keep", false, "keep the rebuilt release")
+	return cmd
+}
+
+// rebuild builds the release in a folder of its own and returns the folder. Nothing that was built before is used: the Go
+// caches are new too.
+func rebuild(cmd *cobra.Command) (folder string, m measure.Manifest, err error) {
+	b, err := newBuilder(cmd)
+	if err != nil {
+		return "", m, err
+	}
+	if err := os.MkdirAll(b.Work, 0o755); err != nil {
+		return "", m, err
+	}
+	if folder, err = os.MkdirTemp(b.Work, "audit-"); err != nil {
+		return "", m, err
+	}
+	packages := b.Places.Cache
+	b.Work, b.Places.Cache = folder, filepath.Join(folder, "cache/packages")
+	if b.Places.Store == "" {
+		b.Places.Store = packages
+	}
+	if err := os.Setenv("GOCACHE", filepath.Join(folder, "go-build")); err != nil {
+		return folder, m, err
+	}
+	if err := b.Fetch(cmd.Context()); err != nil {
+		return folder, m, err
+	}
+	m, err = b.Build(cmd.Context(), filepath.Join(folder, "release"))
+	return folder, m, err
+}
+
+func printAudit(w io.Writer, a audit, asJSON bool) error {
+	a.Verdict = "same"
+	if len(a.Differences) > 0 {
+		a.Verdict = "different"
+	}
+	if asJSON {
+		if err := printJSON(w, a); err != nil {
+			return err
+		}
+	} else {
+		for _, f := range a.Files {
+			word := "same"
+			if f.Want != f.Got {
+				word = "different"
+			}
+			fmt.Fprintf(w, "%-14s %-9s %s\n", f.Name, word, f.Got)
+		}
+		for _, d := range a.Differences {
+			where := d.File
+			if d.Path != "" {
+				where += ": " + d.Path
+			}
+			fmt.Fprintf(w, "%s: %s\n", where, d.Kind)
+			if d.A != "" {
+				fmt.Fprintf(w, "  a  %s\n", d.A)
+			}
+			if d.B != "" {
+				fmt.Fprintf(w, "  b  %s\n", d.B)
+			}
+		}
+		fmt.Fprintln(w, map[string]string{"same": "the same, bit for bit", "different": "different"}[a.Verdict])
+	}
+	if a.Verdict == "different" {
+		return rejected(errors.New("the releases differ"))
+	}
+	return nil
+}
