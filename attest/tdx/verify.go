@@ -55,7 +55,7 @@ type Options struct {
 	// MinTCBEvaluation is the lowest tcbEvaluationDataNumber that collateral may have; default 0. A floor stops collateral
 	// that is still valid and older than a TCB recovery.
 	MinTCBEvaluation uint32
-	// MRSEAM lists the TDX modules that are accepted; default any that the TCB info knows.
+	// MRSEAM lists the TDX modules that are accepted; default any that Intel signed, judged by its security version.
 	MRSEAM [][48]byte
 	// ServiceTDs lists the values of MRSERVICETD that are accepted beside zeros; default none.
 	ServiceTDs [][48]byte

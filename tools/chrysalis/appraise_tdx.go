@@ -97,6 +97,7 @@ func (f *tdxFlags) appraise(out, notes io.Writer) error {
 func (f *tdxFlags) parse() (options tdx.Options, at time.Time, root *x509.Certificate, err error) {
 	options = tdx.Options{MinTCBEvaluation: f.minEvaluation, InsecureSkipTCB: f.skipTCB}
 	for _, name := range f.acceptStatus {
+		name = strings.TrimSpace(name)
 		if !slices.Contains(tdx.Acceptable(), tdx.Status(name)) {
 			return options, at, nil, exitError{exitUsage, fmt.Errorf("--accept-status %q: want some of %s", name, strings.Join(statusNames(), ", "))}
 		}

@@ -57,6 +57,7 @@ func verbs() []*cobra.Command {
 		newAppraise(),
 		newChat(),
 		newClaim(),
+		newCollateral(),
 		newAppraise(),
 	}
 }

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"chrysalis/attest/collect/collateral"
+	"chrysalis/attest/sevsnp"
+	"chrysalis/attest/tdx"
+)
+
+func newCollateral() *cobra.Command {
+	cmd := &cobra.Command{Use: "collateral", Short: "Fetch and show what a verifier needs beside a quote or a report"}
+	cmd.AddCommand(newCollateralFetch(), newCollateralShow())
+	return cmd
+}
+
+func newCollateralFetch() *cobra.Command {
+	var quoteFile, reportFile, product, out, cache string
+	var maxAge, limit time.Duration
+	var asJSON bool
+	sources := collateral.DefaultSources()
+	cmd := &cobra.Command{
+		Use:   "fetch --quote FILE -o FILE | --report FILE -o DIR",
+		Short: "Fetch collateral from Intel's or AMD's service",
+		Long: "For a TDX quote writes one JSON file, as appraise tdx takes it: TCB info, QE identity, revocation lists and their chains. For an\n" +
+			"SEV-SNP report writes cert.der, chain.pem and crl.der into a folder, as appraise sev-snp takes them. What came is kept in a\n" +
+			"cache and nothing of it is believed before it is appraised. AMD's service allows about one request in ten seconds.",
+		Example: "  chrysalis collateral fetch --quote quote.bin -o collateral.json\n" +
+			"  chrysalis collateral fetch --report report.bin --product Milan -o amd/",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cache == "" {
+				dir, err := os.UserCacheDir()
+				if err != nil {
+					return unavailable(err)
+				}
+				cache = filepath.Join(dir, "chrysalis", "collateral")
+			}
+			fetcher := &collateral.Fetcher{Sources: sources, Cache: cache, MaxAge: maxAge}
+			ctx, cancel := context.WithTimeout(cmd.Context(), limit)
+			defer cancel()
+			fetch := func() (any, error) { return fetchTDX(ctx, fetcher, quoteFile, out) }
+			if reportFile != "" {
+				fetch = func() (any, error) { return fetchSNP(ctx, fetcher, reportFile, sevsnp.Product(product), out) }
+			}
+			got, err := fetch()
+			if err != nil {
+				return unavailable(err)
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), got)
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: written to %s\n", out)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&quoteFile, "quote", "", "TDX quote: bytes, hexadecimal or base64")
+	f.StringVar(&reportFile, "report", "", "SEV-SNP report: bytes, hexadecimal or base64")
+	f.StringVar(&product, "product", "", "Milan, Genoa or Turin, for reports before version 3, which do not say it")
+	f.StringVarP(&out, "output", "o", "", "file (TDX) or folder (SEV-SNP) to write")
+	f.StringVar(&cache, "cache", "", "folder of what was fetched before (default: chrysalis/collateral in the user's cache folder)")
+	f.DurationVar(&maxAge, "max-age", 24*time.Hour, "how old the cache's answers may be")
+	f.DurationVar(&limit, "wait", 2*time.Minute, "how long all of it may take")
+	f.StringVar(&sources.IntelPCS, "intel-pcs", sources.IntelPCS, "base URL of Intel's service, or of a cache of it")
+	f.StringVar(&sources.IntelCerts, "intel-certificates", sources.IntelCerts, "base URL of Intel's root revocation list")
+	f.StringVar(&sources.AMDKDS, "amd-kds", sources.AMDKDS, "base URL of AMD's service, or of a cache of it")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	_ = cmd.MarkFlagRequired("output")
+	cmd.MarkFlagsOneRequired("quote", "report")
+	cmd.MarkFlagsMutuallyExclusive("quote", "report")
+	return cmd
+}
+
+func fetchTDX(ctx context.Context, f *collateral.Fetcher, file, out string) (any, error) {
+	raw, err := readEvidence(file, []byte{4, 0, 2, 0}, []byte{5, 0, 2, 0})
+	if err != nil {
+		return nil, err
+	}
+	quote, err := tdx.Parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	c, err := f.TDX(ctx, quote)
+	if err != nil {
+		return nil, err
+	}
+	encoded, err := c.Encode()
+	if err != nil {
+		return nil, err
+	}
+	fmspc, ca, err := quote.Needs()
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{"fmspc": hex.EncodeToString(fmspc[:]), "ca": ca, "file": out}, os.WriteFile(out, encoded, 0o644)
+}
+
+func fetchSNP(ctx context.Context, f *collateral.Fetcher, file string, product sevsnp.Product, out string) (any, error) {
+	raw, err := readInput(file)
+	if err != nil {
+		return nil, err
+	}
+	report, err := sevsnp.Parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	if product == "" {
+		if product, err = report.Product(); err != nil {
+			return nil, fmt.Errorf("%w (give --product)", err)
+		}
+	}
+	got, err := f.SNP(ctx, report, product)
+	if err != nil {
+		return nil, err
+	}
+	var chain []byte
+	for _, der := range got.Chain {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	err = os.MkdirAll(out, 0o755)
+	for name, data := range map[string][]byte{"cert.der": got.Certificate, "chain.pem": chain, "crl.der": got.CRL} {
+		err = errors.Join(err, os.WriteFile(filepath.Join(out, name), data, 0o644))
+	}
+	return map[string]string{"product": string(product), "chip_id": hex.EncodeToString(report.ChipID[:]), "folder": out}, err
+}
+
+func newCollateralShow() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "show FILE", Short: "Show what is in a file of TDX collateral, and until when it holds", Args: cobra.ExactArgs(1),
+		Long:    "Shows the dates and numbers that the documents state. Nothing is verified: appraise tdx does that.",
+		Example: "  chrysalis collateral show collateral.json",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			data, err := readInput(args[0])
+			if err != nil {
+				return unavailable(err)
+			}
+			c, err := tdx.ParseCollateral(data)
+			if err != nil {
+				return rejected(err)
+			}
+			lines, err := c.Describe()
+			if err != nil {
+				return rejected(err)
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), lines)
+			}
+			for _, l := range lines {
+				fmt.Fprintf(cmd.OutOrStdout(), "%-12s %s to %s  %s\n", l.Document, l.From.UTC().Format(time.RFC3339), l.Until.UTC().Format(time.RFC3339), l.What)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
