@@ -7,7 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/big"
-	bits64 "math/bits"
+	"math/bits"
 	"slices"
 	"time"
 )
@@ -181,11 +181,11 @@ var tcbChecks = []check{
 		}
 		return finding{got.String(), "at least " + a.options.MinFirmware.String(), !got.less(a.options.MinFirmware)}
 	}},
-	{name: "launch-mitigations", judge: func(a *appraisal) finding { return bits(a.report.LaunchMitigations, a.options.LaunchMitigations) }},
-	{name: "current-mitigations", judge: func(a *appraisal) finding { return bits(a.report.CurrentMitigations, a.options.CurrentMitigations) }},
+	{name: "launch-mitigations", judge: func(a *appraisal) finding { return vector(a.report.LaunchMitigations, a.options.LaunchMitigations) }},
+	{name: "current-mitigations", judge: func(a *appraisal) finding { return vector(a.report.CurrentMitigations, a.options.CurrentMitigations) }},
 }
 
-func bits(got, want uint64) finding {
+func vector(got, want uint64) finding {
 	return finding{fmt.Sprintf("%#x", got), fmt.Sprintf("the bits %#x", want), got&want == want}
 }
 
@@ -224,7 +224,7 @@ const maxVMPL = 3 // the lowest privilege level that a guest has
 func policy(bit Policy, want bool) func(*appraisal) finding {
 	return func(a *appraisal) finding {
 		got := a.report.Policy&bit != 0
-		n := bits64.TrailingZeros64(uint64(bit))
+		n := bits.TrailingZeros64(uint64(bit))
 		return finding{fmt.Sprintf("policy bit %d is %t", n, got), fmt.Sprintf("policy bit %d is %t", n, want), got == want}
 	}
 }
