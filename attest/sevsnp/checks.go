@@ -149,7 +149,8 @@ var tcbChecks = []check{
 		return finding{a.tcb.Reported.String(), want.String() + ", as the certificate", a.tcb.Reported == want}
 	}},
 	{name: "tcb-reported", judge: func(a *appraisal) finding {
-		return finding{a.tcb.Reported.String(), "at most the current " + a.tcb.Current.String(), a.tcb.Reported.AtMost(a.tcb.Current)}
+		// AMD's order is reported, committed, current; the last two are compared below.
+		return finding{a.tcb.Reported.String(), "at most the committed " + a.tcb.Committed.String(), a.tcb.Reported.AtMost(a.tcb.Committed)}
 	}},
 	{name: "tcb-launch", judge: func(a *appraisal) finding {
 		return finding{a.tcb.Launch.String(), "at most the current " + a.tcb.Current.String(), a.tcb.Launch.AtMost(a.tcb.Current)}
