@@ -249,7 +249,12 @@ var vectors = []vector{
 	{"reported below the minimum", "tcb-minimum", nil, func(r *run) { r.options.MinTCB.SNP++ }},
 	{"reported below the minimum, beside skipping", "tcb-minimum", nil, func(r *run) { r.options.MinTCB.SNP++; r.options.InsecureSkipTCB = true }},
 	{"launched below the minimum", "tcb-minimum", nil, func(r *run) { r.Report.LaunchTCB[6]-- }},
-	{"committed below the minimum", "tcb-minimum", nil, func(r *run) { r.Report.CommittedTCB[6]--; r.options.AllowProvisionalFirmware = true }},
+	{"committed below the minimum", "tcb-minimum", nil, func(r *run) {
+		r.Report.CommittedTCB[6]--
+		r.Report.ReportedTCB[6]--
+		r.Endorsement["3.3"] = integer(21)
+		r.options.AllowProvisionalFirmware = true
+	}},
 	{"FMC below the minimum", "tcb-minimum", turin, func(r *run) { r.options.MinTCB.FMC++ }},
 	{"old firmware", "firmware-minimum", nil, func(r *run) { r.options.MinFirmware.Build++ }},
 	{"old committed firmware", "firmware-minimum", nil, func(r *run) {
