@@ -47,7 +47,7 @@ FUZZTIME ?= 10s
 fuzz: ## each fuzz target for FUZZTIME (default 10s)
 	@set -e; for file in $$(git grep -lE '^func Fuzz' -- '*_test.go'); do \
 		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+).*/\1/p' $$file); do \
-			echo "== $$(dirname $$file) $$target"; $(GO) test ./$$(dirname $$file) -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME); done; done
+			echo "== $$(dirname $$file) $$target"; $(GO) test ./$$(dirname $$file) -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x; done; done
 
 clean: ## remove what was built; downloads stay in build/cache
 	rm -rf $(filter-out build/cache,$(wildcard build/*))

@@ -2,6 +2,7 @@ package tdx
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"strings"
 	"time"
 )
@@ -24,4 +25,25 @@ func VerifyDropping(quote []byte, c *Collateral, o Options, at time.Time, root *
 		}
 	}
 	panic("no check " + name)
+}
+
+// ParseSigned is what reads a signed document, before its dates and contents are judged.
+func ParseSigned(b []byte) (tcbInfo, qeIdentity error) {
+	_, tcbInfo = parseTCBInfo(b)
+	_, qeIdentity = parseQEIdentity(b)
+	return tcbInfo, qeIdentity
+}
+
+// ParseChain reads a PEM chain and returns its certificates' DER.
+func ParseChain(pem []byte, n int) (der [][]byte, err error) {
+	chain, err := parseChain(pem, n)
+	for _, c := range chain {
+		der = append(der, c.Raw)
+	}
+	return der, err
+}
+
+// ParseSGX reads an SGX extension.
+func ParseSGX(extension []byte) (Platform, error) {
+	return parsePlatform(&x509.Certificate{Extensions: []pkix.Extension{{Id: oidSGX, Value: extension}}})
 }

@@ -13,8 +13,8 @@ const (
 	body15Bytes   = 648 // of TDX 1.5: TEE_TCB_SVN_2 and MRSERVICETD follow
 	qeReportBytes = 384
 
-	// MaxQuoteBytes bounds a quote with its padding. Guests hand out fixed buffers of 8000 bytes.
-	MaxQuoteBytes = 16 << 10
+	// MaxQuoteBytes bounds a quote with its padding. Guests hand out fixed buffers of 8000 bytes and more.
+	MaxQuoteBytes = 64 << 10
 )
 
 // What a quote's header must say.

@@ -3,6 +3,7 @@ package tdx_test
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/pem"
 	"strings"
 	"testing"
 
@@ -195,4 +196,64 @@ func TestParseRoot(t *testing.T) {
 			t.Errorf("%s: got no error", name)
 		}
 	}
+}
+
+func FuzzParseSigned(f *testing.F) {
+	c := attesttest.NewTDX(now, 4, false).Build().Collateral
+	for _, seed := range [][]byte{c.TCBInfo, c.QEIdentity, []byte("{}")} {
+		f.Add(seed)
+	}
+	if info, identity := tdx.ParseSigned(c.TCBInfo); info != nil || identity == nil {
+		f.Fatalf("TCB info: got %v and %v, want it to be TCB info alone", info, identity)
+	}
+	if info, identity := tdx.ParseSigned(c.QEIdentity); info == nil || identity != nil {
+		f.Fatalf("QE identity: got %v and %v, want it to be a QE identity alone", info, identity)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if info, identity := tdx.ParseSigned(b); info == nil && identity == nil {
+			t.Errorf("%s is both TCB info and QE identity", b)
+		}
+	})
+}
+
+func FuzzParseChain(f *testing.F) {
+	c := attesttest.NewTDX(now, 4, false).Build().Collateral
+	if _, err := tdx.ParseChain(c.TCBInfoIssuerChain, 2); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(c.TCBInfoIssuerChain)
+	f.Add(append(bytes.Clone(c.PCKCRLIssuerChain), 0))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		ders, err := tdx.ParseChain(b, 2)
+		if err != nil {
+			return
+		}
+		// Line ends and trailing zeros apart, the text is the one encoding of its certificates.
+		var again []byte
+		for _, der := range ders {
+			again = append(again, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+		}
+		strip := func(b []byte) string {
+			return strings.NewReplacer("\r", "", "\n", "").Replace(string(bytes.TrimRight(b, "\x00")))
+		}
+		if strip(again) != strip(b) {
+			t.Errorf("parsed and written again: got %q, want %q", strip(again), strip(b))
+		}
+	})
+}
+
+func FuzzParseSGX(f *testing.F) {
+	m := attesttest.NewTDX(now, 4, false)
+	m.Build()
+	seed := m.PCK.Template.ExtraExtensions[0].Value
+	if p, err := tdx.ParseSGX(seed); err != nil || p != m.Platform {
+		f.Fatalf("got %+v and %v, want %+v", p, err, m.Platform)
+	}
+	f.Add(seed)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := tdx.ParseSGX(b)
+		if err == nil && !bytes.Contains(b, p.PPID[:]) {
+			t.Errorf("PPID %x is not in %x", p.PPID, b)
+		}
+	})
 }

@@ -55,6 +55,29 @@ func revoke(c *attesttest.CRL, who *attesttest.Certified) {
 	c.Template.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: who.Template.SerialNumber, RevocationTime: now.Add(-time.Minute)}}
 }
 
+// replace gives an entry of the SGX extension another value.
+func replace(i int, value any) func([]attesttest.SGXEntry) []attesttest.SGXEntry {
+	return func(e []attesttest.SGXEntry) []attesttest.SGXEntry {
+		der, err := asn1.Marshal(value)
+		if err != nil {
+			panic(err)
+		}
+		e[i].Value = asn1.RawValue{FullBytes: der}
+		return e
+	}
+}
+
+// component gives an entry of the TCB in the SGX extension another value.
+func component(i, value int) func([]attesttest.SGXEntry) []attesttest.SGXEntry {
+	return func(e []attesttest.SGXEntry) []attesttest.SGXEntry {
+		var tcb []attesttest.SGXEntry
+		if _, err := asn1.Unmarshal(e[1].Value.FullBytes, &tcb); err != nil {
+			panic(err)
+		}
+		return replace(1, replace(i, value)(tcb))(e)
+	}
+}
+
 // vector is one thing that is wrong, and the check that must refuse it.
 type vector struct {
 	check, name string
@@ -93,6 +116,13 @@ func quoteVectors() []vector {
 		{"pck-extension-format", "PPID twice", func(s *scene) {
 			s.m.Extension = func(e []attesttest.SGXEntry) []attesttest.SGXEntry { return append(e, e[0]) }
 		}},
+		{"pck-extension-format", "a PPID of 15 bytes", func(s *scene) { s.m.Extension = replace(0, make([]byte, 15)) }},
+		{"pck-extension-format", "a PCEID that is no octet string", func(s *scene) { s.m.Extension = replace(2, 7) }},
+		{"pck-extension-format", "no TCB", func(s *scene) { s.m.Extension = replace(1, []attesttest.SGXEntry{}) }},
+		{"pck-extension-format", "a component of 256", func(s *scene) { s.m.Extension = component(0, 256) }},
+		{"pck-extension-format", "a component of -1", func(s *scene) { s.m.Extension = component(15, -1) }},
+		{"pck-extension-format", "a PCESVN of 65536", func(s *scene) { s.m.Extension = component(16, 65536) }},
+		{"pck-extension-format", "an SGX type of 3", func(s *scene) { s.m.Platform.SGXType = 3 }},
 		{"qe-report-signature", "a QE report that another key signed", func(s *scene) { s.m.QEKey = newKey() }},
 		{"qe-report-data", "another attestation key", func(s *scene) { s.m.QEReportData = func(d *[64]byte) { d[0]++ } }},
 		{"qe-report-data", "more than a digest", func(s *scene) { s.m.QEReportData = func(d *[64]byte) { d[63]++ } }},
@@ -512,5 +542,30 @@ func TestRefusalSaysDebug(t *testing.T) {
 	}
 	if _, signed := rejected.Body(); signed || rejected.TCB() != (tdx.TCB{}) {
 		t.Error("a forged quote counts as signed")
+	}
+}
+
+// BenchmarkVerify is a whole appraisal of fresh quotes, chains and collateral included: nothing is cached.
+func BenchmarkVerify(b *testing.B) {
+	e := newScene().m.Build()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := tdx.Verify(e.Quote, e.Collateral, tdx.Options{}, now, e.Root); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkP256 is its reference: one of the signatures that it checks.
+func BenchmarkP256(b *testing.B) {
+	key, digest := newKey(), make([]byte, 32)
+	signature, err := ecdsa.SignASN1(rand.Reader, key, digest)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if !ecdsa.VerifyASN1(&key.PublicKey, digest, signature) {
+			b.Fatal("not verified")
+		}
 	}
 }

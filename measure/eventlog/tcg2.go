@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // Types of the boot events whose data is judged here: TCG PC Client Platform Firmware Profile 1.06, section 10.4.1.
@@ -244,9 +245,20 @@ func cutBankEvent(b []byte, banks []uint16, registers uint32) (e bankEvent, rest
 	return e, b[size:], nil
 }
 
-// ReplayBoot returns the SHA-256 bank that the events leave behind in registers that started at zero. Events of type
-// EV_NO_ACTION are not extended.
+// localitySignature opens the data of the event by which firmware says that PCR 0 started at another value: TCG PC Client
+// Platform Firmware Profile 1.06, section 10.4.5.3. One byte follows, the locality of TPM2_Startup.
+const localitySignature = "StartupLocality\x00"
+
+// ReplayBoot returns the SHA-256 bank that the events leave behind in registers that started at zero, PCR 0 at the startup
+// locality where an event names it. Events of type EV_NO_ACTION are not extended.
 func ReplayBoot(events []BootEvent) (bank [bootRegisters][32]byte) {
+	if i := slices.IndexFunc(events, func(e BootEvent) bool { return e.Register == 0 && e.Type != evNoAction }); i > 0 {
+		for _, e := range events[:i] {
+			if locality, ok := bytes.CutPrefix(e.Data, []byte(localitySignature)); ok && e.Register == 0 && e.Type == evNoAction && len(locality) == 1 {
+				bank[0][31] = locality[0]
+			}
+		}
+	}
 	for _, e := range events {
 		if e.Type != evNoAction {
 			bank[e.Register] = Extend256(bank[e.Register], e.Digest)

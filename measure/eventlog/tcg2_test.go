@@ -2,6 +2,7 @@ package eventlog
 
 import (
 	"bytes"
+	"crypto"
 	"encoding/binary"
 	"encoding/hex"
 	"os"
@@ -9,6 +10,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-eventlog/register"
+	"github.com/google/go-eventlog/tcg"
+	"github.com/google/go-eventlog/testdata"
 )
 
 // recordedPCRs are the registers of the boot whose log lies in testdata/boots, read from /sys/class/tpm/tpm0/pcr-sha256
@@ -84,6 +89,36 @@ func TestEditedLogReplays(t *testing.T) {
 	broken := slices.IndexFunc(events, func(e BootEvent) bool { return e.Hashed() && !e.Proven() })
 	if broken < 0 || events[broken].Register != 4 {
 		t.Errorf("broken event: got index %d, want the action of PCR 4", broken)
+	}
+}
+
+// TestStartupLocality has go-eventlog's logs of real machines as second opinion: one of them started at locality 3.
+func TestStartupLocality(t *testing.T) {
+	started := 0
+	for name, log := range map[string][]byte{
+		"arch": testdata.ArchLinuxWorkstationEventLog, "rhel": testdata.Rhel8EventLog, "ubuntu on SEV-SNP": testdata.Ubuntu2404AmdSevSnpEventLog,
+		"cos on SEV": testdata.Cos121AmdSevEventLog, "gdc": testdata.GdcHost, "glinux": testdata.GlinuxAlexEventLog,
+	} {
+		events, err := ParseBoot(log)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if slices.ContainsFunc(events, func(e BootEvent) bool {
+			return bytes.HasPrefix(e.Data, []byte(localitySignature)) && e.Data[len(e.Data)-1] != 0
+		}) {
+			started++
+		}
+		var bank []register.MR
+		for i, value := range ReplayBoot(events) {
+			bank = append(bank, register.PCR{Index: i, Digest: bytes.Clone(value[:]), DigestAlg: crypto.SHA256})
+		}
+		if _, err := tcg.ParseAndReplay(log, bank, tcg.ParseOpts{}); err != nil {
+			t.Errorf("%s: go-eventlog does not replay to these registers: %v", name, err)
+		}
+	}
+	if started == 0 {
+		t.Error("no log of a machine that started at another locality")
 	}
 }
 

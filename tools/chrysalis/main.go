@@ -58,7 +58,6 @@ func verbs() []*cobra.Command {
 		newChat(),
 		newClaim(),
 		newCollateral(),
-		newAppraise(),
 	}
 }
 
