@@ -242,7 +242,8 @@ func TestTwice(t *testing.T) {
 	}
 }
 
-// TestEveryBit flips each bit of a report that is not signed anew.
+// TestEveryBit flips each bit of a report that is not signed anew. None is left unread: the report is refused, or says
+// something else, which the signature over it then does not cover.
 func TestEveryBit(t *testing.T) {
 	r := good(sevsnp.Genoa, sevsnp.SignerVCEK)
 	e := r.Evidence()
