@@ -78,6 +78,13 @@ func component(i, value int) func([]attesttest.SGXEntry) []attesttest.SGXEntry {
 	}
 }
 
+// again certifies a key a second time, under another serial number.
+func again(c, issuer *attesttest.Certified) *attesttest.Certified {
+	template := *c.Template
+	template.SerialNumber = big.NewInt(4711)
+	return &attesttest.Certified{Template: &template, Key: c.Key, Issuer: issuer}
+}
+
 // vector is one thing that is wrong, and the check that must refuse it.
 type vector struct {
 	check, name string
@@ -89,6 +96,10 @@ func quoteVectors() []vector {
 		{"quote-format", "a byte after the quote", func(s *scene) { s.edit = func(e *attesttest.TDXEvidence) { e.Quote = append(e.Quote, 0, 1) } }},
 		{"pck-chain-format", "two certificates", func(s *scene) { s.m.QuoteChain = s.m.QuoteChain[:2] }},
 		{"pck-chain-format", "four certificates", func(s *scene) { s.m.QuoteChain = append(s.m.QuoteChain, s.m.Root) }},
+		{"pck-chain-format", "an unknown critical extension", func(s *scene) {
+			s.m.CA.Template.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: asn1.NullBytes}}
+		}},
+		{"pck-chain", "a signature over SHA-384", func(s *scene) { s.m.PCK.Template.SignatureAlgorithm = x509.ECDSAWithSHA384 }},
 		{"pck-chain", "no root is trusted", func(s *scene) { s.edit = func(e *attesttest.TDXEvidence) { e.Root = nil } }},
 		{"pck-chain", "another root ends the chain", func(s *scene) {
 			other := s.m.Root.Authority(nil, nil)
@@ -161,6 +172,7 @@ func crlVectors() []vector {
 		{"root-crl-signature", "another issuer", func(s *scene) {
 			s.m.RootCRL.Issuer = s.m.Root.Authority(nil, func(c *x509.Certificate) { c.Subject.CommonName = "other" })
 		}},
+		{"root-crl-signature", "a signature over SHA-384", func(s *scene) { s.m.RootCRL.Template.SignatureAlgorithm = x509.ECDSAWithSHA384 }},
 		{"root-crl-dates", "over", func(s *scene) { s.m.RootCRL.Template.NextUpdate = now.Add(-time.Second) }},
 		{"root-crl-dates", "of tomorrow", func(s *scene) { s.m.RootCRL.Template.ThisUpdate = now.Add(time.Second) }},
 		{"pck-crl-chain-format", "no root", func(s *scene) { s.m.CRLChain = s.m.CRLChain[:1] }},
@@ -190,6 +202,14 @@ func crlVectors() []vector {
 		{"pck-crl-dates", "of tomorrow", func(s *scene) { s.m.PCKCRL.Template.ThisUpdate = now.Add(time.Second) }},
 		{"pck-revoked", "the PCK", func(s *scene) { revoke(s.m.PCKCRL, s.m.PCK) }},
 		{"pck-ca-revoked", "the PCK's CA", func(s *scene) { revoke(s.m.RootCRL, s.m.CA) }},
+		{"pck-ca-revoked", "the CA's certificate in the quote alone", func(s *scene) {
+			s.m.CRLChain[0] = again(s.m.CA, s.m.Root)
+			revoke(s.m.RootCRL, s.m.CA)
+		}},
+		{"pck-ca-revoked", "the CA's certificate in the CRL's chain alone", func(s *scene) {
+			s.m.CRLChain[0] = again(s.m.CA, s.m.Root)
+			revoke(s.m.RootCRL, s.m.CRLChain[0])
+		}},
 	}
 }
 
