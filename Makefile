@@ -15,6 +15,7 @@ demo: image ## build, boot, verify, ask, print receipt and claim, stop (KEEP=1 l
 test: image check ## everything: checks, unit tests, and the guests under QEMU
 	@echo "== unit tests: packages alone, no guest"
 	$(GO) test ./...
+	@$(MAKE) --no-print-directory wasm
 	@echo "== end to end: guests under QEMU, and the image built twice"
 	CHRYSALIS_E2E=1 $(GO) test -count=1 -timeout 60m -v ./tools/e2e/...
 
@@ -23,6 +24,18 @@ check: ## gofmt, vet, staticcheck
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change: $$out"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+
+# What clients import: storeys 0 to 2.
+CLIENT := ./attest ./attest/attesttest ./attest/sevsnp ./attest/tdx ./attest/vtpm ./measure ./measure/config ./measure/eventlog \
+	./measure/snp ./measure/tdvf ./measure/verity ./measure/volume ./runtime/claim ./runtime/receipt
+
+wasm: ## what clients import, tested as WebAssembly under node, and the size of the verifier
+	@echo "== WebAssembly: packages of storeys 0 to 2, and the verifier"
+	@GOOS=js GOARCH=wasm $(GO) build -trimpath -ldflags='-s -w' -o build/verifier.wasm ./tools/wasm
+	@if command -v node >/dev/null; then \
+		node tools/wasm/verify.mjs build/verifier.wasm "$$($(GO) env GOROOT)/lib/wasm/wasm_exec.js" attest/testdata/guest && \
+		PATH="$$($(GO) env GOROOT)/lib/wasm:$$PATH" GOOS=js GOARCH=wasm $(GO) test -short $(CLIENT); \
+	else echo "skipped: no node here to run them; they build, and verifier.wasm has $$(stat -c %s build/verifier.wasm) bytes"; GOOS=js GOARCH=wasm $(GO) vet $(CLIENT); fi
 
 image: $(BIN) ## tools tree, release folder, engine and model volumes (cached by what they are made of)
 	@$(BIN) image build --out build/release
@@ -43,4 +56,4 @@ $(BIN): FORCE
 	@$(GO) build -trimpath -o $@ ./tools/chrysalis
 
 FORCE:
-.PHONY: help demo test check image bench fuzz clean FORCE
+.PHONY: help demo test check wasm image bench fuzz clean FORCE

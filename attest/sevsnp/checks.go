@@ -7,7 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/big"
-	bits64 "math/bits"
+	"math/bits"
 	"slices"
 	"time"
 )
@@ -149,7 +149,8 @@ var tcbChecks = []check{
 		return finding{a.tcb.Reported.String(), want.String() + ", as the certificate", a.tcb.Reported == want}
 	}},
 	{name: "tcb-reported", judge: func(a *appraisal) finding {
-		return finding{a.tcb.Reported.String(), "at most the current " + a.tcb.Current.String(), a.tcb.Reported.AtMost(a.tcb.Current)}
+		// AMD's order is reported, committed, current; the last two are compared below.
+		return finding{a.tcb.Reported.String(), "at most the committed " + a.tcb.Committed.String(), a.tcb.Reported.AtMost(a.tcb.Committed)}
 	}},
 	{name: "tcb-launch", judge: func(a *appraisal) finding {
 		return finding{a.tcb.Launch.String(), "at most the current " + a.tcb.Current.String(), a.tcb.Launch.AtMost(a.tcb.Current)}
@@ -181,11 +182,11 @@ var tcbChecks = []check{
 		}
 		return finding{got.String(), "at least " + a.options.MinFirmware.String(), !got.less(a.options.MinFirmware)}
 	}},
-	{name: "launch-mitigations", judge: func(a *appraisal) finding { return bits(a.report.LaunchMitigations, a.options.LaunchMitigations) }},
-	{name: "current-mitigations", judge: func(a *appraisal) finding { return bits(a.report.CurrentMitigations, a.options.CurrentMitigations) }},
+	{name: "launch-mitigations", judge: func(a *appraisal) finding { return vector(a.report.LaunchMitigations, a.options.LaunchMitigations) }},
+	{name: "current-mitigations", judge: func(a *appraisal) finding { return vector(a.report.CurrentMitigations, a.options.CurrentMitigations) }},
 }
 
-func bits(got, want uint64) finding {
+func vector(got, want uint64) finding {
 	return finding{fmt.Sprintf("%#x", got), fmt.Sprintf("the bits %#x", want), got&want == want}
 }
 
@@ -224,7 +225,7 @@ const maxVMPL = 3 // the lowest privilege level that a guest has
 func policy(bit Policy, want bool) func(*appraisal) finding {
 	return func(a *appraisal) finding {
 		got := a.report.Policy&bit != 0
-		n := bits64.TrailingZeros64(uint64(bit))
+		n := bits.TrailingZeros64(uint64(bit))
 		return finding{fmt.Sprintf("policy bit %d is %t", n, got), fmt.Sprintf("policy bit %d is %t", n, want), got == want}
 	}
 }

@@ -233,6 +233,12 @@ var vectors = []vector{
 	{"certificate of newer SNP", "tcb-certificate", nil, func(r *run) { r.Endorsement["3.3"] = integer(23) }},
 	{"certificate of an older FMC", "tcb-certificate", turin, func(r *run) { r.Endorsement["3.9"] = integer(0) }},
 	{"reported above current", "tcb-reported", nil, func(r *run) { r.Report.ReportedTCB[6]++; r.Endorsement["3.3"] = integer(23) }},
+	{"reported above committed", "tcb-reported", nil, func(r *run) {
+		r.Report.ReportedTCB[6]++
+		r.Report.CurrentTCB[6]++
+		r.Endorsement["3.3"] = integer(23)
+		r.options.AllowProvisionalFirmware = true
+	}},
 	{"launched above current", "tcb-launch", nil, func(r *run) { r.Report.LaunchTCB[0]++ }},
 	{"committed above current", "tcb-committed", nil, func(r *run) { r.Report.CommittedTCB[0]++; r.options.AllowProvisionalFirmware = true }},
 	{"committed firmware above current", "firmware-committed", nil, func(r *run) { r.Report.Committed.Build++; r.options.AllowProvisionalFirmware = true }},
@@ -243,7 +249,12 @@ var vectors = []vector{
 	{"reported below the minimum", "tcb-minimum", nil, func(r *run) { r.options.MinTCB.SNP++ }},
 	{"reported below the minimum, beside skipping", "tcb-minimum", nil, func(r *run) { r.options.MinTCB.SNP++; r.options.InsecureSkipTCB = true }},
 	{"launched below the minimum", "tcb-minimum", nil, func(r *run) { r.Report.LaunchTCB[6]-- }},
-	{"committed below the minimum", "tcb-minimum", nil, func(r *run) { r.Report.CommittedTCB[6]--; r.options.AllowProvisionalFirmware = true }},
+	{"committed below the minimum", "tcb-minimum", nil, func(r *run) {
+		r.Report.CommittedTCB[6]--
+		r.Report.ReportedTCB[6]--
+		r.Endorsement["3.3"] = integer(21)
+		r.options.AllowProvisionalFirmware = true
+	}},
 	{"FMC below the minimum", "tcb-minimum", turin, func(r *run) { r.options.MinTCB.FMC++ }},
 	{"old firmware", "firmware-minimum", nil, func(r *run) { r.options.MinFirmware.Build++ }},
 	{"old committed firmware", "firmware-minimum", nil, func(r *run) {

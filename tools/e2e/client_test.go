@@ -139,6 +139,12 @@ func (c client) ask(question string) answer {
 	c.t.Helper()
 	dir := filepath.Join(c.t.TempDir(), "answer")
 	chrysalis(c.t, 0, "chat", c.url, "--policy", c.policy, "--roots", c.roots, "--save", dir, question)
+	return c.charged(dir)
+}
+
+// charged reads what chat saved, and has the charge judged alone.
+func (c client) charged(dir string) answer {
+	c.t.Helper()
 	read := func(name string) string {
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {

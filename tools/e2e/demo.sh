@@ -7,7 +7,12 @@ question="What is the capital of Norway?"
 answer="The capital of Norway is Oslo."
 
 started=$SECONDS
-step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+last=$SECONDS
+step() {
+	[ "$last" = "$started" ] && [ "$SECONDS" = "$started" ] || printf '   (%s s)\n' $((SECONDS - last))
+	last=$SECONDS
+	printf '\n\033[1m== %s\033[0m\n' "$*"
+}
 show() { printf '$ chrysalis %s\n' "$*"; "$chrysalis" "$@"; }
 
 mkdir -p "$dir"
@@ -52,5 +57,5 @@ else
 	step "provider: power off"
 	show down --dir "$dir"
 fi
-printf '\n%s seconds from boot to claim\n' $((SECONDS - started))
+printf '   (%s s)\n\n%s seconds from boot to claim\n' $((SECONDS - last)) $((SECONDS - started))
 echo "demo: ok"

@@ -15,6 +15,8 @@ const (
 	oslo     = "The capital of Norway is Oslo."
 	// tokensOfOslo is what the question and its answer cost with the tiny model's tokeniser: 14 and 16 tokens.
 	tokensOfOslo = 30
+	// maxStory is the most that any other answer can cost: the demo's context.
+	maxStory = 1024
 )
 
 // TestServe follows one guest over four boots: the count and the key go on after a power cut, after a cut in the middle of
@@ -33,15 +35,23 @@ func TestServe(t *testing.T) {
 		t.Fatalf("first answer: got %+v, want %q and %d tokens", first, oslo, tokensOfOslo)
 	}
 
-	// The power goes while an answer streams; its receipt never left, so nobody owes for it more than what was counted.
-	cutInAnswer(t, g.Cut, c)
+	// The power goes while an answer streams. Where the client has its receipt, that count stands; where it has none, the
+	// answer costs nothing, or, when the cut came between the record and the last byte, itself once.
+	counted, received := cutInAnswer(t, g.Cut, c)
 	start(t, g, spec)
 	second := c.ask(question)
+	before := second.tokens - tokensOfOslo
+	switch {
+	case received && before != counted:
+		t.Errorf("count after a power cut: got %d, want %d, of which the client has the receipt", before, counted)
+	case !received && (before < first.tokens || before > first.tokens+maxStory):
+		t.Errorf("count after a power cut: got %d, want %d, or one whole answer more", before, first.tokens)
+	}
 	if second.key != first.key {
 		t.Errorf("claim key after a reboot: got %s, want %s", second.key, first.key)
 	}
-	if second.text != oslo || second.tokens != first.tokens+tokensOfOslo {
-		t.Errorf("answer after a power cut: got %+v, want %q and %d tokens", second, oslo, first.tokens+tokensOfOslo)
+	if second.text != oslo {
+		t.Errorf("answer after a power cut: got %q, want %q", second.text, oslo)
 	}
 
 	// A new price is another service under the same identity: visible to clients, and the key goes on.
@@ -72,12 +82,14 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// cutInAnswer asks for a long answer and takes the power away once its first words are there.
-func cutInAnswer(t *testing.T, cut func(), c client) {
+// cutInAnswer asks for a long answer and takes the power away once its first words are there. On a fast machine the answer
+// may be whole by then: received says whether the client has its receipt, and counted is the count in it.
+func cutInAnswer(t *testing.T, cut func(), c client) (counted uint64, received bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(built, "bin/chrysalis"), "chat", c.url, "--policy", c.policy, "--roots", c.roots, "Tell me a story.")
+	dir := filepath.Join(t.TempDir(), "answer")
+	cmd := exec.CommandContext(ctx, filepath.Join(built, "bin/chrysalis"), "chat", c.url, "--policy", c.policy, "--roots", c.roots, "--save", dir, "Tell me a story.")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -89,9 +101,12 @@ func cutInAnswer(t *testing.T, cut func(), c client) {
 		t.Fatalf("the answer did not begin: %v", err)
 	}
 	cut()
-	if err := cmd.Wait(); err == nil {
-		t.Error("the answer was cut, and chat reports success")
+	err = cmd.Wait()
+	t.Logf("cut in the middle of an answer: chat ends with %v", err)
+	if err != nil {
+		return 0, false
 	}
+	return c.charged(dir).tokens, true
 }
 
 // TestVerifyRefuses looks at one clean guest under policies that do not fit, and at guests that differ in one thing.

@@ -1,0 +1,127 @@
+//go:build js && wasm
+
+// Command wasm is package attest for pages and for Node: it adds one function to the global object and stays.
+//
+//	chrysalisVerify({evidence, policy, roots, nonce, exporter, tlsKey, time})
+//
+// evidence, nonce, exporter and tlsKey are Uint8Arrays, policy is the text of a policy, roots the PEM text of the TPM
+// makers that are trusted, time a number of seconds since 1970. The answer is JSON: the verdict (accepted, rejected,
+// unavailable), the refusing check, the reason, every check, and on acceptance alone what is true of the guest.
+//
+// A page can't see the exporter of its own TLS connection. It can judge evidence that it was given beside the exporter by
+// something that it trusts as much as itself, such as an extension or a local program; it is no client by itself.
+package main
+
+import (
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"syscall/js"
+	"time"
+
+	"chrysalis/attest"
+)
+
+// maxEvidenceBytes bounds what is copied out of a page. The decoder's own bounds are narrower.
+const maxEvidenceBytes = 4 << 20
+
+type answer struct {
+	Verdict    string         `json:"verdict"`
+	Check      string         `json:"check,omitempty"`
+	Reason     string         `json:"reason,omitempty"`
+	Release    string         `json:"release,omitempty"`
+	Machine    string         `json:"machine,omitempty"`
+	TLSKey     string         `json:"tls_key,omitempty"`
+	ReceiptKey string         `json:"receipt_key,omitempty"`
+	ClaimKey   string         `json:"claim_key,omitempty"`
+	NotAfter   string         `json:"not_after,omitempty"`
+	Weaknesses []string       `json:"weaknesses,omitempty"`
+	Checks     []attest.Check `json:"checks"`
+}
+
+func main() {
+	js.Global().Set("chrysalisVerify", js.FuncOf(func(_ js.Value, args []js.Value) any {
+		text, err := json.Marshal(judge(args))
+		if err != nil {
+			panic(err) // our own types
+		}
+		return string(text)
+	}))
+	select {}
+}
+
+// judge never panics on what a page passes in.
+func judge(args []js.Value) answer {
+	result, err := verify(args)
+	var rejected *attest.Rejected
+	switch {
+	case errors.As(err, &rejected):
+		return answer{Verdict: "rejected", Check: rejected.Failed.Name, Reason: err.Error(), Checks: rejected.Checks()}
+	case errors.Is(err, attest.ErrRejected):
+		return answer{Verdict: "rejected", Reason: err.Error(), Checks: []attest.Check{}}
+	case err != nil:
+		return answer{Verdict: "unavailable", Reason: err.Error(), Checks: []attest.Check{}}
+	}
+	digest := func(d [32]byte) string { return hex.EncodeToString(d[:]) }
+	return answer{
+		Verdict: "accepted", Release: result.Release(), Machine: digest(result.Machine()), TLSKey: digest(result.TLSKey()),
+		ReceiptKey: hex.EncodeToString(result.ReceiptKey()), ClaimKey: hex.EncodeToString(result.ClaimKey()),
+		NotAfter: result.NotAfter().UTC().Format(time.RFC3339), Weaknesses: result.Weaknesses(), Checks: result.Checks(),
+	}
+}
+
+func verify(args []js.Value) (*attest.Result, error) {
+	if len(args) != 1 || args[0].Type() != js.TypeObject {
+		return nil, errors.New("reading arguments: want one object")
+	}
+	in := args[0]
+	raw, err := bytesOf(in, "evidence", maxEvidenceBytes)
+	if err != nil {
+		return nil, err
+	}
+	var c attest.Challenge
+	for name, value := range map[string]*[32]byte{"nonce": &c.Nonce, "exporter": &c.Exporter, "tlsKey": &c.TLSKey} {
+		b, err := bytesOf(in, name, len(value))
+		if err != nil {
+			return nil, err
+		}
+		if len(b) != len(value) {
+			return nil, fmt.Errorf("reading arguments: %s has %d bytes, want %d", name, len(b), len(value))
+		}
+		copy(value[:], b)
+	}
+	at, policyText, rootsText := in.Get("time"), in.Get("policy"), in.Get("roots")
+	if at.Type() != js.TypeNumber || policyText.Type() != js.TypeString || rootsText.Type() != js.TypeString {
+		return nil, errors.New("reading arguments: want time as a number, policy and roots as strings")
+	}
+	policy, err := attest.ParsePolicy([]byte(policyText.String()))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", attest.ErrRejected, err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(rootsText.String())) {
+		return nil, errors.New("reading arguments: no certificate in roots")
+	}
+	evidence, err := attest.DecodeEvidence(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", attest.ErrRejected, err)
+	}
+	return attest.Verify(evidence, c, policy, time.Unix(int64(at.Float()), 0), attest.Roots{VTPM: pool})
+}
+
+// bytesOf copies a Uint8Array.
+func bytesOf(in js.Value, name string, most int) ([]byte, error) {
+	v := in.Get(name)
+	if v.Type() != js.TypeObject || !v.InstanceOf(js.Global().Get("Uint8Array")) {
+		return nil, fmt.Errorf("reading arguments: %s is no Uint8Array", name)
+	}
+	n := v.Get("byteLength").Int()
+	if n > most {
+		return nil, fmt.Errorf("reading arguments: %s has %d bytes, want at most %d", name, n, most)
+	}
+	b := make([]byte, n)
+	js.CopyBytesToGo(b, v)
+	return b, nil
+}
