@@ -262,7 +262,7 @@ func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed err
 		b := append(append(a.event[:0], `data: {"object":"chat.completion.chunk",`...), a.prefix...)
 		b = a.appendEnd(append(b, `,"choices":[]`...), &proof)
 		a.event = append(b, "}\n\ndata: [DONE]\n\n"...)
-		_ = a.out.send(a.event, false) // it is recorded, whether the client still takes it or not
+		_ = a.out.send(a.event, true) // it is recorded, whether the client still takes it or not
 	default:
 		a.writeWhole(w, &proof)
 	}
@@ -276,7 +276,7 @@ func (a *answering) sendError(why *refusal, proof *Proof) {
 		b = a.appendEnd(b, proof)
 	}
 	a.event = append(b, "}\n\n"...)
-	_ = a.out.send(a.event, false) // the client may be gone
+	_ = a.out.send(a.event, true) // the client may be gone
 }
 
 // appendEnd appends usage and proof.

@@ -30,7 +30,7 @@ func newEventStream(w http.ResponseWriter, patience time.Duration) *eventStream 
 	return &eventStream{w: w, control: http.NewResponseController(w), patience: patience}
 }
 
-// send sends an event. more says that the next one is here already, so that this one need not go out alone.
+// send sends an event. more says that the next one is here already, or the end, so that this one need not go out alone.
 func (s *eventStream) send(event []byte, more bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,13 +52,16 @@ func (s *eventStream) send(event []byte, more bool) error {
 	if _, s.err = s.w.Write(event); s.err != nil {
 		return s.err
 	}
-	if !more && now.Sub(s.flushed) >= coalesceFor {
+	wait := coalesceFor - now.Sub(s.flushed)
+	if wait <= 0 && !more {
 		s.flush(now)
 		return s.err
 	}
 	if !s.armed {
 		s.armed = true
-		wait := coalesceFor - now.Sub(s.flushed)
+		if wait <= 0 {
+			wait = coalesceFor // the next event flushes, or the end
+		}
 		if s.timer == nil {
 			s.timer = time.AfterFunc(wait, s.expire)
 		} else {
@@ -82,16 +85,12 @@ func (s *eventStream) expire() {
 	}
 }
 
-// close sends what is left. The writer belongs to the caller again afterwards.
-func (s *eventStream) close() error {
+// close gives the writer back to its owner. What is left goes out when the handler returns, with the end of the answer.
+func (s *eventStream) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	if !s.closed && s.started && s.err == nil {
-		s.flush(time.Now())
-	}
 	s.closed = true
-	return s.err
 }
