@@ -42,7 +42,11 @@ func newMeasureVTPM() *cobra.Command {
 				return unavailable(err)
 			}
 			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"pcrs": pcrs})
+				named := map[string]config.Digest{}
+				for register, value := range pcrs {
+					named[fmt.Sprintf("pcr%d", register)] = value
+				}
+				return printJSON(cmd.OutOrStdout(), named)
 			}
 			for _, register := range slices.Sorted(maps.Keys(pcrs)) {
 				fmt.Fprintf(cmd.OutOrStdout(), "pcr %-2d %s\n", register, pcrs[register])
