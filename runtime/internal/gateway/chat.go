@@ -155,7 +155,7 @@ func (a *answering) relay(events *events) error {
 			a.finish = finishReason(*choice.FinishReason)
 		}
 		if a.stream {
-			if err := a.out.send(a.chunk(thought, text, choice.FinishReason != nil), events.waiting()); err != nil {
+			if err := a.out.send(a.chunk(thought, text, choice.FinishReason != nil), choice.FinishReason != nil); err != nil {
 				a.record.Outcome = receipt.Cut
 				return err
 			}

@@ -172,11 +172,6 @@ func (e *events) line() ([]byte, error) {
 	}
 }
 
-// waiting reports whether a whole event has been read ahead. The empty line after the last one is none.
-func (e *events) waiting() bool {
-	return bytes.IndexByte(bytes.TrimLeft(e.buf[e.start:e.end], "\r\n"), '\n') >= 0
-}
-
 // wipe overwrites what the buffer holds of the answer and gives it to the next one.
 func (e *events) wipe() {
 	clear(e.buf[:e.used])

@@ -47,24 +47,3 @@ func FuzzEvents(f *testing.F) {
 		}
 	})
 }
-
-func TestEventsWaiting(t *testing.T) {
-	const event = `data: {"choices":[{"index":0,"delta":{"content":"a"}}]}` + "\n\n"
-	for _, tt := range []struct {
-		name, stream string
-		want         bool
-	}{
-		{"alone", event, false},
-		{"alone, lines end in CR LF", strings.ReplaceAll(event, "\n", "\r\n"), false},
-		{"with the next", event + event, true},
-		{"with a part of the next", event + event[:20], false},
-	} {
-		e, c := newEvents(strings.NewReader(tt.stream)), chunk{}
-		if err := e.next(&c); err != nil {
-			t.Fatal(err)
-		}
-		if got := e.waiting(); got != tt.want {
-			t.Errorf("%s: an event waits: got %t, want %t", tt.name, got, tt.want)
-		}
-	}
-}

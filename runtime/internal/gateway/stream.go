@@ -30,8 +30,8 @@ func newEventStream(w http.ResponseWriter, patience time.Duration) *eventStream 
 	return &eventStream{w: w, control: http.NewResponseController(w), patience: patience}
 }
 
-// send sends an event. more says that the next one is here already, or the end, so that this one need not go out alone.
-func (s *eventStream) send(event []byte, more bool) error {
+// send sends an event. last says that the end of the answer follows, so that this one need not go out alone.
+func (s *eventStream) send(event []byte, last bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
@@ -53,14 +53,14 @@ func (s *eventStream) send(event []byte, more bool) error {
 		return s.err
 	}
 	wait := coalesceFor - now.Sub(s.flushed)
-	if wait <= 0 && !more {
+	if wait <= 0 && !last {
 		s.flush(now)
 		return s.err
 	}
 	if !s.armed {
 		s.armed = true
 		if wait <= 0 {
-			wait = coalesceFor // the next event flushes, or the end
+			wait = coalesceFor // unless the end comes first
 		}
 		if s.timer == nil {
 			s.timer = time.AfterFunc(wait, s.expire)
