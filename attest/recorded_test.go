@@ -65,14 +65,14 @@ func TestRecordedGuest(t *testing.T) {
 	}
 	refused := func(name, want string, e *attest.Evidence, c attest.Challenge, at time.Time) {
 		t.Helper()
-		var rejected *attest.Rejected
+		var rejected *attest.Refused
 		if _, err := attest.Verify(e, c, p, at, roots); !errors.As(err, &rejected) || rejected.Failed.Name != want {
 			t.Errorf("%s: got %v, want %s to refuse", name, err, want)
 		}
 	}
 	later := *e
-	later.Statement.NotAfter += 3600
-	refused("a statement given an hour more", "report-data", &later, c, at)
+	later.Statement.NotAfter += 60
+	refused("a statement given a minute more", "report-data", &later, c, at)
 	refused("two hours later", "not-after", e, c, at.Add(2*time.Hour))
 	other := c
 	other.Exporter[0]++

@@ -9,9 +9,10 @@ type Options struct {
 	Chips   [][64]byte
 	AnyChip bool
 
-	// MinTCB is compared, part by part, with the reported, committed, current and launch patch levels. InsecureSkipTCB
-	// accepts every level that the signing key was derived for. Danger: also those with published weaknesses.
-	MinTCB          TCB
+	// MinTCB is compared, part by part, with the reported, committed, current and launch patch levels; a line of processors
+	// without an entry is refused. InsecureSkipTCB accepts every level that the signing key was derived for. Danger: also
+	// those with published weaknesses.
+	MinTCB          map[Product]TCB
 	InsecureSkipTCB bool
 	// AllowProvisionalFirmware accepts firmware that is newer than what the host has committed to. Danger: the host can go
 	// back to the committed one while the guest runs.
