@@ -18,12 +18,12 @@ var admissionChecks = []step{
 		return check.Found("a policy", "a policy", true)
 	}},
 	{Name: "platform", Proof: true, Judge: func(a *appraisal) check.Finding {
-		want := either(a.rules.platforms())
+		want := either(a.policy.platforms())
 		if a.evidence == nil {
 			return check.Found("no evidence", want, false)
 		}
 		got := a.evidence.Platform
-		return check.Found(got.String(), want, len(a.rules.references(got)) > 0)
+		return check.Found(got.String(), want, len(a.policy.entries[got]) > 0)
 	}},
 }
 

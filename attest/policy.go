@@ -11,7 +11,8 @@ import (
 
 // Policy is what a client accepts. It never changes after it is made, and the zero Policy accepts nothing.
 type Policy struct {
-	rules *Rules // nil: nothing is accepted
+	rules   *Rules                   // nil: nothing is accepted
+	entries map[Platform][]reference // of the rules
 }
 
 // Rules is a policy's document. Every member must be there: what is absent is refused and never means unchecked. Not
@@ -55,7 +56,11 @@ func ParsePolicy(document []byte) (Policy, error) {
 	if err := rules.validate(); err != nil {
 		return Policy{}, fmt.Errorf("parsing policy: %w", err)
 	}
-	return Policy{&rules}, nil
+	p := Policy{&rules, map[Platform][]reference{}}
+	for _, platform := range []Platform{VTPM, TDX, SEVSNP} {
+		p.entries[platform] = rules.references(platform)
+	}
+	return p, nil
 }
 
 // Policy makes a policy of the rules, which it copies.

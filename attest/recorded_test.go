@@ -2,10 +2,6 @@ package attest_test
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"os"
@@ -88,23 +84,6 @@ func BenchmarkVerifyVTPM(b *testing.B) {
 	for b.Loop() {
 		if _, err := attest.Verify(e, c, p, at, roots); err != nil {
 			b.Fatal(err)
-		}
-	}
-}
-
-// BenchmarkP256 is the reference of BenchmarkVerifyVTPM: the two signature checks that it can't do without.
-func BenchmarkP256(b *testing.B) {
-	k := key(elliptic.P256())
-	sum := sha256.Sum256([]byte("quote"))
-	signature, err := ecdsa.SignASN1(rand.Reader, k, sum[:])
-	if err != nil {
-		b.Fatal(err)
-	}
-	for b.Loop() {
-		for range 2 {
-			if !ecdsa.VerifyASN1(&k.PublicKey, sum[:], signature) {
-				b.Fatal("not verified")
-			}
 		}
 	}
 }

@@ -105,10 +105,10 @@ func (r *Release) references(p Platform) (all []reference) {
 }
 
 // platforms names the platforms that some release runs on.
-func (r *Rules) platforms() (names []string) {
-	for _, p := range []Platform{VTPM, TDX, SEVSNP} {
-		if len(r.references(p)) > 0 {
-			names = append(names, p.String())
+func (p Policy) platforms() (names []string) {
+	for _, platform := range []Platform{VTPM, TDX, SEVSNP} {
+		if len(p.entries[platform]) > 0 {
+			names = append(names, platform.String())
 		}
 	}
 	return names
@@ -116,9 +116,9 @@ func (r *Rules) platforms() (names []string) {
 
 // nearest returns the entry of which the most registers fit, so that a refusal names what differs from the release and
 // shape that were probably meant. The checks of each register decide whether it runs.
-func (r *Rules) nearest(p Platform, registers map[string][]byte) (best reference) {
+func (p Policy) nearest(platform Platform, registers map[string][]byte) (best reference) {
 	most := -1
-	for _, entry := range r.references(p) {
+	for _, entry := range p.entries[platform] {
 		fit := 0
 		for name, value := range entry.values {
 			if bytes.Equal(registers[name], value) {

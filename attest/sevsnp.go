@@ -52,7 +52,7 @@ var sevsnpChecks = []step{
 		report := result.Report()
 		a.machine = report.ChipID[:]
 		a.registers = map[string][]byte{registerLaunch: report.Measurement[:]}
-		a.reference = a.rules.nearest(SEVSNP, a.registers)
+		a.reference = a.policy.nearest(SEVSNP, a.registers)
 		return check.Finding{OK: true, Lines: result.Checks()}
 	}},
 	{Name: "host-data", Waived: func(a *appraisal) bool {
@@ -71,13 +71,14 @@ var sevsnpChecks = []step{
 func (a *appraisal) sevsnpOptions() sevsnp.Options {
 	rules := a.rules.SEVSNP
 	o := sevsnp.Options{
+		Facts:   a.roots.Facts,
 		AnyChip: a.rules.Platforms.Any, MinTCB: rules.MinTCB, MinFirmware: rules.MinFirmware, LaunchMitigations: rules.LaunchMitigations,
 		CurrentMitigations: rules.CurrentMitigations, ReportData: ReportData(a.evidence.Statement), HostData: config.SHA256(a.evidence.Config),
 	}
 	for _, id := range a.rules.Platforms.SEVSNP {
 		o.Chips = append(o.Chips, id)
 	}
-	for _, r := range a.rules.references(SEVSNP) {
+	for _, r := range a.policy.entries[SEVSNP] {
 		o.Measurements = append(o.Measurements, [48]byte(r.values[registerLaunch]))
 	}
 	// A field of zeros is judged by host-data, which a policy can waive.

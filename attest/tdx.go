@@ -40,11 +40,13 @@ var tdxChecks = []step{
 		var collateral *tdx.Collateral
 		if a.evidence.Collateral != nil {
 			var err error
-			if collateral, err = tdx.ParseCollateral(a.evidence.Collateral); err != nil {
+			if collateral, err = check.Prove(a.roots.Facts, "collateral", func() (*tdx.Collateral, error) {
+				return tdx.ParseCollateral(a.evidence.Collateral)
+			}, a.evidence.Collateral); err != nil {
 				return check.Found(err.Error(), "collateral", false)
 			}
 		}
-		report, err := tdx.Verify(a.evidence.Quote, collateral, a.rules.TDX.options(), a.now, a.roots.TDX)
+		report, err := tdx.Verify(a.evidence.Quote, collateral, a.rules.TDX.options(a.roots.Facts), a.now, a.roots.TDX)
 		if err != nil {
 			return refused(err)
 		}
@@ -54,7 +56,7 @@ var tdxChecks = []step{
 		a.registers = map[string][]byte{
 			registerMRTD: body.MRTD[:], registerRTMR0: body.RTMR[0][:], registerRTMR1: body.RTMR[1][:], registerRTMR2: body.RTMR[2][:],
 		}
-		a.reference = a.rules.nearest(TDX, a.registers)
+		a.reference = a.policy.nearest(TDX, a.registers)
 		return check.Finding{OK: true, Lines: report.Checks()}
 	}},
 	{Name: "report-data", Proof: true, Judge: func(a *appraisal) check.Finding {
@@ -136,14 +138,14 @@ type TDXRules struct {
 	MROwnerConfig measure.Register384   `json:"mr_owner_config"`
 }
 
-func (r TDXRules) options() tdx.Options {
+func (r TDXRules) options(facts *check.Facts) tdx.Options {
 	plain := func(list []measure.Register384) (out [][48]byte) {
 		for _, v := range list {
 			out = append(out, v)
 		}
 		return out
 	}
-	return tdx.Options{AcceptStatus: r.AcceptStatus, MinTCBEvaluation: r.MinTCBEvaluation, MRSEAM: plain(r.MRSEAM), ServiceTDs: plain(r.ServiceTDs)}
+	return tdx.Options{Facts: facts, AcceptStatus: r.AcceptStatus, MinTCBEvaluation: r.MinTCBEvaluation, MRSEAM: plain(r.MRSEAM), ServiceTDs: plain(r.ServiceTDs)}
 }
 
 func (r TDXRules) validate() error {

@@ -38,7 +38,14 @@ type Roots struct {
 	VTPM   *x509.CertPool      // makers of TPMs, or whoever certifies their attestation keys
 	TDX    *x509.Certificate   // tdx.IntelRoot for genuine machines
 	SEVSNP []*x509.Certificate // sevsnp.AMDRoots for genuine machines
+
+	// Facts remembers parses and signatures of certificates and collateral between calls, which saves most of the work of
+	// verifying a machine again. It trusts nobody, and what it remembers changes no verdict. Nil remembers nothing.
+	Facts *Facts
 }
+
+// Facts is what a verifier that verifies often remembers. The zero value is ready for use, by many at once.
+type Facts = check.Facts
 
 // appraisal is one run of Verify: what it was given, and what it parsed out of the evidence.
 type appraisal struct {

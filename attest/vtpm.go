@@ -71,7 +71,7 @@ var vtpmChecks = []step{
 		}
 		id := a.chain.ID()
 		a.machine = id[:]
-		a.reference = a.rules.nearest(VTPM, a.registers)
+		a.reference = a.policy.nearest(VTPM, a.registers)
 		return check.Same(a.quote.Digest, want[:])
 	}},
 	{Name: "boot-log-data", Judge: func(a *appraisal) check.Finding { return hashedData(a.boot) }},

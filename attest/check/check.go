@@ -3,6 +3,7 @@
 package check
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -67,7 +68,11 @@ func Holds(err error, want string) Finding {
 
 // Same compares digests and other bytes.
 func Same(got, want []byte) Finding {
-	return Found(hex.EncodeToString(got), hex.EncodeToString(want), slices.Equal(got, want))
+	text := hex.EncodeToString(got)
+	if bytes.Equal(got, want) {
+		return Found(text, text, true)
+	}
+	return Found(text, hex.EncodeToString(want), false)
 }
 
 // Step is one numbered line of an appraisal that keeps what it parses in A.
@@ -102,10 +107,13 @@ func (r *Refusal) Is(target error) bool { return target == r.class }
 // Checks returns the checks that were made, in order. None after a failed proof is among them.
 func (r *Refusal) Checks() []Line { return slices.Clone(r.lines) }
 
+// expectedLines is how many checks the longest appraisal here makes, those within others included.
+const expectedLines = 128
+
 // Run judges a by the steps. doing begins the refusal's text. The step named drop counts as accepted whatever it found:
 // tests drop one at a time, to show that each is missed; everybody else passes "".
 func Run[A any](doing string, steps []Step[A], a A, drop string) ([]Line, *Refusal) {
-	lines := make([]Line, 0, len(steps))
+	lines := make([]Line, 0, expectedLines)
 	refusal := &Refusal{doing: doing}
 	for i := range steps {
 		s := &steps[i]
@@ -121,12 +129,12 @@ func Run[A any](doing string, steps []Step[A], a A, drop string) ([]Line, *Refus
 		default:
 			verdict = Denied
 		}
-		made := []Line{{Name: s.Name, Got: found.Got, Want: found.Want, Verdict: verdict}}
-		failed := made[0]
+		failed := Line{Name: s.Name, Got: found.Got, Want: found.Want, Verdict: verdict}
 		if found.Lines != nil {
-			made, failed = within(s.Name, found.Lines, failed)
+			lines, failed = within(lines, found.Lines, failed)
+		} else {
+			lines = append(lines, failed)
 		}
-		lines = append(lines, made...)
 		if verdict != Denied {
 			continue
 		}
@@ -150,18 +158,16 @@ func Run[A any](doing string, steps []Step[A], a A, drop string) ([]Line, *Refus
 	return lines, nil
 }
 
-// within returns the lines of an appraisal inside a step under the step's name, and the first that denies, or the step's
-// own line when none does.
-func within(step string, inner []Line, own Line) (lines []Line, failed Line) {
+// within adds the lines of an appraisal inside a step, under the step's name, and returns the first of them that denies, or
+// the step's own line when none does.
+func within(lines, inner []Line, own Line) (all []Line, failed Line) {
 	failed = own
-	for _, line := range slices.Backward(inner) {
-		if line.Verdict == Denied {
-			failed = line
-			failed.Name = step + "." + line.Name
-		}
-	}
+	first := true
 	for _, line := range inner {
-		line.Name = step + "." + line.Name
+		line.Name = own.Name + "." + line.Name
+		if line.Verdict == Denied && first {
+			failed, first = line, false
+		}
 		lines = append(lines, line)
 	}
 	return lines, failed

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/sha512"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"math/big"
@@ -37,16 +38,16 @@ var chainChecks = []check.Step[*appraisal]{
 		if a.product == "" {
 			return check.Found(a.chain.ark.Subject.CommonName, "ARK of Milan, Genoa or Turin", false)
 		}
-		err := checkAuthority(a.chain.ark, a.chain.ark, "ARK-"+string(a.product), -1)
+		err := a.authority(a.chain.ark, a.chain.ark, "ARK-"+string(a.product), -1)
 		return check.Holds(err, "ARK-"+string(a.product)+", signed by itself")
 	}},
 	{Name: "ask", Proof: true, Judge: func(a *appraisal) check.Finding {
 		name := askName(a.product, a.chain.endorsement.signer())
-		return check.Holds(checkAuthority(a.chain.ask, a.chain.ark, name, 0), name+", signed by the ARK")
+		return check.Holds(a.authority(a.chain.ask, a.chain.ark, name, 0), name+", signed by the ARK")
 	}},
 	{Name: "certificate", Proof: true, Judge: func(a *appraisal) check.Finding {
 		want := fmt.Sprintf("SEV-%s, signed by %s", a.chain.endorsement.signer(), a.chain.ask.Subject.CommonName)
-		return check.Holds(a.chain.checkEndorsed(), want)
+		return check.Holds(a.proven("endorsed", a.chain.checkEndorsed, a.chain.leaf.Raw, a.chain.ask.Raw), want)
 	}},
 	{Name: "ark-validity", Judge: func(a *appraisal) check.Finding { return within(a.at, a.chain.ark.NotBefore, a.chain.ark.NotAfter) }},
 	{Name: "ask-validity", Judge: func(a *appraisal) check.Finding { return within(a.at, a.chain.ask.NotBefore, a.chain.ask.NotAfter) }},
@@ -64,7 +65,7 @@ var chainChecks = []check.Step[*appraisal]{
 		return check.Holds(err, "a revocation list")
 	})},
 	{Name: "crl-signature", Proof: true, Judge: withCRL(func(a *appraisal) check.Finding {
-		return check.Holds(checkCRLSigned(a.crl, a.chain.ark), "a revocation list signed by the ARK")
+		return check.Holds(a.proven("crl signed", func() error { return checkCRLSigned(a.crl, a.chain.ark) }, a.crl.Raw, a.chain.ark.Raw), "a revocation list signed by the ARK")
 	})},
 	{Name: "crl-validity", Judge: withCRL(func(a *appraisal) check.Finding { return within(a.at, a.crl.ThisUpdate, a.crl.NextUpdate) })},
 	{Name: "revocation", Judge: withCRL(func(a *appraisal) check.Finding {
@@ -74,6 +75,17 @@ var chainChecks = []check.Step[*appraisal]{
 		}
 		return check.Found(want, want, true)
 	})},
+}
+
+// authority proves that issuer signed an authority of that name.
+func (a *appraisal) authority(cert, issuer *x509.Certificate, name string, pathLen int) error {
+	return a.proven("authority", func() error { return checkAuthority(cert, issuer, name, pathLen) }, cert.Raw, issuer.Raw, []byte(name))
+}
+
+// proven is a rule that holds for ever of the bytes that it is a rule of.
+func (a *appraisal) proven(kind string, rule func() error, of ...[]byte) error {
+	_, err := check.Prove(a.options.Facts, "sev-snp "+kind, func() (struct{}, error) { return struct{}{}, rule() }, of...)
+	return err
 }
 
 // withCRL judges only where a revocation list was given. Whether one must be is the check crl.

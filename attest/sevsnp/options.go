@@ -1,9 +1,15 @@
 package sevsnp
 
+import "chrysalis/attest/check"
+
 // Options is what a client accepts. The zero value accepts nothing: no chip is named, no patch level is given. A field that
 // is absent is the strictest; whatever makes an appraisal accept more has a name that says so. An Any… or InsecureSkip… field
 // counts only where the field that it stands in for is not set.
 type Options struct {
+	// Facts remembers signatures of certificates and revocation lists between calls; nil remembers nothing. What it remembers
+	// never changes a verdict.
+	Facts *check.Facts
+
 	// Chips are the CHIP_IDs that are accepted. AnyChip accepts every chip that a root vouches for. Danger: the keys of one
 	// chip that its owner has broken forge evidence for all.
 	Chips   [][64]byte

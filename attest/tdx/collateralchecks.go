@@ -2,7 +2,6 @@ package tdx
 
 import (
 	"bytes"
-	"crypto/ecdsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -17,23 +16,23 @@ import (
 // crlChecks prove that nobody in the PCK's chain is revoked.
 var crlChecks = []check.Step[*appraisal]{
 	{Name: "root-crl-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		var err error
-		a.rootCRL, err = parseCRL(a.collateral.RootCACRL)
-		return check.Parsed(err, "the root's CRL")
+		a.rootCRLProof = a.crlOf(a.collateral.RootCACRL, a.root)
+		a.rootCRL = a.rootCRLProof.value
+		return check.Parsed(a.rootCRLProof.format, "the root's CRL")
 	}},
 	{Name: "root-crl-signature", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return check.Holds(crlBy(a.rootCRL, a.root), "signed by the trusted root")
+		return check.Holds(a.rootCRLProof.signed, "signed by the trusted root")
 	}},
 	{Name: "root-crl-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		return between(a.at, a.rootCRL.ThisUpdate, a.rootCRL.NextUpdate)
 	}},
 	{Name: "pck-crl-chain-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		var err error
-		a.crlChain, err = parseChain(a.collateral.PCKCRLIssuerChain, 2)
-		return check.Parsed(err, "PEM of the CRL's signer and the root")
+		a.crlChainProof = a.chainOf("issuer chain", a.collateral.PCKCRLIssuerChain, 2, issuerChain)
+		a.crlChain = a.crlChainProof.value
+		return check.Parsed(a.crlChainProof.format, "PEM of the CRL's signer and the root")
 	}},
 	{Name: "pck-crl-chain", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return check.Holds(issuerChain(a.crlChain, a.root), "a CA under the trusted root")
+		return check.Holds(a.crlChainProof.signed, "a CA under the trusted root")
 	}},
 	{Name: "pck-crl-chain-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return certificateDates(a.at, a.crlChain...) }},
 	{Name: "pck-crl-issuer", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
@@ -43,12 +42,12 @@ var crlChecks = []check.Step[*appraisal]{
 		return check.Found(fmt.Sprintf("%s, key %x", signer.Subject.CommonName, signer.SubjectKeyId), fmt.Sprintf("%s, key %x, the PCK's own CA", ca.Subject.CommonName, ca.SubjectKeyId), ok)
 	}},
 	{Name: "pck-crl-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		var err error
-		a.pckCRL, err = parseCRL(a.collateral.PCKCRL)
-		return check.Parsed(err, "a PCK CRL")
+		a.pckCRLProof = a.crlOf(a.collateral.PCKCRL, a.crlChain[0])
+		a.pckCRL = a.pckCRLProof.value
+		return check.Parsed(a.pckCRLProof.format, "a PCK CRL")
 	}},
 	{Name: "pck-crl-signature", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return check.Holds(crlBy(a.pckCRL, a.crlChain[0]), "signed by the head of its chain")
+		return check.Holds(a.pckCRLProof.signed, "signed by the head of its chain")
 	}},
 	{Name: "pck-crl-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		return between(a.at, a.pckCRL.ThisUpdate, a.pckCRL.NextUpdate)
@@ -60,21 +59,22 @@ var crlChecks = []check.Step[*appraisal]{
 // tcbInfoChecks prove what Intel says of machines of this kind, and that it says it of this machine.
 var tcbInfoChecks = []check.Step[*appraisal]{
 	{Name: "tcb-info-chain-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		var err error
-		a.tcbInfoChain, err = parseChain(a.collateral.TCBInfoIssuerChain, 2)
-		return check.Parsed(err, "PEM of the signer and the root")
+		a.tcbInfoChainProof = a.chainOf("signer chain", a.collateral.TCBInfoIssuerChain, 2, signerChain)
+		a.tcbInfoChain = a.tcbInfoChainProof.value
+		return check.Parsed(a.tcbInfoChainProof.format, "PEM of the signer and the root")
 	}},
 	{Name: "tcb-info-chain", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return check.Holds(signerChain(a.tcbInfoChain, a.root), "TCB signing under the trusted root")
+		return check.Holds(a.tcbInfoChainProof.signed, "TCB signing under the trusted root")
 	}},
 	{Name: "tcb-info-signer-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return certificateDates(a.at, a.tcbInfoChain...) }},
 	{Name: "tcb-info-signer-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, a.tcbInfoChain[0]) }},
 	{Name: "tcb-info-signature", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return signature(a.tcbInfoChain[0].PublicKey.(*ecdsa.PublicKey), a.collateral.TCBInfo, a.collateral.TCBInfoSignature, "its signer")
+		a.infoProof = documentOf(a, "tcb info", a.collateral.TCBInfo, a.collateral.TCBInfoSignature, a.tcbInfoChain[0], parseTCBInfo)
+		return check.Holds(a.infoProof.signed, "signed by its signer")
 	}},
 	{Name: "tcb-info-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		var err error
-		a.info, err = parseTCBInfo(a.collateral.TCBInfo)
+		a.info, err = a.infoProof.read(a.collateral.TCBInfo, parseTCBInfo)
 		return check.Parsed(err, "TCB info of version 3 for TDX")
 	}},
 	{Name: "tcb-info-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return between(a.at, a.info.issued, a.info.next) }},
@@ -110,21 +110,22 @@ func (a *appraisal) module() *moduleIdentity {
 // qeIdentityChecks prove that the quoting enclave, which holds the attestation key, is Intel's.
 var qeIdentityChecks = []check.Step[*appraisal]{
 	{Name: "qe-identity-chain-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		var err error
-		a.qeIDChain, err = parseChain(a.collateral.QEIdentityIssuerChain, 2)
-		return check.Parsed(err, "PEM of the signer and the root")
+		a.qeIDChainProof = a.chainOf("signer chain", a.collateral.QEIdentityIssuerChain, 2, signerChain)
+		a.qeIDChain = a.qeIDChainProof.value
+		return check.Parsed(a.qeIDChainProof.format, "PEM of the signer and the root")
 	}},
 	{Name: "qe-identity-chain", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return check.Holds(signerChain(a.qeIDChain, a.root), "TCB signing under the trusted root")
+		return check.Holds(a.qeIDChainProof.signed, "TCB signing under the trusted root")
 	}},
 	{Name: "qe-identity-signer-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return certificateDates(a.at, a.qeIDChain...) }},
 	{Name: "qe-identity-signer-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, a.qeIDChain[0]) }},
 	{Name: "qe-identity-signature", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return signature(a.qeIDChain[0].PublicKey.(*ecdsa.PublicKey), a.collateral.QEIdentity, a.collateral.QEIdentitySignature, "its signer")
+		a.qeIDProof = documentOf(a, "qe identity", a.collateral.QEIdentity, a.collateral.QEIdentitySignature, a.qeIDChain[0], parseQEIdentity)
+		return check.Holds(a.qeIDProof.signed, "signed by its signer")
 	}},
 	{Name: "qe-identity-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		var err error
-		a.qeID, err = parseQEIdentity(a.collateral.QEIdentity)
+		a.qeID, err = a.qeIDProof.read(a.collateral.QEIdentity, parseQEIdentity)
 		return check.Parsed(err, "identity of version 2 of the quoting enclave for TDs")
 	}},
 	{Name: "qe-identity-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return between(a.at, a.qeID.issued, a.qeID.next) }},

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -38,17 +37,17 @@ var quoteChecks = []check.Step[*appraisal]{
 		return check.Parsed(err, "a TDX quote of version 4 or 5")
 	}},
 	{Name: "pck-chain-format", Proof: true, Judge: func(a *appraisal) check.Finding {
-		var err error
-		a.chain, err = parseChain(a.quote.PCKChain, 3)
-		return check.Parsed(err, "PEM of the PCK, its CA and the root")
+		a.chainProof = a.chainOf("pck chain", a.quote.PCKChain, 3, pckChain)
+		a.chain = a.chainProof.value
+		return check.Parsed(a.chainProof.format, "PEM of the PCK, its CA and the root")
 	}},
 	{Name: "pck-chain", Proof: true, Judge: func(a *appraisal) check.Finding {
-		return check.Holds(a.verifyPCKChain(), "a PCK under the trusted root")
+		return check.Holds(a.chainProof.signed, "a PCK under the trusted root")
 	}},
 	{Name: "pck-dates", Judge: func(a *appraisal) check.Finding { return certificateDates(a.at, a.chain...) }},
 	{Name: "pck-extension-format", Proof: true, Judge: func(a *appraisal) check.Finding {
 		var err error
-		a.platform, err = parsePlatform(a.chain[0])
+		a.platform, err = check.Prove(a.options.Facts, "platform", func() (Platform, error) { return parsePlatform(a.chain[0]) }, a.chain[0].Raw)
 		return check.Parsed(err, "an SGX extension")
 	}},
 	{Name: "qe-report-signature", Proof: true, Judge: func(a *appraisal) check.Finding {
@@ -72,20 +71,18 @@ var quoteChecks = []check.Step[*appraisal]{
 	}},
 }
 
-// verifyPCKChain checks the chain in the quote up to the trusted root.
-func (a *appraisal) verifyPCKChain() error {
-	pck, ca, top := a.chain[0], a.chain[1], a.chain[2]
+// pckChain checks the chain in the quote up to the trusted root.
+func pckChain(chain []*x509.Certificate, root *x509.Certificate) error {
+	pck, ca, top := chain[0], chain[1], chain[2]
 	switch {
-	case a.root == nil:
-		return errors.New("no root is trusted")
-	case !top.Equal(a.root):
+	case !top.Equal(root):
 		return fmt.Errorf("the chain ends in another root, %q", top.Subject.CommonName)
 	case ca.Subject.CommonName != namePlatformCA && ca.Subject.CommonName != nameProcessorCA:
 		return fmt.Errorf("the CA is %q, want %q or %q", ca.Subject.CommonName, namePlatformCA, nameProcessorCA)
 	case pck.Subject.CommonName != namePCK:
 		return fmt.Errorf("the certificate is %q, want %q", pck.Subject.CommonName, namePCK)
 	}
-	if err := signedBy(ca, a.root); err != nil {
+	if err := signedBy(ca, root); err != nil {
 		return fmt.Errorf("the CA: %w", err)
 	}
 	if err := signedBy(pck, ca); err != nil {
@@ -158,10 +155,7 @@ func withCollateral(a *appraisal) bool { return a.collateral != nil }
 
 // issuerChain judges the chain of a signed document: a signer directly under the trusted root.
 func issuerChain(chain []*x509.Certificate, root *x509.Certificate) error {
-	switch {
-	case root == nil:
-		return errors.New("no root is trusted")
-	case !chain[1].Equal(root):
+	if !chain[1].Equal(root) {
 		return fmt.Errorf("the chain ends in another root, %q", chain[1].Subject.CommonName)
 	}
 	return signedBy(chain[0], root)

@@ -35,6 +35,10 @@ type Options struct {
 	// ServiceTDs lists the values of MRSERVICETD that are accepted beside zeros; default none.
 	ServiceTDs [][48]byte
 
+	// Facts remembers parses and signatures of chains and collateral between calls; default nil, which remembers nothing. What
+	// it remembers never changes a verdict.
+	Facts *check.Facts
+
 	// InsecureSkipTCB accepts every status but does not hide it; without collateral nothing is known of revocation, of the
 	// quoting enclave, or of the TCB, and whoever can run an enclave with the provisioning key on any machine forges quotes.
 	InsecureSkipTCB bool
@@ -121,6 +125,11 @@ type appraisal struct {
 	info                              *tcbInfo
 	qeID                              *qeIdentity
 	tcb                               TCB
+
+	chainProof, crlChainProof, tcbInfoChainProof, qeIDChainProof proven[[]*x509.Certificate]
+	rootCRLProof, pckCRLProof                                    proven[*x509.RevocationList]
+	infoProof                                                    proven[*tcbInfo]
+	qeIDProof                                                    proven[*qeIdentity]
 
 	attestationKeyProven bool
 }
