@@ -4,7 +4,8 @@
 //	pcrs, err := measure.DirectBoot{Firmware: fw, Kernel: kernel, Initrd: initrd, Cmdline: cmdline}.PCRs()
 //	config, err := measure.ConfigPCRs(measured)
 //
-// What it does not compute: PCR 1, which holds the ACPI tables and boot variables that the virtual machine's shape makes.
+// PCR 1 holds the ACPI tables, which QEMU makes for one shape of machine: whoever has asked QEMU for them computes it by
+// ACPI.PCR1.
 package measure
 
 import (
@@ -75,6 +76,19 @@ func directBoot(firmware [][32]byte, kernel, cmdline, initrd [32]byte) PCRs {
 		11: {},
 		12: {},
 	}
+}
+
+// PCR1 returns the register that holds the machine's tables and the boot variables.
+func (a ACPI) PCR1() (config.Digest, error) {
+	blobs, err := a.measured()
+	if err != nil {
+		return config.Digest{}, err
+	}
+	var digests [][32]byte
+	for _, b := range slices.Concat(blobs, bootVariables(), [][]byte{eventlog.SeparatorData()}) {
+		digests = append(digests, sha256.Sum256(b))
+	}
+	return extend(digests...), nil
 }
 
 // loadOptions returns the command line as the kernel's EFI stub sees and measures it: in UTF-16, after QEMU's loader has

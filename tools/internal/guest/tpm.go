@@ -170,3 +170,9 @@ func writeNV(t transport.TPM, index tpm2.TPMHandle, data []byte) error {
 	}
 	return nil
 }
+
+// StartTPM starts swtpm over the state in dir, new if there is none, for a QEMU that drives it over the socket. The caller
+// ends it.
+func StartTPM(ctx context.Context, tree toolstree.Tree, dir, socket string) (*exec.Cmd, error) {
+	return startTPM(ctx, tree, dir, socket, false)
+}
