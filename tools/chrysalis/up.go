@@ -128,11 +128,7 @@ func shapeOf(ctx context.Context, g guest.Guest, file, firmware string) (measure
 	if file != "" {
 		return guest.ReadShape(file)
 	}
-	version, err := guest.QEMUVersion(ctx, g.Tree)
-	if err != nil {
-		return measure.Shape{}, err
-	}
-	return guest.DefaultShape(version, guest.Accelerated(ctx, g.Tree, firmware), firmware)
+	return guest.MachineShape(ctx, g.Tree, firmware)
 }
 
 // bootLines prints the status port's lines as they come.

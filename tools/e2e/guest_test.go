@@ -42,12 +42,7 @@ var shapeOnce = sync.OnceValues(func() (measure.Shape, error) {
 	if err != nil {
 		return measure.Shape{}, err
 	}
-	version, err := guest.QEMUVersion(context.Background(), tree)
-	if err != nil {
-		return measure.Shape{}, err
-	}
-	firmware := filepath.Join(built, "release/OVMF_CODE.fd")
-	return guest.DefaultShape(version, guest.Accelerated(context.Background(), tree, firmware), firmware)
+	return guest.MachineShape(context.Background(), tree, filepath.Join(built, "release/OVMF_CODE.fd"))
 })
 
 // demoSpec is the demo's guest on a port of its own.

@@ -4,30 +4,30 @@
 package guest
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"chrysalis/measure"
 	"chrysalis/measure/config"
+	"chrysalis/tools/internal/toolstree"
 )
 
-// emulatedPhysBits is what QEMU's emulation shows as the bits of a physical address, and can't change.
-const emulatedPhysBits = 40
+// emulated is the processor of an emulated guest; QEMU's emulation knows no other address bits.
+var emulated = CPU{measure.VendorAMD, 40}
 
-// DefaultShape is the demo's machine over a firmware file. accelerated says whether the processor's own virtualisation is
-// used; the guest then sees the vendor and the address bits of this machine.
-func DefaultShape(qemuVersion string, accelerated bool, firmware string) (measure.Shape, error) {
+// DefaultShape is the demo's machine over a firmware file: accelerated over the processor that a guest would see, or emulated
+// where that is nil.
+func DefaultShape(qemuVersion string, accelerated *CPU, firmware string) (measure.Shape, error) {
 	s := measure.Shape{
-		QEMU: qemuVersion, Machine: "q35", Accelerator: measure.TCG, CPU: "max", CPUVendor: measure.VendorAMD, PhysBits: emulatedPhysBits,
+		QEMU: qemuVersion, Machine: "q35", Accelerator: measure.TCG, CPU: "max", CPUVendor: emulated.Vendor, PhysBits: emulated.PhysBits,
 		CPUs: 2, MemoryMiB: 1024,
 		Devices: []string{
 			"tpm-crb,tpmdev=tpm0",
@@ -42,36 +42,14 @@ func DefaultShape(qemuVersion string, accelerated bool, firmware string) (measur
 		},
 		GPUs: []string{},
 	}
-	if accelerated {
-		info, err := os.ReadFile("/proc/cpuinfo")
-		if err != nil {
-			return s, err
-		}
-		s.Accelerator, s.CPU = measure.KVM, "host,host-phys-bits=on"
-		if s.CPUVendor, s.PhysBits, err = hostCPU(info); err != nil {
-			return s, fmt.Errorf("reading /proc/cpuinfo: %w", err)
-		}
+	if accelerated != nil {
+		s.Accelerator, s.CPU, s.CPUVendor, s.PhysBits = measure.KVM, acceleratedCPU, accelerated.Vendor, accelerated.PhysBits
 	}
 	var err error
 	if s.Firmware, err = FirmwareFile(firmware); err != nil {
 		return s, err
 	}
 	return s, s.Check()
-}
-
-var (
-	vendorLine = regexp.MustCompile(`(?m)^vendor_id\s*: (\w+)$`)
-	bitsLine   = regexp.MustCompile(`(?m)^address sizes\s*: ([0-9]+) bits physical`)
-)
-
-// hostCPU reads vendor and physical address bits from the text of /proc/cpuinfo.
-func hostCPU(info []byte) (vendor string, physBits int, err error) {
-	v, b := vendorLine.FindSubmatch(info), bitsLine.FindSubmatch(info)
-	if v == nil || b == nil {
-		return "", 0, fmt.Errorf("%d bytes without vendor_id and address sizes", len(info))
-	}
-	physBits, err = strconv.Atoi(string(b[1]))
-	return string(v[1]), physBits, err
 }
 
 // maxFirmwareBytes bounds a firmware file.
@@ -93,6 +71,18 @@ func FirmwareFile(path string) (measure.File, error) {
 		return measure.File{}, fmt.Errorf("firmware %s has more than %d bytes", path, maxFirmwareBytes)
 	}
 	return measure.File{Name: filepath.Base(path), Size: n, SHA256: config.Digest(sum.Sum(nil))}, nil
+}
+
+// MachineShape is DefaultShape on this machine, as fast as it goes here.
+func MachineShape(ctx context.Context, tree toolstree.Tree, firmware string) (measure.Shape, error) {
+	version, err := QEMUVersion(ctx, tree)
+	if err != nil {
+		return measure.Shape{}, err
+	}
+	if seen, ok := Accelerated(ctx, tree, firmware); ok {
+		return DefaultShape(version, &seen, firmware)
+	}
+	return DefaultShape(version, nil, firmware)
 }
 
 // ReadShape reads a shape.json.

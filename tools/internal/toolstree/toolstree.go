@@ -44,6 +44,20 @@ func (t Tree) Firmware() (code, vars string) {
 	return t.Path("usr/share/OVMF/OVMF_CODE_4M.fd"), t.Path("usr/share/OVMF/OVMF_VARS_4M.fd")
 }
 
+// Stamp tells builds of a program apart without running it: its path's file, size and time.
+func (t Tree) Stamp(program string) (string, error) {
+	argv, err := t.argv(program)
+	if err != nil {
+		return "", err
+	}
+	path := argv[len(argv)-1]
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s %d %d", path, info.Size(), info.ModTime().UnixNano()), nil
+}
+
 // Command returns a command that runs the named program of the tree with the tree's own loader and libraries. It inherits
 // the environment; QEMU additionally gets the tree's data and module folders. A program that is not there shows as Err.
 func (t Tree) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
