@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"chrysalis/measure"
+	"chrysalis/tools/internal/guest"
 	"chrysalis/tools/internal/toolstree"
 )
 
@@ -43,6 +44,10 @@ func read(ctx context.Context, tree toolstree.Tree, shape measure.Shape) (tables
 	}
 	if shape.CPUVendor == measure.VendorAMD && shape.PhysBits < emulatedPhysBits {
 		return tables, fmt.Errorf("phys_bits is %d on %s, want at least %d", shape.PhysBits, shape.CPUVendor, emulatedPhysBits)
+	}
+	tree, err = guest.TreeOf(ctx, tree, shape)
+	if err != nil {
+		return tables, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/measure"
+	"chrysalis/tools/internal/guest"
 	"chrysalis/tools/internal/toolstree"
 )
 
@@ -24,6 +25,9 @@ const maxCacheBytes = 64 << 20
 func Cached(ctx context.Context, tree toolstree.Tree, shape measure.Shape, dir string) (measure.ACPI, error) {
 	canonical, err := measure.EncodeShape(shape)
 	if err != nil {
+		return measure.ACPI{}, fmt.Errorf("asking QEMU for ACPI tables: %w", err)
+	}
+	if tree, err = guest.TreeOf(ctx, tree, shape); err != nil {
 		return measure.ACPI{}, fmt.Errorf("asking QEMU for ACPI tables: %w", err)
 	}
 	build, err := tree.Stamp("qemu-system-x86_64")

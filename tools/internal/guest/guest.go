@@ -108,11 +108,11 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	if err != nil {
 		return err
 	}
-	version, err := QEMUVersion(ctx, g.Tree)
-	if err != nil {
-		return err
+	tree, err := TreeOf(ctx, g.Tree, spec.Shape)
+	if err == nil {
+		err = hasFirmware(spec.Shape, filepath.Join(spec.Release, spec.Shape.Firmware.Name))
 	}
-	if err := fits(spec.Shape, version, filepath.Join(spec.Release, spec.Shape.Firmware.Name)); err != nil {
+	if err != nil {
 		return fmt.Errorf("starting guest: %w", err)
 	}
 	if err := g.prepare(ctx, spec); err != nil {
@@ -137,7 +137,7 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	}
 	defer log.Close()
 	// The guest outlives this program, so ctx does not end it.
-	cmd := g.Tree.Command(context.WithoutCancel(ctx), "qemu-system-x86_64", args...)
+	cmd := tree.Command(context.WithoutCancel(ctx), "qemu-system-x86_64", args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

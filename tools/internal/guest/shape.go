@@ -103,11 +103,25 @@ func ReadShape(file string) (measure.Shape, error) {
 	return s, nil
 }
 
-// fits checks that this QEMU and this firmware file are those of the shape: a guest of another would show other registers.
-func fits(s measure.Shape, qemuVersion, firmware string) error {
-	if s.QEMU != qemuVersion {
-		return fmt.Errorf("QEMU is %s, want the shape's %s", qemuVersion, s.QEMU)
+// TreeOf returns the tree with the QEMU of the shape's version: the tree's own, or the newer one beside it.
+func TreeOf(ctx context.Context, tree toolstree.Tree, s measure.Shape) (toolstree.Tree, error) {
+	own, err := QEMUVersion(ctx, tree)
+	if err != nil || own == s.QEMU {
+		return tree, err
 	}
+	newer, err := tree.WithNewerQEMU()
+	if err != nil {
+		return tree, fmt.Errorf("QEMU of the tools tree is %s, want the shape's %s, and there is no other: %w (chrysalis image build makes it)", own, s.QEMU, err)
+	}
+	other, err := QEMUVersion(ctx, newer)
+	if err == nil && other != s.QEMU {
+		err = fmt.Errorf("QEMU here is %s and %s, want the shape's %s", own, other, s.QEMU)
+	}
+	return newer, err
+}
+
+// hasFirmware checks that the file is the shape's firmware: a guest of another would show other registers.
+func hasFirmware(s measure.Shape, firmware string) error {
 	got, err := FirmwareFile(firmware)
 	if err == nil && got != s.Firmware {
 		err = fmt.Errorf("firmware is %s (%d bytes, SHA-256 %s), want the shape's %s (%d bytes, SHA-256 %s)",

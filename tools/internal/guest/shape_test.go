@@ -9,8 +9,8 @@ import (
 	"chrysalis/measure"
 )
 
-// TestFits shows that a guest is not started as another machine than its shape says.
-func TestFits(t *testing.T) {
+// TestHasFirmware shows that a guest is not started as another machine than its shape says.
+func TestHasFirmware(t *testing.T) {
 	firmware := filepath.Join(t.TempDir(), "OVMF_CODE.fd")
 	if err := os.WriteFile(firmware, []byte("firmware"), 0o644); err != nil {
 		t.Fatal(err)
@@ -26,16 +26,13 @@ func TestFits(t *testing.T) {
 	if err != nil || fast.Accelerator != measure.KVM || fast.CPUVendor != measure.VendorIntel || fast.PhysBits != 46 {
 		t.Errorf("got %+v, error %v, want an accelerated machine of 46 bits", fast, err)
 	}
-	if err := fits(s, "10.0.13", firmware); err != nil {
+	if err := hasFirmware(s, firmware); err != nil {
 		t.Errorf("the shape's own machine: got error %v", err)
-	}
-	if err := fits(s, "11.1.3", firmware); err == nil || !strings.Contains(err.Error(), "QEMU is 11.1.3, want the shape's 10.0.13") {
-		t.Errorf("another QEMU: got error %v, want one that names both", err)
 	}
 	if err := os.WriteFile(firmware, []byte("firmWare"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := fits(s, "10.0.13", firmware); err == nil {
-		t.Error("another firmware: got no error, want a refusal")
+	if err := hasFirmware(s, firmware); err == nil || !strings.Contains(err.Error(), "want the shape's") {
+		t.Errorf("another firmware: got error %v, want one that names both", err)
 	}
 }
