@@ -9,11 +9,36 @@ import (
 	"chrysalis/measure/tdvf"
 )
 
-// ACPI holds what a hypervisor hands the firmware to make ACPI tables of: a script and the files that it names. QEMU makes
-// them anew for each shape of machine; tools ask QEMU itself, never a guest's log.
-type ACPI struct {
-	Loader []byte            // the script, QEMU's fw_cfg file etc/table-loader
-	Files  map[string][]byte // by the name in fw_cfg
+// Tables holds what a hypervisor hands the firmware of one shape of machine: ACPI tables, as a script and the files that it
+// names, and settings. QEMU makes them anew for each shape; tools ask QEMU itself, never a guest's log.
+type Tables struct {
+	Loader   []byte            // the script, QEMU's fw_cfg file etc/table-loader
+	Files    map[string][]byte // by the name in fw_cfg
+	Settings map[string][]byte // the files of SettingNames that there are
+}
+
+// Names of the settings.
+const (
+	MemoryMap = "etc/e820"
+	BootMenu  = "BootMenu" // has a number in fw_cfg (0x0e) and no name
+)
+
+// tdxSettings are what the firmware of a TDX guest measures before it believes it, in its order, with the size that it
+// insists on. Source: EDK2, OvmfPkg/Library/QemuFwCfgLib/QemuFwCfgCacheInit.c.
+var tdxSettings = []struct {
+	name string
+	size int // 0: any
+}{
+	{"etc/extra-pci-roots", 8}, {BootMenu, 2}, {"etc/boot-menu-wait", 2}, {"etc/reserved-memory-end", 8}, {"opt/ovmf/X-PciMmio64Mb", 0}, {"bootorder", 0},
+}
+
+// SettingNames returns the names of the settings that firmware goes by or measures.
+func SettingNames() []string {
+	names := []string{MemoryMap}
+	for _, s := range tdxSettings {
+		names = append(names, s.name)
+	}
+	return names
 }
 
 // LoaderFile is the script's name in fw_cfg.
@@ -57,7 +82,7 @@ func LoaderFiles(loader []byte) ([]string, error) {
 }
 
 // measured returns what the firmware measures, in its order: the script, then each file as the script loads it.
-func (a ACPI) measured() ([][]byte, error) {
+func (a Tables) measured() ([][]byte, error) {
 	names, err := LoaderFiles(a.Loader)
 	if err != nil {
 		return nil, err
@@ -74,6 +99,54 @@ func (a ACPI) measured() ([][]byte, error) {
 		return nil, fmt.Errorf("measuring ACPI: %d files, want the %d that the script loads", len(a.Files), len(names))
 	}
 	return blobs, nil
+}
+
+// tdxSettings returns the settings that the firmware of a TDX guest measures.
+func (a Tables) tdxSettings() (blobs [][]byte, err error) {
+	for _, s := range tdxSettings {
+		data := a.Settings[s.name]
+		if s.size != 0 && len(data) != s.size {
+			if s.name == BootMenu {
+				return nil, fmt.Errorf("setting %s has %d bytes, want %d", s.name, len(data), s.size)
+			}
+			continue
+		}
+		if len(data) > 0 {
+			blobs = append(blobs, data)
+		}
+	}
+	return blobs, nil
+}
+
+// Kinds of a range in the memory map.
+const (
+	e820Bytes    = 20
+	e820Memory   = 1
+	e820Reserved = 2
+	maxE820      = 128
+)
+
+// MapEntry is a range of the memory map that QEMU hands the firmware.
+type MapEntry struct {
+	tdvf.Range
+	Memory bool // memory, or reserved
+}
+
+// ParseMemoryMap reads the setting MemoryMap: start, length and kind of each range.
+func ParseMemoryMap(b []byte) ([]MapEntry, error) {
+	if len(b) == 0 || len(b)%e820Bytes != 0 || len(b) > maxE820*e820Bytes {
+		return nil, fmt.Errorf("reading memory map: %d bytes, want entries of %d, at most %d", len(b), e820Bytes, maxE820)
+	}
+	var entries []MapEntry
+	for ; len(b) > 0; b = b[e820Bytes:] {
+		le := binary.LittleEndian
+		e := MapEntry{tdvf.Range{Start: le.Uint64(b), Length: le.Uint64(b[8:])}, le.Uint32(b[16:]) == e820Memory}
+		if kind := le.Uint32(b[16:]); e.Length == 0 || e.Start+e.Length < e.Start || kind != e820Memory && kind != e820Reserved {
+			return nil, fmt.Errorf("reading memory map: %#x bytes of kind %d at %#x, want memory or reserved", e.Length, kind, e.Start)
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
 }
 
 // The boot variables of OVMF with an empty variable store when it starts the kernel that QEMU hands over: the menu is the

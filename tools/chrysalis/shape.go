@@ -22,14 +22,32 @@ func (f *shapeFlags) add(cmd *cobra.Command, usage string) {
 }
 
 // tables reads the shape and asks QEMU for its tables. Answers are kept beside the tools tree.
-func (f *shapeFlags) tables(ctx context.Context) (measure.Shape, measure.ACPI, error) {
+func (f *shapeFlags) tables(ctx context.Context) (measure.Shape, measure.Tables, error) {
 	s, err := guest.ReadShape(f.file)
 	if err != nil {
-		return s, measure.ACPI{}, err
+		return s, measure.Tables{}, err
 	}
+	return f.ask(ctx, s)
+}
+
+// tdx puts the shape, as QEMU makes it for TDX, and its tables into boot.
+func (f *shapeFlags) tdx(ctx context.Context, boot *measure.TDXBoot, firmware string) error {
+	s, err := guest.ReadShape(f.file)
+	if err != nil {
+		return err
+	}
+	if err := isFirmware(s, firmware); err != nil {
+		return err
+	}
+	s, tables, err := f.ask(ctx, s.TDX())
+	boot.Shape, boot.Tables = &s, tables
+	return err
+}
+
+func (f *shapeFlags) ask(ctx context.Context, s measure.Shape) (measure.Shape, measure.Tables, error) {
 	tree, err := toolstree.Open(f.tree)
 	if err != nil {
-		return s, measure.ACPI{}, fmt.Errorf("%w (build it with: chrysalis image build)", err)
+		return s, measure.Tables{}, fmt.Errorf("%w (build it with: chrysalis image build)", err)
 	}
 	tables, err := acpi.Cached(ctx, tree, s, filepath.Join(filepath.Dir(tree.Path(".")), "cache", "acpi"))
 	return s, tables, err

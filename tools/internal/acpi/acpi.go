@@ -27,15 +27,15 @@ import (
 const patience = 60 * time.Second
 
 // Read returns the tables of the shape's machine as its firmware reads them.
-func Read(ctx context.Context, tree toolstree.Tree, shape measure.Shape) (measure.ACPI, error) {
+func Read(ctx context.Context, tree toolstree.Tree, shape measure.Shape) (measure.Tables, error) {
 	tables, err := read(ctx, tree, shape)
 	if err != nil {
-		return measure.ACPI{}, fmt.Errorf("asking QEMU for ACPI tables: %w", err)
+		return measure.Tables{}, fmt.Errorf("asking QEMU for ACPI tables: %w", err)
 	}
 	return tables, nil
 }
 
-func read(ctx context.Context, tree toolstree.Tree, shape measure.Shape) (tables measure.ACPI, err error) {
+func read(ctx context.Context, tree toolstree.Tree, shape measure.Shape) (tables measure.Tables, err error) {
 	if err := shape.Check(); err != nil {
 		return tables, err
 	}
@@ -69,16 +69,23 @@ func read(ctx context.Context, tree toolstree.Tree, shape measure.Shape) (tables
 }
 
 // tables does what the firmware does: it looks at the memory map, gives PCI devices their addresses, then reads.
-func (m *machine) tables(shape measure.Shape) (tables measure.ACPI, err error) {
+func (m *machine) tables(shape measure.Shape) (tables measure.Tables, err error) {
 	files, err := m.port.directory()
 	if err != nil {
 		return tables, err
 	}
-	memory, err := m.file(files, "etc/e820")
-	if err != nil {
+	tables.Settings = make(map[string][]byte)
+	if tables.Settings[measure.BootMenu], err = m.port.transfer(fwBootMenu, 2, contentAt); err != nil {
 		return tables, err
 	}
-	entries, err := parseE820(memory)
+	for _, name := range measure.SettingNames() {
+		if f, ok := files[name]; ok && f.size > 0 {
+			if tables.Settings[name], err = m.file(files, name); err != nil {
+				return tables, err
+			}
+		}
+	}
+	entries, err := measure.ParseMemoryMap(tables.Settings[measure.MemoryMap])
 	if err != nil {
 		return tables, err
 	}

@@ -22,17 +22,17 @@ import (
 const maxCacheBytes = 64 << 20
 
 // Cached is Read, with the answers kept in dir by QEMU and shape. A file there that is not as it was written is made again.
-func Cached(ctx context.Context, tree toolstree.Tree, shape measure.Shape, dir string) (measure.ACPI, error) {
+func Cached(ctx context.Context, tree toolstree.Tree, shape measure.Shape, dir string) (measure.Tables, error) {
 	canonical, err := measure.EncodeShape(shape)
 	if err != nil {
-		return measure.ACPI{}, fmt.Errorf("asking QEMU for ACPI tables: %w", err)
+		return measure.Tables{}, fmt.Errorf("asking QEMU for ACPI tables: %w", err)
 	}
 	if tree, err = guest.TreeOf(ctx, tree, shape); err != nil {
-		return measure.ACPI{}, fmt.Errorf("asking QEMU for ACPI tables: %w", err)
+		return measure.Tables{}, fmt.Errorf("asking QEMU for ACPI tables: %w", err)
 	}
 	build, err := tree.Stamp("qemu-system-x86_64")
 	if err != nil {
-		return measure.ACPI{}, fmt.Errorf("asking QEMU for ACPI tables: %w", err)
+		return measure.Tables{}, fmt.Errorf("asking QEMU for ACPI tables: %w", err)
 	}
 	name := filepath.Join(dir, fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "1\n%s\n%s", build, canonical))))
 	if tables, err := load(name); err == nil {
@@ -45,7 +45,7 @@ func Cached(ctx context.Context, tree toolstree.Tree, shape measure.Shape, dir s
 	return tables, store(name, tables)
 }
 
-func load(name string) (tables measure.ACPI, err error) {
+func load(name string) (tables measure.Tables, err error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return tables, err
@@ -66,7 +66,7 @@ func load(name string) (tables measure.ACPI, err error) {
 }
 
 // store writes the file beside its name first, so that it is there whole or not at all.
-func store(name string, tables measure.ACPI) error {
+func store(name string, tables measure.Tables) error {
 	data, err := json.Marshal(tables, json.Deterministic(true))
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package acpi
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -46,11 +47,12 @@ func start(ctx context.Context, tree toolstree.Tree, shape measure.Shape, dir st
 		}
 	}()
 	// Nothing is ever run, but q35 starts with no machine that has no firmware.
-	socket, blank := filepath.Join(dir, "qtest.sock"), filepath.Join(dir, "firmware")
-	if err := os.WriteFile(blank, make([]byte, 64<<10), 0o600); err != nil {
+	// That there is a kernel shows in the boot order.
+	socket, blank, kernel := filepath.Join(dir, "qtest.sock"), filepath.Join(dir, "firmware"), filepath.Join(dir, "kernel")
+	if err := errors.Join(os.WriteFile(blank, make([]byte, 64<<10), 0o600), os.WriteFile(kernel, emptyKernel(), 0o600)); err != nil {
 		return m, err
 	}
-	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-S", "-accel", "tcg", "-cpu", cpu(shape), "-bios", blank,
+	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-S", "-accel", "tcg", "-cpu", cpu(shape), "-bios", blank, "-kernel", kernel,
 		"-machine", shape.Machine + ",memory-backend=ram", "-smp", strconv.Itoa(shape.CPUs),
 		// Address space alone: a stranger's shape may have more memory than this machine.
 		"-m", strconv.Itoa(shape.MemoryMiB), "-object", fmt.Sprintf("memory-backend-ram,id=ram,size=%dM,reserve=off", shape.MemoryMiB),
@@ -108,6 +110,17 @@ func start(ctx context.Context, tree toolstree.Tree, shape measure.Shape, dir st
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
+}
+
+// emptyKernel returns what QEMU takes for a kernel: the setup header's magic and version and a body of nothing. Linux,
+// Documentation/arch/x86/boot.rst.
+func emptyKernel() []byte {
+	kernel := make([]byte, 16<<10)
+	kernel[0x1f1] = 4 // sectors of setup code
+	copy(kernel[0x202:], "HdrS")
+	binary.LittleEndian.PutUint16(kernel[0x206:], 0x20f) // version 2.15
+	kernel[0x211] = 1                                    // loaded high
+	return kernel
 }
 
 // cpu returns the model that stands for the shape's: emulation knows none that the processor here would have, and of the

@@ -2,52 +2,22 @@ package acpi
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"slices"
 
 	"chrysalis/measure"
 )
 
-// e820Entry is an entry of the memory map that QEMU hands the firmware.
-type e820Entry struct {
-	start, length uint64
-	kind          uint32
-}
-
-const (
-	e820Bytes    = 20
-	e820RAM      = 1
-	e820Reserved = 2
-	maxE820      = 128
-)
-
-// parseE820 reads fw_cfg's etc/e820: start, length and kind of each range.
-func parseE820(b []byte) ([]e820Entry, error) {
-	if len(b) == 0 || len(b)%e820Bytes != 0 || len(b) > maxE820*e820Bytes {
-		return nil, fmt.Errorf("memory map has %d bytes, want entries of %d, at most %d", len(b), e820Bytes, maxE820)
-	}
-	var entries []e820Entry
-	for ; len(b) > 0; b = b[e820Bytes:] {
-		e := e820Entry{binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:]), binary.LittleEndian.Uint32(b[16:])}
-		if e.start+e.length < e.start || e.kind != e820RAM && e.kind != e820Reserved {
-			return nil, fmt.Errorf("memory map has %#x bytes of kind %d at %#x, want memory or reserved", e.length, e.kind, e.start)
-		}
-		entries = append(entries, e)
-	}
-	return entries, nil
-}
-
 const gib = 1 << 30
 
 // window returns where OVMF puts the 64-bit window of PCI devices. Source: EDK2, OvmfPkg/Library/PlatformInitLib/MemDetect.c,
 // PlatformAddressWidthInitialization and what it calls.
-func window(memory []e820Entry, vendor string, physBits int) uint64 {
+func window(memory []measure.MapEntry, vendor string, physBits int) uint64 {
 	const smallest = 32 * gib // PcdPciMmio64Size
 	end := uint64(4 * gib)
 	for _, e := range memory {
-		if e.kind == e820RAM {
-			end = max(end, e.start+e.length)
+		if e.Memory {
+			end = max(end, e.Start+e.Length)
 		}
 	}
 	classic := alignUp(end, smallest)
@@ -63,8 +33,8 @@ func window(memory []e820Entry, vendor string, physBits int) uint64 {
 	}
 	base := space - size
 	for _, e := range memory {
-		if start, end := max(e.start, base), min(e.start+e.length, base+size); start < end {
-			base = (e.start - size) &^ (size - 1)
+		if start, end := max(e.Start, base), min(e.Start+e.Length, base+size); start < end {
+			base = (e.Start - size) &^ (size - 1)
 		}
 	}
 	return base

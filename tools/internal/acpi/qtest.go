@@ -80,6 +80,7 @@ func (p *port) in32(at uint16) (uint32, error) {
 
 // fw_cfg: docs/specs/fw_cfg of QEMU. A transfer is described by 16 bytes of the machine's memory.
 const (
+	fwBootMenu  = 0x0e  // selector of the setting that has no name
 	fwDirectory = 0x19  // selector of the list of files
 	fwDMA       = 0x514 // address of a transfer, high half first; the low half starts it
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"chrysalis/measure/tdvf"
 	"chrysalis/tools/internal/lock"
 	"chrysalis/tools/internal/toolstree"
 )
@@ -33,7 +34,31 @@ func (b *Builder) writeFirmware(ctx context.Context, tree toolstree.Tree, l lock
 			return err
 		}
 	}
-	return nil
+	return emptyVariables(filepath.Join(out, "OVMF.inteltdx.fd"), filepath.Join(out, "OVMF_VARS.fd"))
+}
+
+// emptyVariables replaces the variable store of a TDX firmware by the empty one of plain OVMF. Debian's holds Microsoft's
+// Secure Boot keys, with which no kernel of ours starts; MRTD does not cover the store, RTMR0 does.
+func emptyVariables(firmware, empty string) error {
+	image, err := os.ReadFile(firmware)
+	if err != nil {
+		return err
+	}
+	store, err := os.ReadFile(empty)
+	if err != nil {
+		return err
+	}
+	sections, err := tdvf.Sections(image)
+	if err != nil {
+		return err
+	}
+	for _, s := range sections {
+		if s.Type == tdvf.SectionVariables && int(s.Size) == len(store) {
+			copy(image[s.Offset:], store)
+			return os.WriteFile(firmware, image, 0o644)
+		}
+	}
+	return fmt.Errorf("%s has no variable store of %d bytes", firmware, len(store))
 }
 
 // qemuParts are what a machine needs of the QEMU lock's packages; the rest is documentation and other architectures.
