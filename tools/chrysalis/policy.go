@@ -86,7 +86,7 @@ func pinShape(ctx context.Context, rules *attest.Rules, release measure.Manifest
 	if err != nil {
 		return unavailable(err)
 	}
-	rules.Releases[0].VTPM = rules.Releases[0].VTPM.With(measure.PCRs{1: pcr1})
+	rules.Releases[0].VTPM[0] = rules.Releases[0].VTPM[0].With(measure.PCRs{1: pcr1})
 	rules.Waive = []string{"confidentiality"}
 	return nil
 }
@@ -98,11 +98,11 @@ func strictRules(release measure.Manifest, m config.Measured) attest.Rules {
 	return attest.Rules{
 		Version: 1,
 		Releases: []attest.Release{{
-			Name: release.Profile + " " + release.Root.Root.String()[:16], SecurityVersion: release.SecurityVersion, VTPM: release.PCRs,
+			Name: release.Profile + " " + release.Root.Root.String()[:16], SecurityVersion: release.SecurityVersion, VTPM: []measure.PCRs{release.PCRs},
 		}},
 		MinSecurityVersion: release.SecurityVersion,
 		Waive:              []string{"confidentiality", "pcr-1"},
-		Platforms:          attest.Platforms{Any: true, VTPM: []config.Digest{}},
+		Platforms:          attest.Platforms{Any: true},
 		Config: attest.ConfigRules{
 			Network: m.Identity.Network, RootContract: m.Identity.RootContract, PayoutOwner: attest.AnyPayoutOwner,
 			Sealing: []config.Sealing{m.Identity.Sealing}, Instance: []config.Instance{m.Identity.Instance},
