@@ -28,18 +28,33 @@ func newMeasure() *cobra.Command {
 
 func newMeasureVTPM() *cobra.Command {
 	var firmware, kernel, initrd, cmdline, configFile string
+	var shape shapeFlags
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "vtpm --firmware FILE --kernel FILE --initrd FILE --cmdline TEXT|@FILE [--config FILE]",
+		Use:   "vtpm --firmware FILE --kernel FILE --initrd FILE --cmdline TEXT|@FILE [--shape FILE] [--config FILE]",
 		Short: "PCR values of a direct boot",
-		Long: "Computes the SHA-256 PCR values of a direct boot. PCR 1 is missing: it holds the tables of the machine's shape.\n" +
-			"With --config (a config disk, or the measured bytes of one) also PCR 13 and 14 of a guest that serves.",
-		Example: "  chrysalis measure vtpm --firmware release/OVMF_CODE.fd --kernel release/vmlinuz --initrd release/initrd --cmdline @release/cmdline",
-		Args:    cobra.NoArgs,
+		Long: "Computes the SHA-256 PCR values of a direct boot. PCR 1 holds the tables that QEMU makes for one shape of machine: --shape\n" +
+			"names its shape.json, and the tools tree's QEMU is asked for them. With --config (a config disk, or the measured bytes of\n" +
+			"one) also PCR 13 and 14 of a guest that serves.",
+		Example: "  chrysalis measure vtpm --firmware release/OVMF_CODE.fd --kernel release/vmlinuz --initrd release/initrd \\\n" +
+			"    --cmdline @release/cmdline --shape build/guest/shape.json --json",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			pcrs, err := measureVTPM(firmware, kernel, initrd, cmdline, configFile)
 			if err != nil {
 				return unavailable(err)
+			}
+			if shape.file != "" {
+				s, tables, err := shape.tables(cmd.Context())
+				if err != nil {
+					return unavailable(err)
+				}
+				if err := isFirmware(s, firmware); err != nil {
+					return unavailable(err)
+				}
+				if pcrs[1], err = tables.PCR1(); err != nil {
+					return unavailable(err)
+				}
 			}
 			if asJSON {
 				named := map[string]config.Digest{}
@@ -60,6 +75,7 @@ func newMeasureVTPM() *cobra.Command {
 	flags.StringVar(&initrd, "initrd", "", "initrd")
 	flags.StringVar(&cmdline, "cmdline", "", "kernel command line, or @ and the file that holds exactly it")
 	flags.StringVar(&configFile, "config", "", "config disk or measured bytes")
+	shape.add(cmd, "shape.json of the machine, for PCR 1")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	for _, name := range []string{"firmware", "kernel", "initrd", "cmdline"} {
 		_ = cmd.MarkFlagRequired(name)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -59,7 +60,7 @@ func startTPM(ctx context.Context, tree toolstree.Tree, dir, socket string, serv
 		return nil, fmt.Errorf("starting swtpm: %w", err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if _, err := os.Stat(socket); err == nil {
+		if listening(socket) {
 			return cmd, nil
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
@@ -69,6 +70,22 @@ func startTPM(ctx context.Context, tree toolstree.Tree, dir, socket string, serv
 			return nil, fmt.Errorf("starting swtpm: no socket at %s after 10 s; it said: %s", socket, said)
 		}
 	}
+}
+
+// listening reports whether a process listens at the socket. The file is there a moment before, and to connect would be
+// to use it: swtpm ends with its first connection.
+func listening(socket string) bool {
+	sockets, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(sockets)) {
+		// Number, references, protocol, flags, type, state, inode, path; the flag is the kernel's __SO_ACCEPTCON.
+		if field := strings.Fields(line); len(field) >= 8 && field[3] == "00010000" && strings.HasSuffix(strings.TrimSuffix(line, "\n"), " "+socket) {
+			return true
+		}
+	}
+	return false
 }
 
 // makeTPM makes a TPM in dir: fresh seeds, and the attestation key's certificate in NV memory, signed by a
@@ -206,4 +223,10 @@ func writeNV(t transport.TPM, index tpm2.TPMHandle, data []byte) error {
 		}
 	}
 	return nil
+}
+
+// StartTPM starts swtpm over the state in dir, new if there is none, for a QEMU that drives it over the socket. The caller
+// ends it.
+func StartTPM(ctx context.Context, tree toolstree.Tree, dir, socket string) (*exec.Cmd, error) {
+	return startTPM(ctx, tree, dir, socket, false)
 }
