@@ -15,7 +15,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strings"
 	"unicode/utf16"
 
 	"chrysalis/measure/config"
@@ -80,16 +79,8 @@ func directBoot(firmware [][32]byte, kernel, cmdline, initrd [32]byte) PCRs {
 // loadOptions returns the command line as the kernel's EFI stub sees and measures it: in UTF-16, after QEMU's loader has
 // added the initrd's name.
 func loadOptions(cmdline string) ([]byte, error) {
-	if len(cmdline) > maxCmdline {
-		return nil, fmt.Errorf("%d bytes, want at most %d", len(cmdline), maxCmdline)
-	}
-	for i := range len(cmdline) {
-		if c := cmdline[i]; c < ' ' || c > '~' {
-			return nil, fmt.Errorf("byte %d is %#x, want printable ASCII", i, c)
-		}
-	}
-	if strings.TrimSpace(cmdline) != cmdline {
-		return nil, errors.New("white space at an end: tools on the way to the kernel would drop it")
+	if err := checkCmdline(cmdline); err != nil {
+		return nil, err
 	}
 	return utf16z(cmdline + " initrd=initrd"), nil
 }

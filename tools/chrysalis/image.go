@@ -21,7 +21,7 @@ func newImage() *cobra.Command {
 		Short: "Build the guest image from its locks, and audit releases",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(newImageBuild(), newImageAudit(), newImageDiff(), newImageStore(), newImageTools(), newImageLock())
+	cmd.AddCommand(newImageBuild(), newImageAudit(), newImageDiff(), newImageStore(), newImageTools(), newImageLock(), newImageDisk())
 	return cmd
 }
 

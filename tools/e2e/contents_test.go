@@ -115,7 +115,7 @@ func TestInitrdHoldsOnlyItsList(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	want := []string{"dev", "init", "modules"}
+	want := []string{"cmdline", "dev", "init", "modules"}
 	for i, name := range []string{"virtio_blk", "dm-mod", "dm-bufio", "reed_solomon", "dm-verity", "erofs", "failover", "net_failover", "virtio_net", "overlay",
 		"configfs", "tsm_report", "tdx-guest", "sev-guest"} {
 		want = append(want, fmt.Sprintf("modules/%02d-%s.ko.xz", i, name))
