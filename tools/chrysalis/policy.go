@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -15,7 +17,7 @@ import (
 )
 
 func newPolicy() *cobra.Command {
-	var manifest, configFile, engine, model, out, pcr1 string
+	var manifest, configFile, engine, model, out, pcr1, pcrs string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "policy",
@@ -24,7 +26,8 @@ func newPolicy() *cobra.Command {
 			"every field of the config must be as it is, except who is paid. What a policy does without, it names; on a vtpm that is\n" +
 			"confidentiality, and PCR 1 unless --pcr-1 gives the value of a clean boot. Edit the result to accept more.",
 		Example: "  chrysalis policy --manifest build/release/manifest.json -o policy.json\n" +
-			"  chrysalis policy --manifest build/release/manifest.json --config my-config.json --pcr-1 2f0c… -o policy.json",
+			"  chrysalis policy --manifest build/release/manifest.json --config my-config.json --pcr-1 2f0c… -o policy.json\n" +
+			"  chrysalis policy --manifest build/release/manifest.json --pcrs registers.json -o policy.json   # of measure vtpm --disk",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			data, err := os.ReadFile(manifest)
@@ -38,6 +41,11 @@ func newPolicy() *cobra.Command {
 			measured, err := guest.ReadConfig(configFile, engine, model)
 			if err != nil {
 				return exitError{exitUsage, err}
+			}
+			if pcrs != "" {
+				if release.PCRs, err = readPCRs(pcrs); err != nil {
+					return exitError{exitUsage, fmt.Errorf("--pcrs: %w", err)}
+				}
 			}
 			rules := strictRules(release, measured)
 			if pcr1 != "" {
@@ -68,9 +76,31 @@ func newPolicy() *cobra.Command {
 	cmd.Flags().StringVar(&engine, "engine", "build/volumes/engine.img", "engine volume, when the config does not name one")
 	cmd.Flags().StringVar(&model, "model", "build/volumes/model.img", "model volume, when the config does not name one")
 	cmd.Flags().StringVar(&pcr1, "pcr-1", "", "PCR 1 of a clean boot of the same machine (default: waived by name)")
+	cmd.Flags().StringVar(&pcrs, "pcrs", "", "registers as measure vtpm --json prints them, in the place of the manifest's: those of a boot disk")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default: standard output)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the policy, which is JSON")
 	return cmd
+}
+
+// readPCRs reads what measure vtpm --json prints.
+func readPCRs(file string) (measure.PCRs, error) {
+	data, err := readInput(file)
+	if err != nil {
+		return nil, err
+	}
+	var named map[string]config.Digest
+	if err := json.Unmarshal(data, &named); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", file, err)
+	}
+	pcrs := measure.PCRs{}
+	for name, value := range named {
+		register, err := strconv.ParseUint(strings.TrimPrefix(name, "pcr"), 10, 8)
+		if err != nil || name != fmt.Sprintf("pcr%d", register) {
+			return nil, fmt.Errorf("reading %s: register %q, want pcr0, pcr1 and so on", file, name)
+		}
+		pcrs[uint8(register)] = value
+	}
+	return pcrs, nil
 }
 
 // strictRules accepts the release with exactly the config, whoever is paid, on any machine whose TPM a root vouches for.
