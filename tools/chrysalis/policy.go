@@ -88,7 +88,7 @@ func readPCRs(file string) (measure.PCRs, error) {
 	if err != nil {
 		return nil, err
 	}
-	var named map[string]config.Digest
+	var named map[string]config.Digest // repeated names are refused by the decoder
 	if err := json.Unmarshal(data, &named); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", file, err)
 	}

@@ -103,7 +103,7 @@ type verdict struct {
 	Check    string `json:"check"`
 	Reason   string `json:"reason"`
 	ClaimKey string `json:"claim_key"`
-	Checks   []struct{ Name, Got string }
+	Checks   []struct{ Name, Got, Verdict string }
 }
 
 func (c client) verify(want int) verdict {
