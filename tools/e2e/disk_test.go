@@ -150,9 +150,15 @@ func secondOpinions(t *testing.T, disk string) {
 	}
 }
 
-// relaxed returns a copy of the spec's release whose initrd takes another command line for its own, with a manifest that
-// says so. Such a guest does what the release's own refuses to: it serves, and leaves the judgement to the client.
+// relaxed returns a copy of the spec's release whose initrd takes another command line for its own. Such a guest does what
+// the release's own refuses to: it serves, and leaves the judgement to the client.
 func relaxed(t *testing.T, spec guest.Spec, cmdline string) guest.Spec {
+	t.Helper()
+	return repacked(t, spec, "cmdline", cmdline)
+}
+
+// repacked returns a copy of the spec's release with other content for a file of the initrd, and a manifest that says so.
+func repacked(t *testing.T, spec guest.Spec, name, content string) guest.Spec {
 	t.Helper()
 	in, err := os.Open(filepath.Join(spec.Release, "initrd"))
 	if err != nil {
@@ -170,8 +176,8 @@ func relaxed(t *testing.T, spec guest.Spec, cmdline string) guest.Spec {
 			t.Fatal(err)
 		}
 		data, err := io.ReadAll(r)
-		if h.Name == "cmdline" {
-			data, h.Size = []byte(cmdline), int64(len(cmdline))
+		if h.Name == name {
+			data, h.Size = []byte(content), int64(len(content))
 		}
 		if err == nil {
 			err = w.WriteHeader(h)
