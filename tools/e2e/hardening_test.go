@@ -92,7 +92,7 @@ func TestRootCannotUndo(t *testing.T) {
 		"root allow ptrace again": "EINVAL", "root allow unprivileged bpf again": "EPERM", "root weaken lockdown": "EROFS",
 		"root io_uring": "EPERM", "root a user namespace": "ENOSPC", "root trace init": "EPERM", "root read init's memory": "EACCES",
 		"root read kernel memory": "EPERM", "root read physical memory": "EPERM", "root read ports": "ENOENT", "root use ports": "EPERM",
-		"root read an MSR": "ENOENT", "root mount debugfs": "ENODEV", "root read fw_cfg": "ENOENT", "root write an EFI variable": "ENOENT",
+		"root read an MSR": "ENOENT", "root mount debugfs": "ENODEV", "root read fw_cfg": "ENOENT", "root see a vsyscall page": "none", "root write an EFI variable": "ENOENT",
 		"root write to the root": "EROFS", "root run from /run": "EACCES", "root run from /tmp": "EACCES", "root run from /var": "EACCES",
 		"root run from /dev/shm": "EACCES", "root run from /dev": "EACCES", "root a shell": "ENOENT",
 		"nobody load a module": "EPERM", "nobody load a kernel": "EPERM", "nobody io_uring": "EPERM", "nobody bpf": "EPERM",

@@ -27,6 +27,12 @@ var settings = []struct{ name, value string }{
 	{"user/max_user_namespaces", "0"},         // no second root
 }
 
+// asked is what the command line asks of the kernel, as it reads back.
+var asked = []struct{ name, value string }{
+	{"kernel/panic_on_oops", "1"}, // a damaged kernel does not go on
+	{"kernel/panic", "-1"},        // and does not stay
+}
+
 // Paths is where the kernel's files are; tests point it at a folder of their own.
 type Paths struct{ Proc, Sys string }
 
@@ -38,6 +44,11 @@ func Apply(p Paths) error {
 			return fmt.Errorf("hardening: setting %s to %q: %v", s.name, s.value, err)
 		}
 		if err := reads(file, s.value); err != nil {
+			return fmt.Errorf("hardening: %s: %v", s.name, err)
+		}
+	}
+	for _, s := range asked {
+		if err := reads(filepath.Join(p.Proc, "sys", s.name), s.value); err != nil {
 			return fmt.Errorf("hardening: %s: %v", s.name, err)
 		}
 	}

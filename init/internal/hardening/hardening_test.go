@@ -14,6 +14,9 @@ func hardKernel(t *testing.T) Paths {
 	for _, s := range settings {
 		write(t, filepath.Join(p.Proc, "sys", s.name), "before\n")
 	}
+	for _, s := range asked {
+		write(t, filepath.Join(p.Proc, "sys", s.name), s.value+"\n")
+	}
 	write(t, filepath.Join(p.Proc, "filesystems"), "nodev\tsysfs\nnodev\ttmpfs\n\terofs\n")
 	write(t, filepath.Join(p.Sys, "kernel/security/lockdown"), "none integrity [confidentiality]\n")
 	write(t, filepath.Join(p.Sys, "module/module/parameters/sig_enforce"), "Y\n")
@@ -75,6 +78,9 @@ func TestRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "setting kernel/yama/ptrace_scope"},
+		{"a kernel that goes on after an oops", func(t *testing.T, p Paths) {
+			write(t, filepath.Join(p.Proc, "sys/kernel/panic_on_oops"), "0\n")
+		}, `kernel/panic_on_oops: reads "0", want "1"`},
 		{"a weaker lockdown", func(t *testing.T, p Paths) {
 			write(t, filepath.Join(p.Sys, "kernel/security/lockdown"), "none [integrity] confidentiality\n")
 		}, "want confidentiality"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -160,6 +161,13 @@ var asRoot = []attempt{
 	{"use ports", func() error { return call(unix.SYS_IOPL, 3) }},
 	{"read an MSR", read("/dev/cpu/0/msr")},
 	{"mount debugfs", mount("debugfs")},
+	{"see a vsyscall page", func() error {
+		maps, err := os.ReadFile("/proc/self/maps")
+		if err == nil && !bytes.Contains(maps, []byte("[vsyscall]")) {
+			return errors.New("none")
+		}
+		return err
+	}},
 	{"read fw_cfg", read("/sys/firmware/qemu_fw_cfg/rev")},
 	{"write an EFI variable", func() error {
 		return os.WriteFile("/sys/firmware/efi/efivars/x-c4a7c5f2-8b53-4d0e-9d1e-636872797301", []byte{7, 0, 0, 0, 1}, 0o644)
