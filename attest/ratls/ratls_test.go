@@ -158,7 +158,7 @@ func TestRelayWithLeakedKey(t *testing.T) {
 		w.Write(body)
 	}), &tls.Config{Certificates: []tls.Certificate{leaked}}, nil)
 	_, err := Dial(t.Context(), "tcp", middle, m.config())
-	var rejected *attest.Rejected
+	var rejected *attest.Refused
 	if !errors.As(err, &rejected) || rejected.Failed.Name != "challenge" {
 		t.Errorf("got %v, want the challenge check to refuse", err)
 	}
@@ -184,7 +184,7 @@ func TestReplay(t *testing.T) {
 	if _, err := Dial(t.Context(), "tcp", address, m.config()); err != nil {
 		t.Fatalf("the first time: %v", err)
 	}
-	var rejected *attest.Rejected
+	var rejected *attest.Refused
 	if _, err := Dial(t.Context(), "tcp", address, m.config()); !errors.As(err, &rejected) || rejected.Failed.Name != "challenge" {
 		t.Errorf("the second time: got %v, want the challenge check to refuse", err)
 	}

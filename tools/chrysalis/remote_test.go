@@ -120,8 +120,8 @@ func (g softwareGuest) files(dir string) error {
 		return err
 	}
 	rules.Releases[0].Name = "other"
-	for register := range rules.Releases[0].VTPM {
-		rules.Releases[0].VTPM[register] = config.Digest{1}
+	for register := range rules.Releases[0].VTPM[0] {
+		rules.Releases[0].VTPM[0][register] = config.Digest{1}
 	}
 	other, err := json.Marshal(rules)
 	if err != nil {
