@@ -70,7 +70,7 @@ func newUp() *cobra.Command {
 				return exitError{exitUsage, err}
 			}
 			if disk != "" {
-				spec.Disk, spec.Shape = disk, spec.Shape.OnDisk()
+				spec.Disk, spec.Shape = disk, guest.OnDisk(spec.Shape)
 			}
 			if memory != 0 {
 				spec.Shape.MemoryMiB = memory

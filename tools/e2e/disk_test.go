@@ -33,7 +33,7 @@ func makeDisk(t *testing.T, release, format string) string {
 
 // onDisk returns the spec of a guest that boots from the disk.
 func onDisk(spec guest.Spec, disk string) guest.Spec {
-	spec.Disk, spec.Shape = disk, spec.Shape.OnDisk()
+	spec.Disk, spec.Shape = disk, guest.OnDisk(spec.Shape)
 	return spec
 }
 

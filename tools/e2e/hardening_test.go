@@ -102,6 +102,31 @@ func TestRootCannotUndo(t *testing.T) {
 	})
 }
 
+// TestWeakKernel boots kernels that were asked for less, with an initrd that does not mind: init does.
+func TestWeakKernel(t *testing.T) {
+	needsGuests(t)
+	spec := demoSpec(t)
+	line, err := os.ReadFile(filepath.Join(spec.Release, "cmdline"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for asked, weaker := range map[string]string{"lockdown=confidentiality": "lockdown=integrity", "debugfs=off": "debugfs=on", "oops=panic": "oops=go"} {
+		t.Run(weaker, func(t *testing.T) {
+			weak := strings.Replace(string(line), asked, weaker, 1)
+			if weak == string(line) {
+				t.Fatalf("the command line does not ask for %s", asked)
+			}
+			file := filepath.Join(t.TempDir(), "cmdline")
+			if err := os.WriteFile(file, []byte(weak), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if got, want := ending(t, newGuest(t), withRelease(t, relaxed(t, spec, weak), "cmdline", file)), "hardening-failed"; got != want {
+				t.Errorf("the guest's last word: got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
 // TestEngineCannotReach runs the probe as the engine.
 func TestEngineCannotReach(t *testing.T) {
 	needsGuests(t)

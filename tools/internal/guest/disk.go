@@ -12,7 +12,7 @@ const (
 )
 
 // OnDisk returns the shape of the same machine with a boot disk in the place of the root's disk.
-func (s Shape) OnDisk() Shape {
+func OnDisk(s Shape) Shape {
 	s.Devices = slices.Clone(s.Devices)
 	for i, d := range s.Devices {
 		s.Devices[i] = strings.Replace(d, rootSerial, diskSerial, 1)

@@ -11,7 +11,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -60,7 +59,7 @@ func startTPM(ctx context.Context, tree toolstree.Tree, dir, socket string, serv
 		return nil, fmt.Errorf("starting swtpm: %w", err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if ready(socket, server) {
+		if _, err := os.Stat(socket); err == nil {
 			return cmd, nil
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
@@ -70,20 +69,6 @@ func startTPM(ctx context.Context, tree toolstree.Tree, dir, socket string, serv
 			return nil, fmt.Errorf("starting swtpm: no socket at %s after 10 s; it said: %s", socket, said)
 		}
 	}
-}
-
-// ready reports whether the TPM listens. A server takes connections one after the other, so one more does no harm; the
-// control socket takes QEMU's alone.
-func ready(socket string, server bool) bool {
-	if !server {
-		_, err := os.Stat(socket)
-		return err == nil
-	}
-	conn, err := net.Dial("unix", socket)
-	if err == nil {
-		conn.Close()
-	}
-	return err == nil
 }
 
 // makeTPM makes a TPM in dir: fresh seeds, and the attestation key's certificate in NV memory, signed by a

@@ -177,7 +177,7 @@ func writeESP(ctx context.Context, tree toolstree.Tree, esp, work string, uki []
 	}
 	for _, args := range [][]string{{"mmd", "-i", esp, "::EFI", "::EFI/BOOT"}, {"mcopy", "-i", esp, program, "::EFI/BOOT/BOOTX64.EFI"}} {
 		cmd := tree.Command(ctx, "mtools", append([]string{"-c"}, args...)...)
-		cmd.Env = append(cmd.Env, epoch, "TZ=UTC", "MTOOLSRC=/dev/null", "MTOOLS_SKIP_CHECK=1")
+		cmd.Env = append(cmd.Env, epoch, "TZ=UTC", "MTOOLSRC=/dev/null", "HOME=/nonexistent", "MTOOLS_SKIP_CHECK=1")
 		if err := runQuiet(cmd); err != nil {
 			return err
 		}
