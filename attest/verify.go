@@ -93,7 +93,7 @@ func verify(evidence *Evidence, challenge Challenge, policy Policy, now time.Tim
 // shows what kind of guest answers before anything is said to it. No Result comes of it: the keys are for Verify to give.
 func VerifyEpoch(evidence *Evidence, tlsKey [32]byte, policy Policy, now time.Time, roots Roots) ([]Check, error) {
 	a := &appraisal{evidence: evidence, challenge: Challenge{TLSKey: tlsKey}, policy: policy, rules: policy.rules, now: now, roots: roots}
-	lines, refusal := check.Run("verifying epoch evidence", appraisalOf(evidence).epoch, a, "")
+	lines, refusal := check.Run("verifying evidence", appraisalOf(evidence).epoch, a, "")
 	if refusal != nil {
 		return nil, refusal
 	}

@@ -2,6 +2,7 @@ package ratls
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"encoding/hex"
 	"errors"
@@ -18,12 +19,14 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
+	"chrysalis/attest/sevsnp"
 )
 
 // machine is a software guest that answers challenges and echoes.
 type machine struct {
 	*attesttest.Guest
-	server  *attesttest.Server
+	server  *Server
+	quotes  atomic.Int32
 	address string
 	clock   atomic.Int64 // nanoseconds that the guest and its client are ahead of the test's clock
 }
@@ -37,12 +40,32 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	m := &machine{Guest: attesttest.New(measured, time.Now())}
-	m.server = &attesttest.Server{Guest: m.Guest, Now: m.now}
+	m.server, err = NewServer(m.quote, m.now)
+	if err != nil {
+		t.Fatal(err)
+	}
 	mux := http.NewServeMux()
 	mux.Handle(EvidencePath, m.server)
 	mux.HandleFunc("POST /echo", func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
 	m.address = attesttest.Listen(t, mux, m.server.TLSConfig(), m.server.ConnContext)
 	return m
+}
+
+// quote makes the evidence for a request, as init does.
+func (m *machine) quote(r attest.Request) (*attest.Evidence, error) {
+	m.quotes.Add(1)
+	m.Statement.Epoch, m.Statement.NotAfter = r.Epoch, r.NotAfter
+	return m.Attest(r.NonceRoot, r.TLSKey), nil
+}
+
+// certificate returns the certificate for new connections, private key included: a test may leak it.
+func (m *machine) certificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	keys, err := m.server.current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys.certificate
 }
 
 func (m *machine) url(path string) string { return "https://" + m.address + path }
@@ -64,12 +87,12 @@ func TestTransport(t *testing.T) {
 		}
 		body, err := io.ReadAll(response.Body)
 		response.Body.Close()
-		if err != nil || string(body) != "hello" || result == nil || result.TLSKey() != KeyHash(m.server.Certificate().Leaf) {
+		if err != nil || string(body) != "hello" || result == nil || result.TLSKey() != KeyHash(m.certificate(t).Leaf) {
 			t.Errorf("got %q, %v, %v, want hello and a result", body, result, err)
 		}
 	}
-	if got := m.server.Count(); got != 1 {
-		t.Errorf("quotes for three requests on one connection: got %d, want 1", got)
+	if got := m.quotes.Load(); got != 2 {
+		t.Errorf("quotes for a certificate and three requests on one connection: got %d, want 2", got)
 	}
 	if _, err := (&http.Client{Transport: transport}).Get("http://" + m.address); !errors.Is(err, attest.ErrRejected) {
 		t.Errorf("an http URL: got %v, want ErrRejected", err)
@@ -136,7 +159,7 @@ func TestDialRefuses(t *testing.T) {
 // the client's TLS with it, and relays the genuine guest's evidence for the client's own nonce.
 func TestRelayWithLeakedKey(t *testing.T) {
 	m := newMachine(t)
-	leaked := m.server.Certificate()
+	leaked := m.certificate(t)
 	middle := attesttest.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn, err := tls.Dial("tcp", m.address, &tls.Config{InsecureSkipVerify: true})
 		if err != nil {
@@ -226,15 +249,70 @@ func TestRotation(t *testing.T) {
 	}
 	conn.Close()
 	m.clock.Store(int64(time.Hour + 2*time.Minute + time.Minute))
-	quotes := m.server.Count()
+	quotes := m.quotes.Load()
 	if got := post(); got != 2 {
 		t.Errorf("epoch after the overlap: got %d, want 2", got)
 	}
-	if got := m.server.Count() - quotes; got != 1 {
+	if got := m.quotes.Load() - quotes; got != 1 {
 		t.Errorf("quotes for it: got %d, want 1", got)
 	}
 	m.clock.Store(int64(3 * time.Hour))
 	if _, err := transport.http.RoundTrip(httptest.NewRequest(http.MethodPost, m.url("/echo"), io.NopCloser(strings.NewReader("once")))); err != nil && !errors.Is(err, ErrExpired) {
 		t.Errorf("a body that can't be sent twice: got %v, want nil or ErrExpired", err)
+	}
+}
+
+// TestConfidentialGuests talks to guests on TDX and SEV-SNP, with collateral stapled, brought by the client, or nowhere.
+func TestConfidentialGuests(t *testing.T) {
+	measured, err := os.ReadFile(filepath.Join("..", "..", "measure", "config", "testdata", "vectors", "measured.bin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	td, snp := attesttest.NewTDXGuest(measured, time.Now()), attesttest.NewSNPGuest(measured, sevsnp.Milan, time.Now())
+	for _, tt := range []struct {
+		name     string
+		contents *attesttest.Contents
+		attest   func(nonceRoot, tlsKey [32]byte) *attest.Evidence
+		config   Config
+	}{
+		{"tdx", &td.Contents, td.Attest, Config{Policy: td.Policy(), Roots: td.Roots()}},
+		{"sev-snp", &snp.Contents, snp.Attest, Config{Policy: snp.Policy(), Roots: snp.Roots()}},
+	} {
+		staple := true
+		var kept []byte
+		server, err := NewServer(func(r attest.Request) (*attest.Evidence, error) {
+			tt.contents.Statement.Epoch, tt.contents.Statement.NotAfter = r.Epoch, r.NotAfter
+			e := tt.attest(r.NonceRoot, r.TLSKey)
+			if kept = e.Collateral; !staple {
+				e.Collateral = nil
+			}
+			return e, nil
+		}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		address := attesttest.Listen(t, server, server.TLSConfig(), server.ConnContext)
+		dial := func(complete func(context.Context, *attest.Evidence) error) error {
+			config := tt.config
+			config.Complete = complete
+			conn, err := Dial(t.Context(), "tcp", address, config)
+			if err == nil {
+				conn.Close()
+			}
+			return err
+		}
+		if err := dial(nil); err != nil {
+			t.Errorf("%s, stapled: %v", tt.name, err)
+		}
+		staple = false
+		if err := dial(nil); !errors.Is(err, attest.ErrUnavailable) {
+			t.Errorf("%s, no collateral: got %v, want ErrUnavailable", tt.name, err)
+		}
+		if err := dial(func(_ context.Context, e *attest.Evidence) error { e.Collateral = kept; return nil }); err != nil {
+			t.Errorf("%s, brought by the client: %v", tt.name, err)
+		}
+		if err := dial(func(context.Context, *attest.Evidence) error { return errors.New("no network") }); !errors.Is(err, attest.ErrUnavailable) {
+			t.Errorf("%s, collateral that can't be had: got %v, want ErrUnavailable", tt.name, err)
+		}
 	}
 }

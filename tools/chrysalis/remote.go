@@ -10,17 +10,22 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/collect/collateral"
 	"chrysalis/attest/ratls"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 )
 
 // remoteFlags are what every verb takes that talks to a guest.
-type remoteFlags struct{ policy, roots string }
+type remoteFlags struct {
+	policy, roots string
+	offline       bool
+}
 
 func (f *remoteFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.policy, "policy", "", "policy that the guest must meet (make one with: chrysalis policy)")
 	cmd.Flags().StringVar(&f.roots, "roots", "", "PEM file of the TPM makers that are trusted (default: none; Intel and AMD are, for their own hardware)")
+	cmd.Flags().BoolVar(&f.offline, "offline", false, "fetch no collateral: judge by what the guest staples, or not at all")
 	_ = cmd.MarkFlagRequired("policy")
 }
 
@@ -33,6 +38,13 @@ func (f *remoteFlags) open() (ratls.Config, error) {
 	var config ratls.Config
 	if config.Policy, err = attest.ParsePolicy(document); err != nil {
 		return config, rejected(fmt.Errorf("%s accepts no guest: %w", f.policy, err))
+	}
+	if !f.offline {
+		cache, err := collateralCache()
+		if err != nil {
+			cache = "" // a user without a home keeps nothing
+		}
+		config.Complete = (&collateral.Fetcher{Sources: collateral.DefaultSources(), Cache: cache}).Complete
 	}
 	config.Roots.TDX, config.Roots.SEVSNP = tdx.IntelRoot(), sevsnp.AMDRoots()
 	if f.roots == "" {
