@@ -126,6 +126,7 @@ func veritySpeed(t *testing.T) []row {
 		{fmt.Sprintf("verity tree, 1 GiB: share of %.0f × single-core SHA-256", cores), efficiency, "≥ 0.85", efficiency >= 0.85,
 			fmt.Sprintf("%.2f s; SHA-256 of 1 GiB on one core %.2f s", own, core)},
 		{"verity tree, 1 GiB: times veritysetup's speed", speedup, "≥ 2", speedup >= 2, fmt.Sprintf("veritysetup format %.2f s", reference)},
+		verityMemory(t, f, 64<<20, size),
 	}
 }
 
@@ -259,6 +260,7 @@ func bootSpeed(t *testing.T) []row {
 			fmt.Sprintf("kernel to PID 1 %.0f ms; engine %.0f ms; verify, ask, answer %.0f ms", at["pid1"], before["engine"], answered)},
 		{fmt.Sprintf("open a volume: engine (%.1f MB), times model (%.1f MB)", float64(size(spec.Engine))/1e6, float64(size(spec.Model))/1e6), volumes,
 			"≈ 1", volumes < 3, fmt.Sprintf("%.0f ms and %.0f ms in one boot; the step's clock ticks in ms", before["engine-volume"], before["model-volume"])},
+		openLarge(t, before["model-volume"], size(spec.Model)),
 	}
 }
 

@@ -110,7 +110,11 @@ func (b *Builder) writeBoot(tree toolstree.Tree, k kernel, guest string, root co
 	if err != nil {
 		return err
 	}
-	entries, err := initrdEntries(initProgram, k, modules, root)
+	cmdline, err := os.ReadFile(filepath.Join(b.profileDir(), "cmdline"))
+	if err != nil {
+		return err
+	}
+	entries, err := initrdEntries(initProgram, k, modules, root, cmdline)
 	if err != nil {
 		return err
 	}
