@@ -1,23 +1,26 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"chrysalis/measure"
-	"chrysalis/tools/internal/image"
+	"chrysalis/tools/internal/release"
 )
 
 // audit is the answer of image audit and image diff for machines.
 type audit struct {
-	Verdict     string             `json:"verdict"` // same or different
-	Files       []fileVerdict      `json:"files,omitempty"`
-	Differences []image.Difference `json:"differences"`
+	Verdict     string               `json:"verdict"` // same or different
+	Files       []fileVerdict        `json:"files,omitempty"`
+	Differences []release.Difference `json:"differences"`
+	Changes     []release.Change     `json:"changes,omitempty"` // packages and modules in other versions
 }
 
 type fileVerdict struct {
@@ -30,15 +33,16 @@ func newImageDiff() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "diff A B", Short: "Say in what two release folders differ", Args: cobra.ExactArgs(2),
-		Long: "Compares two release folders byte for byte; where root or initrd differ, file by file inside: mode, type, size, content, order.\n" +
-			"Exit code 0: the same. 1: different.",
+		Long: "Compares two release folders byte for byte; where root or initrd differ, file by file inside: type, mode, owner, time, link,\n" +
+			"content, order, with the bytes that differ and the package that owns the file, as each release's contents.json says. Packages, Go\n" +
+			"modules and toolchains in other versions are listed first. Exit code 0: the same. 1: different.",
 		Example: "  chrysalis image diff build/release /mnt/published",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			differences, err := image.CompareReleases(args[0], args[1])
+			differences, err := release.Compare(args[0], args[1])
 			if err != nil {
 				return unavailable(err)
 			}
-			return printAudit(cmd.OutOrStdout(), audit{Differences: differences}, asJSON)
+			return printAudit(cmd.OutOrStdout(), audit{Differences: differences, Changes: release.Changes(args[0], args[1])}, asJSON)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -50,7 +54,8 @@ func newImageAudit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "audit RELEASE_DIR|manifest.json", Short: "Rebuild a release from this source tree and compare every byte", Args: cobra.ExactArgs(1),
 		Long: "Builds the release again in a fresh folder with empty caches; only packages may come out of the package cache, where their hashes\n" +
-			"are checked again. With a release folder a difference is named: which file, which path inside it, which bytes. With a manifest alone\n" +
+			"are checked again. With a release folder a difference is named: which file, which path inside it, which bytes, what kind (mode, time,\n" +
+			"order, content) and which package owns it. With a manifest alone\n" +
 			"the hashes are compared. The source tree must be the one that the release was made from. Exit code 0: the same, bit for bit. 1: not.",
 		Example: "  sudo chrysalis image audit /mnt/published\n  sudo chrysalis image audit published-manifest.json --json",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -73,21 +78,22 @@ func newImageAudit() *cobra.Command {
 			if err != nil {
 				return unavailable(err)
 			}
-			result := audit{Differences: []image.Difference{}}
-			for _, want := range published.Files {
+			result := audit{Differences: []release.Difference{}}
+			for _, want := range slices.Concat(published.Files, published.Documents) {
 				got, err := rebuilt.File(want.Name)
 				if err != nil {
 					return unavailable(err)
 				}
 				result.Files = append(result.Files, fileVerdict{want.Name, want.SHA256.String(), got.SHA256.String()})
 				if got.SHA256 != want.SHA256 && folder == "" {
-					result.Differences = append(result.Differences, image.Difference{File: want.Name, Kind: "content", A: want.SHA256.String(), B: got.SHA256.String()})
+					result.Differences = append(result.Differences, release.Difference{File: want.Name, Kind: "content", A: want.SHA256.String(), B: got.SHA256.String()})
 				}
 			}
 			if folder != "" {
-				if result.Differences, err = image.CompareReleases(folder, filepath.Join(fresh, "release")); err != nil {
+				if result.Differences, err = release.Compare(folder, filepath.Join(fresh, "release")); err != nil {
 					return unavailable(err)
 				}
+				result.Changes = release.Changes(folder, filepath.Join(fresh, "release"))
 			}
 			return printAudit(cmd.OutOrStdout(), result, asJSON)
 		},
@@ -125,6 +131,27 @@ func rebuild(cmd *cobra.Command) (folder string, m measure.Manifest, err error) 
 	return folder, m, err
 }
 
+// printDifference says what differs, where, and whose it is. Names and bytes come out of a release that nobody trusts yet.
+func printDifference(w io.Writer, d release.Difference) {
+	line := d.Where() + ": " + d.Kind
+	if d.Bytes != "" {
+		line += " (bytes: " + d.Bytes + ")"
+	}
+	switch {
+	case d.FromA == d.FromB && d.FromA != "":
+		line += ": " + d.FromA
+	case d.FromA != "" || d.FromB != "":
+		line += ": " + cmp.Or(d.FromA, "unknown") + " -> " + cmp.Or(d.FromB, "unknown")
+	}
+	fmt.Fprintln(w, printable(line))
+	if d.A != "" {
+		fmt.Fprintf(w, "  a  %s\n", printable(d.A))
+	}
+	if d.B != "" {
+		fmt.Fprintf(w, "  b  %s\n", printable(d.B))
+	}
+}
+
 func printAudit(w io.Writer, a audit, asJSON bool) error {
 	a.Verdict = "same"
 	if len(a.Differences) > 0 {
@@ -142,18 +169,11 @@ func printAudit(w io.Writer, a audit, asJSON bool) error {
 			}
 			fmt.Fprintf(w, "%-14s %-9s %s\n", f.Name, word, f.Got)
 		}
+		for _, c := range a.Changes {
+			fmt.Fprintf(w, "%s %s: %s -> %s\n", c.Kind, c.Name, cmp.Or(c.A, "none"), cmp.Or(c.B, "none"))
+		}
 		for _, d := range a.Differences {
-			where := d.File
-			if d.Path != "" {
-				where += ": " + d.Path
-			}
-			fmt.Fprintf(w, "%s: %s\n", where, d.Kind)
-			if d.A != "" {
-				fmt.Fprintf(w, "  a  %s\n", d.A)
-			}
-			if d.B != "" {
-				fmt.Fprintf(w, "  b  %s\n", d.B)
-			}
+			printDifference(w, d)
 		}
 		fmt.Fprintln(w, map[string]string{"same": "the same, bit for bit", "different": "different"}[a.Verdict])
 	}

@@ -71,14 +71,7 @@ func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, er
 	if err := b.writeBoot(tree, k, guest, m.Root, partial); err != nil {
 		return m, err
 	}
-	if err := b.fillManifest(&m, g, l, partial); err != nil {
-		return m, err
-	}
-	data, err := measure.EncodeManifest(m)
-	if err != nil {
-		return m, err
-	}
-	if err := os.WriteFile(filepath.Join(partial, "manifest.json"), data, 0o644); err != nil {
+	if err := b.writeDocuments(ctx, tree, &m, g, l, partial); err != nil {
 		return m, err
 	}
 	return m, replaceFolder(partial, out)
@@ -130,17 +123,8 @@ func (b *Builder) fillManifest(m *measure.Manifest, g goTool, l lock.Lock, dir s
 		return fmt.Errorf("reading security version: %w", err)
 	}
 	m.SecurityVersion = uint32(version)
-	for _, name := range measure.ReleaseFiles() {
-		path := filepath.Join(dir, name)
-		// The folder is served and copied: its modes do not depend on the builder's umask.
-		if err := os.Chmod(path, 0o644); err != nil {
-			return err
-		}
-		sum, n, err := hashFile(path)
-		if err != nil {
-			return err
-		}
-		m.Files = append(m.Files, measure.File{Name: name, Size: n, SHA256: sum})
+	if m.Files, err = namedFiles(dir, measure.ReleaseFiles()); err != nil {
+		return err
 	}
 	if m.PCRs, err = bootPCRs(dir); err != nil {
 		return err
@@ -163,6 +147,22 @@ func (b *Builder) fillManifest(m *measure.Manifest, g goTool, l lock.Lock, dir s
 	}
 	m.Packages = insertPackage(m.Packages, measure.Package{Name: ovmf.Name, Version: ovmf.Version, SHA256: ovmf.SHA256})
 	return nil
+}
+
+// namedFiles names files of the folder, and gives them the mode in which the folder is served and copied.
+func namedFiles(dir string, names []string) (files []measure.File, err error) {
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		if err := os.Chmod(path, 0o644); err != nil {
+			return nil, err
+		}
+		sum, n, err := hashFile(path)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, measure.File{Name: name, Size: n, SHA256: sum})
+	}
+	return files, nil
 }
 
 func insertPackage(packages []measure.Package, p measure.Package) []measure.Package {
