@@ -70,7 +70,9 @@ func Compare(before, after Lock) Diff {
 			packages[place{p.Name, p.Architecture}] = both
 		}
 	}
-	names := slices.SortedFunc(maps.Keys(packages), func(a, b place) int { return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.architecture, b.architecture)) })
+	names := slices.SortedFunc(maps.Keys(packages), func(a, b place) int {
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.architecture, b.architecture))
+	})
 	for _, key := range names {
 		if both := packages[key]; both[0].SHA256 != both[1].SHA256 {
 			d.Packages = append(d.Packages, PackageChange{Name: key.name, Old: both[0].Version, New: both[1].Version, OldSize: both[0].Size, NewSize: both[1].Size,

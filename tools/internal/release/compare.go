@@ -109,7 +109,7 @@ func compareFiles(name, a, b string) ([]Difference, error) {
 	}
 	differences := compareEntries(name, entriesA, entriesB)
 	if len(differences) == 0 {
-		differences = []Difference{{File: name, Kind: "order", Bytes: where(inA, inB), A: "the same entries", B: "the same entries, laid out differently"}}
+		differences = []Difference{{File: name, Kind: "order", Bytes: DifferingBytes(inA, inB), A: "the same entries", B: "the same entries, laid out differently"}}
 	}
 	return differences, nil
 }
@@ -196,11 +196,11 @@ func contentOf(file, path string, a, b []byte) Difference {
 	show := func(data []byte) string {
 		return fmt.Sprintf("%d bytes; from byte %d: %q", len(data), at, data[at:min(at+16, len(data))])
 	}
-	return Difference{File: file, Path: path, Kind: "content", Bytes: where(a, b), A: show(a), B: show(b)}
+	return Difference{File: file, Path: path, Kind: "content", Bytes: DifferingBytes(a, b), A: show(a), B: show(b)}
 }
 
-// where says which bytes differ: the first, the last, and how many in between, comparing byte by byte at the same place.
-func where(a, b []byte) string {
+// DifferingBytes says which bytes differ: the first, the last, and how many in between, comparing byte by byte at the same place.
+func DifferingBytes(a, b []byte) string {
 	n := min(len(a), len(b))
 	first, last, count := -1, -1, 0
 	for i := range n {

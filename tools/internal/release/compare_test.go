@@ -136,15 +136,15 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// TestWhere: first, last and number of the differing bytes.
-func TestWhere(t *testing.T) {
+// TestDifferingBytes: first, last and number of the differing bytes.
+func TestDifferingBytes(t *testing.T) {
 	for _, tt := range []struct{ a, b, want string }{
 		{"same", "samX", "1 of 4, from byte 3 to byte 3"},
 		{"abcd", "Xbcd and more", "1 of 4, from byte 0 to byte 0, and one is 9 bytes longer"},
 		{"abcdef", "aXcdXf", "2 of 6, from byte 1 to byte 4"},
 		{"abc", "abcdef", "none of the common bytes, and one is 3 bytes longer"},
 	} {
-		if got := where([]byte(tt.a), []byte(tt.b)); got != tt.want {
+		if got := DifferingBytes([]byte(tt.a), []byte(tt.b)); got != tt.want {
 			t.Errorf("%q and %q: got %q, want %q", tt.a, tt.b, got, tt.want)
 		}
 	}
