@@ -37,16 +37,17 @@ func TestReleaseIsReproducible(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "chrysalis/tools/chrysalis").CombinedOutput(); err != nil {
 		t.Fatalf("building chrysalis: %v: %s", err, out)
 	}
+	ahead := buildAhead(t)
 	other := elsewhere(t, source, otherFileSystem(t))
 	for _, v := range [][3]string{
 		{"folder", source, other}, {"host name", hostname(t), "auditor"}, {"umask", "the caller's", "077"}, {"time zone", "the caller's", "Asia/Kathmandu"},
-		{"locale", "the caller's", "tr_TR.UTF-8"}, {"cores", fmt.Sprint(runtime.NumCPU()), "1"}, {"caches", "whatever is there", "empty"},
+		{"locale", "the caller's", "tr_TR.UTF-8"}, {"clock", "the machine's", "a year ahead"}, {"cores", fmt.Sprint(runtime.NumCPU()), "1"}, {"caches", "whatever is there", "empty"},
 	} {
 		t.Logf("%-12s first: %-30s second: %s", v[0], v[1], v[2])
 	}
 	build := func() {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), "taskset", "--cpu-list", firstCore(t), "/bin/sh", "-c",
+		cmd := exec.CommandContext(t.Context(), "taskset", "--cpu-list", firstCore(t), ahead, yearInSeconds, "/bin/sh", "-c",
 			`echo auditor >/proc/sys/kernel/hostname && umask 077 && exec "$0" image build`, program)
 		cmd.Dir = other
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUTS}
@@ -58,9 +59,13 @@ func TestReleaseIsReproducible(t *testing.T) {
 		}
 		t.Logf("built elsewhere:\n%s", text)
 	}
-	files := []string{"release/manifest.json", "release/provenance.json", "volumes/engine.img", "volumes/model.img"}
+	files := []string{"release/manifest.json", "volumes/engine.img", "volumes/model.img"}
 	for _, name := range slices.Concat(measure.ReleaseFiles(), measure.ReleaseDocuments()) {
 		files = append(files, "release/"+name)
+	}
+
+	if released(t, source) { // provenance names the state of the locks, which a fresh lock's copy does not share
+		files = append(files, "release/provenance.json")
 	}
 
 	build()
@@ -88,6 +93,37 @@ func TestReleaseIsReproducible(t *testing.T) {
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), want) {
 		t.Errorf("image diff after one mode was changed: got %v and %s, want exit code 1 and %q", err, out, want)
 	}
+}
+
+const yearInSeconds = "31622400"
+
+// buildAhead builds the program that gives a command another clock, and tries it: on a dynamic program, and on itself, which is
+// static and asks in its own way.
+func buildAhead(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "ahead")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "chrysalis/tools/e2e/ahead")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building ahead: %v: %s", err, out)
+	}
+	for _, command := range [][]string{{"date", "+%Y"}, {program, "now"}} {
+		real, err := exec.CommandContext(t.Context(), command[0], command[1:]...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		shifted, err := exec.CommandContext(t.Context(), program, append([]string{yearInSeconds}, command...)...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var was, is int
+		fmt.Sscan(string(real), &was)
+		fmt.Sscan(string(shifted), &is)
+		if was == 0 || is <= was {
+			t.Fatalf("%q: the year is %q, and ahead %q, want a later one", command, real, shifted)
+		}
+	}
+	return program
 }
 
 // otherFileSystem returns a folder that lists names in another order than the disk does: on tmpfs the newest name comes
@@ -270,6 +306,20 @@ func readBuilt(t *testing.T, source, name string) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+// released reports whether the first build was made from the locks of the source tree.
+func released(t *testing.T, source string) bool {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(source, "build/release/manifest.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := measure.DecodeManifest(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Lock == measure.LockReleased
 }
 
 func firstDifference(a, b []byte) int {
