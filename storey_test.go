@@ -24,7 +24,7 @@ var storeys = map[string]int{
 	"measure":          1,
 	"measure/register": 1,
 	"measure/verity":   0, "measure/eventlog": 0, "measure/tdvf": 0, "measure/snp": 0, "measure/volume": 0, "measure/config": 0,
-	"attest/tdx": 0, "attest/sevsnp": 0, "attest/vtpm": 0, "attest/nvidia": 0,
+	"attest/tdx": 0, "attest/sevsnp": 0, "attest/vtpm": 0, "attest/nvidia": 0, "attest/check": 0,
 	"runtime/claim": 0, "runtime/receipt": 0, "runtime/envelope": 0,
 	// The software platform signs what attest judges, so it stands beside attest; only tests may reach it.
 	"attest/attesttest": 2,
@@ -34,6 +34,8 @@ var storeys = map[string]int{
 var sideways = map[[2]string]string{
 	{"measure/volume", "measure/verity"}: "a volume is an image followed by its verity tree",
 	{"measure/snp", "measure/tdvf"}:      "one firmware image has one table of entries",
+	{"attest/tdx", "attest/check"}:       "every appraisal has the form of check",
+	{"attest/sevsnp", "attest/check"}:    "every appraisal has the form of check",
 	{"attest/attesttest", "attest"}:      "the software platform writes the evidence that attest judges",
 }
 

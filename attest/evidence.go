@@ -35,14 +35,17 @@ type Evidence struct {
 	Config    []byte // measured config
 	// RuntimeLog is the log behind PCR 13 and 14 (RTMR3), of init.
 	RuntimeLog []byte
-	// BootLog is the log behind the other registers, of firmware and boot loader.
+	// BootLog is the log behind the other registers, of firmware and boot loader: a TCG2 log, a CCEL on TDX.
 	BootLog []byte
-	// Quote is the signed structure: TPMS_ATTEST of a TPM.
+	// Quote is the signed structure: TPMS_ATTEST of a TPM, the whole quote of TDX, the report of SEV-SNP.
 	Quote []byte
 	// Signature stands beside the quote where it is not part of it: TPMT_SIGNATURE of a TPM.
 	Signature []byte
-	// Certificates lead from the quote's key towards a root, the key's own first, in DER.
+	// Certificates lead from the quote's key towards a root, the key's own first, in DER. A TDX quote carries its own.
 	Certificates [][]byte
+	// Collateral is stapled, so that a client can verify offline: Intel's in JSON on TDX, AMD's revocation list in DER on
+	// SEV-SNP. Whoever hands the evidence on may put newer collateral in its place.
+	Collateral []byte
 }
 
 const (
@@ -61,12 +64,13 @@ const (
 	sectionQuote        = 5
 	sectionSignature    = 6
 	sectionCertificates = 7
+	sectionCollateral   = 8
 )
 
 // sectionLimits bounds each section in bytes; a number without a limit is no section.
 var sectionLimits = map[uint8]int{
 	sectionPath: maxPathBytes, sectionConfig: 96 << 10, sectionRuntimeLog: 64 << 10, sectionBootLog: 256 << 10,
-	sectionQuote: 16 << 10, sectionSignature: 4 << 10, sectionCertificates: 64 << 10,
+	sectionQuote: 16 << 10, sectionSignature: 4 << 10, sectionCertificates: 64 << 10, sectionCollateral: 512 << 10,
 }
 
 // Encode returns the one encoding of the evidence.
@@ -78,7 +82,7 @@ func (e *Evidence) Encode() ([]byte, error) {
 		body   []byte
 	}{
 		{sectionPath, e.Path.encode()}, {sectionConfig, e.Config}, {sectionRuntimeLog, e.RuntimeLog}, {sectionBootLog, e.BootLog},
-		{sectionQuote, e.Quote}, {sectionSignature, e.Signature}, {sectionCertificates, encodeList(e.Certificates)},
+		{sectionQuote, e.Quote}, {sectionSignature, e.Signature}, {sectionCertificates, encodeList(e.Certificates)}, {sectionCollateral, e.Collateral},
 	} {
 		if len(s.body) == 0 {
 			continue
@@ -159,6 +163,8 @@ func (e *Evidence) set(number uint8, body []byte) (err error) {
 		e.Signature = body
 	case sectionCertificates:
 		e.Certificates, err = decodeList(body)
+	case sectionCollateral:
+		e.Collateral = body
 	}
 	return err
 }

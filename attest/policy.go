@@ -6,16 +6,13 @@ import (
 	"slices"
 	"strings"
 
-	"chrysalis/attest/vtpm"
-	"chrysalis/measure"
-	"chrysalis/measure/config"
-
 	"github.com/go-json-experiment/json"
 )
 
 // Policy is what a client accepts. It never changes after it is made, and the zero Policy accepts nothing.
 type Policy struct {
-	rules *Rules // nil: nothing is accepted
+	rules   *Rules                   // nil: nothing is accepted
+	entries map[Platform][]reference // of the rules
 }
 
 // Rules is a policy's document. Every member must be there: what is absent is refused and never means unchecked. Not
@@ -26,35 +23,16 @@ type Rules struct {
 	Releases []Release `json:"releases"`
 	// MinSecurityVersion refuses releases below it, also those listed.
 	MinSecurityVersion uint32 `json:"min_security_version"`
-	// Waive names what the client does without: "confidentiality" (a vtpm has none), "pcr-1" and so on.
+	// Waive names what the client does without: "confidentiality" (a vtpm has none), "acpi", "pcr-1" and so on.
 	Waive []string `json:"waive"`
 	// Platforms says which machines may run it.
 	Platforms Platforms `json:"platforms"`
+	// TDX and SEVSNP judge the machines of those platforms.
+	TDX    TDXRules    `json:"tdx"`
+	SEVSNP SEVSNPRules `json:"sev_snp"`
 	// Config judges the measured config, field by field.
 	Config ConfigRules `json:"config"`
 }
-
-// Release is a release and the values that its guests show on each platform.
-type Release struct {
-	Name            string       `json:"name"`
-	SecurityVersion uint32       `json:"security_version"`
-	VTPM            measure.PCRs `json:"vtpm"` // registers outside PCR 13 and 14, which follow from the config
-}
-
-// Platforms is the allow-list of machines. An owner of a machine who breaks its hardware can forge its evidence, so a
-// client that names the machines it trusts is safer than one that trusts a maker.
-type Platforms struct {
-	// Any trusts every machine whose keys a root vouches for. Danger: the keys of one broken machine forge evidence for
-	// all. Exclusive with VTPM.
-	Any bool `json:"any_platform"`
-	// VTPM are SHA-256 digests of attestation keys (SubjectPublicKeyInfo).
-	VTPM []config.Digest `json:"vtpm"`
-}
-
-// waiverConfidentiality is the waiver without which no vtpm is accepted.
-const waiverConfidentiality = "confidentiality"
-
-func waiverPCR(register uint) string { return fmt.Sprintf("pcr-%d", register) }
 
 // maxPolicyBytes bounds a policy document; maxListed each list in it.
 const (
@@ -78,7 +56,11 @@ func ParsePolicy(document []byte) (Policy, error) {
 	if err := rules.validate(); err != nil {
 		return Policy{}, fmt.Errorf("parsing policy: %w", err)
 	}
-	return Policy{&rules}, nil
+	p := Policy{&rules, map[Platform][]reference{}}
+	for _, platform := range []Platform{VTPM, TDX, SEVSNP} {
+		p.entries[platform] = rules.references(platform)
+	}
+	return p, nil
 }
 
 // Policy makes a policy of the rules, which it copies.
@@ -148,13 +130,10 @@ func (r *Rules) validate() error {
 	if n := len(r.Releases); n == 0 || n > maxListed {
 		return fmt.Errorf("%d releases, want 1 to %d", n, maxListed)
 	}
-	waivable := []string{waiverConfidentiality}
-	for _, register := range pinnedPCRs() {
-		waivable = append(waivable, waiverPCR(register))
-	}
+	known := waivable()
 	for i, name := range r.Waive {
-		if !slices.Contains(waivable, name) || slices.Contains(r.Waive[:i], name) {
-			return fmt.Errorf("waive names %q, want each of %s at most once", name, strings.Join(waivable, ", "))
+		if !slices.Contains(known, name) || slices.Contains(r.Waive[:i], name) {
+			return fmt.Errorf("waive names %q, want each of %s at most once", name, strings.Join(known, ", "))
 		}
 	}
 	for _, release := range r.Releases {
@@ -162,29 +141,19 @@ func (r *Rules) validate() error {
 			return fmt.Errorf("release %q: %w", release.Name, err)
 		}
 	}
-	if n := len(r.Platforms.VTPM); r.Platforms.Any == (n > 0) || n > maxListed {
-		return fmt.Errorf("platforms: any_platform is %t beside %d named keys, want either any_platform or 1 to %d keys", r.Platforms.Any, n, maxListed)
+	if err := r.Platforms.validate(); err != nil {
+		return fmt.Errorf("platforms: %w", err)
 	}
-	return nil
-}
-
-// pinnedPCRs are the quoted registers whose values a release fixes. The other two follow from the config.
-func pinnedPCRs() []uint {
-	return slices.DeleteFunc(vtpm.QuotedPCRs(), func(register uint) bool { return register == 13 || register == 14 })
-}
-
-func (r Release) validate(waived []string) error {
-	if r.Name == "" || len(r.Name) > 128 {
-		return errors.New("its name is empty or longer than 128 bytes")
-	}
-	for _, register := range pinnedPCRs() {
-		_, pinned := r.VTPM[uint8(register)]
-		if waived := slices.Contains(waived, waiverPCR(register)); pinned == waived {
-			return fmt.Errorf("PCR %d: pinned is %t and waived is %t, want one of them", register, pinned, waived)
+	// The rules of a platform that no release runs on judge nothing.
+	if len(r.references(TDX)) > 0 {
+		if err := r.TDX.validate(); err != nil {
+			return fmt.Errorf("tdx: %w", err)
 		}
 	}
-	if n := len(r.VTPM) + len(slices.DeleteFunc(slices.Clone(waived), func(name string) bool { return name == waiverConfidentiality })); n != len(pinnedPCRs()) {
-		return fmt.Errorf("it pins registers outside %v", pinnedPCRs())
+	if len(r.references(SEVSNP)) > 0 {
+		if err := r.SEVSNP.validate(); err != nil {
+			return fmt.Errorf("sev_snp: %w", err)
+		}
 	}
 	return nil
 }

@@ -2,60 +2,42 @@ package attest
 
 import (
 	"crypto/ed25519"
-	"errors"
-	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	"chrysalis/attest/check"
 	"chrysalis/measure/config"
+)
+
+// The words of an appraisal, which are those of package check.
+type (
+	// Verdict is what became of a check.
+	Verdict = check.Verdict
+	// Check is one line of an appraisal.
+	Check = check.Line
+	// Refused is the refusal of Verify. errors.Is reports it as ErrRejected or as ErrUnavailable.
+	Refused = check.Refusal
+)
+
+// The verdicts.
+const (
+	Accepted = check.Accepted
+	Denied   = check.Denied
+	Waived   = check.Waived
 )
 
 // The two classes of a refusal. Both deny.
 var (
-	// ErrRejected: the evidence is wrong, or it is not what the policy accepts.
-	ErrRejected = errors.New("rejected")
-	// ErrUnavailable: it could not be checked.
-	ErrUnavailable = errors.New("could not be checked")
+	ErrRejected    = check.ErrRejected
+	ErrUnavailable = check.ErrUnavailable
 )
-
-// Verdict is what became of a check.
-type Verdict string
-
-// The verdicts.
-const (
-	Accepted Verdict = "accepted"
-	Denied   Verdict = "rejected"
-	Waived   Verdict = "waived" // it did not hold, and the policy does without it by name
-)
-
-// Check is one line of an appraisal.
-type Check struct {
-	Name    string  `json:"name"`
-	Got     string  `json:"got"`
-	Want    string  `json:"want"`
-	Verdict Verdict `json:"verdict"`
-}
-
-// Rejected is the refusal of Verify. errors.Is reports it as ErrRejected.
-type Rejected struct {
-	Failed Check // the first check that refused
-	checks []Check
-}
-
-func (r *Rejected) Error() string {
-	return fmt.Sprintf("verifying evidence: %s: got %s, want %s", r.Failed.Name, r.Failed.Got, r.Failed.Want)
-}
-
-// Is makes a Rejected an ErrRejected.
-func (r *Rejected) Is(target error) bool { return target == ErrRejected }
-
-// Checks returns the checks that were made, in order. None after a failed proof is among them.
-func (r *Rejected) Checks() []Check { return slices.Clone(r.checks) }
 
 // Result is what is true of a guest. Only Verify makes one.
 type Result struct {
 	platform        Platform
-	machine         [32]byte
+	machine         []byte
+	tcb             string
 	release         string
 	securityVersion uint32
 	statement       Statement
@@ -67,12 +49,23 @@ type Result struct {
 
 func newResult(a *appraisal, done []Check) *Result {
 	r := &Result{
-		platform: a.evidence.Platform, machine: a.chain.ID(), release: a.release.Name, securityVersion: a.release.SecurityVersion,
+		platform: a.evidence.Platform, machine: slices.Clone(a.machine), release: a.reference.release.Name, securityVersion: a.reference.release.SecurityVersion,
 		statement: a.evidence.Statement, config: slices.Clone(a.evidence.Config), measured: a.config, checks: done,
-		weaknesses: []string{"vtpm proves measurement and protocol, not confidentiality: the host runs the TPM and can read the guest's memory"},
+	}
+	switch r.platform {
+	case VTPM:
+		r.weaknesses = append(r.weaknesses, "vtpm proves measurement and protocol, not confidentiality: the host runs the TPM and can read the guest's memory")
+	case TDX:
+		r.tcb = string(a.td.TCB().Status)
+		r.weaknesses = append(r.weaknesses, a.td.Weaknesses()...)
+	case SEVSNP:
+		r.tcb = a.guest.TCBs().Reported.String()
+		r.weaknesses = append(r.weaknesses, "the runtime log is bound by report data alone, which is weaker than a register: it is the guest's own word for what it did before")
 	}
 	for _, c := range done {
-		if c.Verdict == Waived && c.Name != waiverConfidentiality {
+		if text, told := waived[c.Name]; c.Verdict == Waived && told {
+			r.weaknesses = append(r.weaknesses, text)
+		} else if c.Verdict == Waived && c.Name != waiverConfidentiality && !strings.HasPrefix(c.Name, "tdx.") {
 			r.weaknesses = append(r.weaknesses, c.Name+" was not judged: the policy waives it")
 		}
 	}
@@ -82,11 +75,24 @@ func newResult(a *appraisal, done []Check) *Result {
 	return r
 }
 
+// waived says what some waivers mean.
+var waived = map[string]string{
+	waiverACPI:     "acpi: not measured, so bytecode of the host's choice ran in the guest's kernel",
+	waiverRTMR3:    "rtmr-3 was not extended: the runtime log is bound by report data alone, which is weaker than a register",
+	waiverConfigID: "mr-config-id is zeros: the config is bound by the runtime log alone, and not from the guest's start",
+	waiverHostData: "host-data is zeros: the config is bound by report data alone, and not from the guest's start",
+}
+
 // Platform returns the kind of hardware that signed.
 func (r *Result) Platform() Platform { return r.platform }
 
-// Machine returns the id of the machine: on a vtpm the SHA-256 of its attestation key.
-func (r *Result) Machine() [32]byte { return r.machine }
+// Machine returns the id of the machine: on a vtpm the SHA-256 of its attestation key (32 bytes), on TDX the PPID (16), on
+// SEV-SNP the chip id (64).
+func (r *Result) Machine() []byte { return slices.Clone(r.machine) }
+
+// TCB says how the machine's security versions stand: on TDX the converged status, on SEV-SNP the reported patch levels, ""
+// on a vtpm.
+func (r *Result) TCB() string { return r.tcb }
 
 // Release returns the policy's name of the release that runs.
 func (r *Result) Release() string { return r.release }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"chrysalis/attest/check"
 	"chrysalis/measure/config"
 )
 
@@ -93,100 +94,100 @@ func ExactConfig(m config.Measured) ConfigRules {
 }
 
 // configChecks has one check for each field of config.Measured, named by the field's place in the document.
-var configChecks = []check{
-	field("identity.network", func(m *config.Measured, r *ConfigRules) finding {
+var configChecks = []step{
+	field("identity.network", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Identity.Network, r.Network)
 	}),
-	field("identity.root_contract", func(m *config.Measured, r *ConfigRules) finding {
+	field("identity.root_contract", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Identity.RootContract, r.RootContract)
 	}),
-	field("identity.payout_owner", func(m *config.Measured, r *ConfigRules) finding {
+	field("identity.payout_owner", func(m *config.Measured, r *ConfigRules) check.Finding {
 		if r.PayoutOwner == AnyPayoutOwner {
-			return finding{string(m.Identity.PayoutOwner), AnyPayoutOwner, true}
+			return check.Found(string(m.Identity.PayoutOwner), AnyPayoutOwner, true)
 		}
 		return oneOf(string(m.Identity.PayoutOwner), r.PayoutOwner)
 	}),
-	field("identity.sealing", func(m *config.Measured, r *ConfigRules) finding {
+	field("identity.sealing", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Identity.Sealing, r.Sealing...)
 	}),
-	field("identity.instance", func(m *config.Measured, r *ConfigRules) finding {
+	field("identity.instance", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Identity.Instance, r.Instance...)
 	}),
-	field("service.engine.volume", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.engine.volume", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneVolume(m.Service.Engine.Volume, r.Engine.Volumes)
 	}),
-	field("service.engine.argv", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.engine.argv", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return words(m.Service.Engine.Argv, r.Engine.Argv)
 	}),
-	field("service.engine.env", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.engine.env", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return words(m.Service.Engine.Env, r.Engine.Env)
 	}),
-	field("service.engine.memory_bytes", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.engine.memory_bytes", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return within(m.Service.Engine.MemoryBytes, r.Engine.MemoryBytes)
 	}),
-	field("service.model.name", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.model.name", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Service.Model.Name, r.Model.Name)
 	}),
-	field("service.model.volume", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.model.volume", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneVolume(m.Service.Model.Volume, r.Model.Volumes)
 	}),
-	field("service.gpu", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.gpu", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Service.GPU, r.GPU...)
 	}),
-	field("service.limits.request_bytes", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.limits.request_bytes", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return within(uint64(m.Service.Limits.RequestBytes), r.Limits.RequestBytes)
 	}),
-	field("service.limits.answer_tokens", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.limits.answer_tokens", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return within(uint64(m.Service.Limits.AnswerTokens), r.Limits.AnswerTokens)
 	}),
-	field("service.limits.concurrent", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.limits.concurrent", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return within(uint64(m.Service.Limits.Concurrent), r.Limits.Concurrent)
 	}),
-	field("service.limits.context_tokens", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.limits.context_tokens", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return within(uint64(m.Service.Limits.ContextTokens), r.Limits.ContextTokens)
 	}),
-	field("service.price.payment", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.price.payment", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Service.Price.Payment, r.Price.Payment...)
 	}),
-	field("service.price.nanoton_per_token", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.price.nanoton_per_token", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return within(m.Service.Price.NanotonPerToken, r.Price.NanotonPerToken)
 	}),
-	field("service.price.prompt_weight", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.price.prompt_weight", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return within(uint64(m.Service.Price.PromptWeight), r.Price.PromptWeight)
 	}),
-	field("service.price.cached_weight", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.price.cached_weight", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return within(uint64(m.Service.Price.CachedWeight), r.Price.CachedWeight)
 	}),
-	field("service.price.completion_weight", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.price.completion_weight", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return within(uint64(m.Service.Price.CompletionWeight), r.Price.CompletionWeight)
 	}),
-	field("service.price.reasoning_weight", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.price.reasoning_weight", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return within(uint64(m.Service.Price.ReasoningWeight), r.Price.ReasoningWeight)
 	}),
-	field("service.wipe", func(m *config.Measured, r *ConfigRules) finding {
+	field("service.wipe", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Service.Wipe, r.Wipe...)
 	}),
 }
 
-func field(name string, judge func(*config.Measured, *ConfigRules) finding) check {
-	return check{name: "config." + name, judge: func(a *appraisal) finding { return judge(&a.config, &a.rules.Config) }}
+func field(name string, judge func(*config.Measured, *ConfigRules) check.Finding) step {
+	return step{Name: "config." + name, Judge: func(a *appraisal) check.Finding { return judge(&a.config, &a.rules.Config) }}
 }
 
-func oneOf[T ~string](got T, want ...T) finding {
+func oneOf[T ~string](got T, want ...T) check.Finding {
 	var names []string
 	for _, w := range want {
 		names = append(names, string(w))
 	}
-	return finding{string(got), either(names), slices.Contains(want, got)}
+	return check.Found(string(got), either(names), slices.Contains(want, got))
 }
 
-func oneVolume(got config.Volume, want []config.Volume) finding {
+func oneVolume(got config.Volume, want []config.Volume) check.Finding {
 	name := func(v config.Volume) string { return fmt.Sprintf("%s/%d", v.Root, v.Blocks) }
 	var names []string
 	for _, v := range want {
 		names = append(names, name(v))
 	}
-	return finding{name(got), either(names), slices.Contains(want, got)}
+	return check.Found(name(got), either(names), slices.Contains(want, got))
 }
 
 // either joins the alternatives of a rule; a rule without any accepts nothing.
@@ -197,10 +198,10 @@ func either(names []string) string {
 	return strings.Join(names, " or ")
 }
 
-func words(got, want []string) finding {
-	return finding{fmt.Sprintf("%q", got), fmt.Sprintf("%q", want), slices.Equal(got, want)}
+func words(got, want []string) check.Finding {
+	return check.Found(fmt.Sprintf("%q", got), fmt.Sprintf("%q", want), slices.Equal(got, want))
 }
 
-func within(got uint64, want Range) finding {
-	return finding{fmt.Sprint(got), want.String(), want.Min <= got && got <= want.Max}
+func within(got uint64, want Range) check.Finding {
+	return check.Found(fmt.Sprint(got), want.String(), want.Min <= got && got <= want.Max)
 }

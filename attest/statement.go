@@ -1,7 +1,6 @@
 package attest
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/binary"
@@ -56,10 +55,12 @@ func DecodeStatement(b []byte) (s Statement, err error) {
 	if len(b) != StatementSize {
 		return s, fmt.Errorf("decoding statement: %d bytes, want %d", len(b), StatementSize)
 	}
-	r := bytes.NewReader(b)
-	// Every field is of fixed size, so the struct's own layout is the format; Read can't fail on enough bytes.
-	if err := binary.Read(r, binary.LittleEndian, &s); err != nil {
-		panic("attest: " + err.Error())
+	for _, field := range []*[32]byte{&s.NonceRoot, &s.TLSKey, &s.HPKEKey, &s.ReceiptKey, &s.ClaimKey} {
+		b = b[copy(field[:], b):]
+	}
+	s.Epoch, s.NotAfter, b = binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:]), b[16:]
+	for _, field := range []*[32]byte{&s.SecretHash, &s.ConfigHash, &s.LogHead, &s.GPUDigest} {
+		b = b[copy(field[:], b):]
 	}
 	return s, nil
 }

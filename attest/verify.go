@@ -7,7 +7,7 @@
 // holds. The package works offline, on any operating system and in a browser. It denies by default: the zero Policy, the
 // zero Challenge and zero Roots accept nothing, and what a policy does not mention is refused.
 //
-// EVIDENCE.md beside this file is the specification of the formats.
+// EVIDENCE.md beside this file is the specification of the formats, and lists the checks of each platform.
 //
 // What a Result does not promise: that nobody with physical access has broken the hardware that signed. On the vtpm
 // platform it proves measurement and protocol alone; the host runs that TPM and can read the guest's memory.
@@ -15,10 +15,12 @@ package attest
 
 import (
 	"crypto/x509"
-	"encoding/hex"
 	"slices"
 	"time"
 
+	"chrysalis/attest/check"
+	"chrysalis/attest/sevsnp"
+	"chrysalis/attest/tdx"
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
@@ -33,8 +35,17 @@ type Challenge struct {
 
 // Roots are whom the client trusts to vouch for hardware. The zero value trusts nobody.
 type Roots struct {
-	VTPM *x509.CertPool // makers of TPMs, or whoever certifies their attestation keys
+	VTPM   *x509.CertPool      // makers of TPMs, or whoever certifies their attestation keys
+	TDX    *x509.Certificate   // tdx.IntelRoot for genuine machines
+	SEVSNP []*x509.Certificate // sevsnp.AMDRoots for genuine machines
+
+	// Facts remembers parses and signatures of certificates and collateral between calls, which saves most of the work of
+	// verifying a machine again. It trusts nobody, and what it remembers changes no verdict. Nil remembers nothing.
+	Facts *Facts
 }
+
+// Facts is what a verifier that verifies often remembers. The zero value is ready for use, by many at once.
+type Facts = check.Facts
 
 // appraisal is one run of Verify: what it was given, and what it parsed out of the evidence.
 type appraisal struct {
@@ -45,84 +56,77 @@ type appraisal struct {
 	now       time.Time
 	roots     Roots
 
+	runtime  []eventlog.Record
+	config   config.Measured
+	identity []byte // identity part of the config, as it lies in the evidence
+
+	// What the hardware vouches for: its parts on a vtpm, the judged quote or report elsewhere.
 	quote     *vtpm.Quote
 	signature vtpm.Signature
 	chain     *vtpm.Chain
 	boot      []eventlog.BootEvent
-	runtime   []eventlog.Record
-	bank      map[uint][32]byte // replayed registers
-	config    config.Measured
-	identity  []byte // identity part of the config, as it lies in the evidence
-	release   *Release
+	td        *tdx.Report
+	guest     *sevsnp.Result
+
+	machine   []byte            // names the machine
+	registers map[string][]byte // by name, those that a release fixes
+	reference reference         // the release's values that fit best
 }
 
 // Verify judges evidence for one challenge at the time now. It returns a Result only when every check has accepted or is
-// waived by name; otherwise a *Rejected with the checks made so far. No check depends on the network.
+// waived by name; otherwise a *Refused with the checks made so far. No check depends on the network.
 func Verify(evidence *Evidence, challenge Challenge, policy Policy, now time.Time, roots Roots) (*Result, error) {
-	return verify(evidence, challenge, policy, now, roots, dropNone)
+	return verify(evidence, challenge, policy, now, roots, "")
 }
 
-// dropNone drops no check. Tests drop one at a time, to show that each is missed.
-const dropNone = -1
-
-func verify(evidence *Evidence, challenge Challenge, policy Policy, now time.Time, roots Roots, drop int) (*Result, error) {
+func verify(evidence *Evidence, challenge Challenge, policy Policy, now time.Time, roots Roots, drop string) (*Result, error) {
 	a := &appraisal{evidence: evidence, challenge: challenge, policy: policy, rules: policy.rules, now: now, roots: roots}
-	var done []Check
-	var failed *Check
-	for i, c := range vtpmAppraisal {
-		found := c.judge(a)
-		verdict := Accepted
-		switch {
-		case found.ok || i == drop:
-		case c.waiver != "" && policy.waives(c.waiver):
-			verdict = Waived
-		default:
-			verdict = Denied
-		}
-		done = append(done, Check{Name: c.name, Got: found.got, Want: found.want, Verdict: verdict})
-		if verdict == Denied {
-			if failed == nil {
-				failed = &Check{Name: c.name, Got: found.got, Want: found.want, Verdict: Denied}
-			}
-			// After a structure that can't be read or a proof that fails, the later checks would judge a forger's words.
-			if c.proof {
-				break
-			}
-		}
+	lines, refusal := check.Run("verifying evidence", appraisalOf(evidence).challenged, a, drop)
+	if refusal != nil {
+		return nil, refusal
 	}
-	if failed != nil {
-		return nil, &Rejected{Failed: *failed, checks: done}
+	return newResult(a, lines), nil
+}
+
+// VerifyEpoch judges the epoch evidence that a certificate carries for the key in it, as Verify does but for the challenge:
+// there is none, so the evidence may be a replay for as long as the statement's not-after allows, and of any connection. It
+// shows what kind of guest answers before anything is said to it. No Result comes of it: the keys are for Verify to give.
+func VerifyEpoch(evidence *Evidence, tlsKey [32]byte, policy Policy, now time.Time, roots Roots) ([]Check, error) {
+	a := &appraisal{evidence: evidence, challenge: Challenge{TLSKey: tlsKey}, policy: policy, rules: policy.rules, now: now, roots: roots}
+	lines, refusal := check.Run("verifying evidence", appraisalOf(evidence).epoch, a, "")
+	if refusal != nil {
+		return nil, refusal
 	}
-	return newResult(a, done), nil
+	return lines, nil
 }
 
-// finding is what a check saw and what it wanted to see.
-type finding struct {
-	got, want string
-	ok        bool
+// step is a check of this appraisal.
+type step = check.Step[*appraisal]
+
+// lists are the two appraisals of a platform, each in order. Nothing in the evidence changes a list.
+type lists struct{ challenged, epoch []step }
+
+func listsOf(own ...[]step) lists {
+	all := slices.Concat(own...)
+	return lists{slices.Concat(admissionChecks, challengeChecks, all), slices.Concat(admissionChecks, epochChecks, all)}
 }
 
-// check is one numbered line of the appraisal.
-type check struct {
-	name string
-	// proof marks the checks that everything after them rests on.
-	proof bool
-	// waiver is the name under which a policy can do without the check; most have none.
-	waiver string
-	judge  func(*appraisal) finding
-}
+var (
+	vtpmAppraisal   = listsOf(vtpmChecks, registerChecks(pinnedPCRs()), logChecks(vtpmOrder), statementChecks, configChecks)
+	tdxAppraisal    = listsOf(tdxChecks, registerChecks(tdxRegisters), logChecks(rtmrOrder), statementChecks, configChecks)
+	sevsnpAppraisal = listsOf(sevsnpChecks, logChecks(rtmrOrder), statementChecks, configChecks)
+)
 
-// vtpmAppraisal lists the appraisal of a vtpm in order. Nothing in the evidence changes the list.
-var vtpmAppraisal = slices.Concat(challengeChecks, vtpmChecks, pcrChecks(), logChecks, configChecks)
-
-// parsed makes a finding of a parser's error.
-func parsed(err error, want string) finding {
-	if err != nil {
-		return finding{err.Error(), want, false}
+// appraisalOf returns the appraisal of the evidence's platform. Of a platform that is none the check of the platform denies,
+// before anything is read.
+func appraisalOf(evidence *Evidence) lists {
+	if evidence != nil && evidence.Platform == TDX {
+		return tdxAppraisal
 	}
-	return finding{"well formed", want, true}
+	if evidence != nil && evidence.Platform == SEVSNP {
+		return sevsnpAppraisal
+	}
+	return vtpmAppraisal
 }
 
-func digests(got, want [32]byte) finding {
-	return finding{hex.EncodeToString(got[:]), hex.EncodeToString(want[:]), got == want}
-}
+func digests(got, want [32]byte) check.Finding { return check.Same(got[:], want[:]) }

@@ -17,6 +17,16 @@ type Register384 [48]byte
 // MarshalText returns the digits.
 func (r Register384) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(r[:])), nil }
 
+// UnmarshalText accepts exactly the digits.
+func (r *Register384) UnmarshalText(text []byte) error {
+	b, err := hex.DecodeString(string(text))
+	if err != nil || len(b) != len(r) || hex.EncodeToString(b) != string(text) {
+		return fmt.Errorf("register is %.100q, want %d lower-case hexadecimal digits", text, hex.EncodedLen(len(r)))
+	}
+	*r = Register384(b)
+	return nil
+}
+
 // TDXBoot is a direct boot of a TDX guest.
 type TDXBoot struct {
 	Firmware []byte // whole image, code and variables

@@ -144,6 +144,23 @@ func ConfigRecords(measured []byte) ([]eventlog.Record, error) {
 	return records, nil
 }
 
+// RTMRRecords returns the same log where there is no TPM: every event once, in RTMR3.
+func RTMRRecords(measured []byte) ([]eventlog.Record, error) {
+	records, err := ConfigRecords(measured)
+	if err != nil {
+		return nil, err
+	}
+	var log []eventlog.Record
+	for _, r := range records {
+		if slices.ContainsFunc(log, func(l eventlog.Record) bool { return l.Kind == r.Kind }) {
+			continue // of the second PCR
+		}
+		r.Number, r.Register = uint64(len(log)), eventlog.RTMR3
+		log = append(log, r)
+	}
+	return log, nil
+}
+
 // ConfigPCRs returns PCR 13 and 14 of a guest that serves with these measured bytes.
 func ConfigPCRs(measured []byte) (PCRs, error) {
 	records, err := ConfigRecords(measured)

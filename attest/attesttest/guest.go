@@ -31,9 +31,21 @@ type BootEvent struct {
 	Data, Hashed []byte
 }
 
+// Contents are what a guest measures and says of itself, on any platform.
+type Contents struct {
+	Measured  []byte
+	Records   []eventlog.Record
+	Statement attest.Statement // ConfigHash and LogHead are filled in when Fill is set
+	Fill      bool
+
+	ReceiptKey, ClaimKey ed25519.PrivateKey
+}
+
 // Guest is a guest and the TPM under it. A test changes fields to make one thing wrong; whatever follows from a field is
 // computed from it, so that nothing else becomes wrong with it.
 type Guest struct {
+	Contents
+
 	// Root and its key certify the attestation key; Leaf is the certificate's template.
 	Root         *x509.Certificate
 	RootKey      *ecdsa.PrivateKey
@@ -41,16 +53,63 @@ type Guest struct {
 	CertifiedKey *ecdsa.PrivateKey // key in the certificate
 	SigningKey   *ecdsa.PrivateKey // key that signs quotes: the same, unless a test makes them differ
 
-	Measured  []byte
-	Boot      []BootEvent
-	Records   []eventlog.Record
-	Statement attest.Statement // ConfigHash and LogHead are filled in when Fill is set
-	Fill      bool
+	Boot []BootEvent
 
 	// Quote edits each quote before it is signed. May be nil.
 	Quote func(*vtpm.Quote)
+}
 
-	ReceiptKey, ClaimKey ed25519.PrivateKey
+// newContents returns the contents of a guest that serves the config, with keys that hold for an hour from now.
+func newContents(measured []byte, records []eventlog.Record, now time.Time) Contents {
+	c := Contents{
+		Measured: measured, Records: records, Fill: true,
+		ReceiptKey: ed25519.NewKeyFromSeed(make([]byte, 32)), ClaimKey: ed25519.NewKeyFromSeed(append(make([]byte, 31), 1)),
+	}
+	c.Statement = attest.Statement{
+		Epoch: 1, NotAfter: uint64(now.Add(time.Hour).Unix()), SecretHash: sha256.Sum256([]byte("secret")),
+		ReceiptKey: [32]byte(c.ReceiptKey.Public().(ed25519.PublicKey)), ClaimKey: [32]byte(c.ClaimKey.Public().(ed25519.PublicKey)),
+	}
+	return c
+}
+
+// state returns the runtime log and the statement over a batch and a TLS key.
+func (c *Contents) state(nonceRoot, tlsKey [32]byte) (log []byte, s attest.Statement) {
+	for i, r := range c.Records {
+		r.Number = uint64(i)
+		log = r.Append(log)
+	}
+	s = c.Statement
+	s.NonceRoot, s.TLSKey = nonceRoot, tlsKey
+	if c.Fill {
+		s.ConfigHash, s.LogHead = config.SHA256(c.Measured), eventlog.Head(log)
+	}
+	return log, s
+}
+
+// rules returns a policy document that accepts exactly the release and these contents, on any machine.
+func (c *Contents) rules(release attest.Release, waive ...string) attest.Rules {
+	m, err := config.Decode(c.Measured)
+	check(err)
+	release.Name, release.SecurityVersion = "software", 1
+	return attest.Rules{
+		Version: 1, Releases: []attest.Release{release}, MinSecurityVersion: 1, Waive: append([]string{}, waive...),
+		Platforms: attest.Platforms{Any: true}, Config: attest.ExactConfig(m),
+	}
+}
+
+// answer makes the evidence for a challenge that is alone in its batch.
+func answer(c attest.Challenge, attested func(nonceRoot, tlsKey [32]byte) *attest.Evidence) *attest.Evidence {
+	root, paths, err := attest.Batch([][32]byte{attest.Leaf(c.Nonce, c.Exporter)})
+	check(err)
+	e := attested(root, c.TLSKey)
+	e.Path = paths[0]
+	return e
+}
+
+func policyOf(r attest.Rules) attest.Policy {
+	p, err := r.Policy()
+	check(err)
+	return p
 }
 
 // aikUsage is tcg-kp-AIKCertificate.
@@ -62,8 +121,7 @@ func New(measured []byte, now time.Time) *Guest {
 	check(err)
 	key := newKey()
 	g := &Guest{
-		RootKey: newKey(), CertifiedKey: key, SigningKey: key, Measured: measured, Records: records, Fill: true,
-		ReceiptKey: ed25519.NewKeyFromSeed(make([]byte, 32)), ClaimKey: ed25519.NewKeyFromSeed(append(make([]byte, 31), 1)),
+		Contents: newContents(measured, records, now), RootKey: newKey(), CertifiedKey: key, SigningKey: key,
 	}
 	root := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "software TPM maker"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
@@ -85,10 +143,6 @@ func New(measured []byte, now time.Time) *Guest {
 		BootEvent{Register: 4, Type: 0x80000007, Data: []byte("Calling EFI Application from Boot Option")},
 		BootEvent{Register: 9, Type: 6, Data: []byte("LOADED_IMAGE::LoadOptions"), Hashed: []byte("command line")},
 	)
-	g.Statement = attest.Statement{
-		Epoch: 1, NotAfter: uint64(now.Add(time.Hour).Unix()), SecretHash: sha256.Sum256([]byte("secret")),
-		ReceiptKey: [32]byte(g.ReceiptKey.Public().(ed25519.PublicKey)), ClaimKey: [32]byte(g.ClaimKey.Public().(ed25519.PublicKey)),
-	}
 	return g
 }
 
@@ -101,8 +155,6 @@ func (g *Guest) Roots() attest.Roots {
 
 // Rules returns a policy document that accepts exactly this guest, on any machine.
 func (g *Guest) Rules() attest.Rules {
-	m, err := config.Decode(g.Measured)
-	check(err)
 	bank := g.bank()
 	pcrs := measure.PCRs{}
 	for _, register := range vtpm.QuotedPCRs() {
@@ -110,40 +162,18 @@ func (g *Guest) Rules() attest.Rules {
 			pcrs[uint8(register)] = bank[register]
 		}
 	}
-	return attest.Rules{
-		Version: 1, Releases: []attest.Release{{Name: "software", SecurityVersion: 1, VTPM: pcrs}}, MinSecurityVersion: 1,
-		Waive: []string{"confidentiality", "pcr-1"}, Platforms: attest.Platforms{Any: true, VTPM: []config.Digest{}}, Config: attest.ExactConfig(m),
-	}
+	return g.rules(attest.Release{VTPM: []measure.PCRs{pcrs}}, "confidentiality", "pcr-1")
 }
 
 // Policy returns the policy of Rules.
-func (g *Guest) Policy() attest.Policy {
-	p, err := g.Rules().Policy()
-	check(err)
-	return p
-}
+func (g *Guest) Policy() attest.Policy { return policyOf(g.Rules()) }
 
 // Evidence answers one challenge, alone in its batch.
-func (g *Guest) Evidence(c attest.Challenge) *attest.Evidence {
-	root, paths, err := attest.Batch([][32]byte{attest.Leaf(c.Nonce, c.Exporter)})
-	check(err)
-	e := g.Attest(root, c.TLSKey)
-	e.Path = paths[0]
-	return e
-}
+func (g *Guest) Evidence(c attest.Challenge) *attest.Evidence { return answer(c, g.Attest) }
 
 // Attest signs a statement over the root of a batch and the hash of a TLS key. The evidence has no path.
 func (g *Guest) Attest(nonceRoot, tlsKey [32]byte) *attest.Evidence {
-	var log []byte
-	for i, r := range g.Records {
-		r.Number = uint64(i)
-		log = r.Append(log)
-	}
-	s := g.Statement
-	s.NonceRoot, s.TLSKey = nonceRoot, tlsKey
-	if g.Fill {
-		s.ConfigHash, s.LogHead = config.SHA256(g.Measured), eventlog.Head(log)
-	}
+	log, s := g.state(nonceRoot, tlsKey)
 	var values [][32]byte
 	bank := g.bank()
 	for _, register := range vtpm.QuotedPCRs() {

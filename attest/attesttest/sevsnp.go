@@ -117,7 +117,7 @@ func (s *SNP) Options(product sevsnp.Product) sevsnp.Options {
 	tcb, err := s.Report.ReportedTCB.Parts(product)
 	check(err)
 	return sevsnp.Options{
-		Chips: [][64]byte{s.Report.ChipID}, MinTCB: tcb, Measurements: [][48]byte{s.Report.Measurement}, HostData: s.Report.HostData, ReportData: s.Report.ReportData,
+		Chips: [][64]byte{s.Report.ChipID}, MinTCB: map[sevsnp.Product]sevsnp.TCB{product: tcb}, Measurements: [][48]byte{s.Report.Measurement}, HostData: s.Report.HostData, ReportData: s.Report.ReportData,
 		MinFirmware: s.Report.Committed, MinABIMajor: 1, MinABIMinor: 55, MinGuestSVN: s.Report.GuestSVN,
 		LaunchMitigations: s.Report.LaunchMitigations, CurrentMitigations: s.Report.CurrentMitigations,
 	}

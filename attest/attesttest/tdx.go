@@ -271,6 +271,9 @@ func (m *TDX) Build() *TDXEvidence {
 	return e
 }
 
+// Quote quotes the body as it is now, under the certificates of the last Build.
+func (m *TDX) Quote() []byte { return m.quote().Encode() }
+
 // Resign signs a document of collateral again, after a test has edited its bytes.
 func (m *TDX) Resign(c *tdx.Collateral) {
 	c.TCBInfoSignature = rawSignature(m.TCBInfoChain[0].Key, c.TCBInfo)

@@ -21,7 +21,7 @@ import (
 // Config says whom a client talks to. The zero Config talks to nobody.
 type Config struct {
 	Policy attest.Policy // what the guest must be
-	Roots  attest.Roots  // whose hardware it must be
+	Roots  attest.Roots  // whose hardware it must be; a Transport remembers facts of its own where Roots has none
 	// Now is the clock against which evidence is judged. Default time.Now.
 	Now func() time.Time
 	// Timeout bounds a connection's set-up: dial, handshake, evidence and verification. Default 30 s: a guest makes one
@@ -91,10 +91,13 @@ func Dial(ctx context.Context, network, address string, config Config) (*Conn, e
 func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
 	conn := tls.Client(raw, &tls.Config{
 		MinVersion: tls.VersionTLS13, CurvePreferences: keyExchanges(), NextProtos: []string{"http/1.1"},
-		// The certificate is judged by the evidence: its key must be the statement's.
+		// The certificate is judged by the evidence in it, before the handshake ends: its key must be the statement's.
 		InsecureSkipVerify: true,
+		VerifyConnection:   config.judgeCertificate,
 	})
-	if err := conn.HandshakeContext(ctx); err != nil {
+	if err := conn.HandshakeContext(ctx); errors.Is(err, attest.ErrRejected) {
+		return nil, err
+	} else if err != nil {
 		return nil, fmt.Errorf("dialling guest: %w: %w", attest.ErrUnavailable, err)
 	}
 	state := conn.ConnectionState()
@@ -117,6 +120,22 @@ func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
 		return nil, err
 	}
 	return &Conn{conn, result, config.Now}, nil
+}
+
+// judgeCertificate refuses a guest by the epoch evidence in its certificate, so that one of the wrong kind hears nothing from
+// this client, not even a nonce. What can't be judged from that alone, for want of collateral, is left to the evidence that
+// is fetched next, which decides in any case.
+func (c Config) judgeCertificate(state tls.ConnectionState) error {
+	certificate := state.PeerCertificates[0]
+	evidence, err := attest.EpochEvidence(certificate)
+	if err != nil {
+		return fmt.Errorf("dialling guest: %w: %w", attest.ErrRejected, err)
+	}
+	_, err = attest.VerifyEpoch(evidence, KeyHash(certificate), c.Policy, c.Now(), c.Roots)
+	if errors.Is(err, attest.ErrUnavailable) {
+		return nil
+	}
+	return err
 }
 
 // fetch asks for evidence over the connection, as the first thing that is said on it.
@@ -162,6 +181,9 @@ type Transport struct {
 // NewTransport returns a transport for https URLs.
 func NewTransport(config Config) *Transport {
 	t := &Transport{config: config.withDefaults()}
+	if t.config.Roots.Facts == nil {
+		t.config.Roots.Facts = new(attest.Facts)
+	}
 	t.http = &http.Transport{
 		DialContext: func(context.Context, string, string) (net.Conn, error) {
 			return nil, fmt.Errorf("dialling guest: %w: an http URL, want https", attest.ErrRejected)

@@ -23,7 +23,8 @@ import (
 // machine is a software guest that answers challenges and echoes.
 type machine struct {
 	*attesttest.Guest
-	server  *attesttest.Server
+	server  *Server
+	quotes  atomic.Int32
 	address string
 	clock   atomic.Int64 // nanoseconds that the guest and its client are ahead of the test's clock
 }
@@ -37,12 +38,32 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	m := &machine{Guest: attesttest.New(measured, time.Now())}
-	m.server = &attesttest.Server{Guest: m.Guest, Now: m.now}
+	m.server, err = NewServer(m.quote, m.now)
+	if err != nil {
+		t.Fatal(err)
+	}
 	mux := http.NewServeMux()
 	mux.Handle(EvidencePath, m.server)
 	mux.HandleFunc("POST /echo", func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
 	m.address = attesttest.Listen(t, mux, m.server.TLSConfig(), m.server.ConnContext)
 	return m
+}
+
+// quote makes the evidence for a request, as init does.
+func (m *machine) quote(r attest.Request) (*attest.Evidence, error) {
+	m.quotes.Add(1)
+	m.Statement.Epoch, m.Statement.NotAfter = r.Epoch, r.NotAfter
+	return m.Attest(r.NonceRoot, r.TLSKey), nil
+}
+
+// certificate returns the certificate for new connections, private key included: a test may leak it.
+func (m *machine) certificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	keys, err := m.server.current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys.certificate
 }
 
 func (m *machine) url(path string) string { return "https://" + m.address + path }
@@ -64,12 +85,12 @@ func TestTransport(t *testing.T) {
 		}
 		body, err := io.ReadAll(response.Body)
 		response.Body.Close()
-		if err != nil || string(body) != "hello" || result == nil || result.TLSKey() != KeyHash(m.server.Certificate().Leaf) {
+		if err != nil || string(body) != "hello" || result == nil || result.TLSKey() != KeyHash(m.certificate(t).Leaf) {
 			t.Errorf("got %q, %v, %v, want hello and a result", body, result, err)
 		}
 	}
-	if got := m.server.Count(); got != 1 {
-		t.Errorf("quotes for three requests on one connection: got %d, want 1", got)
+	if got := m.quotes.Load(); got != 2 {
+		t.Errorf("quotes for a certificate and three requests on one connection: got %d, want 2", got)
 	}
 	if _, err := (&http.Client{Transport: transport}).Get("http://" + m.address); !errors.Is(err, attest.ErrRejected) {
 		t.Errorf("an http URL: got %v, want ErrRejected", err)
@@ -136,7 +157,7 @@ func TestDialRefuses(t *testing.T) {
 // the client's TLS with it, and relays the genuine guest's evidence for the client's own nonce.
 func TestRelayWithLeakedKey(t *testing.T) {
 	m := newMachine(t)
-	leaked := m.server.Certificate()
+	leaked := m.certificate(t)
 	middle := attesttest.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn, err := tls.Dial("tcp", m.address, &tls.Config{InsecureSkipVerify: true})
 		if err != nil {
@@ -158,7 +179,7 @@ func TestRelayWithLeakedKey(t *testing.T) {
 		w.Write(body)
 	}), &tls.Config{Certificates: []tls.Certificate{leaked}}, nil)
 	_, err := Dial(t.Context(), "tcp", middle, m.config())
-	var rejected *attest.Rejected
+	var rejected *attest.Refused
 	if !errors.As(err, &rejected) || rejected.Failed.Name != "challenge" {
 		t.Errorf("got %v, want the challenge check to refuse", err)
 	}
@@ -184,7 +205,7 @@ func TestReplay(t *testing.T) {
 	if _, err := Dial(t.Context(), "tcp", address, m.config()); err != nil {
 		t.Fatalf("the first time: %v", err)
 	}
-	var rejected *attest.Rejected
+	var rejected *attest.Refused
 	if _, err := Dial(t.Context(), "tcp", address, m.config()); !errors.As(err, &rejected) || rejected.Failed.Name != "challenge" {
 		t.Errorf("the second time: got %v, want the challenge check to refuse", err)
 	}
@@ -226,11 +247,11 @@ func TestRotation(t *testing.T) {
 	}
 	conn.Close()
 	m.clock.Store(int64(time.Hour + 2*time.Minute + time.Minute))
-	quotes := m.server.Count()
+	quotes := m.quotes.Load()
 	if got := post(); got != 2 {
 		t.Errorf("epoch after the overlap: got %d, want 2", got)
 	}
-	if got := m.server.Count() - quotes; got != 1 {
+	if got := m.quotes.Load() - quotes; got != 1 {
 		t.Errorf("quotes for it: got %d, want 1", got)
 	}
 	m.clock.Store(int64(3 * time.Hour))

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -40,17 +41,31 @@ type keySet struct {
 	retired, notAfter time.Time
 }
 
-func newKeySet(epoch uint64, now time.Time) (*keySet, error) {
+// newKeySet makes a key and has epoch evidence made for it, which the certificate carries.
+func newKeySet(epoch uint64, now time.Time, ask func(attest.Request) (*attest.Evidence, error)) (*keySet, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("making TLS key: %w", err)
 	}
 	k := &keySet{epoch: epoch, retired: now.Add(keyLife), notAfter: now.Add(keyLife + keyOverlap)}
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, fmt.Errorf("making TLS key: %w", err)
+	}
+	k.hash = sha256.Sum256(public)
+	evidence, err := ask(attest.Request{TLSKey: k.hash, Epoch: epoch, NotAfter: uint64(k.notAfter.Unix())})
+	if err != nil {
+		return nil, fmt.Errorf("making epoch evidence: %w", err)
+	}
+	extension, err := attest.EpochExtension(evidence)
+	if err != nil {
+		return nil, fmt.Errorf("making epoch evidence: %w", err)
+	}
 	template := &x509.Certificate{
 		SerialNumber: new(big.Int).SetUint64(epoch), Subject: pkix.Name{CommonName: "chrysalis guest"},
 		// Nobody judges the validity: a guest's clock is the host's.
 		NotBefore: time.Unix(0, 0), NotAfter: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
-		KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true, ExtraExtensions: []pkix.Extension{extension},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -60,7 +75,7 @@ func newKeySet(epoch uint64, now time.Time) (*keySet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making TLS certificate: %w", err)
 	}
-	k.certificate, k.hash = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: parsed}, KeyHash(parsed)
+	k.certificate = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: parsed}
 	return k, nil
 }
 
@@ -78,17 +93,19 @@ type Server struct {
 	asking sync.Mutex // one request at a time on the stream to init
 }
 
-// NewServer returns a server with a fresh key. ask gets the evidence for a request; it is called by one goroutine at a
-// time. now is the clock, nil for time.Now.
+// NewServer returns a server with a fresh key, for which it asks at once. ask gets the evidence for a request; it is called
+// by one goroutine at a time. now is the clock, nil for time.Now.
 func NewServer(ask func(attest.Request) (*attest.Evidence, error), now func() time.Time) (*Server, error) {
 	if now == nil {
 		now = time.Now
 	}
-	keys, err := newKeySet(1, now())
+	s := &Server{ask: ask, now: now, batches: map[*keySet]*batch{}}
+	keys, err := newKeySet(1, now(), s.askAlone)
 	if err != nil {
 		return nil, err
 	}
-	return &Server{ask: ask, now: now, keys: keys, batches: map[*keySet]*batch{}}, nil
+	s.keys = keys
+	return s, nil
 }
 
 // connectionKey is the context key of a connection's key set.
@@ -120,12 +137,20 @@ func (s *Server) TLSConfig() *tls.Config {
 	}
 }
 
-// current returns the key set for new connections, a new one when the last has had its time.
+// askAlone asks for one quote at a time.
+func (s *Server) askAlone(r attest.Request) (*attest.Evidence, error) {
+	s.asking.Lock()
+	defer s.asking.Unlock()
+	return s.ask(r)
+}
+
+// current returns the key set for new connections, a new one when the last has had its time. Everybody waits for a new one:
+// the old has no evidence that still holds for long.
 func (s *Server) current() (*keySet, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now := s.now(); now.After(s.keys.retired) {
-		keys, err := newKeySet(s.keys.epoch+1, now)
+		keys, err := newKeySet(s.keys.epoch+1, now, s.askAlone)
 		if err != nil {
 			return nil, err
 		}
@@ -231,7 +256,5 @@ func (s *Server) fill(keys *keySet, b *batch) {
 	if root, b.paths, b.err = attest.Batch(b.leaves); b.err != nil {
 		return
 	}
-	s.asking.Lock()
-	defer s.asking.Unlock()
-	b.evidence, b.err = s.ask(attest.Request{NonceRoot: root, TLSKey: keys.hash, Epoch: keys.epoch, NotAfter: uint64(keys.notAfter.Unix())})
+	b.evidence, b.err = s.askAlone(attest.Request{NonceRoot: root, TLSKey: keys.hash, Epoch: keys.epoch, NotAfter: uint64(keys.notAfter.Unix())})
 }

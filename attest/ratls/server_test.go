@@ -2,9 +2,15 @@ package ratls
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/hex"
 	"errors"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -18,30 +24,14 @@ import (
 	"chrysalis/attest/attesttest"
 )
 
-// realServer returns a Server whose quotes a software guest makes, its address, and the count of its quotes.
-func realServer(t *testing.T, m *machine) (*Server, string, *atomic.Int32) {
-	t.Helper()
-	quotes := new(atomic.Int32)
-	server, err := NewServer(func(r attest.Request) (*attest.Evidence, error) {
-		quotes.Add(1)
-		m.Statement.Epoch, m.Statement.NotAfter = r.Epoch, r.NotAfter
-		return m.Attest(r.NonceRoot, r.TLSKey), nil
-	}, m.now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return server, attesttest.Listen(t, server, server.TLSConfig(), server.ConnContext), quotes
-}
-
 // TestServerBatch has many clients answered by few quotes, each with evidence of its own connection.
 func TestServerBatch(t *testing.T) {
 	m := newMachine(t)
-	_, address, quotes := realServer(t, m)
 	const clients = 20
 	var wait sync.WaitGroup
 	for range clients {
 		wait.Go(func() {
-			conn, err := Dial(t.Context(), "tcp", address, m.config())
+			conn, err := Dial(t.Context(), "tcp", m.address, m.config())
 			if err != nil {
 				t.Error(err)
 				return
@@ -53,22 +43,21 @@ func TestServerBatch(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	if got := quotes.Load(); got > 3 {
-		t.Errorf("quotes for %d clients at a time: got %d, want at most 3", clients, got)
+	if got := m.quotes.Load(); got > 4 {
+		t.Errorf("quotes for %d clients at a time: got %d, want at most 4", clients, got)
 	}
 }
 
 // TestServerRotation keeps a connection's evidence on the key of its own handshake.
 func TestServerRotation(t *testing.T) {
 	m := newMachine(t)
-	server, address, _ := realServer(t, m)
-	first, err := Dial(t.Context(), "tcp", address, m.config())
+	first, err := Dial(t.Context(), "tcp", m.address, m.config())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer first.Close()
 	m.clock.Store(int64(keyLife + time.Second))
-	second, err := Dial(t.Context(), "tcp", address, m.config())
+	second, err := Dial(t.Context(), "tcp", m.address, m.config())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,17 +76,16 @@ func TestServerRotation(t *testing.T) {
 	if again.Statement.TLSKey != first.Result().TLSKey() {
 		t.Error("evidence over the old connection names the new key")
 	}
-	if keys, err := server.current(); err != nil || keys.epoch != 2 {
+	if keys, err := m.server.current(); err != nil || keys.epoch != 2 {
 		t.Errorf("current epoch: got %d (%v), want 2", keys.epoch, err)
 	}
 }
 
 func TestServerRefuses(t *testing.T) {
 	m := newMachine(t)
-	server, address, _ := realServer(t, m)
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	defer client.CloseIdleConnections()
-	base := "https://" + address + EvidencePath
+	base := "https://" + m.address + EvidencePath
 	good := hex.EncodeToString(bytes.Repeat([]byte{0xab}, 32))
 	for _, tt := range []struct {
 		name, query string
@@ -131,19 +119,94 @@ func TestServerRefuses(t *testing.T) {
 	}
 	// Without TLS there is nothing to bind to.
 	plain := httptest.NewRecorder()
-	server.ServeHTTP(plain, httptest.NewRequest(http.MethodGet, EvidencePath+"?nonce="+good, nil))
+	m.server.ServeHTTP(plain, httptest.NewRequest(http.MethodGet, EvidencePath+"?nonce="+good, nil))
 	if plain.Code != http.StatusBadRequest {
 		t.Errorf("without TLS: status %d, want 400", plain.Code)
 	}
 }
 
+// TestServerWithoutQuotes has init refuse: at the start there is no server, later no evidence and no new key.
 func TestServerWithoutQuotes(t *testing.T) {
-	server, err := NewServer(func(attest.Request) (*attest.Evidence, error) { return nil, errors.New("the log is broken") }, nil)
+	m := newMachine(t)
+	broken := errors.New("the log is broken")
+	refuse := atomic.Bool{}
+	ask := func(r attest.Request) (*attest.Evidence, error) {
+		if refuse.Load() {
+			return nil, broken
+		}
+		return m.quote(r)
+	}
+	refuse.Store(true)
+	if server, err := NewServer(ask, m.now); server != nil || !errors.Is(err, broken) {
+		t.Errorf("at the start: got %v, want the reason", err)
+	}
+	refuse.Store(false)
+	server, err := NewServer(ask, m.now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Dial(t.Context(), "tcp", attesttest.Listen(t, server, server.TLSConfig(), server.ConnContext), Config{})
+	refuse.Store(true)
+	address := attesttest.Listen(t, server, server.TLSConfig(), server.ConnContext)
+	_, err = Dial(t.Context(), "tcp", address, m.config())
 	if !errors.Is(err, attest.ErrUnavailable) || !strings.Contains(err.Error(), "503") || strings.Contains(err.Error(), "broken") {
 		t.Errorf("got %v, want ErrUnavailable with 503 and without the reason", err)
+	}
+	m.clock.Store(int64(keyLife + time.Second))
+	if _, err = Dial(t.Context(), "tcp", address, m.config()); !errors.Is(err, attest.ErrUnavailable) {
+		t.Errorf("at a rotation: got %v, want ErrUnavailable", err)
+	}
+	refuse.Store(false)
+	if conn, err := Dial(t.Context(), "tcp", address, m.config()); err != nil || conn.Result().Epoch() != 2 {
+		t.Errorf("when quotes are made again: got %v, want epoch 2", err)
+	}
+}
+
+// TestCertificate has guests refused by the evidence in their certificates alone: none of them is asked anything.
+func TestCertificate(t *testing.T) {
+	m, other := newMachine(t), newMachine(t)
+	asked := false
+	listening := func(change func(*tls.Certificate)) string {
+		certificate := m.certificate(t)
+		change(&certificate)
+		handler := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true })
+		return attesttest.Listen(t, handler, &tls.Config{Certificates: []tls.Certificate{certificate}}, nil)
+	}
+	// with makes a certificate for a key of its own that carries evidence for another.
+	with := func(extensions ...pkix.Extension) func(*tls.Certificate) {
+		return func(c *tls.Certificate) {
+			key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			template := &x509.Certificate{SerialNumber: big.NewInt(1), ExtraExtensions: extensions}
+			der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			*c = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+		}
+	}
+	genuine, err := attest.EpochExtension(m.Attest([32]byte{}, m.server.keys.hash))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, says string
+		roots      attest.Roots
+		change     func(*tls.Certificate)
+	}{
+		{"no evidence", "carries none", m.Roots(), with()},
+		{"the guest's evidence around another key", "tls-key", m.Roots(), with(genuine)},
+		{"no evidence but its name", "no OCTET STRING", m.Roots(), with(pkix.Extension{Id: genuine.Id, Value: []byte{1}})},
+		{"cut short", "reading epoch evidence", m.Roots(), with(pkix.Extension{Id: genuine.Id, Value: genuine.Value[:len(genuine.Value)-1]})},
+		{"a guest under another root", "certificate: got", other.Roots(), func(*tls.Certificate) {}},
+	} {
+		_, err := Dial(t.Context(), "tcp", listening(tt.change), Config{Policy: m.Policy(), Roots: tt.roots, Now: m.now})
+		if !errors.Is(err, attest.ErrRejected) || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: got %v, want ErrRejected that says %q", tt.name, err, tt.says)
+		}
+	}
+	if asked {
+		t.Error("a guest that was refused by its certificate was asked something")
 	}
 }

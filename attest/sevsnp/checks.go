@@ -4,133 +4,147 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/sha512"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"math/big"
 	"math/bits"
 	"slices"
 	"time"
+
+	"chrysalis/attest/check"
 )
 
 // chainChecks prove that a root vouches for the key that must have signed.
-var chainChecks = []check{
-	{name: "report-format", proof: true, judge: func(a *appraisal) finding {
+var chainChecks = []check.Step[*appraisal]{
+	{Name: "report-format", Proof: true, Judge: func(a *appraisal) check.Finding {
 		r, err := Parse(a.evidence.Report)
 		a.report = r
-		return held(err, "an attestation report of version 2 to 5")
+		return check.Holds(err, "an attestation report of version 2 to 5")
 	}},
-	{name: "certificate-format", proof: true, judge: func(a *appraisal) finding {
+	{Name: "certificate-format", Proof: true, Judge: func(a *appraisal) check.Finding {
 		c, err := parseChain(a.evidence.Certificate, a.evidence.Chain)
 		if err == nil {
 			a.chain, a.product = c, c.product()
 		}
-		return held(err, "endorsement key, ASK and ARK")
+		return check.Holds(err, "endorsement key, ASK and ARK")
 	}},
-	{name: "root", proof: true, judge: func(a *appraisal) finding {
+	{Name: "root", Proof: true, Judge: func(a *appraisal) check.Finding {
 		const want = "one of the roots that are trusted"
 		got := a.chain.ark.Subject.CommonName
-		return finding{got, want, slices.ContainsFunc(a.roots, a.chain.ark.Equal)}
+		return check.Found(got, want, slices.ContainsFunc(a.roots, a.chain.ark.Equal))
 	}},
-	{name: "ark", proof: true, judge: func(a *appraisal) finding {
+	{Name: "ark", Proof: true, Judge: func(a *appraisal) check.Finding {
 		if a.product == "" {
-			return finding{a.chain.ark.Subject.CommonName, "ARK of Milan, Genoa or Turin", false}
+			return check.Found(a.chain.ark.Subject.CommonName, "ARK of Milan, Genoa or Turin", false)
 		}
-		err := checkAuthority(a.chain.ark, a.chain.ark, "ARK-"+string(a.product), -1)
-		return held(err, "ARK-"+string(a.product)+", signed by itself")
+		err := a.authority(a.chain.ark, a.chain.ark, "ARK-"+string(a.product), -1)
+		return check.Holds(err, "ARK-"+string(a.product)+", signed by itself")
 	}},
-	{name: "ask", proof: true, judge: func(a *appraisal) finding {
+	{Name: "ask", Proof: true, Judge: func(a *appraisal) check.Finding {
 		name := askName(a.product, a.chain.endorsement.signer())
-		return held(checkAuthority(a.chain.ask, a.chain.ark, name, 0), name+", signed by the ARK")
+		return check.Holds(a.authority(a.chain.ask, a.chain.ark, name, 0), name+", signed by the ARK")
 	}},
-	{name: "certificate", proof: true, judge: func(a *appraisal) finding {
+	{Name: "certificate", Proof: true, Judge: func(a *appraisal) check.Finding {
 		want := fmt.Sprintf("SEV-%s, signed by %s", a.chain.endorsement.signer(), a.chain.ask.Subject.CommonName)
-		return held(a.chain.checkEndorsed(), want)
+		return check.Holds(a.proven("endorsed", a.chain.checkEndorsed, a.chain.leaf.Raw, a.chain.ask.Raw), want)
 	}},
-	{name: "ark-validity", judge: func(a *appraisal) finding { return within(a.at, a.chain.ark.NotBefore, a.chain.ark.NotAfter) }},
-	{name: "ask-validity", judge: func(a *appraisal) finding { return within(a.at, a.chain.ask.NotBefore, a.chain.ask.NotAfter) }},
-	{name: "certificate-validity", judge: func(a *appraisal) finding { return within(a.at, a.chain.leaf.NotBefore, a.chain.leaf.NotAfter) }},
-	{name: "crl", unavailable: true, waived: func(o *Options) bool { return o.InsecureSkipCRL }, judge: func(a *appraisal) finding {
+	{Name: "ark-validity", Judge: func(a *appraisal) check.Finding { return within(a.at, a.chain.ark.NotBefore, a.chain.ark.NotAfter) }},
+	{Name: "ask-validity", Judge: func(a *appraisal) check.Finding { return within(a.at, a.chain.ask.NotBefore, a.chain.ask.NotAfter) }},
+	{Name: "certificate-validity", Judge: func(a *appraisal) check.Finding { return within(a.at, a.chain.leaf.NotBefore, a.chain.leaf.NotAfter) }},
+	{Name: "crl", Unavailable: true, Waived: func(a *appraisal) bool { return a.options.InsecureSkipCRL }, Judge: func(a *appraisal) check.Finding {
 		const want = "a revocation list"
 		if a.evidence.CRL == nil {
-			return finding{"none", want, false}
+			return check.Found("none", want, false)
 		}
-		return finding{want, want, true}
+		return check.Found(want, want, true)
 	}},
-	{name: "crl-format", proof: true, judge: withCRL(func(a *appraisal) finding {
+	{Name: "crl-format", Proof: true, Judge: withCRL(func(a *appraisal) check.Finding {
 		var err error
 		a.crl, err = parseCRL(a.evidence.CRL)
-		return held(err, "a revocation list")
+		return check.Holds(err, "a revocation list")
 	})},
-	{name: "crl-signature", proof: true, judge: withCRL(func(a *appraisal) finding {
-		return held(checkCRLSigned(a.crl, a.chain.ark), "a revocation list signed by the ARK")
+	{Name: "crl-signature", Proof: true, Judge: withCRL(func(a *appraisal) check.Finding {
+		return check.Holds(a.proven("crl signed", func() error { return checkCRLSigned(a.crl, a.chain.ark) }, a.crl.Raw, a.chain.ark.Raw), "a revocation list signed by the ARK")
 	})},
-	{name: "crl-validity", judge: withCRL(func(a *appraisal) finding { return within(a.at, a.crl.ThisUpdate, a.crl.NextUpdate) })},
-	{name: "revocation", judge: withCRL(func(a *appraisal) finding {
+	{Name: "crl-validity", Judge: withCRL(func(a *appraisal) check.Finding { return within(a.at, a.crl.ThisUpdate, a.crl.NextUpdate) })},
+	{Name: "revocation", Judge: withCRL(func(a *appraisal) check.Finding {
 		const want = "no certificate of the chain revoked"
 		if name := a.chain.revoked(a.crl); name != "" {
-			return finding{name + " revoked", want, false}
+			return check.Found(name+" revoked", want, false)
 		}
-		return finding{want, want, true}
+		return check.Found(want, want, true)
 	})},
 }
 
+// authority proves that issuer signed an authority of that name.
+func (a *appraisal) authority(cert, issuer *x509.Certificate, name string, pathLen int) error {
+	return a.proven("authority", func() error { return checkAuthority(cert, issuer, name, pathLen) }, cert.Raw, issuer.Raw, []byte(name))
+}
+
+// proven is a rule that holds for ever of the bytes that it is a rule of.
+func (a *appraisal) proven(kind string, rule func() error, of ...[]byte) error {
+	_, err := check.Prove(a.options.Facts, "sev-snp "+kind, func() (struct{}, error) { return struct{}{}, rule() }, of...)
+	return err
+}
+
 // withCRL judges only where a revocation list was given. Whether one must be is the check crl.
-func withCRL(judge func(*appraisal) finding) func(*appraisal) finding {
-	return func(a *appraisal) finding {
+func withCRL(judge func(*appraisal) check.Finding) func(*appraisal) check.Finding {
+	return func(a *appraisal) check.Finding {
 		if a.evidence.CRL == nil {
-			return finding{"no list given", "no list given", true}
+			return check.Found("no list given", "no list given", true)
 		}
 		return judge(a)
 	}
 }
 
-func within(at, from, to time.Time) finding {
+func within(at, from, to time.Time) check.Finding {
 	const layout = time.RFC3339
 	want := from.UTC().Format(layout) + " to " + to.UTC().Format(layout)
-	return finding{at.UTC().Format(layout), want, !at.Before(from) && !at.After(to)}
+	return check.Found(at.UTC().Format(layout), want, !at.Before(from) && !at.After(to))
 }
 
 // reportChecks prove that this key signed the report, and that key and report speak of one chip.
-var reportChecks = []check{
-	{name: "signing-key", proof: true, judge: func(a *appraisal) finding {
+var reportChecks = []check.Step[*appraisal]{
+	{Name: "signing-key", Proof: true, Judge: func(a *appraisal) check.Finding {
 		got, want := a.report.Signer, a.chain.endorsement.signer()
-		return finding{got.String(), want.String() + ", as the certificate", got == want}
+		return check.Found(got.String(), want.String()+", as the certificate", got == want)
 	}},
-	{name: "signature", proof: true, judge: func(a *appraisal) finding {
+	{Name: "signature", Proof: true, Judge: func(a *appraisal) check.Finding {
 		const want = "a signature by the endorsement key"
 		r := a.report
 		digest := sha512.Sum384(a.evidence.Report[:signatureOffset])
 		key := a.chain.leaf.PublicKey.(*ecdsa.PublicKey)
 		a.signed = ecdsa.Verify(key, digest[:], new(big.Int).SetBytes(r.R[:]), new(big.Int).SetBytes(r.S[:]))
 		if !a.signed {
-			return finding{"a signature that does not verify", want, false}
+			return check.Found("a signature that does not verify", want, false)
 		}
-		return finding{want, want, true}
+		return check.Found(want, want, true)
 	}},
-	{name: "mask-chip-key", judge: func(a *appraisal) finding {
+	{Name: "mask-chip-key", Judge: func(a *appraisal) check.Finding {
 		// With the chip's key masked the firmware can only sign by a VLEK.
 		got := a.report.MaskChipKey && a.report.Signer == SignerVCEK
-		return finding{fmt.Sprintf("masked: %t", got), "not masked, where a VCEK signs", !got}
+		return check.Found(fmt.Sprintf("masked: %t", got), "not masked, where a VCEK signs", !got)
 	}},
-	{name: "product", judge: func(a *appraisal) finding {
+	{Name: "product", Judge: func(a *appraisal) check.Finding {
 		want := string(a.product) + ", as the ARK"
 		if named := a.chain.endorsement.product; named != a.product {
-			return finding{string(named) + " in the certificate", want, false}
+			return check.Found(string(named)+" in the certificate", want, false)
 		}
 		if id := a.report.CPUID; a.report.Version >= cpuidVersion && productOf(id) != a.product {
-			return finding{fmt.Sprintf("processor of family %#x, model %#x", id.Family, id.Model), want, false}
+			return check.Found(fmt.Sprintf("processor of family %#x, model %#x", id.Family, id.Model), want, false)
 		}
-		return finding{string(a.product), want, true}
+		return check.Found(string(a.product), want, true)
 	}},
-	{name: "chip", judge: func(a *appraisal) finding {
+	{Name: "chip", Judge: func(a *appraisal) check.Finding {
 		e := a.chain.endorsement
 		if e.signer() == SignerVLEK {
-			return finding{"a VLEK of " + e.csp, "the chip of a VCEK, or any for a VLEK", true}
+			return check.Found("a VLEK of "+e.csp, "the chip of a VCEK, or any for a VLEK", true)
 		}
 		want := e.chipID()
-		return equal(a.report.ChipID[:], want[:])
+		return check.Same(a.report.ChipID[:], want[:])
 	}},
-	{name: "chip-list", waived: func(o *Options) bool { return o.AnyChip && len(o.Chips) == 0 }, judge: func(a *appraisal) finding {
+	{Name: "chip-list", Waived: func(a *appraisal) bool { return a.options.AnyChip && len(a.options.Chips) == 0 }, Judge: func(a *appraisal) check.Finding {
 		return listed(a.report.ChipID[:], slices.ContainsFunc(a.options.Chips, func(id [64]byte) bool { return id == a.report.ChipID }) &&
 			a.report.ChipID != [64]byte{}, "a chip that the options name")
 	}},
@@ -138,119 +152,123 @@ var reportChecks = []check{
 
 // tcbChecks judge patch levels. The reported one is believed because the key was derived for it; the others because the
 // report is signed.
-var tcbChecks = []check{
-	{name: "tcb-format", proof: true, judge: func(a *appraisal) finding {
+var tcbChecks = []check.Step[*appraisal]{
+	{Name: "tcb-format", Proof: true, Judge: func(a *appraisal) check.Finding {
 		var err error
 		a.tcb, err = TCBsOf(a.report, a.product)
-		return held(err, "patch levels of "+string(a.product))
+		return check.Holds(err, "patch levels of "+string(a.product))
 	}},
-	{name: "tcb-certificate", judge: func(a *appraisal) finding {
+	{Name: "tcb-certificate", Judge: func(a *appraisal) check.Finding {
 		want := a.chain.endorsement.tcb
-		return finding{a.tcb.Reported.String(), want.String() + ", as the certificate", a.tcb.Reported == want}
+		return check.Found(a.tcb.Reported.String(), want.String()+", as the certificate", a.tcb.Reported == want)
 	}},
-	{name: "tcb-reported", judge: func(a *appraisal) finding {
+	{Name: "tcb-reported", Judge: func(a *appraisal) check.Finding {
 		// AMD's order is reported, committed, current; the last two are compared below.
-		return finding{a.tcb.Reported.String(), "at most the committed " + a.tcb.Committed.String(), a.tcb.Reported.AtMost(a.tcb.Committed)}
+		return check.Found(a.tcb.Reported.String(), "at most the committed "+a.tcb.Committed.String(), a.tcb.Reported.AtMost(a.tcb.Committed))
 	}},
-	{name: "tcb-launch", judge: func(a *appraisal) finding {
-		return finding{a.tcb.Launch.String(), "at most the current " + a.tcb.Current.String(), a.tcb.Launch.AtMost(a.tcb.Current)}
+	{Name: "tcb-launch", Judge: func(a *appraisal) check.Finding {
+		return check.Found(a.tcb.Launch.String(), "at most the current "+a.tcb.Current.String(), a.tcb.Launch.AtMost(a.tcb.Current))
 	}},
-	{name: "tcb-committed", judge: func(a *appraisal) finding {
-		return finding{a.tcb.Committed.String(), "at most the current " + a.tcb.Current.String(), a.tcb.Committed.AtMost(a.tcb.Current)}
+	{Name: "tcb-committed", Judge: func(a *appraisal) check.Finding {
+		return check.Found(a.tcb.Committed.String(), "at most the current "+a.tcb.Current.String(), a.tcb.Committed.AtMost(a.tcb.Current))
 	}},
-	{name: "firmware-committed", judge: func(a *appraisal) finding {
+	{Name: "firmware-committed", Judge: func(a *appraisal) check.Finding {
 		r := a.report
-		return finding{r.Committed.String(), "at most the current " + r.Current.String(), !r.Current.less(r.Committed)}
+		return check.Found(r.Committed.String(), "at most the current "+r.Current.String(), !r.Current.less(r.Committed))
 	}},
-	{name: "provisional-tcb", waived: func(o *Options) bool { return o.AllowProvisionalFirmware }, judge: func(a *appraisal) finding {
-		return finding{a.tcb.Committed.String(), "the current " + a.tcb.Current.String(), a.tcb.Committed == a.tcb.Current}
+	{Name: "provisional-tcb", Waived: func(a *appraisal) bool { return a.options.AllowProvisionalFirmware }, Judge: func(a *appraisal) check.Finding {
+		return check.Found(a.tcb.Committed.String(), "the current "+a.tcb.Current.String(), a.tcb.Committed == a.tcb.Current)
 	}},
-	{name: "provisional-firmware", waived: func(o *Options) bool { return o.AllowProvisionalFirmware }, judge: func(a *appraisal) finding {
-		return finding{a.report.Committed.String(), "the current " + a.report.Current.String(), a.report.Committed == a.report.Current}
+	{Name: "provisional-firmware", Waived: func(a *appraisal) bool { return a.options.AllowProvisionalFirmware }, Judge: func(a *appraisal) check.Finding {
+		return check.Found(a.report.Committed.String(), "the current "+a.report.Current.String(), a.report.Committed == a.report.Current)
 	}},
-	{name: "tcb-minimum", waived: func(o *Options) bool { return o.InsecureSkipTCB && o.MinTCB == TCB{} }, judge: func(a *appraisal) finding {
-		got, want := a.tcb.lowest(), a.options.MinTCB
+	{Name: "tcb-minimum", Waived: func(a *appraisal) bool { return a.options.InsecureSkipTCB && len(a.options.MinTCB) == 0 }, Judge: func(a *appraisal) check.Finding {
+		got, want := a.tcb.lowest(), a.options.MinTCB[a.product]
 		if want == (TCB{}) {
-			return finding{got.String(), "a minimum, which the options do not give", false}
+			return check.Found(got.String(), "a minimum for "+string(a.product)+", which the options do not give", false)
 		}
-		return finding{got.String(), "at least " + want.String(), want.AtMost(got)}
+		return check.Found(got.String(), "at least "+want.String(), want.AtMost(got))
 	}},
-	{name: "firmware-minimum", judge: func(a *appraisal) finding {
+	{Name: "firmware-minimum", Judge: func(a *appraisal) check.Finding {
 		got := a.report.Committed
 		if a.report.Current.less(got) {
 			got = a.report.Current
 		}
-		return finding{got.String(), "at least " + a.options.MinFirmware.String(), !got.less(a.options.MinFirmware)}
+		return check.Found(got.String(), "at least "+a.options.MinFirmware.String(), !got.less(a.options.MinFirmware))
 	}},
-	{name: "launch-mitigations", judge: func(a *appraisal) finding { return vector(a.report.LaunchMitigations, a.options.LaunchMitigations) }},
-	{name: "current-mitigations", judge: func(a *appraisal) finding { return vector(a.report.CurrentMitigations, a.options.CurrentMitigations) }},
+	{Name: "launch-mitigations", Judge: func(a *appraisal) check.Finding {
+		return vector(a.report.LaunchMitigations, a.options.LaunchMitigations)
+	}},
+	{Name: "current-mitigations", Judge: func(a *appraisal) check.Finding {
+		return vector(a.report.CurrentMitigations, a.options.CurrentMitigations)
+	}},
 }
 
-func vector(got, want uint64) finding {
-	return finding{fmt.Sprintf("%#x", got), fmt.Sprintf("the bits %#x", want), got&want == want}
+func vector(got, want uint64) check.Finding {
+	return check.Found(fmt.Sprintf("%#x", got), fmt.Sprintf("the bits %#x", want), got&want == want)
 }
 
 // policyChecks judge what the guest's owner allowed the host, and how the machine was set up.
-var policyChecks = []check{
-	{name: "debug", judge: policy(PolicyDebug, false)}, // no option: the host reads such a guest's memory
-	{name: "migration", waived: func(o *Options) bool { return o.AllowMigrationAgent }, judge: policy(PolicyMigrationAgent, false)},
-	{name: "migration-agent", waived: func(o *Options) bool { return o.AllowMigrationAgent }, judge: func(a *appraisal) finding {
-		return equal(a.report.ReportIDMA[:], bytes.Repeat([]byte{0xff}, len(a.report.ReportIDMA)))
+var policyChecks = []check.Step[*appraisal]{
+	{Name: "debug", Judge: policy(PolicyDebug, false)}, // no option: the host reads such a guest's memory
+	{Name: "migration", Waived: func(a *appraisal) bool { return a.options.AllowMigrationAgent }, Judge: policy(PolicyMigrationAgent, false)},
+	{Name: "migration-agent", Waived: func(a *appraisal) bool { return a.options.AllowMigrationAgent }, Judge: func(a *appraisal) check.Finding {
+		return check.Same(a.report.ReportIDMA[:], bytes.Repeat([]byte{0xff}, len(a.report.ReportIDMA)))
 	}},
-	{name: "smt", waived: func(o *Options) bool { return o.AllowSMT }, judge: policy(PolicySMT, false)},
-	{name: "single-socket", waived: func(o *Options) bool { return o.AllowManySockets }, judge: policy(PolicySingleSocket, true)},
-	{name: "cxl", waived: func(o *Options) bool { return o.AllowCXL }, judge: policy(PolicyCXL, false)},
-	{name: "aes-256", waived: func(o *Options) bool { return o.AllowAES128 }, judge: policy(PolicyAES256, true)},
-	{name: "rapl", waived: func(o *Options) bool { return o.AllowRAPL }, judge: policy(PolicyNoRAPL, true)},
-	{name: "ciphertext-hiding", waived: func(o *Options) bool { return o.AllowVisibleCiphertext }, judge: policy(PolicyCiphertextHidden, true)},
-	{name: "page-swap", waived: func(o *Options) bool { return o.AllowPageSwap }, judge: policy(PolicyNoPageSwap, true)},
-	{name: "abi", judge: func(a *appraisal) finding {
+	{Name: "smt", Waived: func(a *appraisal) bool { return a.options.AllowSMT }, Judge: policy(PolicySMT, false)},
+	{Name: "single-socket", Waived: func(a *appraisal) bool { return a.options.AllowManySockets }, Judge: policy(PolicySingleSocket, true)},
+	{Name: "cxl", Waived: func(a *appraisal) bool { return a.options.AllowCXL }, Judge: policy(PolicyCXL, false)},
+	{Name: "aes-256", Waived: func(a *appraisal) bool { return a.options.AllowAES128 }, Judge: policy(PolicyAES256, true)},
+	{Name: "rapl", Waived: func(a *appraisal) bool { return a.options.AllowRAPL }, Judge: policy(PolicyNoRAPL, true)},
+	{Name: "ciphertext-hiding", Waived: func(a *appraisal) bool { return a.options.AllowVisibleCiphertext }, Judge: policy(PolicyCiphertextHidden, true)},
+	{Name: "page-swap", Waived: func(a *appraisal) bool { return a.options.AllowPageSwap }, Judge: policy(PolicyNoPageSwap, true)},
+	{Name: "abi", Judge: func(a *appraisal) check.Finding {
 		major, minor := a.report.Policy.ABI()
 		want := [2]uint8{a.options.MinABIMajor, a.options.MinABIMinor}
 		got := [2]uint8{major, minor}
-		return finding{fmt.Sprintf("%d.%d", major, minor), fmt.Sprintf("at least %d.%d", want[0], want[1]), bytes.Compare(got[:], want[:]) >= 0}
+		return check.Found(fmt.Sprintf("%d.%d", major, minor), fmt.Sprintf("at least %d.%d", want[0], want[1]), bytes.Compare(got[:], want[:]) >= 0)
 	}},
-	{name: "aliases", waived: func(o *Options) bool { return o.AllowUncheckedAliases }, judge: func(a *appraisal) finding {
+	{Name: "aliases", Waived: func(a *appraisal) bool { return a.options.AllowUncheckedAliases }, Judge: func(a *appraisal) check.Finding {
 		ok := a.report.Platform&PlatformAliasesChecked != 0
-		return finding{fmt.Sprintf("checked: %t", ok), "memory checked for aliases", ok}
+		return check.Found(fmt.Sprintf("checked: %t", ok), "memory checked for aliases", ok)
 	}},
-	{name: "vmpl", judge: func(a *appraisal) finding {
+	{Name: "vmpl", Judge: func(a *appraisal) check.Finding {
 		most := min(a.options.MaxVMPL, maxVMPL)
-		return finding{fmt.Sprint(a.report.VMPL), fmt.Sprintf("at most %d", most), a.report.VMPL <= most}
+		return check.Found(fmt.Sprint(a.report.VMPL), fmt.Sprintf("at most %d", most), a.report.VMPL <= most)
 	}},
 }
 
 const maxVMPL = 3 // the lowest privilege level that a guest has
 
-func policy(bit Policy, want bool) func(*appraisal) finding {
-	return func(a *appraisal) finding {
+func policy(bit Policy, want bool) func(*appraisal) check.Finding {
+	return func(a *appraisal) check.Finding {
 		got := a.report.Policy&bit != 0
 		n := bits.TrailingZeros64(uint64(bit))
-		return finding{fmt.Sprintf("policy bit %d is %t", n, got), fmt.Sprintf("policy bit %d is %t", n, want), got == want}
+		return check.Found(fmt.Sprintf("policy bit %d is %t", n, got), fmt.Sprintf("policy bit %d is %t", n, want), got == want)
 	}
 }
 
 // guestChecks judge which guest it is, and whether the report answers this client.
-var guestChecks = []check{
-	{name: "measurement", waived: func(o *Options) bool { return o.AnyMeasurement && len(o.Measurements) == 0 }, judge: func(a *appraisal) finding {
+var guestChecks = []check.Step[*appraisal]{
+	{Name: "measurement", Waived: func(a *appraisal) bool { return a.options.AnyMeasurement && len(a.options.Measurements) == 0 }, Judge: func(a *appraisal) check.Finding {
 		return listed(a.report.Measurement[:], slices.Contains(a.options.Measurements, a.report.Measurement), "a measurement that the options name")
 	}},
-	{name: "host-data", waived: func(o *Options) bool { return o.AnyHostData && o.HostData == [32]byte{} }, judge: func(a *appraisal) finding {
-		return equal(a.report.HostData[:], a.options.HostData[:])
+	{Name: "host-data", Waived: func(a *appraisal) bool { return a.options.AnyHostData && a.options.HostData == [32]byte{} }, Judge: func(a *appraisal) check.Finding {
+		return check.Same(a.report.HostData[:], a.options.HostData[:])
 	}},
-	{name: "report-data", waived: func(o *Options) bool { return o.AnyReportData && o.ReportData == [64]byte{} }, judge: func(a *appraisal) finding {
-		return equal(a.report.ReportData[:], a.options.ReportData[:])
+	{Name: "report-data", Waived: func(a *appraisal) bool { return a.options.AnyReportData && a.options.ReportData == [64]byte{} }, Judge: func(a *appraisal) check.Finding {
+		return check.Same(a.report.ReportData[:], a.options.ReportData[:])
 	}},
-	{name: "author-key", judge: func(a *appraisal) finding {
+	{Name: "author-key", Judge: func(a *appraisal) check.Finding {
 		set := a.report.AuthorKeyDigest != [48]byte{}
-		return finding{fmt.Sprintf("author key enabled: %t, digest set: %t", a.report.AuthorKeyEnabled, set), "both or neither", set == a.report.AuthorKeyEnabled}
+		return check.Found(fmt.Sprintf("author key enabled: %t, digest set: %t", a.report.AuthorKeyEnabled, set), "both or neither", set == a.report.AuthorKeyEnabled)
 	}},
-	{name: "id-block", waived: func(o *Options) bool { return o.AnyIDBlock && o.IDBlock == IDBlock{} }, judge: func(a *appraisal) finding {
+	{Name: "id-block", Waived: func(a *appraisal) bool { return a.options.AnyIDBlock && a.options.IDBlock == IDBlock{} }, Judge: func(a *appraisal) check.Finding {
 		got := IDBlock{a.report.FamilyID, a.report.ImageID, a.report.IDKeyDigest, a.report.AuthorKeyDigest}
-		return finding{got.String(), a.options.IDBlock.String(), got == a.options.IDBlock}
+		return check.Found(got.String(), a.options.IDBlock.String(), got == a.options.IDBlock)
 	}},
-	{name: "guest-svn", judge: func(a *appraisal) finding {
-		return finding{fmt.Sprint(a.report.GuestSVN), fmt.Sprintf("at least %d", a.options.MinGuestSVN), a.report.GuestSVN >= a.options.MinGuestSVN}
+	{Name: "guest-svn", Judge: func(a *appraisal) check.Finding {
+		return check.Found(fmt.Sprint(a.report.GuestSVN), fmt.Sprintf("at least %d", a.options.MinGuestSVN), a.report.GuestSVN >= a.options.MinGuestSVN)
 	}},
 }
 
@@ -261,10 +279,6 @@ func (b IDBlock) String() string {
 	return fmt.Sprintf("family %x, image %x, id key %x, author key %x", b.FamilyID, b.ImageID, b.IDKeyDigest, b.AuthorKeyDigest)
 }
 
-func equal(got, want []byte) finding {
-	return finding{hex.EncodeToString(got), hex.EncodeToString(want), bytes.Equal(got, want)}
-}
-
-func listed(got []byte, ok bool, want string) finding {
-	return finding{hex.EncodeToString(got), want, ok}
+func listed(got []byte, ok bool, want string) check.Finding {
+	return check.Found(hex.EncodeToString(got), want, ok)
 }

@@ -1,17 +1,24 @@
 package sevsnp
 
+import "chrysalis/attest/check"
+
 // Options is what a client accepts. The zero value accepts nothing: no chip is named, no patch level is given. A field that
 // is absent is the strictest; whatever makes an appraisal accept more has a name that says so. An Any… or InsecureSkip… field
 // counts only where the field that it stands in for is not set.
 type Options struct {
+	// Facts remembers signatures of certificates and revocation lists between calls; nil remembers nothing. What it remembers
+	// never changes a verdict.
+	Facts *check.Facts
+
 	// Chips are the CHIP_IDs that are accepted. AnyChip accepts every chip that a root vouches for. Danger: the keys of one
 	// chip that its owner has broken forge evidence for all.
 	Chips   [][64]byte
 	AnyChip bool
 
-	// MinTCB is compared, part by part, with the reported, committed, current and launch patch levels. InsecureSkipTCB
-	// accepts every level that the signing key was derived for. Danger: also those with published weaknesses.
-	MinTCB          TCB
+	// MinTCB is compared, part by part, with the reported, committed, current and launch patch levels; a line of processors
+	// without an entry is refused. InsecureSkipTCB accepts every level that the signing key was derived for. Danger: also
+	// those with published weaknesses.
+	MinTCB          map[Product]TCB
 	InsecureSkipTCB bool
 	// AllowProvisionalFirmware accepts firmware that is newer than what the host has committed to. Danger: the host can go
 	// back to the committed one while the guest runs.

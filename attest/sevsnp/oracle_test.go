@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-sev-guest/verify/testdata"
 	"github.com/google/go-sev-guest/verify/trust"
 
+	"chrysalis/attest/check"
 	"chrysalis/attest/sevsnp"
 )
 
@@ -60,11 +61,12 @@ func oracle(e sevsnp.Evidence, o sevsnp.Options, at time.Time, roots []*x509.Cer
 	if err := verify.SnpAttestation(attestation, options); err != nil {
 		return err
 	}
-	return validate.SnpAttestation(attestation, validation(o))
+	return validate.SnpAttestation(attestation, validation(o, product))
 }
 
-func validation(o sevsnp.Options) *validate.Options {
-	parts := kds.TCBParts{BlSpl: o.MinTCB.Bootloader, TeeSpl: o.MinTCB.TEE, SnpSpl: o.MinTCB.SNP, UcodeSpl: o.MinTCB.Microcode}
+func validation(o sevsnp.Options, product sevsnp.Product) *validate.Options {
+	least := o.MinTCB[product]
+	parts := kds.TCBParts{BlSpl: least.Bootloader, TeeSpl: least.TEE, SnpSpl: least.SNP, UcodeSpl: least.Microcode}
 	vmpl := int(min(o.MaxVMPL, 3))
 	v := &validate.Options{
 		GuestPolicy: abi.SnpPolicy{
@@ -159,7 +161,7 @@ func TestReal(t *testing.T) {
 		t.Fatalf("got %v, want a refusal", err)
 	}
 	for _, c := range refused.Checks() {
-		if want := c.Name == "debug"; (c.Verdict == sevsnp.Denied) != want {
+		if want := c.Name == "debug"; (c.Verdict == check.Denied) != want {
 			t.Errorf("%s: got %s, want refused %t", c.Name, c.Verdict, want)
 		}
 	}

@@ -83,7 +83,11 @@ const (
 )
 
 // Firmware is the version of the firmware of the AMD Secure Processor.
-type Firmware struct{ Major, Minor, Build uint8 }
+type Firmware struct {
+	Major uint8 `json:"major"`
+	Minor uint8 `json:"minor"`
+	Build uint8 `json:"build"`
+}
 
 func (f Firmware) String() string { return fmt.Sprintf("%d.%d build %d", f.Major, f.Minor, f.Build) }
 

@@ -15,6 +15,9 @@ const (
 	Turin Product = "Turin"
 )
 
+// Products lists them.
+func Products() []Product { return []Product{Milan, Genoa, Turin} }
+
 // productOf returns the product of a processor, or "".
 func productOf(id CPUID) Product {
 	// AMD 57230, Versioned Chip Endorsement Key Certificate and KDS Interface Specification, names the lines; the models are

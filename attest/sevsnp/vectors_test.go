@@ -30,6 +30,13 @@ func newRun(product sevsnp.Product, signer sevsnp.Signer) *run {
 	return &run{SNP: s, product: product, options: s.Options(product), at: now}
 }
 
+// above asks for more than the chip has.
+func (r *run) above(change func(*sevsnp.TCB)) {
+	tcb := r.options.MinTCB[r.product]
+	change(&tcb)
+	r.options.MinTCB[r.product] = tcb
+}
+
 // vector is a run with one thing wrong, and the check that must refuse it.
 type vector struct {
 	name   string
@@ -245,9 +252,12 @@ var vectors = []vector{
 	{"provisional TCB", "provisional-tcb", nil, func(r *run) { r.Report.CurrentTCB[7]++ }},
 	{"provisional firmware build", "provisional-firmware", nil, func(r *run) { r.Report.Current.Build++ }},
 	{"provisional firmware version", "provisional-firmware", nil, func(r *run) { r.Report.Current.Minor++ }},
-	{"no minimum", "tcb-minimum", nil, func(r *run) { r.options.MinTCB = sevsnp.TCB{} }},
-	{"reported below the minimum", "tcb-minimum", nil, func(r *run) { r.options.MinTCB.SNP++ }},
-	{"reported below the minimum, beside skipping", "tcb-minimum", nil, func(r *run) { r.options.MinTCB.SNP++; r.options.InsecureSkipTCB = true }},
+	{"no minimum", "tcb-minimum", nil, func(r *run) { r.options.MinTCB = nil }},
+	{"a minimum for another product", "tcb-minimum", nil, func(r *run) {
+		r.options.MinTCB = map[sevsnp.Product]sevsnp.TCB{sevsnp.Milan: r.options.MinTCB[r.product]}
+	}},
+	{"reported below the minimum", "tcb-minimum", nil, func(r *run) { r.above(func(t *sevsnp.TCB) { t.SNP++ }) }},
+	{"reported below the minimum, beside skipping", "tcb-minimum", nil, func(r *run) { r.above(func(t *sevsnp.TCB) { t.SNP++ }); r.options.InsecureSkipTCB = true }},
 	{"launched below the minimum", "tcb-minimum", nil, func(r *run) { r.Report.LaunchTCB[6]-- }},
 	{"committed below the minimum", "tcb-minimum", nil, func(r *run) {
 		r.Report.CommittedTCB[6]--
@@ -255,7 +265,7 @@ var vectors = []vector{
 		r.Endorsement["3.3"] = integer(21)
 		r.options.AllowProvisionalFirmware = true
 	}},
-	{"FMC below the minimum", "tcb-minimum", turin, func(r *run) { r.options.MinTCB.FMC++ }},
+	{"FMC below the minimum", "tcb-minimum", turin, func(r *run) { r.above(func(t *sevsnp.TCB) { t.FMC++ }) }},
 	{"old firmware", "firmware-minimum", nil, func(r *run) { r.options.MinFirmware.Build++ }},
 	{"old committed firmware", "firmware-minimum", nil, func(r *run) {
 		r.Report.Current.Minor++
@@ -329,12 +339,12 @@ var forms = []vector{
 	{"another certificate revoked", "", nil, revoke(77)},
 	{"older at launch, no minimum", "", nil, func(r *run) {
 		r.Report.LaunchTCB[6]--
-		r.options.MinTCB, r.options.InsecureSkipTCB = sevsnp.TCB{}, true
+		r.options.MinTCB, r.options.InsecureSkipTCB = nil, true
 	}},
 	{"reported below committed, no minimum", "", nil, func(r *run) {
 		r.Report.ReportedTCB[6]--
 		r.Endorsement["3.3"] = integer(21)
-		r.options.MinTCB, r.options.InsecureSkipTCB = sevsnp.TCB{}, true
+		r.options.MinTCB, r.options.InsecureSkipTCB = nil, true
 	}},
 }
 

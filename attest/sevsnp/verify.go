@@ -15,36 +15,11 @@ package sevsnp
 import (
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
+
+	"chrysalis/attest/check"
 )
-
-// The two classes of a refusal. Both deny.
-var (
-	// ErrRejected: the evidence is wrong, or it is not what the options accept.
-	ErrRejected = errors.New("rejected")
-	// ErrUnavailable: it could not be checked.
-	ErrUnavailable = errors.New("could not be checked")
-)
-
-// Verdict is what became of a check.
-type Verdict string
-
-// The verdicts.
-const (
-	Accepted Verdict = "accepted"
-	Denied   Verdict = "rejected"
-	Waived   Verdict = "waived" // it did not hold, and an option does without it by name
-)
-
-// Check is one line of an appraisal.
-type Check struct {
-	Name    string  `json:"name"`
-	Got     string  `json:"got"`
-	Want    string  `json:"want"`
-	Verdict Verdict `json:"verdict"`
-}
 
 // Evidence is what somebody hands in. All of it is untrusted.
 type Evidence struct {
@@ -54,25 +29,13 @@ type Evidence struct {
 	CRL         []byte   // of the ARK, DER; none only with InsecureSkipCRL
 }
 
-// Refused is the refusal of Verify. errors.Is reports it as ErrRejected or as ErrUnavailable.
+// Refused is the refusal of Verify. errors.Is reports it as check.ErrRejected or as check.ErrUnavailable.
 type Refused struct {
-	Failed Check // the first check that refused
-	class  error
-	checks []Check
+	*check.Refusal
 	report *Report
 	signed bool
 	tcb    TCBs
 }
-
-func (r *Refused) Error() string {
-	return fmt.Sprintf("verifying sev-snp report: %s: got %s, want %s", r.Failed.Name, r.Failed.Got, r.Failed.Want)
-}
-
-// Is makes a Refused an error of its class.
-func (r *Refused) Is(target error) bool { return target == r.class }
-
-// Checks returns the checks that were made, in order. None after a failed proof is among them.
-func (r *Refused) Checks() []Check { return slices.Clone(r.checks) }
 
 // Report returns what the refused report says, for explanations alone, or nil when it could not be parsed. The second
 // result reports whether a key that a root vouches for has signed it.
@@ -93,7 +56,7 @@ type Result struct {
 	product Product
 	tcb     TCBs
 	csp     string
-	checks  []Check
+	checks  []check.Line
 }
 
 // TCBs are the patch levels of a report.
@@ -120,13 +83,13 @@ func (r *Result) TCBs() TCBs { return r.tcb }
 func (r *Result) CSP() string { return r.csp }
 
 // Checks returns every check, in order.
-func (r *Result) Checks() []Check { return slices.Clone(r.checks) }
+func (r *Result) Checks() []check.Line { return slices.Clone(r.checks) }
 
 // Waived returns the names of the checks that did not hold and that an option does without.
 func (r *Result) Waived() []string {
 	var names []string
 	for _, c := range r.checks {
-		if c.Verdict == Waived {
+		if c.Verdict == check.Waived {
 			names = append(names, c.Name)
 		}
 	}
@@ -162,76 +125,17 @@ type appraisal struct {
 // Verify judges evidence at the time at. It returns a Result only when every check has accepted or an option waives it by
 // name; otherwise a *Refused with the checks made so far. No check depends on the network, and nil roots trust nobody.
 func Verify(evidence Evidence, options Options, at time.Time, roots []*x509.Certificate) (*Result, error) {
-	return verify(evidence, options, at, roots, dropNone)
+	return verify(evidence, options, at, roots, "")
 }
 
-// dropNone drops no check. Tests drop one at a time, to show that each is missed.
-const dropNone = -1
-
-func verify(evidence Evidence, options Options, at time.Time, roots []*x509.Certificate, drop int) (*Result, error) {
+func verify(evidence Evidence, options Options, at time.Time, roots []*x509.Certificate, drop string) (*Result, error) {
 	a := &appraisal{evidence: evidence, options: &options, at: at, roots: roots}
-	var done []Check
-	refused := &Refused{}
-	for i, c := range appraisalChecks {
-		found := c.judge(a)
-		verdict := Accepted
-		switch {
-		case found.ok || i == drop:
-		case c.waived != nil && c.waived(&options):
-			verdict = Waived
-		default:
-			verdict = Denied
-		}
-		line := Check{Name: c.name, Got: found.got, Want: found.want, Verdict: verdict}
-		done = append(done, line)
-		if verdict != Denied {
-			continue
-		}
-		class := ErrRejected
-		if c.unavailable {
-			class = ErrUnavailable
-		}
-		// A rejection outweighs what could not be checked.
-		if refused.class == nil || refused.class == ErrUnavailable && class == ErrRejected {
-			refused.Failed, refused.class = line, class
-		}
-		// After a structure that can't be read or a proof that fails, the later checks would judge a forger's words.
-		if c.proof {
-			break
-		}
+	lines, refusal := check.Run("verifying sev-snp report", checks, a, drop)
+	if refusal != nil {
+		return nil, &Refused{Refusal: refusal, report: a.report, signed: a.signed, tcb: a.tcb}
 	}
-	if refused.class != nil {
-		refused.checks, refused.report, refused.signed, refused.tcb = done, a.report, a.signed, a.tcb
-		return nil, refused
-	}
-	return &Result{report: *a.report, product: a.product, tcb: a.tcb, csp: a.chain.endorsement.csp, checks: done}, nil
+	return &Result{report: *a.report, product: a.product, tcb: a.tcb, csp: a.chain.endorsement.csp, checks: lines}, nil
 }
 
-// finding is what a check saw and what it wanted to see.
-type finding struct {
-	got, want string
-	ok        bool
-}
-
-// check is one numbered line of the appraisal.
-type check struct {
-	name string
-	// proof marks the checks that everything after them rests on.
-	proof bool
-	// unavailable marks a check whose failure says that something could not be checked.
-	unavailable bool
-	// waived reports whether the options do without the check; most checks have none.
-	waived func(*Options) bool
-	judge  func(*appraisal) finding
-}
-
-// appraisalChecks lists the appraisal in order. Nothing in the evidence changes the list.
-var appraisalChecks = slices.Concat(chainChecks, reportChecks, tcbChecks, policyChecks, guestChecks)
-
-// held makes a finding of an error that a proof ended with.
-func held(err error, want string) finding {
-	if err != nil {
-		return finding{err.Error(), want, false}
-	}
-	return finding{want, want, true}
-}
+// checks lists the appraisal in order. Nothing in the evidence changes the list.
+var checks = slices.Concat(chainChecks, reportChecks, tcbChecks, policyChecks, guestChecks)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"chrysalis/attest/check"
 	"chrysalis/attest/sevsnp"
 )
 
@@ -79,7 +80,7 @@ func TestOptions(t *testing.T) {
 			r.options.AllowProvisionalFirmware = true
 		}, []string{"provisional-tcb", "provisional-firmware"}},
 		{"any chip", func(r *run) { r.options.Chips, r.options.AnyChip = nil, true }, []string{"chip-list"}},
-		{"any TCB", func(r *run) { r.options.MinTCB, r.options.InsecureSkipTCB = sevsnp.TCB{}, true }, []string{"tcb-minimum"}},
+		{"any TCB", func(r *run) { r.options.MinTCB, r.options.InsecureSkipTCB = nil, true }, []string{"tcb-minimum"}},
 		{"no CRL", func(r *run) { r.CRL, r.options.InsecureSkipCRL = nil, true }, []string{"crl"}},
 		{"VMPL", func(r *run) { r.Report.VMPL, r.options.MaxVMPL = 3, 3 }, nil},
 		{"migration agent", func(r *run) {
@@ -123,10 +124,10 @@ func TestZeroOptions(t *testing.T) {
 	r := good(sevsnp.Genoa, sevsnp.SignerVCEK)
 	r.Report.Measurement, r.Report.ReportData = [48]byte{}, [64]byte{}
 	_, err := sevsnp.Verify(r.Evidence(), sevsnp.Options{}, now, r.roots)
-	if !errors.Is(err, sevsnp.ErrRejected) {
+	if !errors.Is(err, check.ErrRejected) {
 		t.Errorf("zero options: got %v, want a rejection", err)
 	}
-	if _, err := sevsnp.Verify(r.Evidence(), r.options, now, nil); !errors.Is(err, sevsnp.ErrRejected) {
+	if _, err := sevsnp.Verify(r.Evidence(), r.options, now, nil); !errors.Is(err, check.ErrRejected) {
 		t.Errorf("nil roots: got %v, want a rejection", err)
 	}
 }
@@ -147,11 +148,11 @@ func TestRefuses(t *testing.T) {
 		if refused.Failed.Name != v.refuse {
 			t.Errorf("%s: refused by %s (%v), want %s", v.name, refused.Failed.Name, err, v.refuse)
 		}
-		if unavailable := v.refuse == "crl"; errors.Is(err, sevsnp.ErrUnavailable) != unavailable || errors.Is(err, sevsnp.ErrRejected) == unavailable {
+		if unavailable := v.refuse == "crl"; errors.Is(err, check.ErrUnavailable) != unavailable || errors.Is(err, check.ErrRejected) == unavailable {
 			t.Errorf("%s: unavailable is %t, want %t", v.name, !unavailable, unavailable)
 		}
-		if refused.Failed.Verdict != sevsnp.Denied {
-			t.Errorf("%s: verdict is %q, want %q", v.name, refused.Failed.Verdict, sevsnp.Denied)
+		if refused.Failed.Verdict != check.Denied {
+			t.Errorf("%s: verdict is %q, want %q", v.name, refused.Failed.Verdict, check.Denied)
 		}
 		checks, _ := sevsnp.CheckNames()
 		signed := slices.Index(checks, v.refuse) > slices.Index(checks, "signature") || slices.Contains([]string{
@@ -191,7 +192,7 @@ func TestUnavailableYields(t *testing.T) {
 	r := vector{change: func(r *run) { r.CRL = nil; r.Report.Policy |= sevsnp.PolicyDebug }}.make()
 	_, err := r.verify()
 	var refused *sevsnp.Refused
-	if !errors.As(err, &refused) || refused.Failed.Name != "debug" || !errors.Is(err, sevsnp.ErrRejected) {
+	if !errors.As(err, &refused) || refused.Failed.Name != "debug" || !errors.Is(err, check.ErrRejected) {
 		t.Errorf("got %v, want a rejection by debug", err)
 	}
 }

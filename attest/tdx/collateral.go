@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"chrysalis/attest/check"
+
 	"github.com/go-json-experiment/json"
 )
 
@@ -42,7 +44,7 @@ type collateralFile struct {
 }
 
 // ParseCollateral reads collateral in JSON: CRLs and signatures in hexadecimal, chains in PEM, the signed documents as
-// strings with their exact bytes. No other member may be there; without one of them ErrUnavailable is returned.
+// strings with their exact bytes. No other member may be there; without one of them check.ErrUnavailable is returned.
 func ParseCollateral(b []byte) (*Collateral, error) {
 	if len(b) > MaxCollateralBytes {
 		return nil, fmt.Errorf("parsing collateral: %d bytes, want at most %d", len(b), MaxCollateralBytes)
@@ -61,7 +63,7 @@ func ParseCollateral(b []byte) (*Collateral, error) {
 		{"tcb_info", f.TCBInfo}, {"qe_identity", f.QEIdentity}, {"tcb_info_signature", f.TCBInfoSignature}, {"qe_identity_signature", f.QEIdentitySignature},
 	} {
 		if member.value == "" {
-			return nil, fmt.Errorf("parsing collateral: %s is missing or empty: %w", member.name, ErrUnavailable)
+			return nil, fmt.Errorf("parsing collateral: %s is missing or empty: %w", member.name, check.ErrUnavailable)
 		}
 	}
 	var err error

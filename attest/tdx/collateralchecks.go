@@ -2,7 +2,6 @@ package tdx
 
 import (
 	"bytes"
-	"crypto/ecdsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -10,89 +9,92 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"chrysalis/attest/check"
 )
 
 // crlChecks prove that nobody in the PCK's chain is revoked.
-var crlChecks = []check{
-	{name: "root-crl-format", proof: true, collateral: true, judge: func(a *appraisal) finding {
-		var err error
-		a.rootCRL, err = parseCRL(a.collateral.RootCACRL)
-		return parsed(err, "the root's CRL")
+var crlChecks = []check.Step[*appraisal]{
+	{Name: "root-crl-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+		a.rootCRLProof = a.crlOf(a.collateral.RootCACRL, a.root)
+		a.rootCRL = a.rootCRLProof.value
+		return check.Parsed(a.rootCRLProof.format, "the root's CRL")
 	}},
-	{name: "root-crl-signature", proof: true, collateral: true, judge: func(a *appraisal) finding {
-		return holds(crlBy(a.rootCRL, a.root), "signed by the trusted root")
+	{Name: "root-crl-signature", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+		return check.Holds(a.rootCRLProof.signed, "signed by the trusted root")
 	}},
-	{name: "root-crl-dates", collateral: true, judge: func(a *appraisal) finding {
+	{Name: "root-crl-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		return between(a.at, a.rootCRL.ThisUpdate, a.rootCRL.NextUpdate)
 	}},
-	{name: "pck-crl-chain-format", proof: true, collateral: true, judge: func(a *appraisal) finding {
-		var err error
-		a.crlChain, err = parseChain(a.collateral.PCKCRLIssuerChain, 2)
-		return parsed(err, "PEM of the CRL's signer and the root")
+	{Name: "pck-crl-chain-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+		a.crlChainProof = a.chainOf("issuer chain", a.collateral.PCKCRLIssuerChain, 2, issuerChain)
+		a.crlChain = a.crlChainProof.value
+		return check.Parsed(a.crlChainProof.format, "PEM of the CRL's signer and the root")
 	}},
-	{name: "pck-crl-chain", proof: true, collateral: true, judge: func(a *appraisal) finding {
-		return holds(issuerChain(a.crlChain, a.root), "a CA under the trusted root")
+	{Name: "pck-crl-chain", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+		return check.Holds(a.crlChainProof.signed, "a CA under the trusted root")
 	}},
-	{name: "pck-crl-chain-dates", collateral: true, judge: func(a *appraisal) finding { return certificateDates(a.at, a.crlChain...) }},
-	{name: "pck-crl-issuer", proof: true, collateral: true, judge: func(a *appraisal) finding {
+	{Name: "pck-crl-chain-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return certificateDates(a.at, a.crlChain...) }},
+	{Name: "pck-crl-issuer", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		// The CRL of another CA, or of another key under the same name, says nothing of this PCK.
 		signer, ca := a.crlChain[0], a.chain[1]
 		ok := bytes.Equal(signer.RawSubject, ca.RawSubject) && bytes.Equal(signer.RawSubjectPublicKeyInfo, ca.RawSubjectPublicKeyInfo)
-		return finding{fmt.Sprintf("%s, key %x", signer.Subject.CommonName, signer.SubjectKeyId), fmt.Sprintf("%s, key %x, the PCK's own CA", ca.Subject.CommonName, ca.SubjectKeyId), ok}
+		return check.Found(fmt.Sprintf("%s, key %x", signer.Subject.CommonName, signer.SubjectKeyId), fmt.Sprintf("%s, key %x, the PCK's own CA", ca.Subject.CommonName, ca.SubjectKeyId), ok)
 	}},
-	{name: "pck-crl-format", proof: true, collateral: true, judge: func(a *appraisal) finding {
-		var err error
-		a.pckCRL, err = parseCRL(a.collateral.PCKCRL)
-		return parsed(err, "a PCK CRL")
+	{Name: "pck-crl-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+		a.pckCRLProof = a.crlOf(a.collateral.PCKCRL, a.crlChain[0])
+		a.pckCRL = a.pckCRLProof.value
+		return check.Parsed(a.pckCRLProof.format, "a PCK CRL")
 	}},
-	{name: "pck-crl-signature", proof: true, collateral: true, judge: func(a *appraisal) finding {
-		return holds(crlBy(a.pckCRL, a.crlChain[0]), "signed by the head of its chain")
+	{Name: "pck-crl-signature", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+		return check.Holds(a.pckCRLProof.signed, "signed by the head of its chain")
 	}},
-	{name: "pck-crl-dates", collateral: true, judge: func(a *appraisal) finding {
+	{Name: "pck-crl-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		return between(a.at, a.pckCRL.ThisUpdate, a.pckCRL.NextUpdate)
 	}},
-	{name: "pck-revoked", collateral: true, judge: func(a *appraisal) finding { return notRevoked(a.pckCRL, a.chain[0]) }},
-	{name: "pck-ca-revoked", collateral: true, judge: func(a *appraisal) finding { return notRevoked(a.rootCRL, a.chain[1], a.crlChain[0]) }},
+	{Name: "pck-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.pckCRL, a.chain[0]) }},
+	{Name: "pck-ca-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, a.chain[1], a.crlChain[0]) }},
 }
 
 // tcbInfoChecks prove what Intel says of machines of this kind, and that it says it of this machine.
-var tcbInfoChecks = []check{
-	{name: "tcb-info-chain-format", proof: true, collateral: true, judge: func(a *appraisal) finding {
+var tcbInfoChecks = []check.Step[*appraisal]{
+	{Name: "tcb-info-chain-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+		a.tcbInfoChainProof = a.chainOf("signer chain", a.collateral.TCBInfoIssuerChain, 2, signerChain)
+		a.tcbInfoChain = a.tcbInfoChainProof.value
+		return check.Parsed(a.tcbInfoChainProof.format, "PEM of the signer and the root")
+	}},
+	{Name: "tcb-info-chain", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+		return check.Holds(a.tcbInfoChainProof.signed, "TCB signing under the trusted root")
+	}},
+	{Name: "tcb-info-signer-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return certificateDates(a.at, a.tcbInfoChain...) }},
+	{Name: "tcb-info-signer-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, a.tcbInfoChain[0]) }},
+	{Name: "tcb-info-signature", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+		a.infoProof = documentOf(a, "tcb info", a.collateral.TCBInfo, a.collateral.TCBInfoSignature, a.tcbInfoChain[0], parseTCBInfo)
+		return check.Holds(a.infoProof.signed, "signed by its signer")
+	}},
+	{Name: "tcb-info-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		var err error
-		a.tcbInfoChain, err = parseChain(a.collateral.TCBInfoIssuerChain, 2)
-		return parsed(err, "PEM of the signer and the root")
+		a.info, err = a.infoProof.read(a.collateral.TCBInfo, parseTCBInfo)
+		return check.Parsed(err, "TCB info of version 3 for TDX")
 	}},
-	{name: "tcb-info-chain", proof: true, collateral: true, judge: func(a *appraisal) finding {
-		return holds(signerChain(a.tcbInfoChain, a.root), "TCB signing under the trusted root")
-	}},
-	{name: "tcb-info-signer-dates", collateral: true, judge: func(a *appraisal) finding { return certificateDates(a.at, a.tcbInfoChain...) }},
-	{name: "tcb-info-signer-revoked", collateral: true, judge: func(a *appraisal) finding { return notRevoked(a.rootCRL, a.tcbInfoChain[0]) }},
-	{name: "tcb-info-signature", proof: true, collateral: true, judge: func(a *appraisal) finding {
-		return signature(a.tcbInfoChain[0].PublicKey.(*ecdsa.PublicKey), a.collateral.TCBInfo, a.collateral.TCBInfoSignature, "its signer")
-	}},
-	{name: "tcb-info-format", proof: true, collateral: true, judge: func(a *appraisal) finding {
-		var err error
-		a.info, err = parseTCBInfo(a.collateral.TCBInfo)
-		return parsed(err, "TCB info of version 3 for TDX")
-	}},
-	{name: "tcb-info-dates", collateral: true, judge: func(a *appraisal) finding { return between(a.at, a.info.issued, a.info.next) }},
-	{name: "tcb-info-evaluation", collateral: true, judge: func(a *appraisal) finding { return a.floor(a.info.evaluation) }},
-	{name: "fmspc", collateral: true, judge: func(a *appraisal) finding { return same(a.info.fmspc[:], a.platform.FMSPC[:]) }},
-	{name: "pce-id", collateral: true, judge: func(a *appraisal) finding { return same(a.info.pceID[:], a.platform.PCEID[:]) }},
-	{name: "tdx-module-signer", collateral: true, judge: func(a *appraisal) finding {
+	{Name: "tcb-info-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return between(a.at, a.info.issued, a.info.next) }},
+	{Name: "tcb-info-evaluation", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return a.floor(a.info.evaluation) }},
+	{Name: "fmspc", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return check.Same(a.info.fmspc[:], a.platform.FMSPC[:]) }},
+	{Name: "pce-id", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return check.Same(a.info.pceID[:], a.platform.PCEID[:]) }},
+	{Name: "tdx-module-signer", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		identity := a.module()
 		if identity == nil {
-			return finding{"unknown module", "judged by tcb-status", true}
+			return check.Found("unknown module", "judged by tcb-status", true)
 		}
-		return same(a.quote.Body.MRSIGNERSEAM[:], identity.signer[:])
+		return check.Same(a.quote.Body.MRSIGNERSEAM[:], identity.signer[:])
 	}},
-	{name: "tdx-module-attributes", collateral: true, judge: func(a *appraisal) finding {
+	{Name: "tdx-module-attributes", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		identity := a.module()
 		if identity == nil {
-			return finding{"unknown module", "judged by tcb-status", true}
+			return check.Found("unknown module", "judged by tcb-status", true)
 		}
 		got := a.quote.Body.SEAMAttributes
-		return same(masked(got[:], identity.mask[:]), identity.attributes[:])
+		return check.Same(masked(got[:], identity.mask[:]), identity.attributes[:])
 	}},
 }
 
@@ -106,42 +108,43 @@ func (a *appraisal) module() *moduleIdentity {
 }
 
 // qeIdentityChecks prove that the quoting enclave, which holds the attestation key, is Intel's.
-var qeIdentityChecks = []check{
-	{name: "qe-identity-chain-format", proof: true, collateral: true, judge: func(a *appraisal) finding {
+var qeIdentityChecks = []check.Step[*appraisal]{
+	{Name: "qe-identity-chain-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+		a.qeIDChainProof = a.chainOf("signer chain", a.collateral.QEIdentityIssuerChain, 2, signerChain)
+		a.qeIDChain = a.qeIDChainProof.value
+		return check.Parsed(a.qeIDChainProof.format, "PEM of the signer and the root")
+	}},
+	{Name: "qe-identity-chain", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+		return check.Holds(a.qeIDChainProof.signed, "TCB signing under the trusted root")
+	}},
+	{Name: "qe-identity-signer-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return certificateDates(a.at, a.qeIDChain...) }},
+	{Name: "qe-identity-signer-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, a.qeIDChain[0]) }},
+	{Name: "qe-identity-signature", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+		a.qeIDProof = documentOf(a, "qe identity", a.collateral.QEIdentity, a.collateral.QEIdentitySignature, a.qeIDChain[0], parseQEIdentity)
+		return check.Holds(a.qeIDProof.signed, "signed by its signer")
+	}},
+	{Name: "qe-identity-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		var err error
-		a.qeIDChain, err = parseChain(a.collateral.QEIdentityIssuerChain, 2)
-		return parsed(err, "PEM of the signer and the root")
+		a.qeID, err = a.qeIDProof.read(a.collateral.QEIdentity, parseQEIdentity)
+		return check.Parsed(err, "identity of version 2 of the quoting enclave for TDs")
 	}},
-	{name: "qe-identity-chain", proof: true, collateral: true, judge: func(a *appraisal) finding {
-		return holds(signerChain(a.qeIDChain, a.root), "TCB signing under the trusted root")
+	{Name: "qe-identity-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return between(a.at, a.qeID.issued, a.qeID.next) }},
+	{Name: "qe-identity-evaluation", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return a.floor(a.qeID.evaluation) }},
+	{Name: "qe-signer", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return check.Same(a.qeReport.MRSIGNER[:], a.qeID.signer[:]) }},
+	{Name: "qe-product", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+		return check.Found(fmt.Sprint(a.qeReport.ISVProdID), fmt.Sprint(a.qeID.prodID), a.qeReport.ISVProdID == a.qeID.prodID)
 	}},
-	{name: "qe-identity-signer-dates", collateral: true, judge: func(a *appraisal) finding { return certificateDates(a.at, a.qeIDChain...) }},
-	{name: "qe-identity-signer-revoked", collateral: true, judge: func(a *appraisal) finding { return notRevoked(a.rootCRL, a.qeIDChain[0]) }},
-	{name: "qe-identity-signature", proof: true, collateral: true, judge: func(a *appraisal) finding {
-		return signature(a.qeIDChain[0].PublicKey.(*ecdsa.PublicKey), a.collateral.QEIdentity, a.collateral.QEIdentitySignature, "its signer")
+	{Name: "qe-misc-select", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+		return check.Same(masked(a.qeReport.MiscSelect[:], a.qeID.miscSelectMask[:]), a.qeID.miscSelect[:])
 	}},
-	{name: "qe-identity-format", proof: true, collateral: true, judge: func(a *appraisal) finding {
-		var err error
-		a.qeID, err = parseQEIdentity(a.collateral.QEIdentity)
-		return parsed(err, "identity of version 2 of the quoting enclave for TDs")
-	}},
-	{name: "qe-identity-dates", collateral: true, judge: func(a *appraisal) finding { return between(a.at, a.qeID.issued, a.qeID.next) }},
-	{name: "qe-identity-evaluation", collateral: true, judge: func(a *appraisal) finding { return a.floor(a.qeID.evaluation) }},
-	{name: "qe-signer", collateral: true, judge: func(a *appraisal) finding { return same(a.qeReport.MRSIGNER[:], a.qeID.signer[:]) }},
-	{name: "qe-product", collateral: true, judge: func(a *appraisal) finding {
-		return finding{fmt.Sprint(a.qeReport.ISVProdID), fmt.Sprint(a.qeID.prodID), a.qeReport.ISVProdID == a.qeID.prodID}
-	}},
-	{name: "qe-misc-select", collateral: true, judge: func(a *appraisal) finding {
-		return same(masked(a.qeReport.MiscSelect[:], a.qeID.miscSelectMask[:]), a.qeID.miscSelect[:])
-	}},
-	{name: "qe-attributes", collateral: true, judge: func(a *appraisal) finding {
-		return same(masked(a.qeReport.Attributes[:], a.qeID.attributesMask[:]), a.qeID.attributes[:])
+	{Name: "qe-attributes", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+		return check.Same(masked(a.qeReport.Attributes[:], a.qeID.attributesMask[:]), a.qeID.attributes[:])
 	}},
 }
 
 // statusChecks judge what the security versions amount to.
-var statusChecks = []check{
-	{name: "tcb-status", collateral: true, waived: func(o Options) bool { return o.InsecureSkipTCB }, judge: func(a *appraisal) finding {
+var statusChecks = []check.Step[*appraisal]{
+	{Name: "tcb-status", Applies: withCollateral, Waived: func(a *appraisal) bool { return a.options.InsecureSkipTCB }, Judge: func(a *appraisal) check.Finding {
 		a.tcb = judgeTCB(a.info, a.platform, &a.quote.Body, matchISVSVN(a.qeID.levels, a.qeReport.ISVSVN))
 		var want []string
 		ok := false
@@ -154,12 +157,12 @@ var statusChecks = []check{
 			ok = ok || accepted == a.tcb.Status
 		}
 		got := fmt.Sprintf("%s (platform %s, module %s, QE %s)", a.tcb.Status, a.tcb.Platform, a.tcb.Module, a.tcb.QE)
-		return finding{got, strings.Join(want, " or "), ok}
+		return check.Found(got, strings.Join(want, " or "), ok)
 	}},
 }
 
-func (a *appraisal) floor(got uint32) finding {
-	return finding{fmt.Sprint(got), fmt.Sprintf("at least %d", a.options.MinTCBEvaluation), got >= a.options.MinTCBEvaluation}
+func (a *appraisal) floor(got uint32) check.Finding {
+	return check.Found(fmt.Sprint(got), fmt.Sprintf("at least %d", a.options.MinTCBEvaluation), got >= a.options.MinTCBEvaluation)
 }
 
 // signerChain judges the chain of TCB info or QE identity.
@@ -204,14 +207,14 @@ func crlBy(crl *x509.RevocationList, issuer *x509.Certificate) error {
 }
 
 // notRevoked looks certificates up in the CRL of their issuer.
-func notRevoked(crl *x509.RevocationList, certificates ...*x509.Certificate) finding {
+func notRevoked(crl *x509.RevocationList, certificates ...*x509.Certificate) check.Finding {
 	const want = "not revoked"
 	for _, cert := range certificates {
 		if since, ok := revokedAt(crl, cert.SerialNumber); ok {
-			return finding{fmt.Sprintf("%s %x revoked at %s", cert.Subject.CommonName, cert.SerialNumber, since.UTC().Format(timeLayout)), want, false}
+			return check.Found(fmt.Sprintf("%s %x revoked at %s", cert.Subject.CommonName, cert.SerialNumber, since.UTC().Format(timeLayout)), want, false)
 		}
 	}
-	return finding{want, want, true}
+	return check.Found(want, want, true)
 }
 
 func revokedAt(crl *x509.RevocationList, serial *big.Int) (time.Time, bool) {

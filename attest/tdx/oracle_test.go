@@ -22,6 +22,7 @@ import (
 	"github.com/google/logger"
 
 	"chrysalis/attest/attesttest"
+	"chrysalis/attest/check"
 	"chrysalis/attest/tdx"
 )
 
@@ -132,7 +133,7 @@ func TestOracleDropsPlatformStatus(t *testing.T) {
 			m.TCBInfo.Levels[0].Status = status
 			m.Body.TEETCBSVN[1] = module
 			e := m.Build()
-			if _, err := tdx.Verify(e.Quote, e.Collateral, tdx.Options{}, now, e.Root); !errors.Is(err, tdx.ErrRejected) {
+			if _, err := tdx.Verify(e.Quote, e.Collateral, tdx.Options{}, now, e.Root); !errors.Is(err, check.ErrRejected) {
 				t.Errorf("platform %s: got %v, want a refusal", status, err)
 			}
 			if err := askOracle(e, now); (err == nil) != (module > 0) {
@@ -184,13 +185,13 @@ func TestGenuine(t *testing.T) {
 	t.Run("version 4", func(t *testing.T) {
 		// Its TD may take faults on its own memory, and its platform has a TCB older than every level.
 		_, err := tdx.Verify(quotes[0], intelCollateral(t, testdata.TcbInfoBody), tdx.Options{}, july2023, tdx.IntelRoot())
-		var rejected *tdx.Rejected
+		var rejected *tdx.Refused
 		if !errors.As(err, &rejected) {
 			t.Fatalf("got %v, want a refusal", err)
 		}
 		var denied []string
 		for _, c := range rejected.Checks() {
-			if c.Verdict == tdx.Denied {
+			if c.Verdict == check.Denied {
 				denied = append(denied, c.Name)
 			}
 		}
@@ -214,7 +215,7 @@ func TestGenuine(t *testing.T) {
 		if _, err := tdx.Parse(testdata.RawQuote); err == nil {
 			t.Error("text after the quote: got no error")
 		}
-		if _, err := tdx.Verify(quotes[0], nil, tdx.Options{InsecureSkipTCB: true, InsecureAllowSEPTVE: true}, july2023, newScene().m.Build().Root); !errors.Is(err, tdx.ErrRejected) {
+		if _, err := tdx.Verify(quotes[0], nil, tdx.Options{InsecureSkipTCB: true, InsecureAllowSEPTVE: true}, july2023, newScene().m.Build().Root); !errors.Is(err, check.ErrRejected) {
 			t.Errorf("under another root: got %v, want a refusal", err)
 		}
 	})
@@ -228,13 +229,13 @@ func TestGenuine(t *testing.T) {
 		}
 		// The collateral that came with it is of three ages; each part must say so.
 		_, err = tdx.Verify(quotes[1], intelCollateral(t, testdata.TcbInfoBodyV5), tdx.Options{}, february2026, tdx.IntelRoot())
-		var rejected *tdx.Rejected
+		var rejected *tdx.Refused
 		if !errors.As(err, &rejected) {
 			t.Fatalf("got %v, want a refusal", err)
 		}
 		var denied []string
 		for _, c := range rejected.Checks() {
-			if c.Verdict == tdx.Denied {
+			if c.Verdict == check.Denied {
 				denied = append(denied, c.Name)
 			}
 		}

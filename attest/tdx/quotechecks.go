@@ -5,9 +5,10 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
+
+	"chrysalis/attest/check"
 )
 
 // TD attributes: Intel TDX Module ABI Reference, section "ATTRIBUTES". The first byte is the group TUD: with any of its
@@ -29,61 +30,59 @@ const (
 )
 
 // quoteChecks prove that a machine which the root certifies signed this quote.
-var quoteChecks = []check{
-	{name: "quote-format", proof: true, judge: func(a *appraisal) (f finding) {
+var quoteChecks = []check.Step[*appraisal]{
+	{Name: "quote-format", Proof: true, Judge: func(a *appraisal) (f check.Finding) {
 		var err error
 		a.quote, err = Parse(a.raw)
-		return parsed(err, "a TDX quote of version 4 or 5")
+		return check.Parsed(err, "a TDX quote of version 4 or 5")
 	}},
-	{name: "pck-chain-format", proof: true, judge: func(a *appraisal) finding {
+	{Name: "pck-chain-format", Proof: true, Judge: func(a *appraisal) check.Finding {
+		a.chainProof = a.chainOf("pck chain", a.quote.PCKChain, 3, pckChain)
+		a.chain = a.chainProof.value
+		return check.Parsed(a.chainProof.format, "PEM of the PCK, its CA and the root")
+	}},
+	{Name: "pck-chain", Proof: true, Judge: func(a *appraisal) check.Finding {
+		return check.Holds(a.chainProof.signed, "a PCK under the trusted root")
+	}},
+	{Name: "pck-dates", Judge: func(a *appraisal) check.Finding { return certificateDates(a.at, a.chain...) }},
+	{Name: "pck-extension-format", Proof: true, Judge: func(a *appraisal) check.Finding {
 		var err error
-		a.chain, err = parseChain(a.quote.PCKChain, 3)
-		return parsed(err, "PEM of the PCK, its CA and the root")
+		a.platform, err = check.Prove(a.options.Facts, "platform", func() (Platform, error) { return parsePlatform(a.chain[0]) }, a.chain[0].Raw)
+		return check.Parsed(err, "an SGX extension")
 	}},
-	{name: "pck-chain", proof: true, judge: func(a *appraisal) finding {
-		return holds(a.verifyPCKChain(), "a PCK under the trusted root")
-	}},
-	{name: "pck-dates", judge: func(a *appraisal) finding { return certificateDates(a.at, a.chain...) }},
-	{name: "pck-extension-format", proof: true, judge: func(a *appraisal) finding {
-		var err error
-		a.platform, err = parsePlatform(a.chain[0])
-		return parsed(err, "an SGX extension")
-	}},
-	{name: "qe-report-signature", proof: true, judge: func(a *appraisal) finding {
+	{Name: "qe-report-signature", Proof: true, Judge: func(a *appraisal) check.Finding {
 		a.qeReport = parseQEReport(a.quote.QEReport)
 		return signature(a.chain[0].PublicKey.(*ecdsa.PublicKey), a.quote.QEReport[:], a.quote.QEReportSignature, "the PCK")
 	}},
-	{name: "qe-report-data", proof: true, judge: func(a *appraisal) finding {
+	{Name: "qe-report-data", Proof: true, Judge: func(a *appraisal) check.Finding {
 		digest := sha256.Sum256(slices.Concat(a.quote.AttestationKey[:], a.quote.QEAuthData))
 		var want [64]byte
 		copy(want[:], digest[:])
-		return same(a.qeReport.ReportData[:], want[:])
+		return check.Same(a.qeReport.ReportData[:], want[:])
 	}},
-	{name: "quote-signature", proof: true, judge: func(a *appraisal) finding {
+	{Name: "quote-signature", Proof: true, Judge: func(a *appraisal) check.Finding {
 		key, err := parsePoint(a.quote.AttestationKey)
 		if err != nil {
-			return finding{err.Error(), "a point on P-256", false}
+			return check.Found(err.Error(), "a point on P-256", false)
 		}
 		f := signature(key, a.quote.signedBytes(), a.quote.Signature, "the attestation key")
-		a.attestationKeyProven = f.ok
+		a.attestationKeyProven = f.OK
 		return f
 	}},
 }
 
-// verifyPCKChain checks the chain in the quote up to the trusted root.
-func (a *appraisal) verifyPCKChain() error {
-	pck, ca, top := a.chain[0], a.chain[1], a.chain[2]
+// pckChain checks the chain in the quote up to the trusted root.
+func pckChain(chain []*x509.Certificate, root *x509.Certificate) error {
+	pck, ca, top := chain[0], chain[1], chain[2]
 	switch {
-	case a.root == nil:
-		return errors.New("no root is trusted")
-	case !top.Equal(a.root):
+	case !top.Equal(root):
 		return fmt.Errorf("the chain ends in another root, %q", top.Subject.CommonName)
 	case ca.Subject.CommonName != namePlatformCA && ca.Subject.CommonName != nameProcessorCA:
 		return fmt.Errorf("the CA is %q, want %q or %q", ca.Subject.CommonName, namePlatformCA, nameProcessorCA)
 	case pck.Subject.CommonName != namePCK:
 		return fmt.Errorf("the certificate is %q, want %q", pck.Subject.CommonName, namePCK)
 	}
-	if err := signedBy(ca, a.root); err != nil {
+	if err := signedBy(ca, root); err != nil {
 		return fmt.Errorf("the CA: %w", err)
 	}
 	if err := signedBy(pck, ca); err != nil {
@@ -93,70 +92,70 @@ func (a *appraisal) verifyPCKChain() error {
 }
 
 // bodyChecks judge how the TD was set up.
-var bodyChecks = []check{
-	{name: "td-debug", waived: func(o Options) bool { return o.InsecureAllowDebug }, judge: func(a *appraisal) finding {
+var bodyChecks = []check.Step[*appraisal]{
+	{Name: "td-debug", Waived: func(a *appraisal) bool { return a.options.InsecureAllowDebug }, Judge: func(a *appraisal) check.Finding {
 		if a.quote.Body.Debug() {
-			return finding{"a TD under debug: its host reads its memory", "DEBUG off", false}
+			return check.Found("a TD under debug: its host reads its memory", "DEBUG off", false)
 		}
-		return finding{"DEBUG off", "DEBUG off", true}
+		return check.Found("DEBUG off", "DEBUG off", true)
 	}},
-	{name: "td-sept-ve-disable", waived: func(o Options) bool { return o.InsecureAllowSEPTVE }, judge: func(a *appraisal) finding {
+	{Name: "td-sept-ve-disable", Waived: func(a *appraisal) bool { return a.options.InsecureAllowSEPTVE }, Judge: func(a *appraisal) check.Finding {
 		return bit(a.quote.Body.attributes()&attributeSEPTVEDisable != 0, true, "SEPT_VE_DISABLE")
 	}},
-	{name: "td-migratable", waived: func(o Options) bool { return o.InsecureAllowMigratable }, judge: func(a *appraisal) finding {
+	{Name: "td-migratable", Waived: func(a *appraisal) bool { return a.options.InsecureAllowMigratable }, Judge: func(a *appraisal) check.Finding {
 		return bit(a.quote.Body.attributes()&attributeMigratable != 0, false, "MIGRATABLE")
 	}},
-	{name: "td-attributes", judge: func(a *appraisal) finding {
+	{Name: "td-attributes", Judge: func(a *appraisal) check.Finding {
 		rest := a.quote.Body.attributes() &^ (allowedAttributes | attributeMigratable | attributeDebug)
-		return finding{fmt.Sprintf("%#x", rest), "no profiling, reserved or other bits", rest == 0}
+		return check.Found(fmt.Sprintf("%#x", rest), "no profiling, reserved or other bits", rest == 0)
 	}},
-	{name: "xfam", judge: func(a *appraisal) finding {
+	{Name: "xfam", Judge: func(a *appraisal) check.Finding {
 		xfam := binary.LittleEndian.Uint64(a.quote.Body.XFAM[:])
-		return finding{fmt.Sprintf("%#x", xfam), fmt.Sprintf("%#x, and no bits outside %#x", xfamAlways, xfamMay), xfam&xfamAlways == xfamAlways && xfam&^xfamMay == 0}
+		return check.Found(fmt.Sprintf("%#x", xfam), fmt.Sprintf("%#x, and no bits outside %#x", xfamAlways, xfamMay), xfam&xfamAlways == xfamAlways && xfam&^xfamMay == 0)
 	}},
-	{name: "mr-seam", judge: func(a *appraisal) finding {
+	{Name: "mr-seam", Judge: func(a *appraisal) check.Finding {
 		got := a.quote.Body.MRSEAM
 		if len(a.options.MRSEAM) == 0 {
-			return finding{fmt.Sprintf("%x", got), "any TDX module, judged by its signer and its security version", true}
+			return check.Found(fmt.Sprintf("%x", got), "any TDX module, judged by its signer and its security version", true)
 		}
-		return finding{fmt.Sprintf("%x", got), fmt.Sprintf("one of %x", a.options.MRSEAM), slices.Contains(a.options.MRSEAM, got)}
+		return check.Found(fmt.Sprintf("%x", got), fmt.Sprintf("one of %x", a.options.MRSEAM), slices.Contains(a.options.MRSEAM, got))
 	}},
-	{name: "mr-signer-seam", judge: func(a *appraisal) finding { return zeros(a.quote.Body.MRSIGNERSEAM[:]) }},
-	{name: "seam-attributes", judge: func(a *appraisal) finding { return zeros(a.quote.Body.SEAMAttributes[:]) }},
-	{name: "mr-service-td", judge: func(a *appraisal) finding {
+	{Name: "mr-signer-seam", Judge: func(a *appraisal) check.Finding { return zeros(a.quote.Body.MRSIGNERSEAM[:]) }},
+	{Name: "seam-attributes", Judge: func(a *appraisal) check.Finding { return zeros(a.quote.Body.SEAMAttributes[:]) }},
+	{Name: "mr-service-td", Judge: func(a *appraisal) check.Finding {
 		f := zeros(a.quote.Body.MRSERVICETD[:])
-		f.want = "no service TD"
+		f.Want = "no service TD"
 		if len(a.options.ServiceTDs) != 0 {
-			f.want += fmt.Sprintf(", or one of %x", a.options.ServiceTDs)
+			f.Want += fmt.Sprintf(", or one of %x", a.options.ServiceTDs)
 		}
-		f.ok = f.ok || slices.Contains(a.options.ServiceTDs, a.quote.Body.MRSERVICETD)
+		f.OK = f.OK || slices.Contains(a.options.ServiceTDs, a.quote.Body.MRSERVICETD)
 		return f
 	}},
 }
 
 func (b *Body) attributes() uint64 { return binary.LittleEndian.Uint64(b.TDAttributes[:]) }
 
-func bit(got, want bool, name string) finding {
+func bit(got, want bool, name string) check.Finding {
 	say := map[bool]string{true: name + " on", false: name + " off"}
-	return finding{say[got], say[want], got == want}
+	return check.Found(say[got], say[want], got == want)
 }
 
 // checkCollateral is the name of the check whose refusal means that nothing could be checked.
 const checkCollateral = "collateral"
 
-var collateralCheck = check{name: checkCollateral, proof: true, waived: func(o Options) bool { return o.InsecureSkipTCB }, judge: func(a *appraisal) finding {
+var collateralCheck = check.Step[*appraisal]{Name: checkCollateral, Proof: true, Unavailable: true, Waived: func(a *appraisal) bool { return a.options.InsecureSkipTCB }, Judge: func(a *appraisal) check.Finding {
 	if a.collateral == nil {
-		return finding{"none", "collateral", false}
+		return check.Found("none", "collateral", false)
 	}
-	return finding{"collateral", "collateral", true}
+	return check.Found("collateral", "collateral", true)
 }}
+
+// withCollateral reports whether there is any. Whether there must be is the check collateral.
+func withCollateral(a *appraisal) bool { return a.collateral != nil }
 
 // issuerChain judges the chain of a signed document: a signer directly under the trusted root.
 func issuerChain(chain []*x509.Certificate, root *x509.Certificate) error {
-	switch {
-	case root == nil:
-		return errors.New("no root is trusted")
-	case !chain[1].Equal(root):
+	if !chain[1].Equal(root) {
 		return fmt.Errorf("the chain ends in another root, %q", chain[1].Subject.CommonName)
 	}
 	return signedBy(chain[0], root)

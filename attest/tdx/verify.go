@@ -16,37 +16,12 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
+
+	"chrysalis/attest/check"
 )
-
-// The two classes of a refusal. Both deny.
-var (
-	// ErrRejected: the quote or its collateral is wrong, or not what the options accept.
-	ErrRejected = errors.New("rejected")
-	// ErrUnavailable: it could not be checked.
-	ErrUnavailable = errors.New("could not be checked")
-)
-
-// Verdict is what became of a check.
-type Verdict string
-
-// The verdicts.
-const (
-	Accepted Verdict = "accepted"
-	Denied   Verdict = "rejected"
-	Waived   Verdict = "waived" // it did not hold, and the options do without it by name
-)
-
-// Check is one line of an appraisal.
-type Check struct {
-	Name    string  `json:"name"`
-	Got     string  `json:"got"`
-	Want    string  `json:"want"`
-	Verdict Verdict `json:"verdict"`
-}
 
 // Options say what is accepted beyond the strictest.
 type Options struct {
@@ -59,6 +34,10 @@ type Options struct {
 	MRSEAM [][48]byte
 	// ServiceTDs lists the values of MRSERVICETD that are accepted beside zeros; default none.
 	ServiceTDs [][48]byte
+
+	// Facts remembers parses and signatures of chains and collateral between calls; default nil, which remembers nothing. What
+	// it remembers never changes a verdict.
+	Facts *check.Facts
 
 	// InsecureSkipTCB accepts every status but does not hide it; without collateral nothing is known of revocation, of the
 	// quoting enclave, or of the TCB, and whoever can run an enclave with the provisioning key on any machine forges quotes.
@@ -79,28 +58,17 @@ func (o Options) statuses() []Status {
 	return o.AcceptStatus
 }
 
-// Rejected is the refusal of Verify. errors.Is reports it as ErrRejected.
-type Rejected struct {
-	Failed Check // the first check that refused
-	checks []Check
+// Refused is the refusal of Verify. errors.Is reports it as check.ErrRejected or as check.ErrUnavailable.
+type Refused struct {
+	*check.Refusal
 	body   *Body
 	signed bool
 	tcb    TCB
 }
 
-func (r *Rejected) Error() string {
-	return fmt.Sprintf("verifying TDX quote: %s: got %s, want %s", r.Failed.Name, r.Failed.Got, r.Failed.Want)
-}
-
-// Is makes a Rejected an ErrRejected.
-func (r *Rejected) Is(target error) bool { return target == ErrRejected }
-
-// Checks returns the checks that were made, in order. None after a failed proof is among them.
-func (r *Rejected) Checks() []Check { return slices.Clone(r.checks) }
-
 // Body returns what the refused quote says, for explanations alone, or nil when it could not be parsed. The second result
 // reports whether a key that the root certifies has signed it.
-func (r *Rejected) Body() (*Body, bool) {
+func (r *Refused) Body() (*Body, bool) {
 	if r.body == nil {
 		return nil, false
 	}
@@ -109,7 +77,7 @@ func (r *Rejected) Body() (*Body, bool) {
 }
 
 // TCB returns the statuses, empty when the refusal came before they could be judged.
-func (r *Rejected) TCB() TCB { return r.tcb }
+func (r *Refused) TCB() TCB { return r.tcb }
 
 // Report is what is true of a TD and its machine. Only Verify makes one.
 type Report struct {
@@ -117,7 +85,7 @@ type Report struct {
 	platform   Platform
 	tcb        TCB
 	evaluation uint32
-	checks     []Check
+	checks     []check.Line
 	weaknesses []string
 }
 
@@ -134,7 +102,7 @@ func (r *Report) TCB() TCB { return r.tcb }
 func (r *Report) TCBEvaluation() uint32 { return r.evaluation }
 
 // Checks returns every check, in order.
-func (r *Report) Checks() []Check { return slices.Clone(r.checks) }
+func (r *Report) Checks() []check.Line { return slices.Clone(r.checks) }
 
 // Weaknesses says, in sentences for people, what this acceptance does not cover.
 func (r *Report) Weaknesses() []string { return slices.Clone(r.weaknesses) }
@@ -158,61 +126,35 @@ type appraisal struct {
 	qeID                              *qeIdentity
 	tcb                               TCB
 
+	chainProof, crlChainProof, tcbInfoChainProof, qeIDChainProof proven[[]*x509.Certificate]
+	rootCRLProof, pckCRLProof                                    proven[*x509.RevocationList]
+	infoProof                                                    proven[*tcbInfo]
+	qeIDProof                                                    proven[*qeIdentity]
+
 	attestationKeyProven bool
 }
 
 // Verify judges a quote and its collateral at a time, under one root. It returns a Report only when every check has
-// accepted or is waived by name; otherwise a *Rejected with the checks made so far, or ErrUnavailable when there is
-// no collateral and the options do not skip it. Nothing depends on the network.
+// accepted or is waived by name; otherwise a *Refused with the checks made so far, which is check.ErrUnavailable when there
+// is no collateral and the options do not skip it. Nothing depends on the network.
 func Verify(quote []byte, collateral *Collateral, options Options, at time.Time, root *x509.Certificate) (*Report, error) {
-	return verify(quote, collateral, options, at, root, dropNone)
+	return verify(quote, collateral, options, at, root, "")
 }
 
-// dropNone drops no check. Tests drop one at a time, to show that each is missed.
-const dropNone = -1
-
-func verify(quote []byte, collateral *Collateral, options Options, at time.Time, root *x509.Certificate, drop int) (*Report, error) {
+func verify(quote []byte, collateral *Collateral, options Options, at time.Time, root *x509.Certificate, drop string) (*Report, error) {
 	a := &appraisal{raw: quote, collateral: collateral, options: options, at: at, root: root}
-	var done []Check
-	var failed *Check
-	for i, c := range checks {
-		if c.collateral && collateral == nil {
-			continue
-		}
-		found := c.judge(a)
-		verdict := Accepted
-		switch {
-		case found.ok || i == drop:
-		case c.waived != nil && c.waived(options):
-			verdict = Waived
-		default:
-			verdict = Denied
-		}
-		done = append(done, Check{Name: c.name, Got: found.got, Want: found.want, Verdict: verdict})
-		if verdict == Denied {
-			if failed == nil {
-				failed = &Check{Name: c.name, Got: found.got, Want: found.want, Verdict: Denied}
-			}
-			// After a structure that can't be read or a proof that fails, the later checks would judge a forger's words.
-			if c.proof {
-				break
-			}
-		}
-	}
-	if failed != nil {
-		if failed.Name == checkCollateral {
-			return nil, fmt.Errorf("verifying TDX quote: %s: got %s, want %s: %w", failed.Name, failed.Got, failed.Want, ErrUnavailable)
-		}
-		r := &Rejected{Failed: *failed, checks: done, tcb: a.tcb, signed: a.attestationKeyProven}
+	lines, refusal := check.Run("verifying TDX quote", checks, a, drop)
+	if refusal != nil {
+		r := &Refused{Refusal: refusal, tcb: a.tcb, signed: a.attestationKeyProven}
 		if a.quote != nil {
 			r.body = &a.quote.Body
 		}
 		return nil, r
 	}
-	return newReport(a, done), nil
+	return newReport(a, lines), nil
 }
 
-func newReport(a *appraisal, done []Check) *Report {
+func newReport(a *appraisal, done []check.Line) *Report {
 	r := &Report{body: a.quote.Body, platform: a.platform, tcb: a.tcb, checks: done}
 	if a.collateral == nil {
 		r.tcb = TCB{Unchecked, Unchecked, Unchecked, Unchecked}
@@ -221,84 +163,46 @@ func newReport(a *appraisal, done []Check) *Report {
 		r.evaluation = min(a.info.evaluation, a.qeID.evaluation)
 	}
 	for _, c := range done {
-		if c.Verdict == Waived && c.Name != checkCollateral {
+		if c.Verdict == check.Waived && c.Name != checkCollateral {
 			r.weaknesses = append(r.weaknesses, fmt.Sprintf("%s was waived: got %s, want %s", c.Name, c.Got, c.Want))
 		}
 	}
-	if a.collateral != nil && !slices.ContainsFunc(done, func(c Check) bool { return c.Verdict == Waived }) && a.tcb.Status != UpToDate {
+	if a.collateral != nil && !slices.ContainsFunc(done, func(c check.Line) bool { return c.Verdict == check.Waived }) && a.tcb.Status != UpToDate {
 		r.weaknesses = append(r.weaknesses, fmt.Sprintf("the machine's TCB is %s, which the options accept", a.tcb.Status))
 	}
 	return r
 }
 
-// finding is what a check saw and what it wanted to see.
-type finding struct {
-	got, want string
-	ok        bool
-}
-
-// check is one numbered line of the appraisal.
-type check struct {
-	name string
-	// proof marks the checks that everything after them rests on.
-	proof bool
-	// collateral marks the checks that are made only when there is collateral.
-	collateral bool
-	// waived reports whether the options do without the check; nil for most, which nothing waives.
-	waived func(Options) bool
-	judge  func(*appraisal) finding
-}
-
 // checks lists the appraisal in order. Nothing in the quote changes the list.
-var checks = slices.Concat(quoteChecks, bodyChecks, []check{collateralCheck}, crlChecks, tcbInfoChecks, qeIdentityChecks, statusChecks)
+var checks = slices.Concat(quoteChecks, bodyChecks, []check.Step[*appraisal]{collateralCheck}, crlChecks, tcbInfoChecks, qeIdentityChecks, statusChecks)
 
-// parsed makes a finding of a parser's error.
-func parsed(err error, want string) finding {
-	if err != nil {
-		return finding{err.Error(), want, false}
-	}
-	return finding{"well formed", want, true}
+func zeros(got []byte) check.Finding {
+	return check.Found(fmt.Sprintf("%x", got), "zeros", len(bytes.Trim(got, "\x00")) == 0)
 }
 
-// holds makes a finding of a rule's error.
-func holds(err error, want string) finding {
-	if err != nil {
-		return finding{err.Error(), want, false}
-	}
-	return finding{want, want, true}
-}
-
-func same(got, want []byte) finding {
-	return finding{fmt.Sprintf("%x", got), fmt.Sprintf("%x", want), bytes.Equal(got, want)}
-}
-
-func zeros(got []byte) finding {
-	return finding{fmt.Sprintf("%x", got), "zeros", len(bytes.Trim(got, "\x00")) == 0}
-}
-
-func signature(key *ecdsa.PublicKey, message []byte, signature [64]byte, by string) finding {
+func signature(key *ecdsa.PublicKey, message []byte, signature [64]byte, by string) check.Finding {
 	want := "signed by " + by
 	if !verifyRaw(key, message, signature) {
-		return finding{"another signature", want, false}
+		return check.Found("another signature", want, false)
 	}
-	return finding{want, want, true}
+	return check.Found(want, want, true)
 }
 
 const timeLayout = time.RFC3339
 
 // between judges a time against the first and the last moment at which something holds, both included.
-func between(at, from, to time.Time) finding {
-	return finding{
-		at.UTC().Format(timeLayout), from.UTC().Format(timeLayout) + " to " + to.UTC().Format(timeLayout),
+func between(at, from, to time.Time) check.Finding {
+	return check.Found(
+		at.UTC().Format(timeLayout), from.UTC().Format(timeLayout)+" to "+to.UTC().Format(timeLayout),
 		!at.Before(from) && !at.After(to),
-	}
+	)
 }
 
 // certificateDates judges certificates at the time of the appraisal.
-func certificateDates(at time.Time, chain ...*x509.Certificate) finding {
+func certificateDates(at time.Time, chain ...*x509.Certificate) check.Finding {
 	if bad := valid(at, chain...); bad != nil {
 		f := between(at, bad.NotBefore, bad.NotAfter)
-		f.want += " (" + bad.Subject.CommonName + ")"
+		f.Want += " (" + bad.Subject.CommonName + ")"
 		return f
 	}
 	return between(at, latest(chain), earliest(chain))

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"chrysalis/attest/attesttest"
+	"chrysalis/attest/check"
 	"chrysalis/attest/tdx"
 )
 
@@ -45,7 +46,7 @@ func TestVerifyAccepts(t *testing.T) {
 					t.Errorf("evaluation %d and weaknesses %q, want 17 and none", r.TCBEvaluation(), r.Weaknesses())
 				}
 			}
-			if _, err := tdx.Verify(e.Quote, e.Collateral, tdx.Options{}, now, tdx.IntelRoot()); !errors.Is(err, tdx.ErrRejected) {
+			if _, err := tdx.Verify(e.Quote, e.Collateral, tdx.Options{}, now, tdx.IntelRoot()); !errors.Is(err, check.ErrRejected) {
 				t.Errorf("under Intel's root: got %v, want a refusal", err)
 			}
 		})
@@ -59,12 +60,12 @@ func TestVectors(t *testing.T) {
 			s := newScene()
 			v.spoil(s)
 			r, err := s.play(tdx.Verify)
-			var rejected *tdx.Rejected
-			if r != nil || !errors.As(err, &rejected) || !errors.Is(err, tdx.ErrRejected) || errors.Is(err, tdx.ErrUnavailable) {
-				t.Fatalf("got %v, %v, want a *Rejected", r, err)
+			var rejected *tdx.Refused
+			if r != nil || !errors.As(err, &rejected) || !errors.Is(err, check.ErrRejected) || errors.Is(err, check.ErrUnavailable) {
+				t.Fatalf("got %v, %v, want a *Refused", r, err)
 			}
 			for _, c := range rejected.Checks() {
-				if (c.Verdict == tdx.Denied) != (c.Name == v.check) {
+				if (c.Verdict == check.Denied) != (c.Name == v.check) {
 					t.Errorf("check %s is %s: got %s, want %s", c.Name, c.Verdict, c.Got, c.Want)
 				}
 			}
@@ -134,7 +135,7 @@ func TestEdges(t *testing.T) {
 			tt.narrow(s)
 			s.at = edge.at
 			_, err := s.play(tdx.Verify)
-			var rejected *tdx.Rejected
+			var rejected *tdx.Refused
 			switch {
 			case edge.fine && err != nil:
 				t.Errorf("%s at %s: got %v, want it accepted", tt.check, edge.at, err)
@@ -149,7 +150,7 @@ func TestEdges(t *testing.T) {
 func TestWithoutCollateral(t *testing.T) {
 	s := newScene()
 	s.edit = func(e *attesttest.TDXEvidence) { e.Collateral = nil }
-	if r, err := s.play(tdx.Verify); r != nil || !errors.Is(err, tdx.ErrUnavailable) || errors.Is(err, tdx.ErrRejected) {
+	if r, err := s.play(tdx.Verify); r != nil || !errors.Is(err, check.ErrUnavailable) || errors.Is(err, check.ErrRejected) {
 		t.Errorf("without collateral: got %v, %v, want ErrUnavailable", r, err)
 	}
 	s.options.InsecureSkipTCB = true
@@ -161,7 +162,7 @@ func TestWithoutCollateral(t *testing.T) {
 		t.Errorf("skipped: got %+v and weaknesses %q, want unchecked and a weakness", r.TCB(), r.Weaknesses())
 	}
 	s.m.Body.TDAttributes[0] = 1
-	if _, err := s.play(tdx.Verify); !errors.Is(err, tdx.ErrRejected) {
+	if _, err := s.play(tdx.Verify); !errors.Is(err, check.ErrRejected) {
 		t.Errorf("a TD under debug, TCB skipped: got %v, want a refusal", err)
 	}
 }
@@ -229,7 +230,7 @@ func TestEveryBitOfQuote(t *testing.T) {
 					continue
 				}
 				quote[bit/8] ^= 1 << (bit % 8)
-				if _, err := tdx.Verify(quote, nil, options, now, e.Root); !errors.Is(err, tdx.ErrRejected) {
+				if _, err := tdx.Verify(quote, nil, options, now, e.Root); !errors.Is(err, check.ErrRejected) {
 					t.Fatalf("bit %d of byte %d: got %v, want a refusal", bit%8, bit/8, err)
 				}
 				quote[bit/8] ^= 1 << (bit % 8)
@@ -244,7 +245,7 @@ func TestRefusalSaysDebug(t *testing.T) {
 	s.m.Body.TDAttributes[0] = 1
 	s.m.TCBInfo.Levels[0].Status = tdx.OutOfDate
 	_, err := s.play(tdx.Verify)
-	var rejected *tdx.Rejected
+	var rejected *tdx.Refused
 	if !errors.As(err, &rejected) {
 		t.Fatal(err)
 	}

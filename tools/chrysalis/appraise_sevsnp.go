@@ -66,7 +66,7 @@ func newAppraiseSEVSNP() *cobra.Command {
 			switch {
 			case err == nil:
 				return nil
-			case errors.Is(err, sevsnp.ErrUnavailable):
+			case errors.Is(err, attest.ErrUnavailable):
 				return unavailable(err)
 			default:
 				return rejected(err)
@@ -193,18 +193,14 @@ func snpReport(result *sevsnp.Result, err error) *snpAppraisal {
 	v := &snpAppraisal{appraisalReport: appraisalReport{Verdict: "accepted", TEE: "sev-snp", Checks: []attest.Check{}}}
 	var refused *sevsnp.Refused
 	if errors.As(err, &refused) {
-		v.Verdict, v.Check, v.Reason = "rejected", refused.Failed.Name, err.Error()
-		if errors.Is(err, sevsnp.ErrUnavailable) {
-			v.Verdict = "unavailable"
-		}
-		v.addSNPChecks(refused.Checks())
+		v.Verdict, v.Check, v.Reason, v.Checks = verdictOf(err), refused.Failed.Name, err.Error(), refused.Checks()
 		if report, signed := refused.Report(); report != nil {
 			v.addSNP(report, refused.TCBs(), signed)
 		}
 		return v
 	}
 	report := result.Report()
-	v.addSNPChecks(result.Checks())
+	v.Checks = result.Checks()
 	v.addSNP(&report, result.TCBs(), true)
 	text := func(value uint64) string { return fmt.Sprintf("%#x", value) }
 	v.Platform = map[string]string{
@@ -215,12 +211,6 @@ func snpReport(result *sevsnp.Result, err error) *snpAppraisal {
 	}
 	v.Weaknesses = []string{"not judged: " + strings.Join(result.Waived(), ", "), noMeasurementPolicy}
 	return v
-}
-
-func (v *snpAppraisal) addSNPChecks(checks []sevsnp.Check) {
-	for _, c := range checks {
-		v.Checks = append(v.Checks, attest.Check{Name: c.Name, Got: c.Got, Want: c.Want, Verdict: attest.Verdict(c.Verdict)})
-	}
 }
 
 // addSNP repeats what a report says; when it is not signed, its debug bit alone.

@@ -86,7 +86,7 @@ func (f *tdxFlags) appraise(out, notes io.Writer) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, tdx.ErrUnavailable):
+	case errors.Is(err, attest.ErrUnavailable):
 		return unavailable(err)
 	default:
 		return rejected(err)
@@ -128,7 +128,7 @@ func (f *tdxFlags) verify(quote []byte, options tdx.Options, at time.Time, root 
 	if f.collateral != "" {
 		document, err := readInput(f.collateral)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", tdx.ErrUnavailable, err)
+			return nil, fmt.Errorf("%w: %w", attest.ErrUnavailable, err)
 		}
 		if collateral, err = tdx.ParseCollateral(document); err != nil {
 			return nil, err
@@ -139,11 +139,10 @@ func (f *tdxFlags) verify(quote []byte, options tdx.Options, at time.Time, root 
 
 func tdxReport(report *tdx.Report, err error) appraisalReport {
 	v := appraisalReport{Verdict: "accepted", TEE: "tdx", Checks: []attest.Check{}}
-	var refused *tdx.Rejected
+	var refused *tdx.Refused
 	switch {
 	case errors.As(err, &refused):
-		v.Verdict, v.Check, v.Reason = "rejected", refused.Failed.Name, err.Error()
-		v.addChecks(refused.Checks())
+		v.Verdict, v.Check, v.Reason, v.Checks = verdictOf(err), refused.Failed.Name, err.Error(), refused.Checks()
 		if body, signed := refused.Body(); body != nil {
 			debug := body.Debug()
 			v.Debug = &debug
@@ -155,7 +154,7 @@ func tdxReport(report *tdx.Report, err error) appraisalReport {
 			v.addTCB(tcb)
 		}
 		return v
-	case errors.Is(err, tdx.ErrUnavailable):
+	case errors.Is(err, attest.ErrUnavailable):
 		v.Verdict, v.Check, v.Reason = "unavailable", "collateral", err.Error()
 		return v
 	case err != nil:
@@ -167,18 +166,12 @@ func tdxReport(report *tdx.Report, err error) appraisalReport {
 	v.Debug = &debug
 	v.addBody(&body)
 	v.addTCB(report.TCB())
-	v.addChecks(report.Checks())
+	v.Checks = report.Checks()
 	v.Platform = map[string]string{
 		"ppid": hex.EncodeToString(platform.PPID[:]), "fmspc": hex.EncodeToString(platform.FMSPC[:]), "pce_id": hex.EncodeToString(platform.PCEID[:]),
 	}
 	v.Weaknesses = append(report.Weaknesses(), noMeasurementPolicy)
 	return v
-}
-
-func (v *appraisalReport) addChecks(checks []tdx.Check) {
-	for _, c := range checks {
-		v.Checks = append(v.Checks, attest.Check{Name: c.Name, Got: c.Got, Want: c.Want, Verdict: attest.Verdict(c.Verdict)})
-	}
 }
 
 func (v *appraisalReport) addTCB(tcb tdx.TCB) {

@@ -46,7 +46,7 @@ func newPolicy() *cobra.Command {
 					return exitError{exitUsage, fmt.Errorf("--pcr-1: %w", err)}
 				}
 				rules.Waive = []string{"confidentiality"}
-				rules.Releases[0].VTPM[1] = value
+				rules.Releases[0].VTPM[0][1] = value
 			}
 			if _, err := rules.Policy(); err != nil {
 				return rejected(err)
@@ -80,11 +80,11 @@ func strictRules(release measure.Manifest, m config.Measured) attest.Rules {
 	return attest.Rules{
 		Version: 1,
 		Releases: []attest.Release{{
-			Name: release.Profile + " " + release.Root.Root.String()[:16], SecurityVersion: release.SecurityVersion, VTPM: release.PCRs,
+			Name: release.Profile + " " + release.Root.Root.String()[:16], SecurityVersion: release.SecurityVersion, VTPM: []measure.PCRs{release.PCRs},
 		}},
 		MinSecurityVersion: release.SecurityVersion,
 		Waive:              []string{"confidentiality", "pcr-1"},
-		Platforms:          attest.Platforms{Any: true, VTPM: []config.Digest{}},
+		Platforms:          attest.Platforms{Any: true},
 		Config: attest.ConfigRules{
 			Network: m.Identity.Network, RootContract: m.Identity.RootContract, PayoutOwner: attest.AnyPayoutOwner,
 			Sealing: []config.Sealing{m.Identity.Sealing}, Instance: []config.Instance{m.Identity.Instance},

@@ -11,6 +11,8 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/ratls"
+	"chrysalis/attest/sevsnp"
+	"chrysalis/attest/tdx"
 )
 
 // remoteFlags are what every verb takes that talks to a guest.
@@ -18,7 +20,7 @@ type remoteFlags struct{ policy, roots string }
 
 func (f *remoteFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.policy, "policy", "", "policy that the guest must meet (make one with: chrysalis policy)")
-	cmd.Flags().StringVar(&f.roots, "roots", "", "PEM file of the TPM makers that are trusted (default: nobody is)")
+	cmd.Flags().StringVar(&f.roots, "roots", "", "PEM file of the TPM makers that are trusted (default: none; Intel and AMD are, for their own hardware)")
 	_ = cmd.MarkFlagRequired("policy")
 }
 
@@ -32,6 +34,7 @@ func (f *remoteFlags) open() (ratls.Config, error) {
 	if config.Policy, err = attest.ParsePolicy(document); err != nil {
 		return config, rejected(fmt.Errorf("%s accepts no guest: %w", f.policy, err))
 	}
+	config.Roots.TDX, config.Roots.SEVSNP = tdx.IntelRoot(), sevsnp.AMDRoots()
 	if f.roots == "" {
 		return config, nil
 	}
@@ -91,7 +94,7 @@ func refusalOf(err error, roots string) error {
 	switch {
 	case errors.Is(err, attest.ErrRejected):
 		if roots == "" {
-			err = fmt.Errorf("%w\nchrysalis: hint: --roots names the TPM makers to trust; without it nobody is trusted", err)
+			err = fmt.Errorf("%w\nchrysalis: hint: --roots names the TPM makers to trust; without it no vtpm is trusted", err)
 		}
 		return rejected(err)
 	default:

@@ -16,7 +16,9 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
+	"chrysalis/attest/ratls"
 	"chrysalis/measure/config"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
@@ -31,7 +33,13 @@ type softwareGuest struct {
 func newSoftwareGuest(t *testing.T, measured []byte) softwareGuest {
 	t.Helper()
 	g := softwareGuest{Guest: attesttest.New(measured, time.Now())}
-	server := &attesttest.Server{Guest: g.Guest, Now: time.Now}
+	server, err := ratls.NewServer(func(r attest.Request) (*attest.Evidence, error) {
+		g.Statement.Epoch, g.Statement.NotAfter = r.Epoch, r.NotAfter
+		return g.Attest(r.NonceRoot, r.TLSKey), nil
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	mux := http.NewServeMux()
 	mux.Handle("/v1/evidence", server)
 	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"data":[]}`) })
@@ -120,8 +128,8 @@ func (g softwareGuest) files(dir string) error {
 		return err
 	}
 	rules.Releases[0].Name = "other"
-	for register := range rules.Releases[0].VTPM {
-		rules.Releases[0].VTPM[register] = config.Digest{1}
+	for register := range rules.Releases[0].VTPM[0] {
+		rules.Releases[0].VTPM[0][register] = config.Digest{1}
 	}
 	other, err := json.Marshal(rules)
 	if err != nil {

@@ -68,6 +68,7 @@ type verification struct {
 	Reason          string           `json:"reason,omitempty"`
 	Platform        string           `json:"platform,omitempty"`
 	Machine         string           `json:"machine,omitempty"`
+	TCB             string           `json:"tcb,omitempty"`
 	Release         string           `json:"release,omitempty"`
 	SecurityVersion uint32           `json:"security_version,omitempty"`
 	Identity        *config.Identity `json:"identity,omitempty"`
@@ -83,36 +84,39 @@ type verification struct {
 
 func reportOf(result *attest.Result, err error) verification {
 	v := verification{Verdict: "accepted", Checks: []attest.Check{}}
-	var rejected *attest.Rejected
-	switch {
-	case errors.As(err, &rejected):
-		v.Verdict, v.Check, v.Reason, v.Checks = "rejected", rejected.Failed.Name, err.Error(), rejected.Checks()
-		return v
-	case errors.Is(err, attest.ErrRejected):
-		v.Verdict, v.Reason = "rejected", err.Error()
-		return v
-	case err != nil:
-		v.Verdict, v.Reason = "unavailable", err.Error()
+	if err != nil {
+		v.Verdict, v.Reason = verdictOf(err), err.Error()
+		if refused := (*attest.Refused)(nil); errors.As(err, &refused) {
+			v.Check, v.Checks = refused.Failed.Name, refused.Checks()
+		}
 		return v
 	}
 	digest := func(d [32]byte) string { return hex.EncodeToString(d[:]) }
 	m := result.Config()
-	v.Platform, v.Machine, v.Release, v.SecurityVersion = result.Platform().String(), digest(result.Machine()), result.Release(), result.SecurityVersion()
-	v.Identity, v.Service = &m.Identity, &m.Service
+	v.Platform, v.Machine, v.Release, v.SecurityVersion = result.Platform().String(), hex.EncodeToString(result.Machine()), result.Release(), result.SecurityVersion()
+	v.TCB, v.Identity, v.Service = result.TCB(), &m.Identity, &m.Service
 	v.TLSKey, v.ReceiptKey, v.ClaimKey = digest(result.TLSKey()), hex.EncodeToString(result.ReceiptKey()), hex.EncodeToString(result.ClaimKey())
 	v.SecretHash, v.NotAfter = digest(result.SecretHash()), result.NotAfter().UTC().Format(time.RFC3339)
 	v.Weaknesses, v.Checks = result.Weaknesses(), result.Checks()
 	return v
 }
 
+// verdictOf is the word for a refusal's class.
+func verdictOf(err error) string {
+	if errors.Is(err, attest.ErrUnavailable) {
+		return "unavailable"
+	}
+	return "rejected"
+}
+
 // printVerification writes the table and the verdict to out, and what an acceptance does not cover to notes.
 func printVerification(out, notes io.Writer, result *attest.Result, err error) {
 	var checks []attest.Check
-	var rejected *attest.Rejected
+	var refused *attest.Refused
 	if result != nil {
 		checks = result.Checks()
-	} else if errors.As(err, &rejected) {
-		checks = rejected.Checks()
+	} else if errors.As(err, &refused) {
+		checks = refused.Checks()
 	}
 	if len(checks) > 0 {
 		for line := range strings.Lines(checkTable(checks).String()) {

@@ -30,6 +30,16 @@ type row struct {
 	reference string
 }
 
+func (r row) verdict() string {
+	switch {
+	case r.bar == "none":
+		return ""
+	case r.met:
+		return "met"
+	}
+	return "missed"
+}
+
 // TestBench prints every number that the project sets itself.
 func TestBench(t *testing.T) {
 	if os.Getenv("CHRYSALIS_BENCH") == "" {
@@ -39,12 +49,12 @@ func TestBench(t *testing.T) {
 	add := func(r ...row) {
 		rows = append(rows, r...)
 		for _, r := range r {
-			t.Logf("%-58s %8.3f   bar %-8s %-6s %s", r.what, r.got, r.bar, map[bool]string{true: "met", false: "missed"}[r.met], r.reference)
+			t.Logf("%-58s %8.3f   bar %-8s %-6s %s", r.what, r.got, r.bar, r.verdict(), r.reference)
 		}
 	}
 	add(veritySpeed(t)...)
 	add(claimSpeed(t))
-	add(verifySpeed(t))
+	add(verifySpeed(t)...)
 	add(gatewaySpeed(t)...)
 	add(bootSpeed(t)...)
 	add(trustedBytes(t))
@@ -52,7 +62,7 @@ func TestBench(t *testing.T) {
 	fmt.Println()
 	fmt.Printf("%-58s %9s  %-9s %-7s %s\n", "what", "measured", "bar", "", "reference of the same run")
 	for _, r := range rows {
-		fmt.Printf("%-58s %9.3f  %-9s %-7s %s\n", r.what, r.got, r.bar, map[bool]string{true: "met", false: "missed"}[r.met], r.reference)
+		fmt.Printf("%-58s %9.3f  %-9s %-7s %s\n", r.what, r.got, r.bar, r.verdict(), r.reference)
 	}
 }
 
@@ -115,7 +125,8 @@ func veritySpeed(t *testing.T) []row {
 	}
 }
 
-// goBench runs benchmarks of a package and returns each one's numbers by unit.
+// goBench runs benchmarks of a package and returns each one's numbers by unit: of several runs the fastest, because a busy
+// machine only ever adds time.
 func goBench(t *testing.T, pkg, pattern string, args ...string) map[string]map[string]float64 {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", append([]string{"test", "-run", "^$", "-bench", pattern, pkg}, args...)...)
@@ -131,11 +142,14 @@ func goBench(t *testing.T, pkg, pattern string, args ...string) map[string]map[s
 			continue
 		}
 		name := strings.TrimSuffix(fields[0], fmt.Sprintf("-%d", runtime.GOMAXPROCS(0)))
-		numbers[name] = map[string]float64{}
+		run := map[string]float64{}
 		for i := 2; i+1 < len(fields); i += 2 {
 			if v, err := strconv.ParseFloat(fields[i], 64); err == nil {
-				numbers[name][fields[i+1]] = v
+				run[fields[i+1]] = v
 			}
+		}
+		if best, ok := numbers[name]; !ok || run["ns/op"] < best["ns/op"] {
+			numbers[name] = run
 		}
 	}
 	if len(numbers) == 0 {
@@ -151,11 +165,31 @@ func claimSpeed(t *testing.T) row {
 		fmt.Sprintf("ed25519.Sign %.1f µs, claim %.1f µs", bare/1000, claim/1000)}
 }
 
-func verifySpeed(t *testing.T) row {
-	n := goBench(t, "./attest", "^(BenchmarkVerifyVTPM|BenchmarkP256)$", "-benchmem")
-	bare, verify := n["BenchmarkP256"]["ns/op"], n["BenchmarkVerifyVTPM"]["ns/op"]
-	return row{"verify of vtpm evidence, times its two bare P-256 checks", verify / bare, "≤ 1.7", verify/bare <= 1.7,
-		fmt.Sprintf("two P-256 checks %.0f µs; verify %.0f µs, %.0f allocations", bare/1000, verify/1000, n["BenchmarkVerifyVTPM"]["allocs/op"])}
+// verifySpeed sets each verification of a fresh quote and nonce beside the bare signature checks that it can't do without.
+// Warm, certificates and collateral have been seen before.
+func verifySpeed(t *testing.T) (rows []row) {
+	n := goBench(t, "./attest", "^(BenchmarkVerify.*|BenchmarkP256|BenchmarkP384)$", "-benchmem", "-benchtime", "1000x", "-count", "8")
+	for _, v := range []struct {
+		what, verify, bare string
+		bar                float64 // 0: none
+	}{
+		{"verify vtpm, times two bare P-256 checks", "BenchmarkVerifyVTPM", "BenchmarkP256", 1.7},
+		{"verify TDX, warm, times two bare P-256 checks", "BenchmarkVerifyTDXWarm", "BenchmarkP256", 1.7},
+		{"verify TDX, cold, times two bare P-256 checks", "BenchmarkVerifyTDXCold", "BenchmarkP256", 0},
+		{"verify SEV-SNP, warm, times a bare P-384 check", "BenchmarkVerifySEVSNPWarm", "BenchmarkP384", 1.7},
+		{"verify SEV-SNP, cold, times a bare P-384 check", "BenchmarkVerifySEVSNPCold", "BenchmarkP384", 0},
+	} {
+		bare, verify := n[v.bare]["ns/op"], n[v.verify]["ns/op"]
+		if bare == 0 || verify == 0 {
+			t.Fatalf("%s and %s printed %.0f and %.0f ns/op", v.verify, v.bare, verify, bare)
+		}
+		r := row{v.what, verify / bare, "none", true, fmt.Sprintf("bare %.0f µs; verify %.0f µs, %.0f allocations, %.0f KB", bare/1000, verify/1000, n[v.verify]["allocs/op"], n[v.verify]["B/op"]/1000)}
+		if v.bar > 0 {
+			r.bar, r.met = fmt.Sprintf("≤ %.1f", v.bar), r.got <= v.bar
+		}
+		rows = append(rows, r)
+	}
+	return rows
 }
 
 func gatewaySpeed(t *testing.T) []row {

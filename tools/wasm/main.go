@@ -5,7 +5,7 @@
 //	chrysalisVerify({evidence, policy, roots, nonce, exporter, tlsKey, time})
 //
 // evidence, nonce, exporter and tlsKey are Uint8Arrays, policy is the text of a policy, roots the PEM text of the TPM
-// makers that are trusted, time a number of seconds since 1970. The answer is JSON: the verdict (accepted, rejected,
+// makers that are trusted beside Intel and AMD for their own hardware, time a number of seconds since 1970. The answer is JSON: the verdict (accepted, rejected,
 // unavailable), the refusing check, the reason, every check, and on acceptance alone what is true of the guest.
 //
 // A page can't see the exporter of its own TLS connection. It can judge evidence that it was given beside the exporter by
@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"chrysalis/attest"
+	"chrysalis/attest/sevsnp"
+	"chrysalis/attest/tdx"
 )
 
 // maxEvidenceBytes bounds what is copied out of a page. The decoder's own bounds are narrower.
@@ -55,10 +57,12 @@ func main() {
 // judge never panics on what a page passes in.
 func judge(args []js.Value) answer {
 	result, err := verify(args)
-	var rejected *attest.Rejected
+	var refused *attest.Refused
 	switch {
-	case errors.As(err, &rejected):
-		return answer{Verdict: "rejected", Check: rejected.Failed.Name, Reason: err.Error(), Checks: rejected.Checks()}
+	case errors.As(err, &refused) && errors.Is(err, attest.ErrUnavailable):
+		return answer{Verdict: "unavailable", Check: refused.Failed.Name, Reason: err.Error(), Checks: refused.Checks()}
+	case errors.As(err, &refused):
+		return answer{Verdict: "rejected", Check: refused.Failed.Name, Reason: err.Error(), Checks: refused.Checks()}
 	case errors.Is(err, attest.ErrRejected):
 		return answer{Verdict: "rejected", Reason: err.Error(), Checks: []attest.Check{}}
 	case err != nil:
@@ -66,7 +70,7 @@ func judge(args []js.Value) answer {
 	}
 	digest := func(d [32]byte) string { return hex.EncodeToString(d[:]) }
 	return answer{
-		Verdict: "accepted", Release: result.Release(), Machine: digest(result.Machine()), TLSKey: digest(result.TLSKey()),
+		Verdict: "accepted", Release: result.Release(), Machine: hex.EncodeToString(result.Machine()), TLSKey: digest(result.TLSKey()),
 		ReceiptKey: hex.EncodeToString(result.ReceiptKey()), ClaimKey: hex.EncodeToString(result.ClaimKey()),
 		NotAfter: result.NotAfter().UTC().Format(time.RFC3339), Weaknesses: result.Weaknesses(), Checks: result.Checks(),
 	}
@@ -108,7 +112,7 @@ func verify(args []js.Value) (*attest.Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", attest.ErrRejected, err)
 	}
-	return attest.Verify(evidence, c, policy, time.Unix(int64(at.Float()), 0), attest.Roots{VTPM: pool})
+	return attest.Verify(evidence, c, policy, time.Unix(int64(at.Float()), 0), attest.Roots{VTPM: pool, TDX: tdx.IntelRoot(), SEVSNP: sevsnp.AMDRoots()})
 }
 
 // bytesOf copies a Uint8Array.

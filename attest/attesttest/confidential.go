@@ -1,0 +1,139 @@
+package attesttest
+
+import (
+	"time"
+
+	"chrysalis/attest"
+	"chrysalis/attest/sevsnp"
+	"chrysalis/attest/tdx"
+	"chrysalis/measure"
+	"chrysalis/measure/config"
+	"chrysalis/measure/eventlog"
+)
+
+// TDXGuest is a guest in a TD on the software machine. Report data, MRCONFIGID and RTMR3 follow from the contents when
+// Follow is set.
+type TDXGuest struct {
+	Contents
+	Machine *TDX
+	Follow  bool
+	BootLog []byte
+	// Body edits the TD's report after it was filled in. May be nil.
+	Body func(*tdx.Body)
+
+	built *TDXEvidence
+}
+
+// NewTDXGuest returns a guest that serves the config in a TD 1.5.
+func NewTDXGuest(measured []byte, now time.Time) *TDXGuest {
+	records, err := measure.RTMRRecords(measured)
+	check(err)
+	g := &TDXGuest{Contents: newContents(measured, records, now), Machine: NewTDX(now, 5, true), Follow: true}
+	g.Machine.Body.MRTD, g.Machine.Body.MROWNER, g.Machine.Body.MROWNERCONFIG = [48]byte{0x3d}, [48]byte{}, [48]byte{}
+	for i := range 3 {
+		g.Machine.Body.RTMR[i] = [48]byte{0x10, byte(i)}
+	}
+	return g
+}
+
+// build signs certificates and collateral once: what a test changes in the machine it changes before.
+func (g *TDXGuest) build() *TDXEvidence {
+	if g.built == nil {
+		g.built = g.Machine.Build()
+	}
+	return g.built
+}
+
+// Roots returns the machine's root.
+func (g *TDXGuest) Roots() attest.Roots { return attest.Roots{TDX: g.build().Root} }
+
+// Rules returns a policy document that accepts exactly this guest, on any machine.
+func (g *TDXGuest) Rules() attest.Rules {
+	b := g.Machine.Body
+	r := g.rules(attest.Release{TDX: []attest.TDXValues{{MRTD: b.MRTD, RTMR0: b.RTMR[0], RTMR1: b.RTMR[1], RTMR2: b.RTMR[2]}}})
+	r.TDX.AcceptStatus = []tdx.Status{tdx.UpToDate}
+	return r
+}
+
+// Policy returns the policy of Rules.
+func (g *TDXGuest) Policy() attest.Policy { return policyOf(g.Rules()) }
+
+// Evidence answers one challenge, alone in its batch.
+func (g *TDXGuest) Evidence(c attest.Challenge) *attest.Evidence { return answer(c, g.Attest) }
+
+// Attest quotes a statement over the root of a batch and the hash of a TLS key. The evidence has no path.
+func (g *TDXGuest) Attest(nonceRoot, tlsKey [32]byte) *attest.Evidence {
+	log, s := g.state(nonceRoot, tlsKey)
+	built := g.build()
+	machine := *g.Machine
+	if g.Follow {
+		machine.Body.MRCONFIGID = config.SHA384(g.Measured)
+		machine.Body.RTMR[3] = eventlog.Replay384(g.Records, eventlog.RTMR3)
+	}
+	machine.Body.ReportData = attest.ReportData(s)
+	if g.Body != nil {
+		g.Body(&machine.Body)
+	}
+	collateral, err := built.Collateral.Encode()
+	check(err)
+	return &attest.Evidence{
+		Platform: attest.TDX, Statement: s, Config: g.Measured, RuntimeLog: log, BootLog: g.BootLog, Quote: machine.Quote(), Collateral: collateral,
+	}
+}
+
+// SNPGuest is an SEV-SNP guest on the software processor. Report data and host data follow from the contents when Follow
+// is set.
+type SNPGuest struct {
+	Contents
+	Processor *SNP
+	Product   sevsnp.Product
+	Follow    bool
+	// Report edits the report after it was filled in. May be nil.
+	Report func(*sevsnp.Report)
+}
+
+// NewSNPGuest returns a guest that serves the config on a processor of the product.
+func NewSNPGuest(measured []byte, product sevsnp.Product, now time.Time) *SNPGuest {
+	records, err := measure.RTMRRecords(measured)
+	check(err)
+	return &SNPGuest{Contents: newContents(measured, records, now), Processor: NewSNP(product, sevsnp.SignerVCEK, now), Product: product, Follow: true}
+}
+
+// Roots returns the processor's root.
+func (g *SNPGuest) Roots() attest.Roots {
+	return attest.Roots{SEVSNP: append(sevsnp.AMDRoots()[:0:0], g.Processor.Root())}
+}
+
+// Rules returns a policy document that accepts exactly this guest, on any machine.
+func (g *SNPGuest) Rules() attest.Rules {
+	r := g.rules(attest.Release{SEVSNP: []measure.Register384{g.Processor.Report.Measurement}}, "acpi")
+	tcb, err := g.Processor.Report.ReportedTCB.Parts(g.Product)
+	check(err)
+	r.SEVSNP.MinTCB = map[sevsnp.Product]sevsnp.TCB{g.Product: tcb}
+	return r
+}
+
+// Policy returns the policy of Rules.
+func (g *SNPGuest) Policy() attest.Policy { return policyOf(g.Rules()) }
+
+// Evidence answers one challenge, alone in its batch.
+func (g *SNPGuest) Evidence(c attest.Challenge) *attest.Evidence { return answer(c, g.Attest) }
+
+// Attest has the processor report on a statement over the root of a batch and the hash of a TLS key. The evidence has no
+// path.
+func (g *SNPGuest) Attest(nonceRoot, tlsKey [32]byte) *attest.Evidence {
+	log, s := g.state(nonceRoot, tlsKey)
+	processor := *g.Processor
+	if g.Follow {
+		processor.Report.HostData = config.SHA256(g.Measured)
+	}
+	processor.Report.ReportData = attest.ReportData(s)
+	if g.Report != nil {
+		g.Report(&processor.Report)
+	}
+	e := processor.Evidence()
+	return &attest.Evidence{
+		Platform: attest.SEVSNP, Statement: s, Config: g.Measured, RuntimeLog: log, Quote: e.Report,
+		Certificates: append([][]byte{e.Certificate}, e.Chain...), Collateral: e.CRL,
+	}
+}

@@ -1,0 +1,235 @@
+package attest_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"chrysalis/attest"
+	"chrysalis/attest/sevsnp"
+	"chrysalis/attest/tdx"
+	"chrysalis/measure"
+)
+
+// unavailable reports whether the vector leaves something that could not be checked.
+func (v vector) unavailable() bool { return v.check == "tdx.collateral" || v.check == "sev-snp.crl" }
+
+// tdxVectors spoil what is particular to a TD. What is inside the quote and its collateral is spoilt in package tdx; here
+// stands one vector for each rule that a policy gives it.
+func tdxVectors() []vector {
+	body := func(change func(*tdx.Body)) func(*scene) { return func(s *scene) { s.td.Body = change } }
+	return []vector{
+		{"signature-absent", "a signature", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Signature = []byte{1} } }},
+		{"certificates-absent", "a certificate", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Certificates = [][]byte{{1}} } }},
+		{"tdx.quote-format", "no quote", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Quote = nil } }},
+		{"tdx", "collateral that is no JSON", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Collateral = []byte("{") } }},
+		{"tdx.collateral", "no collateral", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Collateral = nil } }},
+		{"tdx.pck-chain", "no root", func(s *scene) { s.roots = &attest.Roots{} }},
+		{"tdx.pck-chain", "Intel's root", func(s *scene) { s.roots = &attest.Roots{TDX: tdx.IntelRoot()} }},
+		{"tdx.td-debug", "a TD under debug", body(func(b *tdx.Body) { b.TDAttributes[0] |= 1 })},
+		{"tdx.tcb-status", "a status that the policy does not name", func(s *scene) { s.td.Machine.TCBInfo.Levels[0].Status = tdx.SWHardeningNeeded }},
+		{"tdx.mr-seam", "a TDX module that the policy does not name", func(s *scene) { s.rules.TDX.MRSEAM = []measure.Register384{{1}} }},
+		{"tdx.mr-service-td", "a service TD", body(func(b *tdx.Body) { b.MRSERVICETD[0] = 1 })},
+		{"report-data", "another statement", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Statement.Epoch++ } }},
+		{"mr-config-id", "another config", body(func(b *tdx.Body) { b.MRCONFIGID[0]++ })},
+		{"mr-config-id", "none", body(func(b *tdx.Body) { b.MRCONFIGID = [48]byte{} })},
+		{"mr-config-id", "another config under the waiver of none", func(s *scene) {
+			s.rules.Waive = []string{"mr-config-id"}
+			s.td.Body = func(b *tdx.Body) { b.MRCONFIGID[0]++ }
+		}},
+		{"mr-owner", "an owner", body(func(b *tdx.Body) { b.MROWNER[47] = 1 })},
+		{"mr-owner-config", "an owner's config", body(func(b *tdx.Body) { b.MROWNERCONFIG[0] = 1 })},
+		{"machine", "a machine that is not listed", func(s *scene) { s.rules.Platforms = attest.Platforms{TDX: []attest.PPID{{9}}} }},
+		{"rtmr-3", "another log", body(func(b *tdx.Body) { b.RTMR[3][0]++ })},
+		{"rtmr-3", "not extended", body(func(b *tdx.Body) { b.RTMR[3] = [48]byte{} })},
+		{"rtmr-3", "another log under the waiver of none", func(s *scene) {
+			s.rules.Waive = []string{"rtmr-3"}
+			s.td.Body = func(b *tdx.Body) { b.RTMR[3][0]++ }
+		}},
+		{"boot-log", "a log of other registers", func(s *scene) { s.td.BootLog = emptyCCEL() }},
+		{"boot-log", "no log at all", func(s *scene) { s.td.BootLog = []byte("log") }},
+		{"mrtd", "another firmware", func(s *scene) { s.rules.Releases[0].TDX[0].MRTD[0]++ }},
+		{"rtmr-0", "another machine", func(s *scene) { s.rules.Releases[0].TDX[0].RTMR0[0]++ }},
+		{"rtmr-1", "another kernel", func(s *scene) { s.rules.Releases[0].TDX[0].RTMR1[0]++ }},
+		{"rtmr-2", "another command line", func(s *scene) { s.rules.Releases[0].TDX[0].RTMR2[0]++ }},
+		{"event-separator", "another separator", func(s *scene) { record(s, 5).Data = []byte{0, 0, 0, 1} }},
+		{"event-keys-released", "with data", func(s *scene) { record(s, 6).Data = []byte{1} }},
+	}
+}
+
+// emptyCCEL is a well-formed log without events.
+func emptyCCEL() []byte {
+	spec := append([]byte("Spec ID Event03\x00"), 0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0, 0x0c, 0, 48, 0, 0)
+	log := append([]byte{1, 0, 0, 0, 3, 0, 0, 0}, make([]byte, 20)...)
+	return append(append(log, byte(len(spec)), 0, 0, 0), spec...)
+}
+
+// sevsnpVectors spoil what is particular to SEV-SNP, in the same way.
+func sevsnpVectors() []vector {
+	report := func(change func(*sevsnp.Report)) func(*scene) { return func(s *scene) { s.snp.Report = change } }
+	return []vector{
+		{"signature-absent", "a signature", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Signature = []byte{1} } }},
+		{"boot-log-absent", "a boot log", func(s *scene) { s.edit = func(e *attest.Evidence) { e.BootLog = []byte{1} } }},
+		{"sev-snp.report-format", "no report", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Quote = nil } }},
+		{"sev-snp.certificate-format", "no certificates", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Certificates = nil } }},
+		{"sev-snp.root", "no root", func(s *scene) { s.roots = &attest.Roots{} }},
+		{"sev-snp.root", "AMD's roots", func(s *scene) { s.roots = &attest.Roots{SEVSNP: sevsnp.AMDRoots()} }},
+		{"sev-snp.crl", "no revocation list", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Collateral = nil } }},
+		{"sev-snp.chip-list", "a chip that is not listed", func(s *scene) { s.rules.Platforms = attest.Platforms{SEVSNP: []attest.ChipID{{9}}} }},
+		{"sev-snp.tcb-minimum", "another line of processors", func(s *scene) {
+			s.rules.SEVSNP.MinTCB = map[sevsnp.Product]sevsnp.TCB{sevsnp.Milan: {SNP: 1}}
+		}},
+		{"sev-snp.firmware-minimum", "old firmware", func(s *scene) { s.rules.SEVSNP.MinFirmware.Major = 200 }},
+		{"sev-snp.launch-mitigations", "without a mitigation", func(s *scene) { s.rules.SEVSNP.LaunchMitigations = 1 << 40 }},
+		{"sev-snp.current-mitigations", "without a mitigation", func(s *scene) { s.rules.SEVSNP.CurrentMitigations = 1 << 40 }},
+		{"sev-snp.debug", "a guest under debug", report(func(r *sevsnp.Report) { r.Policy |= sevsnp.PolicyDebug })},
+		{"sev-snp.smt", "sibling threads", report(func(r *sevsnp.Report) { r.Policy |= sevsnp.PolicySMT })},
+		{"sev-snp.vmpl", "a lower privilege level", report(func(r *sevsnp.Report) { r.VMPL = 1 })},
+		{"sev-snp.measurement", "another launch", func(s *scene) { s.rules.Releases[0].SEVSNP[0][0]++ }},
+		{"sev-snp.report-data", "another statement", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Statement.Epoch++ } }},
+		{"sev-snp.host-data", "another config", report(func(r *sevsnp.Report) { r.HostData[0]++ })},
+		{"host-data", "none", report(func(r *sevsnp.Report) { r.HostData = [32]byte{} })},
+		{"sev-snp.host-data", "another config under the waiver of none", func(s *scene) {
+			s.rules.Waive = append(s.rules.Waive, "host-data")
+			s.snp.Report = func(r *sevsnp.Report) { r.HostData[0]++ }
+		}},
+		{"sev-snp.id-block", "an id block", report(func(r *sevsnp.Report) { r.ImageID[0] = 1 })},
+		{"acpi", "not waived", func(s *scene) { s.rules.Waive = []string{} }},
+		{"event-separator", "another separator", func(s *scene) { record(s, 5).Data = []byte{0, 0, 0, 1} }},
+		{"event-keys-released", "with data", func(s *scene) { record(s, 6).Data = []byte{1} }},
+	}
+}
+
+// TestWaivers has each waiver of the confidential platforms accept what it names, and say so.
+func TestWaivers(t *testing.T) {
+	for _, tt := range []struct {
+		waive string
+		on    attest.Platform
+		spoil func(*scene)
+		says  string
+	}{
+		{"mr-config-id", attest.TDX, func(s *scene) { s.td.Body = func(b *tdx.Body) { b.MRCONFIGID = [48]byte{} } }, "mr-config-id is zeros"},
+		{"rtmr-3", attest.TDX, func(s *scene) { s.td.Body = func(b *tdx.Body) { b.RTMR[3] = [48]byte{} } }, "weaker than a register"},
+		{"rtmr-0", attest.TDX, func(s *scene) { s.rules.Releases[0].TDX[0].RTMR0 = measure.Register384{} }, "rtmr-0 was not judged"},
+		{"acpi", attest.SEVSNP, func(*scene) {}, "acpi: not measured"},
+		{"host-data", attest.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.HostData = [32]byte{} } }, "host-data is zeros"},
+		{"smt", attest.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.Policy |= sevsnp.PolicySMT } }, "sev-snp.smt"},
+		{"ciphertext-hiding", attest.SEVSNP, func(s *scene) {
+			s.snp.Report = func(r *sevsnp.Report) { r.Policy &^= sevsnp.PolicyCiphertextHidden }
+		}, "sev-snp.ciphertext-hiding"},
+		{"provisional-firmware", attest.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.Current.Build++ } }, "sev-snp.provisional-firmware"},
+	} {
+		t.Run(tt.on.String()+"/"+tt.waive, func(t *testing.T) {
+			s := newSceneOn(t, tt.on)
+			if tt.waive != "acpi" {
+				s.rules.Waive = append(s.rules.Waive, tt.waive)
+			}
+			tt.spoil(s)
+			r, err := s.play(t, attest.Verify)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if w := strings.Join(r.Weaknesses(), "; "); !strings.Contains(w, tt.says) {
+				t.Errorf("weaknesses: got %q, want %q among them", w, tt.says)
+			}
+		})
+	}
+}
+
+// TestConfidentialResult shows what a Result says of the hardware.
+func TestConfidentialResult(t *testing.T) {
+	for _, tt := range []struct {
+		on        attest.Platform
+		machine   int
+		tcb, says string
+	}{
+		{attest.TDX, 16, "UpToDate", "any machine"},
+		{attest.SEVSNP, 64, "snp 22", "weaker than a register"},
+	} {
+		s := newSceneOn(t, tt.on)
+		r, err := s.play(t, attest.Verify)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Platform() != tt.on || len(r.Machine()) != tt.machine || !strings.Contains(r.TCB(), tt.tcb) || r.Release() != "software" {
+			t.Errorf("%s: got platform %s, machine %x, TCB %q, release %q", tt.on, r.Platform(), r.Machine(), r.TCB(), r.Release())
+		}
+		if w := strings.Join(r.Weaknesses(), "; "); !strings.Contains(w, tt.says) || strings.Contains(w, "host runs the TPM") {
+			t.Errorf("%s: weaknesses: got %q, want %q among them", tt.on, w, tt.says)
+		}
+	}
+}
+
+// TestNamedMachines accepts machines that the policy names.
+func TestNamedMachines(t *testing.T) {
+	td := newSceneOn(t, attest.TDX)
+	td.rules.Platforms = attest.Platforms{TDX: []attest.PPID{td.td.Machine.Platform.PPID}}
+	snp := newSceneOn(t, attest.SEVSNP)
+	snp.rules.Platforms = attest.Platforms{SEVSNP: []attest.ChipID{snp.snp.Processor.Report.ChipID}}
+	for _, s := range []*scene{td, snp} {
+		r, err := s.play(t, attest.Verify)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w := strings.Join(r.Weaknesses(), "; "); strings.Contains(w, "any machine") {
+			t.Errorf("weaknesses: got %q", w)
+		}
+	}
+}
+
+// TestMixedPolicy has one policy judge guests of all platforms, each against its own reference values.
+func TestMixedPolicy(t *testing.T) {
+	scenes := []*scene{newSceneOn(t, attest.VTPM), newSceneOn(t, attest.TDX), newSceneOn(t, attest.SEVSNP)}
+	rules := scenes[1].rules
+	rules.Releases[0].VTPM, rules.Releases[0].SEVSNP = scenes[0].rules.Releases[0].VTPM, scenes[2].rules.Releases[0].SEVSNP
+	rules.SEVSNP = scenes[2].rules.SEVSNP
+	rules.Waive = []string{"confidentiality", "pcr-1", "acpi"}
+	for _, s := range scenes {
+		s.rules = rules
+		if _, err := s.play(t, attest.Verify); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestEpochEvidence judges evidence that answers nobody: what changes on the way, or is bound to a client, is refused.
+func TestEpochEvidence(t *testing.T) {
+	for _, platform := range platforms {
+		s := newSceneOn(t, platform)
+		policy, err := s.rules.Policy()
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := [32]byte{3}
+		e := s.source.Attest([32]byte{}, key)
+		lines, err := attest.VerifyEpoch(e, key, policy, now, s.source.Roots())
+		if err != nil || len(lines) < 40 {
+			t.Fatalf("%s: got %d checks, %v", platform, len(lines), err)
+		}
+		other := *e
+		other.Statement.ClaimKey[0]++
+		bound := s.source.Evidence(attest.Challenge{Nonce: [32]byte{1}, Exporter: [32]byte{2}, TLSKey: key})
+		for _, tt := range []struct {
+			name, want string
+			evidence   *attest.Evidence
+			key        [32]byte
+			at         time.Time
+		}{
+			{"another key", "tls-key", e, [32]byte{4}, now},
+			{"an hour and a second later", "not-after", e, key, now.Add(time.Hour + time.Second)},
+			{"another statement", "report-data", &other, key, now},
+			{"an answer to a challenge", "epoch", bound, key, now},
+		} {
+			if _, err := attest.VerifyEpoch(tt.evidence, tt.key, policy, tt.at, s.source.Roots()); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%s: %s: got %v, want %s to refuse", platform, tt.name, err, tt.want)
+			}
+		}
+		if _, err := attest.VerifyEpoch(e, key, attest.Policy{}, now, s.source.Roots()); err == nil {
+			t.Errorf("%s: the zero policy: got no error", platform)
+		}
+		// Epoch evidence is no answer to a client, who would have to send zeros as nonce and exporter.
+		if _, err := attest.Verify(e, attest.Challenge{TLSKey: key}, policy, now, s.source.Roots()); err == nil {
+			t.Errorf("%s: epoch evidence as an answer: got no error", platform)
+		}
+	}
+}

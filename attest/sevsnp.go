@@ -1,0 +1,117 @@
+package attest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"chrysalis/attest/check"
+	"chrysalis/attest/sevsnp"
+	"chrysalis/measure/config"
+)
+
+// registerLaunch is the launch digest: the one register of SEV-SNP, judged by sev-snp.measurement.
+const registerLaunch = "launch-digest"
+
+const (
+	// waiverACPI does without the ACPI tables: nothing on SEV-SNP measures them, and the host's bytecode in them runs before
+	// the guest's own programs do.
+	waiverACPI = "acpi"
+	// waiverHostData does without the config's hash in the report's own field. It covers a field of zeros alone.
+	waiverHostData = "host-data"
+)
+
+// sevsnpWaivers are the hardenings of package sevsnp that a policy can do without, each under the name of its check.
+var sevsnpWaivers = map[string]func(*sevsnp.Options){
+	"smt":                  func(o *sevsnp.Options) { o.AllowSMT = true },
+	"single-socket":        func(o *sevsnp.Options) { o.AllowManySockets = true },
+	"cxl":                  func(o *sevsnp.Options) { o.AllowCXL = true },
+	"aes-256":              func(o *sevsnp.Options) { o.AllowAES128 = true },
+	"rapl":                 func(o *sevsnp.Options) { o.AllowRAPL = true },
+	"ciphertext-hiding":    func(o *sevsnp.Options) { o.AllowVisibleCiphertext = true },
+	"page-swap":            func(o *sevsnp.Options) { o.AllowPageSwap = true },
+	"aliases":              func(o *sevsnp.Options) { o.AllowUncheckedAliases = true },
+	"provisional-firmware": func(o *sevsnp.Options) { o.AllowProvisionalFirmware = true },
+}
+
+// sevsnpChecks prove that the firmware of a processor which a root certifies signed this statement and this launch.
+var sevsnpChecks = []step{
+	runtimeLogFormat, configFormat,
+	{Name: "signature-absent", Judge: func(a *appraisal) check.Finding { return absent(a.evidence.Signature, "signature") }},
+	{Name: "boot-log-absent", Judge: func(a *appraisal) check.Finding { return absent(a.evidence.BootLog, "boot log") }},
+	{Name: "sev-snp", Proof: true, Judge: func(a *appraisal) check.Finding {
+		e := sevsnp.Evidence{Report: a.evidence.Quote, CRL: a.evidence.Collateral}
+		if len(a.evidence.Certificates) > 0 {
+			e.Certificate, e.Chain = a.evidence.Certificates[0], a.evidence.Certificates[1:]
+		}
+		result, err := sevsnp.Verify(e, a.sevsnpOptions(), a.now, a.roots.SEVSNP)
+		if err != nil {
+			return refused(err)
+		}
+		a.guest = result
+		report := result.Report()
+		a.machine = report.ChipID[:]
+		a.registers = map[string][]byte{registerLaunch: report.Measurement[:]}
+		a.reference = a.policy.nearest(SEVSNP, a.registers)
+		return check.Finding{OK: true, Lines: result.Checks()}
+	}},
+	{Name: "host-data", Waived: func(a *appraisal) bool {
+		return a.guest.Report().HostData == [32]byte{} && a.policy.waives(waiverHostData)
+	}, Judge: func(a *appraisal) check.Finding {
+		got, want := a.guest.Report().HostData, config.SHA256(a.evidence.Config)
+		return check.Same(got[:], want[:])
+	}},
+	{Name: "acpi", Waived: waives(waiverACPI), Judge: func(*appraisal) check.Finding {
+		return check.Found("not measured", "ACPI tables that are measured", false)
+	}},
+	securityVersion,
+}
+
+// sevsnpOptions says what the policy accepts of a report.
+func (a *appraisal) sevsnpOptions() sevsnp.Options {
+	rules := a.rules.SEVSNP
+	o := sevsnp.Options{
+		Facts:   a.roots.Facts,
+		AnyChip: a.rules.Platforms.Any, MinTCB: rules.MinTCB, MinFirmware: rules.MinFirmware, LaunchMitigations: rules.LaunchMitigations,
+		CurrentMitigations: rules.CurrentMitigations, ReportData: ReportData(a.evidence.Statement), HostData: config.SHA256(a.evidence.Config),
+	}
+	for _, id := range a.rules.Platforms.SEVSNP {
+		o.Chips = append(o.Chips, id)
+	}
+	for _, r := range a.policy.entries[SEVSNP] {
+		o.Measurements = append(o.Measurements, [48]byte(r.values[registerLaunch]))
+	}
+	// A field of zeros is judged by host-data, which a policy can waive.
+	if report, err := sevsnp.Parse(a.evidence.Quote); err == nil && report.HostData == ([32]byte{}) {
+		o.HostData = [32]byte{}
+	}
+	for name, allow := range sevsnpWaivers {
+		if a.policy.waives(name) {
+			allow(&o)
+		}
+	}
+	return o
+}
+
+// SEVSNPRules judges the machine under an SEV-SNP guest.
+type SEVSNPRules struct {
+	// MinTCB gives the lowest patch levels for each line of processors; a line without any is refused.
+	MinTCB map[sevsnp.Product]sevsnp.TCB `json:"min_tcb"`
+	// MinFirmware refuses older firmware, committed or current. Zeros: any that MinTCB accepts.
+	MinFirmware sevsnp.Firmware `json:"min_firmware"`
+	// LaunchMitigations and CurrentMitigations are bits that must be set in the vectors of a report of version 5.
+	LaunchMitigations  uint64 `json:"launch_mitigations"`
+	CurrentMitigations uint64 `json:"current_mitigations"`
+}
+
+func (r SEVSNPRules) validate() error {
+	if len(r.MinTCB) == 0 {
+		return errors.New("min_tcb is empty, want the lowest patch levels of each line of processors")
+	}
+	for product, tcb := range r.MinTCB {
+		if !slices.Contains(sevsnp.Products(), product) || tcb == (sevsnp.TCB{}) {
+			return fmt.Errorf("min_tcb gives %q %s, want levels of %s", product, tcb, either(names(sevsnp.Products())))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,168 @@
+package attest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"chrysalis/attest/check"
+	"chrysalis/attest/tdx"
+	"chrysalis/measure"
+	"chrysalis/measure/config"
+	"chrysalis/measure/eventlog"
+)
+
+// Names of the registers that a release fixes on TDX. RTMR3 is the runtime log's.
+const (
+	registerMRTD  = "mrtd"
+	registerRTMR0 = "rtmr-0"
+	registerRTMR1 = "rtmr-1"
+	registerRTMR2 = "rtmr-2"
+)
+
+var tdxRegisters = []string{registerMRTD, registerRTMR0, registerRTMR1, registerRTMR2}
+
+// waiverRTMR3 does without RTMR3 where the guest's kernel can't extend it, waiverConfigID without the config's hash in the
+// hardware's own field. Both cover a field of zeros alone: another value is never explained by them.
+const (
+	waiverRTMR3    = "rtmr-3"
+	waiverConfigID = "mr-config-id"
+)
+
+// tdxChecks prove that a TDX module on a machine which the root certifies signed this statement and these registers.
+var tdxChecks = []step{
+	runtimeLogFormat, configFormat,
+	{Name: "signature-absent", Judge: func(a *appraisal) check.Finding { return absent(a.evidence.Signature, "signature") }},
+	{Name: "certificates-absent", Judge: func(a *appraisal) check.Finding {
+		return absent(slices.Concat(a.evidence.Certificates...), "certificates")
+	}},
+	{Name: "tdx", Proof: true, Judge: func(a *appraisal) check.Finding {
+		var collateral *tdx.Collateral
+		if a.evidence.Collateral != nil {
+			var err error
+			if collateral, err = check.Prove(a.roots.Facts, "collateral", func() (*tdx.Collateral, error) {
+				return tdx.ParseCollateral(a.evidence.Collateral)
+			}, a.evidence.Collateral); err != nil {
+				return check.Found(err.Error(), "collateral", false)
+			}
+		}
+		report, err := tdx.Verify(a.evidence.Quote, collateral, a.rules.TDX.options(a.roots.Facts), a.now, a.roots.TDX)
+		if err != nil {
+			return refused(err)
+		}
+		a.td = report
+		body, platform := report.Body(), report.Platform()
+		a.machine = platform.PPID[:]
+		a.registers = map[string][]byte{
+			registerMRTD: body.MRTD[:], registerRTMR0: body.RTMR[0][:], registerRTMR1: body.RTMR[1][:], registerRTMR2: body.RTMR[2][:],
+		}
+		a.reference = a.policy.nearest(TDX, a.registers)
+		return check.Finding{OK: true, Lines: report.Checks()}
+	}},
+	{Name: "report-data", Proof: true, Judge: func(a *appraisal) check.Finding {
+		got, want := a.td.Body().ReportData, ReportData(a.evidence.Statement)
+		return check.Same(got[:], want[:])
+	}},
+	{Name: "mr-config-id", Waived: func(a *appraisal) bool {
+		return a.policy.waives(waiverConfigID) && a.td.Body().MRCONFIGID == [48]byte{}
+	}, Judge: func(a *appraisal) check.Finding {
+		got, want := a.td.Body().MRCONFIGID, config.SHA384(a.evidence.Config)
+		return check.Same(got[:], want[:])
+	}},
+	{Name: "mr-owner", Judge: func(a *appraisal) check.Finding {
+		got := a.td.Body().MROWNER
+		return check.Same(got[:], a.rules.TDX.MROwner[:])
+	}},
+	{Name: "mr-owner-config", Judge: func(a *appraisal) check.Finding {
+		got := a.td.Body().MROWNERCONFIG
+		return check.Same(got[:], a.rules.TDX.MROwnerConfig[:])
+	}},
+	{Name: "machine", Judge: func(a *appraisal) check.Finding {
+		return a.listed(named(a.rules.Platforms.TDX, func(id PPID) []byte { return id[:] }))
+	}},
+	{Name: "rtmr-3", Proof: true, Waived: func(a *appraisal) bool {
+		return a.policy.waives(waiverRTMR3) && a.td.Body().RTMR[3] == [48]byte{}
+	}, Judge: func(a *appraisal) check.Finding {
+		got, want := a.td.Body().RTMR[3], eventlog.Replay384(a.runtime, eventlog.RTMR3)
+		return check.Same(got[:], want[:])
+	}},
+	{Name: "boot-log", Judge: func(a *appraisal) check.Finding {
+		// The registers are judged by value. The log is for people, who must not be told a story that is not the registers'.
+		const want = "no log, or one that replays to RTMR0, RTMR1 and RTMR2"
+		if len(a.evidence.BootLog) == 0 {
+			return check.Found("no log", want, true)
+		}
+		log, err := eventlog.ParseCCEL(a.evidence.BootLog)
+		if err != nil {
+			return check.Found(err.Error(), want, false)
+		}
+		replayed, actual := eventlog.ReplayCCEL(log), a.td.Body().RTMR
+		for i := range 3 {
+			if replayed[i] != actual[i] {
+				return check.Found(fmt.Sprintf("a log of another RTMR%d", i), want, false)
+			}
+		}
+		for i, e := range log {
+			if e.Hashed() && !e.Matches() {
+				return check.Found(fmt.Sprintf("event %d has other data than its digest", i), want, false)
+			}
+		}
+		return check.Found(fmt.Sprintf("%d events", len(log)), want, true)
+	}},
+	securityVersion,
+}
+
+// refused makes a finding of an appraisal within this one.
+func refused(err error) check.Finding {
+	f := check.Found(err.Error(), "accepted", false)
+	f.Unavailable = errors.Is(err, ErrUnavailable)
+	var inner interface{ Checks() []check.Line }
+	if errors.As(err, &inner) {
+		f.Lines = inner.Checks()
+	}
+	return f
+}
+
+// TDXRules judges the machine under a TD.
+type TDXRules struct {
+	// AcceptStatus lists the TCB statuses that are accepted, such as "UpToDate".
+	AcceptStatus []tdx.Status `json:"accept_status"`
+	// MinTCBEvaluation is the lowest tcbEvaluationDataNumber of collateral: it refuses collateral that is valid still and
+	// older than a TCB recovery.
+	MinTCBEvaluation uint32 `json:"min_tcb_evaluation"`
+	// MRSEAM lists the TDX modules that are accepted; none: any that Intel signed, judged by its security version.
+	MRSEAM []measure.Register384 `json:"mr_seam"`
+	// ServiceTDs lists the values of MRSERVICETD that are accepted beside zeros.
+	ServiceTDs    []measure.Register384 `json:"service_tds"`
+	MROwner       measure.Register384   `json:"mr_owner"`
+	MROwnerConfig measure.Register384   `json:"mr_owner_config"`
+}
+
+func (r TDXRules) options(facts *check.Facts) tdx.Options {
+	plain := func(list []measure.Register384) (out [][48]byte) {
+		for _, v := range list {
+			out = append(out, v)
+		}
+		return out
+	}
+	return tdx.Options{Facts: facts, AcceptStatus: r.AcceptStatus, MinTCBEvaluation: r.MinTCBEvaluation, MRSEAM: plain(r.MRSEAM), ServiceTDs: plain(r.ServiceTDs)}
+}
+
+func (r TDXRules) validate() error {
+	if len(r.AcceptStatus) == 0 {
+		return errors.New("accept_status is empty, want the statuses that are accepted")
+	}
+	for _, status := range r.AcceptStatus {
+		if !slices.Contains(tdx.Acceptable(), status) {
+			return fmt.Errorf("accept_status names %q, want %s", status, either(names(tdx.Acceptable())))
+		}
+	}
+	return nil
+}
+
+func names[T ~string](list []T) (out []string) {
+	for _, v := range list {
+		out = append(out, string(v))
+	}
+	return out
+}

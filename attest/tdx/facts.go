@@ -1,0 +1,69 @@
+package tdx
+
+import (
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+
+	"chrysalis/attest/check"
+)
+
+// proven is what bytes parse to and whether who should have signed them did. Both are facts, which never change: with
+// Options.Facts they are remembered. Dates, revocation and policy are no facts.
+type proven[T any] struct {
+	value          T
+	format, signed error
+	parsed         bool // false when the signature did not hold and nothing was parsed
+}
+
+func (p proven[T]) err() error { return errors.Join(p.format, p.signed) }
+
+// parsedAndSigned parses first: certificates and CRLs carry their signature inside.
+func parsedAndSigned[T any](a *appraisal, kind string, parse func() (T, error), signed func(T) error, of ...[]byte) proven[T] {
+	p, _ := check.Prove(a.options.Facts, kind, func() (p proven[T], err error) {
+		p.parsed = true
+		if p.value, p.format = parse(); p.format == nil {
+			p.signed = signed(p.value)
+		}
+		return p, p.err()
+	}, of...)
+	return p
+}
+
+// chainOf proves a PEM chain of n certificates by a rule that ends in the trusted root.
+func (a *appraisal) chainOf(kind string, pem []byte, n int, rule func(chain []*x509.Certificate, root *x509.Certificate) error) proven[[]*x509.Certificate] {
+	parse := func() ([]*x509.Certificate, error) { return parseChain(pem, n) }
+	if a.root == nil {
+		chain, err := parse()
+		return proven[[]*x509.Certificate]{value: chain, format: err, signed: errors.New("no root is trusted"), parsed: true}
+	}
+	return parsedAndSigned(a, kind, parse, func(chain []*x509.Certificate) error { return rule(chain, a.root) }, pem, a.root.Raw)
+}
+
+// crlOf proves a CRL of an issuer.
+func (a *appraisal) crlOf(der []byte, issuer *x509.Certificate) proven[*x509.RevocationList] {
+	return parsedAndSigned(a, "crl", func() (*x509.RevocationList, error) { return parseCRL(der) },
+		func(crl *x509.RevocationList) error { return crlBy(crl, issuer) }, der, issuer.Raw)
+}
+
+// documentOf proves a signed document of collateral. It is not parsed before its signature holds.
+func documentOf[T any](a *appraisal, kind string, document []byte, signature [64]byte, signer *x509.Certificate, parse func([]byte) (T, error)) proven[T] {
+	p, _ := check.Prove(a.options.Facts, kind, func() (p proven[T], err error) {
+		if !verifyRaw(signer.PublicKey.(*ecdsa.PublicKey), document, signature) {
+			p.signed = errors.New("another signature")
+			return p, p.signed
+		}
+		p.parsed = true
+		p.value, p.format = parse(document)
+		return p, p.format
+	}, document, signature[:], signer.Raw)
+	return p
+}
+
+// read returns the document, parsed now when it was not.
+func (p proven[T]) read(document []byte, parse func([]byte) (T, error)) (T, error) {
+	if !p.parsed {
+		return parse(document)
+	}
+	return p.value, p.format
+}

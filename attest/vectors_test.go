@@ -1,0 +1,253 @@
+package attest_test
+
+import (
+	"crypto/elliptic"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"chrysalis/attest"
+	"chrysalis/attest/attesttest"
+	"chrysalis/attest/sevsnp"
+	"chrysalis/attest/vtpm"
+	"chrysalis/measure/config"
+	"chrysalis/measure/eventlog"
+)
+
+// scene is everything that Verify is given, made so that it accepts. A vector spoils one thing.
+type scene struct {
+	source interface {
+		Evidence(attest.Challenge) *attest.Evidence
+		Attest(nonceRoot, tlsKey [32]byte) *attest.Evidence
+		Roots() attest.Roots
+	}
+	contents *attesttest.Contents // of the source
+	// The source by its type; one of them is set.
+	guest *attesttest.Guest
+	td    *attesttest.TDXGuest
+	snp   *attesttest.SNPGuest
+
+	challenge attest.Challenge
+	asked     attest.Challenge // what the guest is asked; the same, unless a vector makes them differ
+	rules     attest.Rules
+	zero      bool          // verify under the zero policy
+	roots     *attest.Roots // nil: the source's
+	now       time.Time
+	edit      func(*attest.Evidence) // after it was made
+}
+
+func newScene(t testing.TB) *scene { return newSceneOn(t, attest.VTPM) }
+
+func newSceneOn(t testing.TB, platform attest.Platform) *scene {
+	c := attest.Challenge{Nonce: [32]byte{1}, Exporter: [32]byte{2}, TLSKey: [32]byte{3}}
+	s := &scene{challenge: c, asked: c, now: now}
+	switch platform {
+	case attest.VTPM:
+		s.guest = attesttest.New(measured(t), now)
+		s.source, s.contents, s.rules = s.guest, &s.guest.Contents, s.guest.Rules()
+	case attest.TDX:
+		s.td = attesttest.NewTDXGuest(measured(t), now)
+		s.source, s.contents, s.rules = s.td, &s.td.Contents, s.td.Rules()
+	case attest.SEVSNP:
+		s.snp = attesttest.NewSNPGuest(measured(t), sevsnp.Genoa, now)
+		s.source, s.contents, s.rules = s.snp, &s.snp.Contents, s.snp.Rules()
+	}
+	return s
+}
+
+func (s *scene) play(t testing.TB, verify func(*attest.Evidence, attest.Challenge, attest.Policy, time.Time, attest.Roots) (*attest.Result, error)) (*attest.Result, error) {
+	t.Helper()
+	e := s.source.Evidence(s.asked)
+	roots := s.source.Roots()
+	if s.roots != nil {
+		roots = *s.roots
+	}
+	if s.edit != nil {
+		s.edit(e)
+	}
+	var policy attest.Policy
+	if !s.zero {
+		var err error
+		if policy, err = s.rules.Policy(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return verify(e, s.challenge, policy, s.now, roots)
+}
+
+// vector spoils a scene in one way, which one check must refuse.
+type vector struct {
+	check, name string
+	spoil       func(*scene)
+}
+
+// record returns the first record of a kind, or that of the register when one is named.
+func record(s *scene, kind eventlog.Kind, register ...eventlog.Register) *eventlog.Record {
+	i := slices.IndexFunc(s.contents.Records, func(r eventlog.Record) bool {
+		return r.Kind == kind && (len(register) == 0 || r.Register == register[0])
+	})
+	return &s.contents.Records[i]
+}
+
+// vectorsOn returns the vectors of a platform.
+func vectorsOn(platform attest.Platform) []vector {
+	var own []vector
+	switch platform {
+	case attest.VTPM:
+		own = vtpmVectors()
+	case attest.TDX:
+		own = tdxVectors()
+	case attest.SEVSNP:
+		own = sevsnpVectors()
+	}
+	return slices.Concat(commonVectors(), own, configVectors())
+}
+
+// commonVectors spoil what is the same on every platform.
+func commonVectors() []vector {
+	return []vector{
+		{"policy", "the zero policy", func(s *scene) { s.zero = true }},
+		{"platform", "another platform", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Platform = 1 + e.Platform%3 } }},
+		{"platform", "no platform", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Platform = 9 } }},
+		{"platform", "no evidence", func(s *scene) { s.edit = func(e *attest.Evidence) { *e = attest.Evidence{} } }},
+		{"nonce", "no nonce", func(s *scene) { s.challenge.Nonce, s.asked.Nonce = [32]byte{}, [32]byte{} }},
+		{"exporter", "no exporter", func(s *scene) { s.challenge.Exporter, s.asked.Exporter = [32]byte{}, [32]byte{} }},
+		{"challenge", "an answer to an older nonce", func(s *scene) { s.challenge.Nonce[0]++ }},
+		{"challenge", "an answer relayed from another connection", func(s *scene) { s.challenge.Exporter[0]++ }},
+		{"challenge", "a path of another tree", func(s *scene) {
+			s.edit = func(e *attest.Evidence) { e.Path.Leaves, e.Path.Siblings = 2, [][32]byte{{}} }
+		}},
+		{"challenge", "no path", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Path = attest.Path{} } }},
+		{"tls-key", "another TLS key", func(s *scene) { s.challenge.TLSKey[0]++ }},
+		{"not-after", "a second late", func(s *scene) { s.contents.Statement.NotAfter = uint64(now.Unix()) - 1 }},
+		{"not-after", "far beyond time", func(s *scene) { s.contents.Statement.NotAfter = 1 << 63 }},
+		{"runtime-log-format", "trailing byte", func(s *scene) { s.edit = func(e *attest.Evidence) { e.RuntimeLog = append(e.RuntimeLog, 0) } }},
+		{"config-format", "no config", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Config = nil } }},
+		{"security-version", "an old release", func(s *scene) { s.rules.MinSecurityVersion = 2 }},
+		{"runtime-log-order", "model before engine", func(s *scene) {
+			s.contents.Records[2], s.contents.Records[3] = s.contents.Records[3], s.contents.Records[2]
+		}},
+		{"runtime-log-end", "the GPU was lost", func(s *scene) { s.adds(eventlog.KindGPULost) }},
+		{"runtime-log-end", "it ended", func(s *scene) { s.adds(eventlog.KindTerminated) }},
+		{"runtime-log-end", "a second engine", func(s *scene) { s.adds(eventlog.KindEngine) }},
+		{"event-config", "another config", func(s *scene) { record(s, eventlog.KindConfig).Data = make([]byte, 32) }},
+		{"event-identity", "another identity", func(s *scene) { record(s, eventlog.KindIdentity).Data = make([]byte, 32) }},
+		{"event-engine", "another engine", func(s *scene) { record(s, eventlog.KindEngine).Data = make([]byte, 40) }},
+		{"event-model", "another model", func(s *scene) { record(s, eventlog.KindModel).Data = make([]byte, 40) }},
+		{"event-gpu", "a GPU", func(s *scene) { record(s, eventlog.KindGPU).Data = []byte("one") }},
+		{"statement-config", "another config", func(s *scene) { s.fills(func(st *attest.Statement) { st.ConfigHash[0]++ }) }},
+		{"statement-log-head", "another log", func(s *scene) { s.fills(func(st *attest.Statement) { st.LogHead[0]++ }) }},
+		{"statement-gpu", "a GPU's evidence", func(s *scene) { s.contents.Statement.GPUDigest[0]++ }},
+		{"statement-receipt-key", "none", func(s *scene) { s.contents.Statement.ReceiptKey = [32]byte{} }},
+		{"statement-claim-key", "none", func(s *scene) { s.contents.Statement.ClaimKey = [32]byte{} }},
+		{"statement-secret", "none", func(s *scene) { s.contents.Statement.SecretHash = [32]byte{} }},
+		{"not-after", "a key for longer than any is used", func(s *scene) {
+			s.contents.Statement.NotAfter = uint64(now.Add(attest.MaxKeyLife + time.Second).Unix())
+		}},
+	}
+}
+
+func vtpmVectors() []vector {
+	vs := []vector{
+		{"confidentiality", "not waived", func(s *scene) { s.rules.Waive = []string{"pcr-1"} }},
+		{"quote-format", "trailing byte", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Quote = append(e.Quote, 0) } }},
+		{"signature-format", "trailing byte", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Signature = append(e.Signature, 0) } }},
+		{"certificate-format", "no certificate", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Certificates = nil } }},
+		{"certificate-format", "a P-384 key", func(s *scene) { s.guest.CertifiedKey = key(elliptic.P384()) }},
+		{"boot-log-format", "no log", func(s *scene) { s.edit = func(e *attest.Evidence) { e.BootLog = nil } }},
+		{"certificate", "no roots", func(s *scene) { s.roots = &attest.Roots{} }},
+		{"certificate", "another root", func(s *scene) {
+			other := attesttest.New(s.guest.Measured, now).Roots()
+			s.roots = &other
+		}},
+		{"certificate", "expired", func(s *scene) { s.guest.Leaf.NotAfter = now.Add(-time.Second) }},
+		{"certificate", "not yet valid", func(s *scene) { s.guest.Leaf.NotBefore = now.Add(time.Second) }},
+		{"certificate", "a CA", func(s *scene) { s.guest.Leaf.IsCA = true }},
+		{"certificate", "no basic constraints", func(s *scene) { s.guest.Leaf.BasicConstraintsValid = false }},
+		{"certificate", "usage of another key", func(s *scene) { s.guest.Leaf.KeyUsage = x509.KeyUsageKeyAgreement }},
+		{"certificate", "not for attestation", func(s *scene) { s.guest.Leaf.UnknownExtKeyUsage = nil }},
+		{"quote-signature", "another key", func(s *scene) { s.guest.SigningKey = key(elliptic.P256()) }},
+		{"report-data", "another statement", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Statement.Epoch++ } }},
+		{"report-data", "a longer one", func(s *scene) {
+			s.guest.Quote = func(q *vtpm.Quote) { q.Extra = q.Extra[:63] }
+		}},
+		{"pcr-selection", "one register fewer", func(s *scene) { s.selects(vtpm.SHA256Selection(vtpm.QuotedPCRs()[1:])) }},
+		{"pcr-selection", "one register more", func(s *scene) { s.selects(vtpm.SHA256Selection(append(vtpm.QuotedPCRs(), 15))) }},
+		{"pcr-selection", "the SHA-1 bank", func(s *scene) { s.selects(vtpm.Selection{Hash: 4, Registers: vtpm.QuotedPCRs()}) }},
+		{"pcr-selection", "nothing", func(s *scene) { s.selects() }},
+		{"pcr-digest", "another digest", func(s *scene) { s.guest.Quote = func(q *vtpm.Quote) { q.Digest[0]++ } }},
+		{"pcr-digest", "an event less in the log", func(s *scene) {
+			s.edit = func(e *attest.Evidence) {
+				short := attesttest.New(s.guest.Measured, now)
+				short.Boot = slices.Delete(short.Boot, 1, 2)
+				e.BootLog = short.Evidence(s.asked).BootLog
+			}
+		}},
+		{"boot-log-data", "an event with other data", func(s *scene) {
+			s.guest.Boot[9].Hashed, s.guest.Boot[9].Data = s.guest.Boot[9].Data, []byte("edited")
+		}},
+		{"machine", "a machine that is not listed", func(s *scene) {
+			s.rules.Platforms = attest.Platforms{VTPM: []config.Digest{{9}}}
+		}},
+		{"event-separator-13", "another separator", func(s *scene) { record(s, eventlog.KindSeparator, 13).Data = []byte{0, 0, 0, 1} }},
+		{"event-separator-14", "another separator", func(s *scene) { record(s, eventlog.KindSeparator, 14).Data = nil }},
+		{"event-keys-released-13", "with data", func(s *scene) { record(s, eventlog.KindKeysReleased, 13).Data = []byte{1} }},
+		{"event-keys-released-14", "with data", func(s *scene) { record(s, eventlog.KindKeysReleased, 14).Data = []byte{1} }},
+		{"collateral-absent", "collateral", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Collateral = []byte{1} } }},
+	}
+	for _, register := range vtpm.QuotedPCRs() {
+		if register == 1 || register == 13 || register == 14 {
+			continue // 1 is waived in the scene, and in TestPinnedPCR1 it is not
+		}
+		vs = append(vs, vector{fmt.Sprintf("pcr-%d", register), "another value", func(s *scene) { s.rules.Releases[0].VTPM[0][uint8(register)] = config.Digest{1} }})
+	}
+	return vs
+}
+
+func configVectors() []vector {
+	rule := func(name string, change func(*attest.ConfigRules)) vector {
+		return vector{"config." + name, "another", func(s *scene) { change(&s.rules.Config) }}
+	}
+	return []vector{
+		rule("identity.network", func(r *attest.ConfigRules) { r.Network = config.Mainnet }),
+		rule("identity.root_contract", func(r *attest.ConfigRules) { r.RootContract = "0:00" }),
+		rule("identity.payout_owner", func(r *attest.ConfigRules) { r.PayoutOwner = "" }),
+		rule("identity.sealing", func(r *attest.ConfigRules) { r.Sealing = nil }),
+		rule("identity.instance", func(r *attest.ConfigRules) { r.Instance = nil }),
+		rule("service.engine.volume", func(r *attest.ConfigRules) { r.Engine.Volumes[0].Root[0]++ }),
+		rule("service.engine.argv", func(r *attest.ConfigRules) { r.Engine.Argv = append(r.Engine.Argv, "--slots") }),
+		rule("service.engine.env", func(r *attest.ConfigRules) { r.Engine.Env = append(r.Engine.Env, "LD_PRELOAD=/x") }),
+		rule("service.engine.memory_bytes", func(r *attest.ConfigRules) { r.Engine.MemoryBytes.Max-- }),
+		rule("service.model.name", func(r *attest.ConfigRules) { r.Model.Name = "large" }),
+		rule("service.model.volume", func(r *attest.ConfigRules) { r.Model.Volumes[0].Blocks++ }),
+		rule("service.gpu", func(r *attest.ConfigRules) { r.GPU = nil }),
+		rule("service.limits.request_bytes", func(r *attest.ConfigRules) { r.Limits.RequestBytes.Min++; r.Limits.RequestBytes.Max++ }),
+		rule("service.limits.answer_tokens", func(r *attest.ConfigRules) { r.Limits.AnswerTokens.Max-- }),
+		rule("service.limits.concurrent", func(r *attest.ConfigRules) { r.Limits.Concurrent.Max-- }),
+		rule("service.limits.context_tokens", func(r *attest.ConfigRules) { r.Limits.ContextTokens.Max-- }),
+		rule("service.price.payment", func(r *attest.ConfigRules) { r.Price.Payment = []config.Payment{config.PayNothing} }),
+		rule("service.price.nanoton_per_token", func(r *attest.ConfigRules) { r.Price.NanotonPerToken.Max-- }),
+		rule("service.price.prompt_weight", func(r *attest.ConfigRules) { r.Price.PromptWeight.Max-- }),
+		rule("service.price.cached_weight", func(r *attest.ConfigRules) { r.Price.CachedWeight.Max-- }),
+		rule("service.price.completion_weight", func(r *attest.ConfigRules) { r.Price.CompletionWeight.Max-- }),
+		rule("service.price.reasoning_weight", func(r *attest.ConfigRules) { r.Price.ReasoningWeight.Max-- }),
+		rule("service.wipe", func(r *attest.ConfigRules) { r.Wipe = nil }),
+	}
+}
+
+func (s *scene) selects(selections ...vtpm.Selection) {
+	s.guest.Quote = func(q *vtpm.Quote) { q.Selections = selections }
+}
+
+func (s *scene) adds(kind eventlog.Kind) {
+	s.contents.Records = append(s.contents.Records, eventlog.Record{Register: s.contents.Records[0].Register, Kind: kind})
+}
+
+// fills writes the statement's hashes as the guest would and then changes them.
+func (s *scene) fills(change func(*attest.Statement)) {
+	st := s.source.Evidence(s.asked).Statement
+	change(&st)
+	s.contents.Statement, s.contents.Fill = st, false
+}
