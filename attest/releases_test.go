@@ -41,8 +41,8 @@ func exampleReleases(t testing.TB) attest.ReleaseListDocument {
 	t.Helper()
 	d := attest.NewReleaseListDocument(listIssued, listLasts)
 	d.Releases = []attest.ListedRelease{
-		{Manifest: config.Digest{1}, Values: attest.Release{Name: "cpu 1", SecurityVersion: 1, VTPM: measure.PCRs{4: {4}, 9: {9}}}, Rebuilds: []attest.Envelope{}},
-		{Manifest: config.Digest{2}, Values: attest.Release{Name: "cpu 2", SecurityVersion: 2, VTPM: measure.PCRs{4: {5}, 9: {10}}}, Rebuilds: []attest.Envelope{}},
+		{Manifest: config.Digest{1}, Values: attest.Release{Name: "cpu 1", SecurityVersion: 1, VTPM: []measure.PCRs{{4: {4}, 9: {9}}}}, Rebuilds: []attest.Envelope{}},
+		{Manifest: config.Digest{2}, Values: attest.Release{Name: "cpu 2", SecurityVersion: 2, VTPM: []measure.PCRs{{4: {5}, 9: {10}}}, SEVSNP: []measure.Register384{{6}}}, Rebuilds: []attest.Envelope{}},
 	}
 	d.Revoked = []attest.RevokedRelease{{Name: "cpu 0", Manifest: config.Digest{9}, Reason: "the gateway logged prompts"}}
 	for _, b := range []byte{12, 11} {
@@ -91,7 +91,7 @@ func TestReleaseListVector(t *testing.T) {
 		t.Errorf("got %d signers, issued %v, want 2, %v", len(l.Signers()), l.Issued(), listIssued)
 	}
 	r, err := l.Release("cpu 2")
-	if err != nil || r.Manifest != (config.Digest{2}) || r.Values.SecurityVersion != 2 || r.Values.VTPM[9] != (config.Digest{10}) {
+	if err != nil || r.Manifest != (config.Digest{2}) || r.Values.SecurityVersion != 2 || r.Values.VTPM[0][9] != (config.Digest{10}) || r.Values.SEVSNP[0] != (measure.Register384{6}) {
 		t.Errorf("release: got %+v, error %v", r, err)
 	}
 }
