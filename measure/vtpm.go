@@ -16,7 +16,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strings"
 	"unicode/utf16"
 
 	"chrysalis/measure/config"
@@ -94,16 +93,8 @@ func (a Tables) PCR1() (config.Digest, error) {
 // loadOptions returns the command line as the kernel's EFI stub sees and measures it: in UTF-16, after QEMU's loader has
 // added the initrd's name.
 func loadOptions(cmdline string) ([]byte, error) {
-	if len(cmdline) > maxCmdline {
-		return nil, fmt.Errorf("%d bytes, want at most %d", len(cmdline), maxCmdline)
-	}
-	for i := range len(cmdline) {
-		if c := cmdline[i]; c < ' ' || c > '~' {
-			return nil, fmt.Errorf("byte %d is %#x, want printable ASCII", i, c)
-		}
-	}
-	if strings.TrimSpace(cmdline) != cmdline {
-		return nil, errors.New("white space at an end: tools on the way to the kernel would drop it")
+	if err := checkCmdline(cmdline); err != nil {
+		return nil, err
 	}
 	return utf16z(cmdline + " initrd=initrd"), nil
 }

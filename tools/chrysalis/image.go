@@ -21,7 +21,7 @@ func newImage() *cobra.Command {
 		Short: "Build the guest image from its locks, and audit releases",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(newImageBuild(), newImageAudit(), newImageDiff(), newImageStore(), newImageTools(), newImageLock())
+	cmd.AddCommand(newImageBuild(), newImageAudit(), newImageDiff(), newImageStore(), newImageTools(), newImageLock(), newImageDisk(), newImageSizes())
 	return cmd
 }
 
@@ -60,6 +60,9 @@ manifest then says "unreleased lock".`,
 			}
 			names, err := b.BuildVolumes(cmd.Context(), volumes)
 			if err != nil {
+				return unavailable(err)
+			}
+			if err := noteSizes(cmd.ErrOrStderr(), b.Source, manifest.Files); err != nil {
 				return unavailable(err)
 			}
 			return printBuild(cmd.OutOrStdout(), manifest, names, asJSON)
@@ -126,28 +129,6 @@ func newImageTools() *cobra.Command {
 				return unavailable(err)
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), tree.Path(""))
-			return nil
-		},
-	}
-}
-
-func newImageLock() *cobra.Command {
-	return &cobra.Command{
-		Use:   "lock",
-		Short: "Resolve the locks anew in today's archives and write them to image/",
-		Long: `Resolve the request in the header of each lock in today's archives, check the archives' signatures, and write the
-locks. To add a package, add it to the request first. The mirror is that of the machine's apt sources or of DEBIAN_MIRROR
-and DEBIAN_SECURITY_MIRROR.`,
-		Example: "  chrysalis image lock && git diff --stat image/",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := newBuilder(cmd)
-			if err != nil {
-				return unavailable(err)
-			}
-			if err := b.WriteLocks(cmd.Context()); err != nil {
-				return unavailable(err)
-			}
 			return nil
 		},
 	}

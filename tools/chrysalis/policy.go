@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -16,9 +18,8 @@ import (
 )
 
 func newPolicy() *cobra.Command {
-	var manifest, configFile, engine, model, out string
+	var manifest, configFile, engine, model, out, pcrs, tree string
 	var shapes []string
-	var tree string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "policy",
@@ -28,7 +29,8 @@ func newPolicy() *cobra.Command {
 			"confidentiality, and PCR 1 unless --shape says on which machine. A shape with the release's firmware for TDX allows that\n" +
 			"machine as a TDX guest, up to date. Edit the result to accept more.",
 		Example: "  chrysalis policy --manifest build/release/manifest.json --shape build/guest/shape.json -o policy.json\n" +
-			"  chrysalis policy --manifest build/release/manifest.json --config my-config.json -o policy.json",
+			"  chrysalis policy --manifest build/release/manifest.json --config my-config.json -o policy.json\n" +
+			"  chrysalis policy --manifest build/release/manifest.json --pcrs registers.json -o policy.json   # of measure vtpm --disk",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			data, err := os.ReadFile(manifest)
@@ -42,6 +44,11 @@ func newPolicy() *cobra.Command {
 			measured, err := guest.ReadConfig(configFile, engine, model)
 			if err != nil {
 				return exitError{exitUsage, err}
+			}
+			if pcrs != "" {
+				if release.PCRs, err = readPCRs(pcrs); err != nil {
+					return exitError{exitUsage, fmt.Errorf("--pcrs: %w", err)}
+				}
 			}
 			rules := strictRules(release, measured)
 			if len(shapes) > 0 {
@@ -73,9 +80,32 @@ func newPolicy() *cobra.Command {
 	cmd.Flags().StringVar(&model, "model", "build/volumes/model.img", "model volume, when the config does not name one")
 	cmd.Flags().StringArrayVar(&shapes, "shape", nil, "shape.json of a machine on which it may run; may stand several times (default: any vtpm, PCR 1 waived by name)")
 	cmd.Flags().StringVar(&tree, "tools-tree", "build/tools-tree", "tools tree with QEMU, for --shape")
+	cmd.Flags().StringVar(&pcrs, "pcrs", "", "registers as measure vtpm --json prints them, in the place of the manifest's: those of a boot disk")
+	cmd.MarkFlagsMutuallyExclusive("shape", "pcrs")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default: standard output)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the policy, which is JSON")
 	return cmd
+}
+
+// readPCRs reads what measure vtpm --json prints.
+func readPCRs(file string) (measure.PCRs, error) {
+	data, err := readInput(file)
+	if err != nil {
+		return nil, err
+	}
+	var named map[string]config.Digest // repeated names are refused by the decoder
+	if err := json.Unmarshal(data, &named); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", file, err)
+	}
+	pcrs := measure.PCRs{}
+	for name, value := range named {
+		register, err := strconv.ParseUint(strings.TrimPrefix(name, "pcr"), 10, 8)
+		if err != nil || name != fmt.Sprintf("pcr%d", register) {
+			return nil, fmt.Errorf("reading %s: register %q, want pcr0, pcr1 and so on", file, name)
+		}
+		pcrs[uint8(register)] = value
+	}
+	return pcrs, nil
 }
 
 // strictRules accepts the release with exactly the config, whoever is paid, on any machine whose TPM a root vouches for.

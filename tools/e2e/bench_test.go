@@ -63,6 +63,7 @@ func TestBench(t *testing.T) {
 	add(bootSpeed(t)...)
 	add(trustedBytes(t))
 	add(measureSpeed(t))
+	add(imageSpeed(t)...)
 	fmt.Println()
 	fmt.Printf("%-58s %9s  %-9s %-7s %s\n", "what", "measured", "bar", "", "reference of the same run")
 	for _, r := range rows {
@@ -126,6 +127,7 @@ func veritySpeed(t *testing.T) []row {
 		{fmt.Sprintf("verity tree, 1 GiB: share of %.0f × single-core SHA-256", cores), efficiency, "≥ 0.85", efficiency >= 0.85,
 			fmt.Sprintf("%.2f s; SHA-256 of 1 GiB on one core %.2f s", own, core)},
 		{"verity tree, 1 GiB: times veritysetup's speed", speedup, "≥ 2", speedup >= 2, fmt.Sprintf("veritysetup format %.2f s", reference)},
+		verityMemory(t, f, 64<<20, size),
 	}
 }
 
@@ -259,6 +261,46 @@ func bootSpeed(t *testing.T) []row {
 			fmt.Sprintf("kernel to PID 1 %.0f ms; engine %.0f ms; verify, ask, answer %.0f ms", at["pid1"], before["engine"], answered)},
 		{fmt.Sprintf("open a volume: engine (%.1f MB), times model (%.1f MB)", float64(size(spec.Engine))/1e6, float64(size(spec.Model))/1e6), volumes,
 			"≈ 1", volumes < 3, fmt.Sprintf("%.0f ms and %.0f ms in one boot; the step's clock ticks in ms", before["engine-volume"], before["model-volume"])},
+		openLarge(t, before["model-volume"], size(spec.Model)),
+	}
+}
+
+// imageSpeed builds the release once with empty caches, as an auditor does, and once more where nothing has changed.
+func imageSpeed(t *testing.T) []row {
+	if os.Geteuid() != 0 {
+		t.Log("the image is not measured: building one needs root")
+		return nil
+	}
+	folder, err := filepath.Abs(built)
+	if err != nil {
+		t.Fatal(err)
+	}
+	timed := func(args ...string) (seconds float64, steps string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), filepath.Join(folder, "bin", "chrysalis"), args...)
+		cmd.Dir = filepath.Dir(folder)
+		var said bytes.Buffer
+		cmd.Stderr = &said
+		began := time.Now()
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("chrysalis %s: %v\n%s", strings.Join(args, " "), err, said.Bytes())
+		}
+		return time.Since(began).Seconds(), said.String()
+	}
+	cold, steps := timed("image", "audit", filepath.Join(folder, "release"))
+	warm, _ := timed("image", "build", "--out", filepath.Join(folder, "release"))
+	part := func(name string) float64 {
+		m := regexp.MustCompile(`(?m)^  ` + name + ` +([0-9.]+) s`).FindStringSubmatch(steps)
+		if m == nil {
+			t.Fatalf("image audit tells no step %q:\n%s", name, steps)
+		}
+		s, _ := strconv.ParseFloat(m[1], 64)
+		return s
+	}
+	return []row{
+		{"image: cold rebuild from the lock and comparison, minutes", cold / 60, "≤ 5", cold <= 300, fmt.Sprintf("%d cores; tools tree %.0f s, Go programs %.0f s, base by mkosi %.0f s",
+			runtime.NumCPU(), part("build tools tree"), part("build init")+part("build runtime")+part("build containerd")+part("build runc"), part("install base by mkosi"))},
+		{"image: warm build, share of the cold one", warm / cold, "≤ 0.1", warm <= cold/10, fmt.Sprintf("warm %.1f s, cold %.1f s", warm, cold)},
 	}
 }
 

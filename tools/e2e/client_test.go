@@ -63,21 +63,30 @@ func newClient(t *testing.T, g guest.Guest, spec guest.Spec) client {
 // from a boot.
 func makePolicy(t *testing.T, spec guest.Spec) string {
 	t.Helper()
+	shape, err := measure.EncodeShape(spec.Shape)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "shape.json")
+	if err := os.WriteFile(file, shape, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return makePolicyOf(t, spec, "--shape", file, "--tools-tree", filepath.Join(built, "tools-tree"))
+}
+
+// makePolicyOf writes the strict policy for the spec's release and config with other arguments for the machine.
+func makePolicyOf(t *testing.T, spec guest.Spec, machine ...string) string {
+	t.Helper()
 	dir := t.TempDir()
 	document, err := json.Marshal(map[string]any{"identity": spec.Config.Identity, "service": spec.Config.Service})
 	if err != nil {
 		t.Fatal(err)
 	}
-	shape, err := measure.EncodeShape(spec.Shape)
-	if err != nil {
+	configFile, out := filepath.Join(dir, "config.json"), filepath.Join(dir, "policy.json")
+	if err := os.WriteFile(configFile, document, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	configFile, shapeFile, out := filepath.Join(dir, "config.json"), filepath.Join(dir, "shape.json"), filepath.Join(dir, "policy.json")
-	if err := errors.Join(os.WriteFile(configFile, document, 0o644), os.WriteFile(shapeFile, shape, 0o644)); err != nil {
-		t.Fatal(err)
-	}
-	chrysalis(t, 0, "policy", "--manifest", filepath.Join(built, "release/manifest.json"), "--config", configFile,
-		"--shape", shapeFile, "--tools-tree", filepath.Join(built, "tools-tree"), "-o", out)
+	chrysalis(t, 0, append([]string{"policy", "--manifest", filepath.Join(built, "release/manifest.json"), "--config", configFile, "-o", out}, machine...)...)
 	return out
 }
 
@@ -110,7 +119,7 @@ type verdict struct {
 	Check    string `json:"check"`
 	Reason   string `json:"reason"`
 	ClaimKey string `json:"claim_key"`
-	Checks   []struct{ Name, Got string }
+	Checks   []struct{ Name, Got, Verdict string }
 }
 
 func (c client) verify(want int) verdict {

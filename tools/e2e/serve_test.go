@@ -165,16 +165,20 @@ func TestVerifyRefuses(t *testing.T) {
 	})
 	g.Cut()
 
-	// Text on the command line: the guest boots, with a fresh TPM since the old one keeps its secret from it.
+	// Text on the command line ends the guest. One whose initrd does not mind boots, with a fresh TPM since the old one keeps
+	// its secret from it.
 	cmdline, err := os.ReadFile(filepath.Join(spec.Release, "cmdline"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	longer := filepath.Join(t.TempDir(), "cmdline")
-	if err := os.WriteFile(longer, append(cmdline, " console=ttyS0"...), 0o644); err != nil {
+	if err := os.WriteFile(longer, []byte(string(cmdline)+" console=ttyS0"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	changed := withRelease(t, spec, "cmdline", longer)
+	if got, want := ending(t, g, withRelease(t, spec, "cmdline", longer)), "cmdline-failed"; got != want {
+		t.Errorf("another command line: the guest's last word: got %q, want %q", got, want)
+	}
+	changed := withRelease(t, relaxed(t, spec, string(cmdline)+" console=ttyS0"), "cmdline", longer)
 	if got, want := ending(t, g, changed), "unseal-refused"; got != want {
 		t.Errorf("another command line over the same TPM: the guest's last word: got %q, want %q", got, want)
 	}

@@ -28,9 +28,10 @@ const guestPort = 8443
 
 // Spec is what a guest is made of.
 type Spec struct {
-	Release string          `json:"release"` // release folder
-	Engine  string          `json:"engine"`  // engine volume
-	Model   string          `json:"model"`   // model volume
+	Release string          `json:"release"`        // release folder
+	Engine  string          `json:"engine"`         // engine volume
+	Model   string          `json:"model"`          // model volume
+	Disk    string          `json:"disk,omitempty"` // boot disk; empty boots the release's kernel directly
 	Config  config.Measured `json:"config"`
 	Shape   measure.Shape   `json:"shape"`
 	Port    int             `json:"port"` // port on this machine's loopback interface
@@ -126,7 +127,7 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	args := arguments(spec.Shape, files{
 		firmware: filepath.Join(spec.Release, spec.Shape.Firmware.Name), variables: g.Path("variables.fd"),
 		kernel: filepath.Join(spec.Release, "vmlinuz"), initrd: filepath.Join(spec.Release, "initrd"), cmdline: string(cmdline),
-		root: filepath.Join(spec.Release, "root.img"), config: g.Path("config.disk"), journal: g.Path(journal),
+		root: filepath.Join(spec.Release, "root.img"), disk: spec.Disk, config: g.Path("config.disk"), journal: g.Path(journal),
 		engine: spec.Engine, model: spec.Model,
 		tpmSocket: tpmSocket, status: g.Path(StatusFile), qmp: g.Path("qmp.sock"), pid: g.Path("qemu.pid"),
 		hostPort: spec.Port, guestPort: guestPort, extra: extra,

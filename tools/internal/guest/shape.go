@@ -151,15 +151,15 @@ func arguments(s measure.Shape, f files) []string {
 		"-smp", fmt.Sprint(s.CPUs), "-m", fmt.Sprint(s.MemoryMiB),
 		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + escape(f.firmware),
 		"-drive", "if=pflash,unit=1,format=raw,file=" + escape(f.variables),
-		"-kernel", f.kernel, "-initrd", f.initrd, "-append", f.cmdline,
 		"-chardev", "socket,id=tpm,path=" + escape(f.tpmSocket), "-tpmdev", "emulator,id=tpm0,chardev=tpm",
 		"-chardev", "file,id=status,path=" + escape(f.status),
 		"-netdev", fmt.Sprintf("user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:%d-:%d", f.hostPort, f.guestPort),
 		"-qmp", "unix:" + escape(f.qmp) + ",server=on,wait=off",
 		"-pidfile", f.pid,
 	}
+	args = append(args, f.boot()...)
 	for _, d := range []struct{ id, file, mode string }{
-		{"root", f.root, "on"}, {"config", f.config, "on"}, {"journal", f.journal, "off"}, {"engine", f.engine, "on"}, {"model", f.model, "on"},
+		{"config", f.config, "on"}, {"journal", f.journal, "off"}, {"engine", f.engine, "on"}, {"model", f.model, "on"},
 	} {
 		args = append(args, "-drive", "if=none,format=raw,id="+d.id+",readonly="+d.mode+",file="+escape(d.file))
 	}
@@ -184,7 +184,7 @@ func escape(path string) string {
 // files are the paths and ports of one start.
 type files struct {
 	firmware, variables, kernel, initrd, cmdline string
-	root, config, journal, engine, model         string
+	root, disk, config, journal, engine, model   string
 	tpmSocket, status, qmp, pid                  string
 	hostPort, guestPort                          int
 	extra                                        []string

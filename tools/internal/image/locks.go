@@ -63,8 +63,53 @@ func (b *Builder) WriteLocks(ctx context.Context) error {
 	return nil
 }
 
+// CheckLocks resolves every lock in today's archives and compares it with the source tree's, which it leaves alone. What is
+// new is downloaded as far as its changelog is read.
+func (b *Builder) CheckLocks(ctx context.Context) ([]lock.Diff, error) {
+	diffs, err := b.checkLocks(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("checking locks: %w", err)
+	}
+	return diffs, nil
+}
+
+func (b *Builder) checkLocks(ctx context.Context) ([]lock.Diff, error) {
+	var diffs []lock.Diff
+	for _, name := range LockNames {
+		old, err := readLock(b.lockFile(name))
+		if err != nil {
+			return nil, err
+		}
+		fresh, err := b.resolveOnly(ctx, old)
+		if err != nil {
+			return nil, err
+		}
+		d := lock.Compare(old, fresh)
+		if !d.Empty() {
+			step := b.Progress.Step("read changelogs", 0)
+			if err := b.Places.ReadNews(ctx, client, &d, fresh); err != nil {
+				return nil, err
+			}
+			step.Done(fmt.Sprintf("%d packages of the %s lock changed", len(d.Packages), name))
+		}
+		diffs = append(diffs, d)
+	}
+	return diffs, nil
+}
+
 // resolve resolves the request of old anew and writes the result to file.
 func (b *Builder) resolve(ctx context.Context, old lock.Lock, file string) (lock.Lock, error) {
+	l, err := b.resolveOnly(ctx, old)
+	if err != nil {
+		return lock.Lock{}, err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return lock.Lock{}, err
+	}
+	return l, os.WriteFile(file, l.Bytes(), 0o644)
+}
+
+func (b *Builder) resolveOnly(ctx context.Context, old lock.Lock) (lock.Lock, error) {
 	step := b.Progress.Step("resolve "+old.Name+" lock", 0)
 	work, err := os.MkdirTemp("", "chrysalis-apt-")
 	if err != nil {
@@ -75,11 +120,8 @@ func (b *Builder) resolve(ctx context.Context, old lock.Lock, file string) (lock
 	if err != nil {
 		return lock.Lock{}, err
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return lock.Lock{}, err
-	}
 	step.Done(fmt.Sprintf("%d packages", len(l.Packages)))
-	return l, os.WriteFile(file, l.Bytes(), 0o644)
+	return l, nil
 }
 
 // Fetch brings the packages of the other locks than tools here, so that a missing one stops a build before its minutes of work.

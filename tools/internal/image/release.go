@@ -82,14 +82,7 @@ func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, er
 	if err := b.writeFirmware(ctx, tree, firmware, partial); err != nil {
 		return m, err
 	}
-	if err := b.fillManifest(&m, g, slices.Concat(l.Packages, firmware.Packages), partial); err != nil {
-		return m, err
-	}
-	data, err := measure.EncodeManifest(m)
-	if err != nil {
-		return m, err
-	}
-	if err := os.WriteFile(filepath.Join(partial, "manifest.json"), data, 0o644); err != nil {
+	if err := b.writeDocuments(ctx, tree, &m, g, releaseLocks{l, firmware}, partial); err != nil {
 		return m, err
 	}
 	return m, replaceFolder(partial, out)
@@ -110,7 +103,11 @@ func (b *Builder) writeBoot(tree toolstree.Tree, k kernel, guest string, root co
 	if err != nil {
 		return err
 	}
-	entries, err := initrdEntries(initProgram, k, modules, root)
+	cmdline, err := os.ReadFile(filepath.Join(b.profileDir(), "cmdline"))
+	if err != nil {
+		return err
+	}
+	entries, err := initrdEntries(initProgram, k, modules, root, cmdline)
 	if err != nil {
 		return err
 	}
@@ -141,17 +138,8 @@ func (b *Builder) fillManifest(m *measure.Manifest, g goTool, packages []lock.Pa
 		return fmt.Errorf("reading security version: %w", err)
 	}
 	m.SecurityVersion = uint32(version)
-	for _, name := range measure.ReleaseFiles() {
-		path := filepath.Join(dir, name)
-		// The folder is served and copied: its modes do not depend on the builder's umask.
-		if err := os.Chmod(path, 0o644); err != nil {
-			return err
-		}
-		sum, n, err := hashFile(path)
-		if err != nil {
-			return err
-		}
-		m.Files = append(m.Files, measure.File{Name: name, Size: n, SHA256: sum})
+	if m.Files, err = namedFiles(dir, measure.ReleaseFiles()); err != nil {
+		return err
 	}
 	if m.PCRs, err = bootPCRs(dir); err != nil {
 		return err
@@ -174,6 +162,22 @@ func (b *Builder) fillManifest(m *measure.Manifest, g goTool, packages []lock.Pa
 	}
 	slices.SortFunc(m.Packages, func(a, b measure.Package) int { return strings.Compare(a.Name, b.Name) })
 	return nil
+}
+
+// namedFiles names files of the folder, and gives them the mode in which the folder is served and copied.
+func namedFiles(dir string, names []string) (files []measure.File, err error) {
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		if err := os.Chmod(path, 0o644); err != nil {
+			return nil, err
+		}
+		sum, n, err := hashFile(path)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, measure.File{Name: name, Size: n, SHA256: sum})
+	}
+	return files, nil
 }
 
 // bootPCRs computes the registers that follow from the release's files alone.

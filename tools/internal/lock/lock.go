@@ -247,6 +247,18 @@ func (p Package) encode(b *bytes.Buffer, names []string) {
 	}
 }
 
+// Source returns name and version of the package's source package, after which changelogs and advisories are filed.
+func (p Package) Source() (name, version string) {
+	name, version = p.Name, p.Version
+	if field := p.values["Source"]; field != "" {
+		name = field
+		if bare, rest, ok := strings.Cut(field, " ("); ok {
+			name, version = bare, strings.TrimSuffix(rest, ")")
+		}
+	}
+	return name, version
+}
+
 // Digest names the lock's content.
 func (l Lock) Digest() [32]byte { return sha256.Sum256(l.Bytes()) }
 
