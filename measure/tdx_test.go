@@ -182,3 +182,24 @@ func TestPatchKernel(t *testing.T) {
 		t.Error("truncated kernel: got no error, want a refusal")
 	}
 }
+
+func FuzzPatchKernel(f *testing.F) {
+	kernel := make([]byte, headerEnd)
+	copy(kernel[headerMagic:], "HdrS")
+	binary.LittleEndian.PutUint16(kernel[headerVersion:], 0x20f)
+	kernel[headerLoadFlags], kernel[headerXLoad] = 1, 2
+	f.Add(kernel, int64(1<<20))
+	f.Fuzz(func(t *testing.T, kernel []byte, initrd int64) {
+		got, err := patchKernel(kernel, initrd, testShape())
+		if err != nil {
+			return
+		}
+		if len(got) != len(kernel) {
+			t.Errorf("got %d bytes, want %d", len(got), len(kernel))
+		}
+		at, size := binary.LittleEndian.Uint32(got[headerInitrd:]), binary.LittleEndian.Uint32(got[headerInitrd+4:])
+		if int64(size) != initrd || uint64(at)+uint64(size) > 1<<30 {
+			t.Errorf("initrd of %d bytes: got %d at %#x, want it in the machine's memory", initrd, size, at)
+		}
+	})
+}

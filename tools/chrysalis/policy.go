@@ -1,9 +1,9 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -18,8 +18,8 @@ import (
 )
 
 func newPolicy() *cobra.Command {
-	var manifest, configFile, engine, model, out, pcrs string
-	var shape shapeFlags
+	var manifest, configFile, engine, model, out, pcrs, tree string
+	var shapes []string
 	var values valueFlags
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -27,8 +27,9 @@ func newPolicy() *cobra.Command {
 		Short: "Make a policy from a release manifest and a config",
 		Long: "Writes the strictest policy that accepts one release with one config: every register that the manifest knows is pinned,\n" +
 			"every field of the config must be as it is, except who is paid. What a policy does without, it names; on a vtpm that is\n" +
-			"confidentiality, and PCR 1 unless --shape says on which machine. --tdx and --sev-snp add what the release shows there. With\n" +
-			"--signer a signed list says which releases may run, and verify takes it with --release-list. Edit the result to accept more.",
+			"confidentiality, and PCR 1 unless --shape says on which machine. A shape with the release's firmware for TDX allows that\n" +
+			"machine as a TDX guest, up to date; --tdx and --sev-snp add what the release shows there from files. With --signer a signed\n" +
+			"list says which releases may run, and verify takes it with --release-list. Edit the result to accept more.",
 		Example: "  chrysalis policy --manifest build/release/manifest.json --shape build/guest/shape.json -o policy.json\n" +
 			"  chrysalis policy --manifest build/release/manifest.json --config my-config.json -o policy.json\n" +
 			"  chrysalis policy --manifest build/release/manifest.json --pcrs registers.json -o policy.json   # of measure vtpm --disk\n" +
@@ -54,8 +55,11 @@ func newPolicy() *cobra.Command {
 				}
 			}
 			rules := strictRules(release, measured)
-			if shape.file != "" {
-				if err := pinShape(cmd.Context(), &rules, release, shape); err != nil {
+			if len(shapes) > 0 {
+				rules.Waive, rules.Releases[0].VTPM = []string{}, []measure.PCRs{}
+			}
+			for _, file := range shapes {
+				if err := pinShape(cmd.Context(), &rules, release, filepath.Dir(manifest), shapeFlags{file, tree}); err != nil {
 					return err
 				}
 			}
@@ -81,32 +85,14 @@ func newPolicy() *cobra.Command {
 	cmd.Flags().StringVar(&configFile, "config", "", "config as for up (default: the demo's)")
 	cmd.Flags().StringVar(&engine, "engine", "build/volumes/engine.img", "engine volume, when the config does not name one")
 	cmd.Flags().StringVar(&model, "model", "build/volumes/model.img", "model volume, when the config does not name one")
-	shape.add(cmd, "shape.json of the machine, which PCR 1 must be of (default: PCR 1 is waived by name)")
+	cmd.Flags().StringArrayVar(&shapes, "shape", nil, "shape.json of a machine on which it may run; may stand several times (default: any vtpm, PCR 1 waived by name)")
+	cmd.Flags().StringVar(&tree, "tools-tree", "build/tools-tree", "tools tree with QEMU, for --shape")
 	cmd.Flags().StringVar(&pcrs, "pcrs", "", "registers as measure vtpm --json prints them, in the place of the manifest's: those of a boot disk")
 	cmd.MarkFlagsMutuallyExclusive("shape", "pcrs")
 	values.add(cmd)
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default: standard output)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the policy, which is JSON")
 	return cmd
-}
-
-// pinShape makes the rules accept the release on machines of one shape alone.
-func pinShape(ctx context.Context, rules *attest.Rules, release measure.Manifest, shape shapeFlags) error {
-	s, tables, err := shape.tables(ctx)
-	if err != nil {
-		return unavailable(err)
-	}
-	firmware, err := release.File(s.Firmware.Name)
-	if err != nil || firmware != s.Firmware {
-		return rejected(fmt.Errorf("firmware of the shape is %s (SHA-256 %s), want the release's (SHA-256 %s)", s.Firmware.Name, s.Firmware.SHA256, firmware.SHA256))
-	}
-	pcr1, err := tables.PCR1()
-	if err != nil {
-		return unavailable(err)
-	}
-	rules.Releases[0].VTPM[0] = rules.Releases[0].VTPM[0].With(measure.PCRs{1: pcr1})
-	rules.Waive = []string{"confidentiality"}
-	return nil
 }
 
 // readPCRs reads what measure vtpm --json prints.

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"chrysalis/attest"
 	"chrysalis/measure"
 	"chrysalis/measure/snp"
 	"chrysalis/measure/tdvf"
@@ -278,5 +280,55 @@ func (x matrix) table(w *bytes.Buffer) {
 				fmt.Fprintf(w, "| %s | %d | %d | %.16s | %x | %.16s |\n", version, memory, cpus, x.pcr1(m), r.RTMR0[:8], x.launch(m, false))
 			}
 		}
+	}
+}
+
+// TestPolicyOfShapes makes a policy for an emulated machine and for a TDX guest, and compares it with what the measuring
+// verbs print.
+func TestPolicyOfShapes(t *testing.T) {
+	needsGuests(t)
+	release, dir := filepath.Join(built, "release"), t.TempDir()
+	plain, err := guest.DefaultShape(demoSpec(t).Shape.QEMU, nil, filepath.Join(release, "OVMF_CODE.fd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, s := range []measure.Shape{plain, matrix{t: t}.tdx(machine{shape: plain})} {
+		data, err := measure.EncodeShape(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, filepath.Join(dir, s.Firmware.Name+".json"))
+		if err := os.WriteFile(files[len(files)-1], data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trees := []string{"--tools-tree", filepath.Join(built, "tools-tree")}
+	policy := func(shapes ...string) attest.Rules {
+		t.Helper()
+		args := slices.Concat([]string{"policy", "--json", "--manifest", filepath.Join(release, "manifest.json"),
+			"--engine", filepath.Join(built, "volumes/engine.img"), "--model", filepath.Join(built, "volumes/model.img")}, trees)
+		for _, s := range shapes {
+			args = append(args, "--shape", s)
+		}
+		out, _ := chrysalis(t, 0, args...)
+		var rules attest.Rules
+		if err := json.Unmarshal([]byte(out), &rules); err != nil {
+			t.Fatal(err)
+		}
+		return rules
+	}
+	boot := []string{"--kernel", filepath.Join(release, "vmlinuz"), "--initrd", filepath.Join(release, "initrd"), "--cmdline", "@" + filepath.Join(release, "cmdline"), "--json"}
+	out, _ := chrysalis(t, 0, slices.Concat([]string{"measure", "tdx", "--firmware", filepath.Join(release, "OVMF.inteltdx.fd"), "--shape", files[1]}, boot, trees)...)
+	var want attest.TDXValues
+	if err := json.Unmarshal([]byte(out), &want); err != nil {
+		t.Fatal(err)
+	}
+	both := policy(files...)
+	if r := both.Releases[0]; len(r.VTPM) != 1 || len(r.TDX) != 1 || r.TDX[0] != want || !slices.Equal(both.Waive, []string{"confidentiality"}) {
+		t.Errorf("both shapes: got %d and %+v, waived %q, want one each, %+v, and confidentiality", len(r.VTPM), r.TDX, both.Waive, want)
+	}
+	if alone := policy(files[1]); len(alone.Releases[0].VTPM) != 0 || len(alone.Waive) != 0 {
+		t.Errorf("the TDX guest alone: got %d vtpm machines, waived %q, want none", len(alone.Releases[0].VTPM), alone.Waive)
 	}
 }

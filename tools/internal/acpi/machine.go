@@ -37,22 +37,31 @@ type machine struct {
 // backend finds what a device is connected to.
 var backend = regexp.MustCompile(`,(drive|netdev|chardev|tpmdev)=([A-Za-z0-9_-]+)`)
 
-// start starts QEMU for the shape with nothing behind its devices, except a TPM that was never used: only a real one is
+// start starts QEMU for the shape, its CPUs stopped. Tests let a firmware run.
+func start(ctx context.Context, tree toolstree.Tree, shape measure.Shape, dir string) (*machine, error) {
+	// Nothing is run, but q35 starts with no machine that has no firmware.
+	blank := filepath.Join(dir, "firmware")
+	if err := os.WriteFile(blank, make([]byte, 64<<10), 0o600); err != nil {
+		return nil, err
+	}
+	return startWith(ctx, tree, shape, dir, "-bios", blank, "-S")
+}
+
+// startWith starts QEMU for the shape with nothing behind its devices, except a TPM that was never used: only a real one is
 // taken by QEMU.
-func start(ctx context.Context, tree toolstree.Tree, shape measure.Shape, dir string) (m *machine, err error) {
+func startWith(ctx context.Context, tree toolstree.Tree, shape measure.Shape, dir string, extra ...string) (m *machine, err error) {
 	m = &machine{done: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			m.stop()
 		}
 	}()
-	// Nothing is ever run, but q35 starts with no machine that has no firmware.
 	// That there is a kernel shows in the boot order.
-	socket, blank, kernel := filepath.Join(dir, "qtest.sock"), filepath.Join(dir, "firmware"), filepath.Join(dir, "kernel")
-	if err := errors.Join(os.WriteFile(blank, make([]byte, 64<<10), 0o600), os.WriteFile(kernel, emptyKernel(), 0o600)); err != nil {
+	socket, kernel := filepath.Join(dir, "qtest.sock"), filepath.Join(dir, "kernel")
+	if err := os.WriteFile(kernel, emptyKernel(), 0o600); err != nil {
 		return m, err
 	}
-	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-S", "-accel", "tcg", "-cpu", cpu(shape), "-bios", blank, "-kernel", kernel,
+	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg", "-cpu", cpu(shape), "-kernel", kernel,
 		"-machine", shape.Machine + ",memory-backend=ram", "-smp", strconv.Itoa(shape.CPUs),
 		// Address space alone: a stranger's shape may have more memory than this machine.
 		"-m", strconv.Itoa(shape.MemoryMiB), "-object", fmt.Sprintf("memory-backend-ram,id=ram,size=%dM,reserve=off", shape.MemoryMiB),
@@ -87,6 +96,7 @@ func start(ctx context.Context, tree toolstree.Tree, shape measure.Shape, dir st
 	for _, d := range shape.Devices {
 		args = append(args, "-device", d)
 	}
+	args = append(args, extra...)
 	m.cmd = tree.Command(ctx, "qemu-system-x86_64", args...)
 	m.cmd.Dir, m.cmd.Stdout, m.cmd.Stderr = dir, &m.said, &m.said
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

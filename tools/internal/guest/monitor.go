@@ -80,3 +80,9 @@ func cpu(socket string) (c CPU, err error) {
 	}
 	return c, nil
 }
+
+// Pause stops the CPUs of the machine whose monitor listens at socket.
+func Pause(socket string) error { return ask(socket, "stop", nil, &struct{}{}) }
+
+// Resume lets them go on.
+func Resume(socket string) error { return ask(socket, "cont", nil, &struct{}{}) }
