@@ -30,7 +30,12 @@ const (
 
 // ReleaseFiles are the files of a release folder beside the manifest, sorted.
 func ReleaseFiles() []string {
-	return []string{"OVMF_CODE.fd", "OVMF_VARS.fd", "cmdline", "initrd", "root.img", "vmlinuz"}
+	return []string{"OVMF.amdsev.fd", "OVMF.inteltdx.fd", "OVMF_CODE.fd", "OVMF_VARS.fd", "cmdline", "initrd", "root.img", "vmlinuz"}
+}
+
+// ReleaseDocuments are the further files that a manifest names, sorted. They explain a release; nothing boots them.
+func ReleaseDocuments() []string {
+	return []string{"contents.json", "sbom.json"}
 }
 
 // Manifest describes a release: what a client trusts when it trusts a release, and what an auditor rebuilds. It carries no
@@ -42,7 +47,8 @@ type Manifest struct {
 	Lock            string        `json:"lock"` // LockReleased or LockUnreleased
 	Kernel          string        `json:"kernel"`
 	Root            config.Volume `json:"root"`
-	Files           []File        `json:"files"` // sorted by name; exactly ReleaseFiles
+	Files           []File        `json:"files"`     // sorted by name; exactly ReleaseFiles
+	Documents       []File        `json:"documents"` // sorted by name; exactly ReleaseDocuments
 	// PCRs are those that do not depend on the machine's shape or the measured config.
 	PCRs       PCRs      `json:"pcrs"`
 	Toolchains Toolchain `json:"toolchains"`
@@ -71,13 +77,14 @@ type Package struct {
 	SHA256  config.Digest `json:"sha256"`
 }
 
-// File returns the named file.
+// File returns the named file or document.
 func (m Manifest) File(name string) (File, error) {
-	i := slices.IndexFunc(m.Files, func(f File) bool { return f.Name == name })
+	all := slices.Concat(m.Files, m.Documents)
+	i := slices.IndexFunc(all, func(f File) bool { return f.Name == name })
 	if i < 0 {
 		return File{}, fmt.Errorf("manifest has no file %s: %w", name, fs.ErrNotExist)
 	}
-	return m.Files[i], nil
+	return all[i], nil
 }
 
 // EncodeManifest checks the manifest and returns its one encoding.
@@ -127,15 +134,11 @@ func (m Manifest) check() error {
 	if m.Root.Blocks == 0 || m.Root.Root == (config.Digest{}) {
 		return errors.New("root volume is not named")
 	}
-	var names []string
-	for _, f := range m.Files {
-		if f.Size <= 0 {
-			return fmt.Errorf("file %s is %d bytes long, want more", f.Name, f.Size)
-		}
-		names = append(names, f.Name)
+	if err := checkFiles("files", m.Files, ReleaseFiles()); err != nil {
+		return err
 	}
-	if !slices.Equal(names, ReleaseFiles()) {
-		return fmt.Errorf("files are %q, want %q", names, ReleaseFiles())
+	if err := checkFiles("documents", m.Documents, ReleaseDocuments()); err != nil {
+		return err
 	}
 	for _, register := range []uint8{0, 4, 9} {
 		if _, ok := m.PCRs[register]; !ok {
@@ -157,6 +160,20 @@ func (m Manifest) check() error {
 		if i > 0 && strings.Compare(m.Packages[i-1].Name, p.Name) >= 0 {
 			return fmt.Errorf("package %s stands after %s, want each once and sorted", p.Name, m.Packages[i-1].Name)
 		}
+	}
+	return nil
+}
+
+func checkFiles(what string, files []File, want []string) error {
+	var names []string
+	for _, f := range files {
+		if f.Size <= 0 {
+			return fmt.Errorf("file %s is %d bytes long, want more", f.Name, f.Size)
+		}
+		names = append(names, f.Name)
+	}
+	if !slices.Equal(names, want) {
+		return fmt.Errorf("%s are %q, want %q", what, names, want)
 	}
 	return nil
 }

@@ -22,6 +22,9 @@ func testManifest() Manifest {
 	for i, name := range ReleaseFiles() {
 		m.Files = append(m.Files, File{name, int64(i + 1), config.Digest{byte(i)}})
 	}
+	for i, name := range ReleaseDocuments() {
+		m.Documents = append(m.Documents, File{name, int64(i + 1), config.Digest{0xd0, byte(i)}})
+	}
 	return m
 }
 
@@ -74,6 +77,8 @@ func TestEncodeManifestRefuses(t *testing.T) {
 		{"file missing", func(m *Manifest) { m.Files = m.Files[1:] }, "files are"},
 		{"file twice", func(m *Manifest) { m.Files = append(m.Files, m.Files[5]) }, "files are"},
 		{"files unsorted", func(m *Manifest) { slices.Reverse(m.Files) }, "files are"},
+		{"document missing", func(m *Manifest) { m.Documents = m.Documents[1:] }, "documents are"},
+		{"empty document", func(m *Manifest) { m.Documents[0].Size = 0 }, "0 bytes"},
 		{"empty file", func(m *Manifest) { m.Files[0].Size = 0 }, "0 bytes"},
 		{"no PCR 4", func(m *Manifest) { delete(m.PCRs, 4) }, "PCR 4"},
 		{"PCR that is never quoted", func(m *Manifest) { m.PCRs[10] = config.Digest{} }, "PCR 10"},

@@ -8,7 +8,7 @@ import (
 
 // TestEveryVerbExplainsItself: a short line, an example, and JSON for machines wherever something is printed.
 func TestEveryVerbExplainsItself(t *testing.T) {
-	silent := map[string]bool{"chrysalis down": true, "chrysalis image store": true, "chrysalis image tools": true, "chrysalis image lock": true}
+	silent := map[string]bool{"chrysalis down": true, "chrysalis image store": true, "chrysalis image tools": true}
 	leaves := 0
 	var walk func(*cobra.Command)
 	walk = func(c *cobra.Command) {

@@ -134,28 +134,6 @@ func newImageTools() *cobra.Command {
 	}
 }
 
-func newImageLock() *cobra.Command {
-	return &cobra.Command{
-		Use:   "lock",
-		Short: "Resolve the locks anew in today's archives and write them to image/",
-		Long: `Resolve the request in the header of each lock in today's archives, check the archives' signatures, and write the
-locks. To add a package, add it to the request first. The mirror is that of the machine's apt sources or of DEBIAN_MIRROR
-and DEBIAN_SECURITY_MIRROR.`,
-		Example: "  chrysalis image lock && git diff --stat image/",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := newBuilder(cmd)
-			if err != nil {
-				return unavailable(err)
-			}
-			if err := b.WriteLocks(cmd.Context()); err != nil {
-				return unavailable(err)
-			}
-			return nil
-		},
-	}
-}
-
 // newBuilder returns a builder for the source tree that holds the working directory.
 func newBuilder(cmd *cobra.Command) (*image.Builder, error) {
 	source, err := sourceTree()

@@ -51,6 +51,7 @@ func verbs() []*cobra.Command {
 		newStatus(),
 		newPolicy(),
 		newImage(),
+		newRelease(),
 		newVolume(),
 		newMeasure(),
 		newVerify(),

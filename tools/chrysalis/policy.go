@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strconv"
@@ -17,16 +18,17 @@ import (
 )
 
 func newPolicy() *cobra.Command {
-	var manifest, configFile, engine, model, out, pcr1, pcrs string
+	var manifest, configFile, engine, model, out, pcrs string
+	var shape shapeFlags
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "policy",
 		Short: "Make a policy from a release manifest and a config",
 		Long: "Writes the strictest policy that accepts one release with one config: every register that the manifest knows is pinned,\n" +
 			"every field of the config must be as it is, except who is paid. What a policy does without, it names; on a vtpm that is\n" +
-			"confidentiality, and PCR 1 unless --pcr-1 gives the value of a clean boot. Edit the result to accept more.",
-		Example: "  chrysalis policy --manifest build/release/manifest.json -o policy.json\n" +
-			"  chrysalis policy --manifest build/release/manifest.json --config my-config.json --pcr-1 2f0c… -o policy.json\n" +
+			"confidentiality, and PCR 1 unless --shape says on which machine. Edit the result to accept more.",
+		Example: "  chrysalis policy --manifest build/release/manifest.json --shape build/guest/shape.json -o policy.json\n" +
+			"  chrysalis policy --manifest build/release/manifest.json --config my-config.json -o policy.json\n" +
 			"  chrysalis policy --manifest build/release/manifest.json --pcrs registers.json -o policy.json   # of measure vtpm --disk",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,13 +50,10 @@ func newPolicy() *cobra.Command {
 				}
 			}
 			rules := strictRules(release, measured)
-			if pcr1 != "" {
-				var value config.Digest
-				if err := value.UnmarshalText([]byte(pcr1)); err != nil {
-					return exitError{exitUsage, fmt.Errorf("--pcr-1: %w", err)}
+			if shape.file != "" {
+				if err := pinShape(cmd.Context(), &rules, release, shape); err != nil {
+					return err
 				}
-				rules.Waive = []string{"confidentiality"}
-				rules.Releases[0].VTPM[0][1] = value
 			}
 			if _, err := rules.Policy(); err != nil {
 				return rejected(err)
@@ -75,11 +74,31 @@ func newPolicy() *cobra.Command {
 	cmd.Flags().StringVar(&configFile, "config", "", "config as for up (default: the demo's)")
 	cmd.Flags().StringVar(&engine, "engine", "build/volumes/engine.img", "engine volume, when the config does not name one")
 	cmd.Flags().StringVar(&model, "model", "build/volumes/model.img", "model volume, when the config does not name one")
-	cmd.Flags().StringVar(&pcr1, "pcr-1", "", "PCR 1 of a clean boot of the same machine (default: waived by name)")
+	shape.add(cmd, "shape.json of the machine, which PCR 1 must be of (default: PCR 1 is waived by name)")
 	cmd.Flags().StringVar(&pcrs, "pcrs", "", "registers as measure vtpm --json prints them, in the place of the manifest's: those of a boot disk")
+	cmd.MarkFlagsMutuallyExclusive("shape", "pcrs")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default: standard output)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the policy, which is JSON")
 	return cmd
+}
+
+// pinShape makes the rules accept the release on machines of one shape alone.
+func pinShape(ctx context.Context, rules *attest.Rules, release measure.Manifest, shape shapeFlags) error {
+	s, tables, err := shape.tables(ctx)
+	if err != nil {
+		return unavailable(err)
+	}
+	firmware, err := release.File(s.Firmware.Name)
+	if err != nil || firmware != s.Firmware {
+		return rejected(fmt.Errorf("firmware of the shape is %s (SHA-256 %s), want the release's (SHA-256 %s)", s.Firmware.Name, s.Firmware.SHA256, firmware.SHA256))
+	}
+	pcr1, err := tables.PCR1()
+	if err != nil {
+		return unavailable(err)
+	}
+	rules.Releases[0].VTPM[0] = rules.Releases[0].VTPM[0].With(measure.PCRs{1: pcr1})
+	rules.Waive = []string{"confidentiality"}
+	return nil
 }
 
 // readPCRs reads what measure vtpm --json prints.

@@ -36,6 +36,7 @@ func TestScripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	guest := newSoftwareGuest(t, document)
+	signed := newSignedRelease(t)
 	testscript.Run(t, testscript.Params{
 		Dir: dir,
 		Setup: func(e *testscript.Env) error {
@@ -45,6 +46,9 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			e.Setenv("BOOTLOG", bootLog)
+			if err := signed.files(e); err != nil {
+				return err
+			}
 			if err := writeSNPAppraisals(e.WorkDir); err != nil {
 				return err
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"chrysalis/measure"
 	"chrysalis/tools/internal/guest"
 	"chrysalis/tools/internal/toolstree"
 )
@@ -127,15 +128,11 @@ func endHint(err error) string {
 	return ""
 }
 
-func shapeOf(ctx context.Context, g guest.Guest, file, firmware string) (guest.Shape, error) {
+func shapeOf(ctx context.Context, g guest.Guest, file, firmware string) (measure.Shape, error) {
 	if file != "" {
 		return guest.ReadShape(file)
 	}
-	version, err := guest.QEMUVersion(ctx, g.Tree)
-	if err != nil {
-		return guest.Shape{}, err
-	}
-	return guest.DefaultShape(version, guest.Accelerated(ctx, g.Tree, firmware)), nil
+	return guest.MachineShape(ctx, g.Tree, firmware)
 }
 
 // bootLines prints the status port's lines as they come.

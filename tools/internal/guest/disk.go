@@ -3,6 +3,8 @@ package guest
 import (
 	"slices"
 	"strings"
+
+	"chrysalis/measure"
 )
 
 // rootSerial and diskSerial name the disk of the root volume alone, and a boot disk that holds it in a partition.
@@ -12,7 +14,7 @@ const (
 )
 
 // OnDisk returns the shape of the same machine with a boot disk in the place of the root's disk.
-func OnDisk(s Shape) Shape {
+func OnDisk(s measure.Shape) measure.Shape {
 	s.Devices = slices.Clone(s.Devices)
 	for i, d := range s.Devices {
 		s.Devices[i] = strings.Replace(d, rootSerial, diskSerial, 1)

@@ -16,8 +16,9 @@ import (
 	"chrysalis/tools/internal/lock"
 )
 
-// LockNames are the locks of the image: the tools that build it, what lies in it, and the engine of the embedded volume.
-var LockNames = []string{"tools", "image", "engine"}
+// LockNames are the locks of the image: the tools that build it, what lies in it, the engine of the embedded volume, the
+// firmwares of confidential guests, and the QEMU that starts those.
+var LockNames = []string{"tools", "image", "engine", "firmware", "qemu"}
 
 // Relock says when a lock may be replaced by a fresh resolution.
 type Relock string
@@ -62,35 +63,73 @@ func (b *Builder) WriteLocks(ctx context.Context) error {
 	return nil
 }
 
+// CheckLocks resolves every lock in today's archives and compares it with the source tree's, which it leaves alone. What is
+// new is downloaded as far as its changelog is read.
+func (b *Builder) CheckLocks(ctx context.Context) ([]lock.Diff, error) {
+	diffs, err := b.checkLocks(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("checking locks: %w", err)
+	}
+	return diffs, nil
+}
+
+func (b *Builder) checkLocks(ctx context.Context) ([]lock.Diff, error) {
+	var diffs []lock.Diff
+	for _, name := range LockNames {
+		old, err := readLock(b.lockFile(name))
+		if err != nil {
+			return nil, err
+		}
+		fresh, err := b.resolveOnly(ctx, old)
+		if err != nil {
+			return nil, err
+		}
+		d := lock.Compare(old, fresh)
+		if !d.Empty() {
+			step := b.Progress.Step("read changelogs", 0)
+			if err := b.Places.ReadNews(ctx, client, &d, fresh); err != nil {
+				return nil, err
+			}
+			step.Done(fmt.Sprintf("%d packages of the %s lock changed", len(d.Packages), name))
+		}
+		diffs = append(diffs, d)
+	}
+	return diffs, nil
+}
+
 // resolve resolves the request of old anew and writes the result to file.
 func (b *Builder) resolve(ctx context.Context, old lock.Lock, file string) (lock.Lock, error) {
-	step := b.Progress.Step("resolve "+old.Name+" lock", 0)
-	work, err := os.MkdirTemp("", "chrysalis-apt-")
-	if err != nil {
-		return lock.Lock{}, err
-	}
-	defer os.RemoveAll(work)
-	var sources []lock.Source
-	for _, r := range old.Releases {
-		sources = append(sources, lock.Source{Archive: r.Archive, Suite: r.Suite})
-	}
-	l, err := lock.Resolve(ctx, b.Places, work, old.Name, old.Request, sources)
+	l, err := b.resolveOnly(ctx, old)
 	if err != nil {
 		return lock.Lock{}, err
 	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return lock.Lock{}, err
 	}
-	step.Done(fmt.Sprintf("%d packages", len(l.Packages)))
 	return l, os.WriteFile(file, l.Bytes(), 0o644)
 }
 
-// Fetch brings the packages of image and engine here, so that a missing one stops a build before its minutes of work.
+func (b *Builder) resolveOnly(ctx context.Context, old lock.Lock) (lock.Lock, error) {
+	step := b.Progress.Step("resolve "+old.Name+" lock", 0)
+	work, err := os.MkdirTemp("", "chrysalis-apt-")
+	if err != nil {
+		return lock.Lock{}, err
+	}
+	defer os.RemoveAll(work)
+	l, err := lock.Resolve(ctx, b.Places, work, old)
+	if err != nil {
+		return lock.Lock{}, err
+	}
+	step.Done(fmt.Sprintf("%d packages", len(l.Packages)))
+	return l, nil
+}
+
+// Fetch brings the packages of the other locks than tools here, so that a missing one stops a build before its minutes of work.
 func (b *Builder) Fetch(ctx context.Context) error {
 	if err := b.own(ctx); err != nil {
 		return err
 	}
-	for _, name := range []string{"image", "engine"} {
+	for _, name := range LockNames[1:] {
 		if _, err := b.packages(ctx, name); err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -42,6 +43,13 @@ func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, er
 	if err != nil {
 		return m, err
 	}
+	firmware, err := b.packages(ctx, "firmware")
+	if err != nil {
+		return m, err
+	}
+	if err := b.buildQEMU(ctx, tree); err != nil {
+		return m, err
+	}
 	g, err := b.findGo(ctx)
 	if err != nil {
 		return m, err
@@ -67,18 +75,14 @@ func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, er
 	if err != nil {
 		return m, err
 	}
-	m = measure.Manifest{Format: measure.ManifestFormat, Profile: profile, Lock: b.lockState("tools", "image"), Kernel: k.release, Root: volumeOf(root)}
+	m = measure.Manifest{Format: measure.ManifestFormat, Profile: profile, Lock: b.lockState("tools", "image", "firmware"), Kernel: k.release, Root: volumeOf(root)}
 	if err := b.writeBoot(tree, k, guest, m.Root, partial); err != nil {
 		return m, err
 	}
-	if err := b.fillManifest(&m, g, l, partial); err != nil {
+	if err := b.writeFirmware(ctx, tree, firmware, partial); err != nil {
 		return m, err
 	}
-	data, err := measure.EncodeManifest(m)
-	if err != nil {
-		return m, err
-	}
-	if err := os.WriteFile(filepath.Join(partial, "manifest.json"), data, 0o644); err != nil {
+	if err := b.writeDocuments(ctx, tree, &m, g, releaseLocks{l, firmware}, partial); err != nil {
 		return m, err
 	}
 	return m, replaceFolder(partial, out)
@@ -124,7 +128,7 @@ func (b *Builder) profileDir() string {
 	return filepath.Join(b.Source, "image", "mkosi.profiles", profile)
 }
 
-func (b *Builder) fillManifest(m *measure.Manifest, g goTool, l lock.Lock, dir string) error {
+func (b *Builder) fillManifest(m *measure.Manifest, g goTool, packages []lock.Package, dir string) error {
 	text, err := os.ReadFile(filepath.Join(b.Source, "image", "security-version"))
 	if err != nil {
 		return err
@@ -134,17 +138,8 @@ func (b *Builder) fillManifest(m *measure.Manifest, g goTool, l lock.Lock, dir s
 		return fmt.Errorf("reading security version: %w", err)
 	}
 	m.SecurityVersion = uint32(version)
-	for _, name := range measure.ReleaseFiles() {
-		path := filepath.Join(dir, name)
-		// The folder is served and copied: its modes do not depend on the builder's umask.
-		if err := os.Chmod(path, 0o644); err != nil {
-			return err
-		}
-		sum, n, err := hashFile(path)
-		if err != nil {
-			return err
-		}
-		m.Files = append(m.Files, measure.File{Name: name, Size: n, SHA256: sum})
+	if m.Files, err = namedFiles(dir, measure.ReleaseFiles()); err != nil {
+		return err
 	}
 	if m.PCRs, err = bootPCRs(dir); err != nil {
 		return err
@@ -157,24 +152,32 @@ func (b *Builder) fillManifest(m *measure.Manifest, g goTool, l lock.Lock, dir s
 		}
 		*version = p.Version
 	}
-	for _, p := range l.Packages {
-		m.Packages = append(m.Packages, measure.Package{Name: p.Name, Version: p.Version, SHA256: p.SHA256})
-	}
-	// The firmware comes out of the tools tree, and so belongs to what the release is made of.
+	// Plain OVMF comes out of the tools tree, and so belongs to what the release is made of.
 	ovmf, err := b.toolsLock.Package("ovmf")
 	if err != nil {
 		return err
 	}
-	m.Packages = insertPackage(m.Packages, measure.Package{Name: ovmf.Name, Version: ovmf.Version, SHA256: ovmf.SHA256})
+	for _, p := range append(packages, ovmf) {
+		m.Packages = append(m.Packages, measure.Package{Name: p.Name, Version: p.Version, SHA256: p.SHA256})
+	}
+	slices.SortFunc(m.Packages, func(a, b measure.Package) int { return strings.Compare(a.Name, b.Name) })
 	return nil
 }
 
-func insertPackage(packages []measure.Package, p measure.Package) []measure.Package {
-	at := 0
-	for at < len(packages) && packages[at].Name < p.Name {
-		at++
+// namedFiles names files of the folder, and gives them the mode in which the folder is served and copied.
+func namedFiles(dir string, names []string) (files []measure.File, err error) {
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		if err := os.Chmod(path, 0o644); err != nil {
+			return nil, err
+		}
+		sum, n, err := hashFile(path)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, measure.File{Name: name, Size: n, SHA256: sum})
 	}
-	return append(packages[:at:at], append([]measure.Package{p}, packages[at:]...)...)
+	return files, nil
 }
 
 // bootPCRs computes the registers that follow from the release's files alone.

@@ -22,6 +22,7 @@ import (
 type rootFile struct {
 	from string // "base", "guest" or "dir"
 	path string // slash-separated, relative
+	by   string // of base: the package whose installation script makes the file; "" if a package ships it
 }
 
 // parseRootList reads the closed list of what the root holds.
@@ -32,16 +33,27 @@ func parseRootList(data []byte) ([]rootFile, error) {
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		from, path, ok := strings.Cut(line, " ")
-		if !ok || !fs.ValidPath(path) || !slices.Contains([]string{"base", "guest", "dir"}, from) {
-			return nil, fmt.Errorf("root list: line %q, want base, guest or dir and a path", line)
+		word, by := strings.Fields(line), ""
+		if len(word) == 4 && word[0] == "base" && word[2] == "by" {
+			word, by = word[:2], word[3]
 		}
-		list = append(list, rootFile{from, path})
+		if len(word) != 2 || !fs.ValidPath(word[1]) || !slices.Contains([]string{"base", "guest", "dir"}, word[0]) {
+			return nil, fmt.Errorf("root list: line %q, want base, guest or dir and a path, or base, a path, by and a package", line)
+		}
+		list = append(list, rootFile{from: word[0], path: word[1], by: by})
 	}
 	if len(list) == 0 {
 		return nil, errors.New("root list: empty")
 	}
 	return list, nil
+}
+
+func (b *Builder) rootList() ([]rootFile, error) {
+	data, err := os.ReadFile(filepath.Join(b.Source, "image", "root.list"))
+	if err != nil {
+		return nil, err
+	}
+	return parseRootList(bytes.TrimSpace(data))
 }
 
 // stageRoot makes the root's tree in dir: exactly what the list names, from the mkosi base and the folder of built programs.
@@ -191,11 +203,7 @@ func packVolume(ctx context.Context, tree fs.FS, path string, dirs []string) (re
 
 // buildRoot packs the root volume to path.
 func (b *Builder) buildRoot(ctx context.Context, base, guest, path string) (volume.Ref, error) {
-	data, err := os.ReadFile(filepath.Join(b.Source, "image", "root.list"))
-	if err != nil {
-		return volume.Ref{}, err
-	}
-	list, err := parseRootList(bytes.TrimSpace(data))
+	list, err := b.rootList()
 	if err != nil {
 		return volume.Ref{}, err
 	}

@@ -31,11 +31,11 @@ func projectRootList(t *testing.T) []rootFile {
 // TestRootList is the allow-list of the root: adding a file to the image means adding it here and saying why.
 func TestRootList(t *testing.T) {
 	want := []rootFile{
-		{"base", "etc/ssl/certs/ca-certificates.crt"}, // for the chain's liteservers and GPU evidence services
-		{"dir", "dev"}, {"dir", "proc"}, {"dir", "run"}, {"dir", "sys"}, {"dir", "tmp"},
-		{"guest", "usr/bin/containerd"}, {"guest", "usr/bin/containerd-shim-runc-v2"}, {"guest", "usr/bin/init"},
-		{"guest", "usr/bin/runc"}, {"guest", "usr/bin/runtime"},
-		{"dir", "var"},
+		{"base", "etc/ssl/certs/ca-certificates.crt", "ca-certificates"}, // for the chain's liteservers and GPU evidence services
+		{from: "dir", path: "dev"}, {from: "dir", path: "proc"}, {from: "dir", path: "run"}, {from: "dir", path: "sys"}, {from: "dir", path: "tmp"},
+		{from: "guest", path: "usr/bin/containerd"}, {from: "guest", path: "usr/bin/containerd-shim-runc-v2"}, {from: "guest", path: "usr/bin/init"},
+		{from: "guest", path: "usr/bin/runc"}, {from: "guest", path: "usr/bin/runtime"},
+		{from: "dir", path: "var"},
 	}
 	if got := projectRootList(t); !slices.Equal(got, want) {
 		t.Errorf("root list: got %v, want %v", got, want)
@@ -111,10 +111,10 @@ func TestStageRootRefuses(t *testing.T) {
 		name string
 		file rootFile
 	}{
-		{"a file that the base lacks", rootFile{"base", "etc/nosuch"}},
-		{"a program that was not built", rootFile{"guest", "usr/bin/nosuch"}},
-		{"a link", rootFile{"base", "usr/bin/sh"}},
-		{"a folder as a file", rootFile{"base", "usr/bin"}},
+		{"a file that the base lacks", rootFile{from: "base", path: "etc/nosuch"}},
+		{"a program that was not built", rootFile{from: "guest", path: "usr/bin/nosuch"}},
+		{"a link", rootFile{from: "base", path: "usr/bin/sh"}},
+		{"a folder as a file", rootFile{from: "base", path: "usr/bin"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if err := stageRoot(filepath.Join(t.TempDir(), "root"), []rootFile{tt.file}, base, guest); err == nil {
@@ -125,7 +125,7 @@ func TestStageRootRefuses(t *testing.T) {
 }
 
 func TestParseRootListRefuses(t *testing.T) {
-	for _, text := range []string{"", "# only a comment\n", "base\n", "copy etc/passwd\n", "base /etc/passwd\n", "base ../etc/passwd\n", "dir dev/\n"} {
+	for _, text := range []string{"", "# only a comment\n", "base\n", "copy etc/passwd\n", "dir var by base-files\n", "base etc/passwd by\n", "base etc/passwd by base-passwd too\n", "base /etc/passwd\n", "base ../etc/passwd\n", "dir dev/\n"} {
 		if list, err := parseRootList([]byte(text)); err == nil {
 			t.Errorf("%q: got %v, want a refusal", text, list)
 		}

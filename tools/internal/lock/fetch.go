@@ -106,11 +106,12 @@ func (p Places) Fetch(ctx context.Context, client *http.Client, l Lock, progress
 // fetch tries each place in turn. It returns the attempts if all of them failed, and an error if this machine did.
 func (p Places) fetch(ctx context.Context, client *http.Client, pkg Package, asOf time.Time) ([]Attempt, error) {
 	cached := p.Cached(pkg)
-	if checkFile(cached, pkg) == nil {
+	err := checkFile(cached, pkg)
+	if err == nil {
 		return nil, nil
 	}
-	var attempts []Attempt
-	if p.Store != "" {
+	attempts := []Attempt{{cached, err}}
+	if p.Store != "" && !isHTTP(p.Store) { // a folder is as near as the cache
 		file := filepath.Join(p.Store, fmt.Sprintf("%x", pkg.SHA256))
 		data, err := readChecked(file, pkg)
 		if err == nil {
@@ -118,14 +119,15 @@ func (p Places) fetch(ctx context.Context, client *http.Client, pkg Package, asO
 		}
 		attempts = append(attempts, Attempt{file, err})
 	}
-	for _, url := range p.urls(pkg, asOf) {
+	urls := p.urls(pkg, asOf)
+	for _, url := range urls {
 		data, err := downloadPatiently(ctx, client, url, pkg)
 		if err == nil {
 			return nil, keep(cached, data)
 		}
 		attempts = append(attempts, Attempt{url, err})
 	}
-	if len(attempts) == 0 {
+	if p.Store == "" && len(urls) == 0 {
 		return nil, ErrNoMirror
 	}
 	return attempts, nil
@@ -142,7 +144,8 @@ func (l Lock) asOf(archive string) time.Time {
 	return newest
 }
 
-// urls lists where the package may be: its own archive first, then the other, then the snapshot service.
+// urls lists where the package may be: its own archive's mirrors first, then the other's, then a store on the network, then
+// the snapshot service.
 func (p Places) urls(pkg Package, asOf time.Time) []string {
 	var urls []string
 	other := Debian
@@ -153,6 +156,9 @@ func (p Places) urls(pkg Package, asOf time.Time) []string {
 		for _, base := range p.Mirrors[archive] {
 			urls = append(urls, base+"/"+pkg.Filename)
 		}
+	}
+	if isHTTP(p.Store) {
+		urls = append(urls, fmt.Sprintf("%s/%x", strings.TrimSuffix(p.Store, "/"), pkg.SHA256))
 	}
 	if p.Snapshot != "" {
 		urls = append(urls, fmt.Sprintf("%s/archive/%s/%s/%s", strings.TrimSuffix(p.Snapshot, "/"), pkg.Archive,

@@ -10,9 +10,12 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 var hello = Package{Name: "hello", Version: "1", Archive: Debian, Filename: "pool/hello.deb", Size: 5, SHA256: sha256.Sum256([]byte("hello"))}
@@ -98,6 +101,8 @@ func TestFetchTakesWhoeverHasTheBytes(t *testing.T) {
 		{"second mirror after a wrong one", Places{Mirrors: map[string][]string{Debian: {bad, good}}}},
 		{"security mirror", Places{Mirrors: map[string][]string{Debian: {bad}, Security: {good}}}},
 		{"snapshot service", Places{Mirrors: map[string][]string{Debian: {bad}}, Snapshot: good}},
+		{"store on the network", Places{Store: good, Mirrors: map[string][]string{Debian: {bad}}}},
+		{"store on the network, no mirror", Places{Store: good + "/"}},
 		{"store, no mirror", Places{Store: store}},
 		{"mirror after an empty store", Places{Store: t.TempDir(), Mirrors: map[string][]string{Debian: {good}}}},
 	} {
@@ -130,6 +135,44 @@ func TestFetchAsksNobodyForACachedPackage(t *testing.T) {
 	}
 	if got := asked.Load(); got != 2 {
 		t.Errorf("with a damaged cache the mirror was asked %d times, want 2", got)
+	}
+}
+
+// TestFetchOrder asks everybody for a package that nobody has: once each, in the order that is written down.
+func TestFetchOrder(t *testing.T) {
+	var mu sync.Mutex
+	var asked []string
+	nobody := func(name string) string {
+		return server(t, func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			asked = append(asked, name+" "+r.URL.Path)
+			http.NotFound(w, r)
+		})
+	}
+	p := Places{Cache: t.TempDir(), Store: nobody("store"), Snapshot: nobody("snapshot"),
+		Mirrors: map[string][]string{Debian: {nobody("mirror") + "/debian"}, Security: {nobody("security") + "/debian-security"}}}
+	date := time.Date(2026, 9, 12, 7, 55, 41, 0, time.UTC)
+	l := Lock{Packages: []Package{hello}, Releases: []Release{{Archive: Debian, Date: date}, {Archive: Security, Date: date.Add(time.Hour)}}}
+	err := p.Fetch(t.Context(), http.DefaultClient, l, func(int64) {})
+	var missing *MissingError
+	if !errors.As(err, &missing) {
+		t.Fatalf("got error %v, want a MissingError", err)
+	}
+	hash := fmt.Sprintf("%x", hello.SHA256)
+	want := []string{"mirror /debian/pool/hello.deb", "security /debian-security/pool/hello.deb", "store /" + hash, "snapshot /archive/debian/20260912T075541Z/pool/hello.deb"}
+	if !slices.Equal(asked, want) {
+		t.Errorf("asked %q, want %q", asked, want)
+	}
+	var places []string
+	for _, a := range missing.Missing[0].Attempts {
+		places = append(places, a.Place)
+		if !strings.Contains(err.Error(), a.Place) {
+			t.Errorf("the error does not name %s: %v", a.Place, err)
+		}
+	}
+	if len(places) != 5 || places[0] != p.Cached(hello) {
+		t.Errorf("places tried: got %q, want the cache and the four that were asked", places)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 // Places says where the bytes of packages may come from. None of them is trusted.
 type Places struct {
 	Cache    string              // folder of this machine; fetched packages are kept here by hash
-	Store    string              // content-addressed folder, a file per hash; "" is none
+	Store    string              // folder or base URL with a file per hash; "" is none. A folder is asked before the network
 	Mirrors  map[string][]string // archive name to base URLs
 	Snapshot string              // base URL of a snapshot service; "" is none
 }

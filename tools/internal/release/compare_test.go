@@ -1,19 +1,55 @@
-package image
+package release
 
 import (
 	"bytes"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
+
+	"github.com/cavaliergopher/cpio"
 
 	"chrysalis/measure/volume"
 )
 
-// release writes a folder with a root, an initrd and a command line.
-func release(t *testing.T, tree fstest.MapFS, initrd []entry, cmdline string) string {
+// entry is a file of an initrd.
+type entry struct {
+	name, data string
+	mode       cpio.FileMode
+	time       time.Time
+	uid        int
+}
+
+func exampleInitrd() []entry {
+	return []entry{{name: "init", data: "init", mode: 0o755}, {name: "modules/00-a.ko.xz", data: "module", mode: 0o644}, {name: "root.json", data: "{}", mode: 0o644}}
+}
+
+func written(t *testing.T, entries []entry) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := cpio.NewWriter(&b)
+	for i, e := range entries {
+		h := &cpio.Header{Name: e.name, Mode: cpio.TypeReg | e.mode, Size: int64(len(e.data)), Inode: int64(i + 1), Links: 1, ModTime: e.time, Uid: e.uid}
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, e.data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// folder writes a release folder with a root, an initrd and a command line.
+func folder(t *testing.T, tree fstest.MapFS, initrd []entry, cmdline string) string {
 	t.Helper()
 	dir := t.TempDir()
 	root, err := os.Create(filepath.Join(dir, "root.img"))
@@ -40,8 +76,8 @@ func exampleTree() fstest.MapFS {
 	}
 }
 
-func TestCompareReleases(t *testing.T) {
-	a := release(t, exampleTree(), testEntries(t), "quiet")
+func TestCompare(t *testing.T) {
+	a := folder(t, exampleTree(), exampleInitrd(), "quiet")
 	for _, tt := range []struct {
 		name    string
 		change  func(tree fstest.MapFS, initrd *[]entry, cmdline *string)
@@ -65,13 +101,21 @@ func TestCompareReleases(t *testing.T) {
 			file: "root.img", path: "lib", kind: "link", detail: "usr/lob"},
 		{name: "the initrd", change: func(_ fstest.MapFS, initrd *[]entry, _ *string) { *initrd = (*initrd)[:len(*initrd)-1] },
 			file: "initrd", kind: "missing"},
+		{name: "a mode in the initrd", change: func(_ fstest.MapFS, initrd *[]entry, _ *string) { (*initrd)[0].mode = 0o700 },
+			file: "initrd", path: "init", kind: "mode", detail: "-rwx------"},
+		{name: "a time in the initrd", change: func(_ fstest.MapFS, initrd *[]entry, _ *string) { (*initrd)[1].time = time.Unix(1790000000, 0) },
+			file: "initrd", path: "modules/00-a.ko.xz", kind: "time", detail: "1790000000."},
+		{name: "an owner in the initrd", change: func(_ fstest.MapFS, initrd *[]entry, _ *string) { (*initrd)[2].uid = 1000 },
+			file: "initrd", path: "root.json", kind: "owner", detail: "1000:0"},
+		{name: "the order in the initrd", change: func(_ fstest.MapFS, initrd *[]entry, _ *string) { slices.Reverse(*initrd) },
+			file: "initrd", path: "init", kind: "order", detail: "entry 2"},
 		{name: "the command line", change: func(_ fstest.MapFS, _ *[]entry, cmdline *string) { *cmdline = "quiet debug" },
 			file: "cmdline", kind: "content", detail: "from byte 5"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tree, initrd, cmdline := exampleTree(), testEntries(t), "quiet"
+			tree, initrd, cmdline := exampleTree(), exampleInitrd(), "quiet"
 			tt.change(tree, &initrd, &cmdline)
-			got, err := CompareReleases(a, release(t, tree, initrd, cmdline))
+			got, err := Compare(a, folder(t, tree, initrd, cmdline))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -89,5 +133,19 @@ func TestCompareReleases(t *testing.T) {
 				t.Errorf("got %+v, want %s in %s %s with %q", d, tt.kind, tt.file, tt.path, tt.detail)
 			}
 		})
+	}
+}
+
+// TestDifferingBytes: first, last and number of the differing bytes.
+func TestDifferingBytes(t *testing.T) {
+	for _, tt := range []struct{ a, b, want string }{
+		{"same", "samX", "1 of 4, from byte 3 to byte 3"},
+		{"abcd", "Xbcd and more", "1 of 4, from byte 0 to byte 0, and one is 9 bytes longer"},
+		{"abcdef", "aXcdXf", "2 of 6, from byte 1 to byte 4"},
+		{"abc", "abcdef", "none of the common bytes, and one is 3 bytes longer"},
+	} {
+		if got := DifferingBytes([]byte(tt.a), []byte(tt.b)); got != tt.want {
+			t.Errorf("%q and %q: got %q, want %q", tt.a, tt.b, got, tt.want)
+		}
 	}
 }
