@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"chrysalis/measure"
 )
 
 // smallStub is a PE32+ image with one section and room for more headers.
@@ -117,11 +119,14 @@ func TestAppendSectionsRefuses(t *testing.T) {
 // TestDiskOfChangedRelease: a release folder that is not what its manifest says makes no disk.
 func TestDiskOfChangedRelease(t *testing.T) {
 	release := filepath.Join(sourceTree, "build/release")
-	if _, err := os.Stat(filepath.Join(release, "manifest.json")); err != nil {
-		t.Skipf("no build of the image here: %v", err)
+	if _, err := ReleaseFiles(release); err != nil {
+		t.Skipf("no build of this image here: %v", err)
 	}
 	dir := t.TempDir()
-	for _, name := range []string{"OVMF_CODE.fd", "OVMF_VARS.fd", "initrd", "manifest.json", "root.img", "vmlinuz"} {
+	for _, name := range append(measure.ReleaseFiles(), "manifest.json") {
+		if name == "cmdline" {
+			continue
+		}
 		abs, err := filepath.Abs(filepath.Join(release, name))
 		if err != nil {
 			t.Fatal(err)
