@@ -26,7 +26,7 @@ check: ## gofmt, vet, staticcheck
 	$(GO) tool staticcheck ./...
 
 # What clients import: storeys 0 to 2.
-CLIENT := ./attest ./attest/attesttest ./attest/check ./attest/sevsnp ./attest/tdx ./attest/vtpm ./measure ./measure/config ./measure/eventlog \
+CLIENT := ./attest ./attest/attesttest ./attest/check ./attest/sevsnp ./attest/tdx ./attest/vtpm ./measure ./measure/bootdisk ./measure/config ./measure/eventlog \
 	./measure/snp ./measure/tdvf ./measure/verity ./measure/volume ./runtime/claim ./runtime/receipt
 
 wasm: ## what clients import, tested as WebAssembly under node, and the size of the verifier
@@ -39,6 +39,9 @@ wasm: ## what clients import, tested as WebAssembly under node, and the size of 
 
 image: $(BIN) ## tools tree, release folder, engine and model volumes (cached by what they are made of)
 	@$(BIN) image build --out build/release
+
+matrix: image ## the registers over versions of QEMU, memory sizes and CPU counts, into measure/MATRIX.md
+	@CHRYSALIS_MATRIX=1 $(GO) test -count=1 -run '^TestMatrix$$' ./tools/e2e/
 
 bench: image ## every number beside its reference, measured in the same run
 	@CHRYSALIS_BENCH=1 $(GO) test -count=1 -timeout 30m -run '^TestBench$$' -v ./tools/e2e/
@@ -56,4 +59,4 @@ $(BIN): FORCE
 	@$(GO) build -trimpath -o $@ ./tools/chrysalis
 
 FORCE:
-.PHONY: help demo test check wasm image bench fuzz clean FORCE
+.PHONY: help demo test check wasm image matrix bench fuzz clean FORCE

@@ -77,7 +77,7 @@ func guestMain() {
 // steps is the boot, in order.
 func (g *guest) steps() []boot.Step {
 	return []boot.Step{
-		{Name: "hardening", Run: func(context.Context) error { return hardening.Apply("/proc/sys") }},
+		{Name: "hardening", Run: func(context.Context) error { return hardening.Apply(hardening.Paths{Proc: "/proc", Sys: "/sys"}) }},
 		{Name: "entropy", Run: waitForEntropy},
 		{Name: "corruption-watch", Run: g.watchCorruption},
 		{Name: "tpm", Run: g.openTPM},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"golang.org/x/sys/unix"
@@ -20,10 +21,12 @@ import (
 const (
 	// rootFile names the root volume. It is part of the initrd, so the platform measures it; neither the disk nor the
 	// command line has a say.
-	rootFile   = "/root.json"
-	moduleDir  = "/modules"
-	newRoot    = "/newroot"
-	secondInit = "/usr/bin/init"
+	rootFile = "/root.json"
+	// cmdlineFile holds the command line of the release. Like rootFile it is measured with the initrd.
+	cmdlineFile = "/cmdline"
+	moduleDir   = "/modules"
+	newRoot     = "/newroot"
+	secondInit  = "/usr/bin/init"
 )
 
 var (
@@ -44,6 +47,7 @@ func initrdMain() {
 	port.Event("kernel-up")
 	port.Step("initrd", status.Uptime())
 	code, err := boot.Run(context.Background(), port, []boot.Step{
+		{Name: "cmdline", Run: func(context.Context) error { return checkCmdline("/proc/cmdline", cmdlineFile) }},
 		{Name: "modules", Run: func(context.Context) error { return modules.Load(moduleDir) }},
 		{Name: "root", Run: openRoot},
 	})
@@ -56,6 +60,26 @@ func initrdMain() {
 	}
 	err = unix.Exec(secondInit, []string{secondInit}, nil)
 	boot.NewEnder(nil, nil).End("root-failed", fmt.Errorf("starting %s: %v", secondInit, err))
+}
+
+// loaderWords is what QEMU's loader adds to the command line when it boots a kernel without a boot loader.
+const loaderWords = " initrd=initrd"
+
+// checkCmdline holds the kernel's command line against the release's. Every client sees another one in the registers, and
+// the secret does not open under it; this check is for what runs before either counts, and says at once what is wrong.
+func checkCmdline(running, release string) error {
+	got, err := os.ReadFile(running)
+	if err != nil {
+		return err
+	}
+	want, err := os.ReadFile(release)
+	if err != nil {
+		return err
+	}
+	if line := strings.TrimSuffix(string(got), "\n"); line != string(want) && line != string(want)+loaderWords {
+		return fmt.Errorf("command line is %q, want %q", line, want)
+	}
+	return nil
 }
 
 // openRoot maps and mounts the root. A block that fails its check stops the kernel at once.
@@ -73,7 +97,7 @@ func openRoot(ctx context.Context) error {
 	if err := json.Unmarshal(data, &root, json.RejectUnknownMembers(true)); err != nil {
 		return fmt.Errorf("reading %s: %v", rootFile, err)
 	}
-	d, err := systemPaths.Find(ctx, disk.Root)
+	d, err := systemPaths.FindRoot(ctx, root.Root)
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ const (
 
 // ReleaseFiles are the files of a release folder beside the manifest, sorted.
 func ReleaseFiles() []string {
-	return []string{"OVMF_CODE.fd", "OVMF_VARS.fd", "cmdline", "initrd", "root.img", "vmlinuz"}
+	return []string{"OVMF.amdsev.fd", "OVMF.inteltdx.fd", "OVMF_CODE.fd", "OVMF_VARS.fd", "cmdline", "initrd", "root.img", "vmlinuz"}
 }
 
 // ReleaseDocuments are the further files that a manifest names, sorted. They explain a release; nothing boots them.

@@ -1,11 +1,14 @@
 package measure
 
 import (
+	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/tdvf"
@@ -31,33 +34,55 @@ func (r *Register384) UnmarshalText(text []byte) error {
 type TDXBoot struct {
 	Firmware []byte // whole image, code and variables
 	Order    tdvf.Order
-	Kernel   []byte    // nil: MRTD alone
+	Kernel   []byte    // nil: no RTMR1 and RTMR2
 	Initrd   io.Reader // with Kernel
 	Cmdline  string    // exactly the bytes of -append, with Kernel
+	Shape    *Shape    // nil: no RTMR0, and RTMR1 as under QEMU 10 and newer
+	Tables   Tables    // of Shape as TDX makes it, with Shape
 }
 
-// TDXRegisters are the registers that follow from files. RTMR0 is not among them: it holds the memory map, the boot
-// variables and the ACPI tables that QEMU makes for one shape of machine. RTMR3 is the guest's runtime log.
+// TDXRegisters are the registers that follow from files and the shape of the machine. RTMR3 is the guest's runtime log.
 type TDXRegisters struct {
 	MRTD  Register384  `json:"mrtd"`
+	RTMR0 *Register384 `json:"rtmr0,omitempty"`
 	RTMR1 *Register384 `json:"rtmr1,omitempty"`
 	RTMR2 *Register384 `json:"rtmr2,omitempty"`
 }
 
-// Registers computes MRTD and, with a kernel, RTMR1 and RTMR2. RTMR1 takes the kernel's image hash as the firmware loads
-// it: QEMU from 10.0 on hands it over as the file is; older versions patch its setup header first.
+// tdxBuild says what a firmware build measures that can't be read off the file.
+type tdxBuild struct {
+	name       string
+	settings   bool   // it measures settings before it believes them
+	secureBoot []byte // the variable SecureBoot over an empty variable store
+}
+
+// tdxBuilds are the known builds by SHA-256 of the image without its variable store.
+var tdxBuilds = map[string]tdxBuild{
+	"c06fefe89e56dcce948f3c3a6756455ace2cfa7abb03fe5f641f1a616d9f49fb": {
+		name: "Debian ovmf-inteltdx 2026.08+ds-2, OVMF.inteltdx.ms.fd", settings: true, secureBoot: []byte{0},
+	},
+}
+
+// emptyVariables is the SHA-384 of OVMF's variable store of 528 KiB without variables.
+const emptyVariables = "344bc51c980ba621aaa00da3ed7436f7d6e549197dfe699515dfa2c6583d95e6412af21c097d473155875ffd561d6790"
+
+// Registers computes MRTD, with a shape RTMR0, and with a kernel RTMR1 and RTMR2. RTMR1 takes the kernel's image hash as the
+// firmware loads it: QEMU from 10.0 on hands it over as the file is; older versions write into its setup header first.
 func (b TDXBoot) Registers() (r TDXRegisters, err error) {
 	mrtd, err := tdvf.MRTD(b.Firmware, b.Order)
 	if err != nil {
 		return r, err
 	}
 	r.MRTD = mrtd
+	if b.Shape != nil {
+		rtmr0, err := b.rtmr0()
+		if err != nil {
+			return r, fmt.Errorf("measuring machine: %w", err)
+		}
+		r.RTMR0 = &rtmr0
+	}
 	if b.Kernel == nil {
 		return r, nil
-	}
-	kernel := sha512.New384()
-	if err := authenticode(b.Kernel, kernel); err != nil {
-		return r, fmt.Errorf("measuring kernel: %v", err)
 	}
 	cmdline, err := loadOptions(b.Cmdline)
 	if err != nil {
@@ -67,8 +92,19 @@ func (b TDXBoot) Registers() (r TDXRegisters, err error) {
 		return r, errors.New("measuring initrd: none given")
 	}
 	initrd := sha512.New384()
-	if _, err := io.Copy(initrd, b.Initrd); err != nil {
+	size, err := io.Copy(initrd, b.Initrd)
+	if err != nil {
 		return r, fmt.Errorf("measuring initrd: %w", err)
+	}
+	image := b.Kernel
+	if b.Shape != nil && !b.Shape.Newer(10) {
+		if image, err = patchKernel(image, size, *b.Shape); err != nil {
+			return r, fmt.Errorf("measuring kernel: %w", err)
+		}
+	}
+	kernel := sha512.New384()
+	if err := authenticode(image, kernel); err != nil {
+		return r, fmt.Errorf("measuring kernel: %v", err)
 	}
 	text := func(s string) [48]byte { return sha512.Sum384([]byte(s)) }
 	rtmr1 := extend384([48]byte(kernel.Sum(nil)), text("Calling EFI Application from Boot Option"),
@@ -76,6 +112,106 @@ func (b TDXBoot) Registers() (r TDXRegisters, err error) {
 	rtmr2 := extend384(sha512.Sum384(cmdline), [48]byte(initrd.Sum(nil)))
 	r.RTMR1, r.RTMR2 = &rtmr1, &rtmr2
 	return r, nil
+}
+
+// rtmr0 holds, in order: the memory that the hypervisor says there is, the variable store, settings, the Secure Boot
+// variables and a separator, ACPI tables, boot variables. Sources: EDK2, OvmfPkg/IntelTdx and OvmfPkg/Tcg/TdTcg2Dxe.
+func (b TDXBoot) rtmr0() (r Register384, err error) {
+	if err := b.Shape.isTDX(); err != nil {
+		return r, err
+	}
+	sections, err := tdvf.Sections(b.Firmware)
+	if err != nil {
+		return r, err
+	}
+	build, variables, err := b.build(sections)
+	if err != nil {
+		return r, err
+	}
+	entries, err := ParseMemoryMap(b.Tables.Settings[MemoryMap])
+	if err != nil {
+		return r, err
+	}
+	var memory []tdvf.Range
+	for _, e := range entries {
+		if e.Memory {
+			memory = append(memory, e.Range)
+		}
+	}
+	hob, err := tdvf.HOB(sections, memory)
+	if err != nil {
+		return r, err
+	}
+	measured := [][]byte{hob, variables}
+	if build.settings {
+		settings, err := b.Tables.tdxSettings()
+		if err != nil {
+			return r, err
+		}
+		measured = append(measured, settings...)
+	}
+	tables, err := b.Tables.measured()
+	if err != nil {
+		return r, err
+	}
+	measured = slices.Concat(measured, secureBootVariables(build.secureBoot), [][]byte{eventlog.SeparatorData()}, tables, bootVariables())
+	var digests [][48]byte
+	for _, m := range measured {
+		digests = append(digests, sha512.Sum384(m))
+	}
+	return extend384(digests...), nil
+}
+
+// build returns what is known of the firmware, and its variable store, which must be empty.
+func (b TDXBoot) build(sections []tdvf.Section) (tdxBuild, []byte, error) {
+	i := slices.IndexFunc(sections, func(s tdvf.Section) bool { return s.Type == tdvf.SectionVariables })
+	if i < 0 {
+		return tdxBuild{}, nil, fmt.Errorf("firmware has no variable store among %d sections", len(sections))
+	}
+	start, end := sections[i].Offset, sections[i].Offset+sections[i].Size
+	code := sha256.New()
+	code.Write(b.Firmware[:start])
+	code.Write(b.Firmware[end:])
+	sum := hex.EncodeToString(code.Sum(nil))
+	build, ok := tdxBuilds[sum]
+	if !ok {
+		return build, nil, fmt.Errorf("firmware without its variable store has SHA-256 %s, which is no known build: what it measures into RTMR0 can't be read off the file", sum)
+	}
+	variables := b.Firmware[start:end]
+	if got := sha512.Sum384(variables); hex.EncodeToString(got[:]) != emptyVariables {
+		return build, nil, fmt.Errorf("%s: variable store of %d bytes has SHA-384 %x, want the empty one, %s", build.name, len(variables), got, emptyVariables)
+	}
+	return build, variables, nil
+}
+
+// TDX returns the shape as QEMU makes it for a TDX guest, which has no system management mode and no legacy interrupt
+// controller. Source: QEMU, target/i386/kvm/tdx.c, tdx_kvm_init.
+func (s Shape) TDX() Shape {
+	for _, name := range []string{"smm", "pic"} {
+		if !strings.Contains(s.Machine, ","+name+"=") {
+			s.Machine += "," + name + "=off"
+		}
+	}
+	return s
+}
+
+// isTDX reports what keeps QEMU from starting the shape as a TDX guest, or its registers from being known.
+func (s Shape) isTDX() error {
+	if err := s.Check(); err != nil {
+		return err
+	}
+	for _, name := range []string{"smm", "pic"} {
+		if !strings.Contains(s.Machine+",", ","+name+"=off,") {
+			return fmt.Errorf("machine is %q, want %s=off, as a TDX guest has it", s.Machine, name)
+		}
+	}
+	if s.CPUVendor != VendorIntel {
+		return fmt.Errorf("cpu_vendor is %q, want %q", s.CPUVendor, VendorIntel)
+	}
+	if i := slices.IndexFunc(s.Devices, func(d string) bool { return strings.HasPrefix(d, "tpm-") }); i >= 0 {
+		return fmt.Errorf("device %q is a TPM of the host's, want none", s.Devices[i])
+	}
+	return nil
 }
 
 func extend384(digests ...[48]byte) (value Register384) {

@@ -4,7 +4,8 @@
 //	pcrs, err := measure.DirectBoot{Firmware: fw, Kernel: kernel, Initrd: initrd, Cmdline: cmdline}.PCRs()
 //	config, err := measure.ConfigPCRs(measured)
 //
-// What it does not compute: PCR 1, which holds the ACPI tables and boot variables that the virtual machine's shape makes.
+// PCR 1 holds the ACPI tables, which QEMU makes for one shape of machine: whoever has asked QEMU for them computes it by
+// Tables.PCR1.
 package measure
 
 import (
@@ -15,7 +16,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strings"
 	"unicode/utf16"
 
 	"chrysalis/measure/config"
@@ -77,19 +77,24 @@ func directBoot(firmware [][32]byte, kernel, cmdline, initrd [32]byte) PCRs {
 	}
 }
 
+// PCR1 returns the register that holds the machine's tables and the boot variables.
+func (a Tables) PCR1() (config.Digest, error) {
+	blobs, err := a.measured()
+	if err != nil {
+		return config.Digest{}, err
+	}
+	var digests [][32]byte
+	for _, b := range slices.Concat(blobs, bootVariables(), [][]byte{eventlog.SeparatorData()}) {
+		digests = append(digests, sha256.Sum256(b))
+	}
+	return extend(digests...), nil
+}
+
 // loadOptions returns the command line as the kernel's EFI stub sees and measures it: in UTF-16, after QEMU's loader has
 // added the initrd's name.
 func loadOptions(cmdline string) ([]byte, error) {
-	if len(cmdline) > maxCmdline {
-		return nil, fmt.Errorf("%d bytes, want at most %d", len(cmdline), maxCmdline)
-	}
-	for i := range len(cmdline) {
-		if c := cmdline[i]; c < ' ' || c > '~' {
-			return nil, fmt.Errorf("byte %d is %#x, want printable ASCII", i, c)
-		}
-	}
-	if strings.TrimSpace(cmdline) != cmdline {
-		return nil, errors.New("white space at an end: tools on the way to the kernel would drop it")
+	if err := checkCmdline(cmdline); err != nil {
+		return nil, err
 	}
 	return utf16z(cmdline + " initrd=initrd"), nil
 }
@@ -97,21 +102,30 @@ func loadOptions(cmdline string) ([]byte, error) {
 // secureBootDigests are the Secure Boot variables of an empty variable store: each is a UEFI_VARIABLE_DATA without
 // content. TCG PC Client Platform Firmware Profile 1.06, section 3.3.4.8.
 func secureBootDigests() [][32]byte {
-	global := [16]byte{0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c}
-	image := [16]byte{0xcb, 0xb2, 0x19, 0xd7, 0x3a, 0x3d, 0x96, 0x45, 0xa3, 0xbc, 0xda, 0xd0, 0x0e, 0x67, 0x65, 0x6f}
 	var digests [][32]byte
-	for _, v := range []struct {
-		guid [16]byte
-		name string
-	}{{global, "SecureBoot"}, {global, "PK"}, {global, "KEK"}, {image, "db"}, {image, "dbx"}} {
-		data := binary.LittleEndian.AppendUint64(v.guid[:], uint64(len(v.name)))
-		data = binary.LittleEndian.AppendUint64(data, 0)
-		for _, c := range []byte(v.name) {
-			data = append(data, c, 0)
-		}
+	for _, data := range secureBootVariables(nil) {
 		digests = append(digests, sha256.Sum256(data))
 	}
 	return digests
+}
+
+// secureBootVariables returns the UEFI_VARIABLE_DATA of each; on is what the variable SecureBoot holds.
+func secureBootVariables(on []byte) (all [][]byte) {
+	global := [16]byte{0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c}
+	image := [16]byte{0xcb, 0xb2, 0x19, 0xd7, 0x3a, 0x3d, 0x96, 0x45, 0xa3, 0xbc, 0xda, 0xd0, 0x0e, 0x67, 0x65, 0x6f}
+	for _, v := range []struct {
+		guid [16]byte
+		name string
+		data []byte
+	}{{global, "SecureBoot", on}, {global, "PK", nil}, {global, "KEK", nil}, {image, "db", nil}, {image, "dbx", nil}} {
+		data := binary.LittleEndian.AppendUint64(v.guid[:], uint64(len(v.name)))
+		data = binary.LittleEndian.AppendUint64(data, uint64(len(v.data)))
+		for _, c := range []byte(v.name) {
+			data = append(data, c, 0)
+		}
+		all = append(all, append(data, v.data...))
+	}
+	return all
 }
 
 // ConfigRecords returns the runtime log that a vTPM guest with these measured bytes has written once it serves. It

@@ -29,6 +29,9 @@ type Config struct {
 	Timeout time.Duration
 	// Dial makes the connection below TLS. Default net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Complete fetches the collateral that evidence lacks, and may be nil: what is then not stapled can't be judged. It is
+	// called once a connection, within Timeout. collateral.Fetcher has one.
+	Complete func(context.Context, *attest.Evidence) error
 	// MaxConns bounds a Transport's connections to one host, and with them how often it asks for evidence. Default 8.
 	MaxConns int
 }
@@ -114,6 +117,11 @@ func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
 	evidence, err := attest.DecodeEvidence(body)
 	if err != nil {
 		return nil, fmt.Errorf("fetching evidence: %w: %w", attest.ErrRejected, err)
+	}
+	if config.Complete != nil {
+		if err := config.Complete(ctx, evidence); err != nil {
+			return nil, fmt.Errorf("fetching collateral: %w: %w", attest.ErrUnavailable, err)
+		}
 	}
 	result, err := attest.Verify(evidence, challenge, config.Policy, config.Now(), config.Roots)
 	if err != nil {

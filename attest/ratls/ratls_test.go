@@ -2,6 +2,7 @@ package ratls
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"encoding/hex"
 	"errors"
@@ -18,6 +19,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
+	"chrysalis/attest/sevsnp"
 )
 
 // machine is a software guest that answers challenges and echoes.
@@ -257,5 +259,60 @@ func TestRotation(t *testing.T) {
 	m.clock.Store(int64(3 * time.Hour))
 	if _, err := transport.http.RoundTrip(httptest.NewRequest(http.MethodPost, m.url("/echo"), io.NopCloser(strings.NewReader("once")))); err != nil && !errors.Is(err, ErrExpired) {
 		t.Errorf("a body that can't be sent twice: got %v, want nil or ErrExpired", err)
+	}
+}
+
+// TestConfidentialGuests talks to guests on TDX and SEV-SNP, with collateral stapled, brought by the client, or nowhere.
+func TestConfidentialGuests(t *testing.T) {
+	measured, err := os.ReadFile(filepath.Join("..", "..", "measure", "config", "testdata", "vectors", "measured.bin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	td, snp := attesttest.NewTDXGuest(measured, time.Now()), attesttest.NewSNPGuest(measured, sevsnp.Milan, time.Now())
+	for _, tt := range []struct {
+		name     string
+		contents *attesttest.Contents
+		attest   func(nonceRoot, tlsKey [32]byte) *attest.Evidence
+		config   Config
+	}{
+		{"tdx", &td.Contents, td.Attest, Config{Policy: td.Policy(), Roots: td.Roots()}},
+		{"sev-snp", &snp.Contents, snp.Attest, Config{Policy: snp.Policy(), Roots: snp.Roots()}},
+	} {
+		staple := true
+		var kept []byte
+		server, err := NewServer(func(r attest.Request) (*attest.Evidence, error) {
+			tt.contents.Statement.Epoch, tt.contents.Statement.NotAfter = r.Epoch, r.NotAfter
+			e := tt.attest(r.NonceRoot, r.TLSKey)
+			if kept = e.Collateral; !staple {
+				e.Collateral = nil
+			}
+			return e, nil
+		}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		address := attesttest.Listen(t, server, server.TLSConfig(), server.ConnContext)
+		dial := func(complete func(context.Context, *attest.Evidence) error) error {
+			config := tt.config
+			config.Complete = complete
+			conn, err := Dial(t.Context(), "tcp", address, config)
+			if err == nil {
+				conn.Close()
+			}
+			return err
+		}
+		if err := dial(nil); err != nil {
+			t.Errorf("%s, stapled: %v", tt.name, err)
+		}
+		staple = false
+		if err := dial(nil); !errors.Is(err, attest.ErrUnavailable) {
+			t.Errorf("%s, no collateral: got %v, want ErrUnavailable", tt.name, err)
+		}
+		if err := dial(func(_ context.Context, e *attest.Evidence) error { e.Collateral = kept; return nil }); err != nil {
+			t.Errorf("%s, brought by the client: %v", tt.name, err)
+		}
+		if err := dial(func(context.Context, *attest.Evidence) error { return errors.New("no network") }); !errors.Is(err, attest.ErrUnavailable) {
+			t.Errorf("%s, collateral that can't be had: got %v, want ErrUnavailable", tt.name, err)
+		}
 	}
 }

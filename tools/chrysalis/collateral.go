@@ -39,11 +39,10 @@ func newCollateralFetch() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cache == "" {
-				dir, err := os.UserCacheDir()
-				if err != nil {
+				var err error
+				if cache, err = collateralCache(); err != nil {
 					return unavailable(err)
 				}
-				cache = filepath.Join(dir, "chrysalis", "collateral")
 			}
 			fetcher := &collateral.Fetcher{Sources: sources, Cache: cache, MaxAge: maxAge}
 			ctx, cancel := context.WithTimeout(cmd.Context(), limit)
@@ -79,6 +78,12 @@ func newCollateralFetch() *cobra.Command {
 	cmd.MarkFlagsOneRequired("quote", "report")
 	cmd.MarkFlagsMutuallyExclusive("quote", "report")
 	return cmd
+}
+
+// collateralCache is where collateral is kept between runs.
+func collateralCache() (string, error) {
+	dir, err := os.UserCacheDir()
+	return filepath.Join(dir, "chrysalis", "collateral"), err
 }
 
 func fetchTDX(ctx context.Context, f *collateral.Fetcher, file, out string) (any, error) {

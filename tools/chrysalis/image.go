@@ -21,7 +21,7 @@ func newImage() *cobra.Command {
 		Short: "Build the guest image from its locks, and audit releases",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(newImageBuild(), newImageAudit(), newImageDiff(), newImageStore(), newImageTools(), newImageLock())
+	cmd.AddCommand(newImageBuild(), newImageAudit(), newImageDiff(), newImageStore(), newImageTools(), newImageLock(), newImageDisk(), newImageSizes())
 	return cmd
 }
 
@@ -60,6 +60,9 @@ manifest then says "unreleased lock".`,
 			}
 			names, err := b.BuildVolumes(cmd.Context(), volumes)
 			if err != nil {
+				return unavailable(err)
+			}
+			if err := noteSizes(cmd.ErrOrStderr(), b.Source, manifest.Files); err != nil {
 				return unavailable(err)
 			}
 			return printBuild(cmd.OutOrStdout(), manifest, names, asJSON)

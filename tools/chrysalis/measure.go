@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strings"
 
 	"chrysalis/measure"
 	"chrysalis/measure/config"
@@ -27,19 +26,37 @@ func newMeasure() *cobra.Command {
 }
 
 func newMeasureVTPM() *cobra.Command {
-	var firmware, kernel, initrd, cmdline, configFile string
+	var in vtpmInputs
+	var shape shapeFlags
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "vtpm --firmware FILE --kernel FILE --initrd FILE --cmdline TEXT|@FILE [--config FILE]",
-		Short: "PCR values of a direct boot",
-		Long: "Computes the SHA-256 PCR values of a direct boot. PCR 1 is missing: it holds the tables of the machine's shape.\n" +
+		Use:   "vtpm --firmware FILE (--kernel FILE --initrd FILE --cmdline TEXT|@FILE [--shape FILE] | --disk FILE | --uki FILE) [--config FILE]",
+		Short: "PCR values of a direct boot, or of a boot from a disk",
+		Long: "Computes the SHA-256 PCR values of a boot. PCR 1 holds the tables that QEMU makes for one shape of machine: --shape names its\n" +
+			"shape.json, for a direct boot, and the tools tree's QEMU is asked for them; without it PCR 1 is missing.\n" +
+			"With --disk (a raw disk, of image disk) they are those of a boot from it; its ESP must hold the unified kernel image alone.\n" +
+			"With --uki (such an image alone) PCR 5 is missing too: it holds the disk's partition table.\n" +
 			"With --config (a config disk, or the measured bytes of one) also PCR 13 and 14 of a guest that serves.",
-		Example: "  chrysalis measure vtpm --firmware release/OVMF_CODE.fd --kernel release/vmlinuz --initrd release/initrd --cmdline @release/cmdline",
-		Args:    cobra.NoArgs,
+		Example: "  chrysalis measure vtpm --firmware release/OVMF_CODE.fd --kernel release/vmlinuz --initrd release/initrd --cmdline @release/cmdline \\\n" +
+			"    --shape build/guest/shape.json\n" +
+			"  chrysalis measure vtpm --firmware release/OVMF_CODE.fd --disk chrysalis.raw --json > registers.json",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			pcrs, err := measureVTPM(firmware, kernel, initrd, cmdline, configFile)
+			pcrs, err := in.pcrs()
 			if err != nil {
 				return unavailable(err)
+			}
+			if shape.file != "" {
+				s, tables, err := shape.tables(cmd.Context())
+				if err != nil {
+					return unavailable(err)
+				}
+				if err := isFirmware(s, in.firmware); err != nil {
+					return unavailable(err)
+				}
+				if pcrs[1], err = tables.PCR1(); err != nil {
+					return unavailable(err)
+				}
 			}
 			if asJSON {
 				named := map[string]config.Digest{}
@@ -55,53 +72,22 @@ func newMeasureVTPM() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&firmware, "firmware", "", "firmware code file")
-	flags.StringVar(&kernel, "kernel", "", "kernel image")
-	flags.StringVar(&initrd, "initrd", "", "initrd")
-	flags.StringVar(&cmdline, "cmdline", "", "kernel command line, or @ and the file that holds exactly it")
-	flags.StringVar(&configFile, "config", "", "config disk or measured bytes")
+	flags.StringVar(&in.firmware, "firmware", "", "firmware code file")
+	flags.StringVar(&in.kernel, "kernel", "", "kernel image")
+	flags.StringVar(&in.initrd, "initrd", "", "initrd")
+	flags.StringVar(&in.cmdline, "cmdline", "", "kernel command line, or @ and the file that holds exactly it")
+	flags.StringVar(&in.disk, "disk", "", "raw boot disk")
+	flags.StringVar(&in.uki, "uki", "", "unified kernel image")
+	flags.StringVar(&in.config, "config", "", "config disk or measured bytes")
+	shape.add(cmd, "shape.json of the machine, for PCR 1 of a direct boot")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
-	for _, name := range []string{"firmware", "kernel", "initrd", "cmdline"} {
-		_ = cmd.MarkFlagRequired(name)
-	}
+	_ = cmd.MarkFlagRequired("firmware")
+	cmd.MarkFlagsRequiredTogether("kernel", "initrd", "cmdline")
+	cmd.MarkFlagsOneRequired("kernel", "disk", "uki")
+	cmd.MarkFlagsMutuallyExclusive("kernel", "disk", "uki")
+	cmd.MarkFlagsMutuallyExclusive("shape", "disk")
+	cmd.MarkFlagsMutuallyExclusive("shape", "uki")
 	return cmd
-}
-
-func measureVTPM(firmware, kernel, initrd, cmdline, configFile string) (measure.PCRs, error) {
-	var b measure.DirectBoot
-	var err error
-	if b.Firmware, err = readInput(firmware); err != nil {
-		return nil, err
-	}
-	if b.Kernel, err = readInput(kernel); err != nil {
-		return nil, err
-	}
-	if b.Cmdline = cmdline; strings.HasPrefix(cmdline, "@") {
-		text, err := readInput(cmdline[1:])
-		if err != nil {
-			return nil, err
-		}
-		b.Cmdline = string(text)
-	}
-	f, err := os.Open(initrd)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b.Initrd = f
-	pcrs, err := b.PCRs()
-	if err != nil || configFile == "" {
-		return pcrs, err
-	}
-	measured, err := readMeasured(configFile)
-	if err != nil {
-		return nil, err
-	}
-	own, err := measure.ConfigPCRs(measured)
-	if err != nil {
-		return nil, err
-	}
-	return pcrs.With(own), nil
 }
 
 func newMeasureConfig() *cobra.Command {

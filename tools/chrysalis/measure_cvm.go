@@ -38,20 +38,28 @@ func (f *bootFlags) line() (string, error) {
 
 func newMeasureTDX() *cobra.Command {
 	var files bootFlags
+	var shape shapeFlags
 	var order string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "tdx --firmware FILE [--kernel FILE --initrd FILE --cmdline TEXT|@FILE]",
-		Short: "MRTD, and with a kernel RTMR1 and RTMR2, of a TDX guest",
-		Long: "MRTD needs the firmware image alone. RTMR1 and RTMR2 are those of a direct boot with QEMU 10.0 or newer. RTMR0 is not\n" +
-			"computed: it depends on the machine's memory map, boot variables and ACPI tables.",
-		Example: "  chrysalis measure tdx --firmware OVMF.inteltdx.fd --json\n  chrysalis measure tdx --firmware OVMF.fd --page-order two-pass",
-		Args:    cobra.NoArgs,
+		Use:   "tdx --firmware FILE [--kernel FILE --initrd FILE --cmdline TEXT|@FILE] [--shape FILE]",
+		Short: "MRTD of a TDX guest, with a shape RTMR0, with a kernel RTMR1 and RTMR2",
+		Long: "MRTD needs the firmware image alone. RTMR0 holds the machine's memory, settings and ACPI tables: --shape names its\n" +
+			"shape.json, and a QEMU of its version, in or beside the tools tree, is asked for them. RTMR1 and RTMR2 are those of a\n" +
+			"direct boot, with QEMU 10.0 or newer where no shape says another.",
+		Example: "  chrysalis measure tdx --firmware OVMF.inteltdx.fd --json\n  chrysalis measure tdx --firmware OVMF.fd --page-order two-pass\n" +
+			"  chrysalis measure tdx --firmware OVMF.inteltdx.fd --kernel vmlinuz --initrd initrd --cmdline @cmdline --shape shape.json --json",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			boot := measure.TDXBoot{Order: tdvf.Order(order)}
 			var err error
 			if boot.Firmware, err = readInput(files.firmware); err != nil {
 				return unavailable(err)
+			}
+			if shape.file != "" {
+				if err := shape.tdx(cmd.Context(), &boot, files.firmware); err != nil {
+					return unavailable(err)
+				}
 			}
 			if files.kernel != "" {
 				if boot.Kernel, err = readInput(files.kernel); err != nil {
@@ -78,6 +86,7 @@ func newMeasureTDX() *cobra.Command {
 		},
 	}
 	files.add(cmd)
+	shape.add(cmd, "shape.json of the machine, for RTMR0")
 	cmd.Flags().StringVar(&order, "page-order", string(tdvf.SinglePass), "single-pass (upstream KVM and QEMU) or two-pass (QEMU 8.2 of Ubuntu 24.04)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
@@ -87,7 +96,7 @@ func printRegisters(w io.Writer, r measure.TDXRegisters) error {
 	for _, line := range []struct {
 		name  string
 		value *measure.Register384
-	}{{"mrtd", &r.MRTD}, {"rtmr1", r.RTMR1}, {"rtmr2", r.RTMR2}} {
+	}{{"mrtd", &r.MRTD}, {"rtmr0", r.RTMR0}, {"rtmr1", r.RTMR1}, {"rtmr2", r.RTMR2}} {
 		if line.value == nil {
 			continue
 		}

@@ -3,6 +3,9 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -15,16 +18,23 @@ import (
 )
 
 func newPolicy() *cobra.Command {
-	var manifest, configFile, engine, model, out, pcr1 string
+	var manifest, configFile, engine, model, out, pcrs, tree string
+	var shapes []string
+	var values valueFlags
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "policy",
 		Short: "Make a policy from a release manifest and a config",
 		Long: "Writes the strictest policy that accepts one release with one config: every register that the manifest knows is pinned,\n" +
 			"every field of the config must be as it is, except who is paid. What a policy does without, it names; on a vtpm that is\n" +
-			"confidentiality, and PCR 1 unless --pcr-1 gives the value of a clean boot. Edit the result to accept more.",
-		Example: "  chrysalis policy --manifest build/release/manifest.json -o policy.json\n" +
-			"  chrysalis policy --manifest build/release/manifest.json --config my-config.json --pcr-1 2f0c… -o policy.json",
+			"confidentiality, and PCR 1 unless --shape says on which machine. A shape with the release's firmware for TDX allows that\n" +
+			"machine as a TDX guest, up to date; --tdx and --sev-snp add what the release shows there from files. With --signer a signed\n" +
+			"list says which releases may run, and verify takes it with --release-list. Edit the result to accept more.",
+		Example: "  chrysalis policy --manifest build/release/manifest.json --shape build/guest/shape.json -o policy.json\n" +
+			"  chrysalis policy --manifest build/release/manifest.json --config my-config.json -o policy.json\n" +
+			"  chrysalis policy --manifest build/release/manifest.json --pcrs registers.json -o policy.json   # of measure vtpm --disk\n" +
+			"  chrysalis policy --tdx tdx.json --sev-snp snp.json --waive acpi --min-tcb Genoa=bootloader:10,tee:0,snp:24,microcode:85 -o policy.json\n" +
+			"  chrysalis policy --signer 8a88e3dd… --signer 8139770e… --threshold 2 --rebuilder ed4928c6… -o policy.json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			data, err := os.ReadFile(manifest)
@@ -39,14 +49,22 @@ func newPolicy() *cobra.Command {
 			if err != nil {
 				return exitError{exitUsage, err}
 			}
-			rules := strictRules(release, measured)
-			if pcr1 != "" {
-				var value config.Digest
-				if err := value.UnmarshalText([]byte(pcr1)); err != nil {
-					return exitError{exitUsage, fmt.Errorf("--pcr-1: %w", err)}
+			if pcrs != "" {
+				if release.PCRs, err = readPCRs(pcrs); err != nil {
+					return exitError{exitUsage, fmt.Errorf("--pcrs: %w", err)}
 				}
-				rules.Waive = []string{"confidentiality"}
-				rules.Releases[0].VTPM[0][1] = value
+			}
+			rules := strictRules(release, measured)
+			if len(shapes) > 0 {
+				rules.Waive, rules.Releases[0].VTPM = []string{}, []measure.PCRs{}
+			}
+			for _, file := range shapes {
+				if err := pinShape(cmd.Context(), &rules, release, filepath.Dir(manifest), shapeFlags{file, tree}); err != nil {
+					return err
+				}
+			}
+			if err := values.apply(&rules); err != nil {
+				return exitError{exitUsage, err}
 			}
 			if _, err := rules.Policy(); err != nil {
 				return rejected(err)
@@ -67,10 +85,35 @@ func newPolicy() *cobra.Command {
 	cmd.Flags().StringVar(&configFile, "config", "", "config as for up (default: the demo's)")
 	cmd.Flags().StringVar(&engine, "engine", "build/volumes/engine.img", "engine volume, when the config does not name one")
 	cmd.Flags().StringVar(&model, "model", "build/volumes/model.img", "model volume, when the config does not name one")
-	cmd.Flags().StringVar(&pcr1, "pcr-1", "", "PCR 1 of a clean boot of the same machine (default: waived by name)")
+	cmd.Flags().StringArrayVar(&shapes, "shape", nil, "shape.json of a machine on which it may run; may stand several times (default: any vtpm, PCR 1 waived by name)")
+	cmd.Flags().StringVar(&tree, "tools-tree", "build/tools-tree", "tools tree with QEMU, for --shape")
+	cmd.Flags().StringVar(&pcrs, "pcrs", "", "registers as measure vtpm --json prints them, in the place of the manifest's: those of a boot disk")
+	cmd.MarkFlagsMutuallyExclusive("shape", "pcrs")
+	values.add(cmd)
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default: standard output)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the policy, which is JSON")
 	return cmd
+}
+
+// readPCRs reads what measure vtpm --json prints.
+func readPCRs(file string) (measure.PCRs, error) {
+	data, err := readInput(file)
+	if err != nil {
+		return nil, err
+	}
+	var named map[string]config.Digest // repeated names are refused by the decoder
+	if err := json.Unmarshal(data, &named); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", file, err)
+	}
+	pcrs := measure.PCRs{}
+	for name, value := range named {
+		register, err := strconv.ParseUint(strings.TrimPrefix(name, "pcr"), 10, 8)
+		if err != nil || name != fmt.Sprintf("pcr%d", register) {
+			return nil, fmt.Errorf("reading %s: register %q, want pcr0, pcr1 and so on", file, name)
+		}
+		pcrs[uint8(register)] = value
+	}
+	return pcrs, nil
 }
 
 // strictRules accepts the release with exactly the config, whoever is paid, on any machine whose TPM a root vouches for.

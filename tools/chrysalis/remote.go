@@ -10,17 +10,23 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/collect/collateral"
 	"chrysalis/attest/ratls"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 )
 
 // remoteFlags are what every verb takes that talks to a guest.
-type remoteFlags struct{ policy, roots string }
+type remoteFlags struct {
+	policy, roots, list string
+	offline             bool
+}
 
 func (f *remoteFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.policy, "policy", "", "policy that the guest must meet (make one with: chrysalis policy)")
 	cmd.Flags().StringVar(&f.roots, "roots", "", "PEM file of the TPM makers that are trusted (default: none; Intel and AMD are, for their own hardware)")
+	cmd.Flags().StringVar(&f.list, "release-list", "", "signed list of the releases that may run, for a policy that names its signers")
+	cmd.Flags().BoolVar(&f.offline, "offline", false, "fetch no collateral: judge by what the guest staples, or not at all")
 	_ = cmd.MarkFlagRequired("policy")
 }
 
@@ -33,6 +39,22 @@ func (f *remoteFlags) open() (ratls.Config, error) {
 	var config ratls.Config
 	if config.Policy, err = attest.ParsePolicy(document); err != nil {
 		return config, rejected(fmt.Errorf("%s accepts no guest: %w", f.policy, err))
+	}
+	if f.list != "" {
+		signed, err := readInput(f.list)
+		if err != nil {
+			return config, unavailable(err)
+		}
+		if config.Policy, err = config.Policy.WithReleases(signed); err != nil {
+			return config, rejected(fmt.Errorf("%s: %w", f.list, err))
+		}
+	}
+	if !f.offline {
+		cache, err := collateralCache()
+		if err != nil {
+			cache = "" // a user without a home keeps nothing
+		}
+		config.Complete = (&collateral.Fetcher{Sources: collateral.DefaultSources(), Cache: cache}).Complete
 	}
 	config.Roots.TDX, config.Roots.SEVSNP = tdx.IntelRoot(), sevsnp.AMDRoots()
 	if f.roots == "" {

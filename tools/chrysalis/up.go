@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"chrysalis/measure"
 	"chrysalis/tools/internal/guest"
 	"chrysalis/tools/internal/toolstree"
 )
@@ -43,7 +44,7 @@ func newUp() *cobra.Command {
 	var (
 		flags                          guestFlags
 		release, engine, model, config string
-		shape                          string
+		shape, disk                    string
 		port, memory                   int
 		wait                           time.Duration
 		qemuArgs                       []string
@@ -54,7 +55,7 @@ func newUp() *cobra.Command {
 		Short: "Boot a guest on this machine",
 		Long: "Boots the release image with an engine and a model under QEMU, with a software TPM that is made on the first start.\n" +
 			"A second start of the same folder keeps TPM and journal, so the guest continues its count.",
-		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json",
+		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json\n  chrysalis up --disk chrysalis.raw --dir build/disk-guest",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
@@ -68,6 +69,9 @@ func newUp() *cobra.Command {
 			}
 			if spec.Shape, err = shapeOf(ctx, g, shape, filepath.Join(release, "OVMF_CODE.fd")); err != nil {
 				return exitError{exitUsage, err}
+			}
+			if disk != "" {
+				spec.Disk, spec.Shape = disk, guest.OnDisk(spec.Shape)
 			}
 			if memory != 0 {
 				spec.Shape.MemoryMiB = memory
@@ -94,6 +98,7 @@ func newUp() *cobra.Command {
 	cmd.Flags().StringVar(&model, "model", "build/volumes/model.img", "model volume")
 	cmd.Flags().StringVar(&config, "config", "", "config as JSON with identity and service; volumes that it does not name are filled in (default: the demo's)")
 	cmd.Flags().StringVar(&shape, "shape", "", "shape.json of the machine (default: the demo's, with KVM where there is one)")
+	cmd.Flags().StringVar(&disk, "disk", "", "boot from this disk, of image disk, and not the release's kernel directly (.qcow2 by its name, else raw)")
 	cmd.Flags().IntVar(&port, "port", 0, "port on this machine's loopback interface (default: a free one)")
 	cmd.Flags().IntVar(&memory, "memory", 0, "MiB of memory (default: the shape's)")
 	cmd.Flags().DurationVar(&wait, "wait", 3*time.Minute, "how long a boot may take")
@@ -123,15 +128,11 @@ func endHint(err error) string {
 	return ""
 }
 
-func shapeOf(ctx context.Context, g guest.Guest, file, firmware string) (guest.Shape, error) {
+func shapeOf(ctx context.Context, g guest.Guest, file, firmware string) (measure.Shape, error) {
 	if file != "" {
 		return guest.ReadShape(file)
 	}
-	version, err := guest.QEMUVersion(ctx, g.Tree)
-	if err != nil {
-		return guest.Shape{}, err
-	}
-	return guest.DefaultShape(version, guest.Accelerated(ctx, g.Tree, firmware)), nil
+	return guest.MachineShape(ctx, g.Tree, firmware)
 }
 
 // bootLines prints the status port's lines as they come.

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"chrysalis/measure"
 	"chrysalis/tools/internal/guest"
 )
 
@@ -58,8 +59,23 @@ func newClient(t *testing.T, g guest.Guest, spec guest.Spec) client {
 	return client{t, fmt.Sprintf("https://127.0.0.1:%d", spec.Port), g.Path(guest.RootsFile), makePolicy(t, spec)}
 }
 
-// makePolicy writes the strict policy for the spec's release and config, and returns its file.
-func makePolicy(t *testing.T, spec guest.Spec, extra ...string) string {
+// makePolicy writes the strict policy for the spec's release, config and shape, and returns its file. Nothing in it comes
+// from a boot.
+func makePolicy(t *testing.T, spec guest.Spec) string {
+	t.Helper()
+	shape, err := measure.EncodeShape(spec.Shape)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "shape.json")
+	if err := os.WriteFile(file, shape, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return makePolicyOf(t, spec, "--shape", file, "--tools-tree", filepath.Join(built, "tools-tree"))
+}
+
+// makePolicyOf writes the strict policy for the spec's release and config with other arguments for the machine.
+func makePolicyOf(t *testing.T, spec guest.Spec, machine ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	document, err := json.Marshal(map[string]any{"identity": spec.Config.Identity, "service": spec.Config.Service})
@@ -70,7 +86,7 @@ func makePolicy(t *testing.T, spec guest.Spec, extra ...string) string {
 	if err := os.WriteFile(configFile, document, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	chrysalis(t, 0, append([]string{"policy", "--manifest", filepath.Join(built, "release/manifest.json"), "--config", configFile, "-o", out}, extra...)...)
+	chrysalis(t, 0, append([]string{"policy", "--manifest", filepath.Join(built, "release/manifest.json"), "--config", configFile, "-o", out}, machine...)...)
 	return out
 }
 
@@ -103,7 +119,7 @@ type verdict struct {
 	Check    string `json:"check"`
 	Reason   string `json:"reason"`
 	ClaimKey string `json:"claim_key"`
-	Checks   []struct{ Name, Got string }
+	Checks   []struct{ Name, Got, Verdict string }
 }
 
 func (c client) verify(want int) verdict {

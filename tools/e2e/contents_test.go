@@ -16,14 +16,25 @@ import (
 
 	"github.com/cavaliergopher/cpio"
 	"github.com/erofs/go-erofs"
+	"golang.org/x/sys/unix"
 
 	"chrysalis/measure"
 	"chrysalis/measure/verity"
 )
 
-// listVolume returns every name in a volume but its root. Whatever is neither a folder 0755 nor a file 0644 or 0755 of root
-// fails the test: no links, devices, or set-user-ID programs.
+// listVolume returns every name in a volume but its root, and fails the test over what has no place in one.
 func listVolume(t *testing.T, file string) []string {
+	t.Helper()
+	names, strange := readVolume(t, file)
+	for _, s := range strange {
+		t.Errorf("%s: %s", filepath.Base(file), s)
+	}
+	return names
+}
+
+// readVolume returns every name in a volume but its root, and what is neither a folder 0755 nor a program or file 0755 or
+// 0644 of root: links, devices, set-user-ID programs, what others may write, scripts, which want an interpreter.
+func readVolume(t *testing.T, file string) (names, strange []string) {
 	t.Helper()
 	f, err := os.Open(file)
 	if err != nil {
@@ -34,7 +45,6 @@ func listVolume(t *testing.T, file string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var names []string
 	err = fs.WalkDir(img, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -43,13 +53,25 @@ func listVolume(t *testing.T, file string) []string {
 		if err != nil {
 			return err
 		}
-		switch mode := info.Mode() & (fs.ModeType | fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky); mode {
+		// The library's FileInfo leaves out the bits beyond permissions; its Stat has them.
+		st := info.Sys().(*erofs.Stat)
+		switch mode := st.Mode & (fs.ModeType | fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky); mode {
 		case fs.ModeDir | 0o755, 0o644, 0o755:
 		default:
-			t.Errorf("%s: %s has mode %v", filepath.Base(file), name, mode)
+			strange = append(strange, fmt.Sprintf("%s has mode %v", name, mode))
 		}
-		if st := info.Sys().(*erofs.Stat); st.UID != 0 || st.GID != 0 {
-			t.Errorf("%s: %s belongs to %d:%d, want root", filepath.Base(file), name, st.UID, st.GID)
+		if st.UID != 0 || st.GID != 0 {
+			strange = append(strange, fmt.Sprintf("%s belongs to %d:%d, want root", name, st.UID, st.GID))
+		}
+		if start := make([]byte, 2); info.Mode().IsRegular() {
+			f, err := img.Open(name)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			if _, err := io.ReadFull(f, start); err == nil && string(start) == "#!" {
+				strange = append(strange, name+" is a script")
+			}
 		}
 		if name != "." {
 			names = append(names, name)
@@ -59,7 +81,43 @@ func listVolume(t *testing.T, file string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return names
+	return names, strange
+}
+
+// TestVolumeOfStrangeThings: the reader of volumes sees what it looks for, in an image that mkfs.erofs made.
+func TestVolumeOfStrangeThings(t *testing.T) {
+	needsGuests(t)
+	dir := filepath.Join(t.TempDir(), "root")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, mode := range map[string]uint32{"su": 0o4755, "sgid": 0o2755, "open": 0o666, "script": 0o755, "other": 0o644, "plain": 0o755} {
+		text := "text"
+		if name == "script" {
+			text = "#!/bin/sh"
+		}
+		if err := errors.Join(os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644), unix.Chmod(filepath.Join(dir, name), mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, mode := range map[string]uint32{"drop": 0o1777, "folder": 0o755} {
+		if err := errors.Join(os.Mkdir(filepath.Join(dir, name), 0o755), unix.Chmod(filepath.Join(dir, name), mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Symlink("plain", filepath.Join(dir, "link")), unix.Mkfifo(filepath.Join(dir, "pipe"), 0o644), os.Lchown(filepath.Join(dir, "other"), 1000, 0)); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "strange.img")
+	if out, err := tree(t).Command(t.Context(), "mkfs.erofs", file, dir).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.erofs: %v: %s", err, out)
+	}
+	names, strange := readVolume(t, file)
+	want := []string{"drop has mode dtrwxrwxrwx", "link has mode Lrwxrwxrwx", "open has mode -rw-rw-rw-", "other belongs to 1000:0, want root",
+		"pipe has mode prw-r--r--", "script is a script", "sgid has mode grwxr-xr-x", "su has mode urwxr-xr-x"}
+	if slices.Sort(strange); !slices.Equal(strange, want) || len(names) != 10 {
+		t.Errorf("of %d names: got %q, want %q", len(names), strange, want)
+	}
 }
 
 // TestRootHoldsOnlyItsList reads the built root: no shell, no systemd, no package manager, no interpreter, nothing unexpected.
@@ -115,7 +173,7 @@ func TestInitrdHoldsOnlyItsList(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	want := []string{"dev", "init", "modules"}
+	want := []string{"cmdline", "dev", "init", "modules"}
 	for i, name := range []string{"virtio_blk", "dm-mod", "dm-bufio", "reed_solomon", "dm-verity", "erofs", "failover", "net_failover", "virtio_net", "overlay",
 		"configfs", "tsm_report", "tdx-guest", "sev-guest"} {
 		want = append(want, fmt.Sprintf("modules/%02d-%s.ko.xz", i, name))

@@ -31,7 +31,8 @@ served=1
 
 step "client: decide what to trust"
 echo "This client trusts three things: the release manifest, the policy it makes from it, and the CA that made this run's TPM."
-show policy --manifest build/release/manifest.json --engine build/volumes/engine.img --model build/volumes/model.img -o "$dir/policy.json"
+echo "The shape of the machine is the provider's to choose, out of a closed list of devices; what it must show is computed."
+show policy --manifest build/release/manifest.json --shape "$dir/shape.json" --engine build/volumes/engine.img --model build/volumes/model.img -o "$dir/policy.json"
 
 step "client: verify before a word is sent"
 show verify "$url" --policy "$dir/policy.json" --roots "$dir/tpm-maker.pem"

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"chrysalis/measure"
 	"chrysalis/tools/internal/guest"
 	"chrysalis/tools/internal/toolstree"
 )
@@ -36,16 +37,12 @@ func tree(t *testing.T) toolstree.Tree {
 	return tree
 }
 
-var shapeOnce = sync.OnceValues(func() (guest.Shape, error) {
+var shapeOnce = sync.OnceValues(func() (measure.Shape, error) {
 	tree, err := toolstree.Open(filepath.Join(built, "tools-tree"))
 	if err != nil {
-		return guest.Shape{}, err
+		return measure.Shape{}, err
 	}
-	version, err := guest.QEMUVersion(context.Background(), tree)
-	if err != nil {
-		return guest.Shape{}, err
-	}
-	return guest.DefaultShape(version, guest.Accelerated(context.Background(), tree, filepath.Join(built, "release/OVMF_CODE.fd"))), nil
+	return guest.MachineShape(context.Background(), tree, filepath.Join(built, "release/OVMF_CODE.fd"))
 })
 
 // demoSpec is the demo's guest on a port of its own.

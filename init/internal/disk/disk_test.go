@@ -55,6 +55,53 @@ func TestFindRefuses(t *testing.T) {
 	}
 }
 
+// addPartition makes a partition of sysfs: it has a name in its uevent, and no serial number.
+func addPartition(t *testing.T, p Paths, name, uuid, sectors string) {
+	t.Helper()
+	dir := filepath.Join(p.Sys, "class/block", name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for file, text := range map[string]string{"uevent": "MAJOR=254\nDEVTYPE=partition\nPARTN=2\nPARTUUID=" + uuid + "\n", "size": sectors} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestFindRoot(t *testing.T) {
+	root := [32]byte{0x8d, 0xc5, 0xbc, 0xeb, 0x26, 0x44, 0xaf, 0x46, 0x98, 0xfe, 15: 1, 16: 2}
+	const uuid = "8dc5bceb-2644-af46-98fe-000000000001"
+	for _, tt := range []struct {
+		name string
+		add  func(Paths)
+		want Disk
+		err  string
+	}{
+		{"a disk", func(p Paths) { addDisk(t, p, "vda", Root, "8") }, Disk{"/dev/vda", 4096}, ""},
+		{"a partition", func(p Paths) {
+			addDisk(t, p, "vda", "chrysalis-disk", "80")
+			addPartition(t, p, "vda1", "c4a7c5f2-8b53-4d0e-9d1e-636872797302", "16")
+			addPartition(t, p, "vda2", uuid, "8")
+		}, Disk{"/dev/vda2", 4096}, ""},
+		{"both", func(p Paths) { addDisk(t, p, "vda", Root, "8"); addPartition(t, p, "vdb2", uuid, "8") }, Disk{}, "found 2, want 1"},
+		{"two partitions", func(p Paths) { addPartition(t, p, "vda2", uuid, "8"); addPartition(t, p, "vdb2", uuid, "8") }, Disk{}, "found 2, want 1"},
+		{"the partition of another root", func(p Paths) { addPartition(t, p, "vda2", strings.Replace(uuid, "8d", "8e", 1), "8") }, Disk{}, "none appeared"},
+		{"size is no number", func(p Paths) { addPartition(t, p, "vda2", uuid, "-1") }, Disk{}, `size of vda2 is "-1"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := Paths{Sys: t.TempDir(), Dev: "/dev"}
+			tt.add(p)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+			defer cancel()
+			got, err := p.FindRoot(ctx, root)
+			if got != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("got %+v (%v), want %+v (%s)", got, err, tt.want, tt.err)
+			}
+		})
+	}
+}
+
 // TestVolumePastDisk: more data blocks than the disk has are refused before the kernel is asked.
 func TestVolumePastDisk(t *testing.T) {
 	for _, blocks := range []uint64{0, 3, 1 << 62} {

@@ -29,7 +29,7 @@ var late = []entry{
 	{"cgroup2", "/sys/fs/cgroup", guarded, "nsdelegate,memory_recursiveprot"},
 	{"devpts", "/dev/pts", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0620,ptmxmode=0666"},
 	{"tmpfs", "/dev/shm", guarded, "mode=1777,size=16m"},
-	{"tmpfs", "/run", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755,size=64m"},
+	{"tmpfs", "/run", guarded, "mode=0755,size=64m"},
 	{"tmpfs", "/tmp", guarded, "mode=1777,size=16m"},
 	{"tmpfs", "/var", guarded, "mode=0755,size=64m"},
 }
@@ -85,7 +85,7 @@ func SwitchRoot(newRoot string) error {
 			return fmt.Errorf("switching root: moving %s: %v", e.dir, err)
 		}
 	}
-	for _, name := range []string{"/init", "/modules", "/root.json"} {
+	for _, name := range []string{"/init", "/modules", "/root.json", "/cmdline", "/.extra"} {
 		if err := os.RemoveAll(name); err != nil {
 			return fmt.Errorf("switching root: %v", err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/verity"
 	"chrysalis/tools/internal/toolstree"
@@ -27,11 +28,12 @@ const guestPort = 8443
 
 // Spec is what a guest is made of.
 type Spec struct {
-	Release string          `json:"release"` // release folder
-	Engine  string          `json:"engine"`  // engine volume
-	Model   string          `json:"model"`   // model volume
+	Release string          `json:"release"`        // release folder
+	Engine  string          `json:"engine"`         // engine volume
+	Model   string          `json:"model"`          // model volume
+	Disk    string          `json:"disk,omitempty"` // boot disk; empty boots the release's kernel directly
 	Config  config.Measured `json:"config"`
-	Shape   Shape           `json:"shape"`
+	Shape   measure.Shape   `json:"shape"`
 	Port    int             `json:"port"` // port on this machine's loopback interface
 }
 
@@ -45,6 +47,7 @@ type Guest struct {
 const (
 	specFile   = "guest.json"
 	RootsFile  = "tpm-maker.pem" // certificate of the TPM's maker
+	ShapeFile  = "shape.json"    // what QEMU makes of it
 	StatusFile = "status.log"    // lines of the guest's status port
 	journal    = "journal.disk"
 )
@@ -106,6 +109,13 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	if err != nil {
 		return err
 	}
+	tree, err := TreeOf(ctx, g.Tree, spec.Shape)
+	if err == nil {
+		err = hasFirmware(spec.Shape, filepath.Join(spec.Release, spec.Shape.Firmware.Name))
+	}
+	if err != nil {
+		return fmt.Errorf("starting guest: %w", err)
+	}
 	if err := g.prepare(ctx, spec); err != nil {
 		return err
 	}
@@ -114,15 +124,10 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	if _, err := startTPM(ctx, g.Tree, g.Path("tpm"), tpmSocket, false); err != nil {
 		return err
 	}
-	accelerator := "tcg,thread=multi"
-	if spec.Shape.CPU == "host" {
-		accelerator = "kvm"
-	}
-	args := spec.Shape.arguments(files{
-		accelerator: accelerator,
-		firmware:    filepath.Join(spec.Release, "OVMF_CODE.fd"), variables: g.Path("variables.fd"),
+	args := arguments(spec.Shape, files{
+		firmware: filepath.Join(spec.Release, spec.Shape.Firmware.Name), variables: g.Path("variables.fd"),
 		kernel: filepath.Join(spec.Release, "vmlinuz"), initrd: filepath.Join(spec.Release, "initrd"), cmdline: string(cmdline),
-		root: filepath.Join(spec.Release, "root.img"), config: g.Path("config.disk"), journal: g.Path(journal),
+		root: filepath.Join(spec.Release, "root.img"), disk: spec.Disk, config: g.Path("config.disk"), journal: g.Path(journal),
 		engine: spec.Engine, model: spec.Model,
 		tpmSocket: tpmSocket, status: g.Path(StatusFile), qmp: g.Path("qmp.sock"), pid: g.Path("qemu.pid"),
 		hostPort: spec.Port, guestPort: guestPort, extra: extra,
@@ -133,7 +138,7 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	}
 	defer log.Close()
 	// The guest outlives this program, so ctx does not end it.
-	cmd := g.Tree.Command(context.WithoutCancel(ctx), "qemu-system-x86_64", args...)
+	cmd := tree.Command(context.WithoutCancel(ctx), "qemu-system-x86_64", args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -173,11 +178,15 @@ func (g Guest) prepare(ctx context.Context, spec Spec) error {
 	if err != nil {
 		return err
 	}
+	shape, err := measure.EncodeShape(spec.Shape)
+	if err != nil {
+		return err
+	}
 	err = errors.Join(
 		os.WriteFile(g.Path("config.disk"), disk, 0o644),
 		os.WriteFile(g.Path("variables.fd"), variables, 0o644),
 		os.WriteFile(g.Path(StatusFile), nil, 0o644),
-		writeJSON(g.Path("shape.json"), spec.Shape),
+		os.WriteFile(g.Path(ShapeFile), shape, 0o644),
 		writeJSON(g.Path(specFile), spec))
 	if err != nil {
 		return err

@@ -4,32 +4,31 @@
 package guest
 
 import (
+	"context"
+	"crypto/sha256"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"chrysalis/measure"
+	"chrysalis/measure/config"
+	"chrysalis/tools/internal/toolstree"
 )
 
-// Shape is what QEMU makes of a guest: everything that the firmware measures of the machine follows from it and from the
-// release files.
-type Shape struct {
-	QEMU      string   `json:"qemu"`       // version of QEMU
-	Machine   string   `json:"machine"`    // -machine, without the accelerator
-	CPU       string   `json:"cpu"`        // -cpu
-	CPUs      int      `json:"cpus"`       // -smp
-	MemoryMiB int      `json:"memory_mib"` // -m
-	Devices   []string `json:"devices"`    // -device, in order
-}
+// emulated is the processor of an emulated guest; QEMU's emulation knows no other address bits.
+var emulated = CPU{measure.VendorAMD, 40}
 
-// DefaultShape is the demo's machine. accelerated says whether the processor's own virtualisation is used.
-func DefaultShape(qemuVersion string, accelerated bool) Shape {
-	cpu := "max"
-	if accelerated {
-		cpu = "host"
-	}
-	return Shape{
-		QEMU: qemuVersion, Machine: "q35", CPU: cpu, CPUs: 2, MemoryMiB: 1024,
+// DefaultShape is the demo's machine over a firmware file: accelerated over the processor that a guest would see, or emulated
+// where that is nil.
+func DefaultShape(qemuVersion string, accelerated *CPU, firmware string) (measure.Shape, error) {
+	s := measure.Shape{
+		QEMU: qemuVersion, Machine: "q35", Accelerator: measure.TCG, CPU: "max", CPUVendor: emulated.Vendor, PhysBits: emulated.PhysBits,
+		CPUs: 2, MemoryMiB: 1024,
 		Devices: []string{
 			"tpm-crb,tpmdev=tpm0",
 			"virtio-blk-pci,drive=root,serial=chrysalis-root,bootindex=1",
@@ -41,23 +40,94 @@ func DefaultShape(qemuVersion string, accelerated bool) Shape {
 			"virtio-serial-pci",
 			"virtserialport,chardev=status,name=org.chrysalis.status",
 		},
+		GPUs: []string{},
 	}
+	if accelerated != nil {
+		s.Accelerator, s.CPU, s.CPUVendor, s.PhysBits = measure.KVM, acceleratedCPU, accelerated.Vendor, accelerated.PhysBits
+	}
+	var err error
+	if s.Firmware, err = FirmwareFile(firmware); err != nil {
+		return s, err
+	}
+	return s, s.Check()
+}
+
+// maxFirmwareBytes bounds a firmware file.
+const maxFirmwareBytes = 64 << 20
+
+// FirmwareFile names a firmware file as a shape does.
+func FirmwareFile(path string) (measure.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return measure.File{}, err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	n, err := io.Copy(sum, io.LimitReader(f, maxFirmwareBytes+1))
+	if err != nil {
+		return measure.File{}, err
+	}
+	if n > maxFirmwareBytes {
+		return measure.File{}, fmt.Errorf("firmware %s has more than %d bytes", path, maxFirmwareBytes)
+	}
+	return measure.File{Name: filepath.Base(path), Size: n, SHA256: config.Digest(sum.Sum(nil))}, nil
+}
+
+// MachineShape is DefaultShape on this machine, as fast as it goes here.
+func MachineShape(ctx context.Context, tree toolstree.Tree, firmware string) (measure.Shape, error) {
+	version, err := QEMUVersion(ctx, tree)
+	if err != nil {
+		return measure.Shape{}, err
+	}
+	if seen, ok := Accelerated(ctx, tree, firmware); ok {
+		return DefaultShape(version, &seen, firmware)
+	}
+	return DefaultShape(version, nil, firmware)
 }
 
 // ReadShape reads a shape.json.
-func ReadShape(file string) (Shape, error) {
-	data, err := os.ReadFile(file)
+func ReadShape(file string) (measure.Shape, error) {
+	f, err := os.Open(file)
 	if err != nil {
-		return Shape{}, err
+		return measure.Shape{}, err
 	}
-	var s Shape
-	if err := json.Unmarshal(data, &s, json.RejectUnknownMembers(true)); err != nil {
-		return Shape{}, fmt.Errorf("reading %s: %v", file, err)
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, measure.MaxShapeBytes+1))
+	if err != nil {
+		return measure.Shape{}, err
 	}
-	if s.CPUs < 1 || s.MemoryMiB < 256 || s.Machine == "" || s.CPU == "" {
-		return Shape{}, fmt.Errorf("reading %s: %d CPUs, %d MiB, machine %q, cpu %q: want at least 1, 256 and both names", file, s.CPUs, s.MemoryMiB, s.Machine, s.CPU)
+	s, err := measure.DecodeShape(data)
+	if err != nil {
+		return measure.Shape{}, fmt.Errorf("reading %s: %w", file, err)
 	}
 	return s, nil
+}
+
+// TreeOf returns the tree with the QEMU of the shape's version: the tree's own, or the newer one beside it.
+func TreeOf(ctx context.Context, tree toolstree.Tree, s measure.Shape) (toolstree.Tree, error) {
+	own, err := QEMUVersion(ctx, tree)
+	if err != nil || own == s.QEMU {
+		return tree, err
+	}
+	newer, err := tree.WithNewerQEMU()
+	if err != nil {
+		return tree, fmt.Errorf("QEMU of the tools tree is %s, want the shape's %s, and there is no other: %w (chrysalis image build makes it)", own, s.QEMU, err)
+	}
+	other, err := QEMUVersion(ctx, newer)
+	if err == nil && other != s.QEMU {
+		err = fmt.Errorf("QEMU here is %s and %s, want the shape's %s", own, other, s.QEMU)
+	}
+	return newer, err
+}
+
+// hasFirmware checks that the file is the shape's firmware: a guest of another would show other registers.
+func hasFirmware(s measure.Shape, firmware string) error {
+	got, err := FirmwareFile(firmware)
+	if err == nil && got != s.Firmware {
+		err = fmt.Errorf("firmware is %s (%d bytes, SHA-256 %s), want the shape's %s (%d bytes, SHA-256 %s)",
+			got.Name, got.Size, got.SHA256, s.Firmware.Name, s.Firmware.Size, s.Firmware.SHA256)
+	}
+	return err
 }
 
 // writeJSON writes v, indented for readers, to file.
@@ -70,26 +140,30 @@ func writeJSON(file string, v any) error {
 }
 
 // arguments returns QEMU's command line for the shape; files are those of the guest.
-func (s Shape) arguments(f files) []string {
+func arguments(s measure.Shape, f files) []string {
+	accelerator := string(s.Accelerator)
+	if s.Accelerator == measure.TCG {
+		accelerator = "tcg,thread=multi"
+	}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", s.Machine, "-accel", f.accelerator, "-cpu", s.CPU,
+		"-machine", s.Machine, "-accel", accelerator, "-cpu", s.CPU,
 		"-smp", fmt.Sprint(s.CPUs), "-m", fmt.Sprint(s.MemoryMiB),
 		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + escape(f.firmware),
 		"-drive", "if=pflash,unit=1,format=raw,file=" + escape(f.variables),
-		"-kernel", f.kernel, "-initrd", f.initrd, "-append", f.cmdline,
 		"-chardev", "socket,id=tpm,path=" + escape(f.tpmSocket), "-tpmdev", "emulator,id=tpm0,chardev=tpm",
 		"-chardev", "file,id=status,path=" + escape(f.status),
 		"-netdev", fmt.Sprintf("user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:%d-:%d", f.hostPort, f.guestPort),
 		"-qmp", "unix:" + escape(f.qmp) + ",server=on,wait=off",
 		"-pidfile", f.pid,
 	}
+	args = append(args, f.boot()...)
 	for _, d := range []struct{ id, file, mode string }{
-		{"root", f.root, "on"}, {"config", f.config, "on"}, {"journal", f.journal, "off"}, {"engine", f.engine, "on"}, {"model", f.model, "on"},
+		{"config", f.config, "on"}, {"journal", f.journal, "off"}, {"engine", f.engine, "on"}, {"model", f.model, "on"},
 	} {
 		args = append(args, "-drive", "if=none,format=raw,id="+d.id+",readonly="+d.mode+",file="+escape(d.file))
 	}
-	for _, d := range s.Devices {
+	for _, d := range append(slices.Clone(s.Devices), s.GPUs...) {
 		args = append(args, "-device", d)
 	}
 	return append(args, f.extra...)
@@ -109,9 +183,9 @@ func escape(path string) string {
 
 // files are the paths and ports of one start.
 type files struct {
-	accelerator, firmware, variables, kernel, initrd, cmdline string
-	root, config, journal, engine, model                      string
-	tpmSocket, status, qmp, pid                               string
-	hostPort, guestPort                                       int
-	extra                                                     []string
+	firmware, variables, kernel, initrd, cmdline string
+	root, disk, config, journal, engine, model   string
+	tpmSocket, status, qmp, pid                  string
+	hostPort, guestPort                          int
+	extra                                        []string
 }

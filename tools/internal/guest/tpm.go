@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,8 +26,8 @@ import (
 	"chrysalis/tools/internal/toolstree"
 )
 
-// oidAIKCertificate is tcg-kp-AIKCertificate, TCG EK Credential Profile 2.5, section 3.2.16.
-var oidAIKCertificate = asn1.ObjectIdentifier{2, 23, 133, 8, 3}
+// oidEKCertificate is tcg-kp-EKCertificate: TCG EK Credential Profile 2.5, section 3.2.16.
+var oidEKCertificate = asn1.ObjectIdentifier{2, 23, 133, 8, 1}
 
 // tpmPID is the file with the process of a guest's TPM, in its folder.
 const tpmPID = "swtpm.pid"
@@ -59,7 +60,7 @@ func startTPM(ctx context.Context, tree toolstree.Tree, dir, socket string, serv
 		return nil, fmt.Errorf("starting swtpm: %w", err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if _, err := os.Stat(socket); err == nil {
+		if listening(socket) {
 			return cmd, nil
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
@@ -69,6 +70,22 @@ func startTPM(ctx context.Context, tree toolstree.Tree, dir, socket string, serv
 			return nil, fmt.Errorf("starting swtpm: no socket at %s after 10 s; it said: %s", socket, said)
 		}
 	}
+}
+
+// listening reports whether a process listens at the socket. The file is there a moment before, and to connect would be
+// to use it: swtpm ends with its first connection.
+func listening(socket string) bool {
+	sockets, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(sockets)) {
+		// Number, references, protocol, flags, type, state, inode, path; the flag is the kernel's __SO_ACCEPTCON.
+		if field := strings.Fields(line); len(field) >= 8 && field[3] == "00010000" && strings.HasSuffix(strings.TrimSuffix(line, "\n"), " "+socket) {
+			return true
+		}
+	}
+	return false
 }
 
 // makeTPM makes a TPM in dir: fresh seeds, and the attestation key's certificate in NV memory, signed by a
@@ -93,19 +110,11 @@ func makeTPM(ctx context.Context, tree toolstree.Tree, dir string, now time.Time
 		return nil, fmt.Errorf("making TPM: %w", err)
 	}
 	defer t.Close()
-	ak, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(vtpm.AKTemplate())}.Execute(t)
+	m, err := newMaker(now)
 	if err != nil {
-		return nil, fmt.Errorf("making TPM: attestation key: %w", err)
+		return nil, fmt.Errorf("making TPM: %w", err)
 	}
-	public, err := ak.OutPublic.Contents()
-	if err != nil {
-		return nil, err
-	}
-	key, err := tpm2.Pub(*public)
-	if err != nil {
-		return nil, fmt.Errorf("making TPM: attestation key: %w", err)
-	}
-	certificate, ca, err := certify(key, now)
+	certificate, err := m.enrol(t, now)
 	if err != nil {
 		return nil, fmt.Errorf("making TPM: %w", err)
 	}
@@ -115,36 +124,81 @@ func makeTPM(ctx context.Context, tree toolstree.Tree, dir string, now time.Time
 	if _, err := (tpm2.Shutdown{ShutdownType: tpm2.TPMSUClear}).Execute(t); err != nil {
 		return nil, fmt.Errorf("making TPM: %w", err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca}), nil
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.certificate.Raw}), nil
 }
 
-func certify(key any, now time.Time) (certificate, ca []byte, err error) {
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// maker is the one who makes TPMs and vouches for their keys.
+type maker struct {
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+}
+
+func newMaker(now time.Time) (*maker, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	serial := func() *big.Int {
-		n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-		if err != nil {
-			panic(err) // crypto/rand does not fail
-		}
-		return n
-	}
-	maker := &x509.Certificate{
+	template := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: "Chrysalis software TPM maker"},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(certificateLife),
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	if ca, err = x509.CreateCertificate(rand.Reader, maker, maker, &caKey.PublicKey, caKey); err != nil {
-		return nil, nil, err
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return nil, err
 	}
-	certificate, err = x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: "Chrysalis software TPM"},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(certificateLife),
-		KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true,
-		UnknownExtKeyUsage: []asn1.ObjectIdentifier{oidAIKCertificate},
-	}, maker, key, caKey)
-	return certificate, ca, err
+	certificate, err := x509.ParseCertificate(der)
+	return &maker{certificate, key}, err
+}
+
+// enrol certifies the endorsement key, which only the maker can vouch for, and by it the attestation key, as an enrolment
+// service would that knows the maker alone.
+func (m *maker) enrol(t transport.TPM, now time.Time) (certificate []byte, err error) {
+	ek, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(vtpm.EKTemplate())}.Execute(t)
+	if err != nil {
+		return nil, fmt.Errorf("endorsement key: %w", err)
+	}
+	if _, err := (tpm2.FlushContext{FlushHandle: ek.ObjectHandle}).Execute(t); err != nil {
+		return nil, fmt.Errorf("endorsement key: %w", err)
+	}
+	public, err := ek.OutPublic.Contents()
+	if err != nil {
+		return nil, fmt.Errorf("endorsement key: %w", err)
+	}
+	key, err := tpm2.Pub(*public)
+	if err != nil {
+		return nil, fmt.Errorf("endorsement key: %w", err)
+	}
+	endorsement, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: "Chrysalis software TPM"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(certificateLife),
+		KeyUsage: x509.KeyUsageKeyAgreement, BasicConstraintsValid: true, UnknownExtKeyUsage: []asn1.ObjectIdentifier{oidEKCertificate},
+	}, m.certificate, key, m.key)
+	if err != nil {
+		return nil, fmt.Errorf("endorsement key: %w", err)
+	}
+	ak, err := vtpm.AKPublic(t)
+	if err != nil {
+		return nil, err
+	}
+	makers := x509.NewCertPool()
+	makers.AddCert(m.certificate)
+	pending, credential, err := vtpm.Enrolment{EKCertificates: [][]byte{endorsement}, AK: ak}.Challenge(makers, now)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := vtpm.Activate(t, credential)
+	if err != nil {
+		return nil, err
+	}
+	return pending.Certify(answer, m.certificate, m.key, now.Add(-time.Hour), now.Add(certificateLife))
+}
+
+func serial() *big.Int {
+	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		panic(err) // crypto/rand does not fail
+	}
+	return n
 }
 
 func writeNV(t transport.TPM, index tpm2.TPMHandle, data []byte) error {
@@ -169,4 +223,10 @@ func writeNV(t transport.TPM, index tpm2.TPMHandle, data []byte) error {
 		}
 	}
 	return nil
+}
+
+// StartTPM starts swtpm over the state in dir, new if there is none, for a QEMU that drives it over the socket. The caller
+// ends it.
+func StartTPM(ctx context.Context, tree toolstree.Tree, dir, socket string) (*exec.Cmd, error) {
+	return startTPM(ctx, tree, dir, socket, false)
 }

@@ -20,11 +20,14 @@ import (
 // linkedPackages are the Debian packages of the tools tree whose static libraries end up in a program of the guest.
 var linkedPackages = map[string][]string{runc.pkg: {"libc6-dev", "libgcc-14-dev", "libseccomp-dev"}}
 
+// releaseLocks are the locks whose packages lie in a release. Plain OVMF alone comes out of the tools tree.
+type releaseLocks struct{ image, firmware lock.Lock }
+
 // writeDocuments writes what explains the release, each document over those before: contents, bill of materials, manifest,
 // provenance.
-func (b *Builder) writeDocuments(ctx context.Context, tree toolstree.Tree, m *measure.Manifest, g goTool, l lock.Lock, dir string) error {
+func (b *Builder) writeDocuments(ctx context.Context, tree toolstree.Tree, m *measure.Manifest, g goTool, l releaseLocks, dir string) error {
 	step := b.Progress.Step("write manifest", 0)
-	if err := b.fillManifest(m, g, l, dir); err != nil {
+	if err := b.fillManifest(m, g, slices.Concat(l.image.Packages, l.firmware.Packages), dir); err != nil {
 		return err
 	}
 	contents, err := b.contents(ctx, tree, l, dir)
@@ -72,9 +75,10 @@ func (b *Builder) writeDocuments(ctx context.Context, tree toolstree.Tree, m *me
 
 // materials are the inputs that a rebuilder must have: the locks that were used, Go's checksums, and the toolchain, which
 // the go command checks by the checksum database.
-func (b *Builder) materials(g goTool, l lock.Lock) ([]release.Material, error) {
+func (b *Builder) materials(g goTool, l releaseLocks) ([]release.Material, error) {
 	materials := []release.Material{
-		{Name: "image/image.lock", SHA256: l.Digest()},
+		{Name: "image/image.lock", SHA256: l.image.Digest()},
+		{Name: "image/firmware.lock", SHA256: l.firmware.Digest()},
 		{Name: "image/tools.lock", SHA256: b.toolsLock.Digest()},
 	}
 	for _, name := range []string{"go.mod", "go.sum", "image/root.list", "image/mkosi.profiles/cpu/modules"} {
@@ -93,8 +97,8 @@ func (b *Builder) materials(g goTool, l lock.Lock) ([]release.Material, error) {
 }
 
 // contents describes the folder's files and what root and initrd hold.
-func (b *Builder) contents(ctx context.Context, tree toolstree.Tree, l lock.Lock, dir string) (release.Contents, error) {
-	owners, err := b.owners(ctx, tree, l)
+func (b *Builder) contents(ctx context.Context, tree toolstree.Tree, l releaseLocks, dir string) (release.Contents, error) {
+	owners, err := b.owners(ctx, tree, l.image)
 	if err != nil {
 		return release.Contents{}, err
 	}
@@ -124,18 +128,28 @@ func (b *Builder) contents(ctx context.Context, tree toolstree.Tree, l lock.Lock
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(named)) {
-		from, p := "image", lock.Package{}
-		if p, err = l.Package(name); err != nil {
-			from = "tools"
-			if p, err = b.toolsLock.Package(name); err != nil {
-				return release.Contents{}, err
-			}
+		from, p, err := b.locked(name, l)
+		if err != nil {
+			return release.Contents{}, err
 		}
 		source, version := p.Source()
 		c.Packages = append(c.Packages, release.Package{Name: p.Name, Version: p.Version, Architecture: p.Architecture, Source: source, SourceVersion: version,
 			Lock: from, SHA256: p.SHA256})
 	}
 	return c, nil
+}
+
+// locked returns a package and the lock that it stands in.
+func (b *Builder) locked(name string, l releaseLocks) (from string, p lock.Package, err error) {
+	for _, in := range []struct {
+		name string
+		lock lock.Lock
+	}{{"image", l.image}, {"firmware", l.firmware}, {"tools", b.toolsLock}} {
+		if p, err = in.lock.Package(name); err == nil {
+			return in.name, p, nil
+		}
+	}
+	return "", p, err
 }
 
 // origins knows where each file of a release comes from.
@@ -155,6 +169,10 @@ func (o origins) of(file, name string) (release.Origin, error) {
 	switch file {
 	case "OVMF_CODE.fd", "OVMF_VARS.fd":
 		return release.Origin{Kind: release.FromPackage, Name: "ovmf"}, nil
+	case "OVMF.amdsev.fd":
+		return release.Origin{Kind: release.FromPackage, Name: "ovmf-amdsev"}, nil
+	case "OVMF.inteltdx.fd":
+		return release.Origin{Kind: release.FromPackage, Name: "ovmf-inteltdx"}, nil
 	case "vmlinuz":
 		owner, ok := o.modules["vmlinuz"]
 		if !ok {

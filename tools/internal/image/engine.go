@@ -35,10 +35,8 @@ func (b *Builder) buildEngine(ctx context.Context, tree toolstree.Tree, l lock.L
 	if err := errors.Join(os.RemoveAll(unpacked), os.RemoveAll(staged), os.MkdirAll(unpacked, 0o755)); err != nil {
 		return volume.Ref{}, err
 	}
-	for _, p := range l.Packages {
-		if err := runQuiet(tree.Command(ctx, "dpkg-deb", "-x", b.Places.Cached(p), unpacked)); err != nil {
-			return volume.Ref{}, fmt.Errorf("unpacking %s: %w", p.Name, err)
-		}
+	if err := b.unpackAll(ctx, tree, l, unpacked); err != nil {
+		return volume.Ref{}, err
 	}
 	if err := stageEngine(unpacked, staged); err != nil {
 		return volume.Ref{}, fmt.Errorf("staging engine: %w", err)

@@ -22,9 +22,9 @@ type entry struct {
 	mode cpio.FileMode
 }
 
-// initrdEntries lists what the initrd holds: init, the modules in the order in which it loads them, and the name of the
-// root volume.
-func initrdEntries(initProgram []byte, k kernel, modules []string, root config.Volume) ([]entry, error) {
+// initrdEntries lists what the initrd holds: init, the modules in the order in which it loads them, the name of the root
+// volume, and the command line that init holds the kernel's against.
+func initrdEntries(initProgram []byte, k kernel, modules []string, root config.Volume, cmdline []byte) ([]entry, error) {
 	ref, err := json.Marshal(root)
 	if err != nil {
 		return nil, err
@@ -32,6 +32,7 @@ func initrdEntries(initProgram []byte, k kernel, modules []string, root config.V
 	entries := []entry{
 		{"init", initProgram, 0o755},
 		{"root.json", ref, 0o644},
+		{"cmdline", cmdline, 0o644},
 	}
 	for _, dir := range []string{"dev/", "modules/", "newroot/", "proc/", "run/", "sys/"} {
 		entries = append(entries, entry{dir, nil, 0o755})

@@ -22,7 +22,7 @@ func testEntries(t *testing.T) []entry {
 			t.Fatal(err)
 		}
 	}
-	entries, err := initrdEntries([]byte("init"), kernel{"1", dir}, []string{"b.ko.xz", "a.ko.xz"}, config.Volume{Root: config.Digest{1}, Blocks: 7})
+	entries, err := initrdEntries([]byte("init"), kernel{"1", dir}, []string{"b.ko.xz", "a.ko.xz"}, config.Volume{Root: config.Digest{1}, Blocks: 7}, []byte("quiet"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestInitrdReadsBack(t *testing.T) {
 			}
 		}
 	}
-	want := []string{"dev", "init", "modules", "modules/00-b.ko.xz", "modules/01-a.ko.xz", "newroot", "proc", "root.json", "run", "sys"}
+	want := []string{"cmdline", "dev", "init", "modules", "modules/00-b.ko.xz", "modules/01-a.ko.xz", "newroot", "proc", "root.json", "run", "sys"}
 	if !slices.Equal(names, want) {
 		t.Errorf("names: got %q, want %q", names, want)
 	}

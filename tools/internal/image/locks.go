@@ -16,8 +16,9 @@ import (
 	"chrysalis/tools/internal/lock"
 )
 
-// LockNames are the locks of the image: the tools that build it, what lies in it, and the engine of the embedded volume.
-var LockNames = []string{"tools", "image", "engine"}
+// LockNames are the locks of the image: the tools that build it, what lies in it, the engine of the embedded volume, the
+// firmwares of confidential guests, and the QEMU that starts those.
+var LockNames = []string{"tools", "image", "engine", "firmware", "qemu"}
 
 // Relock says when a lock may be replaced by a fresh resolution.
 type Relock string
@@ -115,11 +116,7 @@ func (b *Builder) resolveOnly(ctx context.Context, old lock.Lock) (lock.Lock, er
 		return lock.Lock{}, err
 	}
 	defer os.RemoveAll(work)
-	var sources []lock.Source
-	for _, r := range old.Releases {
-		sources = append(sources, lock.Source{Archive: r.Archive, Suite: r.Suite})
-	}
-	l, err := lock.Resolve(ctx, b.Places, work, old.Name, old.Request, sources)
+	l, err := lock.Resolve(ctx, b.Places, work, old)
 	if err != nil {
 		return lock.Lock{}, err
 	}
@@ -127,12 +124,12 @@ func (b *Builder) resolveOnly(ctx context.Context, old lock.Lock) (lock.Lock, er
 	return l, nil
 }
 
-// Fetch brings the packages of image and engine here, so that a missing one stops a build before its minutes of work.
+// Fetch brings the packages of the other locks than tools here, so that a missing one stops a build before its minutes of work.
 func (b *Builder) Fetch(ctx context.Context) error {
 	if err := b.own(ctx); err != nil {
 		return err
 	}
-	for _, name := range []string{"image", "engine"} {
+	for _, name := range LockNames[1:] {
 		if _, err := b.packages(ctx, name); err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -42,6 +43,13 @@ func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, er
 	if err != nil {
 		return m, err
 	}
+	firmware, err := b.packages(ctx, "firmware")
+	if err != nil {
+		return m, err
+	}
+	if err := b.buildQEMU(ctx, tree); err != nil {
+		return m, err
+	}
 	g, err := b.findGo(ctx)
 	if err != nil {
 		return m, err
@@ -67,11 +75,14 @@ func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, er
 	if err != nil {
 		return m, err
 	}
-	m = measure.Manifest{Format: measure.ManifestFormat, Profile: profile, Lock: b.lockState("tools", "image"), Kernel: k.release, Root: volumeOf(root)}
+	m = measure.Manifest{Format: measure.ManifestFormat, Profile: profile, Lock: b.lockState("tools", "image", "firmware"), Kernel: k.release, Root: volumeOf(root)}
 	if err := b.writeBoot(tree, k, guest, m.Root, partial); err != nil {
 		return m, err
 	}
-	if err := b.writeDocuments(ctx, tree, &m, g, l, partial); err != nil {
+	if err := b.writeFirmware(ctx, tree, firmware, partial); err != nil {
+		return m, err
+	}
+	if err := b.writeDocuments(ctx, tree, &m, g, releaseLocks{l, firmware}, partial); err != nil {
 		return m, err
 	}
 	return m, replaceFolder(partial, out)
@@ -92,7 +103,11 @@ func (b *Builder) writeBoot(tree toolstree.Tree, k kernel, guest string, root co
 	if err != nil {
 		return err
 	}
-	entries, err := initrdEntries(initProgram, k, modules, root)
+	cmdline, err := os.ReadFile(filepath.Join(b.profileDir(), "cmdline"))
+	if err != nil {
+		return err
+	}
+	entries, err := initrdEntries(initProgram, k, modules, root, cmdline)
 	if err != nil {
 		return err
 	}
@@ -113,7 +128,7 @@ func (b *Builder) profileDir() string {
 	return filepath.Join(b.Source, "image", "mkosi.profiles", profile)
 }
 
-func (b *Builder) fillManifest(m *measure.Manifest, g goTool, l lock.Lock, dir string) error {
+func (b *Builder) fillManifest(m *measure.Manifest, g goTool, packages []lock.Package, dir string) error {
 	text, err := os.ReadFile(filepath.Join(b.Source, "image", "security-version"))
 	if err != nil {
 		return err
@@ -137,15 +152,15 @@ func (b *Builder) fillManifest(m *measure.Manifest, g goTool, l lock.Lock, dir s
 		}
 		*version = p.Version
 	}
-	for _, p := range l.Packages {
-		m.Packages = append(m.Packages, measure.Package{Name: p.Name, Version: p.Version, SHA256: p.SHA256})
-	}
-	// The firmware comes out of the tools tree, and so belongs to what the release is made of.
+	// Plain OVMF comes out of the tools tree, and so belongs to what the release is made of.
 	ovmf, err := b.toolsLock.Package("ovmf")
 	if err != nil {
 		return err
 	}
-	m.Packages = insertPackage(m.Packages, measure.Package{Name: ovmf.Name, Version: ovmf.Version, SHA256: ovmf.SHA256})
+	for _, p := range append(packages, ovmf) {
+		m.Packages = append(m.Packages, measure.Package{Name: p.Name, Version: p.Version, SHA256: p.SHA256})
+	}
+	slices.SortFunc(m.Packages, func(a, b measure.Package) int { return strings.Compare(a.Name, b.Name) })
 	return nil
 }
 
@@ -163,14 +178,6 @@ func namedFiles(dir string, names []string) (files []measure.File, err error) {
 		files = append(files, measure.File{Name: name, Size: n, SHA256: sum})
 	}
 	return files, nil
-}
-
-func insertPackage(packages []measure.Package, p measure.Package) []measure.Package {
-	at := 0
-	for at < len(packages) && packages[at].Name < p.Name {
-		at++
-	}
-	return append(packages[:at:at], append([]measure.Package{p}, packages[at:]...)...)
 }
 
 // bootPCRs computes the registers that follow from the release's files alone.

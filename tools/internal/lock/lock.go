@@ -5,6 +5,7 @@
 //	Lock: NAME
 //	Request:
 //	 PACKAGE or apt pattern, one a line; a * stands for the newest text that there is, the same in every line
+//	Alone: yes                     if what the packages depend on is left out
 //	Archives:
 //	 ARCHIVE SUITE DATE SHA256     of the InRelease file that vouched for the hashes when the lock was made
 //
@@ -70,6 +71,7 @@ type Package struct {
 type Lock struct {
 	Name     string
 	Request  []string
+	Alone    bool // the requested packages without what they depend on: they run over the tools tree, or are no programs
 	Releases []Release
 	Packages []Package // sorted by name, then architecture
 }
@@ -140,9 +142,13 @@ func parseStanza(text string) (map[string]string, error) {
 
 func (l *Lock) parseHeader(values map[string]string) error {
 	for name := range values {
-		if name != "Lock" && name != "Request" && name != "Archives" {
-			return fmt.Errorf("header has field %q, want Lock, Request, Archives", name)
+		if name != "Lock" && name != "Request" && name != "Alone" && name != "Archives" {
+			return fmt.Errorf("header has field %q, want Lock, Request, Alone, Archives", name)
 		}
+	}
+	alone, said := values["Alone"]
+	if l.Alone = said; said && alone != "yes" {
+		return fmt.Errorf("header has Alone: %q, want yes", alone)
 	}
 	l.Name = values["Lock"]
 	l.Request = strings.Fields(values["Request"])
@@ -216,6 +222,9 @@ func (l Lock) Bytes() []byte {
 	fmt.Fprintf(&b, "Lock: %s\nRequest:\n", l.Name)
 	for _, r := range l.Request {
 		fmt.Fprintf(&b, " %s\n", r)
+	}
+	if l.Alone {
+		fmt.Fprintf(&b, "Alone: yes\n")
 	}
 	if len(l.Releases) > 0 {
 		fmt.Fprintf(&b, "Archives:\n")

@@ -24,18 +24,22 @@ type Source struct{ Archive, Suite string }
 // keyring holds the archive's signing keys: of the package debian-archive-keyring, on Debian and on Ubuntu.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// Resolve asks apt which packages satisfy the request in today's archives and locks them. apt runs in work, a folder of its
+// Resolve asks apt which packages satisfy the request of old in today's archives and locks them. apt runs in work, a folder of its
 // own, with nothing installed, and checks the archive's signatures. A suite whose Release has expired is taken, because
 // an unstable suite's mirror may lag; its date stands in the lock.
-func Resolve(ctx context.Context, places Places, work, name string, request []string, sources []Source) (Lock, error) {
-	l, err := resolve(ctx, places, work, name, request, sources)
+func Resolve(ctx context.Context, places Places, work string, old Lock) (Lock, error) {
+	l, err := resolve(ctx, places, work, old)
 	if err != nil {
-		return Lock{}, fmt.Errorf("resolving lock %s: %w", name, err)
+		return Lock{}, fmt.Errorf("resolving lock %s: %w", old.Name, err)
 	}
 	return l, nil
 }
 
-func resolve(ctx context.Context, places Places, work, name string, request []string, sources []Source) (Lock, error) {
+func resolve(ctx context.Context, places Places, work string, old Lock) (Lock, error) {
+	var sources []Source
+	for _, r := range old.Releases {
+		sources = append(sources, Source{r.Archive, r.Suite})
+	}
 	apt, err := newApt(places, work, sources)
 	if err != nil {
 		return Lock{}, err
@@ -47,7 +51,7 @@ func resolve(ctx context.Context, places Places, work, name string, request []st
 	if err != nil {
 		return Lock{}, err
 	}
-	plan, err := apt.plan(ctx, request, suites)
+	plan, err := apt.plan(ctx, old.Request, suites)
 	if err != nil {
 		return Lock{}, err
 	}
@@ -55,7 +59,14 @@ func resolve(ctx context.Context, places Places, work, name string, request []st
 	if len(wanted) == 0 {
 		return Lock{}, errors.New("apt plans no package")
 	}
-	l := Lock{Name: name, Request: request}
+	if old.Alone {
+		for key := range wanted {
+			if !slices.ContainsFunc(old.Request, func(r string) bool { name, _, _ := strings.Cut(r, "/"); return name == key[0] }) {
+				delete(wanted, key)
+			}
+		}
+	}
+	l := Lock{Name: old.Name, Request: old.Request, Alone: old.Alone}
 	for _, suite := range suites {
 		l.Releases = append(l.Releases, suite.release)
 		for _, values := range suite.stanzas {

@@ -86,7 +86,7 @@ func TestLists(t *testing.T) {
 }
 
 func TestResolveWithoutMirror(t *testing.T) {
-	_, err := Resolve(t.Context(), Places{}, t.TempDir(), "x", []string{"hello"}, []Source{{Debian, "trixie"}})
+	_, err := Resolve(t.Context(), Places{}, t.TempDir(), Lock{Name: "x", Request: []string{"hello"}, Releases: []Release{{Archive: Debian, Suite: "trixie"}}})
 	if !errors.Is(err, ErrNoMirror) && !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got error %v, want %v or a missing keyring", err, ErrNoMirror)
 	}

@@ -87,7 +87,7 @@ type Package struct {
 	Architecture  string        `json:"architecture"`
 	Source        string        `json:"source"`
 	SourceVersion string        `json:"source_version"`
-	Lock          string        `json:"lock"` // image or tools
+	Lock          string        `json:"lock"` // image, firmware or tools
 	SHA256        config.Digest `json:"sha256"`
 }
 

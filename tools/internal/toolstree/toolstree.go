@@ -7,6 +7,7 @@
 package toolstree
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,21 @@ import (
 // Tree is a tools tree on disk.
 type Tree struct {
 	root string
+	qemu string // folder whose QEMU is used instead of the tree's own; "" is none
+}
+
+// QEMUDir is the folder, beside a tools tree, of another QEMU that runs over the tree's libraries: the newer one, which
+// knows confidential guests.
+const QEMUDir = "qemu"
+
+// WithNewerQEMU returns the tree with the QEMU beside it instead of its own.
+func (t Tree) WithNewerQEMU() (Tree, error) {
+	dir := filepath.Join(filepath.Dir(t.root), QEMUDir)
+	if _, err := os.Stat(filepath.Join(dir, "usr/bin/qemu-system-x86_64")); err != nil {
+		return Tree{}, fmt.Errorf("opening QEMU beside the tools tree: %w", err)
+	}
+	t.qemu = dir
+	return t, nil
 }
 
 const loader = "usr/lib64/ld-linux-x86-64.so.2"
@@ -44,6 +60,20 @@ func (t Tree) Firmware() (code, vars string) {
 	return t.Path("usr/share/OVMF/OVMF_CODE_4M.fd"), t.Path("usr/share/OVMF/OVMF_VARS_4M.fd")
 }
 
+// Stamp tells builds of a program apart without running it: its path's file, size and time.
+func (t Tree) Stamp(program string) (string, error) {
+	argv, err := t.argv(program)
+	if err != nil {
+		return "", err
+	}
+	path := argv[len(argv)-1]
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s %d %d", path, info.Size(), info.ModTime().UnixNano()), nil
+}
+
 // Command returns a command that runs the named program of the tree with the tree's own loader and libraries. It inherits
 // the environment; QEMU additionally gets the tree's data and module folders. A program that is not there shows as Err.
 func (t Tree) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
@@ -54,16 +84,22 @@ func (t Tree) Command(ctx context.Context, program string, args ...string) *exec
 		return cmd
 	}
 	if strings.HasPrefix(program, "qemu-system-") {
-		argv = append(argv, "-L", t.Path("usr/share/qemu"))
+		argv = append(argv, "-L", filepath.Join(t.qemuRoot(), "usr/share/qemu"))
 	}
 	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], args...)...)
-	cmd.Env = append(os.Environ(), "QEMU_MODULE_DIR="+t.Path("usr/lib/x86_64-linux-gnu/qemu"))
+	cmd.Env = append(os.Environ(), "QEMU_MODULE_DIR="+filepath.Join(t.qemuRoot(), "usr/lib/x86_64-linux-gnu/qemu"))
 	return cmd
 }
 
+func (t Tree) qemuRoot() string { return cmp.Or(t.qemu, t.root) }
+
 func (t Tree) argv(program string) ([]string, error) {
+	root := t.root
+	if strings.HasPrefix(program, "qemu-system-") {
+		root = t.qemuRoot()
+	}
 	for _, dir := range []string{"usr/bin", "usr/sbin"} {
-		path := t.Path(filepath.Join(dir, program))
+		path := filepath.Join(root, dir, program)
 		_, err := os.Stat(path)
 		if err == nil {
 			return []string{t.Path(loader), "--library-path", t.libraries(), path}, nil

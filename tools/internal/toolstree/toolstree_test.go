@@ -62,6 +62,39 @@ func TestCommandUsesTheTreesLoader(t *testing.T) {
 	}
 }
 
+// TestNewerQEMU runs the QEMU beside the tree with the tree's own loader and libraries, and every other program as before.
+func TestNewerQEMU(t *testing.T) {
+	tree := fakeTree(t)
+	if _, err := tree.WithNewerQEMU(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no QEMU beside the tree: got error %v, want %v", err, fs.ErrNotExist)
+	}
+	dir := filepath.Join(filepath.Dir(tree.Path(".")), QEMUDir)
+	program := filepath.Join(dir, "usr/bin/qemu-system-x86_64")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(program), 0o755), os.WriteFile(program, nil, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	newer, err := tree.WithNewerQEMU()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lib := tree.Path("usr/lib/x86_64-linux-gnu")
+	want := []string{filepath.Join(dir, "usr/lib/x86_64-linux-gnu/qemu"), "--library-path", lib + ":" + lib + "/swtpm", program,
+		"-L", filepath.Join(dir, "usr/share/qemu"), "--version"}
+	if got := output(t, newer.Command(t.Context(), "qemu-system-x86_64", "--version")); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := output(t, newer.Command(t.Context(), "swtpm")); got[3] != tree.Path("usr/bin/swtpm") {
+		t.Errorf("swtpm: got %q, want the tree's own", got)
+	}
+	before, err := tree.Stamp("qemu-system-x86_64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after, err := newer.Stamp("qemu-system-x86_64"); err != nil || after == before {
+		t.Errorf("stamp of the newer QEMU: got %q, error %v, want another than %q", after, err, before)
+	}
+}
+
 func TestMissingProgram(t *testing.T) {
 	tree := fakeTree(t)
 	if err := tree.Command(t.Context(), "nosuch").Run(); !errors.Is(err, fs.ErrNotExist) {

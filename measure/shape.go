@@ -1,0 +1,144 @@
+package measure
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"chrysalis/measure/config"
+)
+
+// Shape is what a hypervisor makes of a guest: everything that the firmware measures of the machine follows from it and
+// from the release's files. A shape.json is one Shape; whoever starts a guest and whoever computes its registers read the
+// same one. SHAPE.md says what each field moves.
+type Shape struct {
+	QEMU        string      `json:"qemu"`        // version of QEMU, such as 10.0.13
+	Machine     string      `json:"machine"`     // -machine, without accelerator and confidential guest support
+	Accelerator Accelerator `json:"accelerator"` // what runs the CPUs
+	CPU         string      `json:"cpu"`         // -cpu
+	CPUVendor   string      `json:"cpu_vendor"`  // CPUID's vendor as the guest sees it
+	PhysBits    int         `json:"phys_bits"`   // bits of a physical address as the guest's CPUID says
+	CPUs        int         `json:"cpus"`        // -smp
+	MemoryMiB   int         `json:"memory_mib"`  // -m
+	Devices     []string    `json:"devices"`     // -device, in order
+	GPUs        []string    `json:"gpus"`        // -device of each passed-through GPU, in order, after Devices
+	Firmware    File        `json:"firmware"`    // of the release folder
+}
+
+// Accelerator is what runs a guest's CPUs.
+type Accelerator string
+
+// The accelerators.
+const (
+	TCG Accelerator = "tcg" // emulation
+	KVM Accelerator = "kvm"
+)
+
+// MaxShapeBytes bounds a shape.json.
+const MaxShapeBytes = 64 << 10
+
+// Bounds of a shape.
+const (
+	maxCPUs        = 1024
+	minMemoryMiB   = 256
+	maxMemoryMiB   = 16 << 20
+	maxDevices     = 64
+	maxDeviceBytes = 256
+)
+
+// CPU vendors as CPUID names them.
+const (
+	VendorIntel = "GenuineIntel"
+	VendorAMD   = "AuthenticAMD"
+)
+
+var (
+	shapeVersion = regexp.MustCompile(`^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$`)
+	// An argument of QEMU: names no path, and no second option. Shapes come from strangers.
+	shapeArgument = regexp.MustCompile(`^[a-z0-9][A-Za-z0-9_.:=,+-]*$`)
+	shapeMachine  = regexp.MustCompile(`^(q35|pc-q35-[0-9]{1,2}\.[0-9])(,(smm|pic|hpet|vmport|usb|graphics|i8042|smbus|sata)=(on|off)|,kernel-irqchip=split)*$`)
+)
+
+// deviceTypes are the devices that a shape may hold: those that a guest here has a use for.
+var deviceTypes = []string{"pvpanic-pci", "tpm-crb", "vhost-vsock-pci", "virtio-blk-pci", "virtio-net-pci", "virtio-rng-pci", "virtio-scsi-pci",
+	"virtio-serial-pci", "virtserialport"}
+
+// Check reports what is wrong with the shape.
+func (s Shape) Check() error {
+	switch {
+	case !shapeVersion.MatchString(s.QEMU):
+		return fmt.Errorf("qemu is %q, want a version such as 10.0.13", s.QEMU)
+	case len(s.Machine) > maxDeviceBytes || !shapeMachine.MatchString(s.Machine):
+		return fmt.Errorf("machine is %.300q, want q35 with switches that are known here", s.Machine)
+	case s.Accelerator != TCG && s.Accelerator != KVM:
+		return fmt.Errorf("accelerator is %q, want %q or %q", s.Accelerator, TCG, KVM)
+	case len(s.CPU) > maxDeviceBytes || !cpuArgument.MatchString(s.CPU):
+		return fmt.Errorf("cpu is %.300q, want a model with its switches", s.CPU)
+	case s.CPUVendor != VendorIntel && s.CPUVendor != VendorAMD:
+		return fmt.Errorf("cpu_vendor is %q, want %q or %q", s.CPUVendor, VendorIntel, VendorAMD)
+	case s.PhysBits < 36 || s.PhysBits > 52:
+		return fmt.Errorf("phys_bits is %d, want 36 to 52", s.PhysBits)
+	case s.CPUs < 1 || s.CPUs > maxCPUs:
+		return fmt.Errorf("cpus is %d, want 1 to %d", s.CPUs, maxCPUs)
+	case s.MemoryMiB < minMemoryMiB || s.MemoryMiB > maxMemoryMiB:
+		return fmt.Errorf("memory_mib is %d, want %d to %d", s.MemoryMiB, minMemoryMiB, maxMemoryMiB)
+	case s.Firmware.Name == "" || strings.ContainsAny(s.Firmware.Name, "/\\") || s.Firmware.Size <= 0 || s.Firmware.SHA256 == (config.Digest{}):
+		return errors.New("firmware has no name, size or hash")
+	case len(s.Devices)+len(s.GPUs) > maxDevices:
+		return fmt.Errorf("%d devices, want at most %d", len(s.Devices)+len(s.GPUs), maxDevices)
+	}
+	for _, d := range s.Devices {
+		kind, _, _ := strings.Cut(d, ",")
+		if len(d) > maxDeviceBytes || !shapeArgument.MatchString(d) || !slices.Contains(deviceTypes, kind) {
+			return fmt.Errorf("device is %.300q, want one of %s with plain properties", d, strings.Join(deviceTypes, ", "))
+		}
+	}
+	for _, d := range s.GPUs {
+		if kind, _, _ := strings.Cut(d, ","); len(d) > maxDeviceBytes || !shapeArgument.MatchString(d) || kind != "vfio-pci" {
+			return fmt.Errorf("gpu is %.300q, want vfio-pci with plain properties", d)
+		}
+	}
+	return nil
+}
+
+// cpuArgument is a CPU model; its switches may begin with + and -.
+var cpuArgument = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.=,+-]*$`)
+
+// EncodeShape checks the shape and returns its one encoding.
+func EncodeShape(s Shape) ([]byte, error) {
+	if err := s.Check(); err != nil {
+		return nil, fmt.Errorf("encoding shape: %w", err)
+	}
+	b, err := json.Marshal(s, json.Deterministic(true), jsontext.WithIndent("  "))
+	if err != nil {
+		return nil, fmt.Errorf("encoding shape: %w", err)
+	}
+	return append(b, '\n'), nil
+}
+
+// DecodeShape reads a shape.json: no unknown, repeated or missing members. White space is its writer's.
+func DecodeShape(data []byte) (Shape, error) {
+	if len(data) > MaxShapeBytes {
+		return Shape{}, fmt.Errorf("decoding shape: %d bytes, want at most %d", len(data), MaxShapeBytes)
+	}
+	var s Shape
+	if err := json.Unmarshal(data, &s, json.RejectUnknownMembers(true)); err != nil {
+		return Shape{}, fmt.Errorf("decoding shape: %w", err)
+	}
+	if err := s.Check(); err != nil {
+		return Shape{}, fmt.Errorf("decoding shape: %w", err)
+	}
+	return s, nil
+}
+
+// Newer reports whether the shape's QEMU is of this major version or newer.
+func (s Shape) Newer(major int) bool {
+	var got int
+	_, err := fmt.Sscanf(s.QEMU, "%d.", &got)
+	return err == nil && got >= major
+}

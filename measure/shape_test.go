@@ -1,0 +1,103 @@
+package measure
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+
+	"chrysalis/measure/config"
+)
+
+func testShape() Shape {
+	return Shape{QEMU: "10.0.13", Machine: "q35", Accelerator: TCG, CPU: "max", CPUVendor: VendorAMD, PhysBits: 40, CPUs: 2, MemoryMiB: 1024,
+		Devices: []string{"tpm-crb,tpmdev=tpm0", "virtio-blk-pci,drive=root,bootindex=1"}, GPUs: []string{},
+		Firmware: File{"OVMF_CODE.fd", 3653632, config.Digest{1}}}
+}
+
+func TestShapeRoundTrip(t *testing.T) {
+	data, err := EncodeShape(testShape())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := DecodeShape(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := EncodeShape(s)
+	if err != nil || !bytes.Equal(again, data) {
+		t.Errorf("encoding again: got %s, error %v, want %s", again, err, data)
+	}
+}
+
+func TestShapeRefuses(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*Shape)
+		want   string
+	}{
+		{"version", func(s *Shape) { s.QEMU = "10" }, "qemu is"},
+		{"machine of another kind", func(s *Shape) { s.Machine = "pc" }, "machine is"},
+		{"machine that writes a file", func(s *Shape) { s.Machine = "q35,dumpdtb=x" }, "machine is"},
+		{"accelerator", func(s *Shape) { s.Accelerator = "hvf" }, "accelerator is"},
+		{"cpu with a path", func(s *Shape) { s.CPU = "max,x=/etc" }, "cpu is"},
+		{"vendor", func(s *Shape) { s.CPUVendor = "" }, "cpu_vendor is"},
+		{"address bits", func(s *Shape) { s.PhysBits = 64 }, "phys_bits is 64"},
+		{"no CPU", func(s *Shape) { s.CPUs = 0 }, "cpus is 0"},
+		{"too many CPUs", func(s *Shape) { s.CPUs = maxCPUs + 1 }, "cpus is 1025"},
+		{"too little memory", func(s *Shape) { s.MemoryMiB = 255 }, "memory_mib is 255"},
+		{"firmware", func(s *Shape) { s.Firmware.SHA256 = config.Digest{} }, "firmware has no"},
+		{"firmware elsewhere", func(s *Shape) { s.Firmware.Name = "../OVMF.fd" }, "firmware has no"},
+		{"device that reads a file", func(s *Shape) { s.Devices = []string{"loader,file=secret"} }, "device is"},
+		{"device with a path", func(s *Shape) { s.Devices = []string{"virtio-net-pci,romfile=/etc/shadow"} }, "device is"},
+		{"too many devices", func(s *Shape) { s.Devices = slices.Repeat([]string{"virtio-rng-pci"}, maxDevices+1) }, "65 devices"},
+		{"gpu", func(s *Shape) { s.GPUs = []string{"virtio-rng-pci"} }, "gpu is"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := testShape()
+			tt.change(&s)
+			if _, err := EncodeShape(s); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got error %v, want one that says %q", err, tt.want)
+			}
+		})
+	}
+	good, err := EncodeShape(testShape())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{
+		"empty": nil, "empty object": []byte("{}"), "trailing bytes": append(bytes.Clone(good), '{'),
+		"unknown member":  bytes.Replace(good, []byte(`"cpus"`), []byte(`"x": 1, "cpus"`), 1),
+		"repeated member": bytes.Replace(good, []byte(`"cpus"`), []byte(`"cpus": 2, "cpus"`), 1),
+		"oversized":       append(bytes.Clone(good), bytes.Repeat([]byte(" "), MaxShapeBytes)...),
+	} {
+		if _, err := DecodeShape(data); err == nil {
+			t.Errorf("%s: got no error, want a refusal", name)
+		}
+	}
+}
+
+func FuzzDecodeShape(f *testing.F) {
+	good, err := EncodeShape(testShape())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := DecodeShape(data)
+		if err != nil {
+			return
+		}
+		first, err := EncodeShape(s)
+		if err != nil {
+			t.Fatalf("decoded, but encoding says %v", err)
+		}
+		again, err := DecodeShape(first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if second, err := EncodeShape(again); err != nil || !bytes.Equal(first, second) {
+			t.Errorf("got %s, error %v, want %s", second, err, first)
+		}
+	})
+}

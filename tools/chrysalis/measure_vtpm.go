@@ -1,0 +1,88 @@
+package main
+
+import (
+	"os"
+	"strings"
+
+	"chrysalis/measure"
+	"chrysalis/measure/bootdisk"
+)
+
+// vtpmInputs are the files of measure vtpm: kernel, initrd and command line, or a disk, or what lies in one.
+type vtpmInputs struct {
+	firmware, kernel, initrd, cmdline, disk, uki, config string
+}
+
+// pcrs returns the registers of a boot of the files, and with a config also those that follow from it.
+func (in vtpmInputs) pcrs() (measure.PCRs, error) {
+	firmware, err := readInput(in.firmware)
+	if err != nil {
+		return nil, err
+	}
+	var pcrs measure.PCRs
+	if in.kernel != "" {
+		pcrs, err = in.direct(firmware)
+	} else {
+		pcrs, err = in.fromDisk(firmware)
+	}
+	if err != nil || in.config == "" {
+		return pcrs, err
+	}
+	measured, err := readMeasured(in.config)
+	if err != nil {
+		return nil, err
+	}
+	own, err := measure.ConfigPCRs(measured)
+	if err != nil {
+		return nil, err
+	}
+	return pcrs.With(own), nil
+}
+
+func (in vtpmInputs) direct(firmware []byte) (measure.PCRs, error) {
+	b := measure.DirectBoot{Firmware: firmware, Cmdline: in.cmdline}
+	var err error
+	if b.Kernel, err = readInput(in.kernel); err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(in.cmdline, "@") {
+		text, err := readInput(in.cmdline[1:])
+		if err != nil {
+			return nil, err
+		}
+		b.Cmdline = string(text)
+	}
+	f, err := os.Open(in.initrd)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b.Initrd = f
+	return b.PCRs()
+}
+
+func (in vtpmInputs) fromDisk(firmware []byte) (measure.PCRs, error) {
+	b := measure.DiskBoot{Firmware: firmware}
+	if in.disk == "" {
+		var err error
+		if b.UKI, err = readInput(in.uki); err != nil {
+			return nil, err
+		}
+		return b.PCRs()
+	}
+	f, err := os.Open(in.disk)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	disk, err := bootdisk.Read(f, info.Size())
+	if err != nil {
+		return nil, err
+	}
+	b.UKI, b.Partitions = disk.UKI, disk.Partitions
+	return b.PCRs()
+}

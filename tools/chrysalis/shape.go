@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"chrysalis/attest"
+	"chrysalis/attest/tdx"
+	"chrysalis/measure"
+	"chrysalis/measure/tdvf"
+	"chrysalis/tools/internal/acpi"
+	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/toolstree"
+)
+
+// shapeFlags name a shape of machine, and the tools tree whose QEMU makes its tables.
+type shapeFlags struct{ file, tree string }
+
+func (f *shapeFlags) add(cmd *cobra.Command, usage string) {
+	cmd.Flags().StringVar(&f.file, "shape", "", usage)
+	cmd.Flags().StringVar(&f.tree, "tools-tree", "build/tools-tree", "tools tree with QEMU, for --shape")
+}
+
+// tables reads the shape and asks QEMU for its tables. Answers are kept beside the tools tree.
+func (f *shapeFlags) tables(ctx context.Context) (measure.Shape, measure.Tables, error) {
+	s, err := guest.ReadShape(f.file)
+	if err != nil {
+		return s, measure.Tables{}, err
+	}
+	return f.ask(ctx, s)
+}
+
+// tdx puts the shape, as QEMU makes it for TDX, and its tables into boot.
+func (f *shapeFlags) tdx(ctx context.Context, boot *measure.TDXBoot, firmware string) error {
+	s, err := guest.ReadShape(f.file)
+	if err != nil {
+		return err
+	}
+	if err := isFirmware(s, firmware); err != nil {
+		return err
+	}
+	s, tables, err := f.ask(ctx, s.TDX())
+	boot.Shape, boot.Tables = &s, tables
+	return err
+}
+
+func (f *shapeFlags) ask(ctx context.Context, s measure.Shape) (measure.Shape, measure.Tables, error) {
+	tree, err := toolstree.Open(f.tree)
+	if err != nil {
+		return s, measure.Tables{}, fmt.Errorf("%w (build it with: chrysalis image build)", err)
+	}
+	tables, err := acpi.Cached(ctx, tree, s, filepath.Join(filepath.Dir(tree.Path(".")), "cache", "acpi"))
+	return s, tables, err
+}
+
+// tdxFirmware is the release's firmware for TDX guests.
+const tdxFirmware = "OVMF.inteltdx.fd"
+
+// pinShape lets the rules accept the release, which lies in dir, on machines of one more shape.
+func pinShape(ctx context.Context, rules *attest.Rules, release measure.Manifest, dir string, shape shapeFlags) error {
+	s, err := guest.ReadShape(shape.file)
+	if err != nil {
+		return unavailable(err)
+	}
+	if firmware, err := release.File(s.Firmware.Name); err != nil || firmware != s.Firmware {
+		return rejected(fmt.Errorf("%s: firmware is %s (SHA-256 %s), want one of the release's (SHA-256 %s)", shape.file, s.Firmware.Name, s.Firmware.SHA256, firmware.SHA256))
+	}
+	entry := &rules.Releases[0]
+	if s.Firmware.Name == tdxFirmware {
+		values, err := tdxValues(ctx, release, dir, shape)
+		if err != nil {
+			return unavailable(err)
+		}
+		entry.TDX = append(entry.TDX, values)
+		rules.TDX.AcceptStatus = []tdx.Status{tdx.UpToDate}
+		return nil
+	}
+	_, tables, err := shape.tables(ctx)
+	if err != nil {
+		return unavailable(err)
+	}
+	pcr1, err := tables.PCR1()
+	if err != nil {
+		return unavailable(err)
+	}
+	entry.VTPM = append(entry.VTPM, release.PCRs.With(measure.PCRs{1: pcr1}))
+	rules.Waive = []string{"confidentiality"}
+	return nil
+}
+
+// tdxValues computes the registers of a TDX guest from the release's files, which must be those of its manifest.
+func tdxValues(ctx context.Context, release measure.Manifest, dir string, shape shapeFlags) (v attest.TDXValues, err error) {
+	files := map[string][]byte{tdxFirmware: nil, "vmlinuz": nil, "initrd": nil, "cmdline": nil}
+	for name := range files {
+		want, err := release.File(name)
+		if err != nil {
+			return v, err
+		}
+		data, err := readInput(filepath.Join(dir, name))
+		if err != nil {
+			return v, err
+		}
+		if sum := sha256.Sum256(data); sum != want.SHA256 {
+			return v, fmt.Errorf("%s has SHA-256 %x, want the manifest's %s", name, sum, want.SHA256)
+		}
+		files[name] = data
+	}
+	boot := measure.TDXBoot{Firmware: files[tdxFirmware], Order: tdvf.SinglePass, Kernel: files["vmlinuz"], Initrd: bytes.NewReader(files["initrd"]), Cmdline: string(files["cmdline"])}
+	if err := shape.tdx(ctx, &boot, filepath.Join(dir, tdxFirmware)); err != nil {
+		return v, err
+	}
+	r, err := boot.Registers()
+	if err != nil {
+		return v, err
+	}
+	return attest.TDXValues{MRTD: r.MRTD, RTMR0: *r.RTMR0, RTMR1: *r.RTMR1, RTMR2: *r.RTMR2}, nil
+}
+
+// isFirmware checks that the file is the shape's firmware, by its content.
+func isFirmware(s measure.Shape, file string) error {
+	got, err := guest.FirmwareFile(file)
+	if err == nil && (got.Size != s.Firmware.Size || got.SHA256 != s.Firmware.SHA256) {
+		err = fmt.Errorf("firmware %s has %d bytes and SHA-256 %s, want the shape's %d and %s", file, got.Size, got.SHA256, s.Firmware.Size, s.Firmware.SHA256)
+	}
+	return err
+}

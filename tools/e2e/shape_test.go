@@ -1,0 +1,44 @@
+package e2e
+
+import (
+	"testing"
+
+	"chrysalis/measure"
+	"chrysalis/tools/internal/guest"
+)
+
+// TestShapes boots other machines than the demo's. Each is accepted by the policy that was computed for its shape, and
+// refused by that for the demo's: no register of it comes from a boot.
+func TestShapes(t *testing.T) {
+	needsGuests(t)
+	demo := demoSpec(t)
+	for _, tt := range []struct {
+		name   string
+		change func(*measure.Shape)
+	}{
+		{"one CPU and memory above 4 GiB", func(s *measure.Shape) { s.CPUs, s.MemoryMiB = 1, 3072 }},
+		{"the newer QEMU", func(s *measure.Shape) {
+			newer, err := tree(t).WithNewerQEMU()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.QEMU, err = guest.QEMUVersion(t.Context(), newer); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			spec := demoSpec(t)
+			tt.change(&spec.Shape)
+			g := newGuest(t)
+			start(t, g, spec)
+			c := newClient(t, g, spec)
+			if v := c.verify(0); v.Verdict != "accepted" {
+				t.Errorf("got %+v, want it accepted", v)
+			}
+			if v := c.with(makePolicy(t, demo)).verify(1); v.Check != "pcr-1" {
+				t.Errorf("under the policy for another shape: got refused by %q (%s), want by pcr-1", v.Check, v.Reason)
+			}
+		})
+	}
+}

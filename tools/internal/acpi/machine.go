@@ -1,0 +1,169 @@
+package acpi
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"chrysalis/measure"
+	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/toolstree"
+)
+
+// emulatedPhysBits is what QEMU's emulation has as the bits of a physical address.
+const emulatedPhysBits = 40
+
+// machine is a QEMU whose CPUs stand still.
+type machine struct {
+	port *port
+	cmd  *exec.Cmd
+	tpm  *exec.Cmd
+	said bytes.Buffer
+	done chan error
+}
+
+// backend finds what a device is connected to.
+var backend = regexp.MustCompile(`,(drive|netdev|chardev|tpmdev)=([A-Za-z0-9_-]+)`)
+
+// start starts QEMU for the shape, its CPUs stopped. Tests let a firmware run.
+func start(ctx context.Context, tree toolstree.Tree, shape measure.Shape, dir string) (*machine, error) {
+	// Nothing is run, but q35 starts with no machine that has no firmware.
+	blank := filepath.Join(dir, "firmware")
+	if err := os.WriteFile(blank, make([]byte, 64<<10), 0o600); err != nil {
+		return nil, err
+	}
+	return startWith(ctx, tree, shape, dir, "-bios", blank, "-S")
+}
+
+// startWith starts QEMU for the shape with nothing behind its devices, except a TPM that was never used: only a real one is
+// taken by QEMU.
+func startWith(ctx context.Context, tree toolstree.Tree, shape measure.Shape, dir string, extra ...string) (m *machine, err error) {
+	m = &machine{done: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			m.stop()
+		}
+	}()
+	// That there is a kernel shows in the boot order.
+	socket, kernel := filepath.Join(dir, "qtest.sock"), filepath.Join(dir, "kernel")
+	if err := os.WriteFile(kernel, emptyKernel(), 0o600); err != nil {
+		return m, err
+	}
+	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg", "-cpu", cpu(shape), "-kernel", kernel,
+		"-machine", shape.Machine + ",memory-backend=ram", "-smp", strconv.Itoa(shape.CPUs),
+		// Address space alone: a stranger's shape may have more memory than this machine.
+		"-m", strconv.Itoa(shape.MemoryMiB), "-object", fmt.Sprintf("memory-backend-ram,id=ram,size=%dM,reserve=off", shape.MemoryMiB),
+		"-qtest", "unix:" + socket + ",server=on,wait=off", "-qtest-log", "/dev/null"}
+	var connected []string
+	for _, d := range shape.Devices {
+		for _, b := range backend.FindAllStringSubmatch(d, -1) {
+			kind, id := b[1], b[2]
+			if slices.Contains(connected, kind+id) {
+				return m, fmt.Errorf("%s %s is used twice", kind, id)
+			}
+			connected = append(connected, kind+id)
+			switch kind {
+			case "drive":
+				args = append(args, "-drive", "if=none,driver=null-co,read-zeroes=on,id="+id)
+			case "netdev":
+				args = append(args, "-netdev", "hubport,hubid=0,id="+id)
+			case "chardev":
+				args = append(args, "-chardev", "null,id="+id)
+			case "tpmdev":
+				tpm := filepath.Join(dir, "tpm.sock")
+				if m.tpm != nil {
+					return m, errors.New("shape has two TPMs, want one")
+				}
+				if m.tpm, err = guest.StartTPM(ctx, tree, dir, tpm); err != nil {
+					return m, err
+				}
+				args = append(args, "-chardev", "socket,id=tpm-"+id+",path="+tpm, "-tpmdev", "emulator,id="+id+",chardev=tpm-"+id)
+			}
+		}
+	}
+	for _, d := range shape.Devices {
+		args = append(args, "-device", d)
+	}
+	args = append(args, extra...)
+	m.cmd = tree.Command(ctx, "qemu-system-x86_64", args...)
+	m.cmd.Dir, m.cmd.Stdout, m.cmd.Stderr = dir, &m.said, &m.said
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := m.cmd.Start(); err != nil {
+		return m, fmt.Errorf("starting QEMU: %w", err)
+	}
+	go func() { m.done <- m.cmd.Wait() }()
+	for {
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
+			deadline, _ := ctx.Deadline()
+			m.port = newPort(conn)
+			return m, conn.SetDeadline(deadline)
+		}
+		select {
+		case err := <-m.done:
+			m.done <- err
+			return m, m.explain(err)
+		case <-ctx.Done():
+			return m, ctx.Err()
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+// emptyKernel returns what QEMU takes for a kernel: the setup header's magic and version and a body of nothing. Linux,
+// Documentation/arch/x86/boot.rst.
+func emptyKernel() []byte {
+	kernel := make([]byte, 16<<10)
+	kernel[0x1f1] = 4 // sectors of setup code
+	copy(kernel[0x202:], "HdrS")
+	binary.LittleEndian.PutUint16(kernel[0x206:], 0x20f) // version 2.15
+	kernel[0x211] = 1                                    // loaded high
+	return kernel
+}
+
+// cpu returns the model that stands for the shape's: emulation knows none that the processor here would have, and of the
+// model only the vendor shows in what the firmware is handed.
+func cpu(s measure.Shape) string {
+	if s.Accelerator == measure.TCG {
+		return s.CPU
+	}
+	return "max,vendor=" + s.CPUVendor
+}
+
+// stop ends QEMU and its TPM.
+func (m *machine) stop() {
+	if m.port != nil {
+		_ = m.port.conn.Close()
+	}
+	if m.cmd != nil && m.cmd.Process != nil {
+		_ = m.cmd.Process.Kill()
+		m.done <- <-m.done
+	}
+	if m.tpm != nil {
+		_ = m.tpm.Process.Kill()
+		_ = m.tpm.Wait()
+	}
+}
+
+// explain adds QEMU's own words to an error, where QEMU has ended over it.
+func (m *machine) explain(err error) error {
+	select {
+	case ended := <-m.done:
+		m.done <- ended
+		return errors.Join(err, fmt.Errorf("QEMU ended (%v): %.1000s", ended, strings.TrimSpace(m.said.String())))
+	case <-time.After(100 * time.Millisecond):
+		return err
+	}
+}

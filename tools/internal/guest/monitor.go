@@ -1,0 +1,88 @@
+package guest
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"time"
+)
+
+// maxReplyBytes bounds a line of QEMU's monitor.
+const maxReplyBytes = 1 << 20
+
+// ask opens QEMU's monitor at socket, gives one command and decodes what it returns.
+func ask(socket, command string, arguments map[string]string, into any) error {
+	conn, err := net.DialTimeout("unix", socket, time.Second)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return err
+	}
+	replies := bufio.NewScanner(conn)
+	replies.Buffer(nil, maxReplyBytes)
+	if !replies.Scan() {
+		return fmt.Errorf("monitor sent no greeting: %v", replies.Err())
+	}
+	var reply struct {
+		Event  string          `json:"event"`
+		Return json.RawMessage `json:"return"`
+		Error  json.RawMessage `json:"error"`
+	}
+	for _, c := range []struct {
+		Execute   string            `json:"execute"`
+		Arguments map[string]string `json:"arguments,omitempty"`
+	}{{Execute: "qmp_capabilities"}, {command, arguments}} {
+		line, err := json.Marshal(c)
+		if err != nil {
+			return err
+		}
+		if _, err := conn.Write(append(line, '\n')); err != nil {
+			return err
+		}
+		for {
+			if !replies.Scan() {
+				return fmt.Errorf("monitor did not answer %s: %v", c.Execute, replies.Err())
+			}
+			reply.Event, reply.Return, reply.Error = "", nil, nil
+			if err := json.Unmarshal(replies.Bytes(), &reply); err != nil {
+				return err
+			}
+			if reply.Error != nil {
+				return fmt.Errorf("monitor refuses %s: %.200s", c.Execute, reply.Error)
+			}
+			if reply.Event == "" {
+				break
+			}
+		}
+	}
+	return json.Unmarshal(reply.Return, into)
+}
+
+// machineState is the state of the machine: "running", "internal-error", ….
+func machineState(socket string) (string, error) {
+	var state struct {
+		Status string `json:"status"`
+	}
+	err := ask(socket, "query-status", nil, &state)
+	return state.Status, err
+}
+
+// cpu returns the first CPU as its guest sees it.
+func cpu(socket string) (c CPU, err error) {
+	for property, into := range map[string]any{"vendor": &c.Vendor, "phys-bits": &c.PhysBits} {
+		// The first device that stands nowhere in the tree is the first CPU.
+		if err := ask(socket, "qom-get", map[string]string{"path": "/machine/unattached/device[0]", "property": property}, into); err != nil {
+			return CPU{}, err
+		}
+	}
+	return c, nil
+}
+
+// Pause stops the CPUs of the machine whose monitor listens at socket.
+func Pause(socket string) error { return ask(socket, "stop", nil, &struct{}{}) }
+
+// Resume lets them go on.
+func Resume(socket string) error { return ask(socket, "cont", nil, &struct{}{}) }
