@@ -42,7 +42,7 @@ func ParseCCEL(log []byte) ([]CCEvent, error) {
 		return nil, fmt.Errorf("parsing CCEL: header: %v", err)
 	}
 	var events []CCEvent
-	for len(bytes.Trim(rest, "\xff")) > 0 && len(bytes.Trim(rest, "\x00")) > 0 {
+	for !padding(rest) {
 		if len(events) == maxBootEvents {
 			return nil, fmt.Errorf("parsing CCEL: more than %d events", maxBootEvents)
 		}
@@ -56,6 +56,18 @@ func ParseCCEL(log []byte) ([]CCEvent, error) {
 		events = append(events, CCEvent{Register: raw.register, Type: raw.typ, Digest: [48]byte(raw.digest(banks, algSHA384)), Data: raw.data})
 	}
 	return events, nil
+}
+
+// padding reports whether b is all zeros or all 0xff. No event begins so: type 0 in register 0 extends MRTD, and no register
+// has the other number. So what is found here at once is looked at whole but once.
+func padding(b []byte) bool {
+	const begin = 8
+	for _, fill := range []byte{0, 0xff} {
+		if bytes.HasPrefix(b, bytes.Repeat([]byte{fill}, min(len(b), begin))) {
+			return bytes.Count(b, []byte{fill}) == len(b)
+		}
+	}
+	return false
 }
 
 // ReplayCCEL returns RTMR0 to RTMR3 as the events leave them. Events of type EV_NO_ACTION are not extended.

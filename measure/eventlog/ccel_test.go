@@ -96,6 +96,8 @@ func TestParseCCELRefuses(t *testing.T) {
 		{"register 5", append(ccelHeader(0, algSHA384, 48), ccelEvent(5, evSeparator, nil, nil)...), "want at most 4"},
 		{"MRTD", append(ccelHeader(0, algSHA384, 48), ccelEvent(0, evSeparator, nil, nil)...), "extends MRTD"},
 		{"an event after padding", append(bytes.Clone(good), ccelEvent(1, evSeparator, nil, nil)...), "register is"},
+		{"padding that another byte ends", append(bytes.Clone(good), 0xfe), "register is"},
+		{"zeros that another byte ends", append(append(ccelHeader(0, algSHA384, 48), make([]byte, 64)...), 1), "0 digests"},
 		{"cut", bytes.TrimRight(good, "\xff")[:300], "left"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -103,6 +105,21 @@ func TestParseCCELRefuses(t *testing.T) {
 				t.Errorf("got %v, want an error with %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestCCELArea reads a log at the beginning of an area of 1 MiB, as some firmware reserves.
+func TestCCELArea(t *testing.T) {
+	log := bytes.TrimRight(exampleCCEL(), "\xff")
+	want, err := ParseCCEL(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fill := range []byte{0, 0xff} {
+		got, err := ParseCCEL(append(bytes.Clone(log), bytes.Repeat([]byte{fill}, 1<<20)...))
+		if err != nil || len(got) != len(want) {
+			t.Errorf("padding of %#x: got %d events (%v), want %d", fill, len(got), err, len(want))
+		}
 	}
 }
 

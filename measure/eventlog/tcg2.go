@@ -20,7 +20,7 @@ const (
 )
 
 const (
-	maxBootBytes     = 256 << 10
+	maxBootBytes     = 2 << 20 // the area of a CCEL is often 1 MiB, most of it padding
 	maxBootEvents    = 1024
 	maxBootEventData = 64 << 10
 	maxBootBanks     = 8

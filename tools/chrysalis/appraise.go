@@ -81,7 +81,7 @@ func readEvidence(name string, magic ...[]byte) ([]byte, error) {
 			return raw, nil
 		}
 	}
-	text := strings.Join(strings.Fields(string(raw)), "")
+	text := strings.TrimPrefix(strings.Join(strings.Fields(string(raw)), ""), "0x")
 	for _, decode := range []func(string) ([]byte, error){hex.DecodeString, base64.StdEncoding.Strict().DecodeString} {
 		if b, err := decode(text); err == nil && len(b) > 0 {
 			return b, nil

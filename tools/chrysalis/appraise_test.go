@@ -74,7 +74,7 @@ func writeAppraisals(dir string) error {
 func TestReadEvidence(t *testing.T) {
 	want := testdata.RawQuoteV5
 	for name, content := range map[string][]byte{
-		"bytes": want, "hexadecimal": []byte(hex.EncodeToString(want)), "upper case": []byte(strings.ToUpper(hex.EncodeToString(want))),
+		"bytes": want, "hexadecimal": []byte(hex.EncodeToString(want)), "with 0x": []byte("0x" + hex.EncodeToString(want)), "upper case": []byte(strings.ToUpper(hex.EncodeToString(want))),
 		"base64": []byte(base64.StdEncoding.EncodeToString(want)),
 	} {
 		file := filepath.Join(t.TempDir(), "quote")
