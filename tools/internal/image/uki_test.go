@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"chrysalis/measure"
 )
 
 // smallStub is a PE32+ image with one section and room for more headers.
@@ -121,7 +123,10 @@ func TestDiskOfChangedRelease(t *testing.T) {
 		t.Skipf("no build of the image here: %v", err)
 	}
 	dir := t.TempDir()
-	for _, name := range []string{"OVMF_CODE.fd", "OVMF_VARS.fd", "initrd", "manifest.json", "root.img", "vmlinuz"} {
+	for _, name := range append(measure.ReleaseFiles(), "manifest.json") {
+		if name == "cmdline" {
+			continue
+		}
 		abs, err := filepath.Abs(filepath.Join(release, name))
 		if err != nil {
 			t.Fatal(err)
