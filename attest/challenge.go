@@ -17,6 +17,7 @@ var admissionChecks = []step{
 		}
 		return check.Found("a policy", "a policy", true)
 	}},
+	listCheck, listFreshCheck,
 	{Name: "platform", Proof: true, Judge: func(a *appraisal) check.Finding {
 		want := either(a.policy.platforms())
 		if a.evidence == nil {

@@ -13,7 +13,7 @@ func VerifyDropping(e *Evidence, c Challenge, p Policy, now time.Time, roots Roo
 // CheckNames lists the checks of a platform, and those whose verdict can't be dropped, because later checks read what they
 // parse or judge.
 func CheckNames(p Platform) (all []string, parsers map[string]bool) {
-	parsers = map[string]bool{"policy": true, "platform": true, "tdx": true, "sev-snp": true}
+	parsers = map[string]bool{"policy": true, "release-list": true, "platform": true, "tdx": true, "sev-snp": true}
 	for _, c := range appraisalOf(&Evidence{Platform: p}).challenged {
 		all = append(all, c.Name)
 		if strings.HasSuffix(c.Name, "-format") {

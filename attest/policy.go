@@ -13,6 +13,9 @@ import (
 type Policy struct {
 	rules   *Rules                   // nil: nothing is accepted
 	entries map[Platform][]reference // of the rules
+
+	list    *ReleaseList     // that the releases are of; nil: they are the policy's own
+	rebuilt map[string]error // by release; nil error: rebuilt by enough
 }
 
 // Rules is a policy's document. Every member must be there: what is absent is refused and never means unchecked. Not
@@ -21,6 +24,8 @@ type Rules struct {
 	Version int `json:"version"` // 1
 	// Releases are the releases that may run. A guest must show every value of one of them.
 	Releases []Release `json:"releases"`
+	// ReleaseList lets a signed, expiring list say so instead.
+	ReleaseList ListRules `json:"release_list"`
 	// MinSecurityVersion refuses releases below it, also those listed.
 	MinSecurityVersion uint32 `json:"min_security_version"`
 	// Waive names what the client does without: "confidentiality" (a vtpm has none), "acpi", "pcr-1" and so on.
@@ -56,11 +61,15 @@ func ParsePolicy(document []byte) (Policy, error) {
 	if err := rules.validate(); err != nil {
 		return Policy{}, fmt.Errorf("parsing policy: %w", err)
 	}
-	p := Policy{&rules, map[Platform][]reference{}}
+	return policyOf(&rules), nil
+}
+
+func policyOf(rules *Rules) Policy {
+	p := Policy{rules: rules, entries: map[Platform][]reference{}}
 	for _, platform := range []Platform{VTPM, TDX, SEVSNP} {
 		p.entries[platform] = rules.references(platform)
 	}
-	return p, nil
+	return p
 }
 
 // Policy makes a policy of the rules, which it copies.
@@ -127,8 +136,11 @@ func (r *Rules) validate() error {
 	if r.Version != 1 {
 		return fmt.Errorf("version is %d, want 1", r.Version)
 	}
-	if n := len(r.Releases); n == 0 || n > maxListed {
-		return fmt.Errorf("%d releases, want 1 to %d", n, maxListed)
+	if n := len(r.Releases); n == 0 && !r.ReleaseList.used() || n > maxListed {
+		return fmt.Errorf("%d releases, want 1 to %d, or signers of a release list", n, maxListed)
+	}
+	if err := r.ReleaseList.validate(len(r.Releases)); err != nil {
+		return fmt.Errorf("release_list: %w", err)
 	}
 	known := waivable()
 	for i, name := range r.Waive {
@@ -144,7 +156,11 @@ func (r *Rules) validate() error {
 	if err := r.Platforms.validate(); err != nil {
 		return fmt.Errorf("platforms: %w", err)
 	}
-	// The rules of a platform that no release runs on judge nothing.
+	return r.validatePlatforms()
+}
+
+// validatePlatforms judges the rules of the platforms that some release runs on. The others judge nothing.
+func (r *Rules) validatePlatforms() error {
 	if len(r.references(TDX)) > 0 {
 		if err := r.TDX.validate(); err != nil {
 			return fmt.Errorf("tdx: %w", err)

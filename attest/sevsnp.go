@@ -64,7 +64,7 @@ var sevsnpChecks = []step{
 	{Name: "acpi", Waived: waives(waiverACPI), Judge: func(*appraisal) check.Finding {
 		return check.Found("not measured", "ACPI tables that are measured", false)
 	}},
-	securityVersion,
+	securityVersion, rebuiltCheck,
 }
 
 // sevsnpOptions says what the policy accepts of a report.

@@ -109,7 +109,7 @@ var tdxChecks = []step{
 		}
 		return check.Found(fmt.Sprintf("%d events", len(log)), want, true)
 	}},
-	securityVersion,
+	securityVersion, rebuiltCheck,
 }
 
 // refused makes a finding of an appraisal within this one.

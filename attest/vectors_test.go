@@ -1,6 +1,7 @@
 package attest_test
 
 import (
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/x509"
 	"fmt"
@@ -36,6 +37,7 @@ type scene struct {
 	roots     *attest.Roots // nil: the source's
 	now       time.Time
 	edit      func(*attest.Evidence) // after it was made
+	list      []byte                 // release list that the policy takes; nil: none
 }
 
 func newScene(t testing.TB) *scene { return newSceneOn(t, attest.VTPM) }
@@ -73,9 +75,33 @@ func (s *scene) play(t testing.TB, verify func(*attest.Evidence, attest.Challeng
 		if policy, err = s.rules.Policy(); err != nil {
 			t.Fatal(err)
 		}
+		if s.list != nil {
+			if policy, err = policy.WithReleases(s.list); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	return verify(e, s.challenge, policy, s.now, roots)
 }
+
+// listed moves the policy's releases into a list that one signer signs, and that the policy believes for a day.
+func (s *scene) listed(issued time.Time, lasts time.Duration) {
+	d := attest.NewReleaseListDocument(issued, lasts)
+	for _, r := range s.rules.Releases {
+		d.Releases = append(d.Releases, attest.ListedRelease{Manifest: config.Digest{1}, Values: r, Rebuilds: []attest.Envelope{}})
+	}
+	unsigned, err := attest.EncodeReleaseList(d)
+	if err != nil {
+		panic(err)
+	}
+	if s.list, err = attest.SignReleaseList(unsigned, listKey(1)); err != nil {
+		panic(err)
+	}
+	s.rules.Releases = nil
+	s.rules.ReleaseList = attest.ListRules{Signers: []config.Digest{keyOf(1), keyOf(2)}, Threshold: 1, MaxAge: "24h"}
+}
+
+func keyOf(seed byte) config.Digest { return config.Digest(listKey(seed).Public().(ed25519.PublicKey)) }
 
 // vector spoils a scene in one way, which one check must refuse.
 type vector struct {
@@ -114,6 +140,18 @@ func commonVectors() []vector {
 		{"platform", "no evidence", func(s *scene) { s.edit = func(e *attest.Evidence) { *e = attest.Evidence{} } }},
 		{"nonce", "no nonce", func(s *scene) { s.challenge.Nonce, s.asked.Nonce = [32]byte{}, [32]byte{} }},
 		{"exporter", "no exporter", func(s *scene) { s.challenge.Exporter, s.asked.Exporter = [32]byte{}, [32]byte{} }},
+		{"release-list", "no list for a policy that asks for one", func(s *scene) {
+			s.listed(now.Add(-time.Hour), 30*24*time.Hour)
+			// The policy knows the releases, so that the missing list is all that is wrong.
+			s.list = nil
+		}},
+		{"release-list-fresh", "an expired list", func(s *scene) { s.listed(now.Add(-2*time.Hour), time.Hour) }},
+		{"release-list-fresh", "a list of the future", func(s *scene) { s.listed(now.Add(time.Second), time.Hour) }},
+		{"release-list-fresh", "a list older than the policy believes", func(s *scene) { s.listed(now.Add(-25*time.Hour), 30*24*time.Hour) }},
+		{"release-rebuilt", "a release that nobody rebuilt", func(s *scene) {
+			s.listed(now, time.Hour)
+			s.rules.ReleaseList.Rebuilders, s.rules.ReleaseList.RebuildThreshold = []config.Digest{keyOf(3)}, 1
+		}},
 		{"challenge", "an answer to an older nonce", func(s *scene) { s.challenge.Nonce[0]++ }},
 		{"challenge", "an answer relayed from another connection", func(s *scene) { s.challenge.Exporter[0]++ }},
 		{"challenge", "a path of another tree", func(s *scene) {

@@ -78,7 +78,7 @@ var vtpmChecks = []step{
 	{Name: "machine", Judge: func(a *appraisal) check.Finding {
 		return a.listed(named(a.rules.Platforms.VTPM, func(d config.Digest) []byte { return d[:] }))
 	}},
-	securityVersion,
+	securityVersion, rebuiltCheck,
 }
 
 // replay returns the quoted registers: 13 and 14 out of the runtime log, the others out of the boot log.

@@ -20,6 +20,7 @@ import (
 func newPolicy() *cobra.Command {
 	var manifest, configFile, engine, model, out, pcrs, tree string
 	var shapes []string
+	var values valueFlags
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "policy",
@@ -27,10 +28,13 @@ func newPolicy() *cobra.Command {
 		Long: "Writes the strictest policy that accepts one release with one config: every register that the manifest knows is pinned,\n" +
 			"every field of the config must be as it is, except who is paid. What a policy does without, it names; on a vtpm that is\n" +
 			"confidentiality, and PCR 1 unless --shape says on which machine. A shape with the release's firmware for TDX allows that\n" +
-			"machine as a TDX guest, up to date. Edit the result to accept more.",
+			"machine as a TDX guest, up to date; --tdx and --sev-snp add what the release shows there from files. With --signer a signed\n" +
+			"list says which releases may run, and verify takes it with --release-list. Edit the result to accept more.",
 		Example: "  chrysalis policy --manifest build/release/manifest.json --shape build/guest/shape.json -o policy.json\n" +
 			"  chrysalis policy --manifest build/release/manifest.json --config my-config.json -o policy.json\n" +
-			"  chrysalis policy --manifest build/release/manifest.json --pcrs registers.json -o policy.json   # of measure vtpm --disk",
+			"  chrysalis policy --manifest build/release/manifest.json --pcrs registers.json -o policy.json   # of measure vtpm --disk\n" +
+			"  chrysalis policy --tdx tdx.json --sev-snp snp.json --waive acpi --min-tcb Genoa=bootloader:10,tee:0,snp:24,microcode:85 -o policy.json\n" +
+			"  chrysalis policy --signer 8a88e3dd… --signer 8139770e… --threshold 2 --rebuilder ed4928c6… -o policy.json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			data, err := os.ReadFile(manifest)
@@ -59,6 +63,9 @@ func newPolicy() *cobra.Command {
 					return err
 				}
 			}
+			if err := values.apply(&rules); err != nil {
+				return exitError{exitUsage, err}
+			}
 			if _, err := rules.Policy(); err != nil {
 				return rejected(err)
 			}
@@ -82,6 +89,7 @@ func newPolicy() *cobra.Command {
 	cmd.Flags().StringVar(&tree, "tools-tree", "build/tools-tree", "tools tree with QEMU, for --shape")
 	cmd.Flags().StringVar(&pcrs, "pcrs", "", "registers as measure vtpm --json prints them, in the place of the manifest's: those of a boot disk")
 	cmd.MarkFlagsMutuallyExclusive("shape", "pcrs")
+	values.add(cmd)
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default: standard output)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the policy, which is JSON")
 	return cmd

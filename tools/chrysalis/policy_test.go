@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"chrysalis/attest"
+	"chrysalis/measure"
 	"chrysalis/measure/config"
 )
 
@@ -33,6 +35,63 @@ func TestReadPCRs(t *testing.T) {
 			}
 			if err != nil || len(got) != 2 || got[4] == (config.Digest{}) || got[4] != got[11] {
 				t.Errorf("got %v (%v), want registers 4 and 11", got, err)
+			}
+		})
+	}
+}
+
+func TestPolicyValues(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	register := strings.Repeat("ab", 48)
+	td := write("tdx.json", `{"mrtd":"`+register+`","rtmr0":"`+register+`","rtmr1":"`+register+`","rtmr2":"`+register+`"}`)
+	firmwareAlone := write("mrtd.json", `{"mrtd":"`+register+`"}`)
+	snp := write("snp.json", `{"launch_digest":"`+register+`"}`)
+	key := strings.Repeat("01", 32)
+	rules := func() attest.Rules {
+		values := measure.PCRs{}
+		for _, n := range []uint8{0, 2, 3, 4, 5, 7, 8, 9, 11, 12} {
+			values[n] = config.Digest{n}
+		}
+		r := strictRules(measure.Manifest{Profile: "cpu", SecurityVersion: 1, PCRs: values}, config.Measured{})
+		return r
+	}
+	const tcb = "Genoa=bootloader:10,tee:0,snp:24,microcode:85"
+	for _, tt := range []struct {
+		name, want string
+		flags      valueFlags
+	}{
+		{"nothing", "", valueFlags{}},
+		{"TDX on two shapes", "", valueFlags{tdx: []string{td, td}}},
+		{"TDX without RTMR0 to 2", "rtmr-0: pinned is false and waived is false", valueFlags{tdx: []string{firmwareAlone}}},
+		{"TDX without them, waived", "", valueFlags{tdx: []string{firmwareAlone}, waive: []string{"rtmr-0", "rtmr-1", "rtmr-2"}}},
+		{"SEV-SNP", "", valueFlags{snp: []string{snp}, minTCB: []string{tcb}, waive: []string{"acpi"}}},
+		{"SEV-SNP without patch levels", "min_tcb is empty", valueFlags{snp: []string{snp}}},
+		{"unknown product", "min_tcb gives", valueFlags{snp: []string{snp}, minTCB: []string{"Naples=snp:1"}}},
+		{"unknown part", "want PRODUCT=PART:LEVEL", valueFlags{minTCB: []string{"Genoa=cache:1"}}},
+		{"level too high", "want PRODUCT=PART:LEVEL", valueFlags{minTCB: []string{"Genoa=snp:256"}}},
+		{"part twice", "want PRODUCT=PART:LEVEL", valueFlags{minTCB: []string{"Genoa=snp:1,snp:2"}}},
+		{"no waiver's name", `waive names "everything"`, valueFlags{waive: []string{"everything"}}},
+		{"registers of another kind", "--tdx: reading", valueFlags{tdx: []string{snp}}},
+		{"signers", "", valueFlags{signers: []string{key}, threshold: 1, maxListAge: "168h", rebuilders: []string{key}, rebuildThreshold: 1}},
+		{"more signatures than signers", "threshold is 2 of 1", valueFlags{signers: []string{key}, threshold: 2, maxListAge: "168h"}},
+		{"no key", "--signer: digest has 2 characters", valueFlags{signers: []string{"01"}, threshold: 1}},
+		{"rebuilders alone", "--rebuilder without --signer", valueFlags{rebuilders: []string{key}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := rules()
+			err := tt.flags.apply(&r)
+			if err == nil {
+				_, err = r.Policy()
+			}
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("got %v, want an error with %q", err, tt.want)
 			}
 		})
 	}

@@ -18,13 +18,14 @@ import (
 
 // remoteFlags are what every verb takes that talks to a guest.
 type remoteFlags struct {
-	policy, roots string
-	offline       bool
+	policy, roots, list string
+	offline             bool
 }
 
 func (f *remoteFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.policy, "policy", "", "policy that the guest must meet (make one with: chrysalis policy)")
 	cmd.Flags().StringVar(&f.roots, "roots", "", "PEM file of the TPM makers that are trusted (default: none; Intel and AMD are, for their own hardware)")
+	cmd.Flags().StringVar(&f.list, "release-list", "", "signed list of the releases that may run, for a policy that names its signers")
 	cmd.Flags().BoolVar(&f.offline, "offline", false, "fetch no collateral: judge by what the guest staples, or not at all")
 	_ = cmd.MarkFlagRequired("policy")
 }
@@ -38,6 +39,15 @@ func (f *remoteFlags) open() (ratls.Config, error) {
 	var config ratls.Config
 	if config.Policy, err = attest.ParsePolicy(document); err != nil {
 		return config, rejected(fmt.Errorf("%s accepts no guest: %w", f.policy, err))
+	}
+	if f.list != "" {
+		signed, err := readInput(f.list)
+		if err != nil {
+			return config, unavailable(err)
+		}
+		if config.Policy, err = config.Policy.WithReleases(signed); err != nil {
+			return config, rejected(fmt.Errorf("%s: %w", f.list, err))
+		}
 	}
 	if !f.offline {
 		cache, err := collateralCache()

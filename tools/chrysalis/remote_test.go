@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/pem"
@@ -141,8 +142,12 @@ func (g softwareGuest) files(dir string) error {
 	if err != nil {
 		return err
 	}
+	listed, list, err := g.listed()
+	if err != nil {
+		return err
+	}
 	for name, content := range map[string][]byte{
-		"policy.json": good, "other-release.json": other, "other-model.json": model,
+		"policy.json": good, "listed-policy.json": listed, "list.json": list, "other-release.json": other, "other-model.json": model,
 		"unknown-field.json": []byte(strings.Replace(string(good), `{"version"`, `{"debug":true,"version"`, 1)),
 		"roots.pem":          pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: g.Root.Raw}),
 	} {
@@ -151,4 +156,22 @@ func (g softwareGuest) files(dir string) error {
 		}
 	}
 	return nil
+}
+
+// listed returns a policy that asks for a signed list of releases, and such a list.
+func (g softwareGuest) listed() (policy, list []byte, err error) {
+	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32))
+	rules := g.Rules()
+	d := attest.NewReleaseListDocument(time.Now().Add(-time.Minute), time.Hour)
+	d.Releases = []attest.ListedRelease{{Manifest: config.Digest{1}, Values: rules.Releases[0], Rebuilds: []attest.Envelope{}}}
+	if list, err = attest.EncodeReleaseList(d); err == nil {
+		list, err = attest.SignReleaseList(list, key)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	rules.Releases = nil
+	rules.ReleaseList = attest.ListRules{Signers: []config.Digest{config.Digest(key.Public().(ed25519.PublicKey))}, Threshold: 1, MaxAge: "1h"}
+	policy, err = json.Marshal(rules)
+	return policy, list, err
 }

@@ -2,10 +2,11 @@
 
 // Command wasm is package attest for pages and for Node: it adds one function to the global object and stays.
 //
-//	chrysalisVerify({evidence, policy, roots, nonce, exporter, tlsKey, time})
+//	chrysalisVerify({evidence, policy, roots, nonce, exporter, tlsKey, time, releaseList})
 //
 // evidence, nonce, exporter and tlsKey are Uint8Arrays, policy is the text of a policy, roots the PEM text of the TPM
-// makers that are trusted beside Intel and AMD for their own hardware, time a number of seconds since 1970. The answer is JSON: the verdict (accepted, rejected,
+// makers that are trusted beside Intel and AMD for their own hardware, time a number of seconds since 1970, releaseList
+// the bytes of a signed release list where the policy names signers of one, and else undefined. The answer is JSON: the verdict (accepted, rejected,
 // unavailable), the refusing check, the reason, every check, and on acceptance alone what is true of the guest.
 //
 // A page can't see the exporter of its own TLS connection. It can judge evidence that it was given beside the exporter by
@@ -103,6 +104,15 @@ func verify(args []js.Value) (*attest.Result, error) {
 	policy, err := attest.ParsePolicy([]byte(policyText.String()))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", attest.ErrRejected, err)
+	}
+	if !in.Get("releaseList").IsUndefined() {
+		signed, err := bytesOf(in, "releaseList", maxEvidenceBytes)
+		if err != nil {
+			return nil, err
+		}
+		if policy, err = policy.WithReleases(signed); err != nil {
+			return nil, fmt.Errorf("%w: %v", attest.ErrRejected, err)
+		}
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM([]byte(rootsText.String())) {

@@ -1,0 +1,132 @@
+package attest_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"chrysalis/attest"
+	"chrysalis/measure/config"
+)
+
+// TestPolicyWithReleases accepts a guest by a signed list, and by as many rebuilds as the policy asks for.
+func TestPolicyWithReleases(t *testing.T) {
+	for _, platform := range platforms {
+		s := newSceneOn(t, platform)
+		s.listed(now.Add(-time.Hour), 24*time.Hour)
+		r, err := s.play(t, attest.Verify)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Release() != "software" {
+			t.Errorf("%s: release is %q, want software", platform, r.Release())
+		}
+		document, _, err := attest.DecodeReleaseList(s.list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rebuilt, err := attest.SignRebuild(document.Releases[0].Manifest, "somebody", now, listKey(3))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := document.AddRebuild(rebuilt); err != nil {
+			t.Fatal(err)
+		}
+		unsigned, err := attest.EncodeReleaseList(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.list, err = attest.SignReleaseList(unsigned, listKey(2)); err != nil {
+			t.Fatal(err)
+		}
+		s.rules.ReleaseList.Rebuilders, s.rules.ReleaseList.RebuildThreshold = []config.Digest{keyOf(3), keyOf(4)}, 1
+		if _, err := s.play(t, attest.Verify); err != nil {
+			t.Errorf("%s, rebuilt by one: %v", platform, err)
+		}
+		s.rules.ReleaseList.RebuildThreshold = 2
+		var refused *attest.Refused
+		if _, err := s.play(t, attest.Verify); !errors.As(err, &refused) || refused.Failed.Name != "release-rebuilt" {
+			t.Errorf("%s, rebuilt by one of two: got %v, want release-rebuilt to refuse", platform, err)
+		}
+	}
+}
+
+// TestPolicyTakesNoOtherList refuses lists that the policy's signers do not stand for, or that leave something unjudged.
+func TestPolicyTakesNoOtherList(t *testing.T) {
+	list := func(change func(*scene)) []byte {
+		s := newScene(t)
+		change(s)
+		s.listed(now, time.Hour)
+		return s.list
+	}
+	asking := newScene(t)
+	asking.listed(now, time.Hour)
+	policy, err := asking.rules.Policy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := newScene(t).rules.Policy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, _, err := attest.DecodeReleaseList(asking.list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unsigned, err := attest.EncodeReleaseList(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := attest.SignReleaseList(unsigned, listKey(9))
+	if err != nil {
+		t.Fatal(err)
+	}
+	td := newSceneOn(t, attest.TDX)
+	td.listed(now, time.Hour)
+	for _, tt := range []struct {
+		name, want string
+		policy     attest.Policy
+		list       []byte
+	}{
+		{"nobody signed", "want at least 1", policy, unsigned},
+		{"a stranger signed", "want at least 1", policy, stranger},
+		{"no list", "reading release list", policy, nil},
+		{"a register that is neither pinned nor waived", "pcr-4", policy, list(func(s *scene) { delete(s.rules.Releases[0].VTPM[0], 4) })},
+		{"a platform whose rules the policy leaves empty", "accept_status is empty", policy, td.list},
+		{"a policy with releases of its own", "names no signers", own, asking.list},
+		{"the zero policy", "names no signers", attest.Policy{}, asking.list},
+	} {
+		if _, err := tt.policy.WithReleases(tt.list); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want an error with %q", tt.name, err, tt.want)
+		}
+	}
+	if _, err := policy.WithReleases(asking.list); err != nil {
+		t.Errorf("the list itself: %v", err)
+	}
+}
+
+func TestListRules(t *testing.T) {
+	for _, tt := range []struct {
+		name, want string
+		change     func(*attest.Rules)
+	}{
+		{"releases beside signers", "beside 1 releases", func(r *attest.Rules) { r.Releases = newScene(t).rules.Releases }},
+		{"no threshold", "threshold is 0 of 2", func(r *attest.Rules) { r.ReleaseList.Threshold = 0 }},
+		{"threshold above the signers", "threshold is 3 of 2", func(r *attest.Rules) { r.ReleaseList.Threshold = 3 }},
+		{"no age", "max_age", func(r *attest.Rules) { r.ReleaseList.MaxAge = "" }},
+		{"no time", "max_age", func(r *attest.Rules) { r.ReleaseList.MaxAge = "0s" }},
+		{"rebuilders without threshold", "rebuild_threshold is 0 of 1", func(r *attest.Rules) { r.ReleaseList.Rebuilders = []config.Digest{{}} }},
+		{"threshold without rebuilders", "rebuild_threshold is 1 of 0", func(r *attest.Rules) { r.ReleaseList.RebuildThreshold = 1 }},
+		{"rules without signers", "without signers", func(r *attest.Rules) {
+			r.ReleaseList.Signers, r.Releases = nil, newScene(t).rules.Releases
+		}},
+	} {
+		s := newScene(t)
+		s.listed(now, time.Hour)
+		tt.change(&s.rules)
+		if _, err := s.rules.Policy(); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want an error with %q", tt.name, err, tt.want)
+		}
+	}
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/spf13/cobra"
+
+	"chrysalis/attest"
+	"chrysalis/attest/sevsnp"
+	"chrysalis/attest/tdx"
+	"chrysalis/measure"
+	"chrysalis/measure/config"
+)
+
+// valueFlags add to a policy what no manifest knows: reference values of confidential platforms, the rules that go with
+// them, waivers, and who signs the list of releases.
+type valueFlags struct {
+	tdx, snp, minTCB, waive []string
+
+	signers, rebuilders         []string
+	threshold, rebuildThreshold int
+	maxListAge                  string
+}
+
+func (f *valueFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringArrayVar(&f.tdx, "tdx", nil, "registers as measure tdx --json prints them; once for each shape of machine")
+	flags.StringArrayVar(&f.snp, "sev-snp", nil, "launch digest as measure sev-snp --json prints it; once for each shape of machine")
+	flags.StringArrayVar(&f.minTCB, "min-tcb", nil, "lowest patch levels of a line of SEV-SNP processors, such as Genoa=bootloader:10,tee:0,snp:24,microcode:85")
+	flags.StringArrayVar(&f.waive, "waive", nil, "name of a check that the client does without, such as rtmr-0 or smt")
+	flags.StringArrayVar(&f.signers, "signer", nil, "Ed25519 key (64 hexadecimal digits) whose signed list says which releases may run, in place of --manifest's")
+	flags.IntVar(&f.threshold, "threshold", 1, "how many signers must have signed the list, with --signer")
+	flags.StringVar(&f.maxListAge, "max-list-age", "168h", "how old the list may be, with --signer")
+	flags.StringArrayVar(&f.rebuilders, "rebuilder", nil, "Ed25519 key whose word counts that a release was rebuilt bit for bit, with --signer")
+	flags.IntVar(&f.rebuildThreshold, "rebuild-threshold", 1, "how many rebuilders must say so, with --rebuilder")
+}
+
+// apply changes the rules, which accept one release.
+func (f *valueFlags) apply(rules *attest.Rules) error {
+	release := &rules.Releases[0]
+	for _, file := range f.tdx {
+		values, err := readTDXValues(file)
+		if err != nil {
+			return fmt.Errorf("--tdx: %w", err)
+		}
+		release.TDX = append(release.TDX, values)
+		rules.TDX.AcceptStatus = []tdx.Status{tdx.UpToDate}
+	}
+	for _, file := range f.snp {
+		var digest struct {
+			LaunchDigest measure.Register384 `json:"launch_digest"`
+		}
+		if err := readStrict(file, &digest); err != nil {
+			return fmt.Errorf("--sev-snp: %w", err)
+		}
+		release.SEVSNP = append(release.SEVSNP, digest.LaunchDigest)
+	}
+	for _, text := range f.minTCB {
+		product, tcb, err := parseTCB(text)
+		if err != nil {
+			return fmt.Errorf("--min-tcb: %w", err)
+		}
+		if rules.SEVSNP.MinTCB == nil {
+			rules.SEVSNP.MinTCB = map[sevsnp.Product]sevsnp.TCB{}
+		}
+		rules.SEVSNP.MinTCB[product] = tcb
+	}
+	rules.Waive = append(rules.Waive, f.waive...)
+	return f.list(rules)
+}
+
+// list puts signers in the place of the release.
+func (f *valueFlags) list(rules *attest.Rules) (err error) {
+	if len(f.signers) == 0 {
+		if len(f.rebuilders) > 0 {
+			return errors.New("--rebuilder without --signer: rebuilds are told by a signed list")
+		}
+		return nil
+	}
+	rules.Releases = nil
+	rules.ReleaseList = attest.ListRules{Threshold: f.threshold, MaxAge: f.maxListAge}
+	if rules.ReleaseList.Signers, err = parseKeys(f.signers); err != nil {
+		return fmt.Errorf("--signer: %w", err)
+	}
+	if len(f.rebuilders) > 0 {
+		rules.ReleaseList.RebuildThreshold = f.rebuildThreshold
+		if rules.ReleaseList.Rebuilders, err = parseKeys(f.rebuilders); err != nil {
+			return fmt.Errorf("--rebuilder: %w", err)
+		}
+	}
+	return nil
+}
+
+func parseKeys(texts []string) (keys []config.Digest, err error) {
+	for _, text := range texts {
+		var key config.Digest
+		if err := key.UnmarshalText([]byte(text)); err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// readTDXValues reads what measure tdx --json prints. A register that it does not hold is zeros: it must be waived.
+func readTDXValues(file string) (attest.TDXValues, error) {
+	var r measure.TDXRegisters
+	if err := readStrict(file, &r); err != nil {
+		return attest.TDXValues{}, err
+	}
+	values := attest.TDXValues{MRTD: r.MRTD}
+	for _, register := range []struct {
+		from *measure.Register384
+		to   *measure.Register384
+	}{{r.RTMR0, &values.RTMR0}, {r.RTMR1, &values.RTMR1}, {r.RTMR2, &values.RTMR2}} {
+		if register.from != nil {
+			*register.to = *register.from
+		}
+	}
+	return values, nil
+}
+
+func readStrict(file string, into any) error {
+	data, err := readInput(file)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, into, json.RejectUnknownMembers(true)); err != nil {
+		return fmt.Errorf("reading %s: %w", file, err)
+	}
+	return nil
+}
+
+// parseTCB reads PRODUCT=part:level,…; a part that is not named is zero.
+func parseTCB(text string) (sevsnp.Product, sevsnp.TCB, error) {
+	product, levels, _ := strings.Cut(text, "=")
+	var tcb sevsnp.TCB
+	parts := map[string]*uint8{"fmc": &tcb.FMC, "bootloader": &tcb.Bootloader, "tee": &tcb.TEE, "snp": &tcb.SNP, "microcode": &tcb.Microcode}
+	for _, level := range strings.Split(levels, ",") {
+		name, number, _ := strings.Cut(level, ":")
+		n, err := strconv.ParseUint(number, 10, 8)
+		if parts[name] == nil || err != nil {
+			return "", tcb, fmt.Errorf("%q: want PRODUCT=PART:LEVEL,… with each of the parts fmc, bootloader, tee, snp, microcode at most once, and levels of at most 255", text)
+		}
+		*parts[name] = uint8(n)
+		delete(parts, name)
+	}
+	return sevsnp.Product(product), tcb, nil
+}
