@@ -12,7 +12,9 @@ import (
 )
 
 // unavailable reports whether the vector leaves something that could not be checked.
-func (v vector) unavailable() bool { return v.check == "release-list" || v.check == "tdx.collateral" || v.check == "sev-snp.crl" }
+func (v vector) unavailable() bool {
+	return v.check == "release-list" || v.check == "tdx.collateral" || v.check == "sev-snp.crl"
+}
 
 // tdxVectors spoil what is particular to a TD. What is inside the quote and its collateral is spoilt in package tdx; here
 // stands one vector for each rule that a policy gives it.

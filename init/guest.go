@@ -185,10 +185,11 @@ func (g *guest) openVolume(ctx context.Context, serial, name string, v config.Vo
 	if err == nil {
 		return nil
 	}
-	if intact, stateErr := disk.Intact(name); stateErr == nil && !intact {
+	intact, stateErr := disk.Intact(name)
+	if stateErr == nil && !intact {
 		return boot.Coded{Code: boot.CodeVolumeCorrupt, Err: err}
 	}
-	return err
+	return errors.Join(err, stateErr)
 }
 
 // checkGPU holds the machine against the GPU rule. None asked for and none found is its own result.

@@ -29,6 +29,9 @@ type Config struct {
 	Timeout time.Duration
 	// Dial makes the connection below TLS. Default net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Seen gets each evidence before it is judged, that of the certificate first, and may be nil. What it gets is untrusted: it
+	// is for explaining a refusal.
+	Seen func(*attest.Evidence)
 	// Complete fetches the collateral that evidence lacks, and may be nil: what is then not stapled can't be judged. It is
 	// called once a connection, within Timeout. collateral.Fetcher has one.
 	Complete func(context.Context, *attest.Evidence) error
@@ -118,6 +121,9 @@ func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fetching evidence: %w: %w", attest.ErrRejected, err)
 	}
+	if config.Seen != nil {
+		config.Seen(evidence)
+	}
 	if config.Complete != nil {
 		if err := config.Complete(ctx, evidence); err != nil {
 			return nil, fmt.Errorf("fetching collateral: %w: %w", attest.ErrUnavailable, err)
@@ -138,6 +144,9 @@ func (c Config) judgeCertificate(state tls.ConnectionState) error {
 	evidence, err := attest.EpochEvidence(certificate)
 	if err != nil {
 		return fmt.Errorf("dialling guest: %w: %w", attest.ErrRejected, err)
+	}
+	if c.Seen != nil {
+		c.Seen(evidence)
 	}
 	_, err = attest.VerifyEpoch(evidence, KeyHash(certificate), c.Policy, c.Now(), c.Roots)
 	if errors.Is(err, attest.ErrUnavailable) {

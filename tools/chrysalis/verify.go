@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ import (
 
 func newVerify() *cobra.Command {
 	var flags remoteFlags
+	var saved string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "verify URL --policy FILE",
@@ -37,7 +39,14 @@ func newVerify() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var seen *attest.Evidence
+			config.Seen = func(e *attest.Evidence) { seen = e }
 			conn, err := ratls.Dial(cmd.Context(), "tcp", address, config)
+			if saved != "" {
+				if err := saveEvidence(saved, seen); err != nil {
+					return unavailable(err)
+				}
+			}
 			var result *attest.Result
 			if err == nil {
 				result = conn.Result()
@@ -57,8 +66,20 @@ func newVerify() *cobra.Command {
 		},
 	}
 	flags.add(cmd)
+	cmd.Flags().StringVar(&saved, "save-evidence", "", "file for the last evidence that the guest showed, accepted or not (for: chrysalis explain)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+func saveEvidence(file string, seen *attest.Evidence) error {
+	if seen == nil {
+		return errors.New("saving evidence: the guest showed none")
+	}
+	encoded, err := seen.Encode()
+	if err != nil {
+		return fmt.Errorf("saving evidence: %w", err)
+	}
+	return os.WriteFile(file, encoded, 0o644)
 }
 
 // verification is verify's JSON.

@@ -111,6 +111,21 @@ func TestVolumePastDisk(t *testing.T) {
 	}
 }
 
+func TestVerityIntact(t *testing.T) {
+	for _, tt := range []struct {
+		status     string
+		intact, ok bool
+	}{
+		{"V\x00rest", true, true}, {"C\x00", false, true}, // up to kernel 6
+		{"V -\x00", true, true}, {"C -\x00", false, true}, {"C 12\x00", false, true}, // kernel 7.2
+		{"\x00", false, false}, {"VC\x00", false, false}, {"- V\x00", false, false},
+	} {
+		if intact, err := verityIntact([]byte(tt.status)); intact != tt.intact || (err == nil) != tt.ok {
+			t.Errorf("%q: got %t (%v), want %t, and no error: %t", tt.status, intact, err, tt.intact, tt.ok)
+		}
+	}
+}
+
 func TestTarget(t *testing.T) {
 	got := target(2, "verity", "1 a")
 	if len(got)%8 != 0 || got[8] != 16 || string(got[24:30]) != "verity" || string(got[40:44]) != "1 a\x00" {

@@ -67,15 +67,24 @@ func Intact(name string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("asking for the state of volume %s: %v", name, err)
 	}
-	start := dmHeaderBytes + dmSpecBytes
-	status, _, _ := strings.Cut(string(reply[start:]), "\x00")
-	switch status {
+	intact, err := verityIntact(reply[dmHeaderBytes+dmSpecBytes:])
+	if err != nil {
+		return false, fmt.Errorf("asking for the state of volume %s: %v", name, err)
+	}
+	return intact, nil
+}
+
+// verityIntact reads the status of a dm-verity target: V or C, and from kernel 7 on a second word about error correction.
+func verityIntact(status []byte) (bool, error) {
+	text, _, _ := strings.Cut(string(status), "\x00")
+	word, _, _ := strings.Cut(text, " ")
+	switch word {
 	case "V":
 		return true, nil
 	case "C":
 		return false, nil
 	}
-	return false, fmt.Errorf("asking for the state of volume %s: status is %q, want V or C", name, status)
+	return false, fmt.Errorf("status is %q, want V or C", text)
 }
 
 // target encodes one struct dm_target_spec that covers blocks data blocks, with its parameters.

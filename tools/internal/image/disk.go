@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -88,7 +89,7 @@ func WriteDisk(ctx context.Context, tree toolstree.Tree, release, out, format st
 	made := raw
 	if format == DiskQCOW2 {
 		made = filepath.Join(work, "disk.qcow2")
-		if err := runQuiet(tree.Command(ctx, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-m", "1", raw, made)); err != nil {
+		if err := runQuiet(diskTool(ctx, tree, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-m", "1", raw, made)); err != nil {
 			return d, err
 		}
 	}
@@ -160,7 +161,7 @@ func writeRaw(ctx context.Context, tree toolstree.Tree, raw, work string, uki []
 	table := fmt.Sprintf("label: gpt\nlabel-id: %s\nunit: sectors\nsector-size: %d\n\n", diskID, sectorSize) +
 		fmt.Sprintf("start=%d, size=%d, type=%s, uuid=%s, name=\"esp\"\n", espStart/sectorSize, espBytes/sectorSize, espType, espID) +
 		fmt.Sprintf("start=%d, size=%d, type=%s, uuid=%s, name=\"root\"\n", rootStart/sectorSize, info.Size()/sectorSize, rootType, bootdisk.RootPartition(m.Root.Root))
-	cmd := tree.Command(ctx, "sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", raw)
+	cmd := diskTool(ctx, tree, "sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", raw)
 	cmd.Stdin = strings.NewReader(table)
 	return runQuiet(cmd)
 }
@@ -172,17 +173,23 @@ func writeESP(ctx context.Context, tree toolstree.Tree, esp, work string, uki []
 		return err
 	}
 	// One sector to a cluster: with fewer clusters it would not be FAT32, with larger sectors OVMF would not read it.
-	if err := runQuiet(tree.Command(ctx, "mkfs.vfat", "--invariant", "-F", "32", "-S", fmt.Sprint(sectorSize), "-s", "1", "-i", espVolume, esp)); err != nil {
+	if err := runQuiet(diskTool(ctx, tree, "mkfs.vfat", "--invariant", "-F", "32", "-S", fmt.Sprint(sectorSize), "-s", "1", "-i", espVolume, esp)); err != nil {
 		return err
 	}
 	for _, args := range [][]string{{"mmd", "-i", esp, "::EFI", "::EFI/BOOT"}, {"mcopy", "-i", esp, program, "::EFI/BOOT/BOOTX64.EFI"}} {
-		cmd := tree.Command(ctx, "mtools", append([]string{"-c"}, args...)...)
-		cmd.Env = append(cmd.Env, epoch, "TZ=UTC", "MTOOLSRC=/dev/null", "HOME=/nonexistent", "MTOOLS_SKIP_CHECK=1")
-		if err := runQuiet(cmd); err != nil {
+		if err := runQuiet(diskTool(ctx, tree, "mtools", append([]string{"-c"}, args...)...)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// diskTool returns a command of the tools tree that sees nothing of the caller's environment, of which each of these programs
+// takes something into what it writes.
+func diskTool(ctx context.Context, tree toolstree.Tree, program string, args ...string) *exec.Cmd {
+	cmd := withUmask(tree.Command(ctx, program, args...))
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "HOME=/nonexistent", "LC_ALL=C.UTF-8", "TZ=UTC", "MTOOLSRC=/dev/null", epoch}
+	return cmd
 }
 
 // copySparse writes the file into f at an offset, and leaves holes where it is zero.
