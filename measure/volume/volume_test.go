@@ -99,7 +99,7 @@ func TestPackReadsBack(t *testing.T) {
 		case want.Mode&0o111 != 0:
 			wantMode = 0o755
 		}
-		if got := info.Mode() & modeBits; got != wantMode {
+		if got := st.Mode & modeBits; got != wantMode {
 			t.Errorf("%s: mode %v, want %v", name, got, wantMode)
 		}
 		switch {

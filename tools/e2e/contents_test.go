@@ -53,7 +53,7 @@ func readVolume(t *testing.T, file string) (names, strange []string) {
 		if err != nil {
 			return err
 		}
-		// The library's FileInfo leaves out the bits beyond permissions; its Stat has them.
+		// The library's FileInfo has the bits beyond permissions in other places than Go's; its Stat is right.
 		st := info.Sys().(*erofs.Stat)
 		switch mode := st.Mode & (fs.ModeType | fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky); mode {
 		case fs.ModeDir | 0o755, 0o644, 0o755:

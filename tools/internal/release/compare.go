@@ -249,6 +249,7 @@ func readRoot(image []byte) (map[string]found, error) {
 		if st, ok := info.Sys().(*erofs.Stat); ok {
 			e.owner, e.time = fmt.Sprintf("%d:%d", st.UID, st.GID), int64(st.Mtime)*1e9+int64(st.MtimeNs)
 			e.order = st.Ino
+			e.mode = st.Mode // FileInfo has set-user-ID where no Go program looks for it
 		}
 		switch {
 		case e.mode.IsRegular():

@@ -2,6 +2,7 @@ package release
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cavaliergopher/cpio"
+	"github.com/erofs/go-erofs"
 
 	"chrysalis/measure/volume"
 )
@@ -147,5 +149,36 @@ func TestDifferingBytes(t *testing.T) {
 		if got := DifferingBytes([]byte(tt.a), []byte(tt.b)); got != tt.want {
 			t.Errorf("%q and %q: got %q, want %q", tt.a, tt.b, got, tt.want)
 		}
+	}
+}
+
+// TestSetUserIDShows: a root that another packer made may have what ours never writes.
+func TestSetUserIDShows(t *testing.T) {
+	read := func(mode fs.FileMode) fs.FileMode {
+		t.Helper()
+		f, err := os.Create(filepath.Join(t.TempDir(), "root.img"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		w := erofs.Create(f)
+		if err := errors.Join(w.CopyFrom(fstest.MapFS{"su": {Data: []byte("program"), Mode: mode}}), w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		image, err := os.ReadFile(f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries, err := readRoot(image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return entries["su"].mode
+	}
+	if got, want := read(fs.ModeSetuid|0o755), fs.ModeSetuid|0o755; got != want {
+		t.Errorf("mode: got %v, want %v", got, want)
+	}
+	if got, want := read(0o755), fs.FileMode(0o755); got != want {
+		t.Errorf("mode: got %v, want %v", got, want)
 	}
 }
