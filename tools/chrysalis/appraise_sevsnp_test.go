@@ -40,6 +40,7 @@ func writeSNPAppraisals(dir string) error {
 	e := add("snp-good", sevsnp.Genoa, sevsnp.SignerVCEK, func(*attesttest.SNP) {})
 	files["snp-good.hex"], files["snp-good.b64"] = []byte(hex.EncodeToString(e.Report)+"\n"), []byte(base64.StdEncoding.EncodeToString(e.Report)+"\n")
 	files["snp-good.pem"], files["snp-good.crl.pem"] = certificate("CERTIFICATE", e.Certificate), certificate("X509 CRL", e.CRL)
+	files["snp-bundle.pem"] = certificate("CERTIFICATE", e.Certificate, e.Chain[0], e.Chain[1])
 	files["snp-turned.chain"], files["snp-chain.der"] = certificate("CERTIFICATE", e.Chain[1], e.Chain[0]), slices.Concat(e.Chain...)
 	files["snp-long.chain"] = append(slices.Clone(files["snp-good.chain"]), "more\n"...)
 	files["snp-trailing.bin"] = append(slices.Clone(e.Report), 0)
