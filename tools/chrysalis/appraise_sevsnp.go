@@ -121,12 +121,7 @@ func (f *snpFlags) evidence() (e sevsnp.Evidence, err error) {
 	}
 	if len(leaf) > 0 {
 		e.Certificate = leaf[0]
-		// AMD's tools write the whole chain into one file. Another certificate is one too many.
-		for _, der := range leaf[1:] {
-			if !slices.ContainsFunc(e.Chain, func(known []byte) bool { return bytes.Equal(known, der) }) {
-				e.Chain = append(e.Chain, der)
-			}
-		}
+		e.Chain = authorities(leaf[0], append(e.Chain, leaf[1:]...))
 	}
 	if f.crl == "" {
 		return e, nil
@@ -134,6 +129,23 @@ func (f *snpFlags) evidence() (e sevsnp.Evidence, err error) {
 	lists, err := readCertificates("crl", f.crl, "X509 CRL")
 	e.CRL = append([]byte{}, slices.Concat(lists...)...) // an empty file is a list too, which does not parse
 	return e, err
+}
+
+// authorities leaves out of more than two certificates those that are there twice or have nothing to do with the key: the
+// tools for these processors write ASK, ARK and ASVK into one file, or the whole chain into that of the key.
+func authorities(leaf []byte, chain [][]byte) (needed [][]byte) {
+	key, err := x509.ParseCertificate(leaf)
+	if err != nil || len(chain) <= 2 {
+		return chain
+	}
+	for _, der := range chain {
+		cert, err := x509.ParseCertificate(der)
+		other := err == nil && !bytes.Equal(cert.RawSubject, key.RawIssuer) && !bytes.Equal(cert.RawSubject, cert.RawIssuer)
+		if !other && !slices.ContainsFunc(needed, func(known []byte) bool { return bytes.Equal(known, der) }) {
+			needed = append(needed, der)
+		}
+	}
+	return needed
 }
 
 // options judge the platform: what depends on the guest or on the processor's generation is waived.
