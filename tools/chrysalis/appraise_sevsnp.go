@@ -154,7 +154,7 @@ func (f *snpFlags) options() sevsnp.Options {
 		AllowProvisionalFirmware: f.provisional, MaxVMPL: f.maxVMPL, InsecureSkipCRL: f.crl == "",
 		AnyChip: true, InsecureSkipTCB: true, AnyMeasurement: true, AnyHostData: true, AnyReportData: true, AnyIDBlock: true,
 		AllowSMT: true, AllowManySockets: true, AllowAES128: true, AllowRAPL: true, AllowVisibleCiphertext: true, AllowPageSwap: true,
-		AllowUncheckedAliases: true,
+		AllowUnknownPlatformInfo: true, AllowUncheckedAliases: true,
 	}
 }
 
