@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -40,7 +41,31 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(verbs()...)
+	wantVerbs(root)
 	return root
+}
+
+// wantVerbs makes it a usage error to name a group of verbs and none that it has. Cobra prints help and ends with 0, which
+// whoever runs a mistyped command from a script takes for an acceptance.
+func wantVerbs(group *cobra.Command) {
+	for _, c := range group.Commands() {
+		wantVerbs(c)
+		if !c.HasSubCommands() || c.Runnable() {
+			continue
+		}
+		c.Args, c.DisableFlagsInUseLine = cobra.ArbitraryArgs, true
+		c.RunE = func(c *cobra.Command, args []string) error {
+			var names []string
+			for _, verb := range c.Commands() {
+				names = append(names, verb.Name())
+			}
+			got := "none"
+			if len(args) > 0 {
+				got = fmt.Sprintf("%q", args[0])
+			}
+			return fmt.Errorf("%s: verb is %s, want one of %s", strings.TrimPrefix(c.CommandPath(), "chrysalis "), got, strings.Join(names, ", "))
+		}
+	}
 }
 
 // verbs lists the commands, one file a verb.
