@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"chrysalis/measure/eventlog"
 	"chrysalis/measure/tdvf"
 )
 
@@ -35,12 +34,12 @@ func TestRTMR0AgainstGuest(t *testing.T) {
 	if emptyVariables != capturedRTMR0[1] {
 		t.Errorf("empty variable store: got %s, want %s", emptyVariables, capturedRTMR0[1])
 	}
-	parts := slices.Concat([][]byte{nil, nil}, secureBootVariables([]byte{0}), [][]byte{eventlog.SeparatorData(), nil, nil, nil}, bootVariables())
+	parts := slices.Concat(make([]part, 2), secureBootVariables([]byte{0}), []part{separator}, make([]part, 3), bootVariables())
 	if len(parts) != len(capturedRTMR0) {
 		t.Fatalf("got %d parts, want %d", len(parts), len(capturedRTMR0))
 	}
 	for i, part := range parts {
-		if got := sha512.Sum384(part); part != nil && hex.EncodeToString(got[:]) != capturedRTMR0[i] {
+		if got := sha512.Sum384(part.data); part.data != nil && hex.EncodeToString(got[:]) != capturedRTMR0[i] {
 			t.Errorf("event %d: got %x, want %s", i, got, capturedRTMR0[i])
 		}
 	}
