@@ -101,7 +101,7 @@ func (b TDXBoot) Events() (events []RTMREvent, err error) {
 	if b.Kernel == nil {
 		return events, nil
 	}
-	cmdline, err := loadOptions(b.Cmdline)
+	cmdline, err := LoadOptions(b.Cmdline)
 	if err != nil {
 		return nil, fmt.Errorf("measuring command line: %v", err)
 	}
@@ -115,7 +115,7 @@ func (b TDXBoot) Events() (events []RTMREvent, err error) {
 	}
 	image := b.Kernel
 	if b.Shape != nil && !b.Shape.Newer(10) {
-		if image, err = patchKernel(image, size, *b.Shape); err != nil {
+		if image, err = PatchKernel(image, size, b.Shape.MemoryMiB); err != nil {
 			return nil, fmt.Errorf("measuring kernel: %w", err)
 		}
 	}

@@ -142,8 +142,7 @@ func TestPatchKernel(t *testing.T) {
 	kernel[headerLoadFlags] = 1
 	binary.LittleEndian.PutUint32(kernel[headerInitrdMax:], 0x7fffffff)
 	kernel[headerXLoad] = 0x7f
-	s := testShape()
-	got, err := patchKernel(kernel, 0x123456, s)
+	got, err := PatchKernel(kernel, 0x123456, testShape().MemoryMiB)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,11 +172,11 @@ func TestPatchKernel(t *testing.T) {
 	} {
 		k := bytes.Clone(kernel)
 		tt.change(k)
-		if _, err := patchKernel(k, tt.initrd, s); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, err := PatchKernel(k, tt.initrd, testShape().MemoryMiB); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got error %v, want one that says %q", tt.name, err, tt.want)
 		}
 	}
-	if _, err := patchKernel(kernel[:100], 1, s); err == nil {
+	if _, err := PatchKernel(kernel[:100], 1, testShape().MemoryMiB); err == nil {
 		t.Error("truncated kernel: got no error, want a refusal")
 	}
 }
@@ -189,7 +188,7 @@ func FuzzPatchKernel(f *testing.F) {
 	kernel[headerLoadFlags], kernel[headerXLoad] = 1, 2
 	f.Add(kernel, int64(1<<20))
 	f.Fuzz(func(t *testing.T, kernel []byte, initrd int64) {
-		got, err := patchKernel(kernel, initrd, testShape())
+		got, err := PatchKernel(kernel, initrd, testShape().MemoryMiB)
 		if err != nil {
 			return
 		}

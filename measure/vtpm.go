@@ -58,7 +58,7 @@ func (b DirectBoot) Events() ([]PCREvent, error) {
 	if err := authenticode(b.Kernel, kernel); err != nil {
 		return nil, fmt.Errorf("measuring kernel: %v", err)
 	}
-	cmdline, err := loadOptions(b.Cmdline)
+	cmdline, err := LoadOptions(b.Cmdline)
 	if err != nil {
 		return nil, fmt.Errorf("measuring command line: %v", err)
 	}
@@ -108,9 +108,9 @@ func (a Tables) Events() ([]PCREvent, error) {
 	return events256(1, slices.Concat(tables, bootVariables(), []part{separator})...), nil
 }
 
-// loadOptions returns the command line as the kernel's EFI stub sees and measures it: in UTF-16, after QEMU's loader has
+// LoadOptions returns the command line as the kernel's EFI stub sees and measures it: in UTF-16, after QEMU's loader has
 // added the initrd's name.
-func loadOptions(cmdline string) ([]byte, error) {
+func LoadOptions(cmdline string) ([]byte, error) {
 	if err := checkCmdline(cmdline); err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ func TestDirectBootAgainstRecordedBoot(t *testing.T) {
 	firmware, _ := recordedEvents(t, 0)
 	kernel, _ := recordedEvents(t, 4)
 	initrd, _ := recordedEvents(t, 9)
-	options, err := loadOptions(recordedCmdline)
+	options, err := LoadOptions(recordedCmdline)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestDirectBootAgainstRecordedBoot(t *testing.T) {
 
 func TestCmdlineRefuses(t *testing.T) {
 	for _, cmdline := range []string{" a", "a ", "a\n", "a\x00b", "ä", strings.Repeat("a", maxCmdline+1)} {
-		if _, err := loadOptions(cmdline); err == nil {
+		if _, err := LoadOptions(cmdline); err == nil {
 			t.Errorf("%.20q: got no error, want a refusal", cmdline)
 		}
 	}

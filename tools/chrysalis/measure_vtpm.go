@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"chrysalis/measure"
-	"chrysalis/measure/bootdisk"
 )
 
 // vtpmInputs are the files of measure vtpm: kernel, initrd and command line, or a disk, or what lies in one.
@@ -70,16 +69,7 @@ func (in vtpmInputs) fromDisk(firmware []byte) (measure.PCRs, error) {
 		}
 		return b.PCRs()
 	}
-	f, err := os.Open(in.disk)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	disk, err := bootdisk.Read(f, info.Size())
+	disk, err := readDisk(in.disk)
 	if err != nil {
 		return nil, err
 	}
