@@ -6,13 +6,20 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"chrysalis/attest"
 	"chrysalis/measure"
 )
 
 // maxTries bounds how many machines are tried; each costs a start of QEMU where no answer is kept.
-const maxTries = 240
+const maxTries = 400
+
+// searchTime bounds how long machines are tried.
+const searchTime = 3 * time.Minute
+
+// maxVTPMMemoryMiB is where memory stops to show in the tables of a vtpm guest: what is more lies above 4 GiB.
+const maxVTPMMemoryMiB = 4096
 
 // The machines that are tried beside the expected one, the likeliest first.
 var (
@@ -39,8 +46,8 @@ func (x *explanation) machineName() string {
 func (x *explanation) machineCause(ctx context.Context, at pair) (Cause, error) {
 	name := x.machineName()
 	const do = "if that machine is what you want, compute its registers and policy anew: chrysalis measure and chrysalis policy with --shape of it; else the provider must start the guest as your shape says"
-	found, tried, err := x.search(ctx)
-	if err != nil {
+	found, tried := x.search(ctx)
+	if err := ctx.Err(); err != nil {
 		return Cause{}, err
 	}
 	if found != nil {
@@ -48,51 +55,57 @@ func (x *explanation) machineCause(ctx context.Context, at pair) (Cause, error) 
 		c := x.cause(strings.Join(kinds, "+"), name, at, fmt.Sprintf("the guest's tables are those of %s, expected %s (other machines may make the same tables)", got, want), do)
 		return c, nil
 	}
-	if says, ok := x.extraTables(); ok {
+	says, exact := x.extraTables(ctx)
+	if exact {
 		return x.cause("acpi-table", name, at, says, "do not accept this guest: bytecode in a table of the host's runs in its kernel. The provider must start it without (QEMU's -acpitable)"), nil
 	}
-	return x.cause("machine", name, at, fmt.Sprintf("the machine is another than the shape says, and none of %d machines near it has the guest's tables: another QEMU, other devices, or ACPI tables that the host has changed", tried),
+	return x.cause("machine", name, at, fmt.Sprintf("the machine is another than the shape says, and none of %d machines near it has the guest's tables: another QEMU, other devices, or ACPI tables that the host has changed%s", tried, says),
 		"ask the provider for the shape.json of the machine, and look at what is new in it before you compute registers of it"), nil
 }
 
-// search tries machines near the expected one: each that differs in one thing, then the same around the one that came
-// closest. Tables have parts (the number of CPUs moves other parts than the memory does), so closer is closer.
-func (x *explanation) search(ctx context.Context) (*measure.Shape, int, error) {
-	base := *x.Shape
-	_, best := x.score(ctx, base)
-	tried := 0
-	var seen []string
-	for range 4 {
-		closest := base
-		for _, s := range x.near(base) {
-			key := fmt.Sprint(s)
-			if slices.Contains(seen, key) {
-				continue
-			}
-			seen = append(seen, key)
-			if tried == maxTries {
-				return nil, tried, nil
-			}
-			if tried++; x.Progress != nil {
-				x.Progress(tried, maxTries)
-			}
-			whole, score := x.score(ctx, s)
-			if whole {
-				return &s, tried, nil
-			}
-			if score > best {
-				closest, best = s, score
-			}
-			if err := ctx.Err(); err != nil {
-				return nil, tried, err
-			}
+// search tries machines near the expected one: each that differs in one thing, and from the first that comes closer on, those
+// near that one. Tables have parts (the number of CPUs moves other parts than the memory does), so closer is closer. Another
+// QEMU moves all parts at once, so each is searched.
+func (x *explanation) search(ctx context.Context) (found *measure.Shape, tried int) {
+	ctx, cancel := context.WithTimeout(ctx, searchTime)
+	defer cancel()
+	starts := []measure.Shape{*x.Shape}
+	for _, version := range x.Machines.Versions() {
+		if version != x.Shape.QEMU {
+			other := *x.Shape
+			other.QEMU = version
+			starts = append(starts, other)
 		}
-		if fmt.Sprint(closest) == fmt.Sprint(base) {
-			break
-		}
-		base = closest
 	}
-	return nil, tried, nil
+	var seen []string
+	try := func(s measure.Shape) (whole bool, score int) {
+		if key := fmt.Sprint(s); slices.Contains(seen, key) || tried == maxTries || ctx.Err() != nil {
+			return false, -1
+		} else {
+			seen = append(seen, key)
+		}
+		if tried++; x.Progress != nil {
+			x.Progress(tried, maxTries)
+		}
+		return x.score(ctx, s)
+	}
+	for _, base := range starts {
+		whole, best := try(base)
+		for closer := true; closer && !whole; {
+			closer = false
+			for _, s := range x.near(base) {
+				var score int
+				if whole, score = try(s); whole || score > best {
+					base, best, closer = s, score, true
+					break
+				}
+			}
+		}
+		if whole {
+			return &base, tried
+		}
+	}
+	return nil, tried
 }
 
 // near returns the shapes that differ from s in one thing.
@@ -112,9 +125,12 @@ func (x *explanation) near(s measure.Shape) (all []measure.Shape) {
 		add(func(n *measure.Shape) { n.CPUs = cpus })
 	}
 	for _, memory := range triedMemoryMiB {
+		if x.Evidence.Platform == attest.VTPM && memory > maxVTPMMemoryMiB {
+			break
+		}
 		add(func(n *measure.Shape) { n.MemoryMiB = memory })
 	}
-	for i := range s.Devices {
+	for i := len(s.Devices) - 1; i >= 0; i-- {
 		add(func(n *measure.Shape) { n.Devices = slices.Delete(n.Devices, i, i+1) })
 	}
 	for _, device := range triedDevices {
@@ -209,8 +225,35 @@ func shapeDifferences(want, got measure.Shape) (kinds []string, gotText, wantTex
 	differ("memory", fmt.Sprintf("%d MiB", got.MemoryMiB), fmt.Sprintf("%d MiB", want.MemoryMiB))
 	differ("machine-options", "machine "+got.Machine, "machine "+want.Machine)
 	differ("cpu", fmt.Sprintf("%s with %d address bits", got.CPUVendor, got.PhysBits), fmt.Sprintf("%s with %d address bits", want.CPUVendor, want.PhysBits))
-	differ("devices", fmt.Sprintf("devices %q", got.Devices), fmt.Sprintf("devices %q", want.Devices))
+	if !slices.Equal(want.Devices, got.Devices) {
+		kinds, g, w = append(kinds, "devices"), append(g, deviceDifferences(want.Devices, got.Devices)), append(w, "the shape's devices")
+	}
 	return kinds, strings.Join(g, " and "), strings.Join(w, " and ")
+}
+
+// deviceDifferences says how a list of devices is another. Tables show kinds and places of devices, not what is behind them.
+func deviceDifferences(want, got []string) string {
+	missing := func(list, from []string) (names []string) {
+		from = slices.Clone(from)
+		for _, d := range list {
+			if i := slices.Index(from, d); i >= 0 {
+				from = slices.Delete(from, i, i+1)
+				continue
+			}
+			names = append(names, d)
+		}
+		return names
+	}
+	less, more := missing(want, got), missing(got, want)
+	switch {
+	case len(less)+len(more) == 0:
+		return "the same devices in another order"
+	case len(more) == 0:
+		return fmt.Sprintf("%s less, such as %q", number(len(less), "device"), less)
+	case len(less) == 0:
+		return fmt.Sprintf("%s more, such as %q", number(len(more), "device"), more)
+	}
+	return fmt.Sprintf("%q in the place of %q", more, less)
 }
 
 func number(n int, what string) string {
