@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 
 	"chrysalis/attest"
 	"chrysalis/measure"
@@ -41,7 +40,7 @@ func (x *explanation) expectVTPM(ctx context.Context) error {
 		expected(x.want, events, pcrName)
 		for _, register := range []uint8{0, 2, 3, 4, 5, 7, 8, 9, 11, 12} {
 			name := pcrName(register)
-			x.want[name] = slices.Clip(x.want[name]) // one without events stays at zero
+			x.want[name] = append([]event{}, x.want[name]...) // one without events stays at zero
 			if want, pinned := x.Release.Manifest.PCRs[register]; pinned && x.Disk == nil && replay(x.want[name], len(want)) != want.String() {
 				return fmt.Errorf("the release's files give %s %s, want the manifest's %s", name, replay(x.want[name], len(want)), want)
 			}

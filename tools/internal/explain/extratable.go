@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"chrysalis/attest"
 )
 
 // The script that loads ACPI tables: entries of fixed size, each a command with its operands. Source: QEMU,
@@ -65,10 +67,14 @@ func (x *explanation) extraTables(ctx context.Context) (says string, exact bool)
 
 // measured reports whether the guest's log holds the digest of data where the machine's events are.
 func (x *explanation) measured(data []byte) bool {
-	s256, s384 := sha256.Sum256(data), sha512.Sum384(data)
-	return slices.ContainsFunc(x.guest.events[x.machineName()], func(e event) bool {
-		return e.digest == hex.EncodeToString(s256[:]) || e.digest == hex.EncodeToString(s384[:])
-	})
+	var digest string
+	if sum := sha256.Sum256(data); x.Evidence.Platform == attest.VTPM {
+		digest = hex.EncodeToString(sum[:])
+	} else {
+		sum := sha512.Sum384(data)
+		digest = hex.EncodeToString(sum[:])
+	}
+	return slices.ContainsFunc(x.guest.events[x.machineName()], func(e event) bool { return e.digest == digest })
 }
 
 // withTables returns the script after count tables of so many bytes were put before the root table, which stands at root.

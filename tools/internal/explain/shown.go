@@ -29,9 +29,9 @@ type shown struct {
 	doubts  []Cause // why the log is not believed
 }
 
-// noEvidence are the places of causes that come before every event.
+// Places of causes that no event of the boot log is behind, among the numbers of its events.
 const (
-	placeMRTD    = -1
+	placeMRTD    = -1      // before them all
 	placeRuntime = 1 << 20 // of the runtime log's first event, after every boot event
 	placePolicy  = 1 << 30
 )
@@ -132,7 +132,9 @@ func (s *shown) readTDX(e *attest.Evidence) error {
 	replayed[3] = eventlog.Replay384(s.records, eventlog.RTMR3)
 	for i, value := range body.RTMR {
 		s.values[rtmrName(uint8(i))] = hex.EncodeToString(value[:])
-		if value != replayed[i] && (i == 3 || len(e.BootLog) > 0) {
+		if i == 3 && value == [48]byte{} {
+			s.doubt("rtmr-3", "the guest has never extended RTMR3, so nothing but its statement stands behind its own log", "boot a kernel that extends it (6.16 or newer), or waive rtmr-3 by name in the policy")
+		} else if value != replayed[i] && (i == 3 || len(e.BootLog) > 0) {
 			s.doubt("log", fmt.Sprintf("the log does not replay to RTMR%d of its quote: nothing stands behind its events of that register, and what follows of them is only what it says", i), askAgain)
 		}
 	}
