@@ -109,11 +109,11 @@ func (f *explainFlags) open(ctx context.Context) (in explain.Inputs, err error) 
 			return in, unavailable(err)
 		}
 		if _, err := attest.ParsePolicy(document); err != nil {
-			return in, exitError{exitUsage, fmt.Errorf("reading %s: %w", f.policy, err)}
+			return in, unavailable(fmt.Errorf("reading %s: %w", f.policy, err))
 		}
 		in.Policy = new(attest.Rules)
 		if err := json.Unmarshal(document, in.Policy); err != nil {
-			return in, exitError{exitUsage, fmt.Errorf("reading %s: %w", f.policy, err)}
+			return in, unavailable(fmt.Errorf("reading %s: %w", f.policy, err))
 		}
 	}
 	if f.shape.file == "" {

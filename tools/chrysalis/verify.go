@@ -60,7 +60,7 @@ func newVerify() *cobra.Command {
 				printVerification(cmd.OutOrStdout(), cmd.ErrOrStderr(), result, err)
 			}
 			if err != nil {
-				return explainable(refusalOf(err, flags.roots), err, saved)
+				return refusalOf(explainable(err, saved), flags.roots)
 			}
 			return nil
 		},
@@ -72,10 +72,10 @@ func newVerify() *cobra.Command {
 }
 
 // explainable adds a hint to the refusal of a register: what differs can be named.
-func explainable(refusal, err error, saved string) error {
+func explainable(err error, saved string) error {
 	var refused *attest.Refused
 	if !errors.As(err, &refused) || !registerCheck.MatchString(refused.Failed.Name) {
-		return refusal
+		return err
 	}
 	file := saved
 	if saved == "" {
@@ -85,7 +85,7 @@ func explainable(refusal, err error, saved string) error {
 	if saved == "" {
 		hint = "verify with --save-evidence FILE, then " + hint
 	}
-	return fmt.Errorf("%w\nchrysalis: hint: %s", refusal, hint)
+	return fmt.Errorf("%w\nchrysalis: hint: %s", err, hint)
 }
 
 // registerCheck matches the checks that compare a register with what a release, a shape and a config make of it.
