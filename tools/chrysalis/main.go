@@ -55,6 +55,7 @@ func verbs() []*cobra.Command {
 		newVolume(),
 		newMeasure(),
 		newVerify(),
+		newExplain(),
 		newAppraise(),
 		newChat(),
 		newClaim(),

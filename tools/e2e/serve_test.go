@@ -65,6 +65,7 @@ func TestServe(t *testing.T) {
 	if v := c.edited(`"max": 20`, `"max": 9`).verify(1); v.Check != "config.service.price.nanoton_per_token" {
 		t.Errorf("a policy of a lower price: got refused by %q (%s), want by the price", v.Check, v.Reason)
 	}
+	wantCauses(t, "the demo's price", explained(t, c.saved(0), demoSpec(t)), "config")
 
 	// One record changed in the middle of the journal.
 	g.Cut()
@@ -138,6 +139,17 @@ func TestVerifyRefuses(t *testing.T) {
 			}
 		})
 	}
+	t.Run("explained", func(t *testing.T) {
+		c.t = t
+		evidence := c.saved(0)
+		wantCauses(t, "itself", explained(t, evidence, spec, "--policy", c.policy))
+		foreign := spec
+		foreign.Config.Service.Model.Volume = spec.Config.Service.Engine.Volume
+		wantCauses(t, "a guest with another model", explained(t, evidence, foreign), "model")
+		foreign = spec
+		foreign.Config.Service.Engine.Volume = spec.Config.Service.Model.Volume
+		wantCauses(t, "a guest with another engine", explained(t, evidence, foreign), "engine")
+	})
 	for name, policy := range map[string]string{"empty": "", "empty object": "{}", "unknown field": `{"debug":true}`} {
 		t.Run(name+" policy", func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "policy.json")
@@ -162,6 +174,7 @@ func TestVerifyRefuses(t *testing.T) {
 		if v := c.verify(1); v.Check != "pcr-1" {
 			t.Errorf("got refused by %q (%s), want by pcr-1", v.Check, v.Reason)
 		}
+		wantCauses(t, "the demo", explained(t, c.saved(1), spec), "acpi-table")
 	})
 	g.Cut()
 
@@ -189,6 +202,7 @@ func TestVerifyRefuses(t *testing.T) {
 		if v := c.verify(1); v.Check != "pcr-9" {
 			t.Errorf("got refused by %q (%s), want by pcr-9", v.Check, v.Reason)
 		}
+		wantCauses(t, "the demo", explained(t, c.saved(1), spec), "command-line", "initrd")
 	})
 }
 
