@@ -158,12 +158,5 @@ var (
 
 // bootVariables returns the contents of BootOrder and Boot0000.
 func bootVariables() []part {
-	// UEFI 2.10, section 10.3: a path of two nodes and the end.
-	path := append([]byte{4, 7, 20, 0}, dxeVolume[:]...)
-	path = append(append(path, 4, 6, 20, 0), uiApp[:]...)
-	path = append(path, 0x7f, 0xff, 4, 0)
-	// EFI_LOAD_OPTION, UEFI 2.10, section 3.1.3: active, hidden, an application.
-	option := binary.LittleEndian.AppendUint32(nil, 0x109)
-	option = binary.LittleEndian.AppendUint16(option, uint16(len(path)))
-	return []part{{InputBootVariables, "BootOrder", []byte{0, 0}}, {InputBootVariables, "Boot0000", slices.Concat(option, utf16z("UiApp"), path)}}
+	return []part{{InputBootVariables, "BootOrder", []byte{0, 0}}, {InputBootVariables, "Boot0000", loadOption(optionActive|optionHidden|optionApplication, "UiApp", firmwareFile(uiApp))}}
 }

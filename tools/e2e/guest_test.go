@@ -42,7 +42,16 @@ var shapeOnce = sync.OnceValues(func() (measure.Shape, error) {
 	if err != nil {
 		return measure.Shape{}, err
 	}
-	return guest.MachineShape(context.Background(), tree, filepath.Join(built, "release/OVMF_CODE.fd"))
+	firmware := filepath.Join(built, "release/OVMF_CODE.fd")
+	if os.Getenv("CHRYSALIS_KVM") != "" {
+		return guest.MachineShape(context.Background(), tree, firmware)
+	}
+	// Emulation is the same on every machine, so what is shown here is shown everywhere.
+	version, err := guest.QEMUVersion(context.Background(), tree)
+	if err != nil {
+		return measure.Shape{}, err
+	}
+	return guest.DefaultShape(version, nil, firmware)
 })
 
 // demoSpec is the demo's guest on a port of its own.
