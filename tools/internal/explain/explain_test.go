@@ -167,6 +167,7 @@ func TestPolicy(t *testing.T) {
 			rules := g.Rules()
 			tt.change(&rules)
 			r := wants(t, Inputs{Evidence: evidenceOf(g), Release: release, Policy: &rules}, tt.want...)
+			wants(t, Inputs{Evidence: evidenceOf(g), Release: release, Policy: &rules, Config: g.Measured}, tt.want...)
 			if len(tt.want) > 0 && !strings.Contains(r.Causes[0].Says, tt.says) {
 				t.Errorf("it says %q, want %q in it", r.Causes[0].Says, tt.says)
 			}
