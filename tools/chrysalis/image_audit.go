@@ -239,7 +239,7 @@ func printAudit(w io.Writer, a audit, asJSON bool) error {
 			if f.Want != f.Got {
 				word = "different"
 			}
-			fmt.Fprintf(w, "%-14s %-9s %s\n", f.Name, word, f.Got)
+			fmt.Fprintf(w, "%-16s %-9s %s\n", f.Name, word, f.Got)
 		}
 		for _, c := range a.Changes {
 			fmt.Fprintf(w, "%s %s: %s -> %s\n", c.Kind, c.Name, cmp.Or(c.A, "none"), cmp.Or(c.B, "none"))

@@ -251,6 +251,15 @@ func TestSettings(t *testing.T) {
 			boot[i] = attesttest.BootEvent{Register: 0, Type: 8, Data: []byte("9\x00.\x009\x00\x00\x00")}
 			return boot
 		}, []string{"firmware"}, `calls itself "9.9"`},
+		{"another version, and no initrd", func(boot []attesttest.BootEvent) []attesttest.BootEvent {
+			i := slices.IndexFunc(boot, func(e attesttest.BootEvent) bool { return e.Register == 0 })
+			boot[i].Digest = hash("another")
+			last := len(boot) - 1
+			if boot[last].Register != 9 {
+				t.Fatalf("the last event is of PCR %d, want the initrd's", boot[last].Register)
+			}
+			return boot[:last]
+		}, []string{"firmware", "initrd"}, "another build"},
 		{"boot variable", func(boot []attesttest.BootEvent) []attesttest.BootEvent {
 			i := slices.IndexFunc(boot, func(e attesttest.BootEvent) bool { return e.Register == 1 })
 			boot[i+3].Digest = hash("another order")

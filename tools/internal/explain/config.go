@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"bytes"
 	"fmt"
 	"reflect"
 	"slices"
@@ -89,7 +90,7 @@ func (x *explanation) policyCauses() (causes []Cause) {
 	add := func(kind, register, want, got, says, do string) {
 		causes = append(causes, Cause{Kind: kind, Register: register, Meaning: "policy", Expected: want, Actual: got, Says: says, Do: do, place: placePolicy})
 	}
-	if m, err := config.Decode(x.Evidence.Config); err == nil && x.Config == nil && !x.doubted("config-not-measured") {
+	if m, err := config.Decode(x.Evidence.Config); err == nil && (x.Config == nil || bytes.Equal(x.Config, x.Evidence.Config)) && !x.doubted("config-not-measured") {
 		for _, line := range x.Policy.Config.Judge(m) {
 			if line.Verdict == attest.Denied {
 				field := strings.TrimPrefix(line.Name, "config.")

@@ -46,32 +46,15 @@ func (x *explanation) expectVTPM(ctx context.Context) error {
 			}
 		}
 	}
-	switch {
-	case x.Shape == nil:
+	if x.Shape == nil {
 		x.note("pcr-1 was not compared: it follows from the shape of the machine (--shape)")
-	default:
-		if err := x.isFirmware(plainFirmware); err != nil {
-			return err
-		}
-		tables, err := x.Machines.Tables(ctx, *x.Shape)
-		if err != nil {
-			return err
-		}
-		events, err := x.tableEvents(tables)
-		if err != nil {
-			return err
-		}
-		expected(x.want, events, pcrName)
+		return nil
 	}
-	return nil
-}
-
-// tableEvents returns the events of PCR 1.
-func (x *explanation) tableEvents(tables measure.Tables) ([]measure.PCREvent, error) {
-	if x.Disk != nil {
-		return tables.DiskEvents(*x.Shape)
+	if err := x.isFirmware(plainFirmware); err != nil {
+		return err
 	}
-	return tables.Events()
+	x.want[pcrName(1)], err = x.machineEvents(ctx, *x.Shape)
+	return err
 }
 
 // bootEvents returns the events of the files, or nil where they are not there.

@@ -167,6 +167,7 @@ func TestPolicy(t *testing.T) {
 			rules := g.Rules()
 			tt.change(&rules)
 			r := wants(t, Inputs{Evidence: evidenceOf(g), Release: release, Policy: &rules}, tt.want...)
+			wants(t, Inputs{Evidence: evidenceOf(g), Release: release, Policy: &rules, Config: g.Measured}, tt.want...)
 			if len(tt.want) > 0 && !strings.Contains(r.Causes[0].Says, tt.says) {
 				t.Errorf("it says %q, want %q in it", r.Causes[0].Says, tt.says)
 			}
@@ -309,4 +310,42 @@ func smallRelease(t *testing.T) Release {
 	r.Files[initrdFile] = bytes.Repeat([]byte("initrd"), 1000)
 	r.Manifest.PCRs = nil
 	return r
+}
+
+// FuzzExplain gives evidence that anybody could have written. The seeds are whole evidence of both platforms.
+func FuzzExplain(f *testing.F) {
+	measured := measuredConfig(f, nil)
+	guest, td := attesttest.New(measured, time.Now()), attesttest.NewTDXGuest(measured, time.Now())
+	td.SetBoot([]attesttest.BootEvent{{Register: 1, Type: typeSecureBoot, Data: make([]byte, 40)}, {Register: 2, Type: typePartitions, Data: []byte("x")}})
+	release := plainRelease(guest)
+	seeds := 0
+	for _, e := range []*attest.Evidence{evidenceOf(guest), evidenceOf(td)} {
+		encoded, err := e.Encode()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(encoded)
+		seeds++
+	}
+	if seeds != 2 {
+		f.Fatal("no seeds")
+	}
+	f.Fuzz(func(t *testing.T, encoded []byte) {
+		e, err := attest.DecodeEvidence(encoded)
+		if err != nil {
+			return
+		}
+		r, err := Explain(t.Context(), Inputs{Evidence: e, Release: release, Config: measured})
+		if err != nil {
+			return
+		}
+		if (r.Verdict == string(Expected)) != (len(r.Causes) == 0) {
+			t.Errorf("verdict is %q over %d causes", r.Verdict, len(r.Causes))
+		}
+		for _, register := range r.Registers {
+			if register.State == Different && len(r.Causes) == 0 {
+				t.Errorf("%s differs, and no cause says so", register.Name)
+			}
+		}
+	})
 }

@@ -205,6 +205,9 @@ func (x *explanation) machineEvents(ctx context.Context, s measure.Shape) ([]eve
 		return nil, err
 	}
 	events, err := tables.Events()
+	if x.Disk != nil {
+		events, err = tables.DiskEvents(s)
+	}
 	if err != nil {
 		return nil, err
 	}
