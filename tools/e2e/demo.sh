@@ -13,7 +13,15 @@ step() {
 	last=$SECONDS
 	printf '\n\033[1m== %s\033[0m\n' "$*"
 }
-show() { printf '$ chrysalis %s\n' "$*"; "$chrysalis" "$@"; }
+# show prints a command as it would be typed, and runs it.
+show() {
+	local word line="$ chrysalis"
+	for word in "$@"; do
+		case $word in *[!A-Za-z0-9_./:=@-]*) line+=" \"$word\"" ;; *) line+=" $word" ;; esac
+	done
+	printf '%s\n' "$line"
+	"$chrysalis" "$@"
+}
 
 mkdir -p "$dir"
 "$chrysalis" down --dir "$dir"

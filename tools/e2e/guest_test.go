@@ -21,11 +21,20 @@ const built = "../../build"
 // bootLimit is how long a boot under emulation may take on a busy machine before the test gives up.
 const bootLimit = 3 * time.Minute
 
-func needsGuests(t *testing.T) {
+// needsBuild skips a test where nobody says that what it looks at is built.
+func needsBuild(t *testing.T) {
 	t.Helper()
 	if os.Getenv("CHRYSALIS_E2E") == "" {
-		t.Skip("boots guests: runs in make test, or with CHRYSALIS_E2E=1 after make image")
+		t.Skip("needs the image: runs in make test, or with CHRYSALIS_E2E=1 after make image")
 	}
+}
+
+// needsGuests is needsBuild for a test with guests, each in a folder and on a port of its own: it runs beside others, because
+// a guest under emulation keeps little more than one core busy.
+func needsGuests(t *testing.T) {
+	t.Helper()
+	needsBuild(t)
+	t.Parallel()
 }
 
 func tree(t *testing.T) toolstree.Tree {
