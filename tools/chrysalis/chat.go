@@ -118,7 +118,11 @@ func clientOf(named string, m config.Measured) (claim.Address, error) {
 	case m.Service.Price.Payment != config.PayCharge:
 		return claim.Address{}, nil
 	case named != "":
-		return claim.ParseAddress(named)
+		address, err := claim.ParseAddress(named)
+		if err != nil {
+			return claim.Address{}, fmt.Errorf("--client: %w", err)
+		}
+		return address, nil
 	case m.Identity.Network == config.Local:
 		return demoClient, nil
 	}

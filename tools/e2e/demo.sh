@@ -34,7 +34,9 @@ sha256sum build/release/manifest.json >"$dir/release.sha256"
 trap '[ -n "${KEEP:-}" ] && [ -n "${served:-}" ] || "$chrysalis" down --dir "$dir" || true' EXIT
 
 step "provider: boot the published image with an engine and a model"
-url=$(show up --dir "$dir" | tee /dev/stderr | tail -n 1)
+# Not by way of /dev/stderr: where that is a file, opening it again empties it.
+show up --dir "$dir" | tee "$dir/up.log"
+url=$(tail -n 1 "$dir/up.log")
 served=1
 
 step "client: decide what to trust"
