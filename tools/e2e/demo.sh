@@ -65,7 +65,7 @@ if [ "$got" != "$answer" ]; then
 fi
 
 step "auditor: the signed claim, checked alone"
-show claim verify --body "$dir/answer/charge.boc" --pubkey "$(cat "$dir/answer/claim-key.hex")"
+show claim verify --body "$dir/answer/charge.boc" --pubkey "$(cat "$dir/answer/claim-key.hex")" --contract "$(cat "$dir/answer/contract.txt")"
 
 if [ -n "${KEEP:-}" ]; then
 	step "the guest stays up"
