@@ -18,6 +18,7 @@ import (
 	"chrysalis/attest"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
+	"chrysalis/tools/internal/image"
 	"chrysalis/tools/internal/release"
 )
 
@@ -179,6 +180,9 @@ func (s *rebuildStatement) write(manifest config.Digest, lockState string) error
 // caches are new too.
 func rebuild(cmd *cobra.Command) (folder string, m measure.Manifest, err error) {
 	b, err := newBuilder(cmd)
+	if err == nil {
+		err = image.NeedsRoot()
+	}
 	if err != nil {
 		return "", m, err
 	}
