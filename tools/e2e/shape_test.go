@@ -14,10 +14,10 @@ func TestShapes(t *testing.T) {
 	demo := demoSpec(t)
 	for _, tt := range []struct {
 		name   string
-		change func(*measure.Shape)
+		change func(*testing.T, *measure.Shape)
 	}{
-		{"one CPU and memory above 4 GiB", func(s *measure.Shape) { s.CPUs, s.MemoryMiB = 1, 3072 }},
-		{"the newer QEMU", func(s *measure.Shape) {
+		{"one CPU and memory above 4 GiB", func(_ *testing.T, s *measure.Shape) { s.CPUs, s.MemoryMiB = 1, 3072 }},
+		{"the newer QEMU", func(t *testing.T, s *measure.Shape) {
 			newer, err := tree(t).WithNewerQEMU()
 			if err != nil {
 				t.Fatal(err)
@@ -28,8 +28,9 @@ func TestShapes(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			spec := demoSpec(t)
-			tt.change(&spec.Shape)
+			tt.change(t, &spec.Shape)
 			g := newGuest(t)
 			start(t, g, spec)
 			c := newClient(t, g, spec)
