@@ -22,3 +22,6 @@ func CheckNames(p Platform) (all []string, parsers map[string]bool) {
 	}
 	return all, parsers
 }
+
+// Waivable lists the names that a policy can waive.
+func Waivable() []string { return waivable() }

@@ -3,6 +3,7 @@ package attest_test
 import (
 	"fmt"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -34,6 +35,41 @@ func TestSpecification(t *testing.T) {
 		}
 		if !strings.Contains(spec, name) {
 			t.Errorf("EVIDENCE.md does not name the check %s", name)
+		}
+	}
+}
+
+// TestPolicySpecification has POLICY.md name every member of a policy outside config, which CONFIG.md describes, and every
+// waiver.
+func TestPolicySpecification(t *testing.T) {
+	b, err := os.ReadFile("POLICY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := string(b)
+	var walk func(typ reflect.Type)
+	walk = func(typ reflect.Type) {
+		for typ.Kind() == reflect.Slice {
+			typ = typ.Elem()
+		}
+		if typ.Kind() != reflect.Struct || typ == reflect.TypeFor[attest.ConfigRules]() {
+			return
+		}
+		for f := range typ.Fields() {
+			name := f.Tag.Get("json")
+			if name == "major" { // of a firmware's version
+				return
+			}
+			if !strings.Contains(spec, "`"+name+"`") {
+				t.Errorf("POLICY.md does not name %s", name)
+			}
+			walk(f.Type)
+		}
+	}
+	walk(reflect.TypeFor[attest.Rules]())
+	for _, name := range attest.Waivable() {
+		if !strings.Contains(spec, "`"+name+"`") && name != "pcr-1" && name != "pcr-2" && name != "pcr-3" && name != "pcr-4" && name != "pcr-8" {
+			t.Errorf("POLICY.md does not name the waiver %s", name)
 		}
 	}
 }

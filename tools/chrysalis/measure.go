@@ -30,16 +30,16 @@ func newMeasureVTPM() *cobra.Command {
 	var shape shapeFlags
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "vtpm --firmware FILE (--kernel FILE --initrd FILE --cmdline TEXT|@FILE [--shape FILE] | --disk FILE | --uki FILE) [--config FILE]",
+		Use:   "vtpm --firmware FILE (--kernel FILE --initrd FILE --cmdline TEXT|@FILE | --disk FILE | --uki FILE) [--shape FILE] [--config FILE]",
 		Short: "PCR values of a direct boot, or of a boot from a disk",
 		Long: "Computes the SHA-256 PCR values of a boot. PCR 1 holds the tables that QEMU makes for one shape of machine: --shape names its\n" +
-			"shape.json, for a direct boot, and the tools tree's QEMU is asked for them; without it PCR 1 is missing.\n" +
+			"shape.json, and the tools tree's QEMU is asked for them; without it PCR 1 is missing.\n" +
 			"With --disk (a raw disk, of image disk) they are those of a boot from it; its ESP must hold the unified kernel image alone.\n" +
 			"With --uki (such an image alone) PCR 5 is missing too: it holds the disk's partition table.\n" +
 			"With --config (a config disk, or the measured bytes of one) also PCR 13 and 14 of a guest that serves.",
 		Example: "  chrysalis measure vtpm --firmware release/OVMF_CODE.fd --kernel release/vmlinuz --initrd release/initrd --cmdline @release/cmdline \\\n" +
 			"    --shape build/guest/shape.json\n" +
-			"  chrysalis measure vtpm --firmware release/OVMF_CODE.fd --disk chrysalis.raw --json > registers.json",
+			"  chrysalis measure vtpm --firmware release/OVMF_CODE.fd --disk chrysalis.raw --shape shape.json --json > registers.json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			pcrs, err := in.pcrs()
@@ -54,7 +54,7 @@ func newMeasureVTPM() *cobra.Command {
 				if err := isFirmware(s, in.firmware); err != nil {
 					return unavailable(err)
 				}
-				if pcrs[1], err = tables.PCR1(); err != nil {
+				if pcrs[1], err = in.pcr1(s, tables); err != nil {
 					return unavailable(err)
 				}
 			}
@@ -79,14 +79,12 @@ func newMeasureVTPM() *cobra.Command {
 	flags.StringVar(&in.disk, "disk", "", "raw boot disk")
 	flags.StringVar(&in.uki, "uki", "", "unified kernel image")
 	flags.StringVar(&in.config, "config", "", "config disk or measured bytes")
-	shape.add(cmd, "shape.json of the machine, for PCR 1 of a direct boot")
+	shape.add(cmd, "shape.json of the machine, for PCR 1")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	_ = cmd.MarkFlagRequired("firmware")
 	cmd.MarkFlagsRequiredTogether("kernel", "initrd", "cmdline")
 	cmd.MarkFlagsOneRequired("kernel", "disk", "uki")
 	cmd.MarkFlagsMutuallyExclusive("kernel", "disk", "uki")
-	cmd.MarkFlagsMutuallyExclusive("shape", "disk")
-	cmd.MarkFlagsMutuallyExclusive("shape", "uki")
 	return cmd
 }
 

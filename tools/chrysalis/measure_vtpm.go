@@ -6,6 +6,7 @@ import (
 
 	"chrysalis/measure"
 	"chrysalis/measure/bootdisk"
+	"chrysalis/measure/config"
 )
 
 // vtpmInputs are the files of measure vtpm: kernel, initrd and command line, or a disk, or what lies in one.
@@ -37,6 +38,14 @@ func (in vtpmInputs) pcrs() (measure.PCRs, error) {
 		return nil, err
 	}
 	return pcrs.With(own), nil
+}
+
+// pcr1 returns PCR 1 of the boot on a machine of the shape.
+func (in vtpmInputs) pcr1(s measure.Shape, tables measure.Tables) (config.Digest, error) {
+	if in.kernel == "" {
+		return tables.DiskPCR1(s)
+	}
+	return tables.PCR1()
 }
 
 func (in vtpmInputs) direct(firmware []byte) (measure.PCRs, error) {

@@ -58,7 +58,16 @@ func onDisk(spec guest.Spec, disk string) guest.Spec {
 // diskPolicy computes the disk's registers from the file and makes the strict policy of them.
 func diskPolicy(t *testing.T, spec guest.Spec, disk string) string {
 	t.Helper()
-	registers, _ := chrysalis(t, 0, "measure", "vtpm", "--firmware", filepath.Join(spec.Release, "OVMF_CODE.fd"), "--disk", disk, "--json")
+	shape, err := measure.EncodeShape(spec.Shape)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shapeFile := filepath.Join(t.TempDir(), "shape.json")
+	if err := os.WriteFile(shapeFile, shape, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	registers, _ := chrysalis(t, 0, "measure", "vtpm", "--firmware", filepath.Join(spec.Release, "OVMF_CODE.fd"), "--disk", disk,
+		"--shape", shapeFile, "--tools-tree", filepath.Join(built, "tools-tree"), "--json")
 	file := filepath.Join(t.TempDir(), "registers.json")
 	if err := os.WriteFile(file, []byte(registers), 0o644); err != nil {
 		t.Fatal(err)
