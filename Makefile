@@ -17,8 +17,8 @@ test: image check ## everything: checks, unit tests, and the guests under QEMU
 	@echo "== unit tests: packages alone, no guest"
 	$(GO) test -vet=off ./...
 	@$(MAKE) --no-print-directory wasm
-	@echo "== end to end: two guests at a time under QEMU, and beside them the image built again on one core"
-	CHRYSALIS_E2E=1 $(GO) test -vet=off -count=1 -timeout 60m -parallel 3 -v ./tools/e2e/
+	@echo "== end to end: guests under QEMU, and beside them the image built again on one core"
+	CHRYSALIS_E2E=1 $(GO) test -vet=off -count=1 -timeout 60m -parallel 2 -v ./tools/e2e/
 
 check: ## gofmt, vet, staticcheck
 	@echo "== gofmt, vet, staticcheck"

@@ -19,7 +19,7 @@ import (
 const built = "../../build"
 
 // bootLimit is how long a boot under emulation may take on a busy machine before the test gives up.
-const bootLimit = 3 * time.Minute
+const bootLimit = 5 * time.Minute
 
 // needsBuild skips a test where nobody says that what it looks at is built.
 func needsBuild(t *testing.T) {
