@@ -81,6 +81,13 @@ func demoSpec(t *testing.T) guest.Spec {
 	if spec.Shape, err = shapeOnce(); err != nil {
 		t.Fatal(err)
 	}
+	return onOwnPort(t, spec)
+}
+
+// onOwnPort returns the spec with a port that no other guest has: two guests of one spec can then run at once.
+func onOwnPort(t *testing.T, spec guest.Spec) guest.Spec {
+	t.Helper()
+	var err error
 	if spec.Port, err = guest.FreePort(); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +120,8 @@ func start(t *testing.T, g guest.Guest, spec guest.Spec, extra ...string) {
 	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
 	defer cancel()
 	if err := g.Wait(ctx, func(line string) { t.Logf("%5.1f s  %s", time.Since(began).Seconds(), line) }); err != nil {
-		t.Fatal(err)
+		said, _ := os.ReadFile(g.Path("qemu.log"))
+		t.Fatalf("after %.1f s: %v; QEMU says %q", time.Since(began).Seconds(), err, said)
 	}
 }
 

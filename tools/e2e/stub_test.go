@@ -86,7 +86,7 @@ func TestStubIsOpen(t *testing.T) {
 
 	t.Run("the release ends over another command line", func(t *testing.T) {
 		t.Parallel()
-		if got, want := ending(t, newGuest(t), onDisk(spec, disk), smbios...), "cmdline-failed"; got != want {
+		if got, want := ending(t, newGuest(t), onDisk(onOwnPort(t, spec), disk), smbios...), "cmdline-failed"; got != want {
 			t.Errorf("the guest's last word: got %q, want %q", got, want)
 		}
 	})
@@ -114,7 +114,7 @@ func TestStubIsOpen(t *testing.T) {
 			if tt.disk == laxDisk {
 				release = lax
 			}
-			g, spec := newGuest(t), onDisk(release, booted)
+			g, spec := newGuest(t), onDisk(onOwnPort(t, release), booted)
 			start(t, g, spec, extra...)
 			c := newClient(t, g, spec).with(diskPolicy(t, spec, tt.disk))
 			if got := c.verify(1).denied(); !slices.Equal(got, tt.want) {
