@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -119,9 +120,16 @@ func TestAgainstOracle(t *testing.T) {
 		}
 		seen[name] = true
 	}
+	document, err := os.ReadFile("DIFFERENCES.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name := range disagreements {
 		if !seen[name] {
 			t.Errorf("disagreement %q is no vector", name)
+		}
+		if name, _, _ := strings.Cut(name, "/"); !regexp.MustCompile(`(?m)^\| (?:\S+, )*` + name + `(?:, \S+)* \|`).Match(document) {
+			t.Errorf("DIFFERENCES.md has no row for the check %s", name)
 		}
 	}
 }
