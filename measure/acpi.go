@@ -82,27 +82,27 @@ func LoaderFiles(loader []byte) ([]string, error) {
 }
 
 // measured returns what the firmware measures, in its order: the script, then each file as the script loads it.
-func (a Tables) measured() ([][]byte, error) {
+func (a Tables) measured() ([]part, error) {
 	names, err := LoaderFiles(a.Loader)
 	if err != nil {
 		return nil, err
 	}
-	blobs := [][]byte{a.Loader}
+	parts := []part{{InputACPI, LoaderFile, a.Loader}}
 	for _, name := range names {
 		file, ok := a.Files[name]
 		if !ok || len(file) == 0 || len(file) > MaxACPIFileBytes {
 			return nil, fmt.Errorf("measuring ACPI: file %s has %d bytes, want 1 to %d", name, len(file), MaxACPIFileBytes)
 		}
-		blobs = append(blobs, file)
+		parts = append(parts, part{InputACPI, name, file})
 	}
 	if len(names) != len(a.Files) {
 		return nil, fmt.Errorf("measuring ACPI: %d files, want the %d that the script loads", len(a.Files), len(names))
 	}
-	return blobs, nil
+	return parts, nil
 }
 
 // tdxSettings returns the settings that the firmware of a TDX guest measures.
-func (a Tables) tdxSettings() (blobs [][]byte, err error) {
+func (a Tables) tdxSettings() (parts []part, err error) {
 	for _, s := range tdxSettings {
 		data := a.Settings[s.name]
 		if s.size != 0 && len(data) != s.size {
@@ -112,10 +112,10 @@ func (a Tables) tdxSettings() (blobs [][]byte, err error) {
 			continue
 		}
 		if len(data) > 0 {
-			blobs = append(blobs, data)
+			parts = append(parts, part{InputSetting, s.name, data})
 		}
 	}
-	return blobs, nil
+	return parts, nil
 }
 
 // Kinds of a range in the memory map.
@@ -147,23 +147,4 @@ func ParseMemoryMap(b []byte) ([]MapEntry, error) {
 		entries = append(entries, e)
 	}
 	return entries, nil
-}
-
-// The boot variables of OVMF with an empty variable store when it starts the kernel that QEMU hands over: the menu is the
-// one boot option, and no other is looked for. The GUIDs are those of OVMF's DXE volume and of MdeModulePkg's UiApp.
-var (
-	dxeVolume = tdvf.ParseGUID("7cb8bdc9-f8eb-4f34-aaea-3ee4af6516a1")
-	uiApp     = tdvf.ParseGUID("462caa21-7614-4503-836e-8ab6f4662331")
-)
-
-// bootVariables returns the contents of BootOrder and Boot0000.
-func bootVariables() [][]byte {
-	// UEFI 2.10, section 10.3: a path of two nodes and the end.
-	path := append([]byte{4, 7, 20, 0}, dxeVolume[:]...)
-	path = append(append(path, 4, 6, 20, 0), uiApp[:]...)
-	path = append(path, 0x7f, 0xff, 4, 0)
-	// EFI_LOAD_OPTION, UEFI 2.10, section 3.1.3: active, hidden, an application.
-	option := binary.LittleEndian.AppendUint32(nil, 0x109)
-	option = binary.LittleEndian.AppendUint16(option, uint16(len(path)))
-	return [][]byte{{0, 0}, slices.Concat(option, utf16z("UiApp"), path)}
 }

@@ -1,7 +1,10 @@
 package measure
 
 import (
+	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash"
 	"slices"
@@ -29,6 +32,15 @@ func authenticode(image []byte, sum hash.Hash) error {
 	}
 	sum.Write(image[hashed:end])
 	return nil
+}
+
+// ImageHashes returns the image hash of a PE image, as a TPM and as an RTMR take it.
+func ImageHashes(image []byte) (pcr [32]byte, rtmr [48]byte, err error) {
+	sum256, sum384 := sha256.New(), sha512.New384()
+	if err := errors.Join(authenticode(image, sum256), authenticode(image, sum384)); err != nil {
+		return pcr, rtmr, err
+	}
+	return [32]byte(sum256.Sum(nil)), [48]byte(sum384.Sum(nil)), nil
 }
 
 // peLayout holds the file offsets that the image hash is made of.

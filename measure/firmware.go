@@ -47,9 +47,9 @@ const (
 	sectionFirmwareVolume = 0x17 // EFI_SECTION_FIRMWARE_VOLUME_IMAGE, PI 1.8 volume 3, section 3.2.5
 )
 
-// firmwareDigests returns what the firmware extends into PCR 0 before its separator: its version, the PEI volume and the
-// DXE volume.
-func firmwareDigests(code []byte) ([][32]byte, error) {
+// firmwareEvents returns what the firmware extends into PCR 0 before its separator: its version, the PEI volume and the DXE
+// volume.
+func firmwareEvents(code []byte) ([]PCREvent, error) {
 	sum := sha256.Sum256(code)
 	build, ok := firmwareBuilds[hex.EncodeToString(sum[:])]
 	if !ok {
@@ -65,7 +65,8 @@ func firmwareDigests(code []byte) ([][32]byte, error) {
 	for _, p := range build.patches {
 		binary.LittleEndian.PutUint32(volumes[0][p.offset:], p.value)
 	}
-	return [][32]byte{sha256.Sum256(utf16z(build.version)), sha256.Sum256(volumes[0]), sha256.Sum256(volumes[1])}, nil
+	return events256(0, part{InputFirmware, "version", utf16z(build.version)}, part{InputFirmware, "PEI volume", volumes[0]},
+		part{InputFirmware, "DXE volume", volumes[1]}), nil
 }
 
 // firmwareVolumes unpacks the first LZMA section of a code file and returns the firmware volumes in it.

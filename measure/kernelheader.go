@@ -24,9 +24,9 @@ const (
 	initrdAbove4GiB = 1 << 1
 )
 
-// patchKernel returns the kernel as QEMU before 10.0 hands it over: with its own number as the loader, and with the places of
+// PatchKernel returns the kernel as QEMU before 10.0 hands it over on a machine of so much memory: with its own number as the loader, and with the places of
 // command line and initrd in the setup header. Source: QEMU 9.2, hw/i386/x86-common.c, x86_load_linux.
-func patchKernel(kernel []byte, initrdBytes int64, s Shape) ([]byte, error) {
+func PatchKernel(kernel []byte, initrdBytes int64, memoryMiB int) ([]byte, error) {
 	const (
 		oldest      = 0x20c // whose header says whether an initrd may lie above 4 GiB
 		qemu        = 0xb0
@@ -45,7 +45,7 @@ func patchKernel(kernel []byte, initrdBytes int64, s Shape) ([]byte, error) {
 	if kernel[headerLoadFlags]&loadedHigh == 0 {
 		return nil, fmt.Errorf("load flags are %#x, want a kernel that is loaded high", kernel[headerLoadFlags])
 	}
-	low := int64(s.MemoryMiB) << 20
+	low := int64(memoryMiB) << 20
 	// q35 gives 2 GiB to PCI once memory doesn't end below 2.75 GiB.
 	if low >= 0xb0000000 {
 		low = 0x80000000

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"chrysalis/measure/eventlog"
 	"chrysalis/measure/tdvf"
 )
 
@@ -74,63 +73,78 @@ func (b TDXBoot) Registers() (r TDXRegisters, err error) {
 		return r, err
 	}
 	r.MRTD = mrtd
+	events, err := b.Events()
+	if err != nil {
+		return r, err
+	}
 	if b.Shape != nil {
-		rtmr0, err := b.rtmr0()
-		if err != nil {
-			return r, fmt.Errorf("measuring machine: %w", err)
-		}
+		rtmr0 := replay384(events, 0)
 		r.RTMR0 = &rtmr0
 	}
-	if b.Kernel == nil {
-		return r, nil
+	if b.Kernel != nil {
+		rtmr1, rtmr2 := replay384(events, 1), replay384(events, 2)
+		r.RTMR1, r.RTMR2 = &rtmr1, &rtmr2
 	}
-	cmdline, err := loadOptions(b.Cmdline)
+	return r, nil
+}
+
+// Events returns what firmware and kernel extend into RTMR0, with a shape, and into RTMR1 and RTMR2, with a kernel, in order
+// within each. MRTD has no events.
+func (b TDXBoot) Events() (events []RTMREvent, err error) {
+	if b.Shape != nil {
+		machine, err := b.rtmr0()
+		if err != nil {
+			return nil, fmt.Errorf("measuring machine: %w", err)
+		}
+		events = events384(0, machine...)
+	}
+	if b.Kernel == nil {
+		return events, nil
+	}
+	cmdline, err := LoadOptions(b.Cmdline)
 	if err != nil {
-		return r, fmt.Errorf("measuring command line: %v", err)
+		return nil, fmt.Errorf("measuring command line: %v", err)
 	}
 	if b.Initrd == nil {
-		return r, errors.New("measuring initrd: none given")
+		return nil, errors.New("measuring initrd: none given")
 	}
 	initrd := sha512.New384()
 	size, err := io.Copy(initrd, b.Initrd)
 	if err != nil {
-		return r, fmt.Errorf("measuring initrd: %w", err)
+		return nil, fmt.Errorf("measuring initrd: %w", err)
 	}
 	image := b.Kernel
 	if b.Shape != nil && !b.Shape.Newer(10) {
-		if image, err = patchKernel(image, size, *b.Shape); err != nil {
-			return r, fmt.Errorf("measuring kernel: %w", err)
+		if image, err = PatchKernel(image, size, b.Shape.MemoryMiB); err != nil {
+			return nil, fmt.Errorf("measuring kernel: %w", err)
 		}
 	}
 	kernel := sha512.New384()
 	if err := authenticode(image, kernel); err != nil {
-		return r, fmt.Errorf("measuring kernel: %v", err)
+		return nil, fmt.Errorf("measuring kernel: %v", err)
 	}
-	text := func(s string) [48]byte { return sha512.Sum384([]byte(s)) }
-	rtmr1 := extend384([48]byte(kernel.Sum(nil)), text("Calling EFI Application from Boot Option"),
-		sha512.Sum384(eventlog.SeparatorData()), text("Exit Boot Services Invocation"), text("Exit Boot Services Returned with Success"))
-	rtmr2 := extend384(sha512.Sum384(cmdline), [48]byte(initrd.Sum(nil)))
-	r.RTMR1, r.RTMR2 = &rtmr1, &rtmr2
-	return r, nil
+	events = append(events, RTMREvent{1, InputKernel, "", [48]byte(kernel.Sum(nil))})
+	events = append(events, events384(1, callingApplication, separator, exitBootServices, exitedBootServices)...)
+	return append(events, RTMREvent{2, InputCmdline, "", sha512.Sum384(cmdline)}, RTMREvent{2, InputInitrd, "", [48]byte(initrd.Sum(nil))}), nil
 }
 
-// rtmr0 holds, in order: the memory that the hypervisor says there is, the variable store, settings, the Secure Boot
+// rtmr0 returns, in order: the memory that the hypervisor says there is, the variable store, settings, the Secure Boot
 // variables and a separator, ACPI tables, boot variables. Sources: EDK2, OvmfPkg/IntelTdx and OvmfPkg/Tcg/TdTcg2Dxe.
-func (b TDXBoot) rtmr0() (r Register384, err error) {
+func (b TDXBoot) rtmr0() ([]part, error) {
 	if err := b.Shape.isTDX(); err != nil {
-		return r, err
+		return nil, err
 	}
 	sections, err := tdvf.Sections(b.Firmware)
 	if err != nil {
-		return r, err
+		return nil, err
 	}
 	build, variables, err := b.build(sections)
 	if err != nil {
-		return r, err
+		return nil, err
 	}
 	entries, err := ParseMemoryMap(b.Tables.Settings[MemoryMap])
 	if err != nil {
-		return r, err
+		return nil, err
 	}
 	var memory []tdvf.Range
 	for _, e := range entries {
@@ -140,26 +154,21 @@ func (b TDXBoot) rtmr0() (r Register384, err error) {
 	}
 	hob, err := tdvf.HOB(sections, memory)
 	if err != nil {
-		return r, err
+		return nil, err
 	}
-	measured := [][]byte{hob, variables}
+	measured := []part{{InputMemory, "", hob}, {InputVariableStore, "", variables}}
 	if build.settings {
 		settings, err := b.Tables.tdxSettings()
 		if err != nil {
-			return r, err
+			return nil, err
 		}
 		measured = append(measured, settings...)
 	}
 	tables, err := b.Tables.measured()
 	if err != nil {
-		return r, err
+		return nil, err
 	}
-	measured = slices.Concat(measured, secureBootVariables(build.secureBoot), [][]byte{eventlog.SeparatorData()}, tables, bootVariables())
-	var digests [][48]byte
-	for _, m := range measured {
-		digests = append(digests, sha512.Sum384(m))
-	}
-	return extend384(digests...), nil
+	return slices.Concat(measured, secureBootVariables(build.secureBoot), []part{separator}, tables, bootVariables()), nil
 }
 
 // build returns what is known of the firmware, and its variable store, which must be empty.
@@ -212,11 +221,4 @@ func (s Shape) isTDX() error {
 		return fmt.Errorf("device %q is a TPM of the host's, want none", s.Devices[i])
 	}
 	return nil
-}
-
-func extend384(digests ...[48]byte) (value Register384) {
-	for _, d := range digests {
-		value = sha512.Sum384(append(value[:], d[:]...))
-	}
-	return value
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"chrysalis/measure/eventlog"
 	"chrysalis/measure/tdvf"
 )
 
@@ -35,12 +34,12 @@ func TestRTMR0AgainstGuest(t *testing.T) {
 	if emptyVariables != capturedRTMR0[1] {
 		t.Errorf("empty variable store: got %s, want %s", emptyVariables, capturedRTMR0[1])
 	}
-	parts := slices.Concat([][]byte{nil, nil}, secureBootVariables([]byte{0}), [][]byte{eventlog.SeparatorData(), nil, nil, nil}, bootVariables())
+	parts := slices.Concat(make([]part, 2), secureBootVariables([]byte{0}), []part{separator}, make([]part, 3), bootVariables())
 	if len(parts) != len(capturedRTMR0) {
 		t.Fatalf("got %d parts, want %d", len(parts), len(capturedRTMR0))
 	}
 	for i, part := range parts {
-		if got := sha512.Sum384(part); part != nil && hex.EncodeToString(got[:]) != capturedRTMR0[i] {
+		if got := sha512.Sum384(part.data); part.data != nil && hex.EncodeToString(got[:]) != capturedRTMR0[i] {
 			t.Errorf("event %d: got %x, want %s", i, got, capturedRTMR0[i])
 		}
 	}
@@ -143,8 +142,7 @@ func TestPatchKernel(t *testing.T) {
 	kernel[headerLoadFlags] = 1
 	binary.LittleEndian.PutUint32(kernel[headerInitrdMax:], 0x7fffffff)
 	kernel[headerXLoad] = 0x7f
-	s := testShape()
-	got, err := patchKernel(kernel, 0x123456, s)
+	got, err := PatchKernel(kernel, 0x123456, testShape().MemoryMiB)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,11 +172,11 @@ func TestPatchKernel(t *testing.T) {
 	} {
 		k := bytes.Clone(kernel)
 		tt.change(k)
-		if _, err := patchKernel(k, tt.initrd, s); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, err := PatchKernel(k, tt.initrd, testShape().MemoryMiB); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got error %v, want one that says %q", tt.name, err, tt.want)
 		}
 	}
-	if _, err := patchKernel(kernel[:100], 1, s); err == nil {
+	if _, err := PatchKernel(kernel[:100], 1, testShape().MemoryMiB); err == nil {
 		t.Error("truncated kernel: got no error, want a refusal")
 	}
 }
@@ -190,7 +188,7 @@ func FuzzPatchKernel(f *testing.F) {
 	kernel[headerLoadFlags], kernel[headerXLoad] = 1, 2
 	f.Add(kernel, int64(1<<20))
 	f.Fuzz(func(t *testing.T, kernel []byte, initrd int64) {
-		got, err := patchKernel(kernel, initrd, testShape())
+		got, err := PatchKernel(kernel, initrd, testShape().MemoryMiB)
 		if err != nil {
 			return
 		}

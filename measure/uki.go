@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"chrysalis/measure/eventlog"
 )
 
 // DiskBoot is what a firmware boots from a disk: a unified kernel image (UAPI.5) with systemd's stub.
@@ -25,7 +23,21 @@ type DiskBoot struct {
 // They are exact as long as nothing but the image speaks to the stub. What the host adds shows in them: text by SMBIOS or
 // an add-on in 9 and 12, credentials in 9 and 12, extensions in 9 and 13.
 func (b DiskBoot) PCRs() (PCRs, error) {
-	firmware, err := firmwareDigests(b.Firmware)
+	events, err := b.Events()
+	if err != nil {
+		return nil, err
+	}
+	pcrs := replay256(events, fixedPCRs...)
+	if b.Partitions == nil {
+		delete(pcrs, 5)
+	}
+	return pcrs, nil
+}
+
+// Events returns what firmware, stub and kernel extend into those registers, in order within each. Without Partitions there
+// are none of PCR 5.
+func (b DiskBoot) Events() ([]PCREvent, error) {
+	firmware, err := firmwareEvents(b.Firmware)
 	if err != nil {
 		return nil, fmt.Errorf("measuring firmware: %v", err)
 	}
@@ -45,18 +57,15 @@ func (b DiskBoot) PCRs() (PCRs, error) {
 		return nil, fmt.Errorf("measuring command line: %v", err)
 	}
 	initrd := stubInitrd(sections[".initrd"], sections[".osrel"])
-	separator := sha256.Sum256(eventlog.SeparatorData())
-	action := text("Calling EFI Application from Boot Option")
-	pcrs := directBoot(firmware, [32]byte{}, sha256.Sum256(utf16z(cmdline)), sha256.Sum256(initrd))
 	// The firmware extends an image when it loads it: the disk's after it has said that it will, and the kernel in it when
 	// the stub has the firmware load that.
-	pcrs[4] = extend(action, separator, [32]byte(image.Sum(nil)), [32]byte(kernel.Sum(nil)))
-	pcrs[11] = extend(stubDigests(sections)...)
-	delete(pcrs, 5)
+	boot := append(events256(4, callingApplication, separator),
+		PCREvent{4, InputUKI, "", [32]byte(image.Sum(nil))}, PCREvent{4, InputKernel, "", [32]byte(kernel.Sum(nil))})
 	if b.Partitions != nil {
-		pcrs[5] = extend(separator, sha256.Sum256(b.Partitions), text("Exit Boot Services Invocation"), text("Exit Boot Services Returned with Success"))
+		boot = append(boot, events256(5, separator, part{InputPartitions, "", b.Partitions}, exitBootServices, exitedBootServices)...)
 	}
-	return pcrs, nil
+	boot = append(boot, events256(11, stubParts(sections)...)...)
+	return slices.Concat(commonEvents(firmware), boot, linuxEvents(sha256.Sum256(utf16z(cmdline)), sha256.Sum256(initrd))), nil
 }
 
 // stubSections are the sections that systemd's stub extends into PCR 11, in its order, of those that an image here may
@@ -66,13 +75,14 @@ var stubSections = []string{".linux", ".osrel", ".cmdline", ".initrd", ".uname",
 // codeSections are those of the stub itself, which only the image's hash covers.
 var codeSections = []string{".text", ".rodata", ".data", ".reloc", ".sdmagic"}
 
-func stubDigests(sections map[string][]byte) (digests [][32]byte) {
+// stubParts returns the name of each section, as text with a NUL, and its contents.
+func stubParts(sections map[string][]byte) (parts []part) {
 	for _, name := range stubSections {
 		if data, ok := sections[name]; ok {
-			digests = append(digests, text(name+"\x00"), sha256.Sum256(data))
+			parts = append(parts, part{InputSection, "name of " + name, []byte(name + "\x00")}, part{InputSection, name, data})
 		}
 	}
-	return digests
+	return parts
 }
 
 // ukiSections returns the sections of a unified kernel image by name. It refuses one with a section that the stub would

@@ -36,9 +36,21 @@ type DirectBoot struct {
 // maxCmdline is the kernel's COMMAND_LINE_SIZE on x86 without the NUL.
 const maxCmdline = 2047
 
+// fixedPCRs are the registers that follow from a release's files alone, before the guest extends any.
+var fixedPCRs = []uint8{0, 2, 3, 4, 5, 7, 8, 9, 11, 12}
+
 // PCRs returns the registers of a TPM after a direct boot, before the guest extends any: 0, 2, 3, 4, 5, 7, 8, 9, 11, 12.
 func (b DirectBoot) PCRs() (PCRs, error) {
-	firmware, err := firmwareDigests(b.Firmware)
+	events, err := b.Events()
+	if err != nil {
+		return nil, err
+	}
+	return replay256(events, fixedPCRs...), nil
+}
+
+// Events returns what firmware and kernel extend into those registers, in order within each.
+func (b DirectBoot) Events() ([]PCREvent, error) {
+	firmware, err := firmwareEvents(b.Firmware)
 	if err != nil {
 		return nil, fmt.Errorf("measuring firmware: %v", err)
 	}
@@ -46,7 +58,7 @@ func (b DirectBoot) PCRs() (PCRs, error) {
 	if err := authenticode(b.Kernel, kernel); err != nil {
 		return nil, fmt.Errorf("measuring kernel: %v", err)
 	}
-	cmdline, err := loadOptions(b.Cmdline)
+	cmdline, err := LoadOptions(b.Cmdline)
 	if err != nil {
 		return nil, fmt.Errorf("measuring command line: %v", err)
 	}
@@ -61,56 +73,73 @@ func (b DirectBoot) PCRs() (PCRs, error) {
 }
 
 // directBoot puts the digests into the order in which OVMF and the kernel's EFI stub extend them.
-func directBoot(firmware [][32]byte, kernel, cmdline, initrd [32]byte) PCRs {
-	separator := sha256.Sum256(eventlog.SeparatorData())
-	return PCRs{
-		0:  extend(slices.Concat(firmware, [][32]byte{separator})...),
-		2:  extend(separator),
-		3:  extend(separator),
-		4:  extend(kernel, text("Calling EFI Application from Boot Option"), separator),
-		5:  extend(separator, text("Exit Boot Services Invocation"), text("Exit Boot Services Returned with Success")),
-		7:  extend(append(secureBootDigests(), separator)...),
-		8:  {},
-		9:  extend(cmdline, initrd),
-		11: {},
-		12: {},
-	}
+func directBoot(firmware []PCREvent, kernel, cmdline, initrd [32]byte) []PCREvent {
+	boot := append([]PCREvent{{4, InputKernel, "", kernel}}, events256(4, callingApplication, separator)...)
+	boot = append(boot, events256(5, separator, exitBootServices, exitedBootServices)...)
+	return slices.Concat(commonEvents(firmware), boot, linuxEvents(cmdline, initrd))
 }
 
-// PCR1 returns the register that holds the machine's tables and the boot variables.
+// commonEvents are those of every boot of a firmware over an empty variable store.
+func commonEvents(firmware []PCREvent) []PCREvent {
+	return slices.Concat(firmware, events256(0, separator), events256(7, secureBootVariables(nil)...), events256(7, separator),
+		events256(2, separator), events256(3, separator))
+}
+
+// linuxEvents are those of the kernel's EFI stub.
+func linuxEvents(cmdline, initrd [32]byte) []PCREvent {
+	return []PCREvent{{9, InputCmdline, "", cmdline}, {9, InputInitrd, "", initrd}}
+}
+
+// Events returns what the firmware extends into PCR 1 of a direct boot, in order: the machine's tables and the boot variables.
+func (a Tables) Events() ([]PCREvent, error) { return a.events(bootVariables()) }
+
+// DiskEvents returns the same of a boot from the shape's boot disk.
+func (a Tables) DiskEvents(s Shape) ([]PCREvent, error) {
+	variables, err := diskVariables(s)
+	if err != nil {
+		return nil, fmt.Errorf("measuring boot variables: %v", err)
+	}
+	return a.events(variables)
+}
+
+func (a Tables) events(variables []part) ([]PCREvent, error) {
+	tables, err := a.measured()
+	if err != nil {
+		return nil, err
+	}
+	return events256(1, slices.Concat(tables, variables, []part{separator})...), nil
+}
+
+// PCR1 returns the register of a direct boot.
 func (a Tables) PCR1() (config.Digest, error) {
-	blobs, err := a.measured()
+	events, err := a.Events()
 	if err != nil {
 		return config.Digest{}, err
 	}
-	var digests [][32]byte
-	for _, b := range slices.Concat(blobs, bootVariables(), [][]byte{eventlog.SeparatorData()}) {
-		digests = append(digests, sha256.Sum256(b))
-	}
-	return extend(digests...), nil
+	return replay256(events, 1)[1], nil
 }
 
-// loadOptions returns the command line as the kernel's EFI stub sees and measures it: in UTF-16, after QEMU's loader has
+// DiskPCR1 returns the register of a boot from the shape's boot disk.
+func (a Tables) DiskPCR1(s Shape) (config.Digest, error) {
+	events, err := a.DiskEvents(s)
+	if err != nil {
+		return config.Digest{}, err
+	}
+	return replay256(events, 1)[1], nil
+}
+
+// LoadOptions returns the command line as the kernel's EFI stub sees and measures it: in UTF-16, after QEMU's loader has
 // added the initrd's name.
-func loadOptions(cmdline string) ([]byte, error) {
+func LoadOptions(cmdline string) ([]byte, error) {
 	if err := checkCmdline(cmdline); err != nil {
 		return nil, err
 	}
 	return utf16z(cmdline + " initrd=initrd"), nil
 }
 
-// secureBootDigests are the Secure Boot variables of an empty variable store: each is a UEFI_VARIABLE_DATA without
-// content. TCG PC Client Platform Firmware Profile 1.06, section 3.3.4.8.
-func secureBootDigests() [][32]byte {
-	var digests [][32]byte
-	for _, data := range secureBootVariables(nil) {
-		digests = append(digests, sha256.Sum256(data))
-	}
-	return digests
-}
-
-// secureBootVariables returns the UEFI_VARIABLE_DATA of each; on is what the variable SecureBoot holds.
-func secureBootVariables(on []byte) (all [][]byte) {
+// secureBootVariables returns the UEFI_VARIABLE_DATA of each Secure Boot variable over an empty variable store; on is what
+// the variable SecureBoot holds. TCG PC Client Platform Firmware Profile 1.06, section 3.3.4.8.
+func secureBootVariables(on []byte) (all []part) {
 	global := [16]byte{0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c}
 	image := [16]byte{0xcb, 0xb2, 0x19, 0xd7, 0x3a, 0x3d, 0x96, 0x45, 0xa3, 0xbc, 0xda, 0xd0, 0x0e, 0x67, 0x65, 0x6f}
 	for _, v := range []struct {
@@ -123,7 +152,7 @@ func secureBootVariables(on []byte) (all [][]byte) {
 		for _, c := range []byte(v.name) {
 			data = append(data, c, 0)
 		}
-		all = append(all, append(data, v.data...))
+		all = append(all, part{InputSecureBoot, v.name, append(data, v.data...)})
 	}
 	return all
 }
@@ -193,15 +222,6 @@ func (p PCRs) With(other PCRs) PCRs {
 	maps.Copy(sum, other)
 	return sum
 }
-
-func extend(digests ...[32]byte) (value config.Digest) {
-	for _, d := range digests {
-		value = eventlog.Extend256(value, d)
-	}
-	return value
-}
-
-func text(s string) [32]byte { return sha256.Sum256([]byte(s)) }
 
 // utf16z returns s in UTF-16LE with a final NUL.
 func utf16z(s string) []byte {

@@ -53,18 +53,18 @@ func release(t *testing.T, name ...string) []byte {
 
 func TestFirmwareAgainstRecordedBoot(t *testing.T) {
 	code := release(t, "tools-tree", "usr", "share", "OVMF", "OVMF_CODE_4M.fd")
-	got, err := firmwareDigests(code)
+	got, err := firmwareEvents(code)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want, _ := recordedEvents(t, 0)
-	for i, d := range got {
-		if d != want[i] {
-			t.Errorf("digest %d of PCR 0: got %x, want %x", i, d, want[i])
+	for i, e := range got {
+		if e.Digest != want[i] {
+			t.Errorf("digest %d of PCR 0: got %x, want %x", i, e.Digest, want[i])
 		}
 	}
 	code[0]++
-	if _, err := firmwareDigests(code); err == nil || !strings.Contains(err.Error(), "is no known build") {
+	if _, err := firmwareEvents(code); err == nil || !strings.Contains(err.Error(), "is no known build") {
 		t.Errorf("an unknown firmware: got %v, want a refusal", err)
 	}
 }
@@ -89,23 +89,30 @@ func TestDirectBootAgainstRecordedBoot(t *testing.T) {
 	firmware, _ := recordedEvents(t, 0)
 	kernel, _ := recordedEvents(t, 4)
 	initrd, _ := recordedEvents(t, 9)
-	options, err := loadOptions(recordedCmdline)
+	options, err := LoadOptions(recordedCmdline)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for register, got := range directBoot(firmware[:3], kernel[0], sha256.Sum256(options), initrd[1]) {
+	boot := func(cmdline [32]byte) PCRs {
+		var volumes []PCREvent
+		for _, d := range firmware[:3] {
+			volumes = append(volumes, PCREvent{Digest: d})
+		}
+		return replay256(directBoot(volumes, kernel[0], cmdline, initrd[1]), fixedPCRs...)
+	}
+	for register, got := range boot(sha256.Sum256(options)) {
 		if _, want := recordedEvents(t, register); got != want {
 			t.Errorf("PCR %d: got %s, want %s", register, got, want)
 		}
 	}
-	if _, other := recordedEvents(t, 9); directBoot(firmware[:3], kernel[0], [32]byte{}, initrd[1])[9] == other {
+	if _, other := recordedEvents(t, 9); boot([32]byte{})[9] == other {
 		t.Error("PCR 9 is the same for another command line")
 	}
 }
 
 func TestCmdlineRefuses(t *testing.T) {
 	for _, cmdline := range []string{" a", "a ", "a\n", "a\x00b", "ä", strings.Repeat("a", maxCmdline+1)} {
-		if _, err := loadOptions(cmdline); err == nil {
+		if _, err := LoadOptions(cmdline); err == nil {
 			t.Errorf("%.20q: got no error, want a refusal", cmdline)
 		}
 	}

@@ -1,6 +1,7 @@
 package attesttest
 
 import (
+	"crypto/sha512"
 	"time"
 
 	"chrysalis/attest"
@@ -34,6 +35,29 @@ func NewTDXGuest(measured []byte, now time.Time) *TDXGuest {
 		g.Machine.Body.RTMR[i] = [48]byte{0x10, byte(i)}
 	}
 	return g
+}
+
+// SetBoot gives the TD a boot log with a SHA-384 bank, and RTMR0 to RTMR2 as it leaves them. Registers are numbered as in
+// such a log: 1 is RTMR0.
+func (g *TDXGuest) SetBoot(boot []BootEvent) {
+	g.BootLog = bootHeader(0x0c, 48)
+	clear(g.Machine.Body.RTMR[:3])
+	for _, e := range boot {
+		digest := e.digest384()
+		g.BootLog = e.append(g.BootLog, 0x0c, digest[:])
+		rtmr := &g.Machine.Body.RTMR[e.Register-1]
+		*rtmr = eventlog.Extend384(*rtmr, digest)
+	}
+}
+
+func (e BootEvent) digest384() [48]byte {
+	switch {
+	case e.Digest != nil:
+		return [48]byte(e.Digest)
+	case e.Hashed != nil:
+		return sha512.Sum384(e.Hashed)
+	}
+	return sha512.Sum384(e.Data)
 }
 
 // build signs certificates and collateral once: what a test changes in the machine it changes before.

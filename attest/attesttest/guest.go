@@ -24,11 +24,12 @@ import (
 	"chrysalis/measure/eventlog"
 )
 
-// BootEvent is an event of a guest's firmware. Its digest is the hash of Hashed, or of Data when that is nil.
+// BootEvent is an event of a guest's firmware. Its digest is Digest, or when that is nil the hash of Hashed, or of Data when
+// that is nil, too.
 type BootEvent struct {
-	Register     uint8
-	Type         uint32
-	Data, Hashed []byte
+	Register             uint8
+	Type                 uint32
+	Data, Hashed, Digest []byte
 }
 
 // Contents are what a guest measures and says of itself, on any platform.
@@ -211,6 +212,9 @@ func (g *Guest) bank() map[uint][32]byte {
 }
 
 func (e BootEvent) digest() [32]byte {
+	if e.Digest != nil {
+		return [32]byte(e.Digest)
+	}
 	if e.Hashed != nil {
 		return sha256.Sum256(e.Hashed)
 	}
@@ -219,21 +223,29 @@ func (e BootEvent) digest() [32]byte {
 
 // bootLog writes a TCG2 log with one bank, SHA-256.
 func (g *Guest) bootLog() []byte {
-	spec := append([]byte("Spec ID Event03\x00"), 0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0, 0x0b, 0, 32, 0, 0)
+	log := bootHeader(0x0b, 32)
+	for _, e := range g.Boot {
+		digest := e.digest()
+		log = e.append(log, 0x0b, digest[:])
+	}
+	return log
+}
+
+// bootHeader opens a log with one bank.
+func bootHeader(algorithm, size byte) []byte {
+	spec := append([]byte("Spec ID Event03\x00"), 0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0, algorithm, 0, size, 0, 0)
 	log := binary.LittleEndian.AppendUint32(nil, 0)
 	log = binary.LittleEndian.AppendUint32(log, 3)
 	log = append(log, make([]byte, 20)...)
-	log = append(binary.LittleEndian.AppendUint32(log, uint32(len(spec))), spec...)
-	for _, e := range g.Boot {
-		log = binary.LittleEndian.AppendUint32(log, uint32(e.Register))
-		log = binary.LittleEndian.AppendUint32(log, e.Type)
-		log = binary.LittleEndian.AppendUint32(log, 1)
-		log = binary.LittleEndian.AppendUint16(log, 0x0b)
-		digest := e.digest()
-		log = append(log, digest[:]...)
-		log = append(binary.LittleEndian.AppendUint32(log, uint32(len(e.Data))), e.Data...)
-	}
-	return log
+	return append(binary.LittleEndian.AppendUint32(log, uint32(len(spec))), spec...)
+}
+
+func (e BootEvent) append(log []byte, algorithm uint16, digest []byte) []byte {
+	log = binary.LittleEndian.AppendUint32(log, uint32(e.Register))
+	log = binary.LittleEndian.AppendUint32(log, e.Type)
+	log = binary.LittleEndian.AppendUint32(log, 1)
+	log = append(binary.LittleEndian.AppendUint16(log, algorithm), digest...)
+	return append(binary.LittleEndian.AppendUint32(log, uint32(len(e.Data))), e.Data...)
 }
 
 func newKey() *ecdsa.PrivateKey {

@@ -45,6 +45,9 @@ manifest then says "unreleased lock".`,
 			if err != nil {
 				return unavailable(err)
 			}
+			if err := image.NeedsRoot(); err != nil {
+				return unavailable(err)
+			}
 			if out == "" {
 				out = filepath.Join(b.Work, "release")
 			}
@@ -82,9 +85,9 @@ func printBuild(w io.Writer, m measure.Manifest, v image.Volumes, asJSON bool) e
 		}{m, v}, json.Deterministic(true))
 	}
 	for _, f := range m.Files {
-		fmt.Fprintf(w, "%-14s %11d  %s\n", f.Name, f.Size, f.SHA256)
+		fmt.Fprintf(w, "%-16s %11d  %s\n", f.Name, f.Size, f.SHA256)
 	}
-	fmt.Fprintf(w, "%-14s %11s  %s\n%-14s %11s  %s\n%-14s %11s  %s\n", "root volume", "", m.Root.Root, "engine volume", "", v.Engine.Root,
+	fmt.Fprintf(w, "%-16s %11s  %s\n%-16s %11s  %s\n%-16s %11s  %s\n", "root volume", "", m.Root.Root, "engine volume", "", v.Engine.Root,
 		"model volume", "", v.Model.Root)
 	state := m.Lock
 	if v.Lock != measure.LockReleased {

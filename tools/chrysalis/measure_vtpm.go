@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"chrysalis/measure"
-	"chrysalis/measure/bootdisk"
 	"chrysalis/measure/config"
 )
 
@@ -79,16 +78,7 @@ func (in vtpmInputs) fromDisk(firmware []byte) (measure.PCRs, error) {
 		}
 		return b.PCRs()
 	}
-	f, err := os.Open(in.disk)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	disk, err := bootdisk.Read(f, info.Size())
+	disk, err := readDisk(in.disk)
 	if err != nil {
 		return nil, err
 	}

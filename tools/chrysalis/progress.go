@@ -17,6 +17,15 @@ func isTerminal(w io.Writer) bool {
 // byteProgress returns a function that shows how far each stage of a long piece of work is, on terminals alone, and one
 // that clears the line at its end.
 func byteProgress(w io.Writer) (show func(stage string, done, total int64), end func()) {
+	return progressOf(w, true)
+}
+
+// countProgress is byteProgress for work that is no bytes.
+func countProgress(w io.Writer) (show func(stage string, done, total int64), end func()) {
+	return progressOf(w, false)
+}
+
+func progressOf(w io.Writer, bytes bool) (show func(stage string, done, total int64), end func()) {
 	if !isTerminal(w) {
 		return func(string, int64, int64) {}, func() {}
 	}
@@ -32,7 +41,7 @@ func byteProgress(w io.Writer) (show func(stage string, done, total int64), end 
 			end()
 			current = stage
 			bar = progressbar.NewOptions64(total, progressbar.OptionSetWriter(w), progressbar.OptionSetDescription(stage),
-				progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish())
+				progressbar.OptionShowBytes(bytes), progressbar.OptionClearOnFinish())
 		}
 		_ = bar.Set64(done)
 	}, end

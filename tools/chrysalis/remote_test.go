@@ -20,6 +20,7 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/ratls"
+	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
@@ -146,8 +147,13 @@ func (g softwareGuest) files(dir string) error {
 	if err != nil {
 		return err
 	}
+	manifest, err := g.manifest()
+	if err != nil {
+		return err
+	}
 	for name, content := range map[string][]byte{
-		"policy.json": good, "listed-policy.json": listed, "list.json": list, "other-release.json": other, "other-model.json": model,
+		"guest-manifest.json": manifest,
+		"policy.json":         good, "listed-policy.json": listed, "list.json": list, "other-release.json": other, "other-model.json": model,
 		"unknown-field.json": []byte(strings.Replace(string(good), `{"version"`, `{"debug":true,"version"`, 1)),
 		"roots.pem":          pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: g.Root.Raw}),
 	} {
@@ -156,6 +162,31 @@ func (g softwareGuest) files(dir string) error {
 		}
 	}
 	return nil
+}
+
+// changed writes evidence whose statement is not the one that was quoted.
+func (g softwareGuest) changed(file string) error {
+	e := g.Evidence(attest.Challenge{Nonce: [32]byte{1}})
+	e.Statement.NotAfter++
+	encoded, err := e.Encode()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, encoded, 0o644)
+}
+
+// manifest describes a release with the guest's registers, whose files nobody has.
+func (g softwareGuest) manifest() ([]byte, error) {
+	example, err := os.ReadFile("../../measure/testdata/manifest.json")
+	if err != nil {
+		return nil, err
+	}
+	m, err := measure.DecodeManifest(example)
+	if err != nil {
+		return nil, err
+	}
+	m.PCRs = g.Rules().Releases[0].VTPM[0]
+	return measure.EncodeManifest(m)
 }
 
 // listed returns a policy that asks for a signed list of releases, and such a list.

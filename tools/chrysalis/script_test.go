@@ -45,6 +45,9 @@ func TestScripts(t *testing.T) {
 			if err := guest.files(e.WorkDir); err != nil {
 				return err
 			}
+			if err := guest.changed(filepath.Join(e.WorkDir, "changed.bin")); err != nil {
+				return err
+			}
 			e.Setenv("BOOTLOG", bootLog)
 			if err := signed.files(e); err != nil {
 				return err

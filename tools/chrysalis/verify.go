@@ -60,7 +60,7 @@ func newVerify() *cobra.Command {
 				printVerification(cmd.OutOrStdout(), cmd.ErrOrStderr(), result, err)
 			}
 			if err != nil {
-				return refusalOf(err, flags.roots)
+				return refusalOf(explainable(err, saved), flags.roots)
 			}
 			return nil
 		},
@@ -70,6 +70,26 @@ func newVerify() *cobra.Command {
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
+
+// explainable adds a hint to the refusal of a register: what differs can be named.
+func explainable(err error, saved string) error {
+	var refused *attest.Refused
+	if !errors.As(err, &refused) || !registerCheck.MatchString(refused.Failed.Name) {
+		return err
+	}
+	file := saved
+	if saved == "" {
+		file = "FILE"
+	}
+	hint := "chrysalis explain --evidence " + file + " --manifest FILE --shape FILE says what differs"
+	if saved == "" {
+		hint = "verify with --save-evidence FILE, then " + hint
+	}
+	return fmt.Errorf("%w\nchrysalis: hint: %s", err, hint)
+}
+
+// registerCheck matches the checks that compare a register with what a release, a shape and a config make of it.
+var registerCheck = regexp.MustCompile(`^(pcr-[0-9]+|mrtd|rtmr-[0-3]|mr-config-id|event-.*|config\..*|runtime-log-end)$`)
 
 func saveEvidence(file string, seen *attest.Evidence) error {
 	encoded, err := seen.Encode()

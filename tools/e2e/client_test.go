@@ -169,7 +169,7 @@ func (c client) charged(dir string) answer {
 		return strings.TrimSpace(string(data))
 	}
 	a := answer{text: read("answer.txt"), key: read("claim-key.hex")}
-	out, _ := chrysalis(c.t, 0, "claim", "verify", "--body", filepath.Join(dir, "charge.boc"), "--pubkey", a.key, "--json")
+	out, _ := chrysalis(c.t, 0, "claim", "verify", "--body", filepath.Join(dir, "charge.boc"), "--pubkey", a.key, "--contract", read("contract.txt"), "--json")
 	var claim struct {
 		Verdict string `json:"verdict"`
 		Op      string `json:"op"`
@@ -183,6 +183,50 @@ func (c client) charged(dir string) answer {
 	}
 	a.tokens = claim.Tokens
 	return a
+}
+
+// saved verifies, wants the exit code, and returns a file with the evidence that the guest showed.
+func (c client) saved(want int) string {
+	c.t.Helper()
+	file := filepath.Join(c.t.TempDir(), "evidence.bin")
+	if _, notes := chrysalis(c.t, want, "verify", c.url, "--policy", c.policy, "--roots", c.roots, "--save-evidence", file); want == 1 && !strings.Contains(notes, "chrysalis explain") {
+		c.t.Errorf("the refusal of a register says %q, want a hint at explain", notes)
+	}
+	return file
+}
+
+// explained has evidence compared with what a guest of the spec would show, and returns the kinds of causes.
+func explained(t *testing.T, evidence string, spec guest.Spec, extra ...string) (kinds []string) {
+	t.Helper()
+	dir := t.TempDir()
+	shape, err := measure.EncodeShape(spec.Shape)
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := json.Marshal(map[string]any{"identity": spec.Config.Identity, "service": spec.Config.Service})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shapeFile, configFile := filepath.Join(dir, "shape.json"), filepath.Join(dir, "config.json")
+	if err := errors.Join(os.WriteFile(shapeFile, shape, 0o644), os.WriteFile(configFile, document, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	out, notes, code := try(t, append([]string{"explain", "--evidence", evidence, "--manifest", filepath.Join(built, "release/manifest.json"), "--config", configFile, "--json",
+		"--shape", shapeFile, "--tools-tree", filepath.Join(built, "tools-tree")}, extra...)...)
+	var report struct {
+		Causes []struct{ Cause, Says string }
+	}
+	if err := json.Unmarshal([]byte(out), &report); err != nil {
+		t.Fatalf("explain --json printed %q, %q: %v", out, notes, err)
+	}
+	for _, c := range report.Causes {
+		t.Logf("%s: %s", c.Cause, c.Says)
+		kinds = append(kinds, c.Cause)
+	}
+	if want := min(1, len(kinds)); code != want {
+		t.Errorf("explain ended with %d over %q, want %d", code, kinds, want)
+	}
+	return kinds
 }
 
 // otherMakerPEM is a CA of this test's own.

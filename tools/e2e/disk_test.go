@@ -119,6 +119,9 @@ func TestDiskBoot(t *testing.T) {
 	if got, want := newClient(t, g, spec).verify(1).denied(), []string{"pcr-1", "pcr-4", "pcr-5", "pcr-9", "pcr-11"}; !slices.Equal(got, want) {
 		t.Errorf("policy of a direct boot: got refused by %q, want by %q", got, want)
 	}
+	evidence := newClient(t, g, spec).saved(1)
+	wantCauses(t, "a direct boot", explained(t, evidence, demoSpec(t)), "boot-from-disk")
+	wantCauses(t, "a boot from the disk", explained(t, evidence, spec, "--disk", disk))
 	// The secret opens again under the same registers, and the count goes on.
 	g.Cut()
 	start(t, g, spec)

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 )
 
 const (
@@ -65,6 +64,7 @@ func TestServe(t *testing.T) {
 	if v := c.edited(`"max": 20`, `"max": 9`).verify(1); v.Check != "config.service.price.nanoton_per_token" {
 		t.Errorf("a policy of a lower price: got refused by %q (%s), want by the price", v.Check, v.Reason)
 	}
+	wantCauses(t, "the demo's price", explained(t, c.saved(0), demoSpec(t)), "config")
 
 	// One record changed in the middle of the journal.
 	g.Cut()
@@ -86,7 +86,7 @@ func TestServe(t *testing.T) {
 // may be whole by then: received says whether the client has its receipt, and counted is the count in it.
 func cutInAnswer(t *testing.T, cut func(), c client) (counted uint64, received bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
 	defer cancel()
 	dir := filepath.Join(t.TempDir(), "answer")
 	cmd := exec.CommandContext(ctx, filepath.Join(built, "bin/chrysalis"), "chat", c.url, "--policy", c.policy, "--roots", c.roots, "--save", dir, "Tell me a story.")
@@ -138,6 +138,17 @@ func TestVerifyRefuses(t *testing.T) {
 			}
 		})
 	}
+	t.Run("explained", func(t *testing.T) {
+		c.t = t
+		evidence := c.saved(0)
+		wantCauses(t, "itself", explained(t, evidence, spec, "--policy", c.policy))
+		foreign := spec
+		foreign.Config.Service.Model.Volume = spec.Config.Service.Engine.Volume
+		wantCauses(t, "a guest with another model", explained(t, evidence, foreign), "model")
+		foreign = spec
+		foreign.Config.Service.Engine.Volume = spec.Config.Service.Model.Volume
+		wantCauses(t, "a guest with another engine", explained(t, evidence, foreign), "engine")
+	})
 	for name, policy := range map[string]string{"empty": "", "empty object": "{}", "unknown field": `{"debug":true}`} {
 		t.Run(name+" policy", func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "policy.json")
@@ -162,6 +173,7 @@ func TestVerifyRefuses(t *testing.T) {
 		if v := c.verify(1); v.Check != "pcr-1" {
 			t.Errorf("got refused by %q (%s), want by pcr-1", v.Check, v.Reason)
 		}
+		wantCauses(t, "the demo", explained(t, c.saved(1), spec), "acpi-table")
 	})
 	g.Cut()
 
@@ -189,6 +201,7 @@ func TestVerifyRefuses(t *testing.T) {
 		if v := c.verify(1); v.Check != "pcr-9" {
 			t.Errorf("got refused by %q (%s), want by pcr-9", v.Check, v.Reason)
 		}
+		wantCauses(t, "the demo", explained(t, c.saved(1), spec), "command-line", "initrd")
 	})
 }
 

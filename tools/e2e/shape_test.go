@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"testing"
 
 	"chrysalis/measure"
@@ -14,10 +15,11 @@ func TestShapes(t *testing.T) {
 	demo := demoSpec(t)
 	for _, tt := range []struct {
 		name   string
-		change func(*measure.Shape)
+		change func(*testing.T, *measure.Shape)
+		causes []string // that explain finds against the demo's shape
 	}{
-		{"one CPU and memory above 4 GiB", func(s *measure.Shape) { s.CPUs, s.MemoryMiB = 1, 3072 }},
-		{"the newer QEMU", func(s *measure.Shape) {
+		{"one CPU and memory above 4 GiB", func(_ *testing.T, s *measure.Shape) { s.CPUs, s.MemoryMiB = 1, 3072 }, []string{"cpus+memory"}},
+		{"the newer QEMU", func(t *testing.T, s *measure.Shape) {
 			newer, err := tree(t).WithNewerQEMU()
 			if err != nil {
 				t.Fatal(err)
@@ -25,11 +27,12 @@ func TestShapes(t *testing.T) {
 			if s.QEMU, err = guest.QEMUVersion(t.Context(), newer); err != nil {
 				t.Fatal(err)
 			}
-		}},
+		}, []string{"qemu"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			spec := demoSpec(t)
-			tt.change(&spec.Shape)
+			tt.change(t, &spec.Shape)
 			g := newGuest(t)
 			start(t, g, spec)
 			c := newClient(t, g, spec)
@@ -39,6 +42,25 @@ func TestShapes(t *testing.T) {
 			if v := c.with(makePolicy(t, demo)).verify(1); v.Check != "pcr-1" {
 				t.Errorf("under the policy for another shape: got refused by %q (%s), want by pcr-1", v.Check, v.Reason)
 			}
+			evidence := c.with(makePolicy(t, demo)).saved(1)
+			wantCauses(t, "the shape itself", explained(t, evidence, spec))
+			wantCauses(t, "the demo's shape", explained(t, evidence, demo), tt.causes...)
+			if spec.Shape.CPUs == demo.Shape.CPUs {
+				return
+			}
+			half := spec
+			half.Shape.CPUs = demo.Shape.CPUs
+			wantCauses(t, "the demo's CPUs", explained(t, evidence, half), "cpus")
+			half.Shape.CPUs, half.Shape.MemoryMiB = spec.Shape.CPUs, demo.Shape.MemoryMiB
+			wantCauses(t, "the demo's memory", explained(t, evidence, half), "memory")
 		})
+	}
+}
+
+// wantCauses compares kinds of causes; none are expected of a guest that is as it should be.
+func wantCauses(t *testing.T, expected string, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("explained against %s: got %q, want %q", expected, got, want)
 	}
 }

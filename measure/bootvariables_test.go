@@ -16,7 +16,7 @@ func TestDiskVariables(t *testing.T) {
 	}
 	var digests []string
 	for _, b := range got {
-		sum := sha256.Sum256(b)
+		sum := sha256.Sum256(b.data)
 		digests = append(digests, hex.EncodeToString(sum[:]))
 	}
 	want := []string{

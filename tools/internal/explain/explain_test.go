@@ -1,0 +1,351 @@
+package explain
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"chrysalis/attest"
+	"chrysalis/attest/attesttest"
+	"chrysalis/measure"
+	"chrysalis/measure/config"
+	"chrysalis/measure/eventlog"
+)
+
+func measuredConfig(t testing.TB, change func(*config.Measured)) []byte {
+	t.Helper()
+	data, err := os.ReadFile("../../../measure/config/testdata/vectors/measured.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := config.Decode(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if change != nil {
+		change(&m)
+	}
+	if data, err = m.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// plainRelease is a release whose files are not there, with the registers of the guest.
+func plainRelease(g *attesttest.Guest) Release {
+	pcrs := measure.PCRs{}
+	for register, value := range g.Rules().Releases[0].VTPM[0] {
+		pcrs[register] = value
+	}
+	return Release{Manifest: measure.Manifest{PCRs: pcrs}}
+}
+
+func evidenceOf(g interface {
+	Evidence(attest.Challenge) *attest.Evidence
+}) *attest.Evidence {
+	return g.Evidence(attest.Challenge{Nonce: [32]byte{1}})
+}
+
+func kinds(r *Report) (all []string) {
+	for _, c := range r.Causes {
+		all = append(all, c.Kind)
+	}
+	return all
+}
+
+// wants explains and compares the kinds of causes.
+func wants(t *testing.T, in Inputs, want ...string) *Report {
+	t.Helper()
+	r, err := Explain(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := kinds(r); !slices.Equal(got, want) {
+		t.Fatalf("causes: got %q, want %q: %+v", got, want, r.Causes)
+	}
+	if got, want := r.Verdict, len(r.Causes) > 0; (got == string(Different)) != want {
+		t.Errorf("verdict: got %q over %d causes", got, len(r.Causes))
+	}
+	for _, c := range r.Causes {
+		if c.Says == "" || c.Do == "" {
+			t.Errorf("%s: it says %q and advises %q, want both", c.Kind, c.Says, c.Do)
+		}
+	}
+	return r
+}
+
+// TestConfigAndLog changes what a guest says of itself after the boot. The release's files are not at hand.
+func TestConfigAndLog(t *testing.T) {
+	now := time.Now()
+	clean := attesttest.New(measuredConfig(t, nil), now)
+	release := plainRelease(clean)
+	for _, tt := range []struct {
+		name   string
+		change func(*config.Measured)
+		guest  func(*attesttest.Guest)
+		edit   func(*attest.Evidence)
+		want   []string
+		says   string
+	}{
+		{name: "nothing"},
+		{name: "price", change: func(m *config.Measured) { m.Service.Price.NanotonPerToken++ }, want: []string{"config"}, says: "service.price.nanoton_per_token 21, expected 20"},
+		{name: "owner", change: func(m *config.Measured) { m.Identity.PayoutOwner = config.Address("0:" + strings.Repeat("ee", 32)) },
+			want: []string{"config"}, says: "identity.payout_owner"},
+		{name: "engine", change: func(m *config.Measured) { m.Service.Engine.Volume.Root[0]++ }, want: []string{"engine"}, says: "service.engine.volume"},
+		{name: "model and price", change: func(m *config.Measured) { m.Service.Model.Volume.Blocks++; m.Service.Price.NanotonPerToken++ },
+			want: []string{"model", "config"}, says: "service.model.volume"},
+		{name: "GPU lost", guest: func(g *attesttest.Guest) {
+			g.Records = append(g.Records, eventlog.Record{Register: eventlog.PCR13, Kind: eventlog.KindGPULost})
+		}, want: []string{"gpu-lost"}, says: "has lost its GPU"},
+		{name: "terminated", guest: func(g *attesttest.Guest) {
+			g.Records = append(g.Records, eventlog.Record{Register: eventlog.PCR13, Kind: eventlog.KindTerminated})
+		}, want: []string{"terminated"}, says: "has ended"},
+		{name: "not serving yet", guest: func(g *attesttest.Guest) { g.Records = g.Records[:7] }, want: []string{"not-ready"}, says: "had not come as far as its keys-released"},
+		{name: "another model than its config says", guest: func(g *attesttest.Guest) {
+			g.Records[3].Data = bytes.Repeat([]byte{1}, 40)
+		}, want: []string{"runtime-log"}, says: "another model than its config says"},
+		{name: "config that was not measured", edit: func(e *attest.Evidence) {
+			e.Config = measuredConfig(t, func(m *config.Measured) { m.Service.Price.NanotonPerToken = 1 })
+		}, want: []string{"config-not-measured"}, says: "not the one that the guest measured"},
+		{name: "log that does not replay", edit: func(e *attest.Evidence) {
+			// The separator of PCR 2 in the log, which the release wants as it is, too.
+			i := bytes.Index(e.BootLog, []byte{2, 0, 0, 0, 4, 0, 0, 0})
+			e.BootLog[i] = 6
+		}, want: []string{"log", "unknown"}, says: "does not replay to its quote"},
+		{name: "data of an event", edit: func(e *attest.Evidence) {
+			i := bytes.Index(e.BootLog, []byte("Calling"))
+			e.BootLog[i] = 'B'
+		}, want: []string{"log-data"}, says: "has other data than was measured"},
+		{name: "statement", edit: func(e *attest.Evidence) { e.Statement.Epoch++ }, want: []string{"statement"}, says: "another statement"},
+		{name: "firmware", guest: func(g *attesttest.Guest) { g.Boot[8].Data = []byte("g\x00w\x00") }, want: []string{"firmware"}, says: "another build"},
+		{name: "a release's file", guest: func(g *attesttest.Guest) { g.Boot[10].Hashed = []byte("loud") }, want: []string{"release"}, says: "initrd or the command line"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := attesttest.New(measuredConfig(t, tt.change), now)
+			if tt.guest != nil {
+				tt.guest(g)
+			}
+			e := evidenceOf(g)
+			if tt.edit != nil {
+				tt.edit(e)
+			}
+			r := wants(t, Inputs{Evidence: e, Release: release, Config: measuredConfig(t, nil)}, tt.want...)
+			if len(tt.want) > 0 && !strings.Contains(r.Causes[0].Says, tt.says) {
+				t.Errorf("first cause says %q, want %q in it", r.Causes[0].Says, tt.says)
+			}
+		})
+	}
+}
+
+// TestPolicy has the policy refuse what the release does not.
+func TestPolicy(t *testing.T) {
+	now := time.Now()
+	g := attesttest.New(measuredConfig(t, nil), now)
+	release := plainRelease(g)
+	for _, tt := range []struct {
+		name   string
+		change func(*attest.Rules)
+		want   []string
+		says   string
+	}{
+		{"nothing", func(*attest.Rules) {}, nil, ""},
+		{"price", func(r *attest.Rules) { r.Config.Price.NanotonPerToken = attest.Range{Max: 3} }, []string{"config"}, "the policy wants 0 to 3"},
+		{"model", func(r *attest.Rules) { r.Config.Model.Volumes = nil }, []string{"model"}, "service.model.volume"},
+		{"another PCR 9", func(r *attest.Rules) { r.Releases[0].VTPM[0][9] = config.Digest{1} }, []string{"policy"}, "pcr-9 is the release's, and the policy pins another"},
+		{"PCR 1 of a shape", func(r *attest.Rules) { r.Releases[0].VTPM[0][1] = config.Digest{1} }, []string{"policy"}, "the shape that it was computed for"},
+		{"another platform", func(r *attest.Rules) { r.Releases[0].VTPM = nil }, []string{"policy"}, "accepts no release on vtpm"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			rules := g.Rules()
+			tt.change(&rules)
+			r := wants(t, Inputs{Evidence: evidenceOf(g), Release: release, Policy: &rules}, tt.want...)
+			wants(t, Inputs{Evidence: evidenceOf(g), Release: release, Policy: &rules, Config: g.Measured}, tt.want...)
+			if len(tt.want) > 0 && !strings.Contains(r.Causes[0].Says, tt.says) {
+				t.Errorf("it says %q, want %q in it", r.Causes[0].Says, tt.says)
+			}
+		})
+	}
+	// A guest of a release that the policy knows and the manifest is not of.
+	rules := g.Rules()
+	other := attesttest.New(measuredConfig(t, nil), now)
+	other.Boot[8].Data, other.Boot[10].Hashed = []byte("g\x00w\x00"), []byte("loud")
+	second := other.Rules().Releases[0]
+	second.Name = "second"
+	rules.Releases = append(rules.Releases, second)
+	r := wants(t, Inputs{Evidence: evidenceOf(other), Release: release, Policy: &rules}, "firmware", "release")
+	for _, c := range r.Causes {
+		if !strings.Contains(c.Says, `runs release "second"`) {
+			t.Errorf("%s says %q, want the release's name in it", c.Kind, c.Says)
+		}
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	g := attesttest.New(measuredConfig(t, nil), time.Now())
+	for name, tt := range map[string]struct {
+		change func(*attest.Evidence)
+		want   string
+	}{
+		"quote":       {func(e *attest.Evidence) { e.Quote = e.Quote[1:] }, "parsing quote"},
+		"boot log":    {func(e *attest.Evidence) { e.BootLog = e.BootLog[1:] }, "parsing boot log"},
+		"runtime log": {func(e *attest.Evidence) { e.RuntimeLog = e.RuntimeLog[1:] }, "parsing runtime log"},
+		"config":      {func(e *attest.Evidence) { e.Config = nil }, "no config that can be decoded"},
+		"sev-snp":     {func(e *attest.Evidence) { e.Platform = attest.SEVSNP }, "no log behind it"},
+		"TDX quote":   {func(e *attest.Evidence) { e.Platform = attest.TDX }, "quote"},
+	} {
+		e := evidenceOf(g)
+		tt.change(e)
+		if _, err := Explain(t.Context(), Inputs{Evidence: e, Release: plainRelease(g)}); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got error %v, want one that says %q", name, err, tt.want)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s := measure.Shape{}
+	x := &explanation{Inputs: Inputs{Evidence: evidenceOf(g), Shape: &s, Machines: imagined{}}, guest: &shown{}}
+	if _, err := x.machineCause(ctx, pair{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled search: got %v, want it to say so", err)
+	}
+}
+
+func TestAlign(t *testing.T) {
+	list := func(digests string) (events []event) {
+		for i, d := range strings.Split(digests, "") {
+			events = append(events, event{number: i, digest: d})
+		}
+		return events
+	}
+	for _, tt := range []struct{ want, got, pairs string }{
+		{"abc", "abc", "aa bb cc"}, {"abc", "axc", "aa bx cc"}, {"abc", "ac", "aa b- cc"}, {"abc", "abxc", "aa bb -x cc"},
+		{"ab", "xyab", "-x -y aa bb"}, {"abs", "s", "a- b- ss"},
+	} {
+		var got []string
+		for _, p := range align(list(tt.want), list(tt.got)) {
+			a, b := "-", "-"
+			if p.want != nil {
+				a = p.want.digest
+			}
+			if p.got != nil {
+				b = p.got.digest
+			}
+			got = append(got, a+b)
+		}
+		if got := strings.Join(got, " "); got != tt.pairs {
+			t.Errorf("%s beside %s: got %s, want %s", tt.want, tt.got, got, tt.pairs)
+		}
+	}
+}
+
+// imagined is a hypervisor whose tables are like QEMU's in what moves which part of them.
+type imagined struct{ asked *int }
+
+func (imagined) Versions() []string { return []string{"10.0.13", "11.1.3"} }
+
+func (m imagined) Tables(_ context.Context, s measure.Shape) (measure.Tables, error) {
+	if m.asked != nil {
+		*m.asked++
+	}
+	root := uint32(1000 + 16*s.CPUs + 8*len(s.Devices) + len(s.QEMU+s.Machine))
+	t := measure.Tables{Settings: map[string][]byte{measure.BootMenu: {0, 0}, "bootorder": []byte(strings.Join(s.Devices, "\n"))}}
+	memory := binary.LittleEndian.AppendUint64(make([]byte, 8), uint64(s.MemoryMiB)<<20)
+	t.Settings[measure.MemoryMap] = binary.LittleEndian.AppendUint32(memory, 1)
+	t.Loader = script(root, 3)
+	rsdp := append([]byte("RSD PTR "), make([]byte, 12)...)
+	binary.LittleEndian.PutUint32(rsdp[rsdpRoot:], root)
+	t.Files = map[string][]byte{rsdpFile: rsdp, tablesFile: fmt.Appendf(nil, "%s %s %d %d %d %s %d", s.QEMU, s.Machine, s.CPUs, s.MemoryMiB, len(s.Devices), s.CPUVendor, s.PhysBits)}
+	return t, nil
+}
+
+// script loads the two files and has so many pointers in the root table at root, padded to 16 entries.
+func script(root uint32, tables int) []byte {
+	entry := func(command uint32, names ...string) []byte {
+		e := binary.LittleEndian.AppendUint32(make([]byte, 0, scriptEntry), command)
+		e = e[:scriptEntry]
+		for i, name := range names {
+			copy(e[4+i*scriptName:], name)
+		}
+		return e
+	}
+	b := slices.Concat(entry(1, rsdpFile), entry(1, tablesFile))
+	for i := range tables {
+		e := entry(addPointer, tablesFile, tablesFile)
+		binary.LittleEndian.PutUint32(e[pointerOffset:], root+36+uint32(4*i))
+		e[pointerOffset+4] = 4
+		b = append(b, e...)
+	}
+	sum := entry(addChecksum, tablesFile)
+	binary.LittleEndian.PutUint32(sum[checksumOffset:], root+9)
+	binary.LittleEndian.PutUint32(sum[checksumOffset+4:], root)
+	binary.LittleEndian.PutUint32(sum[checksumOffset+8:], uint32(36+4*tables))
+	b = append(b, sum...)
+	return append(b, make([]byte, 16*scriptEntry-len(b))...)
+}
+
+// releaseFolder is a built release.
+func releaseFolder(t *testing.T) Release {
+	t.Helper()
+	file := filepath.Join("../../../build/release/manifest.json")
+	if _, err := os.Stat(file); err != nil {
+		t.Skipf("no build of the image here: %v", err)
+	}
+	r, err := ReadRelease(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// smallRelease is a built release with an initrd that is hashed in no time.
+func smallRelease(t *testing.T) Release {
+	t.Helper()
+	r := releaseFolder(t)
+	r.Files[initrdFile] = bytes.Repeat([]byte("initrd"), 1000)
+	r.Manifest.PCRs = nil
+	return r
+}
+
+// FuzzExplain gives evidence that anybody could have written. The seeds are whole evidence of both platforms.
+func FuzzExplain(f *testing.F) {
+	measured := measuredConfig(f, nil)
+	guest, td := attesttest.New(measured, time.Now()), attesttest.NewTDXGuest(measured, time.Now())
+	td.SetBoot([]attesttest.BootEvent{{Register: 1, Type: typeSecureBoot, Data: make([]byte, 40)}, {Register: 2, Type: typePartitions, Data: []byte("x")}})
+	release := plainRelease(guest)
+	seeds := 0
+	for _, e := range []*attest.Evidence{evidenceOf(guest), evidenceOf(td)} {
+		encoded, err := e.Encode()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(encoded)
+		seeds++
+	}
+	if seeds != 2 {
+		f.Fatal("no seeds")
+	}
+	f.Fuzz(func(t *testing.T, encoded []byte) {
+		e, err := attest.DecodeEvidence(encoded)
+		if err != nil {
+			return
+		}
+		r, err := Explain(t.Context(), Inputs{Evidence: e, Release: release, Config: measured})
+		if err != nil {
+			return
+		}
+		if (r.Verdict == string(Expected)) != (len(r.Causes) == 0) {
+			t.Errorf("verdict is %q over %d causes", r.Verdict, len(r.Causes))
+		}
+		for _, register := range r.Registers {
+			if register.State == Different && len(r.Causes) == 0 {
+				t.Errorf("%s differs, and no cause says so", register.Name)
+			}
+		}
+	})
+}
