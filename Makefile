@@ -3,7 +3,8 @@ SHELL := /bin/bash
 GO ?= $(or $(shell command -v go),/usr/local/go/bin/go)
 # Guests, image and tests are built by one toolchain; Go fetches it, by its checksum, where another is installed.
 export GOTOOLCHAIN := $(shell sed -n "s/^toolchain //p" go.mod)
-export GOFLAGS := -buildvcs=false
+# One way to compile, so that the command line, vet and the tests share what Go keeps; the guest's programs are built alike.
+export GOFLAGS := -buildvcs=false -trimpath
 BIN := build/bin/chrysalis
 
 help: ## say what there is to make
@@ -14,10 +15,10 @@ demo: image ## build, boot, verify, ask, print receipt and claim, stop (KEEP=1 l
 
 test: image check ## everything: checks, unit tests, and the guests under QEMU
 	@echo "== unit tests: packages alone, no guest"
-	$(GO) test ./...
+	$(GO) test -vet=off ./...
 	@$(MAKE) --no-print-directory wasm
-	@echo "== end to end: guests under QEMU, and the image built twice"
-	CHRYSALIS_E2E=1 $(GO) test -count=1 -timeout 60m -v ./tools/e2e/
+	@echo "== end to end: guests under QEMU, and beside them the image built again on one core"
+	CHRYSALIS_E2E=1 $(GO) test -vet=off -count=1 -timeout 60m -parallel 2 -v ./tools/e2e/
 
 check: ## gofmt, vet, staticcheck
 	@echo "== gofmt, vet, staticcheck"
@@ -56,7 +57,8 @@ clean: ## remove what was built; downloads stay in build/cache
 	rm -rf $(filter-out build/cache,$(wildcard build/*))
 
 $(BIN): FORCE
-	@$(GO) build -trimpath -o $@ ./tools/chrysalis
+	@[ -x $@ ] || echo "== the command line: the first time Go compiles all that it needs, for a minute or two"
+	@$(GO) build -o $@ ./tools/chrysalis
 
 FORCE:
 .PHONY: help demo test check wasm image matrix bench fuzz clean FORCE

@@ -89,3 +89,39 @@ func TestDocumentsPointSomewhere(t *testing.T) {
 		}
 	}
 }
+
+// TestLinksLeadSomewhere follows the links of every document, those beside packages too.
+func TestLinksLeadSomewhere(t *testing.T) {
+	links := 0
+	err := fs.WalkDir(os.DirFS("."), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (p == "build" || p == ".git") {
+			return fs.SkipDir
+		}
+		if filepath.Ext(p) != ".md" {
+			return nil
+		}
+		text, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		for _, m := range linkedPath.FindAllStringSubmatch(string(text), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			links++
+			if _, err := os.Stat(filepath.Join(filepath.Dir(p), m[1])); err != nil {
+				t.Errorf("%s links to %s: %v", p, m[1], err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if links < 10 {
+		t.Errorf("found %d links, want more", links)
+	}
+}

@@ -115,7 +115,8 @@ func (p Policy) platforms() (names []string) {
 }
 
 // nearest returns the entry of which the most registers fit, so that a refusal names what differs from the release and
-// shape that were probably meant. The checks of each register decide whether it runs.
+// shape that were probably meant. The checks of each register decide whether it runs. Where the registers that are not waived
+// don't tell two releases apart, the guest is taken for the one of the lower security version.
 func (p Policy) nearest(platform Platform, registers map[string][]byte) (best reference) {
 	most := -1
 	for _, entry := range p.entries[platform] {
@@ -125,8 +126,10 @@ func (p Policy) nearest(platform Platform, registers map[string][]byte) (best re
 				fit++
 			}
 		}
-		// Of two that fit equally the higher security version is meant.
-		if fit > most || fit == most && entry.release.SecurityVersion > best.release.SecurityVersion {
+		newer := fit == most && entry.release.SecurityVersion > best.release.SecurityVersion
+		older := fit == most && entry.release.SecurityVersion < best.release.SecurityVersion
+		// Of two that differ from the guest equally the newer was probably meant.
+		if all := fit == len(entry.values); fit > most || all && older || !all && newer {
 			best, most = entry, fit
 		}
 	}

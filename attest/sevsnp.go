@@ -30,6 +30,7 @@ var sevsnpWaivers = map[string]func(*sevsnp.Options){
 	"rapl":                 func(o *sevsnp.Options) { o.AllowRAPL = true },
 	"ciphertext-hiding":    func(o *sevsnp.Options) { o.AllowVisibleCiphertext = true },
 	"page-swap":            func(o *sevsnp.Options) { o.AllowPageSwap = true },
+	"platform-info":        func(o *sevsnp.Options) { o.AllowUnknownPlatformInfo = true },
 	"aliases":              func(o *sevsnp.Options) { o.AllowUncheckedAliases = true },
 	"provisional-firmware": func(o *sevsnp.Options) { o.AllowProvisionalFirmware = true },
 }

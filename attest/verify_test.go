@@ -230,6 +230,29 @@ func TestNearestRelease(t *testing.T) {
 	}
 }
 
+// TestTwinReleases has two releases that differ in a waived register alone: nothing shows that it is not the older one.
+func TestTwinReleases(t *testing.T) {
+	for _, order := range [][]int{{0, 1}, {1, 0}} {
+		s := newScene(t)
+		twins := []attest.Release{s.rules.Releases[0], s.rules.Releases[0]}
+		twins[0].Name, twins[0].SecurityVersion = "old", 1
+		twins[1].Name, twins[1].SecurityVersion = "new", 5
+		s.rules.Releases = []attest.Release{twins[order[0]], twins[order[1]]}
+		r, err := s.play(t, attest.Verify)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Release() != "old" || r.SecurityVersion() != 1 {
+			t.Errorf("got release %q of version %d, want old of 1", r.Release(), r.SecurityVersion())
+		}
+		s.rules.MinSecurityVersion = 5
+		var refused *attest.Refused
+		if _, err := s.play(t, attest.Verify); !errors.As(err, &refused) || refused.Failed.Name != "security-version" {
+			t.Errorf("at least version 5: got %v, want security-version to refuse", err)
+		}
+	}
+}
+
 // TestEachConfigFieldHasACheck walks config.Measured: a field without a check would be accepted whatever it says.
 func TestEachConfigFieldHasACheck(t *testing.T) {
 	all, _ := attest.CheckNames(attest.VTPM)

@@ -148,15 +148,3 @@ func ParseMemoryMap(b []byte) ([]MapEntry, error) {
 	}
 	return entries, nil
 }
-
-// The boot variables of OVMF with an empty variable store when it starts the kernel that QEMU hands over: the menu is the
-// one boot option, and no other is looked for. The GUIDs are those of OVMF's DXE volume and of MdeModulePkg's UiApp.
-var (
-	dxeVolume = tdvf.ParseGUID("7cb8bdc9-f8eb-4f34-aaea-3ee4af6516a1")
-	uiApp     = tdvf.ParseGUID("462caa21-7614-4503-836e-8ab6f4662331")
-)
-
-// bootVariables returns the contents of BootOrder and Boot0000.
-func bootVariables() []part {
-	return []part{{InputBootVariables, "BootOrder", []byte{0, 0}}, {InputBootVariables, "Boot0000", loadOption(optionActive|optionHidden|optionApplication, "UiApp", firmwareFile(uiApp))}}
-}

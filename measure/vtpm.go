@@ -90,7 +90,27 @@ func linuxEvents(cmdline, initrd [32]byte) []PCREvent {
 	return []PCREvent{{9, InputCmdline, "", cmdline}, {9, InputInitrd, "", initrd}}
 }
 
-// PCR1 returns the register that holds the machine's tables and the boot variables.
+// Events returns what the firmware extends into PCR 1 of a direct boot, in order: the machine's tables and the boot variables.
+func (a Tables) Events() ([]PCREvent, error) { return a.events(bootVariables()) }
+
+// DiskEvents returns the same of a boot from the shape's boot disk.
+func (a Tables) DiskEvents(s Shape) ([]PCREvent, error) {
+	variables, err := diskVariables(s)
+	if err != nil {
+		return nil, fmt.Errorf("measuring boot variables: %v", err)
+	}
+	return a.events(variables)
+}
+
+func (a Tables) events(variables []part) ([]PCREvent, error) {
+	tables, err := a.measured()
+	if err != nil {
+		return nil, err
+	}
+	return events256(1, slices.Concat(tables, variables, []part{separator})...), nil
+}
+
+// PCR1 returns the register of a direct boot.
 func (a Tables) PCR1() (config.Digest, error) {
 	events, err := a.Events()
 	if err != nil {
@@ -99,13 +119,13 @@ func (a Tables) PCR1() (config.Digest, error) {
 	return replay256(events, 1)[1], nil
 }
 
-// Events returns what the firmware extends into PCR 1, in order.
-func (a Tables) Events() ([]PCREvent, error) {
-	tables, err := a.measured()
+// DiskPCR1 returns the register of a boot from the shape's boot disk.
+func (a Tables) DiskPCR1(s Shape) (config.Digest, error) {
+	events, err := a.DiskEvents(s)
 	if err != nil {
-		return nil, err
+		return config.Digest{}, err
 	}
-	return events256(1, slices.Concat(tables, bootVariables(), []part{separator})...), nil
+	return replay256(events, 1)[1], nil
 }
 
 // LoadOptions returns the command line as the kernel's EFI stub sees and measures it: in UTF-16, after QEMU's loader has

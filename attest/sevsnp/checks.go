@@ -228,6 +228,10 @@ var policyChecks = []check.Step[*appraisal]{
 		got := [2]uint8{major, minor}
 		return check.Found(fmt.Sprintf("%d.%d", major, minor), fmt.Sprintf("at least %d.%d", want[0], want[1]), bytes.Compare(got[:], want[:]) >= 0)
 	}},
+	{Name: "platform-info", Waived: func(a *appraisal) bool { return a.options.AllowUnknownPlatformInfo }, Judge: func(a *appraisal) check.Finding {
+		unknown := a.report.Platform &^ platformKnown
+		return check.Found(fmt.Sprintf("unknown bits %#x", uint64(unknown)), "unknown bits 0x0", unknown == 0)
+	}},
 	{Name: "aliases", Waived: func(a *appraisal) bool { return a.options.AllowUncheckedAliases }, Judge: func(a *appraisal) check.Finding {
 		ok := a.report.Platform&PlatformAliasesChecked != 0
 		return check.Found(fmt.Sprintf("checked: %t", ok), "memory checked for aliases", ok)

@@ -50,6 +50,9 @@ type Options struct {
 	AllowVisibleCiphertext bool
 	// AllowPageSwap accepts a host that moves and swaps the guest's pages.
 	AllowPageSwap bool
+	// AllowUnknownPlatformInfo accepts a machine whose firmware tells of its set-up in bits that the specification reserves, as
+	// Turin's does. Danger: what they say is not known.
+	AllowUnknownPlatformInfo bool
 	// AllowUncheckedAliases accepts a machine whose firmware does not say that it looked for aliased memory (BadRAM).
 	AllowUncheckedAliases bool
 

@@ -69,7 +69,8 @@ func (p Policy) ABI() (major, minor uint8) { return uint8(p >> 8), uint8(p) }
 // Platform is PLATFORM_INFO, how the machine was set up: table 24.
 type Platform uint64
 
-// The bits of a Platform. Bit 6 and those above TIO are reserved and zero.
+// The bits of a Platform. Bit 6 and those above TIO are reserved; firmware of Turin sets bit 6 all the same, so they are read
+// and judged by the check platform-info.
 const (
 	PlatformSMT              Platform = 1 << 0
 	PlatformTSME             Platform = 1 << 1 // all memory is encrypted
@@ -172,9 +173,6 @@ func (r *Report) strict(raw []byte) error {
 	}
 	if r.Policy&policyReservedOne == 0 || r.Policy&^policyKnown != 0 {
 		return fmt.Errorf("guest policy is %#x, want bit 17 set and none above 25", uint64(r.Policy))
-	}
-	if r.Platform&^platformKnown != 0 {
-		return fmt.Errorf("platform info is %#x, want no bit outside %#x", uint64(r.Platform), uint64(platformKnown))
 	}
 	if r.Signer != SignerVCEK && r.Signer != SignerVLEK && r.Signer != SignerNone {
 		return fmt.Errorf("signing key is %d, want %d, %d or %d", r.Signer, SignerVCEK, SignerVLEK, SignerNone)

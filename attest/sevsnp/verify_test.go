@@ -102,6 +102,7 @@ func TestOptions(t *testing.T) {
 			r.Report.Platform ^= sevsnp.PlatformAliasesChecked
 			r.options.AllowUncheckedAliases = true
 		}, []string{"aliases"}},
+		{"platform info", func(r *run) { r.Report.Platform |= 1 << 6; r.options.AllowUnknownPlatformInfo = true }, []string{"platform-info"}},
 		{"any measurement", func(r *run) { r.options.Measurements, r.options.AnyMeasurement = nil, true }, []string{"measurement"}},
 		{"any host data", func(r *run) { r.Report.HostData[0], r.options.AnyHostData = 1, true }, []string{"host-data"}},
 		{"any report data", func(r *run) { r.options.ReportData, r.options.AnyReportData = [64]byte{}, true }, []string{"report-data"}},

@@ -184,6 +184,9 @@ func parseCRL(der []byte) (*x509.RevocationList, error) {
 	if err != nil {
 		return nil, err
 	}
+	if after := len(der) - len(crl.Raw); after != 0 {
+		return nil, fmt.Errorf("%d bytes after the list, want none", after) // x509 passes over them
+	}
 	if crl.NextUpdate.IsZero() {
 		return nil, errors.New("no nextUpdate")
 	}

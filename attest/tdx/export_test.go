@@ -38,6 +38,9 @@ func ParseChain(pem []byte, n int) (der [][]byte, err error) {
 	return der, err
 }
 
+// ParseCRL reads a CRL.
+func ParseCRL(der []byte) (*x509.RevocationList, error) { return parseCRL(der) }
+
 // ParseSGX reads an SGX extension.
 func ParseSGX(extension []byte) (Platform, error) {
 	return parsePlatform(&x509.Certificate{Extensions: []pkix.Extension{{Id: oidSGX, Value: extension}}})

@@ -257,3 +257,19 @@ func FuzzParseSGX(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseCRL(f *testing.F) {
+	c := attesttest.NewTDX(now, 4, false).Build().Collateral
+	for _, seed := range [][]byte{c.PCKCRL, c.RootCACRL} {
+		if _, err := tdx.ParseCRL(seed); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(seed)
+	}
+	f.Add(append(bytes.Clone(c.PCKCRL), 0))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if crl, err := tdx.ParseCRL(b); err == nil && (!bytes.Equal(crl.Raw, b) || crl.NextUpdate.IsZero()) {
+			t.Errorf("%x: a CRL of %d bytes until %s in %d", b, len(crl.Raw), crl.NextUpdate, len(b))
+		}
+	})
+}

@@ -98,51 +98,56 @@ func converge(platform, part Status) Status {
 	return platform
 }
 
-// relaunch refines an out-of-date status of a TD of TDX 1.5: when only the module under which the TD was made is old, and
-// the one that runs now is the newest, the TD has to be started again and the machine is in order.
-func relaunch(status, sgx, module, qe Status, info *tcbInfo, svn2 [16]byte) Status {
-	inOrder := sgx == UpToDate || sgx == SWHardeningNeeded || sgx == ConfigurationNeeded || sgx == ConfigurationAndSWHardeningNeeded
-	old := status == OutOfDate || status == OutOfDateConfigurationNeeded
-	if qe != UpToDate || !inOrder || !old || module != OutOfDate || len(info.levels) == 0 {
-		return status
+// relaunch joins the status of the security versions under which a TD of TDX 1.5 was made with that of those which run now,
+// after Intel has updated the module below the TD: when the first are out of date and the second are in order, the TD has to
+// be started again and the machine is fine. The other way round the TD runs on what is worse.
+func relaunch(launch, current Status) Status {
+	inOrder := func(s Status) bool {
+		return s == UpToDate || s == SWHardeningNeeded || s == ConfigurationNeeded || s == ConfigurationAndSWHardeningNeeded
 	}
-	newest := info.levels[0].tdx
-	want := uint16(newest[0])
-	if svn2[1] > 0 {
-		identity := info.module(svn2[1])
-		if identity == nil || len(identity.levels) == 0 {
-			return status
+	switch {
+	case launch == Revoked || current == Revoked:
+		return Revoked
+	case launch == NotSupported || current == NotSupported:
+		return NotSupported
+	case !inOrder(launch) && inOrder(current):
+		if launch == OutOfDateConfigurationNeeded || current == ConfigurationNeeded || current == ConfigurationAndSWHardeningNeeded {
+			return TDRelaunchAdvisedConfigurationNeeded
 		}
-		want = identity.levels[0].isvSVN
+		return TDRelaunchAdvised
+	case inOrder(launch) && current == OutOfDate:
+		return converge(launch, current)
+	case inOrder(launch) && current == OutOfDateConfigurationNeeded:
+		return current
 	}
-	if uint16(svn2[0]) < want || svn2[2] < newest[2] {
-		return status
-	}
-	if status == OutOfDateConfigurationNeeded || sgx == ConfigurationNeeded || sgx == ConfigurationAndSWHardeningNeeded {
-		return TDRelaunchAdvisedConfigurationNeeded
-	}
-	return TDRelaunchAdvised
+	return launch
 }
 
 // judgeTCB converges the statuses of platform, module and quoting enclave by the rule of Intel's quote verification
-// library (checkTcbLevel), with one difference: a revoked SGX level is never outweighed by a lower one.
+// library (checkTcbLevel), with two differences: a revoked SGX level is never outweighed by a lower one, and a TD is never
+// judged better than the module on which it runs now.
 func judgeTCB(info *tcbInfo, p Platform, body *Body, qe Status) TCB {
-	platform, sgx := matchPlatform(info.levels, p, body.TEETCBSVN)
+	tcb := evaluate(info, p, body.TEETCBSVN, qe)
+	if body.TDX15 {
+		tcb.Status = relaunch(tcb.Status, evaluate(info, p, body.TEETCBSVN2, qe).Status)
+	}
+	return tcb
+}
+
+// evaluate judges one set of a TD's security versions: tdxEvaluateTCB of Intel's library.
+func evaluate(info *tcbInfo, p Platform, svn [16]byte, qe Status) TCB {
+	platform, sgx := matchPlatform(info.levels, p, svn)
 	if sgx == Revoked {
 		platform = Revoked
 	}
 	module := UpToDate
-	if version := body.TEETCBSVN[1]; version > 0 {
+	if version := svn[1]; version > 0 {
 		module = NotSupported
 		if identity := info.module(version); identity != nil {
-			module = matchISVSVN(identity.levels, uint16(body.TEETCBSVN[0]))
+			module = matchISVSVN(identity.levels, uint16(svn[0]))
 		}
 	}
-	status := converge(platform, module)
-	if body.TDX15 {
-		status = relaunch(status, sgx, module, qe, info, body.TEETCBSVN2)
-	}
-	return TCB{Status: converge(status, qe), Platform: platform, Module: module, QE: qe}
+	return TCB{Status: converge(converge(platform, module), qe), Platform: platform, Module: module, QE: qe}
 }
 
 // knownStatus checks a status that a signed document gives, out of those that it may give.

@@ -158,6 +158,9 @@ func crlVectors() []vector {
 	otherKey := func(c *attesttest.CRL) { c.SignedBy = newKey() }
 	return []vector{
 		{"root-crl-format", "no CRL", func(s *scene) { s.edit = func(e *attesttest.TDXEvidence) { e.Collateral.RootCACRL = []byte{0x30, 0} } }},
+		{"root-crl-format", "a byte after the CRL", func(s *scene) {
+			s.edit = func(e *attesttest.TDXEvidence) { e.Collateral.RootCACRL = append(e.Collateral.RootCACRL, 0) }
+		}},
 		{"root-crl-format", "a CRL for some certificates", func(s *scene) {
 			s.m.RootCRL.Template.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: []byte{0x30, 0}}}
 		}},
@@ -188,6 +191,9 @@ func crlVectors() []vector {
 		{"pck-crl-issuer", "another key of the same CA", func(s *scene) {
 			other := s.m.CA.Authority(s.m.Root, nil)
 			s.m.CRLChain[0], s.m.PCKCRL.Issuer = other, other
+		}},
+		{"pck-crl-format", "a byte after the CRL", func(s *scene) {
+			s.edit = func(e *attesttest.TDXEvidence) { e.Collateral.PCKCRL = append(e.Collateral.PCKCRL, 0) }
 		}},
 		{"pck-crl-format", "no CRL", func(s *scene) { s.edit = func(e *attesttest.TDXEvidence) { e.Collateral.PCKCRL = nil } }},
 		{"pck-crl-signature", "another key", func(s *scene) { otherKey(s.m.PCKCRL) }},

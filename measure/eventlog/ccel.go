@@ -19,13 +19,13 @@ type CCEvent struct {
 	Data     []byte // untrusted unless Matches
 }
 
-// Hashed reports whether the profile ties this type's digest to the event's data, so that data and digest can disagree.
-func (e CCEvent) Hashed() bool { return hashedType(e.Type) }
+// Matches reports whether the data, all of it, hashes to the digest.
+func (e CCEvent) Matches() bool { return matches(e.Type, e.Data, e.is) }
 
-// Matches reports whether the data hashes to the digest.
-func (e CCEvent) Matches() bool {
-	return matches(e.Type, e.Data, func(data []byte) bool { return sha512.Sum384(data) == e.Digest })
-}
+// Broken reports whether the profile ties this type's digest to the event's data, and they disagree.
+func (e CCEvent) Broken() bool { return broken(e.Type, e.Data, e.is) }
+
+func (e CCEvent) is(data []byte) bool { return sha512.Sum384(data) == e.Digest }
 
 // ParseCCEL parses the log area that the ACPI table CCEL points to: a TCG2 log with a SHA-384 bank, then 0xff or zeros up
 // to the end of the area and nothing else.

@@ -33,19 +33,29 @@ const (
 var digestSizes = map[uint16]int{0x04: 20, 0x0b: 32, 0x0c: 48, 0x0d: 64, 0x12: 32, 0x27: 32, 0x28: 48, 0x29: 64}
 
 // BootEvent is one event of a TCG2 log, reduced to its SHA-256 digest. Its data is what the log claims and nothing more,
-// unless Proven reports otherwise.
+// unless Matches reports otherwise.
 type BootEvent struct {
 	Register uint8
 	Type     uint32
 	Digest   [32]byte
-	Data     []byte // untrusted unless Proven
+	Data     []byte // untrusted unless Matches
 
 	digests []byte // every bank, as in the log
 }
 
-// Hashed reports whether the profile ties this type's digest to the event's data, so that data and digest can disagree.
-func (e BootEvent) Hashed() bool { return hashedType(e.Type) }
+// Matches reports whether the data, all of it, hashes to the digest: then it is what was measured. A replay checks digests
+// alone, so an edited log replays as well as the genuine one. Of a type whose digest the profile does not tie to the data it
+// may match by its writer's habit.
+func (e BootEvent) Matches() bool {
+	return matches(e.Type, e.Data, e.is)
+}
 
+// Broken reports whether the profile ties this type's digest to the event's data, and they disagree.
+func (e BootEvent) Broken() bool { return broken(e.Type, e.Data, e.is) }
+
+func (e BootEvent) is(data []byte) bool { return sha256.Sum256(data) == e.Digest }
+
+// hashedType reports whether the profile ties the digest of events of the type to their data.
 func hashedType(typ uint32) bool {
 	switch typ {
 	case evSeparator, evSCRTMVersion, evEFIVariableConfig, evEFIVariableBoot, evEFIAction, evEFIVariableAuthority:
@@ -54,33 +64,22 @@ func hashedType(typ uint32) bool {
 	return false
 }
 
-// Proven reports whether the data hashes to the digest. A replay checks digests alone: an edited log replays as well as
-// the genuine one.
-func (e BootEvent) Proven() bool {
-	return e.Hashed() && e.Matches()
-}
-
-// Matches reports whether the data, of whatever type, hashes to the digest. Of a type that is not Hashed it may do so by
-// its writer's habit.
-func (e BootEvent) Matches() bool {
-	return matches(e.Type, e.Data, func(data []byte) bool { return sha256.Sum256(data) == e.Digest })
-}
-
-// matches reports whether the event's data is what is hashed. EDK2 hashes a boot variable's content and logs the structure
-// around it.
+// matches reports whether the event's data is what was hashed.
 func matches(typ uint32, data []byte, is func([]byte) bool) bool {
-	if typ == evNoAction {
-		return false // nothing was extended
-	}
-	if is(data) {
-		return true
+	return typ != evNoAction && is(data) // of EV_NO_ACTION nothing was extended
+}
+
+// broken reports whether an event of a hashed type has other data than its digest. EDK2 hashes a boot variable's content
+// and logs the structure around it: such an event is not broken, and its variable's name is not proven either.
+func broken(typ uint32, data []byte, is func([]byte) bool) bool {
+	if !hashedType(typ) || is(data) {
+		return false
 	}
 	if typ == evEFIVariableBoot {
-		if content, ok := variableContent(data); ok {
-			return is(content)
-		}
+		content, ok := variableContent(data)
+		return !ok || !is(content)
 	}
-	return false
+	return true
 }
 
 // variableContent cuts the content out of a UEFI_VARIABLE_DATA.

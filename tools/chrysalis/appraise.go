@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -26,16 +27,17 @@ func newAppraise() *cobra.Command {
 	return cmd
 }
 
-// appraisalReport is appraise's JSON. What a refused quote says is not proven, and only its debug bit is always repeated.
+// appraisalReport is appraise's JSON, whose members down to Checks are there whatever the verdict. What a refused quote says is
+// not proven, and only its debug bit is repeated wherever it can be read.
 type appraisalReport struct {
 	Verdict      string            `json:"verdict"` // accepted, rejected or unavailable
-	Check        string            `json:"check,omitempty"`
-	Reason       string            `json:"reason,omitempty"`
+	Check        string            `json:"check"`   // the first that refused; "" when accepted
+	Reason       string            `json:"reason"`
 	TEE          string            `json:"tee"`
-	Debug        *bool             `json:"debug,omitempty"`
-	TCB          *appraisedTCB     `json:"tcb,omitempty"`
-	Measurements map[string]string `json:"measurements,omitempty"`
-	ReportData   string            `json:"report_data,omitempty"`
+	Debug        *bool             `json:"debug"`        // null when it can't be read
+	TCB          appraisedTCB      `json:"tcb"`          // statuses that were not judged are ""
+	Measurements map[string]string `json:"measurements"` // none of evidence that is not signed
+	ReportData   string            `json:"report_data"`
 	Platform     map[string]string `json:"platform,omitempty"`
 	Weaknesses   []string          `json:"weaknesses,omitempty"`
 	Checks       []attest.Check    `json:"checks"`
@@ -46,6 +48,26 @@ type appraisedTCB struct {
 	Platform string `json:"platform"`
 	Module   string `json:"module"`
 	QE       string `json:"qe"`
+}
+
+// unreadable is a file that can't be read: what it is for could not be checked.
+type unreadable struct {
+	what string
+	err  error
+}
+
+func (u unreadable) Error() string        { return fmt.Sprintf("reading %s: %v", u.what, u.err) }
+func (u unreadable) Is(target error) bool { return target == attest.ErrUnavailable }
+
+// exitOf gives the error of an appraisal its exit code.
+func exitOf(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, attest.ErrUnavailable):
+		return unavailable(err)
+	}
+	return rejected(err)
 }
 
 // noMeasurementPolicy is said with every acceptance.
@@ -70,11 +92,11 @@ func parseAt(text string) (time.Time, error) {
 	return at, nil
 }
 
-// readEvidence reads a file that holds bytes, or their hexadecimal or base64 text. magic is how the bytes begin.
-func readEvidence(name string, magic ...[]byte) ([]byte, error) {
+// readEvidence reads a file that holds bytes, or their hexadecimal or base64 text. what names it, magic is how the bytes begin.
+func readEvidence(what, name string, magic ...[]byte) ([]byte, error) {
 	raw, err := readInput(name)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, unreadable{what, err}
 	}
 	for _, m := range magic {
 		if bytes.HasPrefix(raw, m) {

@@ -29,8 +29,8 @@ type eventlogFlags struct {
 // eventlogReport is its JSON.
 type eventlogReport struct {
 	Verdict   string            `json:"verdict"` // accepted, rejected or unavailable
-	Check     string            `json:"check,omitempty"`
-	Reason    string            `json:"reason,omitempty"`
+	Check     string            `json:"check"`   // the first that refused; "" when accepted
+	Reason    string            `json:"reason"`
 	Format    string            `json:"format"`
 	Registers map[string]string `json:"registers"`
 	Events    []reportedEvent   `json:"events"`
@@ -85,18 +85,12 @@ func (f *eventlogFlags) appraise(out, notes io.Writer) error {
 	if err != nil {
 		return err
 	}
-	log, err := readInput(f.log)
-	if err != nil {
-		return unavailable(err)
-	}
-	var quote []byte
-	if f.quote != "" {
-		if quote, err = readEvidence(f.quote, []byte{4, 0, 2, 0}, []byte{5, 0, 2, 0}, []byte{0xff, 'T', 'C', 'G'}); err != nil {
-			return err
-		}
-	}
 	v := eventlogReport{Verdict: "accepted", Format: f.format, Registers: map[string]string{}, Events: []reportedEvent{}, Checks: []attest.Check{}}
-	if err := replay(&v, log); err != nil {
+	log, quote, err := f.read()
+	var unread unreadable
+	if errors.As(err, &unread) {
+		v.Verdict, v.Check, v.Reason = "unavailable", unread.what, err.Error()
+	} else if err := replay(&v, log); err != nil {
 		v.deny("log-format", err.Error(), "a "+f.format+" log")
 	} else {
 		v.compare(want)
@@ -115,12 +109,25 @@ func (f *eventlogFlags) appraise(out, notes io.Writer) error {
 		fmt.Fprintf(notes, "chrysalis: note: event %d (%s) has other data than was measured\n", broken, v.Events[broken].Type)
 	}
 	switch {
+	case err != nil:
+		return exitOf(err)
 	case v.Verdict != "accepted":
 		return rejected(errors.New(v.Reason))
 	case len(v.Checks) == 0:
 		fmt.Fprintln(notes, "chrysalis: note: nothing was compared: the log is what somebody says (--quote or --registers compares it)")
 	}
 	return nil
+}
+
+// read reads the log and, where there is one, the quote.
+func (f *eventlogFlags) read() (log, quote []byte, err error) {
+	if log, err = readInput(f.log); err != nil {
+		return nil, nil, unreadable{"log", err}
+	}
+	if f.quote != "" {
+		quote, err = readEvidence("quote", f.quote, []byte{4, 0, 2, 0}, []byte{5, 0, 2, 0}, []byte{0xff, 'T', 'C', 'G'})
+	}
+	return log, quote, err
 }
 
 var registerName = regexp.MustCompile(`^(rtmr[0-3]|pcr(1?[0-9]|2[0-3]))$`)
@@ -245,7 +252,7 @@ func replayCCEL(v *eventlogReport, log []byte) error {
 		}
 		v.Events = append(v.Events, reportedEvent{
 			Number: i, Register: register, Type: eventTypeName(e.Type), Digest: hex.EncodeToString(e.Digest[:]), Data: hex.EncodeToString(e.Data),
-			Proven: e.Matches(), broken: e.Hashed() && !e.Matches(),
+			Proven: e.Matches(), broken: e.Broken(),
 		})
 	}
 	for i, value := range eventlog.ReplayCCEL(events) {
@@ -262,7 +269,7 @@ func replayTCG2(v *eventlogReport, log []byte) error {
 	for i, e := range events {
 		v.Events = append(v.Events, reportedEvent{
 			Number: i, Register: fmt.Sprintf("pcr%d", e.Register), Type: eventTypeName(e.Type), Digest: hex.EncodeToString(e.Digest[:]), Data: hex.EncodeToString(e.Data),
-			Proven: e.Matches(), broken: e.Hashed() && !e.Matches(),
+			Proven: e.Matches(), broken: e.Broken(),
 		})
 	}
 	for i, value := range eventlog.ReplayBoot(events) {

@@ -50,11 +50,11 @@ func newAppraiseSEVSNP() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var result *sevsnp.Result
 			evidence, err := flags.evidence()
-			if err != nil {
-				return err
+			if err == nil {
+				result, err = sevsnp.Verify(evidence, flags.options(), at, roots)
 			}
-			result, err := sevsnp.Verify(evidence, flags.options(), at, roots)
 			v := snpReport(result, err)
 			if asJSON {
 				if printed := printJSON(cmd.OutOrStdout(), v); printed != nil {
@@ -63,14 +63,7 @@ func newAppraiseSEVSNP() *cobra.Command {
 			} else {
 				printSNP(cmd.OutOrStdout(), cmd.ErrOrStderr(), v)
 			}
-			switch {
-			case err == nil:
-				return nil
-			case errors.Is(err, attest.ErrUnavailable):
-				return unavailable(err)
-			default:
-				return rejected(err)
-			}
+			return exitOf(err)
 		},
 	}
 	f := cmd.Flags()
@@ -96,9 +89,9 @@ func (f *snpFlags) roots() ([]*x509.Certificate, error) {
 	if f.root == "" {
 		return sevsnp.AMDRoots(), nil
 	}
-	ders, err := readCertificates(f.root, "CERTIFICATE")
+	ders, err := readCertificates("root", f.root, "CERTIFICATE")
 	if err != nil {
-		return nil, err
+		return nil, unavailable(err)
 	}
 	var roots []*x509.Certificate
 	for _, der := range ders {
@@ -116,27 +109,43 @@ func (f *snpFlags) roots() ([]*x509.Certificate, error) {
 
 // evidence reads the files. What they hold is for Verify to refuse.
 func (f *snpFlags) evidence() (e sevsnp.Evidence, err error) {
-	if e.Report, err = readEvidence(f.report, []byte{2, 0, 0, 0}, []byte{3, 0, 0, 0}, []byte{4, 0, 0, 0}, []byte{5, 0, 0, 0}); err != nil {
+	if e.Report, err = readEvidence("report", f.report, []byte{2, 0, 0, 0}, []byte{3, 0, 0, 0}, []byte{4, 0, 0, 0}, []byte{5, 0, 0, 0}); err != nil {
 		return e, err
 	}
-	leaf, err := readCertificates(f.cert, "CERTIFICATE")
+	leaf, err := readCertificates("certificate", f.cert, "CERTIFICATE")
 	if err != nil {
 		return e, err
 	}
-	if e.Chain, err = readCertificates(f.chain, "CERTIFICATE"); err != nil {
+	if e.Chain, err = readCertificates("chain", f.chain, "CERTIFICATE"); err != nil {
 		return e, err
 	}
-	// A second certificate in the file of the key is one too many in the chain.
 	if len(leaf) > 0 {
 		e.Certificate = leaf[0]
-		e.Chain = append(e.Chain, leaf[1:]...)
+		e.Chain = authorities(leaf[0], append(e.Chain, leaf[1:]...))
 	}
 	if f.crl == "" {
 		return e, nil
 	}
-	lists, err := readCertificates(f.crl, "X509 CRL")
+	lists, err := readCertificates("crl", f.crl, "X509 CRL")
 	e.CRL = append([]byte{}, slices.Concat(lists...)...) // an empty file is a list too, which does not parse
 	return e, err
+}
+
+// authorities leaves out of more than two certificates those that are there twice or have nothing to do with the key: the
+// tools for these processors write ASK, ARK and ASVK into one file, or the whole chain into that of the key.
+func authorities(leaf []byte, chain [][]byte) (needed [][]byte) {
+	key, err := x509.ParseCertificate(leaf)
+	if err != nil || len(chain) <= 2 {
+		return chain
+	}
+	for _, der := range chain {
+		cert, err := x509.ParseCertificate(der)
+		other := err == nil && !bytes.Equal(cert.RawSubject, key.RawIssuer) && !bytes.Equal(cert.RawSubject, cert.RawIssuer)
+		if !other && !slices.ContainsFunc(needed, func(known []byte) bool { return bytes.Equal(known, der) }) {
+			needed = append(needed, der)
+		}
+	}
+	return needed
 }
 
 // options judge the platform: what depends on the guest or on the processor's generation is waived.
@@ -145,28 +154,28 @@ func (f *snpFlags) options() sevsnp.Options {
 		AllowProvisionalFirmware: f.provisional, MaxVMPL: f.maxVMPL, InsecureSkipCRL: f.crl == "",
 		AnyChip: true, InsecureSkipTCB: true, AnyMeasurement: true, AnyHostData: true, AnyReportData: true, AnyIDBlock: true,
 		AllowSMT: true, AllowManySockets: true, AllowAES128: true, AllowRAPL: true, AllowVisibleCiphertext: true, AllowPageSwap: true,
-		AllowUncheckedAliases: true,
+		AllowUnknownPlatformInfo: true, AllowUncheckedAliases: true,
 	}
 }
 
 // snpAppraisal is appraise sev-snp's JSON. Its patch levels stand in the place of the statuses, which AMD does not publish.
 type snpAppraisal struct {
 	appraisalReport
-	TCB *snpTCB `json:"tcb,omitempty"`
+	TCB snpTCB `json:"tcb"`
 }
 
 // snpTCB is the patch levels in an appraisal. Status says whether the host can go back to older firmware.
 type snpTCB struct {
-	Status string `json:"status"` // committed or provisional
+	Status string `json:"status"` // committed or provisional; "" when the report is not signed
 	sevsnp.TCBs
 }
 
 // readCertificates reads a file of certificates, or of revocation lists, in PEM or DER. What is neither is returned as it
 // is, for the appraisal to refuse.
-func readCertificates(name, kind string) ([][]byte, error) {
+func readCertificates(what, name, kind string) ([][]byte, error) {
 	data, err := readInput(name)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, unreadable{what, err}
 	}
 	text := bytes.Contains(data, []byte("-----BEGIN "))
 	var all [][]byte
@@ -190,7 +199,12 @@ func readCertificates(name, kind string) ([][]byte, error) {
 }
 
 func snpReport(result *sevsnp.Result, err error) *snpAppraisal {
-	v := &snpAppraisal{appraisalReport: appraisalReport{Verdict: "accepted", TEE: "sev-snp", Checks: []attest.Check{}}}
+	v := &snpAppraisal{appraisalReport: appraisalReport{Verdict: "accepted", TEE: "sev-snp", Measurements: map[string]string{}, Checks: []attest.Check{}}}
+	var unread unreadable
+	if errors.As(err, &unread) {
+		v.Verdict, v.Check, v.Reason = "unavailable", unread.what, err.Error()
+		return v
+	}
 	var refused *sevsnp.Refused
 	if errors.As(err, &refused) {
 		v.Verdict, v.Check, v.Reason, v.Checks = verdictOf(err), refused.Failed.Name, err.Error(), refused.Checks()
@@ -221,7 +235,7 @@ func (v *snpAppraisal) addSNP(r *sevsnp.Report, tcb sevsnp.TCBs, signed bool) {
 		return
 	}
 	text := func(value []byte) string { return hex.EncodeToString(value) }
-	v.TCB = &snpTCB{snpStatus(r), tcb}
+	v.TCB = snpTCB{snpStatus(r), tcb}
 	v.Measurements = map[string]string{
 		"measurement": text(r.Measurement[:]), "host_data": text(r.HostData[:]), "family_id": text(r.FamilyID[:]), "image_id": text(r.ImageID[:]),
 		"id_key_digest": text(r.IDKeyDigest[:]), "author_key_digest": text(r.AuthorKeyDigest[:]), "report_id": text(r.ReportID[:]), "report_id_ma": text(r.ReportIDMA[:]),

@@ -70,12 +70,12 @@ func (f *tdxFlags) appraise(out, notes io.Writer) error {
 	if err != nil {
 		return err
 	}
-	quote, err := readEvidence(f.quote, []byte{4, 0, 2, 0}, []byte{5, 0, 2, 0})
-	if err != nil {
-		return err
+	var report *tdx.Report
+	quote, err := readEvidence("quote", f.quote, []byte{4, 0, 2, 0}, []byte{5, 0, 2, 0})
+	if err == nil {
+		report, err = f.verify(quote, options, at, root)
 	}
-	report, err := f.verify(quote, options, at, root)
-	v := tdxReport(report, err)
+	v := tdxReport(quote, report, err)
 	if f.asJSON {
 		if printed := printJSON(out, v); printed != nil {
 			return unavailable(printed)
@@ -83,14 +83,7 @@ func (f *tdxFlags) appraise(out, notes io.Writer) error {
 	} else {
 		printTDX(out, notes, v)
 	}
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, attest.ErrUnavailable):
-		return unavailable(err)
-	default:
-		return rejected(err)
-	}
+	return exitOf(err)
 }
 
 // parse reads the flags that are no evidence.
@@ -128,7 +121,7 @@ func (f *tdxFlags) verify(quote []byte, options tdx.Options, at time.Time, root 
 	if f.collateral != "" {
 		document, err := readInput(f.collateral)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", attest.ErrUnavailable, err)
+			return nil, unreadable{checkCollateral, err}
 		}
 		if collateral, err = tdx.ParseCollateral(document); err != nil {
 			return nil, err
@@ -137,33 +130,36 @@ func (f *tdxFlags) verify(quote []byte, options tdx.Options, at time.Time, root 
 	return tdx.Verify(quote, collateral, options, at, root)
 }
 
-func tdxReport(report *tdx.Report, err error) appraisalReport {
-	v := appraisalReport{Verdict: "accepted", TEE: "tdx", Checks: []attest.Check{}}
+// checkCollateral is the check that fails when there is no collateral to judge by.
+const checkCollateral = "collateral"
+
+func tdxReport(quote []byte, report *tdx.Report, err error) appraisalReport {
+	v := appraisalReport{Verdict: "accepted", TEE: "tdx", Measurements: map[string]string{}, Checks: []attest.Check{}}
 	var refused *tdx.Refused
+	var unread unreadable
+	if q, err := tdx.Parse(quote); err == nil {
+		debug := q.Body.Debug()
+		v.Debug = &debug
+	}
 	switch {
 	case errors.As(err, &refused):
 		v.Verdict, v.Check, v.Reason, v.Checks = verdictOf(err), refused.Failed.Name, err.Error(), refused.Checks()
-		if body, signed := refused.Body(); body != nil {
-			debug := body.Debug()
-			v.Debug = &debug
-			if signed {
-				v.addBody(body)
-			}
+		if body, signed := refused.Body(); signed {
+			v.addBody(body)
 		}
-		if tcb := refused.TCB(); tcb != (tdx.TCB{}) {
-			v.addTCB(tcb)
-		}
+		v.addTCB(refused.TCB())
+		return v
+	case errors.As(err, &unread):
+		v.Verdict, v.Check, v.Reason = "unavailable", unread.what, err.Error()
 		return v
 	case errors.Is(err, attest.ErrUnavailable):
-		v.Verdict, v.Check, v.Reason = "unavailable", "collateral", err.Error()
+		v.Verdict, v.Check, v.Reason = "unavailable", checkCollateral, err.Error()
 		return v
 	case err != nil:
 		v.Verdict, v.Check, v.Reason = "rejected", "collateral-format", err.Error()
 		return v
 	}
 	body, platform := report.Body(), report.Platform()
-	debug := body.Debug()
-	v.Debug = &debug
 	v.addBody(&body)
 	v.addTCB(report.TCB())
 	v.Checks = report.Checks()
@@ -175,7 +171,7 @@ func tdxReport(report *tdx.Report, err error) appraisalReport {
 }
 
 func (v *appraisalReport) addTCB(tcb tdx.TCB) {
-	v.TCB = &appraisedTCB{string(tcb.Status), string(tcb.Platform), string(tcb.Module), string(tcb.QE)}
+	v.TCB = appraisedTCB{string(tcb.Status), string(tcb.Platform), string(tcb.Module), string(tcb.QE)}
 }
 
 func (v *appraisalReport) addBody(b *tdx.Body) {

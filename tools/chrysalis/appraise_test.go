@@ -81,7 +81,7 @@ func TestReadEvidence(t *testing.T) {
 		if err := os.WriteFile(file, content, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		got, err := readEvidence(file, []byte{5, 0, 2, 0})
+		got, err := readEvidence("quote", file, []byte{5, 0, 2, 0})
 		if err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s: got %d bytes and %v, want %d", name, len(got), err, len(want))
 		}

@@ -48,7 +48,7 @@ func newChat() *cobra.Command {
 	cmd.Flags().StringVar(&f.client, "client", "", "TON address of the payment contract that is charged (default on a local chain: the demonstration's)")
 	cmd.Flags().StringVar(&f.model, "model", "", "model to ask (default: the one that the guest's config names)")
 	cmd.Flags().Uint32Var(&f.maxTokens, "max-tokens", 0, "most tokens of the answer (default: the guest's limit)")
-	cmd.Flags().StringVar(&f.save, "save", "", "folder to write answer.txt, request.json, receipt.bin, charge.boc and the keys to")
+	cmd.Flags().StringVar(&f.save, "save", "", "folder to write answer.txt, request.json, receipt.bin, charge.boc, contract.txt and the keys to")
 	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print JSON at the end instead of the text as it comes")
 	return cmd
 }
@@ -99,7 +99,7 @@ func chat(cmd *cobra.Command, f chatFlags, url, prompt string) error {
 		return rejected(err)
 	}
 	if f.save != "" {
-		if err := saveAnswer(f.save, a, body, result); err != nil {
+		if err := saveAnswer(f.save, a, body, client, result); err != nil {
 			return unavailable(err)
 		}
 	}
@@ -118,7 +118,11 @@ func clientOf(named string, m config.Measured) (claim.Address, error) {
 	case m.Service.Price.Payment != config.PayCharge:
 		return claim.Address{}, nil
 	case named != "":
-		return claim.ParseAddress(named)
+		address, err := claim.ParseAddress(named)
+		if err != nil {
+			return claim.Address{}, fmt.Errorf("--client: %w", err)
+		}
+		return address, nil
 	case m.Identity.Network == config.Local:
 		return demoClient, nil
 	}
@@ -222,7 +226,7 @@ func chatReport(a *answer, r *receipt.Receipt, charge *claim.Message) any {
 }
 
 // saveAnswer writes what an auditor needs.
-func saveAnswer(dir string, a *answer, request []byte, result *attest.Result) error {
+func saveAnswer(dir string, a *answer, request []byte, client claim.Address, result *attest.Result) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -230,6 +234,7 @@ func saveAnswer(dir string, a *answer, request []byte, result *attest.Result) er
 	for name, content := range map[string][]byte{
 		"answer.txt": []byte(a.text.String()), "request.json": request, "receipt.bin": a.receipt, "charge.boc": a.charge,
 		"receipt-key.hex": []byte(hex.EncodeToString(result.ReceiptKey())), "claim-key.hex": []byte(hex.EncodeToString(result.ClaimKey())),
+		"contract.txt": []byte(client.String()),
 	} {
 		errs = append(errs, os.WriteFile(filepath.Join(dir, name), content, 0o644))
 	}

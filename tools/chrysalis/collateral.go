@@ -87,7 +87,7 @@ func collateralCache() (string, error) {
 }
 
 func fetchTDX(ctx context.Context, f *collateral.Fetcher, file, out string) (any, error) {
-	raw, err := readEvidence(file, []byte{4, 0, 2, 0}, []byte{5, 0, 2, 0})
+	raw, err := readEvidence("quote", file, []byte{4, 0, 2, 0}, []byte{5, 0, 2, 0})
 	if err != nil {
 		return nil, err
 	}

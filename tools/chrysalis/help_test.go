@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -25,6 +26,9 @@ func TestEveryVerbExplainsItself(t *testing.T) {
 		if c.Example == "" {
 			t.Errorf("%s: no example", c.CommandPath())
 		}
+		for _, line := range strings.Split(strings.ReplaceAll(c.Example, "\\\n", ""), "\n") {
+			tryExample(t, c, line)
+		}
 		if c.Flags().Lookup("json") == nil && !silent[c.CommandPath()] {
 			t.Errorf("%s: no --json", c.CommandPath())
 		}
@@ -32,5 +36,46 @@ func TestEveryVerbExplainsItself(t *testing.T) {
 	walk(newRoot())
 	if leaves < 10 {
 		t.Fatalf("found %d verbs, want all of them", leaves)
+	}
+}
+
+// tryExample takes an example apart as the verb would: its flags exist, none is missing, and so with its arguments.
+func tryExample(t *testing.T, verb *cobra.Command, line string) {
+	t.Helper()
+	at := strings.Index(line, "chrysalis ") // behind sudo, settings, another command
+	if at < 0 {
+		t.Errorf("%s: example %q does not run chrysalis", verb.CommandPath(), line)
+		return
+	}
+	text := line[at:]
+	for _, end := range []string{" #", " && ", " > "} {
+		text, _, _ = strings.Cut(text, end)
+	}
+	var words []string
+	quote := rune(0)
+	for _, part := range strings.FieldsFunc(text, func(r rune) bool {
+		switch {
+		case r == quote:
+			quote = 0
+		case quote == 0 && (r == '"' || r == '\''):
+			quote = r
+		}
+		return r == ' ' && quote == 0
+	}) {
+		words = append(words, strings.Trim(part, `"'`))
+	}
+	found, rest, err := newRoot().Find(words[1:])
+	if err == nil && found.CommandPath() != verb.CommandPath() {
+		t.Errorf("%s: example %q is one of %s", verb.CommandPath(), line, found.CommandPath())
+		return
+	}
+	for _, check := range []func() error{
+		func() error { return err }, func() error { return found.ParseFlags(rest) }, func() error { return found.ValidateRequiredFlags() },
+		func() error { return found.ValidateArgs(found.Flags().Args()) },
+	} {
+		if err := check(); err != nil {
+			t.Errorf("%s: example %q: %v", verb.CommandPath(), line, err)
+			return
+		}
 	}
 }

@@ -45,6 +45,9 @@ manifest then says "unreleased lock".`,
 			if err != nil {
 				return unavailable(err)
 			}
+			if err := image.NeedsRoot(); err != nil {
+				return unavailable(err)
+			}
 			if out == "" {
 				out = filepath.Join(b.Work, "release")
 			}

@@ -18,6 +18,7 @@ import (
 	"chrysalis/attest"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
+	"chrysalis/tools/internal/image"
 	"chrysalis/tools/internal/release"
 )
 
@@ -41,7 +42,7 @@ func newImageDiff() *cobra.Command {
 		Use: "diff A B", Short: "Say in what two release folders differ", Args: cobra.ExactArgs(2),
 		Long: "Compares two release folders byte for byte; where root or initrd differ, file by file inside: type, mode, owner, time, link,\n" +
 			"content, order, with the bytes that differ and the package that owns the file, as each release's contents.json says. Packages, Go\n" +
-			"modules and toolchains in other versions are listed first. Exit code 0: the same. 1: different.",
+			"modules and toolchains in other versions are listed first. Exit code 0: the same. 1: different. 3: a folder holds no release.",
 		Example: "  chrysalis image diff build/release /mnt/published",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			differences, err := release.Compare(args[0], args[1])
@@ -62,8 +63,8 @@ func newImageAudit() *cobra.Command {
 		Use: "audit RELEASE_DIR|manifest.json", Short: "Rebuild a release from this source tree and compare every byte", Args: cobra.ExactArgs(1),
 		Long: "Builds the release again in a fresh folder with empty caches; only packages may come out of the package cache, where their hashes\n" +
 			"are checked again. With a release folder a difference is named: which file, which path inside it, which bytes, what kind (mode, time,\n" +
-			"order, content) and which package owns it. With a manifest alone\n" +
-			"the hashes are compared. The source tree must be the one that the release was made from. Exit code 0: the same, bit for bit. 1: not.\n\n" +
+			"order, content) and which package owns it. With a manifest alone the hashes are compared. The source tree must be the one that the\n" +
+			"release was made from. Exit code 0: the same, bit for bit. 1: not.\n\n" +
 			"With --sign a release that is the same is attested: a signed statement that --as rebuilt the release with this manifest, for those who\n" +
 			"keep a release list (release list make --rebuild).",
 		Example: "  sudo chrysalis image audit /mnt/published\n  sudo chrysalis image audit published-manifest.json --json\n" +
@@ -179,6 +180,9 @@ func (s *rebuildStatement) write(manifest config.Digest, lockState string) error
 // caches are new too.
 func rebuild(cmd *cobra.Command) (folder string, m measure.Manifest, err error) {
 	b, err := newBuilder(cmd)
+	if err == nil {
+		err = image.NeedsRoot()
+	}
 	if err != nil {
 		return "", m, err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -70,7 +71,10 @@ func run(args []string) int {
 	defer stop()
 	root := newRoot()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root, unknownVerb(root, args)
+	if err == nil {
+		cmd, err = root.ExecuteContextC(ctx)
+	}
 	if err == nil {
 		return 0
 	}
@@ -82,6 +86,19 @@ func run(args []string) int {
 		}
 		return exit.code
 	}
-	fmt.Fprintf(os.Stderr, "chrysalis: %v\nchrysalis: hint: see chrysalis --help\n", err)
+	fmt.Fprintf(os.Stderr, "chrysalis: %s\nchrysalis: hint: see %s --help\n", strings.TrimSpace(err.Error()), cmd.CommandPath())
 	return exitUsage
+}
+
+// unknownVerb is the error for a word that no group of verbs knows: cobra itself prints the group's help and is content.
+func unknownVerb(root *cobra.Command, args []string) error {
+	group, rest, err := root.Find(args)
+	if err != nil || group == root || !group.HasSubCommands() || len(rest) == 0 || strings.HasPrefix(rest[0], "-") {
+		return nil // what root does not know, cobra refuses
+	}
+	var names []string
+	for _, c := range group.Commands() {
+		names = append(names, c.Name())
+	}
+	return fmt.Errorf("unknown command %q for %q, want one of: %s", rest[0], group.CommandPath(), strings.Join(names, ", "))
 }

@@ -93,7 +93,7 @@ func newMeasureConfig() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "config FILE", Short: "Digests of a measured config, as each platform carries them", Args: cobra.ExactArgs(1),
 		Long:    "FILE is a config disk, or the measured bytes of one.",
-		Example: "  chrysalis measure config guest/config.img",
+		Example: "  chrysalis measure config build/guest/config.disk",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			measured, err := readMeasured(args[0])
 			if err != nil {

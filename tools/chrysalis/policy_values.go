@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -66,6 +68,9 @@ func (f *valueFlags) apply(rules *attest.Rules) error {
 		}
 		if rules.SEVSNP.MinTCB == nil {
 			rules.SEVSNP.MinTCB = map[sevsnp.Product]sevsnp.TCB{}
+		}
+		if _, twice := rules.SEVSNP.MinTCB[product]; twice {
+			return fmt.Errorf("--min-tcb: %s is given twice", product)
 		}
 		rules.SEVSNP.MinTCB[product] = tcb
 	}
@@ -135,7 +140,8 @@ func readStrict(file string, into any) error {
 	return nil
 }
 
-// parseTCB reads PRODUCT=part:level,…; a part that is not named is zero.
+// parseTCB reads PRODUCT=part:level,…. Every part that the product has must be named: one that is left out would be judged
+// by nothing, without a word.
 func parseTCB(text string) (sevsnp.Product, sevsnp.TCB, error) {
 	product, levels, _ := strings.Cut(text, "=")
 	var tcb sevsnp.TCB
@@ -144,10 +150,19 @@ func parseTCB(text string) (sevsnp.Product, sevsnp.TCB, error) {
 		name, number, _ := strings.Cut(level, ":")
 		n, err := strconv.ParseUint(number, 10, 8)
 		if parts[name] == nil || err != nil {
-			return "", tcb, fmt.Errorf("%q: want PRODUCT=PART:LEVEL,… with each of the parts fmc, bootloader, tee, snp, microcode at most once, and levels of at most 255", text)
+			return "", tcb, fmt.Errorf("%q: want PRODUCT=PART:LEVEL,… with each of the parts fmc (Turin's alone), bootloader, tee, snp, microcode once, and levels of at most 255", text)
 		}
 		*parts[name] = uint8(n)
 		delete(parts, name)
+	}
+	if sevsnp.Product(product) != sevsnp.Turin {
+		if parts["fmc"] == nil {
+			return "", tcb, fmt.Errorf("%q: %s has no fmc", text, product)
+		}
+		delete(parts, "fmc")
+	}
+	if len(parts) != 0 {
+		return "", tcb, fmt.Errorf("%q: no level for %s", text, strings.Join(slices.Sorted(maps.Keys(parts)), ", "))
 	}
 	return sevsnp.Product(product), tcb, nil
 }

@@ -120,6 +120,9 @@ func refusalOf(err error, roots string) error {
 		}
 		return rejected(err)
 	default:
+		if refused := (*attest.Refused)(nil); errors.As(err, &refused) && refused.Failed.Name == "release-list" {
+			err = fmt.Errorf("%w\nchrysalis: hint: --release-list gives the signed list for which this policy asks", err)
+		}
 		return unavailable(err)
 	}
 }

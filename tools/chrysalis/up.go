@@ -138,12 +138,16 @@ func shapeOf(ctx context.Context, g guest.Guest, file, firmware string) (measure
 // bootLines prints the status port's lines as they come.
 func bootLines(w io.Writer) func(string) {
 	return func(line string) {
-		word := strings.Fields(line)
-		if len(word) == 3 && word[0] == "step" {
+		switch word := strings.Fields(line); {
+		case len(word) == 3 && word[0] == "step":
 			fmt.Fprintf(w, "  boot: %-18s %6s ms\n", word[1], word[2])
-			return
+		case len(word) == 2 && word[0] == "serving":
+			fmt.Fprintf(w, "  boot: %-18s %6s ms\n", word[0], word[1])
+		case len(word) == 2 && word[0] == "event":
+			fmt.Fprintf(w, "  boot: %s\n", word[1])
+		default:
+			fmt.Fprintf(w, "  boot: %s\n", line)
 		}
-		fmt.Fprintf(w, "  boot: %s\n", line)
 	}
 }
 

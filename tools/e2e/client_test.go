@@ -169,7 +169,7 @@ func (c client) charged(dir string) answer {
 		return strings.TrimSpace(string(data))
 	}
 	a := answer{text: read("answer.txt"), key: read("claim-key.hex")}
-	out, _ := chrysalis(c.t, 0, "claim", "verify", "--body", filepath.Join(dir, "charge.boc"), "--pubkey", a.key, "--json")
+	out, _ := chrysalis(c.t, 0, "claim", "verify", "--body", filepath.Join(dir, "charge.boc"), "--pubkey", a.key, "--contract", read("contract.txt"), "--json")
 	var claim struct {
 		Verdict string `json:"verdict"`
 		Op      string `json:"op"`

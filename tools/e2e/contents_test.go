@@ -86,7 +86,7 @@ func readVolume(t *testing.T, file string) (names, strange []string) {
 
 // TestVolumeOfStrangeThings: the reader of volumes sees what it looks for, in an image that mkfs.erofs made.
 func TestVolumeOfStrangeThings(t *testing.T) {
-	needsGuests(t)
+	needsBuild(t)
 	dir := filepath.Join(t.TempDir(), "root")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -122,7 +122,7 @@ func TestVolumeOfStrangeThings(t *testing.T) {
 
 // TestRootHoldsOnlyItsList reads the built root: no shell, no systemd, no package manager, no interpreter, nothing unexpected.
 func TestRootHoldsOnlyItsList(t *testing.T) {
-	needsGuests(t)
+	needsBuild(t)
 	got := listVolume(t, filepath.Join(built, "release", "root.img"))
 	want := []string{"dev", "etc", "etc/ssl", "etc/ssl/certs", "etc/ssl/certs/ca-certificates.crt", "proc", "run", "sys", "tmp", "usr", "usr/bin",
 		"usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/init", "usr/bin/runc", "usr/bin/runtime", "var"}
@@ -133,7 +133,7 @@ func TestRootHoldsOnlyItsList(t *testing.T) {
 
 // TestRootProgramsAreStatic: the root has no loader, so a program that wants one could not start.
 func TestRootProgramsAreStatic(t *testing.T) {
-	needsGuests(t)
+	needsBuild(t)
 	for _, name := range []string{"init", "runtime", "containerd", "containerd-shim-runc-v2", "runc"} {
 		out, err := exec.CommandContext(t.Context(), "go", "version", "-m", filepath.Join(built, "programs", name)).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "-trimpath=true") {
@@ -147,7 +147,7 @@ func TestRootProgramsAreStatic(t *testing.T) {
 }
 
 func TestEngineHoldsOnlyItsParts(t *testing.T) {
-	needsGuests(t)
+	needsBuild(t)
 	allowed := regexp.MustCompile(`^(dev|lib64|model|proc|run|run/engine|sys|tmp|usr|usr/bin|usr/lib|usr/lib/x86_64-linux-gnu(/llama|/ggml|/ggml/backends0)?` +
 		`|lib64/ld-linux-x86-64\.so\.2|usr/bin/llama-server` +
 		`|usr/lib/x86_64-linux-gnu/lib(c|m|crypto|ssl|gcc_s|ggml|ggml-base|gomp|llama|llama-common|mtmd|stdc\+\+|z|zstd)\.so\.\d+` +
@@ -167,7 +167,7 @@ func TestEngineHoldsOnlyItsParts(t *testing.T) {
 }
 
 func TestInitrdHoldsOnlyItsList(t *testing.T) {
-	needsGuests(t)
+	needsBuild(t)
 	f, err := os.Open(filepath.Join(built, "release", "initrd"))
 	if err != nil {
 		t.Fatal(err)
@@ -197,7 +197,7 @@ func TestInitrdHoldsOnlyItsList(t *testing.T) {
 
 // TestVeritysetupAgreesOnTheRoot is the second opinion on the root hash.
 func TestVeritysetupAgreesOnTheRoot(t *testing.T) {
-	needsGuests(t)
+	needsBuild(t)
 	data, err := os.ReadFile(filepath.Join(built, "release", "manifest.json"))
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,15 @@ step() {
 	last=$SECONDS
 	printf '\n\033[1m== %s\033[0m\n' "$*"
 }
-show() { printf '$ chrysalis %s\n' "$*"; "$chrysalis" "$@"; }
+# show prints a command as it would be typed, and runs it.
+show() {
+	local word line="$ chrysalis"
+	for word in "$@"; do
+		case $word in *[!A-Za-z0-9_./:=@-]*) line+=" \"$word\"" ;; *) line+=" $word" ;; esac
+	done
+	printf '%s\n' "$line"
+	"$chrysalis" "$@"
+}
 
 mkdir -p "$dir"
 "$chrysalis" down --dir "$dir"
@@ -26,7 +34,9 @@ sha256sum build/release/manifest.json >"$dir/release.sha256"
 trap '[ -n "${KEEP:-}" ] && [ -n "${served:-}" ] || "$chrysalis" down --dir "$dir" || true' EXIT
 
 step "provider: boot the published image with an engine and a model"
-url=$(show up --dir "$dir" | tee /dev/stderr | tail -n 1)
+# Not by way of /dev/stderr: where that is a file, opening it again empties it.
+show up --dir "$dir" | tee "$dir/up.log"
+url=$(tail -n 1 "$dir/up.log")
 served=1
 
 step "client: decide what to trust"
@@ -55,7 +65,7 @@ if [ "$got" != "$answer" ]; then
 fi
 
 step "auditor: the signed claim, checked alone"
-show claim verify --body "$dir/answer/charge.boc" --pubkey "$(cat "$dir/answer/claim-key.hex")"
+show claim verify --body "$dir/answer/charge.boc" --pubkey "$(cat "$dir/answer/claim-key.hex")" --contract "$(cat "$dir/answer/contract.txt")"
 
 if [ -n "${KEEP:-}" ]; then
 	step "the guest stays up"

@@ -14,7 +14,7 @@ import (
 // TestContentsNameEveryFile compares contents.json with what the root holds, and a program's build information with what the go
 // command reads out of it.
 func TestContentsNameEveryFile(t *testing.T) {
-	needsGuests(t)
+	needsBuild(t)
 	folder := filepath.Join(built, "release")
 	data, err := os.ReadFile(filepath.Join(folder, release.ContentsName))
 	if err != nil {

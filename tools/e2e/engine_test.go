@@ -55,7 +55,7 @@ func TestEngineDies(t *testing.T) {
 	t.Logf("the client sees: %s%s", out, notes)
 
 	var second answer
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(500 * time.Millisecond) {
+	for deadline := time.Now().Add(bootLimit); ; time.Sleep(500 * time.Millisecond) {
 		_, lines, err := g.State()
 		if err != nil {
 			t.Fatal(err)

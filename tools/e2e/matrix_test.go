@@ -32,7 +32,7 @@ var (
 func TestMatrix(t *testing.T) {
 	write := os.Getenv("CHRYSALIS_MATRIX") != ""
 	if !write {
-		needsGuests(t)
+		needsBuild(t)
 	}
 	data, err := os.ReadFile(filepath.Join(built, "release/manifest.json"))
 	if err != nil {
@@ -286,7 +286,7 @@ func (x matrix) table(w *bytes.Buffer) {
 // TestPolicyOfShapes makes a policy for an emulated machine and for a TDX guest, and compares it with what the measuring
 // verbs print.
 func TestPolicyOfShapes(t *testing.T) {
-	needsGuests(t)
+	needsBuild(t)
 	release, dir := filepath.Join(built, "release"), t.TempDir()
 	plain, err := guest.DefaultShape(demoSpec(t).Shape.QEMU, nil, filepath.Join(release, "OVMF_CODE.fd"))
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 )
 
 const (
@@ -87,7 +86,7 @@ func TestServe(t *testing.T) {
 // may be whole by then: received says whether the client has its receipt, and counted is the count in it.
 func cutInAnswer(t *testing.T, cut func(), c client) (counted uint64, received bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
 	defer cancel()
 	dir := filepath.Join(t.TempDir(), "answer")
 	cmd := exec.CommandContext(ctx, filepath.Join(built, "bin/chrysalis"), "chat", c.url, "--policy", c.policy, "--roots", c.roots, "--save", dir, "Tell me a story.")

@@ -15,11 +15,11 @@ func TestShapes(t *testing.T) {
 	demo := demoSpec(t)
 	for _, tt := range []struct {
 		name   string
-		change func(*measure.Shape)
+		change func(*testing.T, *measure.Shape)
 		causes []string // that explain finds against the demo's shape
 	}{
-		{"one CPU and memory above 4 GiB", func(s *measure.Shape) { s.CPUs, s.MemoryMiB = 1, 3072 }, []string{"cpus+memory"}},
-		{"the newer QEMU", func(s *measure.Shape) {
+		{"one CPU and memory above 4 GiB", func(_ *testing.T, s *measure.Shape) { s.CPUs, s.MemoryMiB = 1, 3072 }, []string{"cpus+memory"}},
+		{"the newer QEMU", func(t *testing.T, s *measure.Shape) {
 			newer, err := tree(t).WithNewerQEMU()
 			if err != nil {
 				t.Fatal(err)
@@ -30,8 +30,9 @@ func TestShapes(t *testing.T) {
 		}, []string{"qemu"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			spec := demoSpec(t)
-			tt.change(&spec.Shape)
+			tt.change(t, &spec.Shape)
 			g := newGuest(t)
 			start(t, g, spec)
 			c := newClient(t, g, spec)

@@ -85,7 +85,8 @@ func TestStubIsOpen(t *testing.T) {
 	smbios := []string{"-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=" + evilWord}
 
 	t.Run("the release ends over another command line", func(t *testing.T) {
-		if got, want := ending(t, newGuest(t), onDisk(spec, disk), smbios...), "cmdline-failed"; got != want {
+		t.Parallel()
+		if got, want := ending(t, newGuest(t), onDisk(onOwnPort(t, spec), disk), smbios...), "cmdline-failed"; got != want {
 			t.Errorf("the guest's last word: got %q, want %q", got, want)
 		}
 	})
@@ -107,12 +108,13 @@ func TestStubIsOpen(t *testing.T) {
 		}, []string{"pcr-9", "pcr-12"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			booted, extra := tt.booted(t)
 			release := spec
 			if tt.disk == laxDisk {
 				release = lax
 			}
-			g, spec := newGuest(t), onDisk(release, booted)
+			g, spec := newGuest(t), onDisk(onOwnPort(t, release), booted)
 			start(t, g, spec, extra...)
 			c := newClient(t, g, spec).with(diskPolicy(t, spec, tt.disk))
 			if got := c.verify(1).denied(); !slices.Equal(got, tt.want) {

@@ -79,7 +79,7 @@ func (f *Fetcher) get(ctx context.Context, address, chainHeader string) (answer,
 		return answer{}, fmt.Errorf("fetching %s: %w: %w", address, ErrUnavailable, err)
 	}
 	if err := f.keep(a); err != nil {
-		return answer{}, fmt.Errorf("keeping %s: %w", address, err)
+		return answer{}, fmt.Errorf("keeping %s: %w: %w", address, ErrUnavailable, err)
 	}
 	return a, nil
 }

@@ -1,6 +1,7 @@
 package collateral
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/pem"
@@ -239,4 +240,36 @@ func TestCancel(t *testing.T) {
 	if _, err := f.TDX(ctx, quote(t)); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got error %v, want unavailable", err)
 	}
+}
+
+// TestCacheThatCanNotBeWritten: what can't be kept is not had.
+func TestCacheThatCanNotBeWritten(t *testing.T) {
+	f, _ := service(t, nil)
+	f.Cache = filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(f.Cache, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	quote, err := tdx.Parse(tdxdata.RawQuoteV5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.TDX(t.Context(), quote); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %v, want it to be unavailable", err)
+	}
+}
+
+func FuzzSigned(f *testing.F) {
+	signature := strings.Repeat("ab", 64)
+	seed := []byte(`{"tcbInfo":` + tcbInfo + `,"signature":"` + signature + `"}`)
+	if body, _, err := signed(seed, "tcbInfo"); err != nil || string(body) != tcbInfo {
+		f.Fatalf("got %q and %v, want %q", body, err, tcbInfo)
+	}
+	f.Add(seed)
+	f.Add([]byte(`{"signature":"` + signature + `","enclaveIdentity":{}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		body, _, err := signed(b, "tcbInfo")
+		if err == nil && (len(body) == 0 || !bytes.Contains(b, body)) {
+			t.Errorf("%q: the signed bytes %q are not in it", b, body)
+		}
+	})
 }

@@ -82,7 +82,7 @@ func (s *shown) readVTPM(e *attest.Evidence) error {
 	}
 	for i, b := range boot {
 		if b.Type != typeNoAction {
-			s.addBoot(pcrName(b.Register), event{number: i, digest: hex.EncodeToString(b.Digest[:]), typ: b.Type, data: b.Data, proven: b.Matches()}, b.Hashed())
+			s.addBoot(pcrName(b.Register), event{number: i, digest: hex.EncodeToString(b.Digest[:]), typ: b.Type, data: b.Data, proven: b.Matches()}, b.Broken())
 		}
 	}
 	for i, r := range s.records {
@@ -121,7 +121,7 @@ func (s *shown) readTDX(e *attest.Evidence) error {
 		replayed = eventlog.ReplayCCEL(log)
 		for i, b := range log {
 			if b.Type != typeNoAction && b.Register > 0 {
-				s.addBoot(rtmrName(b.Register-1), event{number: i, digest: hex.EncodeToString(b.Digest[:]), typ: b.Type, data: b.Data, proven: b.Matches()}, b.Hashed())
+				s.addBoot(rtmrName(b.Register-1), event{number: i, digest: hex.EncodeToString(b.Digest[:]), typ: b.Type, data: b.Data, proven: b.Matches()}, b.Broken())
 			}
 		}
 	}
@@ -144,9 +144,9 @@ func (s *shown) readTDX(e *attest.Evidence) error {
 	return nil
 }
 
-func (s *shown) addBoot(register string, e event, hashed bool) {
+func (s *shown) addBoot(register string, e event, broken bool) {
 	s.events[register] = append(s.events[register], e)
-	if hashed && !e.proven {
+	if broken {
 		s.doubt("log-data", fmt.Sprintf("event %s (%s) has other data than was measured: its data says nothing", e.place(), register), askAgain)
 	}
 }

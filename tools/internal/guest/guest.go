@@ -100,7 +100,7 @@ func FreePort() (int, error) {
 // kept otherwise. Extra are arguments for QEMU that no guest needs: tests pass what an attacker would.
 func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	if pid := g.running(); pid != 0 {
-		return fmt.Errorf("starting guest: %s runs already, as process %d", g.Dir, pid)
+		return fmt.Errorf("starting guest: %s runs already, as process %d (chrysalis status shows it, chrysalis down ends it)", g.Dir, pid)
 	}
 	if err := os.MkdirAll(g.Dir, 0o755); err != nil {
 		return err

@@ -31,9 +31,17 @@ func (b *Builder) Build(ctx context.Context, out string) (measure.Manifest, erro
 	return m, nil
 }
 
+// NeedsRoot is the error of whoever can't build. It is worth asking before anything is downloaded.
+func NeedsRoot() error {
+	if uid := os.Geteuid(); uid != 0 {
+		return fmt.Errorf("running as user %d, want root: programs run inside the tools tree (use sudo)", uid)
+	}
+	return nil
+}
+
 func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, err error) {
-	if os.Geteuid() != 0 {
-		return m, fmt.Errorf("running as user %d, want root: programs run inside the tools tree (use sudo)", os.Geteuid())
+	if err := NeedsRoot(); err != nil {
+		return m, err
 	}
 	tree, err := b.Tools(ctx)
 	if err != nil {

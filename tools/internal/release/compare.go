@@ -42,7 +42,13 @@ func (d Difference) Where() string {
 // file that differs has at least one.
 func Compare(a, b string) ([]Difference, error) {
 	var all []Difference
-	for _, name := range slices.Concat(measure.ReleaseFiles(), measure.ReleaseDocuments(), []string{ManifestName, ProvenanceName}) {
+	names := slices.Concat(measure.ReleaseFiles(), measure.ReleaseDocuments(), []string{ManifestName, ProvenanceName})
+	for _, dir := range []string{a, b} { // two folders without a release are not two equal releases
+		if !slices.ContainsFunc(names, func(name string) bool { _, err := os.Stat(filepath.Join(dir, name)); return err == nil }) {
+			return nil, fmt.Errorf("comparing releases: %s holds no file of a release", dir)
+		}
+	}
+	for _, name := range names {
 		differences, err := compareFiles(name, filepath.Join(a, name), filepath.Join(b, name))
 		if err != nil {
 			return nil, fmt.Errorf("comparing releases: %w", err)

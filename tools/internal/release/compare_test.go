@@ -182,3 +182,18 @@ func TestSetUserIDShows(t *testing.T) {
 		t.Errorf("mode: got %v, want %v", got, want)
 	}
 }
+
+// TestCompareNeedsReleases: nothing is the same as nothing, and says nothing about a release.
+func TestCompareNeedsReleases(t *testing.T) {
+	full := folder(t, fstest.MapFS{"usr/bin/init": {Data: []byte("init"), Mode: 0o755}}, exampleInitrd(), "quiet")
+	if _, err := Compare(full, full); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{t.TempDir(), filepath.Join(t.TempDir(), "nowhere")} {
+		for _, pair := range [][2]string{{full, dir}, {dir, full}, {dir, dir}} {
+			if _, err := Compare(pair[0], pair[1]); err == nil || !strings.Contains(err.Error(), dir+" holds no file of a release") {
+				t.Errorf("Compare(%q): got %v, want %s refused", pair, err, dir)
+			}
+		}
+	}
+}

@@ -7,42 +7,31 @@ import (
 	"slices"
 	"strings"
 
-	"chrysalis/measure/config"
 	"chrysalis/measure/tdvf"
 )
 
-// internalShell and autoCreated are EDK2's: ShellPkg/Application/Shell, and mBmAutoCreateBootOptionGuid of
+// GUIDs of EDK2: OVMF's DXE volume; MdeModulePkg's UiApp and ShellPkg's Shell in it; and mBmAutoCreateBootOptionGuid of
 // MdeModulePkg/Library/UefiBootManagerLib, which marks the options that the firmware makes for the devices it finds.
 var (
+	dxeVolume     = tdvf.ParseGUID("7cb8bdc9-f8eb-4f34-aaea-3ee4af6516a1")
+	uiApp         = tdvf.ParseGUID("462caa21-7614-4503-836e-8ab6f4662331")
 	internalShell = tdvf.ParseGUID("7c04a583-9e3e-4f1c-ad65-e05268d0b4d1")
 	autoCreated   = tdvf.ParseGUID("8108ac4e-9f11-4d59-850e-e21a522c59b2")
 )
 
-// DiskPCR1 returns PCR 1 of a boot from the shape's boot disk: the tables, and the boot options that the firmware makes.
-func (a Tables) DiskPCR1(s Shape) (config.Digest, error) {
-	events, err := a.DiskEvents(s)
-	if err != nil {
-		return config.Digest{}, err
-	}
-	return replay256(events, 1)[1], nil
-}
+// Attributes of a boot option: UEFI 2.10, section 3.1.3.
+const (
+	optionActive      = 0x1
+	optionHidden      = 0x8
+	optionApplication = 0x100
+)
 
-// DiskEvents returns what the firmware extends into PCR 1 in a boot from the shape's boot disk, in order.
-func (a Tables) DiskEvents(s Shape) ([]PCREvent, error) {
-	tables, err := a.measured()
-	if err != nil {
-		return nil, err
-	}
-	variables, err := diskVariables(s)
-	if err != nil {
-		return nil, fmt.Errorf("measuring boot options: %v", err)
-	}
-	return events256(1, slices.Concat(tables, variables, []part{separator})...), nil
-}
+// bootVariables returns the contents of BootOrder and Boot0000 of OVMF with an empty variable store when it starts the
+// kernel that QEMU hands over: the menu is the one boot option, and no other is looked for.
+func bootVariables() []part { return []part{bootOrder(0), bootMenu()} }
 
-// diskVariables returns what the firmware measures of BootOrder and of the options in it, in their order, where QEMU's boot
-// order names one disk: Boot0001 is that disk, the only device that the firmware connects, Boot0000 its own menu, Boot0002
-// its shell.
+// diskVariables returns those where QEMU's boot order names one disk: Boot0001 is that disk, the only device that the
+// firmware connects, Boot0000 its menu, Boot0002 its shell.
 func diskVariables(s Shape) ([]part, error) {
 	slot, err := s.bootDisk()
 	if err != nil {
@@ -51,19 +40,24 @@ func diskVariables(s Shape) ([]part, error) {
 	// UEFI 2.10, section 10.3: an ACPI node for the root bridge (PNP0A03, number 0), a PCI node (function, device), the end.
 	disk := []byte{2, 1, 12, 0, 0xd0, 0x41, 0x03, 0x0a, 0, 0, 0, 0, 1, 1, 6, 0, 0, slot, 0x7f, 0xff, 4, 0}
 	return []part{
-		{InputBootVariables, "BootOrder", []byte{1, 0, 0, 0, 2, 0}},
+		bootOrder(1, 0, 2),
 		{InputBootVariables, "Boot0001", append(loadOption(optionActive, "UEFI Misc Device", disk), autoCreated[:]...)},
-		{InputBootVariables, "Boot0000", loadOption(optionActive|optionHidden|optionApplication, "UiApp", firmwareFile(uiApp))},
+		bootMenu(),
 		{InputBootVariables, "Boot0002", loadOption(optionActive, "EFI Internal Shell", firmwareFile(internalShell))},
 	}, nil
 }
 
-// Attributes of a load option: UEFI 2.10, section 3.1.3.
-const (
-	optionActive      = 0x1
-	optionHidden      = 0x8
-	optionApplication = 0x100
-)
+func bootOrder(numbers ...uint16) part {
+	var order []byte
+	for _, n := range numbers {
+		order = binary.LittleEndian.AppendUint16(order, n)
+	}
+	return part{InputBootVariables, "BootOrder", order}
+}
+
+func bootMenu() part {
+	return part{InputBootVariables, "Boot0000", loadOption(optionActive|optionHidden|optionApplication, "UiApp", firmwareFile(uiApp))}
+}
 
 // loadOption returns an EFI_LOAD_OPTION without data.
 func loadOption(attributes uint32, description string, path []byte) []byte {

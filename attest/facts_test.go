@@ -1,0 +1,40 @@
+package attest_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"chrysalis/attest"
+)
+
+// TestFactsChangeNoVerdict judges every vector of every platform without facts, and twice with those of all vectors before
+// it: each check must say the same.
+func TestFactsChangeNoVerdict(t *testing.T) {
+	facts := new(attest.Facts)
+	for _, platform := range platforms {
+		for _, v := range append([]vector{{"", "nothing is wrong", func(*scene) {}}}, vectorsOn(platform)...) {
+			s := newSceneOn(t, platform)
+			v.spoil(s)
+			s.play(t, func(e *attest.Evidence, c attest.Challenge, p attest.Policy, now time.Time, roots attest.Roots) (*attest.Result, error) {
+				judge := func(f *attest.Facts) string {
+					roots.Facts = f
+					r, err := attest.Verify(e, c, p, now, roots)
+					var refused *attest.Refused
+					if errors.As(err, &refused) {
+						return fmt.Sprint(err, refused.Checks())
+					}
+					return fmt.Sprint(err, r.Checks())
+				}
+				want := judge(nil)
+				for i := range 2 {
+					if got := judge(facts); got != want {
+						t.Errorf("%s, %s, %s, time %d with facts:\ngot  %s\nwant %s", platform, v.check, v.name, i, got, want)
+					}
+				}
+				return nil, nil
+			})
+		}
+	}
+}
