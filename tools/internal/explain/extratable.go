@@ -31,8 +31,8 @@ const (
 
 	maxExtraTables = 8
 	maxExtraBytes  = 128 << 10 // of all of them: QEMU's own tables have less
-	minTableBytes  = 36       // a table's header
-	rootPointer    = 4        // bytes of one in the RSDT
+	minTableBytes  = 36        // a table's header
+	rootPointer    = 4         // bytes of one in the RSDT
 )
 
 // extraTables reports whether the guest's tables are the expected machine's and more, and else whether they are longer. QEMU
