@@ -36,13 +36,14 @@ func newExplain() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain --evidence FILE --manifest FILE [--shape FILE] [--config FILE] [--policy FILE]",
 		Short: "Say which input makes a guest's measurements differ from the expected ones",
-		Long: "Puts the events that a guest measured beside those that it should have, which are computed from the release's files beside\n" +
-			"the manifest, the shape of its machine and its config. Says what the first difference means, what is likely behind it and what\n" +
-			"to do. Where the machine's tables differ, QEMU is asked for those of machines near the expected one.\n\n" +
+		Long: "Takes what verify --save-evidence has saved, and puts the events that the guest measured beside those that it should have,\n" +
+			"which are computed from the release's files beside the manifest, the shape of its machine and its config. Says what the first\n" +
+			"difference means, what is likely behind it and what to do. Where the machine's tables differ, QEMU is asked for those of\n" +
+			"machines near the expected one.\n\n" +
 			"The logs are believed as far as they replay to the quote. Nothing is judged: whose quote it is, chrysalis verify says.\n" +
 			"Exit code 0: all as expected, 1: something differs, 2: usage, 3: could not check.",
-		Example: "  chrysalis verify https://127.0.0.1:8443 --policy policy.json --roots tpm-maker.pem --save-evidence evidence.bin\n" +
-			"  chrysalis explain --evidence evidence.bin --manifest build/release/manifest.json --shape build/guest/shape.json --policy policy.json",
+		Example: "  chrysalis explain --evidence evidence.bin --manifest build/release/manifest.json --shape build/guest/shape.json --policy policy.json\n" +
+			"  chrysalis explain --evidence evidence.bin --manifest build/release/manifest.json --disk chrysalis.raw --json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			in, err := f.open(cmd.Context())

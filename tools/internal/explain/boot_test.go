@@ -242,7 +242,7 @@ func TestSettings(t *testing.T) {
 			i := slices.IndexFunc(boot, func(e attesttest.BootEvent) bool { return e.Register == 7 })
 			boot[i] = attesttest.BootEvent{Register: 7, Type: 0x80000001, Data: on}
 			return boot
-		}, []string{"secure-boot"}, "SecureBoot holds 1 bytes"},
+		}, []string{"secure-boot"}, "SecureBoot holds 1 byte"},
 		{"option ROM", func(boot []attesttest.BootEvent) []attesttest.BootEvent {
 			return slices.Insert(boot, 0, attesttest.BootEvent{Register: 2, Type: 0x80000004, Digest: hash("iPXE")})
 		}, []string{"option-rom"}, "option ROM"},

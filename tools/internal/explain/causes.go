@@ -163,7 +163,7 @@ func (x *explanation) groupCauses(ctx context.Context, name string, g group) ([]
 		says := "the Secure Boot variables are others than an empty variable store gives"
 		if g.first.got != nil {
 			if variable, content, ok := g.first.got.variable(); ok {
-				says += fmt.Sprintf(": %s holds %d bytes", variable, len(content))
+				says += fmt.Sprintf(": %s holds %s", variable, number(len(content), "byte"))
 			}
 		}
 		return one("secure-boot", says, doSettings)

@@ -30,9 +30,9 @@ const (
 	rsdpRoot   = 16 // offset of the root table's address in the RSDP: ACPI 6.5, section 5.2.5.3
 
 	maxExtraTables = 8
-	maxExtraBytes  = 64 << 10 // QEMU takes no larger table
-	minTableBytes  = 36       // a table's header
-	rootPointer    = 4        // bytes of one in the RSDT
+	maxExtraBytes  = 128 << 10 // of all of them: QEMU's own tables have less
+	minTableBytes  = 36        // a table's header
+	rootPointer    = 4         // bytes of one in the RSDT
 )
 
 // extraTables reports whether the guest's tables are the expected machine's and more, and else whether they are longer. QEMU
@@ -45,12 +45,12 @@ func (x *explanation) extraTables(ctx context.Context) (says string, exact bool)
 	}
 	tables, err := x.Machines.Tables(ctx, shape)
 	rsdp := tables.Files[rsdpFile]
-	if err != nil || len(rsdp) < rsdpRoot+4 {
+	if err != nil || len(rsdp) < rsdpRoot+4 || x.measured(rsdp) {
 		return "", false
 	}
 	root := binary.LittleEndian.Uint32(rsdp[rsdpRoot:])
 	moved := slices.Clone(rsdp)
-	for bytes := uint32(minTableBytes); bytes <= maxExtraTables*maxExtraBytes; bytes++ {
+	for bytes := uint32(minTableBytes); bytes <= maxExtraBytes; bytes++ {
 		binary.LittleEndian.PutUint32(moved[rsdpRoot:], root+bytes)
 		if !x.measured(moved) {
 			continue

@@ -46,6 +46,11 @@ func (x *explanation) machineName() string {
 func (x *explanation) machineCause(ctx context.Context, at pair) (Cause, error) {
 	name := x.machineName()
 	const do = "if that machine is what you want, compute its registers and policy anew: chrysalis measure and chrysalis policy with --shape of it; else the provider must start the guest as your shape says"
+	// Tables of the host's are recognised exactly, and at once.
+	says, exact := x.extraTables(ctx)
+	if exact {
+		return x.cause("acpi-table", name, at, says, "do not accept this guest: bytecode in a table of the host's runs in its kernel. The provider must start it without (QEMU's -acpitable)"), nil
+	}
 	found, tried := x.search(ctx)
 	if err := ctx.Err(); err != nil {
 		return Cause{}, err
@@ -54,10 +59,6 @@ func (x *explanation) machineCause(ctx context.Context, at pair) (Cause, error) 
 		kinds, got, want := shapeDifferences(*x.Shape, *found)
 		c := x.cause(strings.Join(kinds, "+"), name, at, fmt.Sprintf("the guest's tables are those of %s, expected %s (other machines may make the same tables)", got, want), do)
 		return c, nil
-	}
-	says, exact := x.extraTables(ctx)
-	if exact {
-		return x.cause("acpi-table", name, at, says, "do not accept this guest: bytecode in a table of the host's runs in its kernel. The provider must start it without (QEMU's -acpitable)"), nil
 	}
 	return x.cause("machine", name, at, fmt.Sprintf("the machine is another than the shape says, and none of %d machines near it has the guest's tables: another QEMU, other devices, or ACPI tables that the host has changed%s", tried, says),
 		"ask the provider for the shape.json of the machine, and look at what is new in it before you compute registers of it"), nil
