@@ -112,6 +112,21 @@ func TestDialUsesPostQuantumTLS13(t *testing.T) {
 	}
 }
 
+// TestNoOtherKeyExchange has a peer that knows classical key exchanges alone refused on either side.
+func TestNoOtherKeyExchange(t *testing.T) {
+	m := newMachine(t)
+	if conn, err := tls.Dial("tcp", m.address, &tls.Config{InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519}}); err == nil {
+		conn.Close()
+		t.Error("a client with X25519 alone: connected")
+	}
+	old := m.server.TLSConfig()
+	old.CurvePreferences = []tls.CurveID{tls.X25519}
+	address := attesttest.Listen(t, m.server, old, m.server.ConnContext)
+	if _, err := Dial(t.Context(), "tcp", address, m.config()); !errors.Is(err, attest.ErrUnavailable) {
+		t.Errorf("a guest with X25519 alone: got %v, want ErrUnavailable", err)
+	}
+}
+
 func TestDialRefuses(t *testing.T) {
 	m := newMachine(t)
 	other := newMachine(t)

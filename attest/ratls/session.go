@@ -24,9 +24,9 @@ import (
 // EvidencePath is where a guest hands out evidence: GET with the parameter nonce, 64 lower-case hexadecimal digits.
 const EvidencePath = "/v1/evidence"
 
-// keyExchanges are the key exchanges of both sides, the preferred one first: what is recorded today shall stay closed to
-// a quantum computer.
-func keyExchanges() []tls.CurveID { return []tls.CurveID{tls.X25519MLKEM768, tls.X25519} }
+// keyExchanges are the key exchanges of both sides: one alone, so that nobody in between can have them agree on another. What
+// is recorded today shall stay closed to a quantum computer.
+func keyExchanges() []tls.CurveID { return []tls.CurveID{tls.X25519MLKEM768} }
 
 // Exporter returns what binds evidence to the connection.
 func Exporter(state *tls.ConnectionState) (exporter [32]byte, err error) {

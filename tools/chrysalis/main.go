@@ -45,8 +45,8 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-// wantVerbs makes it a usage error to name a group of verbs and none that it has. Cobra prints help and ends with 0, which
-// whoever runs a mistyped command from a script takes for an acceptance.
+// wantVerbs makes it a usage error to name a group of verbs and one that it does not have. Cobra prints help and ends with
+// 0, which whoever runs a mistyped command from a script takes for an acceptance.
 func wantVerbs(group *cobra.Command) {
 	for _, c := range group.Commands() {
 		wantVerbs(c)
@@ -59,11 +59,10 @@ func wantVerbs(group *cobra.Command) {
 			for _, verb := range c.Commands() {
 				names = append(names, verb.Name())
 			}
-			got := "none"
-			if len(args) > 0 {
-				got = fmt.Sprintf("%q", args[0])
+			if len(args) == 0 {
+				return fmt.Errorf("no command for %q, want one of: %s", c.CommandPath(), strings.Join(names, ", "))
 			}
-			return fmt.Errorf("%s: verb is %s, want one of %s", strings.TrimPrefix(c.CommandPath(), "chrysalis "), got, strings.Join(names, ", "))
+			return fmt.Errorf("unknown command %q for %q, want one of: %s", args[0], c.CommandPath(), strings.Join(names, ", "))
 		}
 	}
 }
@@ -95,10 +94,7 @@ func run(args []string) int {
 	defer stop()
 	root := newRoot()
 	root.SetArgs(args)
-	cmd, err := root, unknownVerb(root, args)
-	if err == nil {
-		cmd, err = root.ExecuteContextC(ctx)
-	}
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
@@ -112,17 +108,4 @@ func run(args []string) int {
 	}
 	fmt.Fprintf(os.Stderr, "chrysalis: %s\nchrysalis: hint: see %s --help\n", strings.TrimSpace(err.Error()), cmd.CommandPath())
 	return exitUsage
-}
-
-// unknownVerb is the error for a word that no group of verbs knows: cobra itself prints the group's help and is content.
-func unknownVerb(root *cobra.Command, args []string) error {
-	group, rest, err := root.Find(args)
-	if err != nil || group == root || !group.HasSubCommands() || len(rest) == 0 || strings.HasPrefix(rest[0], "-") {
-		return nil // what root does not know, cobra refuses
-	}
-	var names []string
-	for _, c := range group.Commands() {
-		names = append(names, c.Name())
-	}
-	return fmt.Errorf("unknown command %q for %q, want one of: %s", rest[0], group.CommandPath(), strings.Join(names, ", "))
 }
