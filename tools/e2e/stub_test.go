@@ -102,7 +102,7 @@ func TestStubIsOpen(t *testing.T) {
 		}, []string{"pcr-4", "pcr-9", "pcr-12"}},
 		{"the image as a kernel, with another command line", laxDisk, func(t *testing.T) (string, []string) {
 			return laxDisk, []string{"-kernel", extractUKI(t, laxDisk), "-append", string(cmdline) + " " + evilWord}
-		}, []string{"pcr-4", "pcr-5", "pcr-9", "pcr-12"}},
+		}, []string{"pcr-1", "pcr-4", "pcr-5", "pcr-9", "pcr-12"}},
 		{"a credential", disk, func(t *testing.T) (string, []string) {
 			return plant(t, disk, "EFI/BOOT/BOOTX64.EFI.extra.d", "evil.cred", []byte("evil")), nil
 		}, []string{"pcr-9", "pcr-12"}},
