@@ -34,7 +34,7 @@ func newPolicy() *cobra.Command {
 			"  chrysalis policy --manifest build/release/manifest.json --config my-config.json -o policy.json\n" +
 			"  chrysalis policy --manifest build/release/manifest.json --pcrs registers.json -o policy.json   # of measure vtpm --disk\n" +
 			"  chrysalis policy --tdx tdx.json --sev-snp snp.json --waive acpi --min-tcb Genoa=bootloader:10,tee:0,snp:24,microcode:85 -o policy.json\n" +
-			"  chrysalis policy --signer 8a88e3dd… --signer 8139770e… --threshold 2 --rebuilder ed4928c6… -o policy.json",
+			"  chrysalis policy --signer a.pub --signer b.pub --threshold 2 --rebuilder r.pub -o policy.json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			data, err := os.ReadFile(manifest)

@@ -86,7 +86,7 @@ func TestPolicyValues(t *testing.T) {
 		{"registers of another kind", "--tdx: reading", valueFlags{tdx: []string{snp}}},
 		{"signers", "", valueFlags{signers: []string{key}, threshold: 1, maxListAge: "168h", rebuilders: []string{key}, rebuildThreshold: 1}},
 		{"more signatures than signers", "threshold is 2 of 1", valueFlags{signers: []string{key}, threshold: 2, maxListAge: "168h"}},
-		{"no key", "--signer: digest has 2 characters", valueFlags{signers: []string{"01"}, threshold: 1}},
+		{"no key", "--signer: open 01", valueFlags{signers: []string{"01"}, threshold: 1}},
 		{"rebuilders alone", "--rebuilder without --signer", valueFlags{rebuilders: []string{key}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

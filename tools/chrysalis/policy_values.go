@@ -34,10 +34,10 @@ func (f *valueFlags) add(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.snp, "sev-snp", nil, "launch digest as measure sev-snp --json prints it; once for each shape of machine")
 	flags.StringArrayVar(&f.minTCB, "min-tcb", nil, "lowest patch levels of a line of SEV-SNP processors, such as Genoa=bootloader:10,tee:0,snp:24,microcode:85")
 	flags.StringArrayVar(&f.waive, "waive", nil, "name of a check that the client does without, such as rtmr-0 or smt")
-	flags.StringArrayVar(&f.signers, "signer", nil, "Ed25519 key (64 hexadecimal digits) whose signed list says which releases may run, in place of --manifest's")
+	flags.StringArrayVar(&f.signers, "signer", nil, "public key (file, or 64 hexadecimal digits) whose signed list says which releases may run, in place of --manifest's")
 	flags.IntVar(&f.threshold, "threshold", 1, "how many signers must have signed the list, with --signer")
 	flags.StringVar(&f.maxListAge, "max-list-age", "168h", "how old the list may be, with --signer")
-	flags.StringArrayVar(&f.rebuilders, "rebuilder", nil, "Ed25519 key whose word counts that a release was rebuilt bit for bit, with --signer")
+	flags.StringArrayVar(&f.rebuilders, "rebuilder", nil, "public key whose word counts that a release was rebuilt bit for bit, with --signer")
 	flags.IntVar(&f.rebuildThreshold, "rebuild-threshold", 1, "how many rebuilders must say so, with --rebuilder")
 }
 
@@ -101,14 +101,11 @@ func (f *valueFlags) list(rules *attest.Rules) (err error) {
 }
 
 func parseKeys(texts []string) (keys []config.Digest, err error) {
-	for _, text := range texts {
-		var key config.Digest
-		if err := key.UnmarshalText([]byte(text)); err != nil {
-			return nil, err
-		}
-		keys = append(keys, key)
+	public, err := readPublicKeys(texts)
+	for _, key := range public {
+		keys = append(keys, config.Digest(key))
 	}
-	return keys, nil
+	return keys, err
 }
 
 // readTDXValues reads what measure tdx --json prints. A register that it does not hold is zeros: it must be waived.
