@@ -20,6 +20,9 @@ var admissionChecks = []step{
 	listCheck, listFreshCheck,
 	{Name: "platform", Proof: true, Judge: func(a *appraisal) check.Finding {
 		want := either(a.policy.platforms())
+		if a.policy.list != nil && len(a.rules.Releases) == 0 {
+			want = a.policy.list.none()
+		}
 		if a.evidence == nil {
 			return check.Found("no evidence", want, false)
 		}

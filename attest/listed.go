@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"chrysalis/attest/check"
@@ -94,6 +95,18 @@ func (p Policy) WithReleases(signed []byte) (Policy, error) {
 		}
 	}
 	return with, nil
+}
+
+// none says why a list without releases accepts nothing.
+func (l *ReleaseList) none() string {
+	var revoked []string
+	for _, r := range l.document.Revoked {
+		revoked = append(revoked, fmt.Sprintf("%q: %s", r.Name, r.Reason))
+	}
+	if len(revoked) == 0 {
+		return "nothing: the list names no release"
+	}
+	return "nothing: the list names no release and revokes " + strings.Join(revoked, ", ")
 }
 
 // The checks of a release list stand in every appraisal; without one they have nothing to say.

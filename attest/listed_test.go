@@ -106,6 +106,24 @@ func TestPolicyTakesNoOtherList(t *testing.T) {
 	}
 }
 
+// TestRevokedAlone has a refusal name what the list revokes.
+func TestRevokedAlone(t *testing.T) {
+	s := newScene(t)
+	s.listed(now, time.Hour)
+	d := attest.NewReleaseListDocument(now, time.Hour)
+	d.Revoked = []attest.RevokedRelease{{Name: "software", Manifest: config.Digest{1}, Reason: "the gateway logged prompts"}}
+	unsigned, err := attest.EncodeReleaseList(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.list, err = attest.SignReleaseList(unsigned, listKey(1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.play(t, attest.Verify); !errors.Is(err, attest.ErrRejected) || !strings.Contains(err.Error(), `"software": the gateway logged prompts`) {
+		t.Errorf("got %v, want a refusal that names the revoked release and why", err)
+	}
+}
+
 func TestListRules(t *testing.T) {
 	for _, tt := range []struct {
 		name, want string

@@ -36,6 +36,9 @@ type Selection struct {
 	Registers []uint
 }
 
+// String names the bank by its algorithm and lists the registers.
+func (s Selection) String() string { return fmt.Sprintf("bank %#06x: %v", s.Hash, s.Registers) }
+
 // Quote is a TPMS_ATTEST of type quote. Until its signature is verified it is what somebody claims.
 type Quote struct {
 	Signer                   []byte // qualified name of the signing key
