@@ -110,6 +110,8 @@ type dates struct {
 	evaluation   uint32
 }
 
+func (d dates) dated() dates { return d }
+
 // tcbInfo is TCB info of version 3 for TDX.
 type tcbInfo struct {
 	dates

@@ -56,31 +56,57 @@ var crlChecks = []check.Step[*appraisal]{
 	{Name: "pck-ca-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, a.chain[1], a.crlChain[0]) }},
 }
 
+// document is a signed document of collateral on its way through the appraisal.
+type document[T any] struct {
+	chain  proven[[]*x509.Certificate] // signer, root
+	signed proven[T]
+	value  T
+}
+
+// documentChecks prove a document: who signed it, until when that holds, and what it says of itself.
+func documentChecks[T interface{ dated() dates }](name, want string, of func(*appraisal) *document[T],
+	parts func(*Collateral) (chain, document []byte, signature [64]byte), parse func([]byte) (T, error)) []check.Step[*appraisal] {
+	return []check.Step[*appraisal]{
+		{Name: name + "-chain-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+			chain, _, _ := parts(a.collateral)
+			d := of(a)
+			d.chain = a.chainOf("signer chain", chain, 2, signerChain)
+			return check.Parsed(d.chain.format, "PEM of the signer and the root")
+		}},
+		{Name: name + "-chain", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+			return check.Holds(of(a).chain.signed, "TCB signing under the trusted root")
+		}},
+		{Name: name + "-signer-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return certificateDates(a.at, of(a).chain.value...) }},
+		{Name: name + "-signer-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, of(a).chain.value[0]) }},
+		{Name: name + "-signature", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+			_, document, signature := parts(a.collateral)
+			d := of(a)
+			d.signed = documentOf(a, name, document, signature, d.chain.value[0], parse)
+			return check.Holds(d.signed.signed, "signed by its signer")
+		}},
+		{Name: name + "-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+			_, document, _ := parts(a.collateral)
+			d := of(a)
+			var err error
+			d.value, err = d.signed.read(document, parse)
+			return check.Parsed(err, want)
+		}},
+		{Name: name + "-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+			d := of(a).value.dated()
+			return between(a.at, d.issued, d.next)
+		}},
+		{Name: name + "-evaluation", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return a.floor(of(a).value.dated().evaluation) }},
+	}
+}
+
 // tcbInfoChecks prove what Intel says of machines of this kind, and that it says it of this machine.
-var tcbInfoChecks = []check.Step[*appraisal]{
-	{Name: "tcb-info-chain-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		a.tcbInfoChainProof = a.chainOf("signer chain", a.collateral.TCBInfoIssuerChain, 2, signerChain)
-		a.tcbInfoChain = a.tcbInfoChainProof.value
-		return check.Parsed(a.tcbInfoChainProof.format, "PEM of the signer and the root")
-	}},
-	{Name: "tcb-info-chain", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return check.Holds(a.tcbInfoChainProof.signed, "TCB signing under the trusted root")
-	}},
-	{Name: "tcb-info-signer-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return certificateDates(a.at, a.tcbInfoChain...) }},
-	{Name: "tcb-info-signer-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, a.tcbInfoChain[0]) }},
-	{Name: "tcb-info-signature", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		a.infoProof = documentOf(a, "tcb info", a.collateral.TCBInfo, a.collateral.TCBInfoSignature, a.tcbInfoChain[0], parseTCBInfo)
-		return check.Holds(a.infoProof.signed, "signed by its signer")
-	}},
-	{Name: "tcb-info-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		var err error
-		a.info, err = a.infoProof.read(a.collateral.TCBInfo, parseTCBInfo)
-		return check.Parsed(err, "TCB info of version 3 for TDX")
-	}},
-	{Name: "tcb-info-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return between(a.at, a.info.issued, a.info.next) }},
-	{Name: "tcb-info-evaluation", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return a.floor(a.info.evaluation) }},
-	{Name: "fmspc", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return check.Same(a.info.fmspc[:], a.platform.FMSPC[:]) }},
-	{Name: "pce-id", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return check.Same(a.info.pceID[:], a.platform.PCEID[:]) }},
+var tcbInfoChecks = slices.Concat(documentChecks("tcb-info", "TCB info of version 3 for TDX",
+	func(a *appraisal) *document[*tcbInfo] { return &a.info },
+	func(c *Collateral) (chain, document []byte, signature [64]byte) {
+		return c.TCBInfoIssuerChain, c.TCBInfo, c.TCBInfoSignature
+	}, parseTCBInfo), []check.Step[*appraisal]{
+	{Name: "fmspc", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return check.Same(a.info.value.fmspc[:], a.platform.FMSPC[:]) }},
+	{Name: "pce-id", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return check.Same(a.info.value.pceID[:], a.platform.PCEID[:]) }},
 	{Name: "tdx-module-signer", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		identity := a.module()
 		if identity == nil {
@@ -96,56 +122,39 @@ var tcbInfoChecks = []check.Step[*appraisal]{
 		got := a.quote.Body.SEAMAttributes
 		return check.Same(masked(got[:], identity.mask[:]), identity.attributes[:])
 	}},
-}
+})
 
 // module returns the identity by which the TD's module is judged: a module with a version has one of its own. It is nil
 // when the TCB info does not know the version; tcb-status then refuses.
 func (a *appraisal) module() *moduleIdentity {
 	if version := a.quote.Body.TEETCBSVN[1]; version > 0 {
-		return a.info.module(version)
+		return a.info.value.module(version)
 	}
-	return &a.info.tdxModule
+	return &a.info.value.tdxModule
 }
 
 // qeIdentityChecks prove that the quoting enclave, which holds the attestation key, is Intel's.
-var qeIdentityChecks = []check.Step[*appraisal]{
-	{Name: "qe-identity-chain-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		a.qeIDChainProof = a.chainOf("signer chain", a.collateral.QEIdentityIssuerChain, 2, signerChain)
-		a.qeIDChain = a.qeIDChainProof.value
-		return check.Parsed(a.qeIDChainProof.format, "PEM of the signer and the root")
-	}},
-	{Name: "qe-identity-chain", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return check.Holds(a.qeIDChainProof.signed, "TCB signing under the trusted root")
-	}},
-	{Name: "qe-identity-signer-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return certificateDates(a.at, a.qeIDChain...) }},
-	{Name: "qe-identity-signer-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, a.qeIDChain[0]) }},
-	{Name: "qe-identity-signature", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		a.qeIDProof = documentOf(a, "qe identity", a.collateral.QEIdentity, a.collateral.QEIdentitySignature, a.qeIDChain[0], parseQEIdentity)
-		return check.Holds(a.qeIDProof.signed, "signed by its signer")
-	}},
-	{Name: "qe-identity-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		var err error
-		a.qeID, err = a.qeIDProof.read(a.collateral.QEIdentity, parseQEIdentity)
-		return check.Parsed(err, "identity of version 2 of the quoting enclave for TDs")
-	}},
-	{Name: "qe-identity-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return between(a.at, a.qeID.issued, a.qeID.next) }},
-	{Name: "qe-identity-evaluation", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return a.floor(a.qeID.evaluation) }},
-	{Name: "qe-signer", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return check.Same(a.qeReport.MRSIGNER[:], a.qeID.signer[:]) }},
+var qeIdentityChecks = slices.Concat(documentChecks("qe-identity", "identity of version 2 of the quoting enclave for TDs",
+	func(a *appraisal) *document[*qeIdentity] { return &a.qeID },
+	func(c *Collateral) (chain, document []byte, signature [64]byte) {
+		return c.QEIdentityIssuerChain, c.QEIdentity, c.QEIdentitySignature
+	}, parseQEIdentity), []check.Step[*appraisal]{
+	{Name: "qe-signer", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return check.Same(a.qeReport.MRSIGNER[:], a.qeID.value.signer[:]) }},
 	{Name: "qe-product", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return check.Found(fmt.Sprint(a.qeReport.ISVProdID), fmt.Sprint(a.qeID.prodID), a.qeReport.ISVProdID == a.qeID.prodID)
+		return check.Found(fmt.Sprint(a.qeReport.ISVProdID), fmt.Sprint(a.qeID.value.prodID), a.qeReport.ISVProdID == a.qeID.value.prodID)
 	}},
 	{Name: "qe-misc-select", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return check.Same(masked(a.qeReport.MiscSelect[:], a.qeID.miscSelectMask[:]), a.qeID.miscSelect[:])
+		return check.Same(masked(a.qeReport.MiscSelect[:], a.qeID.value.miscSelectMask[:]), a.qeID.value.miscSelect[:])
 	}},
 	{Name: "qe-attributes", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return check.Same(masked(a.qeReport.Attributes[:], a.qeID.attributesMask[:]), a.qeID.attributes[:])
+		return check.Same(masked(a.qeReport.Attributes[:], a.qeID.value.attributesMask[:]), a.qeID.value.attributes[:])
 	}},
-}
+})
 
 // statusChecks judge what the security versions amount to.
 var statusChecks = []check.Step[*appraisal]{
 	{Name: "tcb-status", Applies: withCollateral, Waived: func(a *appraisal) bool { return a.options.InsecureSkipTCB }, Judge: func(a *appraisal) check.Finding {
-		a.tcb = judgeTCB(a.info, a.platform, &a.quote.Body, matchISVSVN(a.qeID.levels, a.qeReport.ISVSVN))
+		a.tcb = judgeTCB(a.info.value, a.platform, &a.quote.Body, matchISVSVN(a.qeID.value.levels, a.qeReport.ISVSVN))
 		var want []string
 		ok := false
 		for _, accepted := range a.options.statuses() {

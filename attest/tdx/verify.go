@@ -120,16 +120,14 @@ type appraisal struct {
 	platform Platform
 	qeReport QEReport
 
-	rootCRL, pckCRL                   *x509.RevocationList
-	crlChain, tcbInfoChain, qeIDChain []*x509.Certificate // signer, root
-	info                              *tcbInfo
-	qeID                              *qeIdentity
-	tcb                               TCB
+	rootCRL, pckCRL *x509.RevocationList
+	crlChain        []*x509.Certificate // signer, root
+	info            document[*tcbInfo]
+	qeID            document[*qeIdentity]
+	tcb             TCB
 
-	chainProof, crlChainProof, tcbInfoChainProof, qeIDChainProof proven[[]*x509.Certificate]
-	rootCRLProof, pckCRLProof                                    proven[*x509.RevocationList]
-	infoProof                                                    proven[*tcbInfo]
-	qeIDProof                                                    proven[*qeIdentity]
+	chainProof, crlChainProof proven[[]*x509.Certificate]
+	rootCRLProof, pckCRLProof proven[*x509.RevocationList]
 
 	attestationKeyProven bool
 }
@@ -160,7 +158,7 @@ func newReport(a *appraisal, done []check.Line) *Report {
 		r.tcb = TCB{Unchecked, Unchecked, Unchecked, Unchecked}
 		r.weaknesses = append(r.weaknesses, "no collateral was judged: the machine may be revoked or out of date, and the quoting enclave anybody's")
 	} else {
-		r.evaluation = min(a.info.evaluation, a.qeID.evaluation)
+		r.evaluation = min(a.info.value.evaluation, a.qeID.value.evaluation)
 	}
 	for _, c := range done {
 		if c.Verdict == check.Waived && c.Name != checkCollateral {
