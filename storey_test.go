@@ -17,7 +17,7 @@ const module = "chrysalis"
 var storeys = map[string]int{
 	"tools":            5,
 	"init":             4,
-	"runtime":          4,
+	"runtime":          4, "runtime/enginehost": 4,
 	"attest/ratls":     3,
 	"attest/collect":   3,
 	"attest":           2,
@@ -41,7 +41,7 @@ var sideways = map[[2]string]string{
 
 // sole names the one folder that may import a module, so that its parsers stay out of every other process.
 var sole = map[string]string{
-	"github.com/containerd/containerd":          "runtime/internal/engine",
+	"github.com/containerd/containerd":          "runtime/enginehost",
 	"github.com/xssnick/tonutils-go/liteclient": "runtime/internal/chain",
 }
 
@@ -84,6 +84,8 @@ func TestStoreysCanRefuse(t *testing.T) {
 		{"upward", "measure/config/x.go", "chrysalis/attest"},
 		{"sideways", "attest/tdx/x.go", "chrysalis/measure/eventlog"},
 		{"init to runtime", "init/x.go", "chrysalis/runtime/internal/keeper"},
+		{"engine-host to the keeper's rooms", "runtime/enginehost/x.go", "chrysalis/runtime/internal/keeper"},
+		{"containerd in the program with the keys", "runtime/internal/gateway/x.go", "github.com/containerd/containerd/v2/client"},
 		{"attest to collect", "attest/x.go", "chrysalis/attest/collect"},
 		{"fake outside tests", "tools/chrysalis/x.go", "chrysalis/attest/attesttest"},
 		{"virtual sigstore outside tests", "tools/chrysalis/x.go", "chrysalis/tools/internal/release/releasetest"},

@@ -24,6 +24,7 @@ import (
 // Where the services find each other. Each sees only what is bound or passed to it.
 const (
 	runtimeProgram    = "/usr/bin/runtime"
+	engineHostProgram = "/usr/bin/engine-host"
 	containerdProgram = "/usr/bin/containerd"
 
 	measuredFile     = "/run/chrysalis/measured"
@@ -198,7 +199,7 @@ func (g *guest) startEngineHost(ctx context.Context) error {
 	}
 	return g.startService(ctx, supervise.Process{
 		Name: "engine-host",
-		Argv: []string{runtimeProgram, "engine-host", "-measured", measuredFile, "-containerd", containerdSocket,
+		Argv: []string{engineHostProgram, "-measured", measuredFile, "-containerd", containerdSocket,
 			"-rootfs", engineDir, "-model", modelDir, "-socket-dir", engineSocketDir},
 	}, boot.CodeEngineExited, nil)
 }

@@ -23,8 +23,7 @@ func TestCorruptVolumes(t *testing.T) {
 	}{
 		{"root, a block of the runtime program", func(t *testing.T, s guest.Spec) guest.Spec {
 			root := filepath.Join(s.Release, "root.img")
-			// Go writes its build information, which names the main package, into a block that is read when the program starts.
-			return withRelease(t, s, "root.img", tampered(t, root, find(t, root, []byte("chrysalis/runtime"))))
+			return withRelease(t, s, "root.img", tampered(t, root, runtimeBlock(t, root)))
 		}, ""},
 		{"root, superblock", func(t *testing.T, s guest.Spec) guest.Spec {
 			return withRelease(t, s, "root.img", tampered(t, filepath.Join(s.Release, "root.img"), erofsSuperblock+4))

@@ -28,6 +28,7 @@ const containerdTags = "no_cri,no_btrfs,no_zfs,no_devmapper,no_tracing"
 var programs = []program{
 	{"init", "chrysalis/init", ""},
 	{"runtime", "chrysalis/runtime", ""},
+	{"engine-host", "chrysalis/runtime/enginehost", ""},
 	{"containerd", "github.com/containerd/containerd/v2/cmd/containerd", containerdTags},
 	{"containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", containerdTags},
 }
