@@ -15,9 +15,9 @@ const module = "chrysalis"
 
 // storeys gives each folder its storey, ground (0) to roof (5). The longest matching prefix decides.
 var storeys = map[string]int{
-	"tools":            5,
-	"init":             4,
-	"runtime":          4, "runtime/enginehost": 4,
+	"tools":   5,
+	"init":    4,
+	"runtime": 4, "runtime/enginehost": 4,
 	"attest/ratls":     3,
 	"attest/collect":   3,
 	"attest":           2,

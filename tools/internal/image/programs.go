@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,26 +16,39 @@ import (
 	"chrysalis/tools/internal/toolstree"
 )
 
-// program is a program of the guest, built from this module or a module it requires.
+// program is a program of the guest.
 type program struct {
 	name, pkg string
+	module    string // folder of the go.mod whose versions it is built of, relative to the source tree
 	tags      string
+	cgo       bool     // built in the tools tree with its C compiler; without cgo the machine's own has no say
+	linked    []string // Debian packages of the tools tree whose static libraries end up in it
 }
 
 // containerdTags leave out the parts of containerd that the guest has no use for: Kubernetes and file systems not in the kernel's list.
 const containerdTags = "no_cri,no_btrfs,no_zfs,no_devmapper,no_tracing"
 
-// programs are built without cgo, so the machine's C compiler has no say.
 var programs = []program{
-	{"init", "chrysalis/init", ""},
-	{"runtime", "chrysalis/runtime", ""},
-	{"engine-host", "chrysalis/runtime/enginehost", ""},
-	{"containerd", "github.com/containerd/containerd/v2/cmd/containerd", containerdTags},
-	{"containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", containerdTags},
+	{name: "init", pkg: "chrysalis/init", module: "."},
+	{name: "runtime", pkg: "chrysalis/runtime", module: "."},
+	{name: "engine-host", pkg: "chrysalis/runtime/enginehost", module: "."},
+	{name: "containerd", pkg: "github.com/containerd/containerd/v2/cmd/containerd", module: ".", tags: containerdTags},
+	{name: "containerd-shim-runc-v2", pkg: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", module: ".", tags: containerdTags},
+	// runc enters namespaces in C before the Go runtime starts threads, and filters system calls through libseccomp.
+	{name: "runc", pkg: "github.com/opencontainers/runc", module: ".", tags: "seccomp", cgo: true,
+		linked: []string{"libc6-dev", "libgcc-14-dev", "libseccomp-dev"}},
 }
 
-// runc needs cgo: it enters namespaces in C before the Go runtime starts threads, and filters system calls through libseccomp.
-var runc = program{"runc", "github.com/opencontainers/runc", "seccomp"}
+// linkedPackages lists by main package what is linked into the programs.
+func linkedPackages() map[string][]string {
+	linked := map[string][]string{}
+	for _, p := range programs {
+		if len(p.linked) > 0 {
+			linked[p.pkg] = p.linked
+		}
+	}
+	return linked
+}
 
 const stripped = "-s -w -buildid="
 
@@ -110,37 +124,41 @@ func (b *Builder) buildPrograms(ctx context.Context, tree toolstree.Tree, g goTo
 	}
 	for _, p := range programs {
 		step := b.Progress.Step("build "+p.name, 0)
-		cmd := exec.CommandContext(ctx, goCommand(), buildArgs(p, filepath.Join(out, p.name), stripped)...)
-		cmd.Dir, cmd.Env = b.Source, g.environment("0")
-		if err := runQuiet(cmd); err != nil {
+		build := b.buildProgram
+		if p.cgo {
+			build = b.buildInTree
+		}
+		if err := build(ctx, tree, g, p, out); err != nil {
 			return "", fmt.Errorf("building %s: %w", p.name, err)
 		}
 		step.Done(size(filepath.Join(out, p.name)))
 	}
-	step := b.Progress.Step("build runc", 0)
-	if err := b.buildRunc(ctx, tree, g, out); err != nil {
-		return "", fmt.Errorf("building runc: %w", err)
-	}
-	step.Done(size(filepath.Join(out, runc.name)))
 	return out, nil
 }
 
-// buildRunc builds runc inside the tools tree, with its C compiler and libseccomp, and the machine's Go bind-mounted.
-func (b *Builder) buildRunc(ctx context.Context, tree toolstree.Tree, g goTool, out string) error {
+// buildProgram builds a program without cgo, which needs nothing of the tools tree.
+func (b *Builder) buildProgram(ctx context.Context, _ toolstree.Tree, g goTool, p program, out string) error {
+	cmd := exec.CommandContext(ctx, goCommand(), buildArgs(p, filepath.Join(out, p.name), stripped)...)
+	cmd.Dir, cmd.Env = filepath.Join(b.Source, p.module), g.environment("0")
+	return runQuiet(cmd)
+}
+
+// buildInTree builds a program inside the tools tree, with its C compiler and libraries, and the machine's Go bind-mounted.
+func (b *Builder) buildInTree(ctx context.Context, tree toolstree.Tree, g goTool, p program, out string) error {
 	// The build inside has no network: have the modules here first.
-	list := exec.CommandContext(ctx, goCommand(), "list", "-deps", "-tags", runc.tags, runc.pkg)
-	list.Dir, list.Env = b.Source, g.environment("1")
+	list := exec.CommandContext(ctx, goCommand(), "list", "-deps", "-tags", p.tags, p.pkg)
+	list.Dir, list.Env = filepath.Join(b.Source, p.module), g.environment("1")
 	if err := runQuiet(list); err != nil {
 		return err
 	}
 	entry := toolstree.Entry{
 		Binds: map[string]string{"go": g.env["GOROOT"], "modules": g.env["GOMODCACHE"], "source": b.Source, "cache": g.env["GOCACHE"], "out": out},
-		Dir:   "/mnt/source",
+		Dir:   path.Join("/mnt/source", p.module),
 		Env: []string{"GOTOOLCHAIN=local", "GOROOT=/mnt/go", "GOMODCACHE=/mnt/modules", "GOCACHE=/mnt/cache", "GOPATH=/tmp/go",
 			"GOPROXY=off", "GOSUMDB=off", "GOFLAGS=-mod=readonly", "GOENV=off", "GOWORK=off", "GOFIPS140=off", "GOEXPERIMENT=",
 			"GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "CGO_ENABLED=1", "CC=gcc", epoch},
 	}
-	args := buildArgs(runc, "/mnt/out/"+runc.name, stripped+` -linkmode external -extldflags "-static -Wl,--build-id=none"`)
+	args := buildArgs(p, "/mnt/out/"+p.name, stripped+` -linkmode external -extldflags "-static -Wl,--build-id=none"`)
 	return runQuiet(tree.Enter(ctx, entry, slices.Concat([]string{"/mnt/go/bin/go"}, args)...))
 }
 
