@@ -54,7 +54,7 @@ func (g *guest) takeSecret(context.Context) error {
 	zerostate, _ := g.config.Identity.Network.Zerostate()
 	scope := claim.Scope{
 		Network: string(g.config.Identity.Network), Zerostate: zerostate,
-		Root: string(g.config.Identity.RootContract), Instance: secret.Instance(),
+		Root: g.config.Identity.RootContract.String(), Instance: secret.Instance(),
 	}
 	g.recorder.SetKeys(quote.Keys{
 		Receipt:    publicKey(secret, claim.RoleReceipt, scope),

@@ -16,7 +16,6 @@ import (
 	"chrysalis/runtime/internal/confine"
 	"chrysalis/runtime/internal/journal"
 	"chrysalis/runtime/internal/keeper"
-	"chrysalis/runtime/receipt"
 )
 
 // keeperUser runs the keeper.
@@ -93,22 +92,17 @@ func keeperTerms(secret *claim.Secret, m config.Measured, raw []byte) (keeper.Te
 	if !ok {
 		return keeper.Terms{}, [32]byte{}, fmt.Errorf("network %q has no zerostate", m.Identity.Network)
 	}
-	excesses, err := claim.ParseAddress(string(m.Identity.PayoutOwner))
-	if err != nil {
-		return keeper.Terms{}, [32]byte{}, fmt.Errorf("payout owner: %v", err)
-	}
 	_, service, err := config.Split(raw)
 	if err != nil {
 		return keeper.Terms{}, [32]byte{}, err
 	}
-	scope := claim.Scope{Network: string(m.Identity.Network), Zerostate: zerostate, Root: string(m.Identity.RootContract), Instance: secret.Instance()}
+	scope := claim.Scope{Network: string(m.Identity.Network), Zerostate: zerostate, Root: m.Identity.RootContract.String(), Instance: secret.Instance()}
 	price := m.Service.Price
 	return keeper.Terms{
 		Charges: price.Payment == config.PayCharge,
-		Price: receipt.Price{NanotonPerToken: price.NanotonPerToken, Prompt: price.PromptWeight, Cached: price.CachedWeight,
-			Completion: price.CompletionWeight, Reasoning: price.ReasoningWeight},
+		Price:   price.Price,
 		Service: config.ServiceDigest(service), Model: m.Service.Model.Volume.Root, Engine: m.Service.Engine.Volume.Root,
-		Instance: scope.Instance, Excesses: excesses,
+		Instance: scope.Instance, Excesses: m.Identity.PayoutOwner,
 		MaxPrompt: m.Service.Limits.ContextTokens, MaxAnswer: m.Service.Limits.AnswerTokens,
 		ReceiptKey: claim.DeriveSigner(secret, claim.RoleReceipt, scope), ClaimKey: claim.DeriveSigner(secret, claim.RoleClaim, scope),
 	}, claim.Derive(secret, claim.RoleJournal, scope), nil
