@@ -11,7 +11,6 @@ package gateway
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -336,5 +335,3 @@ func (b *budget) give(n int64) {
 	defer b.mu.Unlock()
 	b.left += n
 }
-
-func base64Of(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
