@@ -97,7 +97,10 @@ func TestModulesCanRefuse(t *testing.T) {
 	root.Module.Path = "chrysalis"
 	replace := func(old, by string) (r struct {
 		Old, New struct{ Path, Version string }
-	}) { r.Old.Path, r.New.Path = old, by; return r }
+	}) {
+		r.Old.Path, r.New.Path = old, by
+		return r
+	}
 	good := func() goMod {
 		m := root
 		m.Module.Path = "chrysalis/a/b"

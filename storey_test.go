@@ -18,6 +18,7 @@ var storeys = map[string]int{
 	"tools":   5,
 	"init":    4,
 	"runtime": 4, "runtime/enginehost": 4,
+	"init/status":      0,
 	"attest/ratls":     3,
 	"attest/collect":   3,
 	"attest":           2,

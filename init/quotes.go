@@ -12,6 +12,7 @@ import (
 	"chrysalis/init/internal/boot"
 	"chrysalis/init/internal/quote"
 	"chrysalis/init/internal/tpm"
+	"chrysalis/init/status"
 	"chrysalis/runtime/claim"
 )
 
@@ -41,7 +42,7 @@ func readBootLog() ([]byte, error) {
 func (g *guest) takeSecret(context.Context) error {
 	raw, boots, err := g.complete.Secret()
 	if errors.Is(err, tpm.ErrUnsealRefused) {
-		return boot.Coded{Code: boot.CodeUnsealRefused, Err: err}
+		return boot.Coded{Code: status.UnsealRefused, Err: err}
 	}
 	if err != nil {
 		return err
