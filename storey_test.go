@@ -18,6 +18,7 @@ var storeys = map[string]int{
 	"tools":   5,
 	"init":    4,
 	"runtime": 4, "runtime/enginehost": 4,
+	"init/status":      0,
 	"attest/ratls":     3,
 	"attest/collect":   3,
 	"attest":           2,
@@ -25,7 +26,8 @@ var storeys = map[string]int{
 	"measure/register": 1,
 	"measure/verity":   0, "measure/eventlog": 0, "measure/tdvf": 0, "measure/snp": 0, "measure/volume": 0, "measure/config": 0, "measure/ton": 0, "measure/bootdisk": 0,
 	"attest/tdx": 0, "attest/sevsnp": 0, "attest/vtpm": 0, "attest/nvidia": 0, "attest/check": 0,
-	"runtime/claim": 0, "runtime/receipt": 0, "runtime/envelope": 0,
+	"runtime/secret": 1,
+	"runtime/claim":  0, "runtime/receipt": 0, "runtime/envelope": 0,
 	// The software platform signs what attest judges, so it stands beside attest; only tests may reach it.
 	"attest/attesttest": 2,
 }

@@ -26,6 +26,7 @@ import (
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
+	"chrysalis/runtime/secret"
 )
 
 const clientAddress = "0:a72edb85294a01228bd5c169b9c2cb19a3322095d5df4c0f040c95c8e132c9d4"
@@ -71,7 +72,7 @@ func newMachine(t testing.TB) *machine {
 	if os.Getuid() != 0 {
 		t.Skip("only root can start processes that give up being root")
 	}
-	m := &machine{t: t, dir: t.TempDir(), secret: bytes.Repeat([]byte{7}, claim.SecretSize)}
+	m := &machine{t: t, dir: t.TempDir(), secret: bytes.Repeat([]byte{7}, secret.Size)}
 	if err := os.Chmod(m.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -249,14 +250,16 @@ func (m *machine) chat() {
 	if answer.Choices[0].Message.Content != "Oslo" {
 		m.t.Errorf("answer: %s", text)
 	}
-	secret, err := claim.NewSecret(m.secret)
+	sealed, err := secret.New(m.secret)
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	measured, _ := measuredConfig(m.t)
-	zerostate, _ := measured.Identity.Network.Zerostate()
-	scope := claim.Scope{Network: string(measured.Identity.Network), Zerostate: zerostate, Root: measured.Identity.RootContract.String(), Instance: secret.Instance()}
-	got, err := receipt.Verify(answer.Chrysalis.Receipt, claim.DeriveSigner(secret, claim.RoleReceipt, scope).Public().(ed25519.PublicKey))
+	scope, err := secret.ScopeOf(measured.Identity, sealed.Instance())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	got, err := receipt.Verify(answer.Chrysalis.Receipt, secret.DeriveSigner(sealed, secret.RoleReceipt, scope).Public().(ed25519.PublicKey))
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -276,7 +279,7 @@ func (m *machine) chat() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	charge, err := claim.Verify(answer.Chrysalis.Charge, claim.Policy{Key: claim.DeriveSigner(secret, claim.RoleClaim, scope).Public().(ed25519.PublicKey), Contract: contract})
+	charge, err := claim.Verify(answer.Chrysalis.Charge, claim.Policy{Key: secret.DeriveSigner(sealed, secret.RoleClaim, scope).Public().(ed25519.PublicKey), Contract: contract})
 	if err != nil {
 		m.t.Fatal(err)
 	}

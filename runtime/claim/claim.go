@@ -1,10 +1,10 @@
-// Package claim holds the keys of a guest and the signed messages by which COCOON's contracts are paid.
+// Package claim makes and judges the signed messages by which COCOON's contracts are paid.
 //
 // A message is built from a typed request and signed as a TON cell that this package makes itself; nothing here signs a
 // hash that somebody else computed. The four kinds that carry a token count share one layout, which CLAIM.md beside this
 // file specifies. It has a fixed size, so a message is written and read at fixed offsets and there is no cell parser.
 //
-// The common path: Derive a key, Sign a Message, and on the other side Verify its bytes against a Policy.
+// The common path: derive a key (runtime/secret), Sign a Message, and on the other side Verify its bytes against a Policy.
 //
 // What this package does not promise: that a count is true or rises. Whoever signs keeps the ledger; a contract accepts
 // a count only once.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"chrysalis/init/status"
 	"chrysalis/measure"
 	"chrysalis/tools/internal/guest"
 	"chrysalis/tools/internal/toolstree"
@@ -119,7 +120,7 @@ func start(t *testing.T, g guest.Guest, spec guest.Spec, extra ...string) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
 	defer cancel()
-	if err := g.Wait(ctx, func(line string) { t.Logf("%5.1f s  %s", time.Since(began).Seconds(), line) }); err != nil {
+	if err := g.Wait(ctx, func(line status.Line) { t.Logf("%5.1f s  %s", time.Since(began).Seconds(), line) }); err != nil {
 		said, _ := os.ReadFile(g.Path("qemu.log"))
 		t.Fatalf("after %.1f s: %v; QEMU says %q", time.Since(began).Seconds(), err, said)
 	}
@@ -144,11 +145,11 @@ func ending(t *testing.T, g guest.Guest, spec guest.Spec, extra ...string) strin
 	}
 	for _, line := range lines {
 		t.Log(line)
-		if len(line) > 7 && line[:7] == "serving" {
+		if line.Serving {
 			t.Error("the guest served, want it to end before")
 		}
 	}
-	return code
+	return code.String()
 }
 
 // tampered copies file into the test's folder and changes one byte of it.
