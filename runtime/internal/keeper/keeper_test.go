@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"chrysalis/measure/pubkey"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/internal/journal"
@@ -99,14 +100,14 @@ func record(t testing.TB, c *Client, r Record) Proof {
 
 func verify(t testing.TB, p Proof, want Record) *receipt.Receipt {
 	t.Helper()
-	r, err := receipt.Verify(p.Receipt[:], receiptKey.Public().(ed25519.PublicKey))
+	r, err := receipt.Verify(p.Receipt[:], pubkey.Of(receiptKey))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if r.Request != want.Request || r.Client != want.Client || r.Usage != want.Usage || r.Weighted != weightOf(want) {
 		t.Fatalf("receipt: got %+v, want it for %+v", r, want)
 	}
-	m, err := claim.Verify(p.Charge[:], claim.Policy{Key: claimKey.Public().(ed25519.PublicKey), Contract: want.Client})
+	m, err := claim.Verify(p.Charge[:], claim.Policy{Key: pubkey.Of(claimKey), Contract: want.Client})
 	if err != nil {
 		t.Fatal(err)
 	}
