@@ -34,11 +34,12 @@ var storeys = map[string]int{
 
 // sideways lists the imports within one storey that are allowed: importer, then imported, each with its reason.
 var sideways = map[[2]string]string{
-	{"measure/volume", "measure/verity"}: "a volume is an image followed by its verity tree",
-	{"measure/snp", "measure/tdvf"}:      "one firmware image has one table of entries",
-	{"attest/tdx", "attest/check"}:       "every appraisal has the form of check",
-	{"attest/sevsnp", "attest/check"}:    "every appraisal has the form of check",
-	{"attest/attesttest", "attest"}:      "the software platform writes the evidence that attest judges",
+	{"measure/volume", "measure/verity"}:   "a volume is an image followed by its verity tree",
+	{"measure/snp", "measure/tdvf"}:        "one firmware image has one table of entries",
+	{"measure/eventlog", "measure/config"}: "the sequence of the runtime log follows from a config",
+	{"attest/tdx", "attest/check"}:         "every appraisal has the form of check",
+	{"attest/sevsnp", "attest/check"}:      "every appraisal has the form of check",
+	{"attest/attesttest", "attest"}:        "the software platform writes the evidence that attest judges",
 }
 
 // sole names the one folder that may import a module, so that its parsers stay out of every other process.
