@@ -24,9 +24,10 @@ var storeys = map[string]int{
 	"attest":           2,
 	"measure":          1,
 	"measure/register": 1,
-	"measure/verity":   0, "measure/eventlog": 0, "measure/tdvf": 0, "measure/snp": 0, "measure/volume": 0, "measure/config": 0, "measure/bootdisk": 0,
+	"measure/verity":   0, "measure/eventlog": 0, "measure/tdvf": 0, "measure/snp": 0, "measure/volume": 0, "measure/config": 0, "measure/ton": 0, "measure/bootdisk": 0,
 	"attest/tdx": 0, "attest/sevsnp": 0, "attest/vtpm": 0, "attest/nvidia": 0, "attest/check": 0,
-	"runtime/claim": 0, "runtime/receipt": 0, "runtime/envelope": 0,
+	"runtime/secret": 1,
+	"runtime/claim":  0, "runtime/receipt": 0, "runtime/envelope": 0,
 	// The software platform signs what attest judges, so it stands beside attest; only tests may reach it.
 	"attest/attesttest": 2,
 }
@@ -34,6 +35,9 @@ var storeys = map[string]int{
 // sideways lists the imports within one storey that are allowed: importer, then imported, each with its reason.
 var sideways = map[[2]string]string{
 	{"measure/volume", "measure/verity"}: "a volume is an image followed by its verity tree",
+	{"measure/config", "measure/ton"}:    "the config names accounts and a price",
+	{"runtime/claim", "measure/ton"}:     "a claim is for an account",
+	{"runtime/receipt", "measure/ton"}:   "a receipt states a client's account and a price",
 	{"measure/snp", "measure/tdvf"}:      "one firmware image has one table of entries",
 	{"attest/tdx", "attest/check"}:       "every appraisal has the form of check",
 	{"attest/sevsnp", "attest/check"}:    "every appraisal has the form of check",

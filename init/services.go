@@ -19,6 +19,7 @@ import (
 	"chrysalis/init/internal/mount"
 	"chrysalis/init/internal/supervise"
 	"chrysalis/init/status"
+	"chrysalis/runtime/secret"
 )
 
 // Where the services find each other. Each sees only what is bound or passed to it.
@@ -52,7 +53,7 @@ var serviceEnv = []string{"PATH=/usr/bin", "HOME=/", "GOTRACEBACK=none", "GODEBU
 type services struct {
 	mu       sync.Mutex
 	children []*supervise.Child
-	secret   [32]byte
+	secret   *secret.Secret // until the keeper has it
 	boots    uint64
 	listener *os.File
 }
@@ -61,10 +62,18 @@ type services struct {
 func (s *services) kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	clear(s.secret[:])
+	s.forget()
 	for i := len(s.children) - 1; i >= 0; i-- {
 		s.children[i].Kill()
 	}
+}
+
+// forget wipes the secret, which may not have been taken yet. The caller holds mu.
+func (s *services) forget() {
+	if s.secret != nil {
+		s.secret.Wipe()
+	}
+	s.secret = nil
 }
 
 // start starts a service whose end is the guest's end, with code.
@@ -176,9 +185,16 @@ func (g *guest) startKeeper(ctx context.Context) error {
 		NoNetwork: true,
 		Files:     []*os.File{secretOut, device, socket},
 	}, status.KeeperExited, func() error {
-		message := binary.LittleEndian.AppendUint64(append(make([]byte, 0, 40), g.services.secret[:]...), g.services.boots)
-		defer clear(message)
-		clear(g.services.secret[:])
+		g.services.mu.Lock()
+		defer g.services.mu.Unlock()
+		if g.services.secret == nil {
+			return errors.New("there is no secret to give to the keeper")
+		}
+		message := make([]byte, 0, secret.Size+8)
+		defer func() { clear(message) }()
+		g.services.secret.Expose(func(raw []byte) { message = append(message, raw...) })
+		message = binary.LittleEndian.AppendUint64(message, g.services.boots)
+		g.services.forget()
 		if _, err := secretIn.Write(message); err != nil {
 			return err
 		}

@@ -18,6 +18,8 @@ type Stage uint8
 const (
 	Initrd Stage = iota + 1
 	PID1
+
+	endOfStages
 )
 
 // Step is a step of the boot. It is reported when it is done, and has a code for its failure.
@@ -44,6 +46,8 @@ const (
 	Keeper
 	Engine
 	Gateway
+
+	endOfSteps
 )
 
 // Event is something that happens beside the steps.
@@ -54,6 +58,8 @@ const (
 	KernelUp Event = iota + 1
 	EngineUp
 	EngineDown
+
+	endOfEvents
 )
 
 // Code says why a guest ended. The zero Code is none: the guest stopped without a word. The code of a failed step is that
@@ -78,6 +84,8 @@ const (
 	JournalShort
 	JournalRefused
 	Broken
+
+	endOfCodes
 )
 
 // firstFailed is where the codes of the steps begin.

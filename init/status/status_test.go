@@ -98,7 +98,7 @@ func TestSpecification(t *testing.T) {
 
 // TestVocabulary: every constant has a word of its own, and the numbers of codes and failed steps do not meet.
 func TestVocabulary(t *testing.T) {
-	if int(Gateway) != len(steps)-1 || int(EngineDown) != len(events)-1 || int(Broken) != len(codes)-1 || int(PID1) != len(stages)-1 {
+	if int(endOfSteps) != len(steps) || int(endOfEvents) != len(events) || int(endOfCodes) != len(codes) || int(endOfStages) != len(stages) {
 		t.Error("a table has another length than its constants")
 	}
 	if int(firstFailed) < len(codes) || int(firstFailed)+len(steps) > 256 {
