@@ -24,7 +24,7 @@ var storeys = map[string]int{
 	"attest":           2,
 	"measure":          1,
 	"measure/register": 1,
-	"measure/verity":   0, "measure/eventlog": 0, "measure/tdvf": 0, "measure/snp": 0, "measure/volume": 0, "measure/config": 0, "measure/bootdisk": 0,
+	"measure/verity":   0, "measure/eventlog": 0, "measure/tdvf": 0, "measure/snp": 0, "measure/volume": 0, "measure/config": 0, "measure/ton": 0, "measure/bootdisk": 0,
 	"attest/tdx": 0, "attest/sevsnp": 0, "attest/vtpm": 0, "attest/nvidia": 0, "attest/check": 0,
 	"runtime/secret": 1,
 	"runtime/claim":  0, "runtime/receipt": 0, "runtime/envelope": 0,
@@ -35,11 +35,14 @@ var storeys = map[string]int{
 // sideways lists the imports within one storey that are allowed: importer, then imported, each with its reason.
 var sideways = map[[2]string]string{
 	{"measure/volume", "measure/verity"}:   "a volume is an image followed by its verity tree",
+	{"measure/config", "measure/ton"}:      "the config names accounts and a price",
+	{"runtime/claim", "measure/ton"}:       "a claim is for an account",
+	{"runtime/receipt", "measure/ton"}:     "a receipt states a client's account and a price",
 	{"measure/snp", "measure/tdvf"}:        "one firmware image has one table of entries",
-	{"measure/eventlog", "measure/config"}: "the sequence of the runtime log follows from a config",
 	{"attest/tdx", "attest/check"}:         "every appraisal has the form of check",
 	{"attest/sevsnp", "attest/check"}:      "every appraisal has the form of check",
 	{"attest/attesttest", "attest"}:        "the software platform writes the evidence that attest judges",
+	{"measure/eventlog", "measure/config"}: "the sequence of the runtime log follows from a config",
 }
 
 // sole names the one folder that may import a module, so that its parsers stay out of every other process.

@@ -12,11 +12,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"chrysalis/measure/config"
-	"chrysalis/runtime/claim"
 	"chrysalis/runtime/internal/confine"
 	"chrysalis/runtime/internal/journal"
 	"chrysalis/runtime/internal/keeper"
-	"chrysalis/runtime/receipt"
 	"chrysalis/runtime/secret"
 )
 
@@ -94,10 +92,6 @@ func keeperTerms(s *secret.Secret, m config.Measured, raw []byte) (keeper.Terms,
 	if err != nil {
 		return keeper.Terms{}, [32]byte{}, err
 	}
-	excesses, err := claim.ParseAddress(string(m.Identity.PayoutOwner))
-	if err != nil {
-		return keeper.Terms{}, [32]byte{}, fmt.Errorf("payout owner: %v", err)
-	}
 	_, service, err := config.Split(raw)
 	if err != nil {
 		return keeper.Terms{}, [32]byte{}, err
@@ -105,10 +99,9 @@ func keeperTerms(s *secret.Secret, m config.Measured, raw []byte) (keeper.Terms,
 	price := m.Service.Price
 	return keeper.Terms{
 		Charges: price.Payment == config.PayCharge,
-		Price: receipt.Price{NanotonPerToken: price.NanotonPerToken, Prompt: price.PromptWeight, Cached: price.CachedWeight,
-			Completion: price.CompletionWeight, Reasoning: price.ReasoningWeight},
+		Price:   price.Price,
 		Service: config.ServiceDigest(service), Model: m.Service.Model.Volume.Root, Engine: m.Service.Engine.Volume.Root,
-		Instance: scope.Instance, Excesses: excesses,
+		Instance: scope.Instance, Excesses: m.Identity.PayoutOwner,
 		MaxPrompt: m.Service.Limits.ContextTokens, MaxAnswer: m.Service.Limits.AnswerTokens,
 		ReceiptKey: secret.DeriveSigner(s, secret.RoleReceipt, scope), ClaimKey: secret.DeriveSigner(s, secret.RoleClaim, scope),
 	}, secret.Derive(s, secret.RoleJournal, scope), nil

@@ -23,6 +23,7 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/collect"
 	"chrysalis/measure/config"
+	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
 	"chrysalis/runtime/secret"
@@ -34,15 +35,15 @@ const clientAddress = "0:a72edb85294a01228bd5c169b9c2cb19a3322095d5df4c0f040c95c
 func measuredConfig(t testing.TB) (config.Measured, []byte) {
 	t.Helper()
 	m := config.Measured{
-		Identity: config.Identity{Network: config.Local, RootContract: config.Address("0:" + strings.Repeat("a1", 32)),
-			PayoutOwner: config.Address("0:" + strings.Repeat("b2", 32)), Sealing: config.SealTPM, Instance: config.InstanceSealed},
+		Identity: config.Identity{Network: config.Local, RootContract: ton.Address{Account: [32]byte(bytes.Repeat([]byte{0xa1}, 32))},
+			PayoutOwner: ton.Address{Account: [32]byte(bytes.Repeat([]byte{0xb2}, 32))}, Sealing: config.SealTPM, Instance: config.InstanceSealed},
 		Service: config.Service{
 			Engine: config.Engine{Volume: config.Volume{Root: config.Digest{1}, Blocks: 1}, Argv: []string{"/usr/bin/llama-server"},
 				Env: []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"}, MemoryBytes: 1 << 30},
 			Model: config.Model{Name: "tiny", Volume: config.Volume{Root: config.Digest{2}, Blocks: 1}}, GPU: config.GPUNone,
 			Limits: config.Limits{RequestBytes: 1 << 16, AnswerTokens: 128, Concurrent: 128, ContextTokens: 512},
-			Price: config.Price{Payment: config.PayCharge, NanotonPerToken: 20, PromptWeight: config.WeightOne, CachedWeight: 1000,
-				CompletionWeight: 2 * config.WeightOne, ReasoningWeight: config.WeightOne},
+			Price: config.Terms{Payment: config.PayCharge, Price: ton.Price{NanotonPerToken: 20, PromptWeight: ton.WeightOne, CachedWeight: 1000,
+				CompletionWeight: 2 * ton.WeightOne, ReasoningWeight: ton.WeightOne}},
 			Wipe: config.WipeFreed,
 		},
 	}
@@ -274,7 +275,7 @@ func (m *machine) chat() {
 	}
 	signed := receipt.Signed(answer.Chrysalis.Receipt)
 	m.last = &signed
-	contract, err := claim.ParseAddress(clientAddress)
+	contract, err := ton.Parse(clientAddress)
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -47,10 +47,10 @@ func ScopeOf(identity config.Identity, instance [16]byte) (Scope, error) {
 	if !ok {
 		return Scope{}, fmt.Errorf("scope of keys: network %.40q has no zerostate", identity.Network)
 	}
-	if identity.RootContract == "" || instance == [16]byte{} {
+	if identity.RootContract.IsZero() || instance == [16]byte{} {
 		return Scope{}, errors.New("scope of keys: no root contract or no instance")
 	}
-	return Scope{Network: string(identity.Network), Zerostate: zerostate, Root: string(identity.RootContract), Instance: instance}, nil
+	return Scope{Network: string(identity.Network), Zerostate: zerostate, Root: identity.RootContract.String(), Instance: instance}, nil
 }
 
 // HKDF labels. Each ends in a line of its own, so that none is the beginning of another with its data.

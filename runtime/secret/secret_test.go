@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"chrysalis/measure/config"
+	"chrysalis/measure/ton"
 )
 
 var update = flag.Bool("update", false, "write testdata/vectors anew")
@@ -177,19 +178,19 @@ func TestKeyVectors(t *testing.T) {
 
 // TestScopeOf: every part of an identity that separates keys is in the scope, and what is missing is an error and no panic.
 func TestScopeOf(t *testing.T) {
-	identity := config.Identity{Network: config.Local, RootContract: config.Address("0:" + strings.Repeat("a1", 32))}
+	identity := config.Identity{Network: config.Local, RootContract: ton.Address{Account: [32]byte(bytes.Repeat([]byte{0xa1}, 32))}}
 	s := testSecret(t, 1)
 	base, err := ScopeOf(identity, s.Instance())
 	if err != nil {
 		t.Fatal(err)
 	}
 	zerostate, _ := config.Local.Zerostate()
-	if want := (Scope{Network: "local", Zerostate: zerostate, Root: string(identity.RootContract), Instance: s.Instance()}); base != want {
+	if want := (Scope{Network: "local", Zerostate: zerostate, Root: identity.RootContract.String(), Instance: s.Instance()}); base != want {
 		t.Errorf("got %+v, want %+v", base, want)
 	}
 	for name, change := range map[string]func(*config.Identity, *[16]byte){
 		"network":  func(i *config.Identity, _ *[16]byte) { i.Network = config.Mainnet },
-		"root":     func(i *config.Identity, _ *[16]byte) { i.RootContract = "-1" + i.RootContract[1:] },
+		"root":     func(i *config.Identity, _ *[16]byte) { i.RootContract.Workchain = -1 },
 		"instance": func(_ *config.Identity, id *[16]byte) { id[0]++ },
 	} {
 		other, id := identity, s.Instance()
@@ -200,7 +201,7 @@ func TestScopeOf(t *testing.T) {
 	}
 	for name, change := range map[string]func(*config.Identity, *[16]byte){
 		"network":  func(i *config.Identity, _ *[16]byte) { i.Network = "othernet" },
-		"root":     func(i *config.Identity, _ *[16]byte) { i.RootContract = "" },
+		"root":     func(i *config.Identity, _ *[16]byte) { i.RootContract = ton.Address{} },
 		"instance": func(_ *config.Identity, id *[16]byte) { *id = [16]byte{} },
 	} {
 		other, id := identity, s.Instance()

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"chrysalis/measure/config"
+	"chrysalis/measure/ton"
 	"chrysalis/tools/internal/guest"
 )
 
@@ -108,7 +108,7 @@ func TestSecretAndJournal(t *testing.T) {
 		want   string
 	}{
 		{"another identity", func(s *guest.Spec) {
-			s.Config.Identity.PayoutOwner = config.Address("0:" + string(bytes.Repeat([]byte("ee"), 32)))
+			s.Config.Identity.PayoutOwner = ton.Address{Account: [32]byte(bytes.Repeat([]byte{0xee}, 32))}
 		}, "unseal-refused"},
 		{"blank journal", func(*guest.Spec) {
 			if err := os.WriteFile(journal, make([]byte, len(kept)), 0o644); err != nil {

@@ -92,7 +92,7 @@ func TestStreamed(t *testing.T) {
 	hash := receipt.NewResponseHash()
 	hash.Content([]byte(wholeText))
 	if a.Request != sha256.Sum256([]byte(body)) || a.Response != hash.Sum() || a.Outcome != receipt.Complete ||
-		a.Usage != (receipt.Usage{Prompt: 14, Completion: 5}) || claim.Address(a.Client).String() != testClient {
+		a.Usage != (receipt.Usage{Prompt: 14, Completion: 5}) || a.Client.String() != testClient {
 		t.Errorf("recorded: %+v", a)
 	}
 	if _, places := b.keeper.state(); places != 0 {
