@@ -34,18 +34,20 @@ var storeys = map[string]int{
 
 // sideways lists the imports within one storey that are allowed: importer, then imported, each with its reason.
 var sideways = map[[2]string]string{
-	{"measure/volume", "measure/verity"}:  "a volume is an image followed by its verity tree",
-	{"measure/config", "measure/ton"}:     "the config names accounts and a price",
+	{"measure/volume", "measure/verity"}:   "a volume is an image followed by its verity tree",
+	{"measure/config", "measure/ton"}:      "the config names accounts and a price",
+	{"measure/snp", "measure/tdvf"}:        "one firmware image has one table of entries",
+	{"attest/tdx", "attest/check"}:         "every appraisal has the form of check",
+	{"attest/sevsnp", "attest/check"}:      "every appraisal has the form of check",
+	{"attest/attesttest", "attest"}:        "the software platform writes the evidence that attest judges",
+	{"measure/eventlog", "measure/config"}: "the sequence of the runtime log follows from a config",
+
+	{"runtime/claim", "measure/ton"}:      "a claim is for an account",
+	{"runtime/receipt", "measure/ton"}:    "a receipt states a client's account and a price",
 	{"runtime/claim", "attest/check"}:     "what is refused here is refused as evidence is",
 	{"runtime/receipt", "attest/check"}:   "what is refused here is refused as evidence is",
 	{"runtime/claim", "measure/pubkey"}:   "a claim is by a key",
 	{"runtime/receipt", "measure/pubkey"}: "a receipt is by a key",
-	{"runtime/claim", "measure/ton"}:      "a claim is for an account",
-	{"runtime/receipt", "measure/ton"}:    "a receipt states a client's account and a price",
-	{"measure/snp", "measure/tdvf"}:       "one firmware image has one table of entries",
-	{"attest/tdx", "attest/check"}:        "every appraisal has the form of check",
-	{"attest/sevsnp", "attest/check"}:     "every appraisal has the form of check",
-	{"attest/attesttest", "attest"}:       "the software platform writes the evidence that attest judges",
 }
 
 // sole names the one folder that may import a module, so that its parsers stay out of every other process.

@@ -21,7 +21,7 @@ func symbol(function string) []byte {
 // able to make the evidence that it should judge.
 func TestAbsentFromPrograms(t *testing.T) {
 	needsBuild(t)
-	for _, program := range []string{"programs/init", "programs/runtime", "bin/chrysalis"} {
+	for _, program := range []string{"programs/init", "programs/runtime", "programs/engine-host", "bin/chrysalis"} {
 		binary, err := os.ReadFile(filepath.Join(built, program))
 		if err != nil {
 			t.Fatal(err)

@@ -78,7 +78,12 @@ func (b *Builder) materials(g goTool, l releaseLocks) ([]release.Material, error
 		{Name: "image/firmware.lock", SHA256: l.firmware.Digest()},
 		{Name: "image/tools.lock", SHA256: b.toolsLock.Digest()},
 	}
-	for _, name := range []string{"go.mod", "go.sum", "image/root.list", b.Profile.file(profileModules)} {
+	files := []string{"image/root.list", b.Profile.file(profileModules)}
+	for _, module := range programModules() {
+		files = append(files, path.Join(module, "go.mod"), path.Join(module, "go.sum"))
+	}
+	slices.Sort(files)
+	for _, name := range files {
 		sum, _, err := hashFile(filepath.Join(b.Source, name))
 		if err != nil {
 			return nil, err

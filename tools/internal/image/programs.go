@@ -28,15 +28,27 @@ type program struct {
 // containerdTags leave out the parts of containerd that the guest has no use for: Kubernetes and file systems not in the kernel's list.
 const containerdTags = "no_cri,no_btrfs,no_zfs,no_devmapper,no_tracing"
 
+// engineHostModule is built of containerd's tree and asks for its versions; what holds keys is not.
+const engineHostModule = "runtime/enginehost"
+
 var programs = []program{
 	{name: "init", pkg: "chrysalis/init", module: "."},
 	{name: "runtime", pkg: "chrysalis/runtime", module: "."},
-	{name: "engine-host", pkg: "chrysalis/runtime/enginehost", module: "."},
-	{name: "containerd", pkg: "github.com/containerd/containerd/v2/cmd/containerd", module: ".", tags: containerdTags},
-	{name: "containerd-shim-runc-v2", pkg: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", module: ".", tags: containerdTags},
+	{name: "engine-host", pkg: "chrysalis/runtime/enginehost", module: engineHostModule},
+	{name: "containerd", pkg: "github.com/containerd/containerd/v2/cmd/containerd", module: engineHostModule, tags: containerdTags},
+	{name: "containerd-shim-runc-v2", pkg: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", module: engineHostModule, tags: containerdTags},
 	// runc enters namespaces in C before the Go runtime starts threads, and filters system calls through libseccomp.
-	{name: "runc", pkg: "github.com/opencontainers/runc", module: ".", tags: "seccomp", cgo: true,
+	{name: "runc", pkg: "github.com/opencontainers/runc", module: engineHostModule, tags: "seccomp", cgo: true,
 		linked: []string{"libc6-dev", "libgcc-14-dev", "libseccomp-dev"}},
+}
+
+// programModules returns the folders of the modules that the programs are built of, each once.
+func programModules() (folders []string) {
+	for _, p := range programs {
+		folders = append(folders, p.module)
+	}
+	slices.Sort(folders)
+	return slices.Compact(folders)
 }
 
 // linkedPackages lists by main package what is linked into the programs.
@@ -50,6 +62,13 @@ func linkedPackages() map[string][]string {
 	return linked
 }
 
+func (p program) cgoEnabled() string {
+	if p.cgo {
+		return "1"
+	}
+	return "0"
+}
+
 const stripped = "-s -w -buildid="
 
 // goTool is the exact Go toolchain of the guest's programs.
@@ -58,7 +77,7 @@ type goTool struct {
 	env     map[string]string // where it finds modules and caches
 }
 
-// findGo reads the toolchain line of go.mod, the one place that names it, and asks that toolchain for its folders.
+// findGo reads the toolchain line of the root's go.mod, which a test holds the other modules to, and asks that toolchain for its folders.
 func (b *Builder) findGo(ctx context.Context) (goTool, error) {
 	var mod struct{ Toolchain string }
 	if err := b.goJSON(ctx, nil, &mod, "mod", "edit", "-json"); err != nil {
@@ -139,7 +158,7 @@ func (b *Builder) buildPrograms(ctx context.Context, tree toolstree.Tree, g goTo
 // buildProgram builds a program without cgo, which needs nothing of the tools tree.
 func (b *Builder) buildProgram(ctx context.Context, _ toolstree.Tree, g goTool, p program, out string) error {
 	cmd := exec.CommandContext(ctx, goCommand(), buildArgs(p, filepath.Join(out, p.name), stripped)...)
-	cmd.Dir, cmd.Env = filepath.Join(b.Source, p.module), g.environment("0")
+	cmd.Dir, cmd.Env = filepath.Join(b.Source, p.module), g.environment(p.cgoEnabled())
 	return runQuiet(cmd)
 }
 
@@ -147,7 +166,7 @@ func (b *Builder) buildProgram(ctx context.Context, _ toolstree.Tree, g goTool, 
 func (b *Builder) buildInTree(ctx context.Context, tree toolstree.Tree, g goTool, p program, out string) error {
 	// The build inside has no network: have the modules here first.
 	list := exec.CommandContext(ctx, goCommand(), "list", "-deps", "-tags", p.tags, p.pkg)
-	list.Dir, list.Env = filepath.Join(b.Source, p.module), g.environment("1")
+	list.Dir, list.Env = filepath.Join(b.Source, p.module), g.environment(p.cgoEnabled())
 	if err := runQuiet(list); err != nil {
 		return err
 	}
