@@ -43,6 +43,7 @@ var sideways = map[[2]string]string{
 	{"measure/eventlog", "measure/config"}: "the sequence of the runtime log follows from a config",
 
 	{"runtime/claim", "measure/ton"}:      "a claim is for an account",
+	{"runtime/receipt", "runtime/claim"}:  "a proof is a receipt and the charge that goes with it",
 	{"runtime/receipt", "measure/ton"}:    "a receipt states a client's account and a price",
 	{"runtime/claim", "attest/check"}:     "what is refused here is refused as evidence is",
 	{"runtime/receipt", "attest/check"}:   "what is refused here is refused as evidence is",
