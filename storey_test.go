@@ -26,8 +26,8 @@ var storeys = map[string]int{
 	"measure/register": 1,
 	"measure/verity":   0, "measure/eventlog": 0, "measure/tdvf": 0, "measure/snp": 0, "measure/volume": 0, "measure/config": 0, "measure/ton": 0, "measure/pubkey": 0, "measure/bootdisk": 0,
 	"attest/tdx": 0, "attest/sevsnp": 0, "attest/vtpm": 0, "attest/nvidia": 0, "attest/check": 0,
-	"runtime/secret": 1,
-	"runtime/claim":  0, "runtime/receipt": 0, "runtime/envelope": 0,
+	"runtime/secret": 1, "runtime/role": 2,
+	"runtime/claim": 0, "runtime/receipt": 0, "runtime/envelope": 0,
 	// The software platform signs what attest judges, so it stands beside attest; only tests may reach it.
 	"attest/attesttest": 2,
 }
