@@ -27,7 +27,7 @@ check: ## gofmt, vet, staticcheck
 	$(GO) tool staticcheck ./...
 
 # What clients import: storeys 0 to 2.
-CLIENT := ./attest ./attest/attesttest ./attest/check ./attest/sevsnp ./attest/tdx ./attest/vtpm ./measure ./measure/bootdisk ./measure/config ./measure/eventlog \
+CLIENT := ./attest ./attest/attesttest ./attest/check ./attest/evidence ./attest/sevsnp ./attest/tdx ./attest/vtpm ./measure ./measure/bootdisk ./measure/config ./measure/eventlog ./measure/register \
 	./measure/snp ./measure/tdvf ./measure/verity ./measure/volume ./runtime/claim ./runtime/receipt
 
 wasm: ## what clients import, tested as WebAssembly under node, and the size of the verifier

@@ -20,9 +20,10 @@ import (
 	"testing"
 	"time"
 
-	"chrysalis/attest"
 	"chrysalis/attest/collect"
+	"chrysalis/attest/evidence"
 	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
 )
@@ -36,9 +37,9 @@ func measuredConfig(t testing.TB) (config.Measured, []byte) {
 		Identity: config.Identity{Network: config.Local, RootContract: config.Address("0:" + strings.Repeat("a1", 32)),
 			PayoutOwner: config.Address("0:" + strings.Repeat("b2", 32)), Sealing: config.SealTPM, Instance: config.InstanceSealed},
 		Service: config.Service{
-			Engine: config.Engine{Volume: config.Volume{Root: config.Digest{1}, Blocks: 1}, Argv: []string{"/usr/bin/llama-server"},
+			Engine: config.Engine{Volume: config.Volume{Root: register.Digest{1}, Blocks: 1}, Argv: []string{"/usr/bin/llama-server"},
 				Env: []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"}, MemoryBytes: 1 << 30},
-			Model: config.Model{Name: "tiny", Volume: config.Volume{Root: config.Digest{2}, Blocks: 1}}, GPU: config.GPUNone,
+			Model: config.Model{Name: "tiny", Volume: config.Volume{Root: register.Digest{2}, Blocks: 1}}, GPU: config.GPUNone,
 			Limits: config.Limits{RequestBytes: 1 << 16, AnswerTokens: 128, Concurrent: 128, ContextTokens: 512},
 			Price: config.Price{Payment: config.PayCharge, NanotonPerToken: 20, PromptWeight: config.WeightOne, CachedWeight: 1000,
 				CompletionWeight: 2 * config.WeightOne, ReasoningWeight: config.WeightOne},
@@ -185,8 +186,8 @@ func (m *machine) startGateway() *exec.Cmd {
 	defer theirs.Close()
 	go func() {
 		defer ours.Close()
-		collect.Serve(ours, func(r collect.Request) (*attest.Evidence, error) {
-			return &attest.Evidence{Platform: attest.VTPM, Statement: attest.Statement{NonceRoot: r.NonceRoot, TLSKey: r.TLSKey}}, nil
+		collect.Serve(ours, func(r collect.Request) (*evidence.Evidence, error) {
+			return &evidence.Evidence{Platform: evidence.VTPM, Statement: evidence.Statement{NonceRoot: r.NonceRoot, TLSKey: r.TLSKey}}, nil
 		}, nil)
 	}()
 	c, line := m.spawn("gateway", true, []string{"-keeper", "/keeper/keeper.sock", "-engine", "/engine/e.sock", "-chroot", m.path("root")}, f, theirs)
@@ -359,7 +360,7 @@ func TestProcesses(t *testing.T) {
 		}
 		body, err := io.ReadAll(response.Body)
 		response.Body.Close()
-		if _, bad := attest.DecodeEvidence(body); err != nil || bad != nil {
+		if _, bad := evidence.Decode(body); err != nil || bad != nil {
 			t.Errorf("evidence: %v, %v", err, bad)
 		}
 		// Both and init together have 150 MB in the guest.

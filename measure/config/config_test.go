@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"chrysalis/measure/register"
 )
 
 // example returns a valid config, as the tests' starting point.
@@ -21,12 +23,12 @@ func example() Measured {
 		},
 		Service: Service{
 			Engine: Engine{
-				Volume:      Volume{Root: Digest{1}, Blocks: 100},
+				Volume:      Volume{Root: register.Digest{1}, Blocks: 100},
 				Argv:        []string{"/usr/bin/llama-server", "-m", "/model/tiny.gguf"},
 				Env:         []string{wipeTunables, "PATH=/usr/bin"},
 				MemoryBytes: 512 << 20,
 			},
-			Model:  Model{Name: "tiny", Volume: Volume{Root: Digest{2}, Blocks: 310}},
+			Model:  Model{Name: "tiny", Volume: Volume{Root: register.Digest{2}, Blocks: 310}},
 			GPU:    GPUNone,
 			Limits: Limits{RequestBytes: 1 << 20, AnswerTokens: 256, Concurrent: 4, ContextTokens: 512},
 			Price:  Price{Payment: PayCharge, NanotonPerToken: 20, PromptWeight: WeightOne, CachedWeight: WeightOne / 10, CompletionWeight: WeightOne, ReasoningWeight: WeightOne},
@@ -203,7 +205,7 @@ func TestHostRefuses(t *testing.T) {
 }
 
 func TestZerostates(t *testing.T) {
-	seen := map[Digest]Network{}
+	seen := map[register.Digest]Network{}
 	for _, n := range []Network{Mainnet, Testnet, Local} {
 		z, ok := n.Zerostate()
 		if !ok {

@@ -7,6 +7,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"chrysalis/measure/register"
 )
 
 // Network is the chain of payments. Its zerostate is compiled in, so that a key of one network is none of another's.
@@ -28,16 +30,16 @@ var zerostates = map[Network]string{
 }
 
 // Zerostate returns the root hash of the network's zero state, and reports whether the network is known.
-func (n Network) Zerostate() (Digest, bool) {
+func (n Network) Zerostate() (register.Digest, bool) {
 	text, ok := zerostates[n]
 	if !ok {
-		return Digest{}, false
+		return register.Digest{}, false
 	}
 	raw, err := base64.StdEncoding.DecodeString(text)
-	if err != nil || len(raw) != len(Digest{}) {
+	if err != nil || len(raw) != len(register.Digest{}) {
 		panic("config: zerostate of " + string(n) + " is malformed")
 	}
-	return Digest(raw), true
+	return register.Digest(raw), true
 }
 
 // Address is a TON account in raw form: workchain, colon, 64 lower-case hexadecimal digits. The workchain is 0 or -1.
@@ -48,7 +50,7 @@ func (a Address) validate() error {
 	if !ok || workchain != "0" && workchain != "-1" {
 		return fmt.Errorf("address %.80q: want 0: or -1: and 64 hexadecimal digits", a)
 	}
-	var d Digest
+	var d register.Digest
 	if err := d.UnmarshalText([]byte(account)); err != nil {
 		return fmt.Errorf("address %.80q: %v", a, err)
 	}
@@ -177,7 +179,7 @@ func (s Service) validate() error {
 }
 
 func (v Volume) validate() error {
-	if v.Root == (Digest{}) {
+	if v.Root == (register.Digest{}) {
 		return fmt.Errorf("volume root is zero")
 	}
 	if v.Blocks == 0 || v.Blocks > maxBlocks {
