@@ -6,6 +6,8 @@ export GOTOOLCHAIN := $(shell sed -n "s/^toolchain //p" go.mod)
 # One way to compile, so that the command line, vet and the tests share what Go keeps; the guest's programs are built alike.
 export GOFLAGS := -buildvcs=false -trimpath
 BIN := build/bin/chrysalis
+# The modules of this tree: CONTRIBUTING.md says why there are several.
+MODULES := $(patsubst %/,%,$(dir $(shell git ls-files '*go.mod')))
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,17 +16,19 @@ demo: image ## build, boot, verify, ask, print receipt and claim, stop (KEEP=1 l
 	@KEEP=$(KEEP) tools/e2e/demo.sh $(BIN)
 
 test: image check ## everything: checks, unit tests, and the guests under QEMU
-	@echo "== unit tests: packages alone, no guest"
-	$(GO) test -vet=off ./...
-	@$(MAKE) --no-print-directory wasm
+	@$(MAKE) --no-print-directory unit wasm
 	@echo "== end to end: guests under QEMU, and beside them the image built again on one core"
-	CHRYSALIS_E2E=1 $(GO) test -vet=off -count=1 -timeout 60m -parallel 2 -v ./tools/e2e/
+	CHRYSALIS_E2E=1 $(GO) test -C tools -vet=off -count=1 -timeout 60m -parallel 2 -v ./e2e/
+
+unit: ## tests of packages alone, no guest; go test ./... runs those of the root module
+	@echo "== unit tests: packages alone, no guest"
+	@set -e; for m in $(MODULES); do echo "$(GO) test -C $$m ./..."; $(GO) test -C $$m -vet=off ./...; done
 
 check: ## gofmt, vet, staticcheck
 	@echo "== gofmt, vet, staticcheck"
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change: $$out"; exit 1; fi
-	$(GO) vet ./...
-	$(GO) tool staticcheck ./...
+	@set -e; for m in $(MODULES); do echo "$(GO) vet -C $$m ./..."; $(GO) vet -C $$m ./...; done
+	@set -e; staticcheck=$$($(GO) tool -C tools -n staticcheck); for m in $(MODULES); do echo "staticcheck $$m"; (cd $$m && $$staticcheck ./...); done
 
 # What clients import: storeys 0 to 2.
 CLIENT := ./attest ./attest/attesttest ./attest/check ./attest/evidence ./attest/sevsnp ./attest/tdx ./attest/vtpm ./measure ./measure/bootdisk ./measure/config ./measure/eventlog ./measure/register \
@@ -32,7 +36,7 @@ CLIENT := ./attest ./attest/attesttest ./attest/check ./attest/evidence ./attest
 
 wasm: ## what clients import, tested as WebAssembly under node, and the size of the verifier
 	@echo "== WebAssembly: packages of storeys 0 to 2, and the verifier"
-	@GOOS=js GOARCH=wasm $(GO) build -trimpath -ldflags='-s -w' -o build/verifier.wasm ./tools/wasm
+	@GOOS=js GOARCH=wasm $(GO) build -C tools -trimpath -ldflags='-s -w' -o ../build/verifier.wasm ./wasm
 	@if command -v node >/dev/null; then \
 		node tools/wasm/verify.mjs build/verifier.wasm "$$($(GO) env GOROOT)/lib/wasm/wasm_exec.js" attest/testdata/guest && \
 		PATH="$$($(GO) env GOROOT)/lib/wasm:$$PATH" GOOS=js GOARCH=wasm $(GO) test -short $(CLIENT); \
@@ -42,23 +46,23 @@ image: $(BIN) ## tools tree, release folder, engine and model volumes (cached by
 	@$(BIN) image build --out build/release
 
 matrix: image ## the registers over versions of QEMU, memory sizes and CPU counts, into measure/MATRIX.md
-	@CHRYSALIS_MATRIX=1 $(GO) test -count=1 -run '^TestMatrix$$' ./tools/e2e/
+	@CHRYSALIS_MATRIX=1 $(GO) test -C tools -count=1 -run '^TestMatrix$$' ./e2e/
 
 bench: image ## every number beside its reference, measured in the same run
-	@CHRYSALIS_BENCH=1 $(GO) test -count=1 -timeout 30m -run '^TestBench$$' -v ./tools/e2e/
+	@CHRYSALIS_BENCH=1 $(GO) test -C tools -count=1 -timeout 30m -run '^TestBench$$' -v ./e2e/
 
 FUZZTIME ?= 10s
 fuzz: ## each fuzz target for FUZZTIME (default 10s)
 	@set -e; for file in $$(git grep -lE '^func Fuzz' -- '*_test.go'); do \
 		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+).*/\1/p' $$file); do \
-			echo "== $$(dirname $$file) $$target"; $(GO) test ./$$(dirname $$file) -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x; done; done
+			echo "== $$(dirname $$file) $$target"; $(GO) test -C $$(dirname $$file) . -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x; done; done
 
 clean: ## remove what was built; downloads stay in build/cache
 	rm -rf $(filter-out build/cache,$(wildcard build/*))
 
 $(BIN): FORCE
 	@[ -x $@ ] || echo "== the command line: the first time Go compiles all that it needs, for a minute or two"
-	@$(GO) build -o $@ ./tools/chrysalis
+	@$(GO) build -C tools -o ../$@ ./chrysalis
 
 FORCE:
-.PHONY: help demo test check wasm image matrix bench fuzz clean FORCE
+.PHONY: help demo test unit check wasm image matrix bench fuzz clean FORCE

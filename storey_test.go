@@ -17,31 +17,33 @@ const module = "chrysalis"
 // and forms that many speak in; above them the rooms, each with one subject; then the two halves of a judgement, what is
 // expected and what is shown; then connections; then the programs of the guest; then the workstation's.
 var storeys = map[string]int{
-	"tools":          6,
-	"init":           5,
-	"runtime":        5,
+	"tools":   6,
+	"init":    5,
+	"runtime": 5, "runtime/enginehost": 5,
 	"attest/ratls":   4,
 	"attest/collect": 4,
 	"attest":         3,
 	"measure":        2,
+	"runtime/secret": 2,
 	"measure/verity": 1, "measure/eventlog": 1, "measure/tdvf": 1, "measure/snp": 1, "measure/volume": 1, "measure/config": 1, "measure/bootdisk": 1,
 	"attest/tdx": 1, "attest/sevsnp": 1, "attest/vtpm": 1, "attest/nvidia": 1,
 	"runtime/claim": 1, "runtime/receipt": 1, "runtime/envelope": 1,
-	"measure/register": 0, "attest/check": 0, "attest/evidence": 0,
+	"measure/register": 0, "measure/ton": 0, "attest/check": 0, "attest/evidence": 0, "init/status": 0,
 	// The software platform signs what attest judges, so it stands beside attest; only tests may reach it.
 	"attest/attesttest": 3,
 }
 
 // sideways lists the imports within one storey that are allowed: importer, then imported, each with its reason.
 var sideways = map[[2]string]string{
-	{"measure/volume", "measure/verity"}: "a volume is an image followed by its verity tree",
-	{"measure/snp", "measure/tdvf"}:      "one firmware image has one table of entries",
-	{"attest/attesttest", "attest"}:      "the software platform writes the evidence that attest judges",
+	{"measure/volume", "measure/verity"}:   "a volume is an image followed by its verity tree",
+	{"measure/snp", "measure/tdvf"}:        "one firmware image has one table of entries",
+	{"attest/attesttest", "attest"}:        "the software platform writes the evidence that attest judges",
+	{"measure/eventlog", "measure/config"}: "the sequence of the runtime log follows from a config",
 }
 
 // sole names the one folder that may import a module, so that its parsers stay out of every other process.
 var sole = map[string]string{
-	"github.com/containerd/containerd":          "runtime/internal/engine",
+	"github.com/containerd/containerd":          "runtime/enginehost",
 	"github.com/xssnick/tonutils-go/liteclient": "runtime/internal/chain",
 }
 
@@ -84,6 +86,8 @@ func TestStoreysCanRefuse(t *testing.T) {
 		{"upward", "measure/config/x.go", "chrysalis/attest"},
 		{"sideways", "attest/tdx/x.go", "chrysalis/measure/eventlog"},
 		{"init to runtime", "init/x.go", "chrysalis/runtime/internal/keeper"},
+		{"engine-host to the keeper's rooms", "runtime/enginehost/x.go", "chrysalis/runtime/internal/keeper"},
+		{"containerd in the program with the keys", "runtime/internal/gateway/x.go", "github.com/containerd/containerd/v2/client"},
 		{"attest to collect", "attest/x.go", "chrysalis/attest/collect"},
 		{"fake outside tests", "tools/chrysalis/x.go", "chrysalis/attest/attesttest"},
 		{"virtual sigstore outside tests", "tools/chrysalis/x.go", "chrysalis/tools/internal/release/releasetest"},

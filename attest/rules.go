@@ -7,13 +7,14 @@ import (
 
 	"chrysalis/attest/check"
 	"chrysalis/measure/config"
+	"chrysalis/measure/ton"
 )
 
 // ConfigRules judges the measured config. It has a rule for each field of config.Measured; a config with a field that
 // this verifier does not know is not decoded, so it is refused.
 type ConfigRules struct {
 	Network      config.Network    `json:"network"`
-	RootContract config.Address    `json:"root_contract"`
+	RootContract ton.Address       `json:"root_contract"`
 	PayoutOwner  string            `json:"payout_owner"` // an address, or "any": a client need not care who is paid
 	Sealing      []config.Sealing  `json:"sealing"`
 	Instance     []config.Instance `json:"instance"`
@@ -78,7 +79,7 @@ func ExactConfig(m config.Measured) ConfigRules {
 	id, sv := m.Identity, m.Service
 	exact := func(n uint64) Range { return Range{n, n} }
 	return ConfigRules{
-		Network: id.Network, RootContract: id.RootContract, PayoutOwner: string(id.PayoutOwner),
+		Network: id.Network, RootContract: id.RootContract, PayoutOwner: id.PayoutOwner.String(),
 		Sealing: []config.Sealing{id.Sealing}, Instance: []config.Instance{id.Instance},
 		Engine: EngineRules{Volumes: []config.Volume{sv.Engine.Volume}, Argv: slices.Clone(sv.Engine.Argv), Env: slices.Clone(sv.Engine.Env),
 			MemoryBytes: exact(sv.Engine.MemoryBytes)},
@@ -113,13 +114,13 @@ var configChecks = []step{
 		return oneOf(m.Identity.Network, r.Network)
 	}),
 	field("identity.root_contract", func(m *config.Measured, r *ConfigRules) check.Finding {
-		return oneOf(m.Identity.RootContract, r.RootContract)
+		return oneOf(m.Identity.RootContract.String(), r.RootContract.String())
 	}),
 	field("identity.payout_owner", func(m *config.Measured, r *ConfigRules) check.Finding {
 		if r.PayoutOwner == AnyPayoutOwner {
-			return check.Found(string(m.Identity.PayoutOwner), AnyPayoutOwner, true)
+			return check.Found(m.Identity.PayoutOwner.String(), AnyPayoutOwner, true)
 		}
-		return oneOf(string(m.Identity.PayoutOwner), r.PayoutOwner)
+		return oneOf(m.Identity.PayoutOwner.String(), r.PayoutOwner)
 	}),
 	field("identity.sealing", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Identity.Sealing, r.Sealing...)

@@ -11,31 +11,11 @@ import (
 	"chrysalis/measure/eventlog"
 )
 
-// place is where an event of the runtime log stands.
-type place struct {
-	register eventlog.Register
-	kind     eventlog.Kind
-}
-
-// The runtime log of a guest that serves: each event once and in this order. What comes after it ends the guest's service.
-// Where there is no TPM one register takes all: RTMR3, which on SEV-SNP exists in the log alone.
-var (
-	vtpmOrder = []place{
-		{eventlog.PCR13, eventlog.KindConfig}, {eventlog.PCR14, eventlog.KindIdentity}, {eventlog.PCR13, eventlog.KindEngine},
-		{eventlog.PCR13, eventlog.KindModel}, {eventlog.PCR13, eventlog.KindGPU}, {eventlog.PCR13, eventlog.KindSeparator},
-		{eventlog.PCR14, eventlog.KindSeparator}, {eventlog.PCR13, eventlog.KindKeysReleased}, {eventlog.PCR14, eventlog.KindKeysReleased},
-	}
-	rtmrOrder = []place{
-		{eventlog.RTMR3, eventlog.KindConfig}, {eventlog.RTMR3, eventlog.KindIdentity}, {eventlog.RTMR3, eventlog.KindEngine},
-		{eventlog.RTMR3, eventlog.KindModel}, {eventlog.RTMR3, eventlog.KindGPU}, {eventlog.RTMR3, eventlog.KindSeparator},
-		{eventlog.RTMR3, eventlog.KindKeysReleased},
-	}
-)
-
 // logChecks judge the runtime log against the config in the evidence. A replay has shown that the registers hold exactly
 // this log; on SEV-SNP the statement's log head does, which is weaker: whoever owns the guest's report device could have
 // written another.
-func logChecks(order []place) []step {
+func logChecks(in eventlog.Registers) []step {
+	order := eventlog.Places(in)
 	list := []step{
 		{Name: "runtime-log-order", Judge: func(a *appraisal) check.Finding {
 			var got, want []string
@@ -43,7 +23,7 @@ func logChecks(order []place) []step {
 				got = append(got, fmt.Sprintf("%s:%d", r.Kind, r.Register))
 			}
 			for _, w := range order {
-				want = append(want, fmt.Sprintf("%s:%d", w.kind, w.register))
+				want = append(want, fmt.Sprintf("%s:%d", w.Kind, w.Register))
 			}
 			return check.Found(strings.Join(got, " "), strings.Join(want, " "), slices.Equal(got, want))
 		}},
@@ -56,36 +36,22 @@ func logChecks(order []place) []step {
 		}},
 	}
 	for _, p := range order {
-		name := "event-" + p.kind.String()
-		if slices.ContainsFunc(order, func(q place) bool { return q.kind == p.kind && q.register != p.register }) {
-			name += fmt.Sprintf("-%d", p.register)
+		name := "event-" + p.Kind.String()
+		if slices.ContainsFunc(order, func(q eventlog.Place) bool { return q.Kind == p.Kind && q.Register != p.Register }) {
+			name += fmt.Sprintf("-%d", p.Register)
 		}
-		list = append(list, event(name, p.register, p.kind, eventData[p.kind]))
+		list = append(list, event(name, p))
 	}
 	return list
 }
 
-// eventData returns what an event must say of the config in the evidence.
-var eventData = map[eventlog.Kind]func(*appraisal) []byte{
-	eventlog.KindConfig: func(a *appraisal) []byte {
-		d := config.SHA256(a.evidence.Config)
-		return d[:]
-	},
-	eventlog.KindIdentity: func(a *appraisal) []byte {
-		d := config.IdentityDigest(a.identity)
-		return d[:]
-	},
-	eventlog.KindEngine: func(a *appraisal) []byte {
-		v := a.config.Service.Engine.Volume
-		return eventlog.VolumeData(v.Root, v.Blocks)
-	},
-	eventlog.KindModel: func(a *appraisal) []byte {
-		v := a.config.Service.Model.Volume
-		return eventlog.VolumeData(v.Root, v.Blocks)
-	},
-	eventlog.KindGPU:          func(a *appraisal) []byte { return []byte(a.config.Service.GPU) },
-	eventlog.KindSeparator:    func(*appraisal) []byte { return eventlog.SeparatorData() },
-	eventlog.KindKeysReleased: func(*appraisal) []byte { return nil },
+// sequence is what the log must state for the config in the evidence. Bytes that are no config have been refused before.
+func (a *appraisal) sequence() eventlog.Sequence {
+	unparsed, err := eventlog.Unparsed(a.evidence.Config)
+	if err != nil {
+		return eventlog.Sequence{}
+	}
+	return unparsed.With(a.config.Service)
 }
 
 // statementChecks judge the statement against config and log.
@@ -112,11 +78,11 @@ var statementChecks = []step{
 }
 
 // event compares the data of the first event of a kind in a register. Its place and number are judged by runtime-log-order.
-func event(name string, register eventlog.Register, kind eventlog.Kind, want func(*appraisal) []byte) step {
+func event(name string, place eventlog.Place) step {
 	return step{Name: name, Judge: func(a *appraisal) check.Finding {
-		want := want(a)
+		want := a.sequence().Data(place.Kind)
 		for _, r := range a.runtime {
-			if r.Register == register && r.Kind == kind {
+			if r.Register == place.Register && r.Kind == place.Kind {
 				return check.Found(show(r.Data), show(want), bytes.Equal(r.Data, want))
 			}
 		}

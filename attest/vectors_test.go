@@ -17,6 +17,7 @@ import (
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
+	"chrysalis/measure/ton"
 )
 
 // scene is everything that Verify is given, made so that it accepts. A vector spoils one thing.
@@ -254,7 +255,7 @@ func configVectors() []vector {
 	}
 	return []vector{
 		rule("identity.network", func(r *attest.ConfigRules) { r.Network = config.Mainnet }),
-		rule("identity.root_contract", func(r *attest.ConfigRules) { r.RootContract = "0:00" }),
+		rule("identity.root_contract", func(r *attest.ConfigRules) { r.RootContract = ton.Address{} }),
 		rule("identity.payout_owner", func(r *attest.ConfigRules) { r.PayoutOwner = "" }),
 		rule("identity.sealing", func(r *attest.ConfigRules) { r.Sealing = nil }),
 		rule("identity.instance", func(r *attest.ConfigRules) { r.Instance = nil }),

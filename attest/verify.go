@@ -114,9 +114,9 @@ func listsOf(own ...[]step) lists {
 }
 
 var (
-	vtpmAppraisal   = listsOf(vtpmChecks, registerChecks(pinnedPCRs()), logChecks(vtpmOrder), statementChecks, configChecks)
-	tdxAppraisal    = listsOf(tdxChecks, registerChecks(register.TD()), logChecks(rtmrOrder), statementChecks, configChecks)
-	sevsnpAppraisal = listsOf(sevsnpChecks, logChecks(rtmrOrder), statementChecks, configChecks)
+	vtpmAppraisal   = listsOf(vtpmChecks, registerChecks(pinnedPCRs()), logChecks(eventlog.InPCRs), statementChecks, configChecks)
+	tdxAppraisal    = listsOf(tdxChecks, registerChecks(register.TD()), logChecks(eventlog.InRTMR), statementChecks, configChecks)
+	sevsnpAppraisal = listsOf(sevsnpChecks, logChecks(eventlog.InRTMR), statementChecks, configChecks)
 )
 
 // appraisalOf returns the appraisal of the evidence's platform. Of a platform that is none the check of the platform denies,

@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"chrysalis/init/internal/boot"
 	"chrysalis/init/internal/disk"
+	"chrysalis/init/status"
 )
 
 // watchCorruption listens for the kernel's word that a block of a volume failed its check. The engine, which has the model
@@ -35,13 +35,13 @@ func (g *guest) watchCorruption(context.Context) error {
 				continue
 			}
 			if err != nil {
-				g.ender.End(boot.CodeBroken, fmt.Errorf("reading uevents: %v", err))
+				g.ender.End(status.Broken, fmt.Errorf("reading uevents: %v", err))
 			}
 			if sender, ok := from.(*unix.SockaddrNetlink); !ok || sender.Pid != 0 {
 				continue // not the kernel
 			}
 			if corrupt(buf[:n]) {
-				g.ender.End(boot.CodeVolumeCorrupt, errors.New("the kernel reports a block that fails its check"))
+				g.ender.End(status.VolumeCorrupt, errors.New("the kernel reports a block that fails its check"))
 			}
 		}
 	}()
@@ -52,7 +52,7 @@ func (g *guest) watchCorruption(context.Context) error {
 func (g *guest) lookAtVolumes() {
 	for _, name := range []string{engineVolume, modelVolume} {
 		if intact, err := disk.Intact(name); err == nil && !intact {
-			g.ender.End(boot.CodeVolumeCorrupt, fmt.Errorf("volume %s has seen a block that fails its check", name))
+			g.ender.End(status.VolumeCorrupt, fmt.Errorf("volume %s has seen a block that fails its check", name))
 		}
 	}
 }

@@ -16,10 +16,11 @@ import (
 	"chrysalis/init/internal/hardening"
 	"chrysalis/init/internal/mount"
 	"chrysalis/init/internal/network"
+	"chrysalis/init/internal/port"
 	"chrysalis/init/internal/quote"
-	"chrysalis/init/internal/status"
 	"chrysalis/init/internal/supervise"
 	"chrysalis/init/internal/tpm"
+	"chrysalis/init/status"
 	"chrysalis/measure/config"
 )
 
@@ -37,14 +38,14 @@ const (
 
 // guest is the state of a boot. The steps fill it in their order; after the last one nothing changes it.
 type guest struct {
-	port     *status.Port
+	host     *port.Port // what the host may read
 	ender    *boot.Ender
 	children *supervise.Supervisor
 	recorder *quote.Recorder
 
 	measured []byte // the measured config, as its bytes lie on the disk
 	config   config.Measured
-	host     []byte // the host document, not yet parsed
+	hostSays []byte // the host document, not yet parsed
 	services services
 
 	configured quote.Configured
@@ -58,39 +59,39 @@ func guestMain() {
 	g := &guest{}
 	g.ender = boot.NewEnder(nil, nil)
 	if err := mount.Late(); err != nil {
-		g.ender.End("mounts-failed", err)
+		g.ender.End(status.Mounts.Failed(), err)
 	}
-	port, err := status.Open(statusPaths)
+	host, err := port.Open(statusPaths)
 	if err != nil {
-		g.ender.End("status-failed", err)
+		g.ender.End(status.Status.Failed(), err)
 	}
-	g.port, g.ender = port, boot.NewEnder(port, g.last)
+	g.host, g.ender = host, boot.NewEnder(host, g.last)
 	g.children = supervise.New()
-	port.Step("pid1", status.Uptime())
-	if code, err := boot.Run(context.Background(), port, g.steps()); err != nil {
+	host.Begun(status.PID1)
+	if code, err := boot.Run(context.Background(), host, g.steps()); err != nil {
 		g.ender.End(code, err)
 	}
-	port.Serving(status.Uptime())
+	host.Serving()
 	select {} // somebody else decides the end
 }
 
 // steps is the boot, in order.
 func (g *guest) steps() []boot.Step {
 	return []boot.Step{
-		{Name: "hardening", Run: func(context.Context) error { return hardening.Apply(hardening.Paths{Proc: "/proc", Sys: "/sys"}) }},
-		{Name: "entropy", Run: waitForEntropy},
-		{Name: "corruption-watch", Run: g.watchCorruption},
-		{Name: "tpm", Run: g.openTPM},
-		{Name: "config", Run: g.measureConfig},
-		{Name: "engine-volume", Run: g.openEngine},
-		{Name: "model-volume", Run: g.openModel},
-		{Name: "gpu", Run: g.checkGPU},
-		{Name: "secret", Run: g.takeSecret},
-		{Name: "network", Run: g.bringUpNetwork},
-		{Name: "containerd", Run: g.startContainerd},
-		{Name: "keeper", Run: g.startKeeper},
-		{Name: "engine", Run: g.startEngineHost, Limit: engineLimit},
-		{Name: "gateway", Run: g.startGateway},
+		{Name: status.Hardening, Run: func(context.Context) error { return hardening.Apply(hardening.Paths{Proc: "/proc", Sys: "/sys"}) }},
+		{Name: status.Entropy, Run: waitForEntropy},
+		{Name: status.CorruptionWatch, Run: g.watchCorruption},
+		{Name: status.TPM, Run: g.openTPM},
+		{Name: status.Config, Run: g.measureConfig},
+		{Name: status.EngineVolume, Run: g.openEngine},
+		{Name: status.ModelVolume, Run: g.openModel},
+		{Name: status.GPU, Run: g.checkGPU},
+		{Name: status.Secret, Run: g.takeSecret},
+		{Name: status.Network, Run: g.bringUpNetwork},
+		{Name: status.Containerd, Run: g.startContainerd},
+		{Name: status.Keeper, Run: g.startKeeper},
+		{Name: status.Engine, Run: g.startEngineHost, Limit: engineLimit},
+		{Name: status.Gateway, Run: g.startGateway},
 	}
 }
 
@@ -138,7 +139,7 @@ func (g *guest) measureConfig(ctx context.Context) error {
 		return err
 	}
 	defer f.Close()
-	if g.measured, g.host, err = config.ReadDisk(f); err != nil {
+	if g.measured, g.hostSays, err = config.ReadDisk(f); err != nil {
 		return err
 	}
 	identity, _, err := config.Split(g.measured)
@@ -187,7 +188,7 @@ func (g *guest) openVolume(ctx context.Context, serial, name string, v config.Vo
 	}
 	intact, stateErr := disk.Intact(name)
 	if stateErr == nil && !intact {
-		return boot.Coded{Code: boot.CodeVolumeCorrupt, Err: err}
+		return boot.Coded{Code: status.VolumeCorrupt, Err: err}
 	}
 	return errors.Join(err, stateErr)
 }
@@ -206,7 +207,7 @@ func (g *guest) checkGPU(context.Context) error {
 }
 
 func (g *guest) bringUpNetwork(ctx context.Context) error {
-	host, err := config.DecodeHost(g.host)
+	host, err := config.DecodeHost(g.hostSays)
 	if err != nil {
 		return err
 	}

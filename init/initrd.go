@@ -14,7 +14,8 @@ import (
 	"chrysalis/init/internal/disk"
 	"chrysalis/init/internal/modules"
 	"chrysalis/init/internal/mount"
-	"chrysalis/init/internal/status"
+	"chrysalis/init/internal/port"
+	"chrysalis/init/status"
 	"chrysalis/measure/config"
 )
 
@@ -31,35 +32,35 @@ const (
 
 var (
 	systemPaths = disk.Paths{Sys: "/sys", Dev: "/dev"}
-	statusPaths = status.Paths{Sys: "/sys", Dev: "/dev"}
+	statusPaths = port.Paths{Sys: "/sys", Dev: "/dev"}
 )
 
 // initrdMain is the first stage. It has nothing to keep secret yet.
 func initrdMain() {
 	if err := mount.Early(); err != nil {
-		boot.NewEnder(nil, nil).End("mounts-failed", err)
+		boot.NewEnder(nil, nil).End(status.Mounts.Failed(), err)
 	}
-	port, err := status.Open(statusPaths)
-	end := boot.NewEnder(port, nil)
+	host, err := port.Open(statusPaths)
+	end := boot.NewEnder(host, nil)
 	if err != nil {
-		end.End("status-failed", err)
+		end.End(status.Status.Failed(), err)
 	}
-	port.Event("kernel-up")
-	port.Step("initrd", status.Uptime())
-	code, err := boot.Run(context.Background(), port, []boot.Step{
-		{Name: "cmdline", Run: func(context.Context) error { return checkCmdline("/proc/cmdline", cmdlineFile) }},
-		{Name: "modules", Run: func(context.Context) error { return modules.Load(moduleDir) }},
-		{Name: "root", Run: openRoot},
+	host.Event(status.KernelUp)
+	host.Begun(status.Initrd)
+	code, err := boot.Run(context.Background(), host, []boot.Step{
+		{Name: status.Cmdline, Run: func(context.Context) error { return checkCmdline("/proc/cmdline", cmdlineFile) }},
+		{Name: status.Modules, Run: func(context.Context) error { return modules.Load(moduleDir) }},
+		{Name: status.Root, Run: openRoot},
 	})
 	if err != nil {
 		end.End(code, err)
 	}
-	port.Close()
+	host.Close()
 	if err := mount.SwitchRoot(newRoot); err != nil {
-		boot.NewEnder(nil, nil).End("root-failed", err)
+		boot.NewEnder(nil, nil).End(status.Root.Failed(), err)
 	}
 	err = unix.Exec(secondInit, []string{secondInit}, nil)
-	boot.NewEnder(nil, nil).End("root-failed", fmt.Errorf("starting %s: %v", secondInit, err))
+	boot.NewEnder(nil, nil).End(status.Root.Failed(), fmt.Errorf("starting %s: %v", secondInit, err))
 }
 
 // loaderWords is what QEMU's loader adds to the command line when it boots a kernel without a boot loader.

@@ -11,6 +11,7 @@ import (
 	"os"
 
 	"chrysalis/init/internal/boot"
+	"chrysalis/init/status"
 )
 
 func main() {
@@ -24,9 +25,9 @@ func main() {
 	}
 	defer func() {
 		if broken := recover(); broken != nil {
-			boot.NewEnder(nil, nil).End(boot.CodeBroken, fmt.Errorf("panic: %v", broken))
+			boot.NewEnder(nil, nil).End(status.Broken, fmt.Errorf("panic: %v", broken))
 		}
 	}()
 	stage()
-	boot.NewEnder(nil, nil).End(boot.CodeBroken, errors.New("process 1 returned"))
+	boot.NewEnder(nil, nil).End(status.Broken, errors.New("process 1 returned"))
 }

@@ -12,7 +12,8 @@ import (
 	"chrysalis/init/internal/boot"
 	"chrysalis/init/internal/quote"
 	"chrysalis/init/internal/tpm"
-	"chrysalis/runtime/claim"
+	"chrysalis/init/status"
+	"chrysalis/runtime/secret"
 )
 
 const (
@@ -39,35 +40,29 @@ func readBootLog() ([]byte, error) {
 // takeSecret takes the sealed secret; nobody can take it again in this boot. The public keys that follow from it go into
 // every statement, so that the gateway can't name others.
 func (g *guest) takeSecret(context.Context) error {
-	raw, boots, err := g.complete.Secret()
+	taken, boots, err := g.complete.Secret()
 	if errors.Is(err, tpm.ErrUnsealRefused) {
-		return boot.Coded{Code: boot.CodeUnsealRefused, Err: err}
+		return boot.Coded{Code: status.UnsealRefused, Err: err}
 	}
 	if err != nil {
 		return err
 	}
-	secret, err := claim.NewSecret(raw[:])
+	scope, err := secret.ScopeOf(g.config.Identity, taken.Instance())
 	if err != nil {
+		taken.Wipe()
 		return err
-	}
-	defer secret.Wipe()
-	zerostate, _ := g.config.Identity.Network.Zerostate()
-	scope := claim.Scope{
-		Network: string(g.config.Identity.Network), Zerostate: zerostate,
-		Root: string(g.config.Identity.RootContract), Instance: secret.Instance(),
 	}
 	g.recorder.SetKeys(quote.Keys{
-		Receipt:    publicKey(secret, claim.RoleReceipt, scope),
-		Claim:      publicKey(secret, claim.RoleClaim, scope),
-		SecretHash: secret.Digest(),
+		Receipt:    publicKey(taken, secret.RoleReceipt, scope),
+		Claim:      publicKey(taken, secret.RoleClaim, scope),
+		SecretHash: taken.Digest(),
 	})
-	g.services.secret, g.services.boots = raw, boots
-	clear(raw[:])
+	g.services.secret, g.services.boots = taken, boots
 	return nil
 }
 
-func publicKey(secret *claim.Secret, role claim.Role, scope claim.Scope) [32]byte {
-	key := claim.DeriveSigner(secret, role, scope)
+func publicKey(s *secret.Secret, role secret.Role, scope secret.Scope) [32]byte {
+	key := secret.DeriveSigner(s, role, scope)
 	defer clear(key)
 	return [32]byte(key.Public().(ed25519.PublicKey))
 }

@@ -15,15 +15,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"chrysalis/init/internal/boot"
 	"chrysalis/init/internal/disk"
 	"chrysalis/init/internal/mount"
 	"chrysalis/init/internal/supervise"
+	"chrysalis/init/status"
+	"chrysalis/runtime/secret"
 )
 
 // Where the services find each other. Each sees only what is bound or passed to it.
 const (
 	runtimeProgram    = "/usr/bin/runtime"
+	engineHostProgram = "/usr/bin/engine-host"
 	containerdProgram = "/usr/bin/containerd"
 
 	measuredFile     = "/run/chrysalis/measured"
@@ -51,7 +53,7 @@ var serviceEnv = []string{"PATH=/usr/bin", "HOME=/", "GOTRACEBACK=none", "GODEBU
 type services struct {
 	mu       sync.Mutex
 	children []*supervise.Child
-	secret   [32]byte
+	secret   *secret.Secret // until the keeper has it
 	boots    uint64
 	listener *os.File
 }
@@ -60,14 +62,22 @@ type services struct {
 func (s *services) kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	clear(s.secret[:])
+	s.forget()
 	for i := len(s.children) - 1; i >= 0; i-- {
 		s.children[i].Kill()
 	}
 }
 
+// forget wipes the secret, which may not have been taken yet. The caller holds mu.
+func (s *services) forget() {
+	if s.secret != nil {
+		s.secret.Wipe()
+	}
+	s.secret = nil
+}
+
 // start starts a service whose end is the guest's end, with code.
-func (g *guest) start(p supervise.Process, code boot.Code) error {
+func (g *guest) start(p supervise.Process, code status.Code) error {
 	p.Env = serviceEnv
 	p.Cgroup = cgroups + "/" + p.Name
 	child, err := g.children.Start(p)
@@ -78,17 +88,17 @@ func (g *guest) start(p supervise.Process, code boot.Code) error {
 	g.services.children = append(g.services.children, child)
 	g.services.mu.Unlock()
 	go func() {
-		status := <-child.Exited()
-		g.ender.End(code, fmt.Errorf("%s ended with %s", p.Name, describe(status)))
+		exit := <-child.Exited()
+		g.ender.End(code, fmt.Errorf("%s ended with %s", p.Name, describe(exit)))
 	}()
 	return nil
 }
 
-func describe(status syscall.WaitStatus) string {
-	if status.Signaled() {
-		return fmt.Sprintf("signal %d", status.Signal())
+func describe(exit syscall.WaitStatus) string {
+	if exit.Signaled() {
+		return fmt.Sprintf("signal %d", exit.Signal())
 	}
-	return fmt.Sprintf("exit status %d", status.ExitStatus())
+	return fmt.Sprintf("exit status %d", exit.ExitStatus())
 }
 
 // containerdTOML leaves containerd without anything that is not needed to run one container on a root that is mounted
@@ -123,7 +133,7 @@ func (g *guest) startContainerd(ctx context.Context) error {
 		Name: "containerd",
 		Argv: []string{containerdProgram, "--config", containerdConfig, "--log-level", "warn"},
 		Log:  log,
-	}, boot.CodeContainerdDied)
+	}, status.ContainerdExited)
 	if err != nil {
 		return err
 	}
@@ -174,10 +184,17 @@ func (g *guest) startKeeper(ctx context.Context) error {
 		Argv:      []string{runtimeProgram, "keeper", "-measured", measuredFile},
 		NoNetwork: true,
 		Files:     []*os.File{secretOut, device, socket},
-	}, boot.CodeKeeperExited, func() error {
-		message := binary.LittleEndian.AppendUint64(append(make([]byte, 0, 40), g.services.secret[:]...), g.services.boots)
-		defer clear(message)
-		clear(g.services.secret[:])
+	}, status.KeeperExited, func() error {
+		g.services.mu.Lock()
+		defer g.services.mu.Unlock()
+		if g.services.secret == nil {
+			return errors.New("there is no secret to give to the keeper")
+		}
+		message := make([]byte, 0, secret.Size+8)
+		defer func() { clear(message) }()
+		g.services.secret.Expose(func(raw []byte) { message = append(message, raw...) })
+		message = binary.LittleEndian.AppendUint64(message, g.services.boots)
+		g.services.forget()
 		if _, err := secretIn.Write(message); err != nil {
 			return err
 		}
@@ -198,9 +215,9 @@ func (g *guest) startEngineHost(ctx context.Context) error {
 	}
 	return g.startService(ctx, supervise.Process{
 		Name: "engine-host",
-		Argv: []string{runtimeProgram, "engine-host", "-measured", measuredFile, "-containerd", containerdSocket,
+		Argv: []string{engineHostProgram, "-measured", measuredFile, "-containerd", containerdSocket,
 			"-rootfs", engineDir, "-model", modelDir, "-socket-dir", engineSocketDir},
-	}, boot.CodeEngineExited, nil)
+	}, status.EngineHostExited, nil)
 }
 
 func (g *guest) startGateway(ctx context.Context) error {
@@ -225,12 +242,12 @@ func (g *guest) startGateway(ctx context.Context) error {
 		Argv: []string{runtimeProgram, "gateway", "-measured", measuredFile, "-keeper", "/keeper/keeper.sock",
 			"-engine", "/engine/e.sock", "-chroot", gatewayRoot},
 		Files: []*os.File{g.services.listener, theirs},
-	}, boot.CodeGatewayExited, nil)
+	}, status.GatewayExited, nil)
 }
 
 // startService starts a runtime process with a status pipe as its last descriptor, calls after when it runs, and waits
 // until it says that it is ready.
-func (g *guest) startService(ctx context.Context, p supervise.Process, code boot.Code, after func() error) error {
+func (g *guest) startService(ctx context.Context, p supervise.Process, code status.Code, after func() error) error {
 	out, in, err := os.Pipe()
 	if err != nil {
 		return err
@@ -261,16 +278,21 @@ func (g *guest) startService(ctx context.Context, p supervise.Process, code boot
 	}
 }
 
-// statusWords is what a service may say, and what the host then reads. Anything else ends the guest.
-var statusWords = map[string]bool{
-	"ready": true, "engine-up": true, "engine-down": true,
+// events are what a service may say beside ready, and what the host then reads. Anything else ends the guest.
+var events = map[string]status.Event{
+	status.EngineUp.String(): status.EngineUp, status.EngineDown.String(): status.EngineDown,
 }
 
 // failCodes are the reasons that a service may give for its end.
-var failCodes = map[string]boot.Code{
-	"journal-torn": "journal-torn", "journal-foreign": "journal-foreign", "journal-rolled-back": "journal-rolled-back",
-	"journal-io": "journal-io", "journal-full": "journal-full", "journal-corrupt": "journal-corrupt",
-	"journal-short": "journal-short", "journal-refused": "journal-refused",
+var failCodes = map[string]status.Code{
+	"journal-torn": status.JournalTorn, "journal-foreign": status.JournalForeign, "journal-rolled-back": status.JournalRolledBack,
+	"journal-io": status.JournalIO, "journal-full": status.JournalFull, "journal-corrupt": status.JournalCorrupt,
+	"journal-short": status.JournalShort, "journal-refused": status.JournalRefused,
+}
+
+// failed are the codes of services that give no reason that there is, or say what is no word.
+var failed = map[string]status.Code{
+	"keeper": status.Keeper.Failed(), "engine-host": status.EngineHostFailed, "gateway": status.Gateway.Failed(),
 }
 
 // readStatus reads a service's status lines until its end. ready gets nil or the reason of a failure once.
@@ -283,12 +305,9 @@ func (g *guest) readStatus(name string, out *os.File, ready chan<- error) {
 		if reason, ok := strings.CutPrefix(word, "fail "); ok {
 			code, known := failCodes[reason]
 			if !known {
-				code = boot.Code(name + "-failed")
+				code = failed[name]
 			}
 			g.ender.End(code, fmt.Errorf("%s gave up: %q", name, reason))
-		}
-		if !statusWords[word] {
-			g.ender.End(boot.Code(name+"-failed"), fmt.Errorf("%s said %q", name, word))
 		}
 		if word == "ready" {
 			select {
@@ -297,7 +316,11 @@ func (g *guest) readStatus(name string, out *os.File, ready chan<- error) {
 			}
 			continue
 		}
-		g.port.Event(word)
+		event, known := events[word]
+		if !known {
+			g.ender.End(failed[name], fmt.Errorf("%s said %q", name, word))
+		}
+		g.host.Event(event)
 	}
 	select {
 	case ready <- fmt.Errorf("%s closed its status pipe before it was ready", name):

@@ -17,7 +17,6 @@ import (
 	"slices"
 	"unicode/utf16"
 
-	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
 )
@@ -154,59 +153,13 @@ func secureBootVariables(on []byte) (all []part) {
 	return all
 }
 
-// ConfigRecords returns the runtime log that a vTPM guest with these measured bytes has written once it serves. It
-// refuses bytes that are no config.
-func ConfigRecords(measured []byte) ([]eventlog.Record, error) {
-	m, err := config.Decode(measured)
-	if err != nil {
-		return nil, err
-	}
-	identity, _, err := config.Split(measured)
-	if err != nil {
-		return nil, err
-	}
-	whole, part := config.SHA256(measured), config.IdentityDigest(identity)
-	engine, model := m.Service.Engine.Volume, m.Service.Model.Volume
-	records := []eventlog.Record{
-		{Register: eventlog.PCR13, Kind: eventlog.KindConfig, Data: whole[:]},
-		{Register: eventlog.PCR14, Kind: eventlog.KindIdentity, Data: part[:]},
-		{Register: eventlog.PCR13, Kind: eventlog.KindEngine, Data: eventlog.VolumeData(engine.Root, engine.Blocks)},
-		{Register: eventlog.PCR13, Kind: eventlog.KindModel, Data: eventlog.VolumeData(model.Root, model.Blocks)},
-		{Register: eventlog.PCR13, Kind: eventlog.KindGPU, Data: []byte(m.Service.GPU)},
-		{Register: eventlog.PCR13, Kind: eventlog.KindSeparator, Data: eventlog.SeparatorData()},
-		{Register: eventlog.PCR14, Kind: eventlog.KindSeparator, Data: eventlog.SeparatorData()},
-		{Register: eventlog.PCR13, Kind: eventlog.KindKeysReleased},
-		{Register: eventlog.PCR14, Kind: eventlog.KindKeysReleased},
-	}
-	for i := range records {
-		records[i].Number = uint64(i)
-	}
-	return records, nil
-}
-
-// RTMRRecords returns the same log where there is no TPM: every event once, in RTMR3.
-func RTMRRecords(measured []byte) ([]eventlog.Record, error) {
-	records, err := ConfigRecords(measured)
-	if err != nil {
-		return nil, err
-	}
-	var log []eventlog.Record
-	for _, r := range records {
-		if slices.ContainsFunc(log, func(l eventlog.Record) bool { return l.Kind == r.Kind }) {
-			continue // of the second PCR
-		}
-		r.Number, r.Register = uint64(len(log)), eventlog.RTMR3
-		log = append(log, r)
-	}
-	return log, nil
-}
-
 // ConfigPCRs returns PCR 13 and 14 of a guest that serves with these measured bytes.
 func ConfigPCRs(measured []byte) (register.PCRs, error) {
-	records, err := ConfigRecords(measured)
+	sequence, err := eventlog.SequenceOf(measured)
 	if err != nil {
 		return nil, fmt.Errorf("measuring config: %v", err)
 	}
+	records := sequence.Records(eventlog.InPCRs)
 	return register.PCRs{
 		13: eventlog.Replay256(records, eventlog.PCR13),
 		14: eventlog.Replay256(records, eventlog.PCR14),

@@ -222,12 +222,12 @@ func TestConfigPCRs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	records, err := ConfigRecords(measured)
+	sequence, err := eventlog.SequenceOf(measured)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var log []byte
-	for _, r := range records {
+	for _, r := range sequence.Records(eventlog.InPCRs) {
 		log = r.Append(log)
 	}
 	if parsed, err := eventlog.ParseRuntime(log); err != nil || len(parsed) != 9 {

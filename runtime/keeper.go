@@ -12,11 +12,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"chrysalis/measure/config"
-	"chrysalis/runtime/claim"
 	"chrysalis/runtime/internal/confine"
 	"chrysalis/runtime/internal/journal"
 	"chrysalis/runtime/internal/keeper"
-	"chrysalis/runtime/receipt"
+	"chrysalis/runtime/secret"
 )
 
 // keeperUser runs the keeper.
@@ -48,12 +47,12 @@ func runKeeper(ctx context.Context, args []string) error {
 		return err
 	}
 	status := status{files[3]}
-	secret, boots, err := readSecret(files[0])
+	sealed, boots, err := readSecret(files[0])
 	if err != nil {
 		return err
 	}
-	terms, key, err := keeperTerms(secret, config, raw)
-	secret.Wipe()
+	terms, key, err := keeperTerms(sealed, config, raw)
+	sealed.Wipe()
 	if err != nil {
 		return err
 	}
@@ -75,41 +74,35 @@ func runKeeper(ctx context.Context, args []string) error {
 }
 
 // readSecret reads the secret and the count of completed boots, and nothing else, to the pipe's end.
-func readSecret(pipe *os.File) (*claim.Secret, uint64, error) {
+func readSecret(pipe *os.File) (*secret.Secret, uint64, error) {
 	defer pipe.Close()
-	var message [claim.SecretSize + 8 + 1]byte
+	var message [secret.Size + 8 + 1]byte
 	defer clear(message[:])
 	n, err := io.ReadFull(pipe, message[:])
 	if err != io.ErrUnexpectedEOF || n != len(message)-1 {
 		return nil, 0, fmt.Errorf("reading secret: %d bytes, want %d", n, len(message)-1)
 	}
-	secret, err := claim.NewSecret(message[:claim.SecretSize])
-	return secret, binary.LittleEndian.Uint64(message[claim.SecretSize:]), err
+	s, err := secret.New(message[:secret.Size])
+	return s, binary.LittleEndian.Uint64(message[secret.Size:]), err
 }
 
 // keeperTerms derives the keys and takes from the measured config what receipts state.
-func keeperTerms(secret *claim.Secret, m config.Measured, raw []byte) (keeper.Terms, [32]byte, error) {
-	zerostate, ok := m.Identity.Network.Zerostate()
-	if !ok {
-		return keeper.Terms{}, [32]byte{}, fmt.Errorf("network %q has no zerostate", m.Identity.Network)
-	}
-	excesses, err := claim.ParseAddress(string(m.Identity.PayoutOwner))
+func keeperTerms(s *secret.Secret, m config.Measured, raw []byte) (keeper.Terms, [32]byte, error) {
+	scope, err := secret.ScopeOf(m.Identity, s.Instance())
 	if err != nil {
-		return keeper.Terms{}, [32]byte{}, fmt.Errorf("payout owner: %v", err)
+		return keeper.Terms{}, [32]byte{}, err
 	}
 	_, service, err := config.Split(raw)
 	if err != nil {
 		return keeper.Terms{}, [32]byte{}, err
 	}
-	scope := claim.Scope{Network: string(m.Identity.Network), Zerostate: zerostate, Root: string(m.Identity.RootContract), Instance: secret.Instance()}
 	price := m.Service.Price
 	return keeper.Terms{
 		Charges: price.Payment == config.PayCharge,
-		Price: receipt.Price{NanotonPerToken: price.NanotonPerToken, Prompt: price.PromptWeight, Cached: price.CachedWeight,
-			Completion: price.CompletionWeight, Reasoning: price.ReasoningWeight},
+		Price:   price.Price,
 		Service: config.ServiceDigest(service), Model: m.Service.Model.Volume.Root, Engine: m.Service.Engine.Volume.Root,
-		Instance: scope.Instance, Excesses: excesses,
+		Instance: scope.Instance, Excesses: m.Identity.PayoutOwner,
 		MaxPrompt: m.Service.Limits.ContextTokens, MaxAnswer: m.Service.Limits.AnswerTokens,
-		ReceiptKey: claim.DeriveSigner(secret, claim.RoleReceipt, scope), ClaimKey: claim.DeriveSigner(secret, claim.RoleClaim, scope),
-	}, claim.Derive(secret, claim.RoleJournal, scope), nil
+		ReceiptKey: secret.DeriveSigner(s, secret.RoleReceipt, scope), ClaimKey: secret.DeriveSigner(s, secret.RoleClaim, scope),
+	}, secret.Derive(s, secret.RoleJournal, scope), nil
 }

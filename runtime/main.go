@@ -1,8 +1,9 @@
-// Command runtime is the service of the guest, in three roles that init starts as three processes:
+// Command runtime is the part of the guest's service that holds keys, in two roles that init starts as two processes:
 //
-//	runtime keeper       owns the keys that sign and the journal; no network
-//	runtime engine-host  runs the engine in a container of its own
-//	runtime gateway      answers the network; owns nothing but its TLS key
+//	runtime keeper   owns the keys that sign and the journal; no network
+//	runtime gateway  answers the network; owns nothing but its TLS key
+//
+// The third process of the service, engine-host, is a program of its own, so that what it links stays out of this one.
 //
 // Each takes its settings from the measured config and its flags, and what it may touch from inherited descriptors. A role
 // says on its status pipe, in words of a closed vocabulary, when it is ready and why it gave up.
@@ -25,14 +26,13 @@ func main() { os.Exit(run(os.Args[1:])) }
 
 // roles are what this program can be.
 var roles = map[string]func(ctx context.Context, args []string) error{
-	"keeper":      runKeeper,
-	"gateway":     runGateway,
-	"engine-host": runEngineHost,
+	"keeper":  runKeeper,
+	"gateway": runGateway,
 }
 
 func run(args []string) int {
 	if len(args) == 0 || roles[args[0]] == nil {
-		fmt.Fprintln(os.Stderr, "runtime: want a role: keeper, gateway or engine-host")
+		fmt.Fprintln(os.Stderr, "runtime: want a role: keeper or gateway")
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)

@@ -24,8 +24,10 @@ import (
 	"chrysalis/attest/evidence"
 	"chrysalis/measure/config"
 	"chrysalis/measure/register"
+	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
+	"chrysalis/runtime/secret"
 )
 
 const clientAddress = "0:a72edb85294a01228bd5c169b9c2cb19a3322095d5df4c0f040c95c8e132c9d4"
@@ -34,15 +36,15 @@ const clientAddress = "0:a72edb85294a01228bd5c169b9c2cb19a3322095d5df4c0f040c95c
 func measuredConfig(t testing.TB) (config.Measured, []byte) {
 	t.Helper()
 	m := config.Measured{
-		Identity: config.Identity{Network: config.Local, RootContract: config.Address("0:" + strings.Repeat("a1", 32)),
-			PayoutOwner: config.Address("0:" + strings.Repeat("b2", 32)), Sealing: config.SealTPM, Instance: config.InstanceSealed},
+		Identity: config.Identity{Network: config.Local, RootContract: ton.Address{Account: [32]byte(bytes.Repeat([]byte{0xa1}, 32))},
+			PayoutOwner: ton.Address{Account: [32]byte(bytes.Repeat([]byte{0xb2}, 32))}, Sealing: config.SealTPM, Instance: config.InstanceSealed},
 		Service: config.Service{
 			Engine: config.Engine{Volume: config.Volume{Root: register.Digest{1}, Blocks: 1}, Argv: []string{"/usr/bin/llama-server"},
 				Env: []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"}, MemoryBytes: 1 << 30},
 			Model: config.Model{Name: "tiny", Volume: config.Volume{Root: register.Digest{2}, Blocks: 1}}, GPU: config.GPUNone,
 			Limits: config.Limits{RequestBytes: 1 << 16, AnswerTokens: 128, Concurrent: 128, ContextTokens: 512},
-			Price: config.Price{Payment: config.PayCharge, NanotonPerToken: 20, PromptWeight: config.WeightOne, CachedWeight: 1000,
-				CompletionWeight: 2 * config.WeightOne, ReasoningWeight: config.WeightOne},
+			Price: config.Terms{Payment: config.PayCharge, Price: ton.Price{NanotonPerToken: 20, PromptWeight: ton.WeightOne, CachedWeight: 1000,
+				CompletionWeight: 2 * ton.WeightOne, ReasoningWeight: ton.WeightOne}},
 			Wipe: config.WipeFreed,
 		},
 	}
@@ -71,7 +73,7 @@ func newMachine(t testing.TB) *machine {
 	if os.Getuid() != 0 {
 		t.Skip("only root can start processes that give up being root")
 	}
-	m := &machine{t: t, dir: t.TempDir(), secret: bytes.Repeat([]byte{7}, claim.SecretSize)}
+	m := &machine{t: t, dir: t.TempDir(), secret: bytes.Repeat([]byte{7}, secret.Size)}
 	if err := os.Chmod(m.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -249,14 +251,16 @@ func (m *machine) chat() {
 	if answer.Choices[0].Message.Content != "Oslo" {
 		m.t.Errorf("answer: %s", text)
 	}
-	secret, err := claim.NewSecret(m.secret)
+	sealed, err := secret.New(m.secret)
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	measured, _ := measuredConfig(m.t)
-	zerostate, _ := measured.Identity.Network.Zerostate()
-	scope := claim.Scope{Network: string(measured.Identity.Network), Zerostate: zerostate, Root: string(measured.Identity.RootContract), Instance: secret.Instance()}
-	got, err := receipt.Verify(answer.Chrysalis.Receipt, claim.DeriveSigner(secret, claim.RoleReceipt, scope).Public().(ed25519.PublicKey))
+	scope, err := secret.ScopeOf(measured.Identity, sealed.Instance())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	got, err := receipt.Verify(answer.Chrysalis.Receipt, secret.DeriveSigner(sealed, secret.RoleReceipt, scope).Public().(ed25519.PublicKey))
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -272,11 +276,11 @@ func (m *machine) chat() {
 	}
 	signed := receipt.Signed(answer.Chrysalis.Receipt)
 	m.last = &signed
-	contract, err := claim.ParseAddress(clientAddress)
+	contract, err := ton.Parse(clientAddress)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	charge, err := claim.Verify(answer.Chrysalis.Charge, claim.Policy{Key: claim.DeriveSigner(secret, claim.RoleClaim, scope).Public().(ed25519.PublicKey), Contract: contract})
+	charge, err := claim.Verify(answer.Chrysalis.Charge, claim.Policy{Key: secret.DeriveSigner(sealed, secret.RoleClaim, scope).Public().(ed25519.PublicKey), Contract: contract})
 	if err != nil {
 		m.t.Fatal(err)
 	}

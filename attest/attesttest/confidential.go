@@ -8,7 +8,6 @@ import (
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
-	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
@@ -29,9 +28,9 @@ type TDXGuest struct {
 
 // NewTDXGuest returns a guest that serves the config in a TD 1.5.
 func NewTDXGuest(measured []byte, now time.Time) *TDXGuest {
-	records, err := measure.RTMRRecords(measured)
+	sequence, err := eventlog.SequenceOf(measured)
 	check(err)
-	g := &TDXGuest{Contents: newContents(measured, records, now), Machine: NewTDX(now, 5, true), Follow: true}
+	g := &TDXGuest{Contents: newContents(measured, sequence.Records(eventlog.InRTMR), now), Machine: NewTDX(now, 5, true), Follow: true}
 	g.Machine.Body.MRTD, g.Machine.Body.MROWNER, g.Machine.Body.MROWNERCONFIG = [48]byte{0x3d}, [48]byte{}, [48]byte{}
 	for i := range 3 {
 		g.Machine.Body.RTMR[i] = [48]byte{0x10, byte(i)}
@@ -120,9 +119,9 @@ type SNPGuest struct {
 
 // NewSNPGuest returns a guest that serves the config on a processor of the product.
 func NewSNPGuest(measured []byte, product sevsnp.Product, now time.Time) *SNPGuest {
-	records, err := measure.RTMRRecords(measured)
+	sequence, err := eventlog.SequenceOf(measured)
 	check(err)
-	return &SNPGuest{Contents: newContents(measured, records, now), Processor: NewSNP(product, sevsnp.SignerVCEK, now), Product: product, Follow: true}
+	return &SNPGuest{Contents: newContents(measured, sequence.Records(eventlog.InRTMR), now), Processor: NewSNP(product, sevsnp.SignerVCEK, now), Product: product, Follow: true}
 }
 
 // Roots returns the processor's root.

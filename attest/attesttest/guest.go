@@ -20,7 +20,6 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/vtpm"
-	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
@@ -120,11 +119,11 @@ var aikUsage = asn1.ObjectIdentifier{2, 23, 133, 8, 3}
 
 // New returns a guest that serves the config, with keys that hold for an hour from now.
 func New(measured []byte, now time.Time) *Guest {
-	records, err := measure.ConfigRecords(measured)
+	sequence, err := eventlog.SequenceOf(measured)
 	check(err)
 	key := newKey()
 	g := &Guest{
-		Contents: newContents(measured, records, now), RootKey: newKey(), CertifiedKey: key, SigningKey: key,
+		Contents: newContents(measured, sequence.Records(eventlog.InPCRs), now), RootKey: newKey(), CertifiedKey: key, SigningKey: key,
 	}
 	root := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "software TPM maker"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),

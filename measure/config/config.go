@@ -18,6 +18,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/measure/register"
+	"chrysalis/measure/ton"
 )
 
 // Measured is the measured config: what the hardware's evidence commits to.
@@ -28,11 +29,11 @@ type Measured struct {
 
 // Identity names whom the guest works for. The sealed secret is bound to it: another identity can't unseal.
 type Identity struct {
-	Network      Network  `json:"network"`       // chain whose payments count
-	RootContract Address  `json:"root_contract"` // COCOON root contract that fixes the code and price of payments
-	PayoutOwner  Address  `json:"payout_owner"`  // account that is paid
-	Sealing      Sealing  `json:"sealing"`       // what the secret is bound to
-	Instance     Instance `json:"instance"`      // how the instance id comes about
+	Network      Network     `json:"network"`       // chain whose payments count
+	RootContract ton.Address `json:"root_contract"` // COCOON root contract that fixes the code and price of payments
+	PayoutOwner  ton.Address `json:"payout_owner"`  // account that is paid
+	Sealing      Sealing     `json:"sealing"`       // what the secret is bound to
+	Instance     Instance    `json:"instance"`      // how the instance id comes about
 }
 
 // Service says what the guest computes, how, and for how much. A change of it keeps the sealed secret and is visible in
@@ -42,7 +43,7 @@ type Service struct {
 	Model  Model   `json:"model"`
 	GPU    GPURule `json:"gpu"`
 	Limits Limits  `json:"limits"`
-	Price  Price   `json:"price"`
+	Price  Terms   `json:"price"`
 	Wipe   Wipe    `json:"wipe"`
 }
 
@@ -75,18 +76,11 @@ type Limits struct {
 	ContextTokens uint32 `json:"context_tokens"` // prompt and answer together
 }
 
-// Price is what an answer costs. Weights are parts of WeightOne, as in COCOON's params cell.
-type Price struct {
-	Payment          Payment `json:"payment"`
-	NanotonPerToken  uint64  `json:"nanoton_per_token"` // of one weighted token
-	PromptWeight     uint32  `json:"prompt_weight"`
-	CachedWeight     uint32  `json:"cached_weight"`
-	CompletionWeight uint32  `json:"completion_weight"`
-	ReasoningWeight  uint32  `json:"reasoning_weight"`
+// Terms are what an answer is paid with, and its price.
+type Terms struct {
+	Payment Payment `json:"payment"`
+	ton.Price
 }
-
-// WeightOne is the weight at which a token counts as one token.
-const WeightOne = 10_000
 
 // Encode returns the measured bytes: each part preceded by its length, u32 little endian. It refuses a config that
 // Decode would refuse.

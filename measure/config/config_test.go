@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"chrysalis/measure/register"
+	"chrysalis/measure/ton"
 )
 
 // example returns a valid config, as the tests' starting point.
@@ -16,8 +17,8 @@ func example() Measured {
 	return Measured{
 		Identity: Identity{
 			Network:      Local,
-			RootContract: Address("0:" + strings.Repeat("a1", 32)),
-			PayoutOwner:  Address("-1:" + strings.Repeat("b2", 32)),
+			RootContract: ton.Address{Account: [32]byte(bytes.Repeat([]byte{0xa1}, 32))},
+			PayoutOwner:  ton.Address{Workchain: -1, Account: [32]byte(bytes.Repeat([]byte{0xb2}, 32))},
 			Sealing:      SealTPM,
 			Instance:     InstanceSealed,
 		},
@@ -31,8 +32,9 @@ func example() Measured {
 			Model:  Model{Name: "tiny", Volume: Volume{Root: register.Digest{2}, Blocks: 310}},
 			GPU:    GPUNone,
 			Limits: Limits{RequestBytes: 1 << 20, AnswerTokens: 256, Concurrent: 4, ContextTokens: 512},
-			Price:  Price{Payment: PayCharge, NanotonPerToken: 20, PromptWeight: WeightOne, CachedWeight: WeightOne / 10, CompletionWeight: WeightOne, ReasoningWeight: WeightOne},
-			Wipe:   WipeFreed,
+			Price: Terms{Payment: PayCharge, Price: ton.Price{NanotonPerToken: 20, PromptWeight: ton.WeightOne, CachedWeight: ton.WeightOne / 10,
+				CompletionWeight: ton.WeightOne, ReasoningWeight: ton.WeightOne}},
+			Wipe: WipeFreed,
 		},
 	}
 }
@@ -95,6 +97,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"network", join(swap(identity, `"local"`, `"lokal"`), sv), "want one of mainnet"},
 		{"address in upper case", join(swap(identity, "a1a1", "A1a1"), sv), "not in lower case"},
 		{"workchain", join(swap(identity, `"0:`, `"1:`), sv), "want 0: or -1:"},
+		{"no root contract", join(swap(identity, strings.Repeat("a1", 32), strings.Repeat("00", 32)), sv), "root_contract: address is zero"},
 		{"sealing", join(swap(identity, "tpm-pcr", "host-file"), sv), `sealing is "host-file"`},
 		{"volume of zero blocks", join(id, swap(service, `"blocks":100`, `"blocks":0`)), "volume has 0 blocks"},
 		{"number form", join(id, swap(service, `"blocks":100`, `"blocks":1e2`)), "blocks"},

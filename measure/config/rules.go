@@ -2,13 +2,13 @@ package config
 
 import (
 	"encoding/base64"
-	"encoding/hex"
 	"fmt"
 	"path"
 	"slices"
 	"strings"
 
 	"chrysalis/measure/register"
+	"chrysalis/measure/ton"
 )
 
 // Network is the chain of payments. Its zerostate is compiled in, so that a key of one network is none of another's.
@@ -40,34 +40,6 @@ func (n Network) Zerostate() (register.Digest, bool) {
 		panic("config: zerostate of " + string(n) + " is malformed")
 	}
 	return register.Digest(raw), true
-}
-
-// Address is a TON account in raw form: workchain, colon, 64 lower-case hexadecimal digits. The workchain is 0 or -1.
-type Address string
-
-func (a Address) validate() error {
-	workchain, account, ok := strings.Cut(string(a), ":")
-	if !ok || workchain != "0" && workchain != "-1" {
-		return fmt.Errorf("address %.80q: want 0: or -1: and 64 hexadecimal digits", a)
-	}
-	var d register.Digest
-	if err := d.UnmarshalText([]byte(account)); err != nil {
-		return fmt.Errorf("address %.80q: %v", a, err)
-	}
-	return nil
-}
-
-// Bytes returns workchain and account id of a valid address.
-func (a Address) Bytes() (workchain int8, account [32]byte, err error) {
-	if err := a.validate(); err != nil {
-		return 0, account, err
-	}
-	if strings.HasPrefix(string(a), "-") {
-		workchain = -1
-	}
-	_, digits, _ := strings.Cut(string(a), ":")
-	_, err = hex.Decode(account[:], []byte(digits))
-	return workchain, account, err
 }
 
 // Sealing says what the sealed secret is bound to.
@@ -115,7 +87,7 @@ const (
 	maxArgumentBytes = 1024
 	maxNameBytes     = 128
 	maxBlocks        = 1 << 40 / 4096 * 4 // 4 TiB
-	maxWeight        = 1_000 * WeightOne
+	maxWeight        = 1_000 * ton.WeightOne
 	maxRequestBytes  = 16 << 20
 	maxTokens        = 1 << 22
 	maxConcurrent    = 4096
@@ -135,10 +107,10 @@ func (i Identity) validate() error {
 	if _, ok := i.Network.Zerostate(); !ok {
 		return fmt.Errorf("network is %.40q, want one of mainnet, testnet, local", i.Network)
 	}
-	if err := i.RootContract.validate(); err != nil {
+	if err := i.RootContract.Check(); err != nil {
 		return fmt.Errorf("root_contract: %v", err)
 	}
-	if err := i.PayoutOwner.validate(); err != nil {
+	if err := i.PayoutOwner.Check(); err != nil {
 		return fmt.Errorf("payout_owner: %v", err)
 	}
 	if i.Sealing != SealTPM {
@@ -237,7 +209,7 @@ func (l Limits) validate() error {
 	return nil
 }
 
-func (p Price) validate() error {
+func (p Terms) validate() error {
 	if p.Payment != PayNothing && p.Payment != PayCharge {
 		return fmt.Errorf("payment is %.40q, want %q or %q", p.Payment, PayNothing, PayCharge)
 	}

@@ -1,10 +1,10 @@
-// Package claim holds the keys of a guest and the signed messages by which COCOON's contracts are paid.
+// Package claim makes and judges the signed messages by which COCOON's contracts are paid.
 //
 // A message is built from a typed request and signed as a TON cell that this package makes itself; nothing here signs a
 // hash that somebody else computed. The four kinds that carry a token count share one layout, which CLAIM.md beside this
 // file specifies. It has a fixed size, so a message is written and read at fixed offsets and there is no cell parser.
 //
-// The common path: Derive a key, Sign a Message, and on the other side Verify its bytes against a Policy.
+// The common path: derive a key (runtime/secret), Sign a Message, and on the other side Verify its bytes against a Policy.
 //
 // What this package does not promise: that a count is true or rises. Whoever signs keeps the ledger; a contract accepts
 // a count only once.
@@ -19,6 +19,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+
+	"chrysalis/measure/ton"
 )
 
 // Op is the operation of a message, as the contracts name it.
@@ -47,12 +49,12 @@ func (o Op) String() string {
 // Message is what a signed message says.
 type Message struct {
 	Op       Op
-	QueryID  uint64  // random; no replay guard
-	Tokens   uint64  // weighted tokens since the contract began, never of one answer alone
-	Contract Address // whom the message is for; it commits to code, parameters and parties
+	QueryID  uint64      // random; no replay guard
+	Tokens   uint64      // weighted tokens since the contract began, never of one answer alone
+	Contract ton.Address // whom the message is for; it commits to code, parameters and parties
 	// Excesses is where the carrier's change goes. The signature does not cover it: whoever carries the message may
 	// write another, and hurts only himself.
-	Excesses Address
+	Excesses ton.Address
 }
 
 // Body is a signed message as it travels: a bag of cells with check sum, always BodySize bytes.
@@ -128,13 +130,13 @@ func (m Message) validate() error {
 	if m.Contract.IsZero() {
 		return errors.New("contract is not given")
 	}
-	if err := m.Contract.validate(); err != nil {
+	if err := m.Contract.Check(); err != nil {
 		return fmt.Errorf("contract: %v", err)
 	}
 	if m.Excesses.IsZero() {
 		return errors.New("address for excesses is not given")
 	}
-	if err := m.Excesses.validate(); err != nil {
+	if err := m.Excesses.Check(); err != nil {
 		return fmt.Errorf("address for excesses: %v", err)
 	}
 	return nil
@@ -179,7 +181,7 @@ func (b *Body) Hash() [32]byte {
 }
 
 // putAddress writes an addr_std at bit position at of zeroed bytes and returns the position after it.
-func putAddress(dst []byte, at int, a Address) int {
+func putAddress(dst []byte, at int, a ton.Address) int {
 	dst[at/8] |= 0x80 >> (at % 8) // addr_std$10, then the bit that says there is no anycast
 	at = putBytes(dst, at+3, []byte{byte(a.Workchain)})
 	return putBytes(dst, at, a.Account[:])

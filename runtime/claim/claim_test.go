@@ -16,6 +16,8 @@ import (
 
 	"github.com/xssnick/tonutils-go/address"
 	"github.com/xssnick/tonutils-go/tvm/cell"
+
+	"chrysalis/measure/ton"
 )
 
 var update = flag.Bool("update", false, "write testdata/vectors anew")
@@ -30,8 +32,8 @@ func testKey() ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed(seed)
 }
 
-func testAddress(workchain int8, first byte) Address {
-	a := Address{Workchain: workchain}
+func testAddress(workchain int8, first byte) ton.Address {
+	a := ton.Address{Workchain: workchain}
 	for i := range a.Account {
 		a.Account[i] = first + byte(i)*7
 	}
@@ -250,7 +252,7 @@ func TestVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			contract, err := ParseAddress(v.Contract)
+			contract, err := ton.Parse(v.Contract)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -325,40 +327,14 @@ func TestSignRefuses(t *testing.T) {
 		change     func(*Message)
 	}{
 		{"operation without tokens", "want one that carries tokens", func(m *Message) { m.Op = 0x636a4391 }},
-		{"no contract", "contract is not given", func(m *Message) { m.Contract = Address{} }},
-		{"no excesses", "excesses is not given", func(m *Message) { m.Excesses = Address{} }},
+		{"no contract", "contract is not given", func(m *Message) { m.Contract = ton.Address{} }},
+		{"no excesses", "excesses is not given", func(m *Message) { m.Excesses = ton.Address{} }},
 		{"workchain", "workchain is 5", func(m *Message) { m.Contract.Workchain = 5 }},
 	} {
 		m := testMessage(ClientCharge)
 		tt.change(&m)
 		if _, err := Sign(testKey(), m); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got error %v, want it to say %q", tt.name, err, tt.want)
-		}
-	}
-}
-
-func TestParseAddress(t *testing.T) {
-	raw := "0:a72edb85294a01228bd5c169b9c2cb19a3322095d5df4c0f040c95c8e132c9d4"
-	for _, tt := range []struct{ text, want string }{
-		{raw, raw},
-		{"-1:" + raw[2:], "-1:" + raw[2:]},
-		{address.MustParseRawAddr(raw).String(), raw},
-		{address.MustParseRawAddr(raw).Bounce(false).String(), raw},
-		{address.MustParseRawAddr(raw).Testnet(true).String(), raw},
-		{address.MustParseRawAddr("-1:" + raw[2:]).String(), "-1:" + raw[2:]},
-	} {
-		got, err := ParseAddress(tt.text)
-		if err != nil {
-			t.Errorf("%s: %v", tt.text, err)
-		} else if got.String() != tt.want {
-			t.Errorf("%s: got %s, want %s", tt.text, got, tt.want)
-		}
-	}
-	friendly := address.MustParseRawAddr(raw).String()
-	for _, text := range []string{"", "0:", "1:" + raw[2:], "00:" + raw[2:], strings.ToUpper(raw), raw + "0", friendly[:47], friendly + "A",
-		friendly[:20] + "A" + friendly[21:], address.MustParseRawAddr("5:" + raw[2:]).String()} {
-		if got, err := ParseAddress(text); err == nil {
-			t.Errorf("%q: got %s, want an error", text, got)
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/xssnick/tonutils-go/tvm/cell"
 	"github.com/xssnick/tonutils-go/tvm/tuple"
 	"github.com/xssnick/tonutils-go/tvm/vm"
+
+	"chrysalis/measure/ton"
 )
 
 // contractCode is a small contract of our own: it takes a key, its own address and a message's body from the stack,
@@ -25,7 +27,7 @@ const contractCode = "" +
 	"22" + "27" + "ba" + "f285" // operations: EQUAL, THROWIFNOT 5
 
 // runContract lets a TON virtual machine judge a body, and returns its exit code and the tokens it read.
-func runContract(t testing.TB, body []byte, key []byte, contract Address) (exit int64, tokens uint64) {
+func runContract(t testing.TB, body []byte, key []byte, contract ton.Address) (exit int64, tokens uint64) {
 	t.Helper()
 	raw, err := hex.DecodeString(contractCode)
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+
+	"chrysalis/measure/ton"
 )
 
 // ErrRejected is in the chain of every error by which Parse and Verify refuse bytes. Any other error is a mistake of the
@@ -20,7 +22,7 @@ func rejectf(format string, args ...any) error {
 // Policy says whose messages are good. The zero Policy accepts nothing.
 type Policy struct {
 	Key      ed25519.PublicKey // of the proxy, whose role an attested guest plays
-	Contract Address           // the one contract that the message must be for
+	Contract ton.Address       // the one contract that the message must be for
 	// AnyContract accepts a message for any contract. The message is then known to be signed, but not to be for the
 	// contract that one has in mind.
 	AnyContract bool
@@ -130,10 +132,10 @@ func Verify(untrusted []byte, p Policy) (*Message, error) {
 	return &m, nil
 }
 
-func getAddress(src []byte, at int) Address {
+func getAddress(src []byte, at int) ton.Address {
 	var raw [33]byte
 	getBytes(raw[:], src, at+3)
-	return Address{Workchain: int8(raw[0]), Account: [32]byte(raw[1:])}
+	return ton.Address{Workchain: int8(raw[0]), Account: [32]byte(raw[1:])}
 }
 
 // getBytes fills dst from bit position at of src.

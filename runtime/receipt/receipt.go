@@ -17,6 +17,8 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+
+	"chrysalis/measure/ton"
 )
 
 // ErrRejected is in the chain of every error by which Parse, Verify and Follows refuse a receipt.
@@ -34,28 +36,19 @@ type Usage struct {
 	Reasoning  uint32
 }
 
-// Price is what a weighted token costs, and how tokens are weighted. A weight of WeightOne counts a token as one.
-type Price struct {
-	NanotonPerToken uint64
-	Prompt          uint32
-	Cached          uint32
-	Completion      uint32
-	Reasoning       uint32
-}
-
-// WeightOne is the weight at which a token counts as one token.
-const WeightOne = 10_000
-
-// Weighted returns the weighted tokens of an answer: for each class tokens times weight over WeightOne, rounded down,
+// Weighted returns the weighted tokens of an answer: for each class tokens times weight over ton.WeightOne, rounded down,
 // as COCOON counts them. Cached tokens are no prompt tokens then, and reasoning tokens no completion tokens.
-func (p Price) Weighted(u Usage) (uint64, error) {
+func (u Usage) Weighted(p ton.Price) (uint64, error) {
 	if u.Cached > u.Prompt || u.Reasoning > u.Completion {
 		return 0, fmt.Errorf("usage has %d cached of %d prompt and %d reasoning of %d completion tokens", u.Cached, u.Prompt, u.Reasoning, u.Completion)
 	}
 	var sum uint64
-	for _, class := range [][2]uint32{{u.Prompt - u.Cached, p.Prompt}, {u.Cached, p.Cached}, {u.Completion - u.Reasoning, p.Completion}, {u.Reasoning, p.Reasoning}} {
+	for _, class := range [][2]uint32{
+		{u.Prompt - u.Cached, p.PromptWeight}, {u.Cached, p.CachedWeight},
+		{u.Completion - u.Reasoning, p.CompletionWeight}, {u.Reasoning, p.ReasoningWeight},
+	} {
 		// Four products of 32-bit numbers over WeightOne stay far below 2^64.
-		sum += uint64(class[0]) * uint64(class[1]) / WeightOne
+		sum += uint64(class[0]) * uint64(class[1]) / ton.WeightOne
 	}
 	return sum, nil
 }
@@ -79,12 +72,6 @@ func (o Outcome) String() string {
 	return fmt.Sprintf("outcome %d", uint8(o))
 }
 
-// Client is the payment contract of a client. The zero Client stands for an answer that nobody pays.
-type Client struct {
-	Workchain int8
-	Account   [32]byte
-}
-
 // Block names a masterchain block. The zero Block says that none is known.
 type Block struct {
 	Seqno    uint32
@@ -96,14 +83,14 @@ type Receipt struct {
 	Sequence uint64   // 0 for the first receipt of an instance, then one more each
 	Previous [32]byte // Hash of the receipt before it; zero for the first
 	Instance [16]byte
-	Request  [32]byte // SHA-256 of the request's body, as the client sent it
-	Response [32]byte // SHA-256 of the answer's text, as RECEIPT.md defines it
-	Service  [32]byte // digest of the service part of the measured config
-	Model    [32]byte // root hash of the model's volume
-	Engine   [32]byte // root hash of the engine's volume
-	Client   Client
+	Request  [32]byte    // SHA-256 of the request's body, as the client sent it
+	Response [32]byte    // SHA-256 of the answer's text, as RECEIPT.md defines it
+	Service  [32]byte    // digest of the service part of the measured config
+	Model    [32]byte    // root hash of the model's volume
+	Engine   [32]byte    // root hash of the engine's volume
+	Client   ton.Address // the client's payment contract; zero for an answer that nobody pays
 	Usage    Usage
-	Price    Price
+	Price    ton.Price
 	Weighted uint64 // tokens of this answer under Price
 	// Cumulative is the client's weighted tokens since its contract began, this answer among them: the number that a
 	// charge carries.
@@ -198,15 +185,18 @@ func (r *Receipt) Follows(previous *Signed) error {
 }
 
 func (r *Receipt) validate() error {
-	weighted, err := r.Price.Weighted(r.Usage)
+	if !r.Client.IsZero() {
+		if err := r.Client.Check(); err != nil {
+			return fmt.Errorf("client's %v", err)
+		}
+	}
+	weighted, err := r.Usage.Weighted(r.Price)
 	if err != nil {
 		return err
 	}
 	switch {
 	case (r.Sequence == 0) != (r.Previous == [32]byte{}):
 		return fmt.Errorf("sequence is %d, but the previous receipt is %x", r.Sequence, r.Previous)
-	case r.Client.Workchain != 0 && r.Client.Workchain != -1:
-		return fmt.Errorf("client's workchain is %d, want 0 or -1", r.Client.Workchain)
 	case r.Outcome != Complete && r.Outcome != Cut:
 		return fmt.Errorf("%s, want %s or %s", r.Outcome, Complete, Cut)
 	case r.Weighted != weighted:
@@ -239,7 +229,10 @@ func (r *Receipt) encode(s *Signed) {
 	}
 	b = append(b, byte(r.Client.Workchain), byte(r.Outcome), 0, 0, 0, 0, 0, 0)
 	b = append(b, r.Client.Account[:]...)
-	for _, n := range []uint32{r.Usage.Prompt, r.Usage.Cached, r.Usage.Completion, r.Usage.Reasoning, r.Price.Prompt, r.Price.Cached, r.Price.Completion, r.Price.Reasoning} {
+	for _, n := range []uint32{
+		r.Usage.Prompt, r.Usage.Cached, r.Usage.Completion, r.Usage.Reasoning,
+		r.Price.PromptWeight, r.Price.CachedWeight, r.Price.CompletionWeight, r.Price.ReasoningWeight,
+	} {
 		b = binary.LittleEndian.AppendUint32(b, n)
 	}
 	b = binary.LittleEndian.AppendUint64(b, r.Price.NanotonPerToken)
@@ -268,7 +261,10 @@ func (r *Receipt) decode(s *Signed) error {
 	r.Outcome = Outcome(take(1)[0])
 	reserved := [6]byte(take(6))
 	copy(r.Client.Account[:], take(32))
-	for _, n := range []*uint32{&r.Usage.Prompt, &r.Usage.Cached, &r.Usage.Completion, &r.Usage.Reasoning, &r.Price.Prompt, &r.Price.Cached, &r.Price.Completion, &r.Price.Reasoning} {
+	for _, n := range []*uint32{
+		&r.Usage.Prompt, &r.Usage.Cached, &r.Usage.Completion, &r.Usage.Reasoning,
+		&r.Price.PromptWeight, &r.Price.CachedWeight, &r.Price.CompletionWeight, &r.Price.ReasoningWeight,
+	} {
 		*n = u32()
 	}
 	r.Price.NanotonPerToken, r.Weighted, r.Cumulative = u64(), u64(), u64()

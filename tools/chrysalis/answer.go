@@ -16,6 +16,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/measure/config"
+	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
 )
@@ -123,7 +124,7 @@ func refusal(response *http.Response) error {
 
 // judge verifies the receipt and the charge of an answer: signed by the attested keys, over what was sent and what came
 // back, at the attested price. client is the zero address when nothing is charged.
-func (a *answer) judge(result *attest.Result, request []byte, client claim.Address) (*receipt.Receipt, *claim.Message, error) {
+func (a *answer) judge(result *attest.Result, request []byte, client ton.Address) (*receipt.Receipt, *claim.Message, error) {
 	r, err := receipt.Verify(a.receipt, result.ReceiptKey())
 	if err != nil {
 		return nil, nil, fmt.Errorf("verifying receipt: %w", err)
@@ -136,8 +137,6 @@ func (a *answer) judge(result *attest.Result, request []byte, client claim.Addre
 	text := receipt.NewResponseHash()
 	text.Reasoning([]byte(a.reasoning.String()))
 	text.Content([]byte(a.text.String()))
-	price := receipt.Price{NanotonPerToken: m.Service.Price.NanotonPerToken, Prompt: m.Service.Price.PromptWeight, Cached: m.Service.Price.CachedWeight,
-		Completion: m.Service.Price.CompletionWeight, Reasoning: m.Service.Price.ReasoningWeight}
 	for _, c := range []struct {
 		name string
 		ok   bool
@@ -147,8 +146,8 @@ func (a *answer) judge(result *attest.Result, request []byte, client claim.Addre
 		{"service digest", r.Service == serviceDigest(service)},
 		{"model", r.Model == m.Service.Model.Volume.Root},
 		{"engine", r.Engine == m.Service.Engine.Volume.Root},
-		{"price", r.Price == price},
-		{"client", r.Client == receipt.Client{Workchain: client.Workchain, Account: client.Account}},
+		{"price", r.Price == m.Service.Price.Price},
+		{"client", r.Client == client},
 	} {
 		if !c.ok {
 			return nil, nil, fmt.Errorf("verifying receipt: its %s is not that of this answer", c.name)

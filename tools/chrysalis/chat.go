@@ -18,12 +18,13 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/ratls"
 	"chrysalis/measure/config"
+	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
 )
 
 // demoClient is the payment contract of whoever names none on a local chain, where nothing has a value.
-var demoClient = claim.Address{Account: [32]byte{0xc1, 0x1e, 0x47}}
+var demoClient = ton.Address{Account: [32]byte{0xc1, 0x1e, 0x47}}
 
 // chatFlags are chat's own.
 type chatFlags struct {
@@ -111,22 +112,22 @@ func chat(cmd *cobra.Command, f chatFlags, url, prompt string) error {
 }
 
 // clientOf decides who is charged.
-func clientOf(named string, m config.Measured) (claim.Address, error) {
+func clientOf(named string, m config.Measured) (ton.Address, error) {
 	switch {
 	case m.Service.Price.Payment != config.PayCharge && named != "":
-		return claim.Address{}, errors.New("--client: this guest charges nothing")
+		return ton.Address{}, errors.New("--client: this guest charges nothing")
 	case m.Service.Price.Payment != config.PayCharge:
-		return claim.Address{}, nil
+		return ton.Address{}, nil
 	case named != "":
-		address, err := claim.ParseAddress(named)
+		address, err := ton.Parse(named)
 		if err != nil {
-			return claim.Address{}, fmt.Errorf("--client: %w", err)
+			return ton.Address{}, fmt.Errorf("--client: %w", err)
 		}
 		return address, nil
 	case m.Identity.Network == config.Local:
 		return demoClient, nil
 	}
-	return claim.Address{}, fmt.Errorf("--client: this guest charges on %s: name the payment contract", m.Identity.Network)
+	return ton.Address{}, fmt.Errorf("--client: this guest charges on %s: name the payment contract", m.Identity.Network)
 }
 
 func requestBody(f chatFlags, m config.Measured, prompt string) ([]byte, error) {
@@ -172,7 +173,7 @@ func (g *guestClient) meet(ctx context.Context) (*attest.Result, error) {
 }
 
 // ask sends a chat request and writes the answer's text as it comes.
-func (g *guestClient) ask(ctx context.Context, body []byte, client claim.Address, text io.Writer) (*answer, *attest.Result, error) {
+func (g *guestClient) ask(ctx context.Context, body []byte, client ton.Address, text io.Writer) (*answer, *attest.Result, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, g.base+"/v1/chat/completions", bytes.NewReader(body))
 	if err != nil {
 		return nil, nil, err
@@ -226,7 +227,7 @@ func chatReport(a *answer, r *receipt.Receipt, charge *claim.Message) any {
 }
 
 // saveAnswer writes what an auditor needs.
-func saveAnswer(dir string, a *answer, request []byte, client claim.Address, result *attest.Result) error {
+func saveAnswer(dir string, a *answer, request []byte, client ton.Address, result *attest.Result) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}

@@ -11,9 +11,10 @@ import (
 	"os"
 	"strings"
 
-	"chrysalis/runtime/claim"
-
 	"github.com/spf13/cobra"
+
+	"chrysalis/measure/ton"
+	"chrysalis/runtime/claim"
 )
 
 // maxBodyText bounds a file with a body: BOC bytes, or their hexadecimal or base64 text.
@@ -86,7 +87,7 @@ func claimPolicy(key, contract string) (claim.Policy, error) {
 	}
 	p := claim.Policy{Key: raw, AnyContract: contract == ""}
 	if contract != "" {
-		if p.Contract, err = claim.ParseAddress(contract); err != nil {
+		if p.Contract, err = ton.Parse(contract); err != nil {
 			return claim.Policy{}, fmt.Errorf("--contract: %v", err)
 		}
 		if p.Contract.IsZero() {

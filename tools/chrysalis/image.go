@@ -21,15 +21,15 @@ func newImage() *cobra.Command {
 		Short: "Build the guest image from its locks, and audit releases",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(newImageBuild(), newImageAudit(), newImageDiff(), newImageStore(), newImageTools(), newImageLock(), newImageDisk(), newImageSizes())
+	cmd.AddCommand(newImageBuild(), newImageAudit(), newImageDiff(), newImageStore(), newImageTools(), newImageLock(), newImageDisk(), newImageSizes(), newImageModules())
 	return cmd
 }
 
 func newImageBuild() *cobra.Command {
-	var out, volumes string
+	var out, volumes, profile string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "build [--out DIR] [--volumes DIR]",
+		Use:   "build [--out DIR] [--volumes DIR] [--profile NAME]",
 		Short: "Build the release folder and the demo's volumes",
 		Long: `Build the release folder: firmware, kernel, initrd, command line, root volume and the manifest that names them all, and the
 engine and model volumes of the demo. Needs root, Go, and Debian or Ubuntu.
@@ -44,6 +44,9 @@ manifest then says "unreleased lock".`,
 			b, err := newBuilder(cmd)
 			if err != nil {
 				return unavailable(err)
+			}
+			if b.Profile, err = image.FindProfile(b.Source, profile); err != nil {
+				return exitError{exitUsage, err}
 			}
 			if err := image.NeedsRoot(); err != nil {
 				return unavailable(err)
@@ -73,6 +76,7 @@ manifest then says "unreleased lock".`,
 	}
 	cmd.Flags().StringVar(&out, "out", "", "release folder to write (default build/release)")
 	cmd.Flags().StringVar(&volumes, "volumes", "", "folder for the engine and model volumes (default build/volumes)")
+	cmd.Flags().StringVar(&profile, "profile", string(image.DefaultProfile), "kind of guest: a folder of image/mkosi.profiles")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print manifest and volumes as JSON")
 	return cmd
 }
@@ -137,7 +141,7 @@ func newImageTools() *cobra.Command {
 	}
 }
 
-// newBuilder returns a builder for the source tree that holds the working directory.
+// newBuilder returns a builder for the source tree that holds the working directory, of the default profile.
 func newBuilder(cmd *cobra.Command) (*image.Builder, error) {
 	source, err := sourceTree()
 	if err != nil {
@@ -154,7 +158,7 @@ func newBuilder(cmd *cobra.Command) (*image.Builder, error) {
 	default:
 		return nil, fmt.Errorf("RELOCK is %q, want 1, auto or nothing", relock)
 	}
-	return &image.Builder{Source: source, Work: work, Places: places, Relock: relock, Progress: progress.New(cmd.ErrOrStderr())}, nil
+	return &image.Builder{Source: source, Profile: image.DefaultProfile, Work: work, Places: places, Relock: relock, Progress: progress.New(cmd.ErrOrStderr())}, nil
 }
 
 // sourceTree returns the folder of this module that holds the working directory.

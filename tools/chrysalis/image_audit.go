@@ -85,7 +85,7 @@ func newImageAudit() *cobra.Command {
 			if err != nil {
 				return rejected(fmt.Errorf("reading %s: %w", file, err))
 			}
-			fresh, rebuilt, err := rebuild(cmd)
+			fresh, rebuilt, err := rebuild(cmd, published.Profile)
 			if fresh != "" && !keep {
 				defer os.RemoveAll(fresh)
 			}
@@ -176,10 +176,13 @@ func (s *rebuildStatement) write(manifest register.Digest, lockState string) err
 	return nil
 }
 
-// rebuild builds the release in a folder of its own and returns the folder. Nothing that was built before is used: the Go
+// rebuild builds the release of that profile in a folder of its own and returns the folder. Nothing that was built before is used: the Go
 // caches are new too.
-func rebuild(cmd *cobra.Command) (folder string, m measure.Manifest, err error) {
+func rebuild(cmd *cobra.Command, profile string) (folder string, m measure.Manifest, err error) {
 	b, err := newBuilder(cmd)
+	if err == nil {
+		b.Profile, err = image.FindProfile(b.Source, profile)
+	}
 	if err == nil {
 		err = image.NeedsRoot()
 	}

@@ -24,6 +24,7 @@ import (
 	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/register"
+	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
 )
@@ -63,7 +64,7 @@ func (g softwareGuest) answer(t *testing.T, w http.ResponseWriter, r *http.Reque
 		io.WriteString(w, `{"error":{"message":"the prompt is \u001b[31mtoo long"}}`)
 		return
 	}
-	client, err := claim.ParseAddress(r.Header.Get("Chrysalis-Client"))
+	client, err := ton.Parse(r.Header.Get("Chrysalis-Client"))
 	if err != nil {
 		t.Error(err)
 		return
@@ -83,9 +84,9 @@ func (g softwareGuest) answer(t *testing.T, w http.ResponseWriter, r *http.Reque
 	p := m.Service.Price
 	rec := receipt.Receipt{
 		Sequence: 1, Previous: [32]byte{1}, Instance: [16]byte{1}, Request: sha256.Sum256(body), Response: text.Sum(), Service: serviceDigest(service),
-		Model: m.Service.Model.Volume.Root, Engine: m.Service.Engine.Volume.Root, Client: receipt.Client{Workchain: client.Workchain, Account: client.Account},
+		Model: m.Service.Model.Volume.Root, Engine: m.Service.Engine.Volume.Root, Client: client,
 		Usage: receipt.Usage{Prompt: 7, Completion: 5}, Weighted: 12, Cumulative: 20, Outcome: receipt.Complete,
-		Price: receipt.Price{NanotonPerToken: p.NanotonPerToken, Prompt: p.PromptWeight, Cached: p.CachedWeight, Completion: p.CompletionWeight, Reasoning: p.ReasoningWeight},
+		Price: p.Price,
 	}
 	message := claim.Message{Op: claim.ClientCharge, QueryID: 1, Tokens: 20, Contract: client, Excesses: client}
 	receiptKey, claimKey := g.ReceiptKey, g.ClaimKey

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -36,12 +35,19 @@ func newStatus() *cobra.Command {
 				return unavailable(err)
 			}
 			w := cmd.OutOrStdout()
+			said := []string{}
+			for _, line := range lines {
+				said = append(said, line.String())
+			}
 			if asJSON {
-				return printJSON(w, map[string]any{"state": state, "url": guestURL(spec), "dir": g.Dir, "model": spec.Config.Service.Model.Name, "lines": lines})
+				return printJSON(w, map[string]any{"state": state, "url": guestURL(spec), "dir": g.Dir, "model": spec.Config.Service.Model.Name, "lines": said})
 			}
 			fmt.Fprintf(w, "%-8s %s\n%-8s %s\n%-8s %s\n", "state", state, "url", guestURL(spec), "model", spec.Config.Service.Model.Name)
-			for _, line := range lines {
-				fmt.Fprintf(w, "%-8s %s\n", "port", strings.TrimSpace(line))
+			for _, line := range said {
+				fmt.Fprintf(w, "%-8s %s\n", "port", line)
+			}
+			if n := len(lines); n > 0 && lines[n-1].Code != 0 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: hint: %s\n", lines[n-1].Code.Hint())
 			}
 			return nil
 		},

@@ -7,11 +7,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"chrysalis/init/status"
 	"chrysalis/measure"
 	"chrysalis/tools/internal/guest"
 	"chrysalis/tools/internal/toolstree"
@@ -107,23 +107,11 @@ func newUp() *cobra.Command {
 	return cmd
 }
 
-// endHints say what to do about an end that a provider can do something about.
-var endHints = map[string]string{
-	"unseal-refused": "the TPM in this folder sealed its secret for another image or identity; run that one, use another --dir, or start anew " +
-		"with: chrysalis down --forget (the old key and its unpaid claims are then gone)",
-	"volume-corrupt":      "a block of the engine or model volume is not what its root hash says; check it with: chrysalis volume check",
-	"journal-foreign":     "the journal disk belongs to another guest, or its header was changed",
-	"journal-rolled-back": "the journal disk is older than this guest's last boot; put the newest back",
-	"journal-corrupt":     "a record of the journal was changed; put a good copy of the newest state back",
-	"journal-short":       "the journal disk is shorter than it was",
-	"journal-full":        "the journal disk is full",
-	"tpm-failed":          "the machine has no TPM that answers",
-}
-
+// endHint says what to do about an end that the guest has given a code for.
 func endHint(err error) string {
 	var ended guest.EndedError
-	if errors.As(err, &ended) && endHints[ended.Code] != "" {
-		return "\nchrysalis: hint: " + endHints[ended.Code]
+	if errors.As(err, &ended) && ended.Code != 0 {
+		return "\nchrysalis: hint: " + ended.Code.Hint()
 	}
 	return ""
 }
@@ -136,19 +124,25 @@ func shapeOf(ctx context.Context, g guest.Guest, file, firmware string) (measure
 }
 
 // bootLines prints the status port's lines as they come.
-func bootLines(w io.Writer) func(string) {
-	return func(line string) {
-		switch word := strings.Fields(line); {
-		case len(word) == 3 && word[0] == "step":
-			fmt.Fprintf(w, "  boot: %-18s %6s ms\n", word[1], word[2])
-		case len(word) == 2 && word[0] == "serving":
-			fmt.Fprintf(w, "  boot: %-18s %6s ms\n", word[0], word[1])
-		case len(word) == 2 && word[0] == "event":
-			fmt.Fprintf(w, "  boot: %s\n", word[1])
+func bootLines(w io.Writer) func(status.Line) {
+	return func(line status.Line) {
+		switch {
+		case line.Stage != 0:
+			printStep(w, line.Stage.String(), line.Uptime)
+		case line.Step != 0:
+			printStep(w, line.Step.String(), line.Uptime)
+		case line.Serving:
+			printStep(w, "serving", line.Uptime)
+		case line.Event != 0:
+			fmt.Fprintf(w, "  boot: %s\n", line.Event)
 		default:
 			fmt.Fprintf(w, "  boot: %s\n", line)
 		}
 	}
+}
+
+func printStep(w io.Writer, name string, uptime time.Duration) {
+	fmt.Fprintf(w, "  boot: %-18s %6d ms\n", name, uptime.Milliseconds())
 }
 
 func printUp(w io.Writer, g guest.Guest, spec guest.Spec, asJSON bool) error {

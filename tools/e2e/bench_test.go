@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"chrysalis/init/status"
 	"chrysalis/measure"
 	"chrysalis/measure/verity"
 	"chrysalis/tools/internal/guest"
@@ -233,8 +234,8 @@ func bootSpeed(t *testing.T) []row {
 	defer cancel()
 	at, before := map[string]float64{}, map[string]float64{}
 	last := 0.0
-	err := g.Wait(ctx, func(line string) {
-		if m := stepLine.FindStringSubmatch(line); m != nil {
+	err := g.Wait(ctx, func(line status.Line) {
+		if m := stepLine.FindStringSubmatch(line.String()); m != nil {
 			ms, _ := strconv.ParseFloat(m[3], 64)
 			name := m[1] + m[2]
 			at[name], before[name] = ms, ms-last

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"testing"
 
+	"chrysalis/init/status"
 	"chrysalis/measure/config"
 	"chrysalis/measure/verity"
 )
@@ -30,8 +31,8 @@ func openLarge(t *testing.T, small float64, smallBytes int64) row {
 	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
 	defer cancel()
 	last, large := 0.0, 0.0
-	err := g.Wait(ctx, func(line string) {
-		m := stepLine.FindStringSubmatch(line)
+	err := g.Wait(ctx, func(line status.Line) {
+		m := stepLine.FindStringSubmatch(line.String())
 		if m == nil {
 			return
 		}

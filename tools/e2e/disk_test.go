@@ -133,7 +133,7 @@ func TestDiskBoot(t *testing.T) {
 	// A block of the root that is changed stops the kernel, also where the root is a partition.
 	root := filepath.Join(spec.Release, "root.img")
 	const rootStart = 65 << 20
-	spec = onDisk(demoSpec(t), tampered(t, disk, rootStart+find(t, root, []byte("chrysalis/runtime"))))
+	spec = onDisk(demoSpec(t), tampered(t, disk, rootStart+runtimeBlock(t, root)))
 	if got := ending(t, newGuest(t), spec); got != "" {
 		t.Errorf("a changed block of the root: the guest's last word: got %q, want none, from a kernel that stopped", got)
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"chrysalis/init/status"
 	"chrysalis/tools/internal/guest"
 )
 
@@ -60,9 +61,12 @@ func TestEngineDies(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		words := strings.Join(lines, "\n")
-		if strings.Count(words, "event engine-up") == 2 {
-			if strings.Count(words, "event engine-down") != 1 {
+		seen := map[status.Event]int{}
+		for _, line := range lines {
+			seen[line.Event]++
+		}
+		if seen[status.EngineUp] == 2 {
+			if seen[status.EngineDown] != 1 {
 				t.Errorf("status port: got %q, want one engine-down", lines)
 			}
 			second = c.ask("hello")

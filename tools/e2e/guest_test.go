@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"chrysalis/init/status"
 	"chrysalis/measure"
 	"chrysalis/tools/internal/guest"
 	"chrysalis/tools/internal/toolstree"
@@ -119,7 +120,7 @@ func start(t *testing.T, g guest.Guest, spec guest.Spec, extra ...string) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
 	defer cancel()
-	if err := g.Wait(ctx, func(line string) { t.Logf("%5.1f s  %s", time.Since(began).Seconds(), line) }); err != nil {
+	if err := g.Wait(ctx, func(line status.Line) { t.Logf("%5.1f s  %s", time.Since(began).Seconds(), line) }); err != nil {
 		said, _ := os.ReadFile(g.Path("qemu.log"))
 		t.Fatalf("after %.1f s: %v; QEMU says %q", time.Since(began).Seconds(), err, said)
 	}
@@ -144,11 +145,11 @@ func ending(t *testing.T, g guest.Guest, spec guest.Spec, extra ...string) strin
 	}
 	for _, line := range lines {
 		t.Log(line)
-		if len(line) > 7 && line[:7] == "serving" {
+		if line.Serving {
 			t.Error("the guest served, want it to end before")
 		}
 	}
-	return code
+	return code.String()
 }
 
 // tampered copies file into the test's folder and changes one byte of it.
@@ -178,16 +179,17 @@ func tampered(t *testing.T, file string, offset int64) string {
 	return out.Name()
 }
 
-// find returns where the first occurrence of part stands in file.
-func find(t *testing.T, file string, part []byte) int64 {
+// runtimeBlock returns where root has a byte of the runtime program without which it can't start. Go writes a program's build
+// information, which names its main package, twice: the later one begins the writable segment.
+func runtimeBlock(t *testing.T, root string) int64 {
 	t.Helper()
-	data, err := os.ReadFile(file)
+	data, err := os.ReadFile(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := bytes.Index(data, part)
+	at := bytes.LastIndex(data, []byte("path\tchrysalis/runtime\n"))
 	if at < 0 {
-		t.Fatalf("%s does not hold the %d bytes looked for", file, len(part))
+		t.Fatalf("%s does not hold the runtime program", root)
 	}
 	return int64(at)
 }

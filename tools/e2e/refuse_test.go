@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"chrysalis/measure/config"
+	"chrysalis/measure/ton"
 	"chrysalis/tools/internal/guest"
 )
 
@@ -23,8 +23,7 @@ func TestCorruptVolumes(t *testing.T) {
 	}{
 		{"root, a block of the runtime program", func(t *testing.T, s guest.Spec) guest.Spec {
 			root := filepath.Join(s.Release, "root.img")
-			// Go writes its build information, which names the main package, into a block that is read when the program starts.
-			return withRelease(t, s, "root.img", tampered(t, root, find(t, root, []byte("chrysalis/runtime"))))
+			return withRelease(t, s, "root.img", tampered(t, root, runtimeBlock(t, root)))
 		}, ""},
 		{"root, superblock", func(t *testing.T, s guest.Spec) guest.Spec {
 			return withRelease(t, s, "root.img", tampered(t, filepath.Join(s.Release, "root.img"), erofsSuperblock+4))
@@ -109,7 +108,7 @@ func TestSecretAndJournal(t *testing.T) {
 		want   string
 	}{
 		{"another identity", func(s *guest.Spec) {
-			s.Config.Identity.PayoutOwner = config.Address("0:" + string(bytes.Repeat([]byte("ee"), 32)))
+			s.Config.Identity.PayoutOwner = ton.Address{Account: [32]byte(bytes.Repeat([]byte{0xee}, 32))}
 		}, "unseal-refused"},
 		{"blank journal", func(*guest.Spec) {
 			if err := os.WriteFile(journal, make([]byte, len(kept)), 0o644); err != nil {

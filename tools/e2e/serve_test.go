@@ -126,7 +126,7 @@ func TestVerifyRefuses(t *testing.T) {
 	}{
 		{"another release", c.edited(pcr9, pcr9[1:]+"0"), 1, "pcr-9"},
 		{"another model", c.edited(spec.Config.Service.Model.Volume.Root.String(), spec.Config.Service.Engine.Volume.Root.String()), 1, "config.service.model.volume"},
-		{"another root contract", c.edited(string(spec.Config.Identity.RootContract), "0:"+spec.Config.Service.Model.Volume.Root.String()), 1, "config.identity.root_contract"},
+		{"another root contract", c.edited(spec.Config.Identity.RootContract.String(), "0:"+spec.Config.Service.Model.Volume.Root.String()), 1, "config.identity.root_contract"},
 		{"a later security version", c.edited(`"min_security_version": 1`, `"min_security_version": 2`), 1, "security-version"},
 		{"confidentiality not waived", c.edited(`"confidentiality"`, ``), 1, "confidentiality"},
 		{"another TPM maker", client{t, c.url, otherMaker(t), c.policy}, 1, "certificate"},

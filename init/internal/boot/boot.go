@@ -11,37 +11,22 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"chrysalis/init/internal/status"
-)
-
-// Code says why a guest ended. The host sees codes alone, so they are a closed vocabulary: each is a constant of this
-// program.
-type Code string
-
-// Codes that do not belong to one step.
-const (
-	CodePowerButton    Code = "powered-down"
-	CodeVolumeCorrupt  Code = "volume-corrupt"
-	CodeUnsealRefused  Code = "unseal-refused"
-	CodeKeeperExited   Code = "keeper-exited"
-	CodeEngineExited   Code = "engine-host-exited"
-	CodeGatewayExited  Code = "gateway-exited"
-	CodeContainerdDied Code = "containerd-exited"
-	CodeBroken         Code = "init-broken"
+	"chrysalis/init/internal/port"
+	"chrysalis/init/status"
 )
 
 // Coded is an error with a code of its own; other errors get the code of the step that failed.
 type Coded struct {
-	Code Code
+	Code status.Code
 	Err  error
 }
 
-func (c Coded) Error() string { return string(c.Code) + ": " + c.Err.Error() }
+func (c Coded) Error() string { return c.Code.String() + ": " + c.Err.Error() }
 func (c Coded) Unwrap() error { return c.Err }
 
 // Step is one step of a boot. A failed step ends the boot.
 type Step struct {
-	Name string
+	Name status.Step
 	Run  func(context.Context) error
 	// Limit is how long the step may take; zero is DefaultLimit. A step that overruns it has failed, also when what it waits
 	// for (a TPM, a disk) never answers.
@@ -52,19 +37,19 @@ type Step struct {
 const DefaultLimit = time.Minute
 
 // Run runs the steps in order and reports each to the host. It returns the error and code of the first that fails.
-func Run(ctx context.Context, port *status.Port, steps []Step) (Code, error) {
+func Run(ctx context.Context, host *port.Port, steps []Step) (status.Code, error) {
 	for _, s := range steps {
 		if err := s.run(ctx); err != nil {
-			code := Code(s.Name + "-failed")
+			code := s.Name.Failed()
 			var coded Coded
 			if errors.As(err, &coded) {
 				code = coded.Code
 			}
 			return code, fmt.Errorf("%s: %w", s.Name, err)
 		}
-		port.Step(s.Name, status.Uptime())
+		host.Done(s.Name)
 	}
-	return "", nil
+	return 0, nil
 }
 
 // run leaves a step that overruns its limit behind: its goroutine ends with the guest, which is what follows.
@@ -93,7 +78,7 @@ func (s Step) run(ctx context.Context) error {
 // Ender is the one way out. Whoever calls End first decides the code; everybody else waits for the power to go.
 type Ender struct {
 	once sync.Once
-	port *status.Port
+	host *port.Port
 	// last runs before the power goes: stop what computes and what holds keys. It gets lastLimit, because a host that could
 	// hold it up would keep the keys in memory.
 	last func()
@@ -103,10 +88,10 @@ type Ender struct {
 const lastLimit = 3 * time.Second
 
 // NewEnder returns the exit path. last may be nil.
-func NewEnder(port *status.Port, last func()) *Ender { return &Ender{port: port, last: last} }
+func NewEnder(host *port.Port, last func()) *Ender { return &Ender{host: host, last: last} }
 
 // End says why, and powers off. It does not return.
-func (e *Ender) End(code Code, why error) {
+func (e *Ender) End(code status.Code, why error) {
 	e.once.Do(func() {
 		if why != nil {
 			Log("end %s: %v", code, why)
@@ -120,7 +105,7 @@ func (e *Ender) End(code Code, why error) {
 				Log("the last steps took longer than %s", lastLimit)
 			}
 		}
-		e.port.End(string(code))
+		e.host.End(code)
 		unix.Sync()
 		if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
 			Log("power off: %v", err)

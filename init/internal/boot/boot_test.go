@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"chrysalis/init/status"
 )
 
 func TestRun(t *testing.T) {
@@ -15,22 +17,22 @@ func TestRun(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		fail error
-		want Code
+		want status.Code
 	}{
-		{"all succeed", nil, ""},
-		{"a step fails", broken, "second-failed"},
-		{"a step fails with its own code", Coded{CodeVolumeCorrupt, broken}, CodeVolumeCorrupt},
+		{"all succeed", nil, 0},
+		{"a step fails", broken, status.Config.Failed()},
+		{"a step fails with its own code", Coded{status.VolumeCorrupt, broken}, status.VolumeCorrupt},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var ran []string
-			step := func(name string, err error) Step {
-				return Step{Name: name, Run: func(context.Context) error { ran = append(ran, name); return err }}
+			step := func(name status.Step, err error) Step {
+				return Step{Name: name, Run: func(context.Context) error { ran = append(ran, name.String()); return err }}
 			}
-			code, err := Run(t.Context(), nil, []Step{step("first", nil), step("second", tt.fail), step("third", nil)})
+			code, err := Run(t.Context(), nil, []Step{step(status.TPM, nil), step(status.Config, tt.fail), step(status.GPU, nil)})
 			if code != tt.want || !errors.Is(err, tt.fail) {
-				t.Errorf("got code %q and error %v, want %q and %v", code, err, tt.want, tt.fail)
+				t.Errorf("got code %s and error %v, want %s and %v", code, err, tt.want, tt.fail)
 			}
-			want := []string{"first", "second", "third"}
+			want := []string{"tpm", "config", "gpu"}
 			if tt.fail != nil {
 				want = want[:2]
 			}
@@ -50,9 +52,9 @@ func TestOverrun(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
-				code, err := Run(t.Context(), nil, []Step{{Name: "tpm", Run: run, Limit: 5 * time.Second}})
-				if code != "tpm-failed" || err == nil {
-					t.Errorf("got code %q and error %v, want tpm-failed", code, err)
+				code, err := Run(t.Context(), nil, []Step{{Name: status.TPM, Run: run, Limit: 5 * time.Second}})
+				if code != status.TPM.Failed() || err == nil {
+					t.Errorf("got code %s and error %v, want tpm-failed", code, err)
 				}
 				if took := time.Since(began); took > 7*time.Second {
 					t.Errorf("took %s, want about the limit of 5 s", took)

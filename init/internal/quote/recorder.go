@@ -10,6 +10,7 @@ import (
 	"chrysalis/init/internal/tpm"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/runtime/secret"
 )
 
 // ErrBroken says that an extend failed, after which log and register may differ. Nothing is recorded or quoted any more.
@@ -20,7 +21,7 @@ type Device interface {
 	Extend(eventlog.Record) error
 	Quote(reportData [64]byte) (tpm.Quote, error)
 	AKCertificate() ([]byte, error)
-	Secret() (secret [32]byte, boots uint64, err error)
+	Secret() (s *secret.Secret, boots uint64, err error)
 	Increment() error
 }
 
@@ -90,25 +91,25 @@ func (s Modelled) GPU(found string) (Complete, error) {
 
 // Secret takes the sealed secret and at once records keys-released, in every register that the secret is sealed to, so
 // that nobody can take it again in this boot. boots counts the boots since the secret was made.
-func (s Complete) Secret() (secret [32]byte, boots uint64, err error) {
+func (s Complete) Secret() (taken *secret.Secret, boots uint64, err error) {
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
 	if s.r.broken {
-		return secret, 0, ErrBroken
+		return nil, 0, ErrBroken
 	}
-	secret, boots, err = s.r.device.Secret()
+	taken, boots, err = s.r.device.Secret()
 	// Also after a refusal: the boot ends, and nothing may try again.
 	released := s.r.record(
 		event{eventlog.PCR13, eventlog.KindKeysReleased, nil},
 		event{eventlog.PCR14, eventlog.KindKeysReleased, nil})
 	if err != nil {
-		return [32]byte{}, 0, err
+		return nil, 0, err
 	}
 	if released != nil {
-		clear(secret[:])
-		return [32]byte{}, 0, released
+		taken.Wipe()
+		return nil, 0, released
 	}
-	return secret, boots, nil
+	return taken, boots, nil
 }
 
 // CountBoot adds one to the boot counter, once the journal carries the boot.

@@ -11,13 +11,14 @@ import (
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
+	"chrysalis/runtime/secret"
 )
 
 // memory is a TPM in memory: two registers, a secret that is bound to PCR 14, and hooks that fail.
 type memory struct {
 	pcr        map[eventlog.Register][32]byte
 	sealedTo   *[32]byte
-	secret     [32]byte
+	secret     *secret.Secret
 	extends    int
 	failExtend int  // the extend of this number fails
 	kept       bool // a failed extend reached the register all the same
@@ -25,7 +26,11 @@ type memory struct {
 }
 
 func newMemory() *memory {
-	return &memory{pcr: map[eventlog.Register][32]byte{}, secret: [32]byte{7}, failExtend: -1}
+	s, err := secret.Random()
+	if err != nil {
+		panic(err)
+	}
+	return &memory{pcr: map[eventlog.Register][32]byte{}, secret: s, failExtend: -1}
 }
 
 func (m *memory) Extend(r eventlog.Record) error {
@@ -40,15 +45,18 @@ func (m *memory) Extend(r eventlog.Record) error {
 	return nil
 }
 
-func (m *memory) Secret() ([32]byte, uint64, error) {
+func (m *memory) Secret() (*secret.Secret, uint64, error) {
 	now := m.pcr[eventlog.PCR14]
 	if m.sealedTo == nil {
 		m.sealedTo = &now
 	}
 	if *m.sealedTo != now {
-		return [32]byte{}, 0, tpm.ErrUnsealRefused
+		return nil, 0, tpm.ErrUnsealRefused
 	}
-	return m.secret, m.boots, nil
+	var taken *secret.Secret
+	var err error
+	m.secret.Expose(func(raw []byte) { taken, err = secret.New(raw) })
+	return taken, m.boots, err
 }
 
 func (m *memory) reset() { m.pcr = map[eventlog.Register][32]byte{}; m.extends = 0 }
@@ -119,8 +127,8 @@ func TestSecretOnce(t *testing.T) {
 	if _, _, err := complete.Secret(); err != nil {
 		t.Fatal(err)
 	}
-	if secret, _, err := complete.Secret(); !errors.Is(err, tpm.ErrUnsealRefused) || secret != [32]byte{} {
-		t.Errorf("second unseal: got secret %x and error %v, want %v", secret, err, tpm.ErrUnsealRefused)
+	if again, _, err := complete.Secret(); !errors.Is(err, tpm.ErrUnsealRefused) || again != nil {
+		t.Errorf("second unseal: got %v and error %v, want %v", again, err, tpm.ErrUnsealRefused)
 	}
 }
 
@@ -140,12 +148,12 @@ func TestSecretAcrossBoots(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		secret, _, err := complete.Secret()
+		got, _, err := complete.Secret()
 		if !errors.Is(err, tt.want) {
 			t.Errorf("%s: got error %v, want %v", tt.name, err, tt.want)
 		}
-		if (secret == m.secret) != (tt.want == nil) {
-			t.Errorf("%s: got secret %x", tt.name, secret)
+		if same := got != nil && got.Equal(m.secret); same != (tt.want == nil) {
+			t.Errorf("%s: got the secret: %v, want %v", tt.name, same, tt.want == nil)
 		}
 	}
 }
@@ -161,8 +169,8 @@ func TestFailedExtend(t *testing.T) {
 			r := NewRecorder(m)
 			complete, err := measure(r, "me")
 			if err == nil {
-				var secret [32]byte
-				if secret, _, err = complete.Secret(); secret != [32]byte{} {
+				var got *secret.Secret
+				if got, _, err = complete.Secret(); got != nil {
 					t.Errorf("extend %d failed (kept %v): the secret came out all the same", fail, kept)
 				}
 			}

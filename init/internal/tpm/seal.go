@@ -1,12 +1,13 @@
 package tpm
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 
 	"github.com/google/go-tpm/tpm2"
+
+	"chrysalis/runtime/secret"
 )
 
 // ErrUnsealRefused says that the TPM holds a secret and keeps it: the PCRs are not those that it was sealed to. Another
@@ -20,8 +21,8 @@ const (
 	// counterIndex is the NV counter of boots.
 	counterIndex tpm2.TPMHandle = 0x01804359
 
-	secretBytes = 32
-	sealedBytes = secretBytes + 8
+	// sealedBytes is the secret and the boot counter.
+	sealedBytes = secret.Size + 8
 )
 
 // sealedPCRs hold firmware, kernel, initrd with command line, and identity: what the secret is bound to.
@@ -32,31 +33,31 @@ var sealedPCRs = []uint{0, 4, 9, 14}
 //
 // What is sealed is the secret and the boot counter's value at that moment, because a counter in NV memory starts past
 // the highest one that the TPM ever had.
-func (t *TPM) Secret() (secret [secretBytes]byte, boots uint64, err error) {
+func (t *TPM) Secret() (s *secret.Secret, boots uint64, err error) {
 	_, err = tpm2.ReadPublic{ObjectHandle: sealedHandle}.Execute(t.t)
 	if err != nil {
 		if !absent(err) {
-			return secret, 0, fmt.Errorf("looking for sealed secret: %v", err)
+			return nil, 0, fmt.Errorf("looking for sealed secret: %v", err)
 		}
 		if err := t.makeSecret(); err != nil {
-			return secret, 0, fmt.Errorf("making secret: %v", err)
+			return nil, 0, fmt.Errorf("making secret: %v", err)
 		}
 	}
 	var sealed [sealedBytes]byte
 	defer clear(sealed[:])
 	if err := t.unseal(sealed[:]); err != nil {
-		return secret, 0, err
+		return nil, 0, err
 	}
-	base := binary.BigEndian.Uint64(sealed[secretBytes:])
+	base := binary.BigEndian.Uint64(sealed[secret.Size:])
 	counter, err := t.counter()
 	if err != nil {
-		return secret, 0, err
+		return nil, 0, err
 	}
 	if counter < base {
-		return secret, 0, fmt.Errorf("boot counter is %d, want at least %d, its value when the secret was made", counter, base)
+		return nil, 0, fmt.Errorf("boot counter is %d, want at least %d, its value when the secret was made", counter, base)
 	}
-	copy(secret[:], sealed[:])
-	return secret, counter - base, nil
+	s, err = secret.New(sealed[:secret.Size])
+	return s, counter - base, err
 }
 
 func (t *TPM) makeSecret() error {
@@ -67,16 +68,19 @@ func (t *TPM) makeSecret() error {
 	if err != nil {
 		return err
 	}
-	var sealed [sealedBytes]byte
-	defer clear(sealed[:])
-	if _, err := rand.Read(sealed[:secretBytes]); err != nil {
+	made, err := secret.Random()
+	if err != nil {
 		return err
 	}
-	binary.BigEndian.PutUint64(sealed[secretBytes:], base)
+	defer made.Wipe()
+	var sealed [sealedBytes]byte
+	defer clear(sealed[:])
+	made.Expose(func(raw []byte) { copy(sealed[:], raw) })
+	binary.BigEndian.PutUint64(sealed[secret.Size:], base)
 	return t.seal(sealed[:])
 }
 
-func (t *TPM) seal(secret []byte) error {
+func (t *TPM) seal(data []byte) error {
 	policy, err := t.pcrPolicy()
 	if err != nil {
 		return err
@@ -95,7 +99,7 @@ func (t *TPM) seal(secret []byte) error {
 	created, err := tpm2.Create{
 		ParentHandle: parent,
 		InSensitive: tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{
-			Data: tpm2.NewTPMUSensitiveCreate(&tpm2.TPM2BSensitiveData{Buffer: secret}),
+			Data: tpm2.NewTPMUSensitiveCreate(&tpm2.TPM2BSensitiveData{Buffer: data}),
 		}},
 		InPublic: tpm2.New2B(tpm2.TPMTPublic{
 			Type: tpm2.TPMAlgKeyedHash, NameAlg: tpm2.TPMAlgSHA256,

@@ -42,7 +42,7 @@ type Quote struct {
 	Signature []byte // TPMT_SIGNATURE
 }
 
-// Quote quotes vtpm.QuotedPCRs with reportData as qualifying data.
+// Quote quotes register.Quoted with reportData as qualifying data.
 func (t *TPM) Quote(reportData [64]byte) (Quote, error) {
 	ak, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(vtpm.AKTemplate())}.Execute(t.t)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/eventlog"
+	"chrysalis/runtime/secret"
 )
 
 // treeRoot is the tools tree, whose swtpm runs here by the tree's own loader.
@@ -69,7 +70,7 @@ func event(data string) eventlog.Record {
 // TestSecretAcrossBoots seals in one boot and unseals in the next, under the same and under another identity.
 func TestSecretAcrossBoots(t *testing.T) {
 	dir := t.TempDir()
-	var first [32]byte
+	var first *secret.Secret
 	for i, tt := range []struct {
 		name, identity string
 		boots          uint64
@@ -86,20 +87,20 @@ func TestSecretAcrossBoots(t *testing.T) {
 			if err := guest.Extend(event(tt.identity)); err != nil {
 				t.Fatal(err)
 			}
-			secret, boots, err := guest.Secret()
+			got, boots, err := guest.Secret()
 			if !errors.Is(err, tt.want) {
 				t.Fatalf("got error %v, want %v", err, tt.want)
 			}
 			if tt.want != nil {
-				if secret != [32]byte{} {
+				if got != nil {
 					t.Error("a refused unseal gave a secret")
 				}
 			} else {
 				if i == 0 {
-					first = secret
+					first = got
 				}
-				if secret != first || secret == [32]byte{} {
-					t.Errorf("got secret %x, want %x", secret, first)
+				if !got.Equal(first) {
+					t.Error("got another secret than in the first boot")
 				}
 				if boots != tt.boots {
 					t.Errorf("got %d boots, want %d", boots, tt.boots)
@@ -112,8 +113,8 @@ func TestSecretAcrossBoots(t *testing.T) {
 			if err := guest.Extend(event("keys-released")); err != nil {
 				t.Fatal(err)
 			}
-			if again, _, err := guest.Secret(); !errors.Is(err, ErrUnsealRefused) || again != [32]byte{} {
-				t.Errorf("second unseal: got %x and error %v, want %v", again, err, ErrUnsealRefused)
+			if again, _, err := guest.Secret(); !errors.Is(err, ErrUnsealRefused) || again != nil {
+				t.Errorf("second unseal: got %v and error %v, want %v", again, err, ErrUnsealRefused)
 			}
 			if _, err := (tpm2.Shutdown{ShutdownType: tpm2.TPMSUClear}).Execute(device); err != nil {
 				t.Fatal(err)

@@ -15,7 +15,7 @@ func TestProcess(t *testing.T) {
 		t.Skip("only root can give up being root")
 	}
 	probe := filepath.Join(t.TempDir(), "probe")
-	build := exec.Command("go", "build", "-o", probe, "./testdata/probe")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", probe, "./testdata/probe")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
@@ -30,7 +30,7 @@ func TestProcess(t *testing.T) {
 		{"keeper", []string{"keeper"}, "could: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			out, err := exec.Command(probe, tt.args...).CombinedOutput()
+			out, err := exec.CommandContext(t.Context(), probe, tt.args...).CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}

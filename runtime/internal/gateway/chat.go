@@ -60,10 +60,10 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 	defer place.Release()
 	a := &answering{
 		gateway: g, place: place, stream: request.Stream, began: time.Now(),
-		record: Answer{Client: client, Request: hash}, response: receipt.NewResponseHash(),
-		event: make([]byte, 0, 4096), text: make([]byte, 0, 1024),
+		record: Answer{Client: client, Request: hash}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
 	}
 	rand.Read(a.record.ID[:])
+	a.json = newAnswerJSON(a.record.ID, a.began, g.config.Model)
 	return a.run(w, r, ask)
 }
 
@@ -75,14 +75,12 @@ type answering struct {
 	began    time.Time
 	record   Answer
 	response *receipt.ResponseHash
-	prefix   []byte // what every chunk begins with
-	event    []byte // the chunk that is built
+	json     *answerJSON
 	text     []byte // scratch: a piece of text without its JSON quotes
 	content  []byte // not streamed: the whole text
 	thoughts []byte // not streamed: the whole reasoning
 	finish   string
-	out      *eventStream
-	roleSent bool
+	out      *clientStream
 }
 
 func (a *answering) run(w http.ResponseWriter, r *http.Request, ask []byte) error {
@@ -98,19 +96,18 @@ func (a *answering) run(w http.ResponseWriter, r *http.Request, ask []byte) erro
 	}
 	defer upstream.Close()
 	defer a.wipe()
-	events := newEvents(upstream)
+	events := newEngineEvents(upstream)
 	defer events.wipe()
 	if a.stream {
-		a.out = newEventStream(w, a.gateway.waits.client)
+		a.out = newClientStream(w, a.gateway.waits.client)
 		defer a.out.close()
 	}
-	a.prefix = quote([]byte(`"id":"chatcmpl-`+hex.EncodeToString(a.record.ID[:])+`","created":`+strconv.FormatInt(a.began.Unix(), 10)+`,"model":`), a.gateway.config.Model)
 	err = a.relay(events)
 	return a.finishUp(w, r, err)
 }
 
 // relay passes the engine's events on until its end, and counts. The error tells how the answer ended early.
-func (a *answering) relay(events *events) error {
+func (a *answering) relay(events *engineEvents) error {
 	var c chunk
 	measured := false // the engine has reported usage, which counts instead of ours
 	for {
@@ -151,11 +148,13 @@ func (a *answering) relay(events *events) error {
 		if isText(text) {
 			a.content = a.take(a.content, text, a.response.Content)
 		}
+		finish := ""
 		if choice.FinishReason != nil {
-			a.finish = finishReason(*choice.FinishReason)
+			finish = finishReason(*choice.FinishReason)
+			a.finish = finish
 		}
 		if a.stream {
-			if err := a.out.send(a.chunk(thought, text, choice.FinishReason != nil), choice.FinishReason != nil); err != nil {
+			if err := a.out.send(a.json.chunk(thought, text, finish), finish != ""); err != nil {
 				a.record.Outcome = receipt.Cut
 				return err
 			}
@@ -193,37 +192,6 @@ func finishReason(s string) string {
 	return "stop"
 }
 
-// chunk builds one event for the client.
-func (a *answering) chunk(thought, text jsontext.Value, last bool) []byte {
-	b := append(append(a.event[:0], `data: {"object":"chat.completion.chunk",`...), a.prefix...)
-	b = append(b, `,"choices":[{"index":0,"delta":{`...)
-	comma := func() {
-		if b[len(b)-1] != '{' {
-			b = append(b, ',')
-		}
-	}
-	if !a.roleSent {
-		a.roleSent = true
-		b = append(b, `"role":"assistant"`...)
-	}
-	if isText(thought) {
-		comma()
-		b = append(append(b, `"reasoning_content":`...), thought...)
-	}
-	if isText(text) {
-		comma()
-		b = append(append(b, `"content":`...), text...)
-	}
-	b = append(b, `},"finish_reason":`...)
-	if last {
-		b = quote(b, a.finish)
-	} else {
-		b = append(b, "null"...)
-	}
-	a.event = append(b, "}]}\n\n"...)
-	return a.event
-}
-
 // finishUp records the answer and only then lets it end.
 func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed error) error {
 	g := a.gateway
@@ -259,61 +227,33 @@ func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed err
 		a.sendError(errEngine, &proof)
 	case relayed != nil: // the client is gone
 	case a.stream:
-		b := append(append(a.event[:0], `data: {"object":"chat.completion.chunk",`...), a.prefix...)
-		b = a.appendEnd(append(b, `,"choices":[]`...), &proof)
-		a.event = append(b, "}\n\ndata: [DONE]\n\n"...)
-		_ = a.out.send(a.event, true) // it is recorded, whether the client still takes it or not
+		_ = a.out.send(a.json.end(a.record.Usage, proof), true) // it is recorded, whether the client still takes it or not
 	default:
-		a.writeWhole(w, &proof)
+		a.writeWhole(w, proof)
 	}
 	return nil
 }
 
 // sendError ends a stream without its [DONE].
 func (a *answering) sendError(why *refusal, proof *Proof) {
-	b := append(append(a.event[:0], `data: {"error":`...), why.object()...)
-	if proof != nil {
-		b = a.appendEnd(b, proof)
-	}
-	a.event = append(b, "}\n\n"...)
-	_ = a.out.send(a.event, true) // the client may be gone
+	_ = a.out.send(a.json.failure(why, a.record.Usage, proof), true) // the client may be gone
 }
 
-// appendEnd appends usage and proof.
-func (a *answering) appendEnd(b []byte, p *Proof) []byte {
-	u := a.record.Usage
-	b = append(b, `,"usage":{"prompt_tokens":`...)
-	b = strconv.AppendUint(b, uint64(u.Prompt), 10)
-	b = strconv.AppendUint(append(b, `,"completion_tokens":`...), uint64(u.Completion), 10)
-	b = strconv.AppendUint(append(b, `,"total_tokens":`...), uint64(u.Prompt)+uint64(u.Completion), 10)
-	b = append(append(append(b, `},"chrysalis":{"receipt":"`...), base64Of(p.Receipt[:])...), '"')
-	if p.Charge != nil {
-		b = append(append(append(b, `,"charge":"`...), base64Of(p.Charge[:])...), '"')
-	}
-	return append(b, '}')
-}
-
-func (a *answering) writeWhole(w http.ResponseWriter, p *Proof) {
-	// Large enough for the text with each byte escaped: a copy that is left behind would not be wiped.
-	b := make([]byte, 0, 4096+6*(len(a.thoughts)+len(a.content)))
-	b = append(append(append(b, `{"object":"chat.completion",`...), a.prefix...), `,"choices":[{"index":0,"message":{"role":"assistant"`...)
-	if len(a.thoughts) > 0 {
-		b = quote(append(b, `,"reasoning_content":`...), a.thoughts)
-	}
-	b = quote(append(b, `,"content":`...), a.content)
-	b = quote(append(b, `},"finish_reason":`...), a.finish)
-	b = append(a.appendEnd(append(b, "}]"...), p), "}\n"...)
+// writeWhole sends an answer that is not streamed.
+func (a *answering) writeWhole(w http.ResponseWriter, p Proof) {
+	b := a.json.whole(a.thoughts, a.content, a.finish, a.record.Usage, p)
+	defer clear(b)
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.gateway.waits.client))
 	_, _ = w.Write(b) // it is recorded, whether the client still takes it or not
-	clear(b)
 }
 
 // wipe overwrites what is left of the text.
 func (a *answering) wipe() {
-	for _, b := range [][]byte{a.event, a.text, a.content, a.thoughts} {
+	a.json.wipe()
+	for _, b := range [][]byte{a.text, a.content, a.thoughts} {
 		clear(b[:cap(b)])
 	}
 }

@@ -33,12 +33,12 @@ func FuzzParseRequest(f *testing.F) {
 	})
 }
 
-func FuzzEvents(f *testing.F) {
+func FuzzEngineEvents(f *testing.F) {
 	f.Add("data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n")
 	f.Add(": ping\n\ndata: {\"usage\":{\"prompt_tokens\":1}}\n")
 	f.Add("error: x\n")
 	f.Fuzz(func(t *testing.T, stream string) {
-		e := newEvents(strings.NewReader(stream))
+		e := newEngineEvents(strings.NewReader(stream))
 		var c chunk
 		for range 1000 {
 			if err := e.next(&c); err != nil {

@@ -11,7 +11,6 @@ package gateway
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +26,7 @@ import (
 	"chrysalis/attest/collect"
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/ratls"
+	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
 )
@@ -34,7 +34,7 @@ import (
 // Answer is what a keeper records.
 type Answer struct {
 	ID       [16]byte
-	Client   receipt.Client
+	Client   ton.Address
 	Request  [32]byte
 	Response [32]byte
 	Usage    receipt.Usage
@@ -259,22 +259,22 @@ func (g *Gateway) models(w http.ResponseWriter, _ *http.Request) error {
 }
 
 // client returns the payment contract that the request names.
-func (g *Gateway) client(r *http.Request) (receipt.Client, error) {
+func (g *Gateway) client(r *http.Request) (ton.Address, error) {
 	named := r.Header.Values("Chrysalis-Client")
 	switch {
 	case !g.config.Charges && len(named) == 0:
-		return receipt.Client{}, nil
+		return ton.Address{}, nil
 	case !g.config.Charges:
-		return receipt.Client{}, refuse("Chrysalis-Client", "answers are not charged here: leave out the header Chrysalis-Client")
+		return ton.Address{}, refuse("Chrysalis-Client", "answers are not charged here: leave out the header Chrysalis-Client")
 	case len(named) != 1:
-		return receipt.Client{}, &refusal{status: http.StatusPaymentRequired, code: "no_client", param: "Chrysalis-Client",
+		return ton.Address{}, &refusal{status: http.StatusPaymentRequired, code: "no_client", param: "Chrysalis-Client",
 			message: "name the payment contract in one header Chrysalis-Client"}
 	}
-	a, err := claim.ParseAddress(named[0])
+	a, err := ton.Parse(named[0])
 	if err != nil || a.IsZero() {
-		return receipt.Client{}, refuse("Chrysalis-Client", "Chrysalis-Client is no TON address")
+		return ton.Address{}, refuse("Chrysalis-Client", "Chrysalis-Client is no TON address")
 	}
-	return receipt.Client(a), nil
+	return a, nil
 }
 
 // readBody reads a whole body and its hash.
@@ -336,5 +336,3 @@ func (b *budget) give(n int64) {
 	defer b.mu.Unlock()
 	b.left += n
 }
-
-func base64Of(b []byte) string { return base64.StdEncoding.EncodeToString(b) }

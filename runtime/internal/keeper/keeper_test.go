@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/internal/journal"
 	"chrysalis/runtime/receipt"
@@ -29,16 +30,16 @@ var (
 
 func testTerms() Terms {
 	return Terms{
-		Charges: true, Price: receipt.Price{NanotonPerToken: 20, Prompt: 10_000, Completion: 20_000},
+		Charges: true, Price: ton.Price{NanotonPerToken: 20, PromptWeight: 10_000, CompletionWeight: 20_000},
 		Service: [32]byte{4}, Model: [32]byte{5}, Engine: [32]byte{6}, Instance: [16]byte{7},
-		Excesses: claim.Address{Account: [32]byte{8}}, MaxPrompt: 512, MaxAnswer: 256,
+		Excesses: ton.Address{Account: [32]byte{8}}, MaxPrompt: 512, MaxAnswer: 256,
 		ReceiptKey: receiptKey, ClaimKey: claimKey,
 	}
 }
 
 func testRecord(n int) Record {
 	return Record{
-		ID: RequestID{1, byte(n), byte(n >> 8)}, Client: receipt.Client{Account: [32]byte{9, byte(n % 3)}},
+		ID: RequestID{1, byte(n), byte(n >> 8)}, Client: ton.Address{Account: [32]byte{9, byte(n % 3)}},
 		Request: [32]byte{10, byte(n)}, Response: [32]byte{11, byte(n)},
 		Usage: receipt.Usage{Prompt: uint32(n % 100), Completion: uint32(n % 50)}, Outcome: receipt.Complete,
 	}
@@ -105,7 +106,7 @@ func verify(t testing.TB, p Proof, want Record) *receipt.Receipt {
 	if r.Request != want.Request || r.Client != want.Client || r.Usage != want.Usage || r.Weighted != weightOf(want) {
 		t.Fatalf("receipt: got %+v, want it for %+v", r, want)
 	}
-	m, err := claim.Verify(p.Charge[:], claim.Policy{Key: claimKey.Public().(ed25519.PublicKey), Contract: claim.Address(want.Client)})
+	m, err := claim.Verify(p.Charge[:], claim.Policy{Key: claimKey.Public().(ed25519.PublicKey), Contract: want.Client})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +120,7 @@ func verify(t testing.TB, p Proof, want Record) *receipt.Receipt {
 func audit(t testing.TB, dev journal.Device, boots uint64, want map[RequestID]Record) {
 	t.Helper()
 	seen := map[RequestID]bool{}
-	sums := map[receipt.Client]uint64{}
+	sums := map[ton.Address]uint64{}
 	var last *receipt.Signed
 	_, err := journal.Open(dev, journalKey, boots, func(e []byte) error {
 		id, signed := RequestID(e), receipt.Signed(e[16:])
@@ -186,7 +187,7 @@ func TestWithoutCharges(t *testing.T) {
 	terms.Charges = false
 	client, _ := start(t, journal.Disk{File: diskFile(t, 1<<20)}, 0, terms)
 	r := testRecord(1)
-	r.Client = receipt.Client{}
+	r.Client = ton.Address{}
 	if p := record(t, client, r); p.Charge != nil {
 		t.Error("got a charge, want none")
 	}
@@ -197,7 +198,7 @@ func TestRefuses(t *testing.T) {
 	used := testRecord(1)
 	record(t, client, used)
 	for name, change := range map[string]func(*Record){
-		"no client":                     func(r *Record) { r.Client = receipt.Client{} },
+		"no client":                     func(r *Record) { r.Client = ton.Address{} },
 		"workchain":                     func(r *Record) { r.Client.Workchain = 3 },
 		"more prompt than the limit":    func(r *Record) { r.Usage.Prompt = 513 },
 		"more answer than the limit":    func(r *Record) { r.Usage.Completion = 257 },

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 
+	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
 )
@@ -25,7 +26,7 @@ type RequestID [16]byte
 // Record is what the gateway says about one answer.
 type Record struct {
 	ID       RequestID
-	Client   receipt.Client // zero when nobody pays
+	Client   ton.Address // zero when nobody pays
 	Request  [32]byte
 	Response [32]byte
 	Usage    receipt.Usage
@@ -41,13 +42,13 @@ type Proof struct {
 // Terms are the parts of the measured config that receipts state and that bound what the gateway may record.
 type Terms struct {
 	Charges       bool // each answer is charged; each record must name a client then, and none otherwise
-	Price         receipt.Price
+	Price         ton.Price
 	Service       [32]byte
 	Model, Engine [32]byte
 	Instance      [16]byte
-	Excesses      claim.Address // where the change of whoever carries a charge goes
-	MaxPrompt     uint32        // tokens
-	MaxAnswer     uint32        // tokens
+	Excesses      ton.Address // where the change of whoever carries a charge goes
+	MaxPrompt     uint32      // tokens
+	MaxAnswer     uint32      // tokens
 	ReceiptKey    ed25519.PrivateKey
 	ClaimKey      ed25519.PrivateKey
 }
@@ -61,7 +62,7 @@ var errRefused = errors.New("refused")
 // ledger is the state that the journal's entries add up to.
 type ledger struct {
 	terms  Terms
-	counts map[receipt.Client]uint64
+	counts map[ton.Address]uint64
 	next   uint64
 	prev   [32]byte
 	// proofs of the latest records by id, so that a repeated request gets what it got before.
@@ -75,7 +76,7 @@ type recorded struct {
 }
 
 func newLedger(t Terms) *ledger {
-	return &ledger{terms: t, counts: map[receipt.Client]uint64{}, proofs: map[RequestID]recorded{}}
+	return &ledger{terms: t, counts: map[ton.Address]uint64{}, proofs: map[RequestID]recorded{}}
 }
 
 // Entry sizes of the journal: id, receipt, and a charge or nothing.
@@ -147,7 +148,7 @@ func (l *ledger) known(record Record) (Proof, bool, error) {
 func (l *ledger) check(record Record) error {
 	t := &l.terms
 	switch u := record.Usage; {
-	case (record.Client != receipt.Client{}) != t.Charges:
+	case (record.Client != ton.Address{}) != t.Charges:
 		return fmt.Errorf("%w: client is %x, and charging is %t", errRefused, record.Client.Account, t.Charges)
 	case u.Prompt > t.MaxPrompt || u.Completion > t.MaxAnswer:
 		return fmt.Errorf("%w: %d prompt and %d completion tokens, want at most %d and %d", errRefused, u.Prompt, u.Completion, t.MaxPrompt, t.MaxAnswer)
@@ -164,7 +165,7 @@ func (l *ledger) sign(record Record) (Proof, error) {
 		return Proof{}, err
 	}
 	t := &l.terms
-	weighted, err := t.Price.Weighted(record.Usage)
+	weighted, err := record.Usage.Weighted(t.Price)
 	if err != nil {
 		return Proof{}, fmt.Errorf("%w: %v", errRefused, err)
 	}
@@ -186,7 +187,7 @@ func (l *ledger) sign(record Record) (Proof, error) {
 		rand.Read(query[:])
 		proof.Charge, err = claim.Sign(t.ClaimKey, claim.Message{
 			Op: claim.ClientCharge, QueryID: binary.LittleEndian.Uint64(query[:]), Tokens: count,
-			Contract: claim.Address(record.Client), Excesses: t.Excesses,
+			Contract: record.Client, Excesses: t.Excesses,
 		})
 		if err != nil {
 			return Proof{}, fmt.Errorf("%w: %v", errRefused, err)

@@ -2,6 +2,7 @@ package explain
 
 import (
 	"bytes"
+	"encoding"
 	"fmt"
 	"reflect"
 	"slices"
@@ -65,14 +66,18 @@ func compareFields(at string, want, got reflect.Value) (all []difference) {
 		}
 		return all
 	}
-	if want.Kind() != reflect.Struct {
+	if _, text := want.Interface().(encoding.TextMarshaler); text || want.Kind() != reflect.Struct {
 		if !reflect.DeepEqual(want.Interface(), got.Interface()) {
 			all = append(all, difference{at, written(want), written(got)})
 		}
 		return all
 	}
 	for i := range want.NumField() {
-		all = append(all, compareFields(at+"."+want.Type().Field(i).Tag.Get("json"), want.Field(i), got.Field(i))...)
+		field, name := want.Type().Field(i), at
+		if !field.Anonymous { // what is embedded stands among the fields of its document
+			name += "." + field.Tag.Get("json")
+		}
+		all = append(all, compareFields(name, want.Field(i), got.Field(i))...)
 	}
 	return all
 }

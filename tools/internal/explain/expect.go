@@ -128,15 +128,12 @@ func (x *explanation) expectConfig() error {
 			x.note("the config was not compared with an expected one (--config or --policy): the guest's own log was compared with the config that it shows")
 		}
 	}
-	if _, err := config.Decode(measured); err != nil {
+	sequence, err := eventlog.SequenceOf(measured)
+	if err != nil {
 		return fmt.Errorf("%w: %w", errNoConfig, err)
 	}
 	if x.Evidence.Platform == evidence.TDX {
-		records, err := measure.RTMRRecords(measured)
-		if err != nil {
-			return err
-		}
-		for i, r := range records {
+		for i, r := range sequence.Records(eventlog.InRTMR) {
 			digest := r.SHA384()
 			x.want[register.RTMR(3)] = append(x.want[register.RTMR(3)], expectedRuntime(i, r, digest[:]))
 		}
@@ -144,11 +141,7 @@ func (x *explanation) expectConfig() error {
 		x.values[registerConfigID] = hex.EncodeToString(digest[:])
 		return nil
 	}
-	records, err := measure.ConfigRecords(measured)
-	if err != nil {
-		return err
-	}
-	for i, r := range records {
+	for i, r := range sequence.Records(eventlog.InPCRs) {
 		digest := r.SHA256()
 		name := register.PCR(r.Register)
 		x.want[name] = append(x.want[name], expectedRuntime(i, r, digest[:]))

@@ -20,6 +20,7 @@ import (
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
+	"chrysalis/measure/ton"
 )
 
 func measuredConfig(t testing.TB, change func(*config.Measured)) []byte {
@@ -99,7 +100,9 @@ func TestConfigAndLog(t *testing.T) {
 	}{
 		{name: "nothing"},
 		{name: "price", change: func(m *config.Measured) { m.Service.Price.NanotonPerToken++ }, want: []string{"config"}, says: "service.price.nanoton_per_token 21, expected 20"},
-		{name: "owner", change: func(m *config.Measured) { m.Identity.PayoutOwner = config.Address("0:" + strings.Repeat("ee", 32)) },
+		{name: "owner", change: func(m *config.Measured) {
+			m.Identity.PayoutOwner = ton.Address{Account: [32]byte(bytes.Repeat([]byte{0xee}, 32))}
+		},
 			want: []string{"config"}, says: "identity.payout_owner"},
 		{name: "engine", change: func(m *config.Measured) { m.Service.Engine.Volume.Root[0]++ }, want: []string{"engine"}, says: "service.engine.volume"},
 		{name: "model and price", change: func(m *config.Measured) { m.Service.Model.Volume.Blocks++; m.Service.Price.NanotonPerToken++ },

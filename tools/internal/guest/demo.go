@@ -1,13 +1,14 @@
 package guest
 
 import (
+	"bytes"
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/measure/config"
+	"chrysalis/measure/ton"
 )
 
 // DemoConfig is the config of the demonstration: the tiny model on the CPU engine, on a local chain whose addresses belong
@@ -16,8 +17,8 @@ func DemoConfig() config.Measured {
 	return config.Measured{
 		Identity: config.Identity{
 			Network:      config.Local,
-			RootContract: config.Address("0:" + strings.Repeat("c0", 32)),
-			PayoutOwner:  config.Address("0:" + strings.Repeat("0b", 32)),
+			RootContract: ton.Address{Account: [32]byte(bytes.Repeat([]byte{0xc0}, 32))},
+			PayoutOwner:  ton.Address{Account: [32]byte(bytes.Repeat([]byte{0x0b}, 32))},
 			Sealing:      config.SealTPM,
 			Instance:     config.InstanceSealed,
 		},
@@ -32,8 +33,8 @@ func DemoConfig() config.Measured {
 			Model:  config.Model{Name: "tiny"},
 			GPU:    config.GPUNone,
 			Limits: config.Limits{RequestBytes: 256 << 10, AnswerTokens: 512, Concurrent: 2, ContextTokens: 1024},
-			Price: config.Price{Payment: config.PayCharge, NanotonPerToken: 20, PromptWeight: config.WeightOne,
-				CachedWeight: config.WeightOne, CompletionWeight: config.WeightOne, ReasoningWeight: config.WeightOne},
+			Price: config.Terms{Payment: config.PayCharge, Price: ton.Price{NanotonPerToken: 20, PromptWeight: ton.WeightOne,
+				CachedWeight: ton.WeightOne, CompletionWeight: ton.WeightOne, ReasoningWeight: ton.WeightOne}},
 			Wipe: config.WipeFreed,
 		},
 	}

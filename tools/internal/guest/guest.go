@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"chrysalis/init/status"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/verity"
@@ -211,98 +212,101 @@ func (g Guest) prepare(ctx context.Context, spec Spec) error {
 }
 
 // EndedError says that the guest powered off, and with which code. An empty code means that it stopped without a word.
-type EndedError struct{ Code string }
+type EndedError struct{ Code status.Code }
 
 func (e EndedError) Error() string {
-	if e.Code == "" {
+	if e.Code == 0 {
 		return "guest stopped without saying why"
 	}
-	return "guest ended: " + e.Code
+	return "guest ended: " + e.Code.String()
 }
 
 // Wait follows the status port until the guest serves. Each line goes to seen, which may be nil. A guest that ends before
 // is an EndedError.
-func (g Guest) Wait(ctx context.Context, seen func(line string)) error {
-	return g.follow(ctx, seen, func(line string) bool { return strings.HasPrefix(line, "serving") })
+func (g Guest) Wait(ctx context.Context, seen func(status.Line)) error {
+	return g.follow(ctx, seen, func(line status.Line) bool { return line.Serving })
 }
 
 // WaitEnd follows the status port until the guest ends, and returns its code.
-func (g Guest) WaitEnd(ctx context.Context) (string, error) {
-	err := g.follow(ctx, nil, func(string) bool { return false })
+func (g Guest) WaitEnd(ctx context.Context) (status.Code, error) {
+	err := g.follow(ctx, nil, func(status.Line) bool { return false })
 	var ended EndedError
 	if errors.As(err, &ended) {
 		return ended.Code, nil
 	}
-	return "", err
+	return 0, err
 }
 
-// maxStatusBytes bounds what is read of the status port.
-const maxStatusBytes = 1 << 20
+// lines returns what the guest has written to its status port. A line outside the vocabulary is an error: the guest is of
+// another release than this program, or something else writes there.
+func (g Guest) lines() ([]status.Line, error) {
+	data, err := os.ReadFile(g.Path(StatusFile))
+	if err != nil {
+		return nil, err
+	}
+	lines, err := status.ParseAll(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", g.Path(StatusFile), err)
+	}
+	return lines, nil
+}
 
-func (g Guest) follow(ctx context.Context, seen func(string), done func(string) bool) error {
-	lines := 0
+func (g Guest) follow(ctx context.Context, seen func(status.Line), done func(status.Line) bool) error {
+	read := 0
 	for {
 		running := g.running() != 0
-		data, err := os.ReadFile(g.Path(StatusFile))
+		lines, err := g.lines()
 		if err != nil {
-			return err
+			return fmt.Errorf("following guest: %w", err)
 		}
-		if len(data) > maxStatusBytes {
-			return fmt.Errorf("following guest: status has %d bytes, want at most %d", len(data), maxStatusBytes)
-		}
-		all := strings.Split(string(data), "\n")
-		code := ""
-		for i, line := range all[:len(all)-1] {
-			if i >= lines && seen != nil {
+		var code status.Code
+		for i, line := range lines {
+			if i >= read && seen != nil {
 				seen(line)
 			}
-			if c, ok := strings.CutPrefix(line, "end "); ok {
-				code = c
+			if line.Code != 0 {
+				code = line.Code
 			}
 			if done(line) {
 				return nil
 			}
 		}
-		lines = len(all) - 1
+		read = len(lines)
 		if !running {
 			return EndedError{code}
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("following guest: %w; its last words: %q", ctx.Err(), tail(all))
+			return fmt.Errorf("following guest: %w; its last words: %q", ctx.Err(), lines[max(0, len(lines)-3):])
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
 // State returns what the guest does (booting, serving, ended: CODE, stopped) and the lines of its status port.
-func (g Guest) State() (state string, lines []string, err error) {
+func (g Guest) State() (state string, lines []status.Line, err error) {
 	running := g.Running()
-	data, err := os.ReadFile(g.Path(StatusFile))
-	if err != nil {
+	if lines, err = g.lines(); err != nil {
 		return "", nil, err
 	}
-	if len(data) > maxStatusBytes {
-		return "", nil, fmt.Errorf("reading status: %d bytes, want at most %d", len(data), maxStatusBytes)
-	}
 	state = "booting"
-	for line := range strings.Lines(string(data)) {
-		line = strings.TrimSpace(line)
-		lines = append(lines, line)
-		if strings.HasPrefix(line, "serving") {
+	var code status.Code
+	for _, line := range lines {
+		if line.Serving {
 			state = "serving"
 		}
-		if code, ok := strings.CutPrefix(line, "end "); ok {
-			state = "ended: " + code
+		if line.Code != 0 {
+			code = line.Code
 		}
 	}
-	if !running && !strings.HasPrefix(state, "ended") {
-		state = "stopped"
+	switch {
+	case code != 0:
+		return "ended: " + code.String(), lines, nil
+	case !running:
+		return "stopped", lines, nil
 	}
 	return state, lines, nil
 }
-
-func tail(lines []string) []string { return lines[max(0, len(lines)-3):] }
 
 // Stop powers the guest off: what is promised is durable before it is said, so there is nothing to wait for inside.
 func (g Guest) Stop(ctx context.Context) error {

@@ -15,6 +15,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"chrysalis/init/status"
 	"chrysalis/measure"
 	"chrysalis/measure/register"
 	"chrysalis/tools/internal/toolstree"
@@ -38,7 +39,7 @@ func DefaultShape(qemuVersion string, accelerated *CPU, firmware string) (measur
 			"virtio-blk-pci,drive=model,serial=chrysalis-model",
 			"virtio-net-pci,netdev=net0,romfile=",
 			"virtio-serial-pci",
-			"virtserialport,chardev=status,name=org.chrysalis.status",
+			"virtserialport,chardev=status,name=" + status.PortName,
 		},
 		GPUs: []string{},
 	}

@@ -17,9 +17,6 @@ import (
 	"chrysalis/tools/internal/toolstree"
 )
 
-// linkedPackages are the Debian packages of the tools tree whose static libraries end up in a program of the guest.
-var linkedPackages = map[string][]string{runc.pkg: {"libc6-dev", "libgcc-14-dev", "libseccomp-dev"}}
-
 // releaseLocks are the locks whose packages lie in a release. Plain OVMF alone comes out of the tools tree.
 type releaseLocks struct{ image, firmware lock.Lock }
 
@@ -81,7 +78,12 @@ func (b *Builder) materials(g goTool, l releaseLocks) ([]release.Material, error
 		{Name: "image/firmware.lock", SHA256: l.firmware.Digest()},
 		{Name: "image/tools.lock", SHA256: b.toolsLock.Digest()},
 	}
-	for _, name := range []string{"go.mod", "go.sum", "image/root.list", "image/mkosi.profiles/cpu/modules"} {
+	files := []string{"image/root.list", b.Profile.file(profileModules)}
+	for _, module := range programModules() {
+		files = append(files, path.Join(module, "go.mod"), path.Join(module, "go.sum"))
+	}
+	slices.Sort(files)
+	for _, name := range files {
 		sum, _, err := hashFile(filepath.Join(b.Source, name))
 		if err != nil {
 			return nil, err
@@ -106,13 +108,13 @@ func (b *Builder) contents(ctx context.Context, tree toolstree.Tree, l releaseLo
 	if err != nil {
 		return release.Contents{}, err
 	}
-	o := origins{owners: owners, list: list, modules: map[string]string{}}
+	o := origins{owners: owners, list: list, modules: map[string]string{}, cmdline: b.Profile.file(profileCmdline)}
 	for file, name := range owners {
 		if strings.HasPrefix(file, "usr/lib/modules/") {
 			o.modules[path.Base(file)] = name
 		}
 	}
-	c, err := release.Describe(dir, measure.ReleaseFiles(), o.of, linkedPackages)
+	c, err := release.Describe(dir, measure.ReleaseFiles(), o.of, linkedPackages())
 	if err != nil {
 		return release.Contents{}, err
 	}
@@ -157,6 +159,7 @@ type origins struct {
 	owners  map[string]string // path in the file system to package, of the image lock
 	modules map[string]string // file name of a kernel module to package
 	list    []rootFile
+	cmdline string // the profile's, in the source tree
 }
 
 func (o origins) of(file, name string) (release.Origin, error) {
@@ -180,7 +183,7 @@ func (o origins) of(file, name string) (release.Origin, error) {
 		}
 		return release.Origin{Kind: release.FromPackage, Name: owner}, nil
 	case "cmdline":
-		return release.Origin{Kind: release.FromSource, Name: "image/mkosi.profiles/" + profile + "/cmdline"}, nil
+		return release.Origin{Kind: release.FromSource, Name: o.cmdline}, nil
 	}
 	return release.Origin{Kind: release.FromBuild}, nil
 }
@@ -224,7 +227,7 @@ func (o origins) inInitrd(name string) (release.Origin, error) {
 }
 
 func programOrigin(name string) (release.Origin, error) {
-	for _, p := range append(slices.Clone(programs), runc) {
+	for _, p := range programs {
 		if p.name == name {
 			return release.Origin{Kind: release.FromGo, Name: p.pkg}, nil
 		}

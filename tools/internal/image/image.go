@@ -12,6 +12,7 @@ import (
 // Builder builds images. Its methods must not run concurrently.
 type Builder struct {
 	Source   string      // root of the source tree
+	Profile  Profile     // what kind of guest is built
 	Work     string      // folder for what a later run may reuse: tools tree, caches, fresh locks
 	Places   lock.Places // where packages may come from
 	Relock   Relock

@@ -65,6 +65,7 @@ func TestOwnersFile(t *testing.T) {
 // TestOrigins: every file of a release has one owner, and a file whose owner nobody knows stops the build.
 func TestOrigins(t *testing.T) {
 	o := origins{
+		cmdline: DefaultProfile.file(profileCmdline),
 		owners:  map[string]string{"etc/shipped": "base-files", "etc/both": "base-files"},
 		modules: map[string]string{"a.ko.xz": "linux-modules", "vmlinuz": "linux-binary"},
 		list: []rootFile{{from: "base", path: "etc/shipped"}, {from: "base", path: "etc/made", by: "ca-certificates"}, {from: "base", path: "etc/nobody"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,25 +16,58 @@ import (
 	"chrysalis/tools/internal/toolstree"
 )
 
-// program is a program of the guest, built from this module or a module it requires.
+// program is a program of the guest.
 type program struct {
 	name, pkg string
+	module    string // folder of the go.mod whose versions it is built of, relative to the source tree
 	tags      string
+	cgo       bool     // built in the tools tree with its C compiler; without cgo the machine's own has no say
+	linked    []string // Debian packages of the tools tree whose static libraries end up in it
 }
 
 // containerdTags leave out the parts of containerd that the guest has no use for: Kubernetes and file systems not in the kernel's list.
 const containerdTags = "no_cri,no_btrfs,no_zfs,no_devmapper,no_tracing"
 
-// programs are built without cgo, so the machine's C compiler has no say.
+// engineHostModule is built of containerd's tree and asks for its versions; what holds keys is not.
+const engineHostModule = "runtime/enginehost"
+
 var programs = []program{
-	{"init", "chrysalis/init", ""},
-	{"runtime", "chrysalis/runtime", ""},
-	{"containerd", "github.com/containerd/containerd/v2/cmd/containerd", containerdTags},
-	{"containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", containerdTags},
+	{name: "init", pkg: "chrysalis/init", module: "."},
+	{name: "runtime", pkg: "chrysalis/runtime", module: "."},
+	{name: "engine-host", pkg: "chrysalis/runtime/enginehost", module: engineHostModule},
+	{name: "containerd", pkg: "github.com/containerd/containerd/v2/cmd/containerd", module: engineHostModule, tags: containerdTags},
+	{name: "containerd-shim-runc-v2", pkg: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", module: engineHostModule, tags: containerdTags},
+	// runc enters namespaces in C before the Go runtime starts threads, and filters system calls through libseccomp.
+	{name: "runc", pkg: "github.com/opencontainers/runc", module: engineHostModule, tags: "seccomp", cgo: true,
+		linked: []string{"libc6-dev", "libgcc-14-dev", "libseccomp-dev"}},
 }
 
-// runc needs cgo: it enters namespaces in C before the Go runtime starts threads, and filters system calls through libseccomp.
-var runc = program{"runc", "github.com/opencontainers/runc", "seccomp"}
+// programModules returns the folders of the modules that the programs are built of, each once.
+func programModules() (folders []string) {
+	for _, p := range programs {
+		folders = append(folders, p.module)
+	}
+	slices.Sort(folders)
+	return slices.Compact(folders)
+}
+
+// linkedPackages lists by main package what is linked into the programs.
+func linkedPackages() map[string][]string {
+	linked := map[string][]string{}
+	for _, p := range programs {
+		if len(p.linked) > 0 {
+			linked[p.pkg] = p.linked
+		}
+	}
+	return linked
+}
+
+func (p program) cgoEnabled() string {
+	if p.cgo {
+		return "1"
+	}
+	return "0"
+}
 
 const stripped = "-s -w -buildid="
 
@@ -43,7 +77,7 @@ type goTool struct {
 	env     map[string]string // where it finds modules and caches
 }
 
-// findGo reads the toolchain line of go.mod, the one place that names it, and asks that toolchain for its folders.
+// findGo reads the toolchain line of the root's go.mod, which a test holds the other modules to, and asks that toolchain for its folders.
 func (b *Builder) findGo(ctx context.Context) (goTool, error) {
 	var mod struct{ Toolchain string }
 	if err := b.goJSON(ctx, nil, &mod, "mod", "edit", "-json"); err != nil {
@@ -109,37 +143,41 @@ func (b *Builder) buildPrograms(ctx context.Context, tree toolstree.Tree, g goTo
 	}
 	for _, p := range programs {
 		step := b.Progress.Step("build "+p.name, 0)
-		cmd := exec.CommandContext(ctx, goCommand(), buildArgs(p, filepath.Join(out, p.name), stripped)...)
-		cmd.Dir, cmd.Env = b.Source, g.environment("0")
-		if err := runQuiet(cmd); err != nil {
+		build := b.buildProgram
+		if p.cgo {
+			build = b.buildInTree
+		}
+		if err := build(ctx, tree, g, p, out); err != nil {
 			return "", fmt.Errorf("building %s: %w", p.name, err)
 		}
 		step.Done(size(filepath.Join(out, p.name)))
 	}
-	step := b.Progress.Step("build runc", 0)
-	if err := b.buildRunc(ctx, tree, g, out); err != nil {
-		return "", fmt.Errorf("building runc: %w", err)
-	}
-	step.Done(size(filepath.Join(out, runc.name)))
 	return out, nil
 }
 
-// buildRunc builds runc inside the tools tree, with its C compiler and libseccomp, and the machine's Go bind-mounted.
-func (b *Builder) buildRunc(ctx context.Context, tree toolstree.Tree, g goTool, out string) error {
+// buildProgram builds a program without cgo, which needs nothing of the tools tree.
+func (b *Builder) buildProgram(ctx context.Context, _ toolstree.Tree, g goTool, p program, out string) error {
+	cmd := exec.CommandContext(ctx, goCommand(), buildArgs(p, filepath.Join(out, p.name), stripped)...)
+	cmd.Dir, cmd.Env = filepath.Join(b.Source, p.module), g.environment(p.cgoEnabled())
+	return runQuiet(cmd)
+}
+
+// buildInTree builds a program inside the tools tree, with its C compiler and libraries, and the machine's Go bind-mounted.
+func (b *Builder) buildInTree(ctx context.Context, tree toolstree.Tree, g goTool, p program, out string) error {
 	// The build inside has no network: have the modules here first.
-	list := exec.CommandContext(ctx, goCommand(), "list", "-deps", "-tags", runc.tags, runc.pkg)
-	list.Dir, list.Env = b.Source, g.environment("1")
+	list := exec.CommandContext(ctx, goCommand(), "list", "-deps", "-tags", p.tags, p.pkg)
+	list.Dir, list.Env = filepath.Join(b.Source, p.module), g.environment(p.cgoEnabled())
 	if err := runQuiet(list); err != nil {
 		return err
 	}
 	entry := toolstree.Entry{
 		Binds: map[string]string{"go": g.env["GOROOT"], "modules": g.env["GOMODCACHE"], "source": b.Source, "cache": g.env["GOCACHE"], "out": out},
-		Dir:   "/mnt/source",
+		Dir:   path.Join("/mnt/source", p.module),
 		Env: []string{"GOTOOLCHAIN=local", "GOROOT=/mnt/go", "GOMODCACHE=/mnt/modules", "GOCACHE=/mnt/cache", "GOPATH=/tmp/go",
 			"GOPROXY=off", "GOSUMDB=off", "GOFLAGS=-mod=readonly", "GOENV=off", "GOWORK=off", "GOFIPS140=off", "GOEXPERIMENT=",
 			"GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "CGO_ENABLED=1", "CC=gcc", epoch},
 	}
-	args := buildArgs(runc, "/mnt/out/"+runc.name, stripped+` -linkmode external -extldflags "-static -Wl,--build-id=none"`)
+	args := buildArgs(p, "/mnt/out/"+p.name, stripped+` -linkmode external -extldflags "-static -Wl,--build-id=none"`)
 	return runQuiet(tree.Enter(ctx, entry, slices.Concat([]string{"/mnt/go/bin/go"}, args)...))
 }
 

@@ -21,8 +21,6 @@ import (
 	"chrysalis/tools/internal/toolstree"
 )
 
-const profile = "cpu"
-
 // Build builds the release folder out. The folder is there whole or not at all.
 func (b *Builder) Build(ctx context.Context, out string) (measure.Manifest, error) {
 	m, err := b.build(ctx, out)
@@ -84,7 +82,7 @@ func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, er
 	if err != nil {
 		return m, err
 	}
-	m = measure.Manifest{Format: measure.ManifestFormat, Profile: profile, Lock: b.lockState("tools", "image", "firmware"), Kernel: k.release, Root: volumeOf(root)}
+	m = measure.Manifest{Format: measure.ManifestFormat, Profile: string(b.Profile), Lock: b.lockState("tools", "image", "firmware"), Kernel: k.release, Root: volumeOf(root)}
 	if err := b.writeBoot(tree, k, guest, m.Root, partial); err != nil {
 		return m, err
 	}
@@ -100,7 +98,7 @@ func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, er
 // writeBoot writes what the machine boots: firmware, kernel, initrd and command line.
 func (b *Builder) writeBoot(tree toolstree.Tree, k kernel, guest string, root config.Volume, out string) error {
 	step := b.Progress.Step("write initrd", 0)
-	wanted, err := readNames(filepath.Join(b.profileDir(), "modules"))
+	wanted, err := readNames(filepath.Join(b.Source, b.Profile.file(profileModules)))
 	if err != nil {
 		return err
 	}
@@ -112,7 +110,8 @@ func (b *Builder) writeBoot(tree toolstree.Tree, k kernel, guest string, root co
 	if err != nil {
 		return err
 	}
-	cmdline, err := os.ReadFile(filepath.Join(b.profileDir(), "cmdline"))
+	cmdlineFile := filepath.Join(b.Source, b.Profile.file(profileCmdline))
+	cmdline, err := os.ReadFile(cmdlineFile)
 	if err != nil {
 		return err
 	}
@@ -125,16 +124,12 @@ func (b *Builder) writeBoot(tree toolstree.Tree, k kernel, guest string, root co
 	}
 	step.Done(fmt.Sprintf("%s, %d modules", size(filepath.Join(out, "initrd")), len(modules)))
 	code, vars := tree.Firmware()
-	for from, to := range map[string]string{code: "OVMF_CODE.fd", vars: "OVMF_VARS.fd", k.image(): "vmlinuz", filepath.Join(b.profileDir(), "cmdline"): "cmdline"} {
+	for from, to := range map[string]string{code: "OVMF_CODE.fd", vars: "OVMF_VARS.fd", k.image(): "vmlinuz", cmdlineFile: "cmdline"} {
 		if err := copyFile(from, filepath.Join(out, to)); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (b *Builder) profileDir() string {
-	return filepath.Join(b.Source, "image", "mkosi.profiles", profile)
 }
 
 func (b *Builder) fillManifest(m *measure.Manifest, g goTool, packages []lock.Package, dir string) error {

@@ -130,7 +130,7 @@ func (b *Builder) mkosi(ctx context.Context, tree toolstree.Tree, l lock.Lock, d
 	}
 	// The configuration is copied: mkosi takes modes from it, and a checkout's modes are the machine's.
 	source := filepath.Join(dir, "source")
-	for _, path := range mkosiFiles {
+	for _, path := range b.mkosiFiles() {
 		if err := copyFile(filepath.Join(b.Source, path), filepath.Join(source, path)); err != nil {
 			return err
 		}
@@ -145,7 +145,7 @@ func (b *Builder) mkosi(ctx context.Context, tree toolstree.Tree, l lock.Lock, d
 			return err
 		}
 	}
-	err := runQuiet(tree.Enter(ctx, entry, "mkosi", "--profile=cpu", "--local-mirror=file:///mnt/repository", "--output-directory=/mnt/out",
+	err := runQuiet(tree.Enter(ctx, entry, "mkosi", "--profile="+string(b.Profile), "--local-mirror=file:///mnt/repository", "--output-directory=/mnt/out",
 		"--workspace-directory=/mnt/out/workspace", "--package-cache-dir=/mnt/out/package-cache", "--with-network=no", "--force", "build"))
 	for _, name := range []string{"repository", "workspace", "package-cache"} {
 		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, name)))
@@ -154,11 +154,13 @@ func (b *Builder) mkosi(ctx context.Context, tree toolstree.Tree, l lock.Lock, d
 }
 
 // mkosiFiles are the files of the source tree that mkosi reads.
-var mkosiFiles = []string{"mkosi.conf", "image/mkosi.conf", "image/mkosi.profiles/cpu/mkosi.conf"}
+func (b *Builder) mkosiFiles() []string {
+	return []string{"mkosi.conf", "image/mkosi.conf", b.Profile.file(profileBase)}
+}
 
 func (b *Builder) configDigest() ([32]byte, error) {
 	h := sha256.New()
-	for _, path := range mkosiFiles {
+	for _, path := range b.mkosiFiles() {
 		data, err := os.ReadFile(filepath.Join(b.Source, path))
 		if err != nil {
 			return [32]byte{}, err

@@ -33,8 +33,8 @@ func TestRootList(t *testing.T) {
 	want := []rootFile{
 		{"base", "etc/ssl/certs/ca-certificates.crt", "ca-certificates"}, // for the chain's liteservers and GPU evidence services
 		{from: "dir", path: "dev"}, {from: "dir", path: "proc"}, {from: "dir", path: "run"}, {from: "dir", path: "sys"}, {from: "dir", path: "tmp"},
-		{from: "guest", path: "usr/bin/containerd"}, {from: "guest", path: "usr/bin/containerd-shim-runc-v2"}, {from: "guest", path: "usr/bin/init"},
-		{from: "guest", path: "usr/bin/runc"}, {from: "guest", path: "usr/bin/runtime"},
+		{from: "guest", path: "usr/bin/containerd"}, {from: "guest", path: "usr/bin/containerd-shim-runc-v2"},
+		{from: "guest", path: "usr/bin/engine-host"}, {from: "guest", path: "usr/bin/init"}, {from: "guest", path: "usr/bin/runc"}, {from: "guest", path: "usr/bin/runtime"},
 		{from: "dir", path: "var"},
 	}
 	if got := projectRootList(t); !slices.Equal(got, want) {
@@ -48,7 +48,7 @@ func fill(t *testing.T) (base, guest string) {
 	base, guest = t.TempDir(), t.TempDir()
 	for dir, names := range map[string][]string{
 		base:  {"etc/ssl/certs/ca-certificates.crt", "etc/passwd", "usr/bin/bash", "usr/bin/perl", "usr/bin/dpkg", "usr/lib/systemd/systemd", "usr/bin/init"},
-		guest: {"init", "runtime", "containerd", "containerd-shim-runc-v2", "runc", "chrysalis"},
+		guest: {"init", "runtime", "engine-host", "containerd", "containerd-shim-runc-v2", "runc", "chrysalis"},
 	} {
 		for _, name := range names {
 			path := filepath.Join(dir, name)

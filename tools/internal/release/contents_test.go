@@ -2,9 +2,11 @@ package release
 
 import (
 	"bytes"
+	"debug/buildinfo"
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -222,12 +224,41 @@ func TestDescribe(t *testing.T) {
 	if !slices.Equal(paths, want) {
 		t.Errorf("files: got %q, want %q", paths, want)
 	}
-	if len(c.Programs) != 1 || c.Programs[0].Go == "" || len(c.Programs[0].Settings) == 0 || c.Programs[0].Module.Path != "chrysalis" {
+	if len(c.Programs) != 1 || c.Programs[0].Go == "" || len(c.Programs[0].Settings) == 0 || c.Programs[0].Module.Path != "chrysalis/tools" {
 		t.Errorf("programs: got %+v, want this test", c.Programs)
 	}
 	main = "chrysalis/init"
 	if _, err := Describe(dir, []string{"initrd"}, origin, nil); err == nil || !strings.Contains(err.Error(), "was built from") {
 		t.Errorf("a program of another main package: got error %v", err)
+	}
+}
+
+// TestReplacedModules: the source tree's own module alone may stand in for itself, from the folder above a nested one.
+func TestReplacedModules(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		module  string
+		replace debug.Module
+		err     string
+	}{
+		{"the root, from a nested module", "chrysalis", debug.Module{Path: "../../", Version: "(devel)"}, ""},
+		{"another module by a folder", "golang.org/x/sys", debug.Module{Path: "../../", Version: "(devel)"}, "want none replaced"},
+		{"another module by another version", "golang.org/x/sys", debug.Module{Path: "golang.org/x/sys", Version: "v0.1.0"}, "want none replaced"},
+		{"the root by a folder of a machine", "chrysalis", debug.Module{Path: "/home/me/chrysalis", Version: "(devel)"}, "want none replaced"},
+		{"the root by a fork", "chrysalis", debug.Module{Path: "example.org/fork", Version: "v1.0.0"}, "want none replaced"},
+	} {
+		info := &buildinfo.BuildInfo{Path: "chrysalis/x", Deps: []*debug.Module{{Path: tt.module, Version: "v0.0.0", Replace: &tt.replace},
+			{Path: "github.com/json", Version: "v1.0.0", Sum: "h1:x"}}}
+		p, err := describeProgram(info)
+		if tt.err != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%s: got error %v, want %q", tt.name, err, tt.err)
+			}
+			continue
+		}
+		if want := []Module{{"github.com/json", "v1.0.0", "h1:x"}}; err != nil || !slices.Equal(p.Modules, want) {
+			t.Errorf("%s: got modules %v, error %v, want %v", tt.name, p.Modules, err, want)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // Describe lists the named files of a release folder, and what root.img and initrd hold, as they lie on disk. origin names the
@@ -69,19 +70,29 @@ func (c *Contents) add(file, path string, e found, origin func(file, path string
 	return nil
 }
 
+// ownModule is the module of the source tree's root, which the nested ones take from the folder above them.
+const ownModule = "chrysalis"
+
 // readProgram reads what the Go linker wrote into a program.
 func readProgram(data []byte) (Program, error) {
 	info, err := buildinfo.Read(bytes.NewReader(data))
 	if err != nil {
 		return Program{}, err
 	}
+	return describeProgram(info)
+}
+
+func describeProgram(info *buildinfo.BuildInfo) (Program, error) {
 	p := Program{Go: info.GoVersion, Main: info.Path, Module: Module{info.Main.Path, info.Main.Version, info.Main.Sum}, Settings: []string{}, Modules: []Module{}}
 	for _, s := range info.Settings {
 		p.Settings = append(p.Settings, s.Key+"="+s.Value)
 	}
 	for _, m := range info.Deps {
 		if m.Replace != nil {
-			return Program{}, fmt.Errorf("module %s is replaced by %s, want none replaced", m.Path, m.Replace.Path)
+			if m.Path != ownModule || m.Replace.Version != "(devel)" || strings.Trim(m.Replace.Path, "./") != "" {
+				return Program{}, fmt.Errorf("module %s is replaced by %s, want none replaced but the source tree's own", m.Path, m.Replace.Path)
+			}
+			continue // a program of a nested module: the root's is this source tree, as the program's own is
 		}
 		p.Modules = append(p.Modules, Module{m.Path, m.Version, m.Sum})
 	}

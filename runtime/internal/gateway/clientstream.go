@@ -10,9 +10,9 @@ import (
 // pause never waits.
 const coalesceFor = 5 * time.Millisecond
 
-// eventStream sends server-sent events to a client. When events come faster than coalesceFor, several share one flush, and
+// clientStream sends server-sent events to a client. When events come faster than coalesceFor, several share one flush, and
 // so one TLS record.
-type eventStream struct {
+type clientStream struct {
 	mu       sync.Mutex
 	w        http.ResponseWriter
 	control  *http.ResponseController
@@ -26,12 +26,12 @@ type eventStream struct {
 	err      error
 }
 
-func newEventStream(w http.ResponseWriter, patience time.Duration) *eventStream {
-	return &eventStream{w: w, control: http.NewResponseController(w), patience: patience}
+func newClientStream(w http.ResponseWriter, patience time.Duration) *clientStream {
+	return &clientStream{w: w, control: http.NewResponseController(w), patience: patience}
 }
 
 // send sends an event. last says that the end of the answer follows, so that this one need not go out alone.
-func (s *eventStream) send(event []byte, last bool) error {
+func (s *clientStream) send(event []byte, last bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
@@ -71,12 +71,12 @@ func (s *eventStream) send(event []byte, last bool) error {
 	return nil
 }
 
-func (s *eventStream) flush(now time.Time) {
+func (s *clientStream) flush(now time.Time) {
 	s.flushed = now
 	s.err = s.control.Flush()
 }
 
-func (s *eventStream) expire() {
+func (s *clientStream) expire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.armed = false
@@ -86,7 +86,7 @@ func (s *eventStream) expire() {
 }
 
 // close gives the writer back to its owner. What is left goes out when the handler returns, with the end of the answer.
-func (s *eventStream) close() {
+func (s *clientStream) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.timer != nil {

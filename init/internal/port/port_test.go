@@ -1,12 +1,14 @@
-package status
+package port
 
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"chrysalis/init/status"
 )
 
 // port makes a machine whose port is a pipe, and returns the reader's end.
@@ -33,36 +35,43 @@ func port(t *testing.T, name string) (Paths, *os.File) {
 }
 
 func TestLines(t *testing.T) {
-	paths, r := port(t, PortName)
+	paths, r := port(t, status.PortName)
 	p, err := Open(paths)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Step("config", 1500*time.Millisecond)
-	p.Serving(2 * time.Second)
-	p.Event("engine-up")
-	p.End("volume-corrupt")
+	p.Begun(status.PID1)
+	p.Done(status.Config)
+	p.Serving()
+	p.Event(status.EngineUp)
+	p.End(status.VolumeCorrupt)
+	p.End(status.TPM.Failed())
 	p.Close()
 	buf := make([]byte, 4096)
 	n, err := r.Read(buf)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := string(buf[:n]), "step config 1500\nserving 2000\nevent engine-up\nend volume-corrupt\n"; got != want {
-		t.Errorf("got %q, want %q", got, want)
+	want := regexp.MustCompile(`^step pid1 [0-9]+\nstep config [0-9]+\nserving [0-9]+\nevent engine-up\nend volume-corrupt\nend tpm-failed\n$`)
+	if got := buf[:n]; !want.Match(got) {
+		t.Errorf("got %q, want %s", got, want)
+	}
+	lines, err := status.ParseAll(buf[:n])
+	if err != nil || len(lines) != 6 || lines[1].Uptime < lines[0].Uptime || lines[0].Uptime == 0 {
+		t.Errorf("parsed: got %v (%v), want six lines whose clock goes on", lines, err)
 	}
 }
 
 // TestSlowHost: a host that reads nothing does not hold the guest up.
 func TestSlowHost(t *testing.T) {
-	paths, _ := port(t, PortName)
+	paths, _ := port(t, status.PortName)
 	p, err := Open(paths)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
 	for range 100_000 { // far more than the pipe holds
-		p.Event("engine-up")
+		p.Event(status.EngineUp)
 	}
 }
 
@@ -72,6 +81,6 @@ func TestNoPort(t *testing.T) {
 	if err != nil || p != nil {
 		t.Errorf("another port: got %v (%v), want none", p, err)
 	}
-	p.End("nobody-listens") // must not panic
+	p.End(status.Broken) // must not panic
 	p.Close()
 }

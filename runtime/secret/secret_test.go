@@ -1,24 +1,30 @@
-package claim
+package secret
 
 import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"chrysalis/measure/config"
+	"chrysalis/measure/ton"
 )
+
+var update = flag.Bool("update", false, "write testdata/vectors anew")
 
 func testSecret(t testing.TB, first byte) *Secret {
 	t.Helper()
-	raw := make([]byte, SecretSize)
+	raw := make([]byte, Size)
 	for i := range raw {
 		raw[i] = first + byte(i)
 	}
-	s, err := NewSecret(raw)
+	s, err := New(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +62,7 @@ func TestSecretNeverShows(t *testing.T) {
 
 func TestSecret(t *testing.T) {
 	for _, raw := range [][]byte{nil, make([]byte, 31), make([]byte, 33), make([]byte, 32)} {
-		if _, err := NewSecret(raw); err == nil {
+		if _, err := New(raw); err == nil {
 			t.Errorf("%d bytes, the first zero: got no error, want one", len(raw))
 		}
 	}
@@ -65,7 +71,7 @@ func TestSecret(t *testing.T) {
 		t.Error("Equal does not tell equal secrets from others")
 	}
 	a.Wipe()
-	if a.b != [SecretSize]byte{} {
+	if a.b != [Size]byte{} {
 		t.Error("a wiped secret still has bytes")
 	}
 }
@@ -167,5 +173,52 @@ func TestKeyVectors(t *testing.T) {
 		if got[name] != want[name] {
 			t.Errorf("%s: got %s, want %s", name, got[name], want[name])
 		}
+	}
+}
+
+// TestScopeOf: every part of an identity that separates keys is in the scope, and what is missing is an error and no panic.
+func TestScopeOf(t *testing.T) {
+	identity := config.Identity{Network: config.Local, RootContract: ton.Address{Account: [32]byte(bytes.Repeat([]byte{0xa1}, 32))}}
+	s := testSecret(t, 1)
+	base, err := ScopeOf(identity, s.Instance())
+	if err != nil {
+		t.Fatal(err)
+	}
+	zerostate, _ := config.Local.Zerostate()
+	if want := (Scope{Network: "local", Zerostate: zerostate, Root: identity.RootContract.String(), Instance: s.Instance()}); base != want {
+		t.Errorf("got %+v, want %+v", base, want)
+	}
+	for name, change := range map[string]func(*config.Identity, *[16]byte){
+		"network":  func(i *config.Identity, _ *[16]byte) { i.Network = config.Mainnet },
+		"root":     func(i *config.Identity, _ *[16]byte) { i.RootContract.Workchain = -1 },
+		"instance": func(_ *config.Identity, id *[16]byte) { id[0]++ },
+	} {
+		other, id := identity, s.Instance()
+		change(&other, &id)
+		if scope, err := ScopeOf(other, id); err != nil || Derive(s, RoleClaim, scope) == Derive(s, RoleClaim, base) {
+			t.Errorf("another %s: got the same key, or %v", name, err)
+		}
+	}
+	for name, change := range map[string]func(*config.Identity, *[16]byte){
+		"network":  func(i *config.Identity, _ *[16]byte) { i.Network = "othernet" },
+		"root":     func(i *config.Identity, _ *[16]byte) { i.RootContract = ton.Address{} },
+		"instance": func(_ *config.Identity, id *[16]byte) { *id = [16]byte{} },
+	} {
+		other, id := identity, s.Instance()
+		change(&other, &id)
+		if scope, err := ScopeOf(other, id); err == nil {
+			t.Errorf("no %s: got %+v, want an error", name, scope)
+		}
+	}
+}
+
+func TestRandom(t *testing.T) {
+	a, err := Random()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := Random()
+	if err != nil || a.Equal(b) || a.b == [Size]byte{} {
+		t.Errorf("got two secrets that are equal or empty (%v)", err)
 	}
 }

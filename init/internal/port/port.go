@@ -1,8 +1,8 @@
-// Package status writes what the host may know of a boot: lines of a closed vocabulary, on a virtio serial port.
+// Package port writes what the host may know of a boot: the lines of chrysalis/init/status, on a virtio serial port.
 //
 // The port is one-way. Nothing is read from it, and a host that does not read it can't hold the guest up: a line that
 // can't be written at once is dropped. No text from outside the program ever reaches a line.
-package status
+package port
 
 import (
 	"fmt"
@@ -12,10 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// PortName is the name that QEMU gives to the port.
-const PortName = "org.chrysalis.status"
+	"chrysalis/init/status"
+)
 
 // Port is the status port. The nil Port drops every line, for a machine that has none.
 type Port struct{ fd int }
@@ -23,7 +22,7 @@ type Port struct{ fd int }
 // Paths is where the port is looked for; tests point it at a folder of their own.
 type Paths struct{ Sys, Dev string }
 
-// Open opens the port named PortName. A machine without one is no error: the guest then runs unseen.
+// Open opens the port named status.PortName. A machine without one is no error: the guest then runs unseen.
 func Open(p Paths) (*Port, error) {
 	names, err := filepath.Glob(filepath.Join(p.Sys, "class/virtio-ports/*/name"))
 	if err != nil {
@@ -31,7 +30,7 @@ func Open(p Paths) (*Port, error) {
 	}
 	for _, file := range names {
 		name, err := os.ReadFile(file)
-		if err != nil || strings.TrimSpace(string(name)) != PortName {
+		if err != nil || strings.TrimSpace(string(name)) != status.PortName {
 			continue
 		}
 		dev := filepath.Join(p.Dev, filepath.Base(filepath.Dir(file)))
@@ -51,32 +50,31 @@ func (p *Port) Close() {
 	}
 }
 
-// Step says that a boot step is done, and when: uptime is that of the guest.
-func (p *Port) Step(name string, uptime time.Duration) {
-	p.line(fmt.Sprintf("step %s %d", name, uptime.Milliseconds()))
-}
+// Begun says that a stage of the boot has begun.
+func (p *Port) Begun(s status.Stage) { p.line(status.Line{Stage: s, Uptime: uptime()}) }
+
+// Done says that a step is done.
+func (p *Port) Done(s status.Step) { p.line(status.Line{Step: s, Uptime: uptime()}) }
 
 // Serving says that the guest answers requests.
-func (p *Port) Serving(uptime time.Duration) {
-	p.line(fmt.Sprintf("serving %d", uptime.Milliseconds()))
-}
+func (p *Port) Serving() { p.line(status.Line{Serving: true, Uptime: uptime()}) }
 
-// Event says that something named happened.
-func (p *Port) Event(name string) { p.line("event " + name) }
+// Event says that something happened.
+func (p *Port) Event(e status.Event) { p.line(status.Line{Event: e}) }
 
 // End says why the guest powers off.
-func (p *Port) End(code string) { p.line("end " + code) }
+func (p *Port) End(c status.Code) { p.line(status.Line{Code: c}) }
 
-func (p *Port) line(s string) {
+func (p *Port) line(l status.Line) {
 	if p == nil {
 		return
 	}
 	// The write is dropped on purpose when the host does not take it.
-	_, _ = unix.Write(p.fd, []byte(s+"\n"))
+	_, _ = unix.Write(p.fd, []byte(l.String()+"\n"))
 }
 
-// Uptime returns the time since the kernel started.
-func Uptime() time.Duration {
+// uptime is the time since the kernel started.
+func uptime() time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
 		return 0

@@ -57,8 +57,8 @@ var errEngineEvent = errors.New("the engine reported an error")
 // maxEventBytes bounds one line of the engine's stream.
 const maxEventBytes = 64 << 10
 
-// events reads an engine's stream of server-sent events. It has a buffer of its own, so that the answer can be wiped.
-type events struct {
+// engineEvents reads an engine's stream of server-sent events. It has a buffer of its own, so that the answer can be wiped.
+type engineEvents struct {
 	r          io.Reader
 	buf        []byte
 	start, end int // what has been read and not yet been taken
@@ -73,8 +73,8 @@ type events struct {
 // eventBuffers are wiped before they come here.
 var eventBuffers = sync.Pool{New: func() any { return new([maxEventBytes]byte) }}
 
-func newEvents(r io.Reader) *events {
-	return &events{r: r, buf: eventBuffers.Get().(*[maxEventBytes]byte)[:]}
+func newEngineEvents(r io.Reader) *engineEvents {
+	return &engineEvents{r: r, buf: eventBuffers.Get().(*[maxEventBytes]byte)[:]}
 }
 
 var (
@@ -84,7 +84,7 @@ var (
 
 // next reads one event into c, whose values point into the buffer until the next call. It returns io.EOF at the stream's
 // proper end alone; a stream that just stops is io.ErrUnexpectedEOF.
-func (e *events) next(c *chunk) error {
+func (e *engineEvents) next(c *chunk) error {
 	for {
 		line, err := e.line()
 		if err != nil {
@@ -119,7 +119,7 @@ func (e *events) next(c *chunk) error {
 var contentName = []byte(`"content":`)
 
 // remember keeps the surroundings of the text if nothing else is in the chunk that could differ.
-func (e *events) remember(data []byte, c *chunk) {
+func (e *engineEvents) remember(data []byte, c *chunk) {
 	e.before, e.after = e.before[:0], e.after[:0]
 	if len(c.Choices) != 1 || c.Usage != nil || c.Progress != nil || c.Choices[0].FinishReason != nil ||
 		len(c.Choices[0].Delta.Reasoning) != 0 || c.Choices[0].Delta.Content.Kind() != '"' || bytes.Count(data, contentName) != 1 {
@@ -132,7 +132,7 @@ func (e *events) remember(data []byte, c *chunk) {
 }
 
 // again puts the text of a chunk into c, which holds the parsed chunk before, if everything else is the same.
-func (e *events) again(data []byte, c *chunk) bool {
+func (e *engineEvents) again(data []byte, c *chunk) bool {
 	if len(e.before) == 0 || !bytes.HasPrefix(data, e.before) || !bytes.HasSuffix(data, e.after) || len(data) < len(e.before)+len(e.after) {
 		return false
 	}
@@ -145,7 +145,7 @@ func (e *events) again(data []byte, c *chunk) bool {
 }
 
 // line returns the next line without its end.
-func (e *events) line() ([]byte, error) {
+func (e *engineEvents) line() ([]byte, error) {
 	for {
 		if i := bytes.IndexByte(e.buf[e.start+e.seen:e.end], '\n'); i >= 0 {
 			line := e.buf[e.start : e.start+e.seen+i]
@@ -173,7 +173,7 @@ func (e *events) line() ([]byte, error) {
 }
 
 // wipe overwrites what the buffer holds of the answer and gives it to the next one.
-func (e *events) wipe() {
+func (e *engineEvents) wipe() {
 	clear(e.buf[:e.used])
 	eventBuffers.Put((*[maxEventBytes]byte)(e.buf))
 	e.buf = nil

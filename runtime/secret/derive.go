@@ -1,63 +1,14 @@
-package claim
+package secret
 
 import (
 	"crypto/ed25519"
 	"crypto/hkdf"
 	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
+
+	"chrysalis/measure/config"
 )
-
-// SecretSize is the length of a Secret in bytes.
-const SecretSize = 32
-
-// errRedacted answers every attempt to encode a secret.
-var errRedacted = errors.New("a secret has no encoding")
-
-// Secret is the sealed secret of a guest, from which every lasting key comes. It prints as "[secret]" under every verb,
-// has no encoding, and can't be compared with ==. It is handed around by pointer, so that Wipe leaves no copy behind.
-type Secret struct {
-	_ [0]func() // makes == a compile error
-	b [SecretSize]byte
-}
-
-// NewSecret copies a secret out of raw, which the caller should clear afterwards. An all-zero secret is refused: it is
-// what a failed read leaves.
-func NewSecret(raw []byte) (*Secret, error) {
-	if len(raw) != SecretSize {
-		return nil, fmt.Errorf("taking secret: %d bytes, want %d", len(raw), SecretSize)
-	}
-	if subtle.ConstantTimeCompare(raw, make([]byte, SecretSize)) == 1 {
-		return nil, errors.New("taking secret: every byte is zero")
-	}
-	s := new(Secret)
-	copy(s.b[:], raw)
-	return s, nil
-}
-
-// Expose calls use with the secret's own bytes. They must not be kept past the call.
-func (s *Secret) Expose(use func(raw []byte)) { use(s.b[:]) }
-
-// Equal reports whether two secrets are the same, in a time that does not depend on them.
-func (s *Secret) Equal(t *Secret) bool { return subtle.ConstantTimeCompare(s.b[:], t.b[:]) == 1 }
-
-// Wipe overwrites the secret with zeros.
-func (s *Secret) Wipe() { clear(s.b[:]) }
-
-// Format writes "[secret]" whatever the verb.
-func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, "[secret]") }
-
-// LogValue gives loggers the same word.
-func (s Secret) LogValue() slog.Value { return slog.StringValue("[secret]") }
-
-// MarshalText always fails: no encoder may write a secret.
-func (s Secret) MarshalText() ([]byte, error) { return nil, errRedacted }
-
-// MarshalBinary always fails: no encoder may write a secret.
-func (s Secret) MarshalBinary() ([]byte, error) { return nil, errRedacted }
 
 // Digest returns the value by which a statement names the secret: it says whether two guests hold the same one, and
 // nothing else about it.
@@ -89,6 +40,19 @@ type Scope struct {
 	Instance  [16]byte
 }
 
+// ScopeOf is the one way from a guest's identity and instance to the scope of its keys. init puts the public keys of this
+// scope into every statement, and the keeper signs with it: two scopes would be a key that no statement names.
+func ScopeOf(identity config.Identity, instance [16]byte) (Scope, error) {
+	zerostate, ok := identity.Network.Zerostate()
+	if !ok {
+		return Scope{}, fmt.Errorf("scope of keys: network %.40q has no zerostate", identity.Network)
+	}
+	if identity.RootContract.IsZero() || instance == [16]byte{} {
+		return Scope{}, errors.New("scope of keys: no root contract or no instance")
+	}
+	return Scope{Network: string(identity.Network), Zerostate: zerostate, Root: identity.RootContract.String(), Instance: instance}, nil
+}
+
 // HKDF labels. Each ends in a line of its own, so that none is the beginning of another with its data.
 const (
 	labelKey      = "chrysalis key v1\n"
@@ -101,15 +65,15 @@ const (
 // It panics on a role or scope that isn't filled in: a key of an unfinished scope would serve every such scope.
 func Derive(s *Secret, role Role, scope Scope) [32]byte {
 	if role != RoleClaim && role != RoleReceipt && role != RoleJournal {
-		panic("claim: unknown role " + string(role))
+		panic("secret: unknown role " + string(role))
 	}
 	if scope.Network == "" || scope.Root == "" || scope.Zerostate == [32]byte{} || scope.Instance == [16]byte{} {
-		panic("claim: scope is not filled in")
+		panic("secret: scope is not filled in")
 	}
 	info := []byte(labelKey)
 	for _, part := range []string{string(role), scope.Network, scope.Root} {
 		if len(part) > 255 {
-			panic("claim: part of a scope is longer than 255 bytes")
+			panic("secret: part of a scope is longer than 255 bytes")
 		}
 		info = append(append(info, byte(len(part))), part...)
 	}

@@ -1,0 +1,147 @@
+package eventlog
+
+import (
+	"fmt"
+	"slices"
+
+	"chrysalis/measure/config"
+	"chrysalis/measure/register"
+)
+
+// Sequence is what the runtime log of a guest states: the one list of events, registers and data that follows from a config.
+// init records by it, expected registers are replays of it, and a verifier compares a guest's log with it.
+type Sequence struct {
+	Config   register.Digest // of the measured config
+	Identity register.Digest // of its first part
+	Engine   config.Volume
+	Model    config.Volume
+	GPU      string // what the GPU rule found
+}
+
+// SequenceOf returns the sequence of a guest that serves with these measured bytes. It refuses bytes that are no config.
+func SequenceOf(measured []byte) (Sequence, error) {
+	s, err := Unparsed(measured)
+	if err != nil {
+		return Sequence{}, err
+	}
+	m, err := config.Decode(measured)
+	if err != nil {
+		return Sequence{}, err
+	}
+	return s.With(m.Service), nil
+}
+
+// Unparsed returns as much of the sequence as is known before anybody has parsed the measured bytes.
+func Unparsed(measured []byte) (Sequence, error) {
+	identity, _, err := config.Split(measured)
+	if err != nil {
+		return Sequence{}, err
+	}
+	return Sequence{Config: config.SHA256(measured), Identity: config.IdentityDigest(identity)}, nil
+}
+
+// With returns the sequence with what the service part of a config states.
+func (s Sequence) With(service config.Service) Sequence {
+	s.Engine, s.Model, s.GPU = service.Engine.Volume, service.Model.Volume, string(service.GPU)
+	return s
+}
+
+// Data is the data of the sequence's event of that kind.
+func (s Sequence) Data(k Kind) []byte {
+	switch k {
+	case KindConfig:
+		return s.Config[:]
+	case KindIdentity:
+		return s.Identity[:]
+	case KindEngine:
+		return VolumeData(s.Engine.Root, s.Engine.Blocks)
+	case KindModel:
+		return VolumeData(s.Model.Root, s.Model.Blocks)
+	case KindGPU:
+		return []byte(s.GPU)
+	case KindSeparator:
+		return SeparatorData()
+	}
+	return nil
+}
+
+// Records returns the log of a guest that serves and has lost nothing.
+func (s Sequence) Records(in Registers) []Record {
+	var log []Record
+	for i, p := range Places(in) {
+		log = append(log, Record{Number: uint64(i), Register: p.Register, Kind: p.Kind, Data: s.Data(p.Kind)})
+	}
+	return log
+}
+
+// Registers says where a platform keeps the log.
+type Registers uint8
+
+// The registers of the log.
+const (
+	// InPCRs is a TPM: PCR 13, and PCR 14 for what the secret is sealed to.
+	InPCRs Registers = iota + 1
+	// InRTMR is a machine without a TPM: every event once, in RTMR3. On SEV-SNP that register exists in the log alone.
+	InRTMR
+)
+
+// Place is where an event of the log stands.
+type Place struct {
+	Register Register
+	Kind     Kind
+}
+
+// order is the events up to those by which a guest serves, in their order, with the PCRs of each.
+var order = []struct {
+	kind Kind
+	pcrs []Register
+}{
+	{KindConfig, []Register{PCR13}}, {KindIdentity, []Register{PCR14}},
+	{KindEngine, []Register{PCR13}}, {KindModel, []Register{PCR13}}, {KindGPU, []Register{PCR13}},
+	{KindSeparator, []Register{PCR13, PCR14}}, {KindKeysReleased, []Register{PCR13, PCR14}},
+}
+
+// Places returns the places of all events of a guest that serves, in order.
+func Places(in Registers) (all []Place) {
+	for _, e := range order {
+		for _, p := range in.of(e.kind) {
+			all = append(all, Place{p, e.kind})
+		}
+	}
+	return all
+}
+
+// of returns the registers that take an event of the kind.
+func (in Registers) of(k Kind) []Register {
+	if in == InRTMR {
+		return []Register{RTMR3}
+	}
+	for _, e := range order {
+		if e.kind == k {
+			return e.pcrs
+		}
+	}
+	return []Register{PCR13}
+}
+
+// Next returns the places of an event of the kind that follows those of the log's kinds so far, one for each register. An
+// event comes once and in its order; gpu-lost may come once keys are released; terminated may come at any time and ends the log.
+func Next(in Registers, so []Kind, k Kind) ([]Place, error) {
+	var places []Place
+	for _, register := range in.of(k) {
+		places = append(places, Place{register, k})
+	}
+	switch {
+	case slices.Contains(so, KindTerminated):
+		return nil, fmt.Errorf("%s follows terminated, want nothing", k)
+	case slices.Contains(so, k):
+		return nil, fmt.Errorf("%s comes twice", k)
+	case k == KindTerminated, k == KindGPULost && slices.Contains(so, KindKeysReleased):
+		return places, nil
+	case len(so) >= len(order):
+		return nil, fmt.Errorf("%s follows %s, want gpu-lost or terminated", k, so[len(so)-1])
+	case order[len(so)].kind != k:
+		return nil, fmt.Errorf("%s is event %d, want %s", k, len(so), order[len(so)].kind)
+	}
+	return places, nil
+}
