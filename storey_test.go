@@ -28,7 +28,7 @@ var storeys = map[string]int{
 	"measure/verity": 1, "measure/eventlog": 1, "measure/tdvf": 1, "measure/snp": 1, "measure/volume": 1, "measure/config": 1, "measure/bootdisk": 1,
 	"attest/tdx": 1, "attest/sevsnp": 1, "attest/vtpm": 1, "attest/nvidia": 1,
 	"runtime/claim": 1, "runtime/receipt": 1, "runtime/envelope": 1,
-	"measure/register": 0, "measure/ton": 0, "attest/check": 0, "attest/evidence": 0, "init/status": 0,
+	"measure/register": 0, "measure/ton": 0, "measure/pubkey": 0, "attest/check": 0, "attest/evidence": 0, "init/status": 0,
 	// The software platform signs what attest judges, so it stands beside attest; only tests may reach it.
 	"attest/attesttest": 3,
 }
@@ -39,6 +39,14 @@ var sideways = map[[2]string]string{
 	{"measure/snp", "measure/tdvf"}:        "one firmware image has one table of entries",
 	{"attest/attesttest", "attest"}:        "the software platform writes the evidence that attest judges",
 	{"measure/eventlog", "measure/config"}: "the sequence of the runtime log follows from a config",
+
+	{"runtime/claim", "measure/ton"}:      "a claim is for an account",
+	{"runtime/receipt", "runtime/claim"}:  "a proof is a receipt and the charge that goes with it",
+	{"runtime/receipt", "measure/ton"}:    "a receipt states a client's account and a price",
+	{"runtime/claim", "attest/check"}:     "what is refused here is refused as evidence is",
+	{"runtime/receipt", "attest/check"}:   "what is refused here is refused as evidence is",
+	{"runtime/claim", "measure/pubkey"}:   "a claim is by a key",
+	{"runtime/receipt", "measure/pubkey"}: "a receipt is by a key",
 }
 
 // sole names the one folder that may import a module, so that its parsers stay out of every other process.

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
@@ -23,6 +22,7 @@ import (
 	"chrysalis/attest/collect"
 	"chrysalis/attest/evidence"
 	"chrysalis/measure/config"
+	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
@@ -260,7 +260,7 @@ func (m *machine) chat() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	got, err := receipt.Verify(answer.Chrysalis.Receipt, secret.DeriveSigner(sealed, secret.RoleReceipt, scope).Public().(ed25519.PublicKey))
+	got, err := receipt.Verify(answer.Chrysalis.Receipt, pubkey.Of(secret.DeriveSigner(sealed, secret.RoleReceipt, scope)))
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -280,7 +280,7 @@ func (m *machine) chat() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	charge, err := claim.Verify(answer.Chrysalis.Charge, claim.Policy{Key: secret.DeriveSigner(sealed, secret.RoleClaim, scope).Public().(ed25519.PublicKey), Contract: contract})
+	charge, err := claim.Verify(answer.Chrysalis.Charge, claim.Policy{Key: pubkey.Of(secret.DeriveSigner(sealed, secret.RoleClaim, scope)), Contract: contract})
 	if err != nil {
 		m.t.Fatal(err)
 	}

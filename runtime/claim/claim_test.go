@@ -17,6 +17,8 @@ import (
 	"github.com/xssnick/tonutils-go/address"
 	"github.com/xssnick/tonutils-go/tvm/cell"
 
+	"chrysalis/attest/check"
+	"chrysalis/measure/pubkey"
 	"chrysalis/measure/ton"
 )
 
@@ -45,7 +47,7 @@ func testMessage(op Op) Message {
 }
 
 func testPolicy() Policy {
-	return Policy{Key: testKey().Public().(ed25519.PublicKey), Contract: testAddress(0, 0xc1)}
+	return Policy{Key: pubkey.Of(testKey()), Contract: testAddress(0, 0xc1)}
 }
 
 func mustSign(t testing.TB, m Message) *Body {
@@ -200,7 +202,7 @@ func refused(t testing.TB) []vector {
 		{"another contract", "contract is 0:11", tonutilsBody(other, testKey()).ToBOC()},
 	} {
 		list = append(list, vector{Name: e.name, Body: hex.EncodeToString(e.body), Reason: e.reason,
-			Key: hex.EncodeToString(testPolicy().Key), Contract: testPolicy().Contract.String()})
+			Key: testPolicy().Key.String(), Contract: testPolicy().Contract.String()})
 	}
 	return list
 }
@@ -211,7 +213,7 @@ func accepted(t testing.TB) []vector {
 		m := testMessage(op)
 		b := mustSign(t, m)
 		list = append(list, vector{Name: op.String(), Body: hex.EncodeToString(b[:]), Op: op.String(), QueryID: m.QueryID, Tokens: m.Tokens,
-			Key: hex.EncodeToString(testPolicy().Key), Contract: m.Contract.String()})
+			Key: testPolicy().Key.String(), Contract: m.Contract.String()})
 	}
 	return list
 }
@@ -248,7 +250,7 @@ func TestVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			key, err := hex.DecodeString(v.Key)
+			key, err := pubkey.Parse(v.Key)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -258,7 +260,7 @@ func TestVectors(t *testing.T) {
 			}
 			m, err := Verify(body, Policy{Key: key, Contract: contract})
 			if v.Reason != "" {
-				if !errors.Is(err, ErrRejected) || !strings.Contains(err.Error(), v.Reason) {
+				if !errors.Is(err, check.ErrRejected) || !strings.Contains(err.Error(), v.Reason) {
 					t.Fatalf("got error %v, want a rejection that says %q", err, v.Reason)
 				}
 				return
@@ -281,7 +283,7 @@ func TestEveryBit(t *testing.T) {
 	for bit := range 8 * BodySize {
 		bad := *good
 		bad[bit/8] ^= 0x80 >> (bit % 8)
-		if _, err := Verify(bad[:], testPolicy()); !errors.Is(err, ErrRejected) {
+		if _, err := Verify(bad[:], testPolicy()); !errors.Is(err, check.ErrRejected) {
 			t.Fatalf("bit %d flipped: got error %v, want a rejection", bit, err)
 		}
 		binary.LittleEndian.PutUint32(bad[crcAt:], crc32.Checksum(bad[:crcAt], castagnoli))
@@ -306,13 +308,13 @@ func TestPolicyMustBeFilledIn(t *testing.T) {
 	body := mustSign(t, testMessage(ClientCharge))
 	key := testPolicy().Key
 	for name, p := range map[string]Policy{
-		"zero":                  {},
-		"no contract":           {Key: key},
-		"contract and any":      {Key: key, Contract: testPolicy().Contract, AnyContract: true},
-		"no key":                {Contract: testPolicy().Contract},
-		"key of another length": {Key: key[:31], AnyContract: true},
+		"zero":                 {},
+		"no contract":          {Key: key},
+		"contract and any":     {Key: key, Contract: testPolicy().Contract, AnyContract: true},
+		"no key":               {Contract: testPolicy().Contract},
+		"no key, any contract": {AnyContract: true},
 	} {
-		if _, err := Verify(body[:], p); err == nil || errors.Is(err, ErrRejected) {
+		if _, err := Verify(body[:], p); err == nil || errors.Is(err, check.ErrRejected) {
 			t.Errorf("%s: got error %v, want one about the policy", name, err)
 		}
 	}
@@ -358,7 +360,7 @@ func FuzzParse(f *testing.F) {
 		}
 		u, err := Parse(data)
 		if err != nil {
-			if !errors.Is(err, ErrRejected) {
+			if !errors.Is(err, check.ErrRejected) {
 				t.Fatalf("error %v is no rejection", err)
 			}
 			return
@@ -408,7 +410,7 @@ func BenchmarkVerify(b *testing.B) {
 	}
 	b.Run("bare-ed25519", func(b *testing.B) {
 		for b.Loop() {
-			ed25519.Verify(testPolicy().Key, u.digest[:], u.Signature[:])
+			ed25519.Verify(testPolicy().Key.Public(), u.digest[:], u.Signature[:])
 		}
 	})
 	b.Run("claim", func(b *testing.B) {

@@ -76,7 +76,7 @@ func TestContractAgrees(t *testing.T) {
 	for _, op := range allOps {
 		m := testMessage(op)
 		b := mustSign(t, m)
-		exit, tokens := runContract(t, b[:], key, contract)
+		exit, tokens := runContract(t, b[:], key[:], contract)
 		if exit != 0 || tokens != m.Tokens {
 			t.Errorf("%s: contract ends with %d and %d tokens, want 0 and %d", op, exit, tokens, m.Tokens)
 		}
@@ -93,7 +93,7 @@ func TestContractAgrees(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if exit, _ := runContract(t, body, key, contract); exit != code {
+		if exit, _ := runContract(t, body, key[:], contract); exit != code {
 			t.Errorf("%s: contract ends with %d, want %d", v.Name, exit, code)
 		}
 		if _, err := Verify(body, testPolicy()); err == nil {

@@ -8,21 +8,21 @@ import (
 	"fmt"
 	"hash/crc32"
 
+	"chrysalis/attest/check"
+	"chrysalis/measure/pubkey"
 	"chrysalis/measure/ton"
 )
 
-// ErrRejected is in the chain of every error by which Parse and Verify refuse bytes. Any other error is a mistake of the
-// caller: a policy that is not filled in.
-var ErrRejected = errors.New("rejected")
-
+// rejectf makes the errors by which Parse and Verify refuse bytes. Any other error is a mistake of the caller: a policy that
+// is not filled in.
 func rejectf(format string, args ...any) error {
-	return fmt.Errorf("%w: "+format, append([]any{ErrRejected}, args...)...)
+	return fmt.Errorf("%w: "+format, append([]any{check.ErrRejected}, args...)...)
 }
 
 // Policy says whose messages are good. The zero Policy accepts nothing.
 type Policy struct {
-	Key      ed25519.PublicKey // of the proxy, whose role an attested guest plays
-	Contract ton.Address       // the one contract that the message must be for
+	Key      pubkey.Ed25519 // of the proxy, whose role an attested guest plays
+	Contract ton.Address    // the one contract that the message must be for
 	// AnyContract accepts a message for any contract. The message is then known to be signed, but not to be for the
 	// contract that one has in mind.
 	AnyContract bool
@@ -35,7 +35,7 @@ type Untrusted struct {
 	digest    [32]byte
 }
 
-// Parse reads a message without believing it. Each message has one encoding here, which ends in a check sum, and the same
+// Parse reads a message without believing it. The error wraps check.ErrRejected. Each message has one encoding here, which ends in a check sum, and the same
 // bytes without it, as TON's own libraries write them. Parse refuses every other bag of cells, among them one with an
 // index, with more roots or cells, or with bytes behind it.
 func Parse(untrusted []byte) (*Untrusted, error) {
@@ -110,10 +110,11 @@ func withCheckSum(untrusted []byte) (*Body, error) {
 	return nil, rejectf("body has %d bytes, want %d, or %d without check sum", len(untrusted), BodySize, bareSize)
 }
 
-// Verify parses a message and accepts it if the policy's key signed it for the policy's contract.
+// Verify parses a message and accepts it if the policy's key signed it for the policy's contract. The error wraps
+// check.ErrRejected when the message is not one that the policy accepts.
 func Verify(untrusted []byte, p Policy) (*Message, error) {
-	if len(p.Key) != ed25519.PublicKeySize {
-		return nil, fmt.Errorf("verifying message: policy's key has %d bytes, want %d", len(p.Key), ed25519.PublicKeySize)
+	if p.Key.IsZero() {
+		return nil, errors.New("verifying message: the policy must name a key")
 	}
 	if p.Contract.IsZero() != p.AnyContract {
 		return nil, errors.New("verifying message: the policy must name a contract or accept any, and not both")
@@ -122,8 +123,8 @@ func Verify(untrusted []byte, p Policy) (*Message, error) {
 	if err != nil {
 		return nil, fmt.Errorf("verifying message: %w", err)
 	}
-	if !ed25519.Verify(p.Key, u.digest[:], u.Signature[:]) {
-		return nil, fmt.Errorf("verifying message: %w", rejectf("signature is not by key %x", []byte(p.Key)))
+	if !p.Key.Verify(u.digest[:], u.Signature[:]) {
+		return nil, fmt.Errorf("verifying message: %w", rejectf("signature is not by key %s", p.Key))
 	}
 	if !p.AnyContract && u.Message.Contract != p.Contract {
 		return nil, fmt.Errorf("verifying message: %w", rejectf("contract is %s, want %s", u.Message.Contract, p.Contract))

@@ -18,14 +18,14 @@ import (
 	"fmt"
 	"math/bits"
 
+	"chrysalis/attest/check"
+	"chrysalis/measure/pubkey"
 	"chrysalis/measure/ton"
 )
 
-// ErrRejected is in the chain of every error by which Parse, Verify and Follows refuse a receipt.
-var ErrRejected = errors.New("rejected")
-
+// rejectf makes the errors by which Parse, Verify and Follows refuse a receipt.
 func rejectf(format string, args ...any) error {
-	return fmt.Errorf("%w: "+format, append([]any{ErrRejected}, args...)...)
+	return fmt.Errorf("%w: "+format, append([]any{check.ErrRejected}, args...)...)
 }
 
 // Usage counts the tokens of one answer as the engine reports them.
@@ -133,7 +133,7 @@ func Sign(signer crypto.Signer, r Receipt) (*Signed, error) {
 	return &s, nil
 }
 
-// Parse reads a receipt without believing it: nobody has checked its signature.
+// Parse reads a receipt without believing it: nobody has checked its signature. The error wraps check.ErrRejected.
 func Parse(untrusted []byte) (*Receipt, error) {
 	if len(untrusted) != Size {
 		return nil, rejectf("receipt has %d bytes, want %d", len(untrusted), Size)
@@ -152,22 +152,23 @@ func Parse(untrusted []byte) (*Receipt, error) {
 	return &r, nil
 }
 
-// Verify parses a receipt and accepts it if key signed it.
-func Verify(untrusted []byte, key ed25519.PublicKey) (*Receipt, error) {
-	if len(key) != ed25519.PublicKeySize {
-		return nil, fmt.Errorf("verifying receipt: key has %d bytes, want %d", len(key), ed25519.PublicKeySize)
+// Verify parses a receipt and accepts it if key signed it. The error wraps check.ErrRejected when it did not.
+func Verify(untrusted []byte, key pubkey.Ed25519) (*Receipt, error) {
+	if key.IsZero() {
+		return nil, errors.New("verifying receipt: no key is given")
 	}
 	r, err := Parse(untrusted)
 	if err != nil {
 		return nil, fmt.Errorf("verifying receipt: %w", err)
 	}
-	if !ed25519.Verify(key, untrusted[:bodySize], untrusted[bodySize:]) {
-		return nil, fmt.Errorf("verifying receipt: %w", rejectf("signature is not by key %x", []byte(key)))
+	if !key.Verify(untrusted[:bodySize], untrusted[bodySize:]) {
+		return nil, fmt.Errorf("verifying receipt: %w", rejectf("signature is not by key %s", key))
 	}
 	return r, nil
 }
 
-// Follows checks that a verified receipt is the one right after another verified one of the same guest.
+// Follows checks that a verified receipt is the one right after another verified one of the same guest. The error wraps
+// check.ErrRejected.
 func (r *Receipt) Follows(previous *Signed) error {
 	p, err := Parse(previous[:])
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"chrysalis/attest/check"
+	"chrysalis/measure/pubkey"
 	"chrysalis/measure/ton"
 )
 
@@ -20,7 +22,7 @@ var update = flag.Bool("update", false, "write testdata/vectors anew")
 
 func testKey() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, 32)) }
 
-func publicKey() ed25519.PublicKey { return testKey().Public().(ed25519.PublicKey) }
+func publicKey() pubkey.Ed25519 { return pubkey.Of(testKey()) }
 
 // example returns a receipt of which each field has its own value.
 func example() Receipt {
@@ -85,7 +87,7 @@ func TestVectors(t *testing.T) {
 		Fields       fields
 	}
 	if *update {
-		text, err := json.MarshalIndent(vector{hex.EncodeToString(publicKey()), hex.EncodeToString(want[:]), fieldsOf(example())}, "", "\t")
+		text, err := json.MarshalIndent(vector{publicKey().String(), hex.EncodeToString(want[:]), fieldsOf(example())}, "", "\t")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -105,7 +107,7 @@ func TestVectors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := hex.DecodeString(v.Key)
+	key, err := pubkey.Parse(v.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +131,7 @@ func TestEveryBit(t *testing.T) {
 	for bit := range 8 * Size {
 		bad := *good
 		bad[bit/8] ^= 1 << (bit % 8)
-		if _, err := Verify(bad[:], publicKey()); !errors.Is(err, ErrRejected) {
+		if _, err := Verify(bad[:], publicKey()); !errors.Is(err, check.ErrRejected) {
 			t.Fatalf("bit %d flipped: got error %v, want a rejection", bit, err)
 		}
 		if bad.Hash() == good.Hash() {
@@ -148,21 +150,21 @@ func TestVerifyRefuses(t *testing.T) {
 		{"cut short", "439 bytes", good[:Size-1]},
 		{"trailing byte", "441 bytes", append(bytes.Clone(good[:]), 0)},
 	} {
-		if _, err := Verify(tt.data, publicKey()); !errors.Is(err, ErrRejected) || !strings.Contains(err.Error(), tt.want) {
+		if _, err := Verify(tt.data, publicKey()); !errors.Is(err, check.ErrRejected) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got error %v, want a rejection that says %q", tt.name, err, tt.want)
 		}
 	}
-	other := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, 32)).Public().(ed25519.PublicKey)
-	if _, err := Verify(good[:], other); !errors.Is(err, ErrRejected) {
+	other := pubkey.Of(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, 32)))
+	if _, err := Verify(good[:], other); !errors.Is(err, check.ErrRejected) {
 		t.Errorf("another key: got error %v, want a rejection", err)
 	}
-	if _, err := Verify(good[:], nil); err == nil || errors.Is(err, ErrRejected) {
+	if _, err := Verify(good[:], pubkey.Ed25519{}); err == nil || errors.Is(err, check.ErrRejected) {
 		t.Errorf("no key: got error %v, want one about the key", err)
 	}
 	reserved := *good
 	reserved[len(label)+8+32+16+5*32+2] = 1
 	copy(reserved[bodySize:], ed25519.Sign(testKey(), reserved[:bodySize]))
-	if _, err := Verify(reserved[:], publicKey()); !errors.Is(err, ErrRejected) || !strings.Contains(err.Error(), "reserved bytes") {
+	if _, err := Verify(reserved[:], publicKey()); !errors.Is(err, check.ErrRejected) || !strings.Contains(err.Error(), "reserved bytes") {
 		t.Errorf("signed reserved byte: got error %v, want a rejection", err)
 	}
 }
@@ -224,7 +226,7 @@ func TestFollows(t *testing.T) {
 	} {
 		bad := next
 		change(&bad)
-		if err := bad.Follows(before); !errors.Is(err, ErrRejected) {
+		if err := bad.Follows(before); !errors.Is(err, check.ErrRejected) {
 			t.Errorf("%s: got error %v, want a rejection", name, err)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/measure/config"
+	"chrysalis/measure/pubkey"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
@@ -125,7 +126,7 @@ func refusal(response *http.Response) error {
 // judge verifies the receipt and the charge of an answer: signed by the attested keys, over what was sent and what came
 // back, at the attested price. client is the zero address when nothing is charged.
 func (a *answer) judge(result *attest.Result, request []byte, client ton.Address) (*receipt.Receipt, *claim.Message, error) {
-	r, err := receipt.Verify(a.receipt, result.ReceiptKey())
+	r, err := receipt.Verify(a.receipt, pubkey.Ed25519(result.ReceiptKey()))
 	if err != nil {
 		return nil, nil, fmt.Errorf("verifying receipt: %w", err)
 	}
@@ -159,7 +160,7 @@ func (a *answer) judge(result *attest.Result, request []byte, client ton.Address
 		}
 		return r, nil, nil
 	}
-	message, err := claim.Verify(a.charge, claim.Policy{Key: result.ClaimKey(), Contract: client})
+	message, err := claim.Verify(a.charge, claim.Policy{Key: pubkey.Ed25519(result.ClaimKey()), Contract: client})
 	if err != nil {
 		return nil, nil, fmt.Errorf("verifying charge: %w", err)
 	}

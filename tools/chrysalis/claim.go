@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -11,8 +10,9 @@ import (
 	"os"
 	"strings"
 
+	"chrysalis/attest/check"
+	"chrysalis/measure/pubkey"
 	"github.com/spf13/cobra"
-
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 )
@@ -58,7 +58,7 @@ func newClaimVerify() *cobra.Command {
 				return err
 			}
 			message, err := claim.Verify(raw, policy)
-			if err != nil && !errors.Is(err, claim.ErrRejected) {
+			if err != nil && !errors.Is(err, check.ErrRejected) {
 				return err
 			}
 			if policy.AnyContract && err == nil {
@@ -81,11 +81,11 @@ func newClaimVerify() *cobra.Command {
 }
 
 func claimPolicy(key, contract string) (claim.Policy, error) {
-	raw, err := hex.DecodeString(key)
-	if err != nil || len(raw) != ed25519.PublicKeySize {
-		return claim.Policy{}, fmt.Errorf("--pubkey has %d characters, want 64 hexadecimal digits", len(key))
+	public, err := pubkey.Parse(strings.ToLower(key))
+	if err != nil {
+		return claim.Policy{}, fmt.Errorf("--pubkey: %v", err)
 	}
-	p := claim.Policy{Key: raw, AnyContract: contract == ""}
+	p := claim.Policy{Key: public, AnyContract: contract == ""}
 	if contract != "" {
 		if p.Contract, err = ton.Parse(contract); err != nil {
 			return claim.Policy{}, fmt.Errorf("--contract: %v", err)

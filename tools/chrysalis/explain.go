@@ -22,6 +22,7 @@ import (
 	"chrysalis/tools/internal/acpi"
 	"chrysalis/tools/internal/explain"
 	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/qemu"
 	"chrysalis/tools/internal/toolstree"
 )
 
@@ -172,13 +173,13 @@ func newMachines(ctx context.Context, dir string) (machines, error) {
 		return machines{}, fmt.Errorf("%w (build it with: chrysalis image build)", err)
 	}
 	m := machines{tree: tree, cache: filepath.Join(filepath.Dir(tree.Path(".")), "cache", "acpi")}
-	own, err := guest.QEMUVersion(ctx, tree)
+	own, err := qemu.Version(ctx, tree)
 	if err != nil {
 		return m, err
 	}
 	m.versions = []string{own}
 	if newer, err := tree.WithNewerQEMU(); err == nil {
-		version, err := guest.QEMUVersion(ctx, newer)
+		version, err := qemu.Version(ctx, newer)
 		if err != nil {
 			return m, err
 		}

@@ -13,6 +13,7 @@ import (
 	"chrysalis/init/status"
 	"chrysalis/measure"
 	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/qemu"
 	"chrysalis/tools/internal/toolstree"
 )
 
@@ -57,7 +58,7 @@ var shapeOnce = sync.OnceValues(func() (measure.Shape, error) {
 		return guest.MachineShape(context.Background(), tree, firmware)
 	}
 	// Emulation is the same on every machine, so what is shown here is shown everywhere.
-	version, err := guest.QEMUVersion(context.Background(), tree)
+	version, err := qemu.Version(context.Background(), tree)
 	if err != nil {
 		return measure.Shape{}, err
 	}

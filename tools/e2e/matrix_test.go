@@ -18,6 +18,7 @@ import (
 	"chrysalis/measure/tdvf"
 	"chrysalis/tools/internal/acpi"
 	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/qemu"
 )
 
 // matrixFile is written by make matrix.
@@ -99,11 +100,11 @@ func newMatrix(t *testing.T) matrix {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := guest.QEMUVersion(t.Context(), own)
+	first, err := qemu.Version(t.Context(), own)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := guest.QEMUVersion(t.Context(), newer)
+	second, err := qemu.Version(t.Context(), newer)
 	if err != nil {
 		t.Fatal(err)
 	}

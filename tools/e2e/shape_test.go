@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"chrysalis/measure"
-	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/qemu"
 )
 
 // TestShapes boots other machines than the demo's. Each is accepted by the policy that was computed for its shape, and
@@ -24,7 +24,7 @@ func TestShapes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if s.QEMU, err = guest.QEMUVersion(t.Context(), newer); err != nil {
+			if s.QEMU, err = qemu.Version(t.Context(), newer); err != nil {
 				t.Fatal(err)
 			}
 		}, []string{"qemu"}},

@@ -253,7 +253,7 @@ func TestBase64(t *testing.T) {
 	for i := range signed {
 		signed[i] = 0xff
 	}
-	got := string(appendEnd(nil, receipt.Usage{}, Proof{Receipt: &signed, Charge: &claim.Body{0xff, 0xfe}}))
+	got := string(appendEnd(nil, receipt.Usage{}, receipt.Proof{Receipt: &signed, Charge: &claim.Body{0xff, 0xfe}}))
 	for _, want := range []string{`"receipt":"` + base64.StdEncoding.EncodeToString(signed[:]) + `"`, `"receipt":"////`, `"charge":"//4AAAAA`} {
 		if !strings.Contains(got, want) {
 			t.Errorf("got %s, want %s in it", got, want)

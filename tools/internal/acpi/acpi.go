@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"chrysalis/measure"
-	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/qemu"
 	"chrysalis/tools/internal/toolstree"
 )
 
@@ -45,7 +45,7 @@ func read(ctx context.Context, tree toolstree.Tree, shape measure.Shape) (tables
 	if shape.CPUVendor == measure.VendorAMD && shape.PhysBits < emulatedPhysBits {
 		return tables, fmt.Errorf("phys_bits is %d on %s, want at least %d", shape.PhysBits, shape.CPUVendor, emulatedPhysBits)
 	}
-	tree, err = guest.TreeOf(ctx, tree, shape)
+	tree, err = qemu.OfVersion(ctx, tree, shape.QEMU)
 	if err != nil {
 		return tables, err
 	}
@@ -63,23 +63,23 @@ func read(ctx context.Context, tree toolstree.Tree, shape measure.Shape) (tables
 	defer m.stop()
 	tables, err = m.tables(shape)
 	if err != nil {
-		return tables, m.explain(err)
+		return tables, m.qemu.Explain(err)
 	}
 	return tables, nil
 }
 
 // tables does what the firmware does: it looks at the memory map, gives PCI devices their addresses, then reads.
 func (m *machine) tables(shape measure.Shape) (tables measure.Tables, err error) {
-	files, err := m.port.directory()
+	files, err := m.port.Files()
 	if err != nil {
 		return tables, err
 	}
 	tables.Settings = make(map[string][]byte)
-	if tables.Settings[measure.BootMenu], err = m.port.transfer(fwBootMenu, 2, contentAt); err != nil {
+	if tables.Settings[measure.BootMenu], err = m.port.BootMenu(); err != nil {
 		return tables, err
 	}
 	for _, name := range measure.SettingNames() {
-		if f, ok := files[name]; ok && f.size > 0 {
+		if f, ok := files[name]; ok && f.Size > 0 {
 			if tables.Settings[name], err = m.file(files, name); err != nil {
 				return tables, err
 			}
@@ -89,7 +89,7 @@ func (m *machine) tables(shape measure.Shape) (tables measure.Tables, err error)
 	if err != nil {
 		return tables, err
 	}
-	if err := m.port.programPCI(window(entries, shape.CPUVendor, shape.PhysBits)); err != nil {
+	if err := m.programPCI(window(entries, shape.CPUVendor, shape.PhysBits)); err != nil {
 		return tables, fmt.Errorf("programming PCI: %w", err)
 	}
 	if tables.Loader, err = m.file(files, measure.LoaderFile); err != nil {
@@ -108,7 +108,7 @@ func (m *machine) tables(shape measure.Shape) (tables measure.Tables, err error)
 	return tables, nil
 }
 
-func (m *machine) file(files map[string]fwFile, name string) ([]byte, error) {
+func (m *machine) file(files map[string]qemu.File, name string) ([]byte, error) {
 	f, ok := files[name]
 	if !ok {
 		var have []string
@@ -117,7 +117,7 @@ func (m *machine) file(files map[string]fwFile, name string) ([]byte, error) {
 		}
 		return nil, fmt.Errorf("no fw_cfg file %s among %d: %.300s", name, len(files), strings.Join(have, " "))
 	}
-	data, err := m.port.readFile(f)
+	data, err := m.port.ReadFile(f)
 	if err != nil {
 		return nil, fmt.Errorf("reading fw_cfg file %s: %w", name, err)
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/measure"
-	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/qemu"
 	"chrysalis/tools/internal/toolstree"
 )
 
@@ -27,10 +27,10 @@ func Cached(ctx context.Context, tree toolstree.Tree, shape measure.Shape, dir s
 	if err != nil {
 		return measure.Tables{}, fmt.Errorf("asking QEMU for ACPI tables: %w", err)
 	}
-	if tree, err = guest.TreeOf(ctx, tree, shape); err != nil {
+	if tree, err = qemu.OfVersion(ctx, tree, shape.QEMU); err != nil {
 		return measure.Tables{}, fmt.Errorf("asking QEMU for ACPI tables: %w", err)
 	}
-	build, err := tree.Stamp("qemu-system-x86_64")
+	build, err := qemu.Stamp(tree)
 	if err != nil {
 		return measure.Tables{}, fmt.Errorf("asking QEMU for ACPI tables: %w", err)
 	}

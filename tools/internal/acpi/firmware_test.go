@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"chrysalis/measure"
-	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/qemu"
 	"chrysalis/tools/internal/toolstree"
 )
 
@@ -30,7 +30,7 @@ func TestReadAgainstFirmware(t *testing.T) {
 	if _, missing := os.Stat(firmware); err != nil || missing != nil {
 		t.Skipf("needs a build of the image: %v, %v", err, missing)
 	}
-	version, err := guest.QEMUVersion(t.Context(), tree)
+	version, err := qemu.Version(t.Context(), tree)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,33 +54,33 @@ func TestReadAgainstFirmware(t *testing.T) {
 		t.Fatal(err)
 	}
 	monitor := filepath.Join(dir, "qmp.sock")
-	m, err := startWith(ctx, tree, shape, dir, "-bios", file, "-qmp", "unix:"+monitor+",server=on,wait=off")
+	m, err := startWith(ctx, tree, shape, dir, append(qemu.Monitored(monitor), "-bios", file)...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer m.stop()
 	const last = 7 << 3 // the last device that Read places
 	for {
-		if err := guest.Pause(monitor); err != nil {
-			t.Fatal(m.explain(err))
+		if err := qemu.Pause(monitor); err != nil {
+			t.Fatal(m.qemu.Explain(err))
 		}
 		// The firmware may be between choosing a register and reading it.
-		address, err := m.port.in32(pciAddress)
+		address, err := m.port.In32(pciAddress)
 		if err != nil {
 			t.Fatal(err)
 		}
-		id, err := m.port.config(last, 0)
+		id, err := m.config(last, 0)
 		if err != nil || id&0xffff != 0x1af4 {
 			t.Fatalf("device 7.0 is %#x, error %v, want one of virtio", id, err)
 		}
-		command, err := m.port.config(last, 4)
+		command, err := m.config(last, 4)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if high, err := m.port.config(last, 0x24); err != nil || high != 0 && command&2 != 0 && ^high != 0 {
+		if high, err := m.config(last, 0x24); err != nil || high != 0 && command&2 != 0 && ^high != 0 {
 			break
 		}
-		if err := errors.Join(m.port.out32(pciAddress, address), guest.Resume(monitor)); err != nil {
+		if err := errors.Join(m.port.Out32(pciAddress, address), qemu.Resume(monitor)); err != nil {
 			t.Fatal(err)
 		}
 		select {
@@ -89,7 +89,7 @@ func TestReadAgainstFirmware(t *testing.T) {
 		case <-time.After(time.Second):
 		}
 	}
-	files, err := m.port.directory()
+	files, err := m.port.Files()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,24 +1,19 @@
 package acpi
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
-	"syscall"
-	"time"
 
 	"chrysalis/measure"
-	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/qemu"
 	"chrysalis/tools/internal/toolstree"
 )
 
@@ -27,11 +22,9 @@ const emulatedPhysBits = 40
 
 // machine is a QEMU whose CPUs stand still.
 type machine struct {
-	port *port
-	cmd  *exec.Cmd
+	port *qemu.Port
+	qemu *qemu.Process
 	tpm  *exec.Cmd
-	said bytes.Buffer
-	done chan error
 }
 
 // backend finds what a device is connected to.
@@ -50,7 +43,7 @@ func start(ctx context.Context, tree toolstree.Tree, shape measure.Shape, dir st
 // startWith starts QEMU for the shape with nothing behind its devices, except a TPM that was never used: only a real one is
 // taken by QEMU.
 func startWith(ctx context.Context, tree toolstree.Tree, shape measure.Shape, dir string, extra ...string) (m *machine, err error) {
-	m = &machine{done: make(chan error, 1)}
+	m = &machine{}
 	defer func() {
 		if err != nil {
 			m.stop()
@@ -61,11 +54,10 @@ func startWith(ctx context.Context, tree toolstree.Tree, shape measure.Shape, di
 	if err := os.WriteFile(kernel, emptyKernel(), 0o600); err != nil {
 		return m, err
 	}
-	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg", "-cpu", cpu(shape), "-kernel", kernel,
-		"-machine", shape.Machine + ",memory-backend=ram", "-smp", strconv.Itoa(shape.CPUs),
+	args := append(qemu.Bare(), "-accel", "tcg", "-cpu", cpu(shape), "-kernel", kernel, "-machine", shape.Machine+",memory-backend=ram", "-smp", strconv.Itoa(shape.CPUs),
 		// Address space alone: a stranger's shape may have more memory than this machine.
-		"-m", strconv.Itoa(shape.MemoryMiB), "-object", fmt.Sprintf("memory-backend-ram,id=ram,size=%dM,reserve=off", shape.MemoryMiB),
-		"-qtest", "unix:" + socket + ",server=on,wait=off", "-qtest-log", "/dev/null"}
+		"-m", strconv.Itoa(shape.MemoryMiB), "-object", fmt.Sprintf("memory-backend-ram,id=ram,size=%dM,reserve=off", shape.MemoryMiB))
+	args = append(args, qemu.Tested(socket)...)
 	var connected []string
 	for _, d := range shape.Devices {
 		for _, b := range backend.FindAllStringSubmatch(d, -1) {
@@ -86,10 +78,10 @@ func startWith(ctx context.Context, tree toolstree.Tree, shape measure.Shape, di
 				if m.tpm != nil {
 					return m, errors.New("shape has two TPMs, want one")
 				}
-				if m.tpm, err = guest.StartTPM(ctx, tree, dir, tpm); err != nil {
+				if m.tpm, err = qemu.StartTPM(ctx, tree, dir, tpm); err != nil {
 					return m, err
 				}
-				args = append(args, "-chardev", "socket,id=tpm-"+id+",path="+tpm, "-tpmdev", "emulator,id="+id+",chardev=tpm-"+id)
+				args = append(args, qemu.Emulator(id, "tpm-"+id, tpm)...)
 			}
 		}
 	}
@@ -97,29 +89,11 @@ func startWith(ctx context.Context, tree toolstree.Tree, shape measure.Shape, di
 		args = append(args, "-device", d)
 	}
 	args = append(args, extra...)
-	m.cmd = tree.Command(ctx, "qemu-system-x86_64", args...)
-	m.cmd.Dir, m.cmd.Stdout, m.cmd.Stderr = dir, &m.said, &m.said
-	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := m.cmd.Start(); err != nil {
-		return m, fmt.Errorf("starting QEMU: %w", err)
+	if m.qemu, err = qemu.Start(ctx, tree, dir, args...); err != nil {
+		return m, err
 	}
-	go func() { m.done <- m.cmd.Wait() }()
-	for {
-		conn, err := net.Dial("unix", socket)
-		if err == nil {
-			deadline, _ := ctx.Deadline()
-			m.port = newPort(conn)
-			return m, conn.SetDeadline(deadline)
-		}
-		select {
-		case err := <-m.done:
-			m.done <- err
-			return m, m.explain(err)
-		case <-ctx.Done():
-			return m, ctx.Err()
-		case <-time.After(2 * time.Millisecond):
-		}
-	}
+	m.port, err = m.qemu.Dial(ctx, socket)
+	return m, err
 }
 
 // emptyKernel returns what QEMU takes for a kernel: the setup header's magic and version and a body of nothing. Linux,
@@ -145,25 +119,13 @@ func cpu(s measure.Shape) string {
 // stop ends QEMU and its TPM.
 func (m *machine) stop() {
 	if m.port != nil {
-		_ = m.port.conn.Close()
+		_ = m.port.Close()
 	}
-	if m.cmd != nil && m.cmd.Process != nil {
-		_ = m.cmd.Process.Kill()
-		m.done <- <-m.done
+	if m.qemu != nil {
+		m.qemu.Stop()
 	}
 	if m.tpm != nil {
 		_ = m.tpm.Process.Kill()
 		_ = m.tpm.Wait()
-	}
-}
-
-// explain adds QEMU's own words to an error, where QEMU has ended over it.
-func (m *machine) explain(err error) error {
-	select {
-	case ended := <-m.done:
-		m.done <- ended
-		return errors.Join(err, fmt.Errorf("QEMU ended (%v): %.1000s", ended, strings.TrimSpace(m.said.String())))
-	case <-time.After(100 * time.Millisecond):
-		return err
 	}
 }

@@ -58,18 +58,18 @@ const (
 	acpiEnable = 0x80
 )
 
-func (p *port) config(function, register uint32) (uint32, error) {
-	if err := p.out32(pciAddress, 1<<31|function<<8|register); err != nil {
+func (m *machine) config(function, register uint32) (uint32, error) {
+	if err := m.port.Out32(pciAddress, 1<<31|function<<8|register); err != nil {
 		return 0, err
 	}
-	return p.in32(pciData)
+	return m.port.In32(pciData)
 }
 
-func (p *port) setConfig(function, register, value uint32) error {
-	if err := p.out32(pciAddress, 1<<31|function<<8|register); err != nil {
+func (m *machine) setConfig(function, register, value uint32) error {
+	if err := m.port.Out32(pciAddress, 1<<31|function<<8|register); err != nil {
 		return err
 	}
-	return p.out32(pciData, value)
+	return m.port.Out32(pciData, value)
 }
 
 // bar is a 64-bit prefetchable window of a device, the kind that OVMF puts above 4 GiB.
@@ -79,12 +79,12 @@ type bar struct {
 }
 
 // programPCI gives bus 0 the addresses that OVMF gives it, as far as the tables show them.
-func (p *port) programPCI(window uint64) error {
+func (m *machine) programPCI(window uint64) error {
 	for _, r := range []struct{ function, register, value uint32 }{
 		{hostBridge, pciexbar, pciexAddress | 1}, {hostBridge, pciexbar + 4, 0},
 		{lpcBridge, pmBase, pmPort | 1}, {lpcBridge, acpiCntl, acpiEnable},
 	} {
-		if err := p.setConfig(r.function, r.register, r.value); err != nil {
+		if err := m.setConfig(r.function, r.register, r.value); err != nil {
 			return err
 		}
 	}
@@ -92,7 +92,7 @@ func (p *port) programPCI(window uint64) error {
 	for device := range uint32(32) {
 		for number := range uint32(8) {
 			function := device<<3 | number
-			id, err := p.config(function, 0)
+			id, err := m.config(function, 0)
 			if err != nil {
 				return err
 			}
@@ -102,14 +102,14 @@ func (p *port) programPCI(window uint64) error {
 				}
 				continue
 			}
-			header, err := p.config(function, 0xc)
+			header, err := m.config(function, 0xc)
 			if err != nil {
 				return err
 			}
 			if kind := header >> 16 & 0x7f; kind != 0 {
 				return fmt.Errorf("device %d.%d is of header type %d, want no bridges", device, number, kind)
 			}
-			found, err := p.bars(function)
+			found, err := m.bars(function)
 			if err != nil {
 				return err
 			}
@@ -119,32 +119,32 @@ func (p *port) programPCI(window uint64) error {
 			}
 		}
 	}
-	return p.place(bars, window)
+	return m.place(bars, window)
 }
 
 // bars returns the function's windows. It leaves all ones in them, which place overwrites.
-func (p *port) bars(function uint32) (bars []bar, err error) {
+func (m *machine) bars(function uint32) (bars []bar, err error) {
 	const first, count = 0x10, 6
 	for i := uint32(0); i < count; i++ {
 		register := first + 4*i
-		if err := p.setConfig(function, register, 0xffffffff); err != nil {
+		if err := m.setConfig(function, register, 0xffffffff); err != nil {
 			return nil, err
 		}
-		low, err := p.config(function, register)
+		low, err := m.config(function, register)
 		if err != nil {
 			return nil, err
 		}
 		if low&1 != 0 || low&4 == 0 {
-			if err := p.setConfig(function, register, 0); err != nil {
+			if err := m.setConfig(function, register, 0); err != nil {
 				return nil, err
 			}
 			continue
 		}
 		i++
-		if err := p.setConfig(function, register+4, 0xffffffff); err != nil {
+		if err := m.setConfig(function, register+4, 0xffffffff); err != nil {
 			return nil, err
 		}
-		high, err := p.config(function, register+4)
+		high, err := m.config(function, register+4)
 		if err != nil {
 			return nil, err
 		}
@@ -157,18 +157,18 @@ func (p *port) bars(function uint32) (bars []bar, err error) {
 }
 
 // place puts the windows one after the other, the largest first, and lets the devices answer there.
-func (p *port) place(bars []bar, at uint64) error {
+func (m *machine) place(bars []bar, at uint64) error {
 	slices.SortStableFunc(bars, func(a, b bar) int { return cmp.Compare(b.size, a.size) })
 	for _, b := range bars {
 		at = alignUp(at, b.size)
-		if err := p.setConfig(b.function, b.register, uint32(at)); err != nil {
+		if err := m.setConfig(b.function, b.register, uint32(at)); err != nil {
 			return err
 		}
-		if err := p.setConfig(b.function, b.register+4, uint32(at>>32)); err != nil {
+		if err := m.setConfig(b.function, b.register+4, uint32(at>>32)); err != nil {
 			return err
 		}
 		const command, memory = 0x4, 1 << 1
-		if err := p.setConfig(b.function, command, memory); err != nil {
+		if err := m.setConfig(b.function, command, memory); err != nil {
 			return err
 		}
 		at += b.size

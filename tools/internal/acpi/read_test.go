@@ -3,11 +3,14 @@ package acpi
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"strings"
 	"testing"
 
 	"chrysalis/measure"
+	"chrysalis/measure/config"
 	"chrysalis/measure/register"
 	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/qemu"
 	"chrysalis/tools/internal/toolstree"
 )
 
@@ -36,7 +39,7 @@ func TestReadAgainstBoots(t *testing.T) {
 	if err != nil {
 		t.Skipf("needs the tools tree's QEMU: %v", err)
 	}
-	version, err := guest.QEMUVersion(t.Context(), tree)
+	version, err := qemu.Version(t.Context(), tree)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,5 +77,19 @@ func TestReadAgainstBoots(t *testing.T) {
 		}
 		pcr1, err := tables.PCR1()
 		t.Logf("PCR 1 %s, error %v", pcr1, err)
+	}
+}
+
+// TestReadRefuses asks for machines whose tables can't be known.
+func TestReadRefuses(t *testing.T) {
+	gpu := demoShape("10.0.13", 1024, 1)
+	gpu.GPUs = []string{"vfio-pci,host=01:00.0"}
+	amd := demoShape("10.0.13", 1024, 1)
+	amd.PhysBits = 39
+	none := demoShape("10.0.13", 1024, 0)
+	for want, s := range map[string]measure.Shape{"shape has 1 GPUs, want none": gpu, "phys_bits is 39": amd, "cpus is 0": none} {
+		if _, err := read(t.Context(), toolstree.Tree{}, s); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got error %v, want one that says %q", err, want)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"chrysalis/measure"
+	"chrysalis/tools/internal/qemu"
 )
 
 // rootSerial and diskSerial name the disk of the root volume alone, and a boot disk that holds it in a partition.
@@ -25,12 +26,11 @@ func OnDisk(s measure.Shape) measure.Shape {
 // boot returns QEMU's arguments for what is booted: a disk, or a kernel directly.
 func (f files) boot() []string {
 	if f.disk == "" {
-		return []string{"-kernel", f.kernel, "-initrd", f.initrd, "-append", f.cmdline,
-			"-drive", "if=none,format=raw,id=root,readonly=on,file=" + escape(f.root)}
+		return append([]string{"-kernel", f.kernel, "-initrd", f.initrd, "-append", f.cmdline}, qemu.Drive("root", "raw", f.root, true)...)
 	}
 	format := "raw"
 	if strings.HasSuffix(f.disk, ".qcow2") {
 		format = "qcow2"
 	}
-	return []string{"-drive", "if=none,format=" + format + ",id=root,readonly=on,file=" + escape(f.disk)}
+	return qemu.Drive("root", format, f.disk, true)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -18,6 +17,7 @@ import (
 	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/verity"
+	"chrysalis/tools/internal/qemu"
 	"chrysalis/tools/internal/toolstree"
 )
 
@@ -110,7 +110,7 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	if err != nil {
 		return err
 	}
-	tree, err := TreeOf(ctx, g.Tree, spec.Shape)
+	tree, err := qemu.OfVersion(ctx, g.Tree, spec.Shape.QEMU)
 	if err == nil {
 		err = hasFirmware(spec.Shape, filepath.Join(spec.Release, spec.Shape.Firmware.Name))
 	}
@@ -122,7 +122,7 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	}
 	g.endTPM() // a guest that ended by itself may have left one that still writes
 	tpmSocket := g.Path("tpm.sock")
-	if _, err := startTPM(ctx, g.Tree, g.Path("tpm"), tpmSocket, false); err != nil {
+	if _, err := qemu.StartTPM(ctx, g.Tree, g.Path("tpm"), tpmSocket); err != nil {
 		return err
 	}
 	args := arguments(spec.Shape, files{
@@ -139,7 +139,7 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	}
 	defer log.Close()
 	// The guest outlives this program, so ctx does not end it.
-	cmd := tree.Command(context.WithoutCancel(ctx), "qemu-system-x86_64", args...)
+	cmd := qemu.Command(context.WithoutCancel(ctx), tree, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -339,7 +339,7 @@ func (g Guest) Cut() {
 // of the next start.
 func (g Guest) endTPM() {
 	began := time.Now()
-	for pid := g.process(filepath.Join("tpm", tpmPID)); pid != 0; pid = g.process(filepath.Join("tpm", tpmPID)) {
+	for pid := g.process(filepath.Join("tpm", qemu.TPMPID)); pid != 0; pid = g.process(filepath.Join("tpm", qemu.TPMPID)) {
 		if time.Since(began) > 5*time.Second {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
@@ -369,22 +369,4 @@ func (g Guest) process(name string) int {
 		return 0
 	}
 	return pid
-}
-
-// QEMUVersion asks the tools tree's QEMU for its version.
-func QEMUVersion(ctx context.Context, tree toolstree.Tree) (string, error) {
-	out, err := tree.Command(ctx, "qemu-system-x86_64", "--version").Output()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return "", fmt.Errorf("asking QEMU for its version: %w: %s", err, exit.Stderr)
-	}
-	if err != nil {
-		return "", fmt.Errorf("asking QEMU for its version: %w", err)
-	}
-	_, version, ok := strings.Cut(strings.SplitN(string(out), "\n", 2)[0], "version ")
-	if !ok {
-		return "", fmt.Errorf("asking QEMU for its version: it said %q", out)
-	}
-	version, _, _ = strings.Cut(version, " ")
-	return version, nil
 }

@@ -18,15 +18,16 @@ import (
 	"chrysalis/init/status"
 	"chrysalis/measure"
 	"chrysalis/measure/register"
+	"chrysalis/tools/internal/qemu"
 	"chrysalis/tools/internal/toolstree"
 )
 
 // emulated is the processor of an emulated guest; QEMU's emulation knows no other address bits.
-var emulated = CPU{measure.VendorAMD, 40}
+var emulated = qemu.CPU{Vendor: measure.VendorAMD, PhysBits: 40}
 
 // DefaultShape is the demo's machine over a firmware file: accelerated over the processor that a guest would see, or emulated
 // where that is nil.
-func DefaultShape(qemuVersion string, accelerated *CPU, firmware string) (measure.Shape, error) {
+func DefaultShape(qemuVersion string, accelerated *qemu.CPU, firmware string) (measure.Shape, error) {
 	s := measure.Shape{
 		QEMU: qemuVersion, Machine: "q35", Accelerator: measure.TCG, CPU: "max", CPUVendor: emulated.Vendor, PhysBits: emulated.PhysBits,
 		CPUs: 2, MemoryMiB: 1024,
@@ -44,7 +45,7 @@ func DefaultShape(qemuVersion string, accelerated *CPU, firmware string) (measur
 		GPUs: []string{},
 	}
 	if accelerated != nil {
-		s.Accelerator, s.CPU, s.CPUVendor, s.PhysBits = measure.KVM, acceleratedCPU, accelerated.Vendor, accelerated.PhysBits
+		s.Accelerator, s.CPU, s.CPUVendor, s.PhysBits = measure.KVM, qemu.AcceleratedCPU, accelerated.Vendor, accelerated.PhysBits
 	}
 	var err error
 	if s.Firmware, err = FirmwareFile(firmware); err != nil {
@@ -76,11 +77,11 @@ func FirmwareFile(path string) (measure.File, error) {
 
 // MachineShape is DefaultShape on this machine, as fast as it goes here.
 func MachineShape(ctx context.Context, tree toolstree.Tree, firmware string) (measure.Shape, error) {
-	version, err := QEMUVersion(ctx, tree)
+	version, err := qemu.Version(ctx, tree)
 	if err != nil {
 		return measure.Shape{}, err
 	}
-	if seen, ok := Accelerated(ctx, tree, firmware); ok {
+	if seen, ok := qemu.Accelerated(ctx, tree, firmware); ok {
 		return DefaultShape(version, &seen, firmware)
 	}
 	return DefaultShape(version, nil, firmware)
@@ -102,23 +103,6 @@ func ReadShape(file string) (measure.Shape, error) {
 		return measure.Shape{}, fmt.Errorf("reading %s: %w", file, err)
 	}
 	return s, nil
-}
-
-// TreeOf returns the tree with the QEMU of the shape's version: the tree's own, or the newer one beside it.
-func TreeOf(ctx context.Context, tree toolstree.Tree, s measure.Shape) (toolstree.Tree, error) {
-	own, err := QEMUVersion(ctx, tree)
-	if err != nil || own == s.QEMU {
-		return tree, err
-	}
-	newer, err := tree.WithNewerQEMU()
-	if err != nil {
-		return tree, fmt.Errorf("QEMU of the tools tree is %s, want the shape's %s, and there is no other: %w (chrysalis image build makes it)", own, s.QEMU, err)
-	}
-	other, err := QEMUVersion(ctx, newer)
-	if err == nil && other != s.QEMU {
-		err = fmt.Errorf("QEMU here is %s and %s, want the shape's %s", own, other, s.QEMU)
-	}
-	return newer, err
 }
 
 // hasFirmware checks that the file is the shape's firmware: a guest of another would show other registers.
@@ -146,40 +130,26 @@ func arguments(s measure.Shape, f files) []string {
 	if s.Accelerator == measure.TCG {
 		accelerator = "tcg,thread=multi"
 	}
-	args := []string{
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", s.Machine, "-accel", accelerator, "-cpu", s.CPU,
+	args := append(qemu.Bare(), "-no-reboot", "-machine", s.Machine, "-accel", accelerator, "-cpu", s.CPU,
 		"-smp", fmt.Sprint(s.CPUs), "-m", fmt.Sprint(s.MemoryMiB),
-		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + escape(f.firmware),
-		"-drive", "if=pflash,unit=1,format=raw,file=" + escape(f.variables),
-		"-chardev", "socket,id=tpm,path=" + escape(f.tpmSocket), "-tpmdev", "emulator,id=tpm0,chardev=tpm",
-		"-chardev", "file,id=status,path=" + escape(f.status),
+		"-chardev", "file,id=status,path="+qemu.Escape(f.status),
 		"-netdev", fmt.Sprintf("user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:%d-:%d", f.hostPort, f.guestPort),
-		"-qmp", "unix:" + escape(f.qmp) + ",server=on,wait=off",
-		"-pidfile", f.pid,
-	}
+		"-pidfile", f.pid)
+	args = slices.Concat(args, qemu.Flash(0, f.firmware, true), qemu.Flash(1, f.variables, false), qemu.Emulator("tpm0", "tpm", f.tpmSocket),
+		qemu.Monitored(f.qmp))
 	args = append(args, f.boot()...)
-	for _, d := range []struct{ id, file, mode string }{
-		{"config", f.config, "on"}, {"journal", f.journal, "off"}, {"engine", f.engine, "on"}, {"model", f.model, "on"},
+	for _, d := range []struct {
+		id, file string
+		readOnly bool
+	}{
+		{"config", f.config, true}, {"journal", f.journal, false}, {"engine", f.engine, true}, {"model", f.model, true},
 	} {
-		args = append(args, "-drive", "if=none,format=raw,id="+d.id+",readonly="+d.mode+",file="+escape(d.file))
+		args = append(args, qemu.Drive(d.id, "raw", d.file, d.readOnly)...)
 	}
 	for _, d := range append(slices.Clone(s.Devices), s.GPUs...) {
 		args = append(args, "-device", d)
 	}
 	return append(args, f.extra...)
-}
-
-// escape doubles commas, which separate QEMU's options.
-func escape(path string) string {
-	out := make([]rune, 0, len(path))
-	for _, r := range path {
-		if r == ',' {
-			out = append(out, ',')
-		}
-		out = append(out, r)
-	}
-	return string(out)
 }
 
 // files are the paths and ports of one start.

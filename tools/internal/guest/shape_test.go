@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"chrysalis/measure"
+	"chrysalis/tools/internal/qemu"
 )
 
 // TestHasFirmware shows that a guest is not started as another machine than its shape says.
@@ -22,7 +23,7 @@ func TestHasFirmware(t *testing.T) {
 	if s.Accelerator != measure.TCG || s.CPUVendor != emulated.Vendor {
 		t.Errorf("got %s on %s, want emulation", s.Accelerator, s.CPUVendor)
 	}
-	fast, err := DefaultShape("10.0.13", &CPU{measure.VendorIntel, 46}, firmware)
+	fast, err := DefaultShape("10.0.13", &qemu.CPU{Vendor: measure.VendorIntel, PhysBits: 46}, firmware)
 	if err != nil || fast.Accelerator != measure.KVM || fast.CPUVendor != measure.VendorIntel || fast.PhysBits != 46 {
 		t.Errorf("got %+v, error %v, want an accelerated machine of 46 bits", fast, err)
 	}

@@ -12,9 +12,7 @@ import (
 	"fmt"
 	"math/big"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -23,70 +21,15 @@ import (
 	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 
 	"chrysalis/attest/vtpm"
+	"chrysalis/tools/internal/qemu"
 	"chrysalis/tools/internal/toolstree"
 )
 
 // oidEKCertificate is tcg-kp-EKCertificate: TCG EK Credential Profile 2.5, section 3.2.16.
 var oidEKCertificate = asn1.ObjectIdentifier{2, 23, 133, 8, 1}
 
-// tpmPID is the file with the process of a guest's TPM, in its folder.
-const tpmPID = "swtpm.pid"
-
 // certificateLife is how long a TPM made here is vouched for.
 const certificateLife = 365 * 24 * time.Hour
-
-// startTPM starts swtpm over the state in dir. As a server of TPM commands it is ready for this program; otherwise QEMU
-// drives it over the control socket.
-func startTPM(ctx context.Context, tree toolstree.Tree, dir, socket string, server bool) (*exec.Cmd, error) {
-	if err := os.RemoveAll(socket); err != nil {
-		return nil, err
-	}
-	args := []string{"socket", "--tpm2", "--tpmstate", "dir=" + dir}
-	if server {
-		args = append(args, "--server", "type=unixio,path="+socket, "--flags", "not-need-init,startup-clear")
-	} else {
-		args = append(args, "--ctrl", "type=unixio,path="+socket, "--terminate", "--pid", "file="+filepath.Join(dir, tpmPID))
-	}
-	// A guest's TPM outlives this program, so ctx does not end it; it ends with QEMU.
-	cmd := tree.Command(context.WithoutCancel(ctx), "swtpm", args...)
-	log, err := os.Create(filepath.Join(dir, "swtpm.log"))
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting swtpm: %w", err)
-	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if listening(socket) {
-			return cmd, nil
-		}
-		if time.Now().After(deadline) || ctx.Err() != nil {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-			said, _ := os.ReadFile(log.Name())
-			return nil, fmt.Errorf("starting swtpm: no socket at %s after 10 s; it said: %s", socket, said)
-		}
-	}
-}
-
-// listening reports whether a process listens at the socket. The file is there a moment before, and to connect would be
-// to use it: swtpm ends with its first connection.
-func listening(socket string) bool {
-	sockets, err := os.ReadFile("/proc/net/unix")
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(sockets)) {
-		// Number, references, protocol, flags, type, state, inode, path; the flag is the kernel's __SO_ACCEPTCON.
-		if field := strings.Fields(line); len(field) >= 8 && field[3] == "00010000" && strings.HasSuffix(strings.TrimSuffix(line, "\n"), " "+socket) {
-			return true
-		}
-	}
-	return false
-}
 
 // makeTPM makes a TPM in dir: fresh seeds, and the attestation key's certificate in NV memory, signed by a
 // CA that is made for it and thrown away. It returns the CA's certificate in PEM: the root that a client of this guest
@@ -96,7 +39,7 @@ func makeTPM(ctx context.Context, tree toolstree.Tree, dir string, now time.Time
 		return nil, err
 	}
 	socket := filepath.Join(dir, "make.sock")
-	cmd, err := startTPM(ctx, tree, dir, socket, true)
+	cmd, err := qemu.ServeTPM(ctx, tree, dir, socket)
 	if err != nil {
 		return nil, err
 	}
@@ -223,10 +166,4 @@ func writeNV(t transport.TPM, index tpm2.TPMHandle, data []byte) error {
 		}
 	}
 	return nil
-}
-
-// StartTPM starts swtpm over the state in dir, new if there is none, for a QEMU that drives it over the socket. The caller
-// ends it.
-func StartTPM(ctx context.Context, tree toolstree.Tree, dir, socket string) (*exec.Cmd, error) {
-	return startTPM(ctx, tree, dir, socket, false)
 }

@@ -1,10 +1,10 @@
-package guest
+package qemu
 
 import (
 	"context"
 	"os"
 	"path/filepath"
-	"syscall"
+	"slices"
 	"time"
 
 	"chrysalis/tools/internal/toolstree"
@@ -14,8 +14,8 @@ import (
 // instruction stops the machine within milliseconds.
 const kvmTrial = 1500 * time.Millisecond
 
-// acceleratedCPU is the processor here, with all its address bits.
-const acceleratedCPU = "host,host-phys-bits=on"
+// AcceleratedCPU is the processor here, with all its address bits.
+const AcceleratedCPU = "host,host-phys-bits=on"
 
 // CPU is what a guest's CPUID says of the processor, as far as its firmware goes by it.
 type CPU struct {
@@ -38,16 +38,13 @@ func Accelerated(ctx context.Context, tree toolstree.Tree, firmware string) (CPU
 	}
 	defer os.RemoveAll(dir)
 	socket := filepath.Join(dir, "qmp.sock")
-	cmd := tree.Command(ctx, "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "q35", "-accel", "kvm", "-cpu", acceleratedCPU, "-m", "256",
-		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+escape(firmware),
-		"-qmp", "unix:"+escape(socket)+",server=on,wait=off")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	args := append(Bare(), "-no-reboot", "-machine", "q35", "-accel", "kvm", "-cpu", AcceleratedCPU, "-m", "256")
+	args = append(args, slices.Concat(Flash(0, firmware, true), Monitored(socket))...)
+	p, err := Start(ctx, tree, "", args...)
+	if err != nil {
 		return CPU{}, false
 	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
+	defer p.Stop()
 	for end := time.Now().Add(kvmTrial); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
 		if state, err := machineState(socket); err == nil && state != "running" {
 			return CPU{}, false

@@ -1,0 +1,84 @@
+package qemu
+
+import (
+	"bufio"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// monitor is a monitor that answers each command, after its greeting, by a function.
+func monitor(t *testing.T, greeting string, reply func(command string) string) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "m")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte(greeting))
+			for s := bufio.NewScanner(conn); s.Scan(); {
+				if _, err := conn.Write([]byte(reply(s.Text()))); err != nil {
+					break
+				}
+			}
+			conn.Close()
+		}
+	}()
+	return socket
+}
+
+func TestMonitor(t *testing.T) {
+	const greeting, stopped = `{"QMP": {"version": {}}}` + "\n", `{"event": "STOP"}` + "\n"
+	running := func(command string) string {
+		switch {
+		case strings.Contains(command, "query-status"):
+			return stopped + `{"return": {"status": "running"}}` + "\n" // an event may come before the answer
+		case strings.Contains(command, `"property":"vendor"`):
+			return `{"return": "GenuineIntel"}` + "\n"
+		case strings.Contains(command, `"property":"phys-bits"`):
+			return `{"return": 46}` + "\n"
+		}
+		return `{"return": {}}` + "\n"
+	}
+	socket := monitor(t, greeting, running)
+	if got, err := machineState(socket); err != nil || got != "running" {
+		t.Errorf("state: got %q, error %v, want running", got, err)
+	}
+	if got, err := cpu(socket); err != nil || got != (CPU{"GenuineIntel", 46}) {
+		t.Errorf("processor: got %v, error %v, want GenuineIntel of 46 bits", got, err)
+	}
+	if err := Pause(socket); err != nil {
+		t.Errorf("stop: got error %v", err)
+	}
+	refusing := func(command string) string {
+		if strings.Contains(command, "qmp_capabilities") {
+			return `{"return": {}}` + "\n"
+		}
+		return `{"error": {"class": "GenericError"}}` + "\n"
+	}
+	for _, tt := range []struct {
+		name, greeting string
+		reply          func(string) string
+		want           string
+	}{
+		{"a refusal", greeting, refusing, "refuses stop: "},
+		{"no JSON", greeting, func(string) string { return "hello\n" }, "invalid character"},
+		{"too long an answer", greeting, func(string) string { return strings.Repeat("x", maxReplyBytes+1) }, "did not answer"},
+		{"too long a greeting", strings.Repeat("x", maxReplyBytes+1), running, "no greeting"},
+	} {
+		if err := Pause(monitor(t, tt.greeting, tt.reply)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got error %v, want %q", tt.name, err, tt.want)
+		}
+	}
+	if err := Resume(filepath.Join(t.TempDir(), "nobody")); err == nil {
+		t.Error("no monitor: got no error")
+	}
+}
