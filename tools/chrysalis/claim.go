@@ -12,9 +12,9 @@ import (
 
 	"chrysalis/attest/check"
 	"chrysalis/measure/pubkey"
-	"github.com/spf13/cobra"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
+	"github.com/spf13/cobra"
 )
 
 // maxBodyText bounds a file with a body: BOC bytes, or their hexadecimal or base64 text.

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"chrysalis/measure"
-	"chrysalis/measure/config"
 	"chrysalis/measure/register"
 	"chrysalis/tools/internal/guest"
 	"chrysalis/tools/internal/qemu"
