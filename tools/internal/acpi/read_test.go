@@ -8,7 +8,6 @@ import (
 
 	"chrysalis/measure"
 	"chrysalis/measure/register"
-	"chrysalis/tools/internal/guest"
 	"chrysalis/tools/internal/qemu"
 	"chrysalis/tools/internal/toolstree"
 )
