@@ -34,6 +34,12 @@ const (
 	EngineUser  = 65532 // of the engine, in its container
 )
 
+// Names of the sockets in the directories of keeper and engine.
+const (
+	KeeperSocketName = "keeper.sock"
+	EngineSocketName = "e.sock" // llama-server wants the ending
+)
+
 // Flag is an argument of a role by its name.
 type Flag string
 

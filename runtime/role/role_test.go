@@ -16,6 +16,7 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"chrysalis/attest/evidence"
 	"chrysalis/runtime/secret"
 )
 
@@ -290,6 +291,13 @@ func vectors(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	all["secret of sevens, 3 boots"] = hex.EncodeToString(pipe.Bytes())
+	all["quote request"] = hex.EncodeToString(encodeRequest(example()))
+	quoted := func(r evidence.Request) (*evidence.Evidence, error) {
+		return &evidence.Evidence{Platform: evidence.VTPM, Quote: []byte("q"), Statement: evidence.Statement{NonceRoot: r.NonceRoot}}, nil
+	}
+	all["quote answer"] = hex.EncodeToString(answer(example(), quoted, nil))
+	refuse := func(evidence.Request) (*evidence.Evidence, error) { return nil, ErrRefused }
+	all["quote refused"] = hex.EncodeToString(answer(example(), refuse, nil))
 	return all
 }
 
