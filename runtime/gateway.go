@@ -10,8 +10,8 @@ import (
 	"os"
 	"time"
 
-	"chrysalis/attest"
 	"chrysalis/attest/collect"
+	"chrysalis/attest/evidence"
 	"chrysalis/measure/config"
 	"chrysalis/runtime/internal/confine"
 	"chrysalis/runtime/internal/gateway"
@@ -99,7 +99,7 @@ type quoteSocket struct {
 	broken error
 }
 
-func (q *quoteSocket) quote(r collect.Request) (*attest.Evidence, error) {
+func (q *quoteSocket) quote(r collect.Request) (*evidence.Evidence, error) {
 	if q.broken != nil {
 		return nil, q.broken
 	}

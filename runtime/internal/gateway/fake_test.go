@@ -18,8 +18,8 @@ import (
 	"testing"
 	"time"
 
-	"chrysalis/attest"
 	"chrysalis/attest/collect"
+	"chrysalis/attest/evidence"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
 )
@@ -101,14 +101,14 @@ type fakeQuoter struct {
 	err   error
 }
 
-func (q *fakeQuoter) quote(r collect.Request) (*attest.Evidence, error) {
+func (q *fakeQuoter) quote(r collect.Request) (*evidence.Evidence, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.asked = append(q.asked, r)
 	if q.err != nil {
 		return nil, q.err
 	}
-	return &attest.Evidence{Platform: attest.VTPM, Statement: attest.Statement{NonceRoot: r.NonceRoot, TLSKey: r.TLSKey, Epoch: r.Epoch, NotAfter: r.NotAfter}}, nil
+	return &evidence.Evidence{Platform: evidence.VTPM, Statement: evidence.Statement{NonceRoot: r.NonceRoot, TLSKey: r.TLSKey, Epoch: r.Epoch, NotAfter: r.NotAfter}}, nil
 }
 
 // fakeEngine answers on a Unix socket as llama-server does. script writes the answer's stream.
