@@ -35,6 +35,7 @@ var storeys = map[string]int{
 
 // sideways lists the imports within one storey that are allowed: importer, then imported, each with its reason.
 var sideways = map[[2]string]string{
+	{"measure/volume", "measure/config"}:   "a volume is named as the config names it",
 	{"measure/volume", "measure/verity"}:   "a volume is an image followed by its verity tree",
 	{"measure/snp", "measure/tdvf"}:        "one firmware image has one table of entries",
 	{"attest/attesttest", "attest"}:        "the software platform writes the evidence that attest judges",
