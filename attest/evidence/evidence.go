@@ -11,6 +11,7 @@ package evidence
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // Platform is the kind of hardware that measured and signed.
@@ -22,6 +23,9 @@ const (
 	TDX    Platform = 2
 	SEVSNP Platform = 3
 )
+
+// Platforms returns all of them.
+func Platforms() []Platform { return []Platform{VTPM, TDX, SEVSNP} }
 
 func (p Platform) String() string {
 	switch p {
@@ -124,9 +128,7 @@ func decodeEvidence(b []byte) (*Evidence, error) {
 		return nil, fmt.Errorf("no %s header in %d bytes, want at least %d", evidenceMagic, len(b), fixed)
 	}
 	e := &Evidence{Platform: Platform(b[len(evidenceMagic)])}
-	switch e.Platform {
-	case VTPM, TDX, SEVSNP:
-	default:
+	if !slices.Contains(Platforms(), e.Platform) {
 		return nil, fmt.Errorf("%s is unknown", e.Platform)
 	}
 	var err error
