@@ -53,6 +53,8 @@ type Volume struct {
 	Blocks uint64          `json:"blocks"`
 }
 
+func (v Volume) String() string { return fmt.Sprintf("%s/%d", v.Root, v.Blocks) }
+
 // Engine is the program that computes answers, and how it is started. Nothing else reaches its command line.
 type Engine struct {
 	Volume Volume   `json:"volume"`

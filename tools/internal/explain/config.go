@@ -62,7 +62,7 @@ func differences(want, got config.Measured) []difference {
 func compareFields(at string, want, got reflect.Value) (all []difference) {
 	if v, volume := want.Interface().(config.Volume); volume {
 		if g := got.Interface().(config.Volume); g != v {
-			all = append(all, difference{at, fmt.Sprintf("%s/%d", v.Root, v.Blocks), fmt.Sprintf("%s/%d", g.Root, g.Blocks)})
+			all = append(all, difference{at, v.String(), g.String()})
 		}
 		return all
 	}

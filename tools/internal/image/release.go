@@ -16,7 +16,6 @@ import (
 	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/register"
-	"chrysalis/measure/volume"
 	"chrysalis/tools/internal/lock"
 	"chrysalis/tools/internal/toolstree"
 )
@@ -82,7 +81,7 @@ func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, er
 	if err != nil {
 		return m, err
 	}
-	m = measure.Manifest{Format: measure.ManifestFormat, Profile: string(b.Profile), Lock: b.lockState("tools", "image", "firmware"), Kernel: k.release, Root: volumeOf(root)}
+	m = measure.Manifest{Format: measure.ManifestFormat, Profile: string(b.Profile), Lock: b.lockState("tools", "image", "firmware"), Kernel: k.release, Root: root}
 	if err := b.writeBoot(tree, k, guest, m.Root, partial); err != nil {
 		return m, err
 	}
@@ -215,10 +214,6 @@ func hashFile(path string) (register.Digest, int64, error) {
 	h := sha256.New()
 	n, err := io.Copy(h, f)
 	return register.Digest(h.Sum(nil)), n, err
-}
-
-func volumeOf(ref volume.Ref) config.Volume {
-	return config.Volume{Root: ref.Root, Blocks: ref.Blocks}
 }
 
 // partialFolder makes an empty folder beside out, to be renamed to it.

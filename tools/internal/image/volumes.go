@@ -67,7 +67,7 @@ func (b *Builder) buildVolumes(ctx context.Context, out string) (v Volumes, err 
 	if err != nil {
 		return v, err
 	}
-	v = Volumes{From: key, Lock: b.lockState("engine"), Engine: volumeOf(engine), Model: volumeOf(weights)}
+	v = Volumes{From: key, Lock: b.lockState("engine"), Engine: engine, Model: weights}
 	data, err := json.Marshal(v, jsontext.WithIndent("  "))
 	if err != nil {
 		return v, err
