@@ -22,7 +22,7 @@ type Envelope struct {
 	Signatures  []Signature `json:"signatures"` // sorted by key, each once
 }
 
-// EnvelopeSignature is one signature. KeyID is the public key itself in hexadecimal.
+// Signature is one signature. KeyID is the public key itself in hexadecimal.
 type Signature struct {
 	KeyID string `json:"keyid"`
 	Sig   []byte `json:"sig"`

@@ -32,7 +32,7 @@ const (
 	maxRebuilds         = 64 // of one release
 )
 
-// ReleaseListDocument is what a release list says. It is untrusted: ParseReleaseList makes a ReleaseList of it, if enough
+// Document is what a release list says. It is untrusted: ParseList makes a List of it, if enough
 // signers stand for it. RELEASES.md is its specification.
 type Document struct {
 	Format   string    `json:"format"`  // chrysalis release list v1
@@ -42,27 +42,27 @@ type Document struct {
 	Revoked  []Revoked `json:"revoked"`
 }
 
-// ListedRelease is a release that may run.
+// Listed is a release that may run.
 type Listed struct {
 	Manifest register.Digest `json:"manifest"` // SHA-256 of its manifest.json
 	Values   Release         `json:"values"`   // name, security version, reference values
 	Rebuilds []Envelope      `json:"rebuilds"` // signed statements (Rebuild) about this manifest
 }
 
-// RevokedRelease is a release that must not run any more.
+// Revoked is a release that must not run any more.
 type Revoked struct {
 	Name     string          `json:"name"`
 	Manifest register.Digest `json:"manifest"`
 	Reason   string          `json:"reason"`
 }
 
-// ReleaseList is a release list that enough signers stand for. The zero ReleaseList knows no release and is of no time.
+// List is a release list that enough signers stand for. The zero List knows no release and is of no time.
 type List struct {
 	document Document
 	signers  []ed25519.PublicKey
 }
 
-// ParseReleaseList reads a signed release list, and takes it if at least threshold of the signers, each counted once, signed
+// ParseList reads a signed release list, and takes it if at least threshold of the signers, each counted once, signed
 // exactly its bytes. Signatures by others do not count; one by a signer that does not hold refuses the list.
 func ParseList(signed []byte, signers []ed25519.PublicKey, threshold int) (*List, error) {
 	if threshold < 1 || threshold > len(signers) {
@@ -87,7 +87,7 @@ func ParseList(signed []byte, signers []ed25519.PublicKey, threshold int) (*List
 	return &List{document, found}, nil
 }
 
-// DecodeReleaseList reads a release list without asking who signed it, for those who show it or sign it.
+// DecodeList reads a release list without asking who signed it, for those who show it or sign it.
 func DecodeList(signed []byte) (untrusted Document, signatures []Signature, err error) {
 	e, document, err := readReleaseList(signed)
 	if err != nil {
@@ -96,7 +96,7 @@ func DecodeList(signed []byte) (untrusted Document, signatures []Signature, err 
 	return document, e.Signatures, nil
 }
 
-// EncodeReleaseList checks the document and returns it as a list that nobody has signed yet.
+// EncodeList checks the document and returns it as a list that nobody has signed yet.
 func EncodeList(document Document) ([]byte, error) {
 	payload, err := document.encode()
 	if err != nil {
@@ -105,7 +105,7 @@ func EncodeList(document Document) ([]byte, error) {
 	return Envelope{PayloadType: releaseListPayloadType, Payload: payload}.encode()
 }
 
-// SignReleaseList adds a signature to a release list.
+// SignList adds a signature to a release list.
 func SignList(signed []byte, key ed25519.PrivateKey) ([]byte, error) {
 	e, _, err := readReleaseList(signed)
 	if err != nil {
@@ -249,7 +249,7 @@ func (d *Document) AddRebuild(signed []byte) error {
 	return nil
 }
 
-// NewReleaseListDocument returns an empty list.
+// NewDocument returns an empty list.
 func NewDocument(issued time.Time, lasts time.Duration) Document {
 	issued = issued.UTC().Truncate(time.Second)
 	return Document{Format: releaseListFormat, Issued: issued, Expires: issued.Add(lasts).Truncate(time.Second), Releases: []Listed{}, Revoked: []Revoked{}}

@@ -198,7 +198,7 @@ func newReleaseListShow() *cobra.Command {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), struct {
 					List       release.Document `json:"list"`
-					Signatures []string                   `json:"signed_by"`
+					Signatures []string         `json:"signed_by"`
 				}{d, keyIDs(signatures)})
 			}
 			printReleaseList(cmd.OutOrStdout(), d)

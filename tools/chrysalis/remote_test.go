@@ -20,7 +20,7 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/evidence"
-	"chrysalis/attest/ratls"
+	"chrysalis/attest/ratls/guest"
 	"chrysalis/attest/release"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
@@ -39,7 +39,7 @@ type softwareGuest struct {
 func newSoftwareGuest(t *testing.T, measured []byte) softwareGuest {
 	t.Helper()
 	g := softwareGuest{Guest: attesttest.New(measured, time.Now())}
-	server, err := ratls.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
+	server, err := guest.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
 		g.Statement.Epoch, g.Statement.NotAfter = r.Epoch, r.NotAfter
 		return g.Attest(r.NonceRoot, r.TLSKey), nil
 	}, nil)
