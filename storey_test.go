@@ -13,36 +13,36 @@ import (
 
 const module = "chrysalis"
 
-// storeys gives each folder its storey, ground (0) to roof (5). The longest matching prefix decides.
+// storeys gives each folder its storey, ground (0) to roof (6). The longest matching prefix decides. On the ground are the words
+// and forms that many speak in; above them the rooms, each with one subject; then the two halves of a judgement, what is
+// expected and what is shown; then connections; then the programs of the guest; then the workstation's.
 var storeys = map[string]int{
-	"tools":   5,
-	"init":    4,
-	"runtime": 4, "runtime/enginehost": 4,
-	"init/status":      0,
-	"attest/ratls":     3,
-	"attest/collect":   3,
-	"attest":           2,
-	"measure":          1,
-	"measure/register": 1,
-	"measure/verity":   0, "measure/eventlog": 0, "measure/tdvf": 0, "measure/snp": 0, "measure/volume": 0, "measure/config": 0, "measure/ton": 0, "measure/pubkey": 0, "measure/bootdisk": 0,
-	"attest/tdx": 0, "attest/sevsnp": 0, "attest/vtpm": 0, "attest/nvidia": 0, "attest/check": 0,
-	"runtime/secret": 1,
-	"runtime/claim":  0, "runtime/receipt": 0, "runtime/envelope": 0,
+	"tools":   6,
+	"init":    5,
+	"runtime": 5, "runtime/enginehost": 5,
+	"attest/ratls":   4,
+	"attest/collect": 4,
+	"attest":         3,
+	"measure":        2,
+	"runtime/secret": 2,
+	"measure/verity": 1, "measure/eventlog": 1, "measure/tdvf": 1, "measure/snp": 1, "measure/volume": 1, "measure/config": 1, "measure/bootdisk": 1,
+	"attest/tdx": 1, "attest/sevsnp": 1, "attest/vtpm": 1, "attest/nvidia": 1,
+	"runtime/claim": 1, "runtime/receipt": 1, "runtime/envelope": 1,
+	"measure/register": 0, "measure/ton": 0, "measure/pubkey": 0, "attest/check": 0, "attest/evidence": 0, "init/status": 0,
 	// The software platform signs what attest judges, so it stands beside attest; only tests may reach it.
-	"attest/attesttest": 2,
+	"attest/attesttest": 3,
 }
 
 // sideways lists the imports within one storey that are allowed: importer, then imported, each with its reason.
 var sideways = map[[2]string]string{
+	{"measure/volume", "measure/config"}:   "a volume is named as the config names it",
 	{"measure/volume", "measure/verity"}:   "a volume is an image followed by its verity tree",
-	{"measure/config", "measure/ton"}:      "the config names accounts and a price",
 	{"measure/snp", "measure/tdvf"}:        "one firmware image has one table of entries",
-	{"attest/tdx", "attest/check"}:         "every appraisal has the form of check",
-	{"attest/sevsnp", "attest/check"}:      "every appraisal has the form of check",
 	{"attest/attesttest", "attest"}:        "the software platform writes the evidence that attest judges",
 	{"measure/eventlog", "measure/config"}: "the sequence of the runtime log follows from a config",
 
 	{"runtime/claim", "measure/ton"}:      "a claim is for an account",
+	{"runtime/receipt", "runtime/claim"}:  "a proof is a receipt and the charge that goes with it",
 	{"runtime/receipt", "measure/ton"}:    "a receipt states a client's account and a price",
 	{"runtime/claim", "attest/check"}:     "what is refused here is refused as evidence is",
 	{"runtime/receipt", "attest/check"}:   "what is refused here is refused as evidence is",

@@ -10,10 +10,11 @@ import (
 	"testing"
 
 	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 )
 
 // benchVerify verifies a fresh answer to a fresh nonce in each iteration.
-func benchVerify(b *testing.B, platform attest.Platform, facts *attest.Facts) {
+func benchVerify(b *testing.B, platform evidence.Platform, facts *attest.Facts) {
 	s := newSceneOn(b, platform)
 	policy, err := s.rules.Policy()
 	if err != nil {
@@ -40,7 +41,7 @@ func benchVerify(b *testing.B, platform attest.Platform, facts *attest.Facts) {
 	b.ResetTimer()
 	for _, a := range answers {
 		// A client reads evidence from its connection: the bytes are decoded anew.
-		e, err := attest.DecodeEvidence(a.encoded)
+		e, err := evidence.Decode(a.encoded)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -50,10 +51,10 @@ func benchVerify(b *testing.B, platform attest.Platform, facts *attest.Facts) {
 	}
 }
 
-func BenchmarkVerifyTDXCold(b *testing.B)    { benchVerify(b, attest.TDX, nil) }
-func BenchmarkVerifyTDXWarm(b *testing.B)    { benchVerify(b, attest.TDX, new(attest.Facts)) }
-func BenchmarkVerifySEVSNPCold(b *testing.B) { benchVerify(b, attest.SEVSNP, nil) }
-func BenchmarkVerifySEVSNPWarm(b *testing.B) { benchVerify(b, attest.SEVSNP, new(attest.Facts)) }
+func BenchmarkVerifyTDXCold(b *testing.B)    { benchVerify(b, evidence.TDX, nil) }
+func BenchmarkVerifyTDXWarm(b *testing.B)    { benchVerify(b, evidence.TDX, new(attest.Facts)) }
+func BenchmarkVerifySEVSNPCold(b *testing.B) { benchVerify(b, evidence.SEVSNP, nil) }
+func BenchmarkVerifySEVSNPWarm(b *testing.B) { benchVerify(b, evidence.SEVSNP, new(attest.Facts)) }
 
 // BenchmarkP256 is the reference of vTPM and TDX: the two signature checks that neither can do without.
 func BenchmarkP256(b *testing.B) {

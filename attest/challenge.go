@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"chrysalis/attest/check"
+	"chrysalis/attest/evidence"
 )
 
 // admissionChecks come first: whether there is a policy, and whether it has anything to say of this platform.
@@ -40,7 +41,7 @@ var challengeChecks = []step{
 		return given(a.challenge.Exporter, "the exporter of the client's connection")
 	}},
 	{Name: "challenge", Proof: true, Judge: func(a *appraisal) check.Finding {
-		root, err := a.evidence.Path.Root(Leaf(a.challenge.Nonce, a.challenge.Exporter))
+		root, err := a.evidence.Path.Root(evidence.Leaf(a.challenge.Nonce, a.challenge.Exporter))
 		if err != nil {
 			return check.Found(err.Error(), "a path from nonce and exporter to the statement", false)
 		}

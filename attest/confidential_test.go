@@ -6,9 +6,10 @@ import (
 	"time"
 
 	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
-	"chrysalis/measure"
+	"chrysalis/measure/register"
 )
 
 // unavailable reports whether the vector leaves something that could not be checked.
@@ -21,18 +22,18 @@ func (v vector) unavailable() bool {
 func tdxVectors() []vector {
 	body := func(change func(*tdx.Body)) func(*scene) { return func(s *scene) { s.td.Body = change } }
 	return []vector{
-		{"signature-absent", "a signature", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Signature = []byte{1} } }},
-		{"certificates-absent", "a certificate", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Certificates = [][]byte{{1}} } }},
-		{"tdx.quote-format", "no quote", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Quote = nil } }},
-		{"tdx", "collateral that is no JSON", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Collateral = []byte("{") } }},
-		{"tdx.collateral", "no collateral", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Collateral = nil } }},
+		{"signature-absent", "a signature", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Signature = []byte{1} } }},
+		{"certificates-absent", "a certificate", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Certificates = [][]byte{{1}} } }},
+		{"tdx.quote-format", "no quote", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Quote = nil } }},
+		{"tdx", "collateral that is no JSON", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Collateral = []byte("{") } }},
+		{"tdx.collateral", "no collateral", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Collateral = nil } }},
 		{"tdx.pck-chain", "no root", func(s *scene) { s.roots = &attest.Roots{} }},
 		{"tdx.pck-chain", "Intel's root", func(s *scene) { s.roots = &attest.Roots{TDX: tdx.IntelRoot()} }},
 		{"tdx.td-debug", "a TD under debug", body(func(b *tdx.Body) { b.TDAttributes[0] |= 1 })},
 		{"tdx.tcb-status", "a status that the policy does not name", func(s *scene) { s.td.Machine.TCBInfo.Levels[0].Status = tdx.SWHardeningNeeded }},
-		{"tdx.mr-seam", "a TDX module that the policy does not name", func(s *scene) { s.rules.TDX.MRSEAM = []measure.Register384{{1}} }},
+		{"tdx.mr-seam", "a TDX module that the policy does not name", func(s *scene) { s.rules.TDX.MRSEAM = []register.Digest384{{1}} }},
 		{"tdx.mr-service-td", "a service TD", body(func(b *tdx.Body) { b.MRSERVICETD[0] = 1 })},
-		{"report-data", "another statement", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Statement.Epoch++ } }},
+		{"report-data", "another statement", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Statement.Epoch++ } }},
 		{"mr-config-id", "another config", body(func(b *tdx.Body) { b.MRCONFIGID[0]++ })},
 		{"mr-config-id", "none", body(func(b *tdx.Body) { b.MRCONFIGID = [48]byte{} })},
 		{"mr-config-id", "another config under the waiver of none", func(s *scene) {
@@ -70,13 +71,13 @@ func emptyCCEL() []byte {
 func sevsnpVectors() []vector {
 	report := func(change func(*sevsnp.Report)) func(*scene) { return func(s *scene) { s.snp.Report = change } }
 	return []vector{
-		{"signature-absent", "a signature", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Signature = []byte{1} } }},
-		{"boot-log-absent", "a boot log", func(s *scene) { s.edit = func(e *attest.Evidence) { e.BootLog = []byte{1} } }},
-		{"sev-snp.report-format", "no report", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Quote = nil } }},
-		{"sev-snp.certificate-format", "no certificates", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Certificates = nil } }},
+		{"signature-absent", "a signature", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Signature = []byte{1} } }},
+		{"boot-log-absent", "a boot log", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.BootLog = []byte{1} } }},
+		{"sev-snp.report-format", "no report", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Quote = nil } }},
+		{"sev-snp.certificate-format", "no certificates", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Certificates = nil } }},
 		{"sev-snp.root", "no root", func(s *scene) { s.roots = &attest.Roots{} }},
 		{"sev-snp.root", "AMD's roots", func(s *scene) { s.roots = &attest.Roots{SEVSNP: sevsnp.AMDRoots()} }},
-		{"sev-snp.crl", "no revocation list", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Collateral = nil } }},
+		{"sev-snp.crl", "no revocation list", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Collateral = nil } }},
 		{"sev-snp.chip-list", "a chip that is not listed", func(s *scene) { s.rules.Platforms = attest.Platforms{SEVSNP: []attest.ChipID{{9}}} }},
 		{"sev-snp.tcb-minimum", "another line of processors", func(s *scene) {
 			s.rules.SEVSNP.MinTCB = map[sevsnp.Product]sevsnp.TCB{sevsnp.Milan: {SNP: 1}}
@@ -88,7 +89,7 @@ func sevsnpVectors() []vector {
 		{"sev-snp.smt", "sibling threads", report(func(r *sevsnp.Report) { r.Policy |= sevsnp.PolicySMT })},
 		{"sev-snp.vmpl", "a lower privilege level", report(func(r *sevsnp.Report) { r.VMPL = 1 })},
 		{"sev-snp.measurement", "another launch", func(s *scene) { s.rules.Releases[0].SEVSNP[0][0]++ }},
-		{"sev-snp.report-data", "another statement", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Statement.Epoch++ } }},
+		{"sev-snp.report-data", "another statement", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Statement.Epoch++ } }},
 		{"sev-snp.host-data", "another config", report(func(r *sevsnp.Report) { r.HostData[0]++ })},
 		{"host-data", "none", report(func(r *sevsnp.Report) { r.HostData = [32]byte{} })},
 		{"sev-snp.host-data", "another config under the waiver of none", func(s *scene) {
@@ -106,20 +107,20 @@ func sevsnpVectors() []vector {
 func TestWaivers(t *testing.T) {
 	for _, tt := range []struct {
 		waive string
-		on    attest.Platform
+		on    evidence.Platform
 		spoil func(*scene)
 		says  string
 	}{
-		{"mr-config-id", attest.TDX, func(s *scene) { s.td.Body = func(b *tdx.Body) { b.MRCONFIGID = [48]byte{} } }, "mr-config-id is zeros"},
-		{"rtmr-3", attest.TDX, func(s *scene) { s.td.Body = func(b *tdx.Body) { b.RTMR[3] = [48]byte{} } }, "weaker than a register"},
-		{"rtmr-0", attest.TDX, func(s *scene) { s.rules.Releases[0].TDX[0].RTMR0 = measure.Register384{} }, "rtmr-0 was not judged"},
-		{"acpi", attest.SEVSNP, func(*scene) {}, "acpi: not measured"},
-		{"host-data", attest.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.HostData = [32]byte{} } }, "host-data is zeros"},
-		{"smt", attest.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.Policy |= sevsnp.PolicySMT } }, "sev-snp.smt"},
-		{"ciphertext-hiding", attest.SEVSNP, func(s *scene) {
+		{"mr-config-id", evidence.TDX, func(s *scene) { s.td.Body = func(b *tdx.Body) { b.MRCONFIGID = [48]byte{} } }, "mr-config-id is zeros"},
+		{"rtmr-3", evidence.TDX, func(s *scene) { s.td.Body = func(b *tdx.Body) { b.RTMR[3] = [48]byte{} } }, "weaker than a register"},
+		{"rtmr-0", evidence.TDX, func(s *scene) { s.rules.Releases[0].TDX[0].RTMR0 = register.Digest384{} }, "rtmr-0 was not judged"},
+		{"acpi", evidence.SEVSNP, func(*scene) {}, "acpi: not measured"},
+		{"host-data", evidence.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.HostData = [32]byte{} } }, "host-data is zeros"},
+		{"smt", evidence.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.Policy |= sevsnp.PolicySMT } }, "sev-snp.smt"},
+		{"ciphertext-hiding", evidence.SEVSNP, func(s *scene) {
 			s.snp.Report = func(r *sevsnp.Report) { r.Policy &^= sevsnp.PolicyCiphertextHidden }
 		}, "sev-snp.ciphertext-hiding"},
-		{"provisional-firmware", attest.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.Current.Build++ } }, "sev-snp.provisional-firmware"},
+		{"provisional-firmware", evidence.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.Current.Build++ } }, "sev-snp.provisional-firmware"},
 	} {
 		t.Run(tt.on.String()+"/"+tt.waive, func(t *testing.T) {
 			s := newSceneOn(t, tt.on)
@@ -141,12 +142,12 @@ func TestWaivers(t *testing.T) {
 // TestConfidentialResult shows what a Result says of the hardware.
 func TestConfidentialResult(t *testing.T) {
 	for _, tt := range []struct {
-		on        attest.Platform
+		on        evidence.Platform
 		machine   int
 		tcb, says string
 	}{
-		{attest.TDX, 16, "UpToDate", "any machine"},
-		{attest.SEVSNP, 64, "snp 22", "weaker than a register"},
+		{evidence.TDX, 16, "UpToDate", "any machine"},
+		{evidence.SEVSNP, 64, "snp 22", "weaker than a register"},
 	} {
 		s := newSceneOn(t, tt.on)
 		r, err := s.play(t, attest.Verify)
@@ -164,9 +165,9 @@ func TestConfidentialResult(t *testing.T) {
 
 // TestNamedMachines accepts machines that the policy names.
 func TestNamedMachines(t *testing.T) {
-	td := newSceneOn(t, attest.TDX)
+	td := newSceneOn(t, evidence.TDX)
 	td.rules.Platforms = attest.Platforms{TDX: []attest.PPID{td.td.Machine.Platform.PPID}}
-	snp := newSceneOn(t, attest.SEVSNP)
+	snp := newSceneOn(t, evidence.SEVSNP)
 	snp.rules.Platforms = attest.Platforms{SEVSNP: []attest.ChipID{snp.snp.Processor.Report.ChipID}}
 	for _, s := range []*scene{td, snp} {
 		r, err := s.play(t, attest.Verify)
@@ -181,7 +182,7 @@ func TestNamedMachines(t *testing.T) {
 
 // TestMixedPolicy has one policy judge guests of all platforms, each against its own reference values.
 func TestMixedPolicy(t *testing.T) {
-	scenes := []*scene{newSceneOn(t, attest.VTPM), newSceneOn(t, attest.TDX), newSceneOn(t, attest.SEVSNP)}
+	scenes := []*scene{newSceneOn(t, evidence.VTPM), newSceneOn(t, evidence.TDX), newSceneOn(t, evidence.SEVSNP)}
 	rules := scenes[1].rules
 	rules.Releases[0].VTPM, rules.Releases[0].SEVSNP = scenes[0].rules.Releases[0].VTPM, scenes[2].rules.Releases[0].SEVSNP
 	rules.SEVSNP = scenes[2].rules.SEVSNP
@@ -213,7 +214,7 @@ func TestEpochEvidence(t *testing.T) {
 		bound := s.source.Evidence(attest.Challenge{Nonce: [32]byte{1}, Exporter: [32]byte{2}, TLSKey: key})
 		for _, tt := range []struct {
 			name, want string
-			evidence   *attest.Evidence
+			evidence   *evidence.Evidence
 			key        [32]byte
 			at         time.Time
 		}{

@@ -3,18 +3,20 @@ package attest
 import (
 	"strings"
 	"time"
+
+	"chrysalis/attest/evidence"
 )
 
 // VerifyDropping is Verify with the check of the given name not judged.
-func VerifyDropping(e *Evidence, c Challenge, p Policy, now time.Time, roots Roots, name string) (*Result, error) {
+func VerifyDropping(e *evidence.Evidence, c Challenge, p Policy, now time.Time, roots Roots, name string) (*Result, error) {
 	return verify(e, c, p, now, roots, name)
 }
 
 // CheckNames lists the checks of a platform, and those whose verdict can't be dropped, because later checks read what they
 // parse or judge.
-func CheckNames(p Platform) (all []string, parsers map[string]bool) {
+func CheckNames(p evidence.Platform) (all []string, parsers map[string]bool) {
 	parsers = map[string]bool{"policy": true, "release-list": true, "platform": true, "tdx": true, "sev-snp": true}
-	for _, c := range appraisalOf(&Evidence{Platform: p}).challenged {
+	for _, c := range appraisalOf(&evidence.Evidence{Platform: p}).challenged {
 		all = append(all, c.Name)
 		if strings.HasSuffix(c.Name, "-format") {
 			parsers[c.Name] = true

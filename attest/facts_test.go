@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 )
 
 // TestFactsChangeNoVerdict judges every vector of every platform without facts, and twice with those of all vectors before
@@ -17,7 +18,7 @@ func TestFactsChangeNoVerdict(t *testing.T) {
 		for _, v := range append([]vector{{"", "nothing is wrong", func(*scene) {}}}, vectorsOn(platform)...) {
 			s := newSceneOn(t, platform)
 			v.spoil(s)
-			s.play(t, func(e *attest.Evidence, c attest.Challenge, p attest.Policy, now time.Time, roots attest.Roots) (*attest.Result, error) {
+			s.play(t, func(e *evidence.Evidence, c attest.Challenge, p attest.Policy, now time.Time, roots attest.Roots) (*attest.Result, error) {
 				judge := func(f *attest.Facts) string {
 					roots.Facts = f
 					r, err := attest.Verify(e, c, p, now, roots)

@@ -8,22 +8,22 @@ import (
 	"time"
 
 	"chrysalis/attest/check"
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 // ListRules says who may say which releases may run, in place of a policy that names them itself. Empty, the policy's own
 // releases count.
 type ListRules struct {
 	// Signers are Ed25519 keys, of which Threshold must have signed the list.
-	Signers   []config.Digest `json:"signers"`
-	Threshold int             `json:"threshold"`
+	Signers   []register.Digest `json:"signers"`
+	Threshold int               `json:"threshold"`
 	// MaxAge is how long after its issue a list is believed, such as "168h": whoever keeps a newer list from a client gains
 	// that much time, however late the list expires.
 	MaxAge string `json:"max_age"`
 	// Rebuilders are Ed25519 keys, of which RebuildThreshold must say that they rebuilt the release bit for bit. None: the
 	// signers alone are believed.
-	Rebuilders       []config.Digest `json:"rebuilders"`
-	RebuildThreshold int             `json:"rebuild_threshold"`
+	Rebuilders       []register.Digest `json:"rebuilders"`
+	RebuildThreshold int               `json:"rebuild_threshold"`
 }
 
 // used reports whether the policy asks for a list.
@@ -57,7 +57,7 @@ func (r ListRules) maxAge() time.Duration {
 	return age
 }
 
-func ed25519Keys(digests []config.Digest) (keys []ed25519.PublicKey) {
+func ed25519Keys(digests []register.Digest) (keys []ed25519.PublicKey) {
 	for _, d := range digests {
 		keys = append(keys, d[:])
 	}

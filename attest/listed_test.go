@@ -7,7 +7,8 @@ import (
 	"time"
 
 	"chrysalis/attest"
-	"chrysalis/measure/config"
+	"chrysalis/attest/evidence"
+	"chrysalis/measure/register"
 )
 
 // TestPolicyWithReleases accepts a guest by a signed list, and by as many rebuilds as the policy asks for.
@@ -40,7 +41,7 @@ func TestPolicyWithReleases(t *testing.T) {
 		if s.list, err = attest.SignReleaseList(unsigned, listKey(2)); err != nil {
 			t.Fatal(err)
 		}
-		s.rules.ReleaseList.Rebuilders, s.rules.ReleaseList.RebuildThreshold = []config.Digest{keyOf(3), keyOf(4)}, 1
+		s.rules.ReleaseList.Rebuilders, s.rules.ReleaseList.RebuildThreshold = []register.Digest{keyOf(3), keyOf(4)}, 1
 		if _, err := s.play(t, attest.Verify); err != nil {
 			t.Errorf("%s, rebuilt by one: %v", platform, err)
 		}
@@ -82,7 +83,7 @@ func TestPolicyTakesNoOtherList(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	td := newSceneOn(t, attest.TDX)
+	td := newSceneOn(t, evidence.TDX)
 	td.listed(now, time.Hour)
 	for _, tt := range []struct {
 		name, want string
@@ -111,7 +112,7 @@ func TestRevokedAlone(t *testing.T) {
 	s := newScene(t)
 	s.listed(now, time.Hour)
 	d := attest.NewReleaseListDocument(now, time.Hour)
-	d.Revoked = []attest.RevokedRelease{{Name: "software", Manifest: config.Digest{1}, Reason: "the gateway logged prompts"}}
+	d.Revoked = []attest.RevokedRelease{{Name: "software", Manifest: register.Digest{1}, Reason: "the gateway logged prompts"}}
 	unsigned, err := attest.EncodeReleaseList(d)
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +135,7 @@ func TestListRules(t *testing.T) {
 		{"threshold above the signers", "threshold is 3 of 2", func(r *attest.Rules) { r.ReleaseList.Threshold = 3 }},
 		{"no age", "max_age", func(r *attest.Rules) { r.ReleaseList.MaxAge = "" }},
 		{"no time", "max_age", func(r *attest.Rules) { r.ReleaseList.MaxAge = "0s" }},
-		{"rebuilders without threshold", "rebuild_threshold is 0 of 1", func(r *attest.Rules) { r.ReleaseList.Rebuilders = []config.Digest{{}} }},
+		{"rebuilders without threshold", "rebuild_threshold is 0 of 1", func(r *attest.Rules) { r.ReleaseList.Rebuilders = []register.Digest{{}} }},
 		{"threshold without rebuilders", "rebuild_threshold is 1 of 0", func(r *attest.Rules) { r.ReleaseList.RebuildThreshold = 1 }},
 		{"rules without signers", "without signers", func(r *attest.Rules) {
 			r.ReleaseList.Signers, r.Releases = nil, newScene(t).rules.Releases

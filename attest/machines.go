@@ -4,7 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 // Platforms is the allow-list of machines. An owner of a machine who breaks its hardware can forge its evidence, so a
@@ -14,8 +14,8 @@ type Platforms struct {
 	// all. Exclusive with the lists.
 	Any bool `json:"any_platform"`
 	// VTPM are SHA-256 digests of attestation keys (SubjectPublicKeyInfo).
-	VTPM []config.Digest `json:"vtpm"`
-	TDX  []PPID          `json:"tdx"`
+	VTPM []register.Digest `json:"vtpm"`
+	TDX  []PPID            `json:"tdx"`
 	// SEVSNP are chips. A report that a cloud's VLEK signs can hide its chip, and is then on no list.
 	SEVSNP []ChipID `json:"sev_snp"`
 }

@@ -7,12 +7,14 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json"
+
+	"chrysalis/attest/evidence"
 )
 
 // Policy is what a client accepts. It never changes after it is made, and the zero Policy accepts nothing.
 type Policy struct {
-	rules   *Rules                   // nil: nothing is accepted
-	entries map[Platform][]reference // of the rules
+	rules   *Rules                            // nil: nothing is accepted
+	entries map[evidence.Platform][]reference // of the rules
 
 	list    *ReleaseList     // that the releases are of; nil: they are the policy's own
 	rebuilt map[string]error // by release; nil error: rebuilt by enough
@@ -65,8 +67,8 @@ func ParsePolicy(document []byte) (Policy, error) {
 }
 
 func policyOf(rules *Rules) Policy {
-	p := Policy{rules: rules, entries: map[Platform][]reference{}}
-	for _, platform := range []Platform{VTPM, TDX, SEVSNP} {
+	p := Policy{rules: rules, entries: map[evidence.Platform][]reference{}}
+	for _, platform := range []evidence.Platform{evidence.VTPM, evidence.TDX, evidence.SEVSNP} {
 		p.entries[platform] = rules.references(platform)
 	}
 	return p
@@ -161,12 +163,12 @@ func (r *Rules) validate() error {
 
 // validatePlatforms judges the rules of the platforms that some release runs on. The others judge nothing.
 func (r *Rules) validatePlatforms() error {
-	if len(r.references(TDX)) > 0 {
+	if len(r.references(evidence.TDX)) > 0 {
 		if err := r.TDX.validate(); err != nil {
 			return fmt.Errorf("tdx: %w", err)
 		}
 	}
-	if len(r.references(SEVSNP)) > 0 {
+	if len(r.references(evidence.SEVSNP)) > 0 {
 		if err := r.SEVSNP.validate(); err != nil {
 			return fmt.Errorf("sev_snp: %w", err)
 		}

@@ -4,10 +4,10 @@ import (
 	"strings"
 	"testing"
 
-	"chrysalis/attest"
-	"chrysalis/measure/config"
-
 	"github.com/go-json-experiment/json"
+
+	"chrysalis/attest"
+	"chrysalis/measure/register"
 )
 
 func document(t testing.TB, change func(*attest.Rules)) string {
@@ -56,9 +56,9 @@ func TestParsePolicy(t *testing.T) {
 		{"waiver twice", document(t, func(r *attest.Rules) { r.Waive = append(r.Waive, "pcr-1") }), `waive names "pcr-1"`},
 		{"register unjudged", document(t, func(r *attest.Rules) { delete(r.Releases[0].VTPM[0], 4) }), "pcr-4: pinned is false and waived is false"},
 		{"register pinned and waived", document(t, func(r *attest.Rules) { r.Waive = append(r.Waive, "pcr-4") }), "pcr-4: pinned is true and waived is true"},
-		{"register out of the selection", document(t, func(r *attest.Rules) { r.Releases[0].VTPM[0][10] = config.Digest{} }), "pins registers outside"},
+		{"register out of the selection", document(t, func(r *attest.Rules) { r.Releases[0].VTPM[0][10] = register.Digest{} }), "pins registers outside"},
 		{"no machine", document(t, func(r *attest.Rules) { r.Platforms.Any = false }), "any_platform is false beside 0 named machines"},
-		{"any machine and one", document(t, func(r *attest.Rules) { r.Platforms.VTPM = []config.Digest{{}} }), "any_platform is true beside 1 named machines"},
+		{"any machine and one", document(t, func(r *attest.Rules) { r.Platforms.VTPM = []register.Digest{{}} }), "any_platform is true beside 1 named machines"},
 		{"digest in upper case", strings.Replace(good, `"0":"`, `"0":"A`, 1), "digest"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -112,7 +112,7 @@ func TestPolicyIsAValue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.rules.Releases[0].VTPM[0][0] = config.Digest{}
+	s.rules.Releases[0].VTPM[0][0] = register.Digest{}
 	s.rules.Waive[0] = "pcr-0"
 	s.rules.Config.Engine.Argv[0] = "/bin/sh"
 	if _, err := attest.Verify(s.guest.Evidence(s.asked), s.challenge, policy, now, s.source.Roots()); err != nil {

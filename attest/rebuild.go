@@ -9,7 +9,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 const (
@@ -23,15 +23,15 @@ const (
 // Rebuild is the statement of somebody who rebuilt a release from its sources and got the same bytes. There is no
 // statement of the contrary: who got other bytes publishes them.
 type Rebuild struct {
-	Format    string        `json:"format"`    // chrysalis rebuild v1
-	Rebuilder string        `json:"rebuilder"` // who says so, for people; the key is what counts
-	Manifest  config.Digest `json:"manifest"`  // SHA-256 of manifest.json, which names every file
-	Verdict   string        `json:"verdict"`   // same
-	Time      time.Time     `json:"time"`      // UTC, whole seconds
+	Format    string          `json:"format"`    // chrysalis rebuild v1
+	Rebuilder string          `json:"rebuilder"` // who says so, for people; the key is what counts
+	Manifest  register.Digest `json:"manifest"`  // SHA-256 of manifest.json, which names every file
+	Verdict   string          `json:"verdict"`   // same
+	Time      time.Time       `json:"time"`      // UTC, whole seconds
 }
 
 // SignRebuild signs the statement that the release with that manifest was rebuilt with the same bytes.
-func SignRebuild(manifest config.Digest, rebuilder string, at time.Time, key ed25519.PrivateKey) ([]byte, error) {
+func SignRebuild(manifest register.Digest, rebuilder string, at time.Time, key ed25519.PrivateKey) ([]byte, error) {
 	r := Rebuild{rebuildFormat, rebuilder, manifest, verdictSame, at.UTC().Truncate(time.Second)}
 	if err := r.check(); err != nil {
 		return nil, fmt.Errorf("signing rebuild: %w", err)
@@ -101,7 +101,7 @@ func (r Rebuild) check() error {
 		return fmt.Errorf("format is %.80q, want %q", r.Format, rebuildFormat)
 	case r.Rebuilder == "" || len(r.Rebuilder) > maxReleaseName:
 		return fmt.Errorf("rebuilder's name is %d bytes, want 1 to %d", len(r.Rebuilder), maxReleaseName)
-	case r.Manifest == (config.Digest{}):
+	case r.Manifest == (register.Digest{}):
 		return errors.New("manifest is not named")
 	case r.Verdict != verdictSame:
 		return fmt.Errorf("verdict is %.80q, want %q", r.Verdict, verdictSame)

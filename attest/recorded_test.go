@@ -9,15 +9,17 @@ import (
 	"testing"
 	"time"
 
-	"chrysalis/attest"
-	"chrysalis/measure/config"
-
 	"github.com/go-json-experiment/json"
+
+	"chrysalis/attest"
+	"chrysalis/attest/evidence"
+	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 // recordedGuest is what a guest of the cpu profile answered: QEMU under emulation, OVMF, swtpm, a release built from the
 // lock, and the policy that chrysalis policy made of that release's manifest. The key of its TPM's maker is gone.
-func recordedGuest(t testing.TB) (e *attest.Evidence, c attest.Challenge, p attest.Policy, at time.Time, roots attest.Roots) {
+func recordedGuest(t testing.TB) (e *evidence.Evidence, c attest.Challenge, p attest.Policy, at time.Time, roots attest.Roots) {
 	t.Helper()
 	read := func(name string) []byte {
 		b, err := os.ReadFile(filepath.Join("testdata", "guest", name))
@@ -26,15 +28,15 @@ func recordedGuest(t testing.TB) (e *attest.Evidence, c attest.Challenge, p atte
 		}
 		return b
 	}
-	e, err := attest.DecodeEvidence(read("evidence.bin"))
+	e, err := evidence.Decode(read("evidence.bin"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var challenge struct {
-		Nonce    config.Digest `json:"nonce"`
-		Exporter config.Digest `json:"exporter"`
-		TLSKey   config.Digest `json:"tls_key"`
-		Time     time.Time     `json:"time"`
+		Nonce    register.Digest `json:"nonce"`
+		Exporter register.Digest `json:"exporter"`
+		TLSKey   register.Digest `json:"tls_key"`
+		Time     time.Time       `json:"time"`
 	}
 	if err := json.Unmarshal(read("challenge.json"), &challenge); err != nil {
 		t.Fatal(err)
@@ -59,7 +61,7 @@ func TestRecordedGuest(t *testing.T) {
 	if m := r.Config(); m.Service.Model.Name != "tiny" || m.Identity.Network != config.Local {
 		t.Errorf("config: got model %q on %q, want tiny on local", m.Service.Model.Name, m.Identity.Network)
 	}
-	refused := func(name, want string, e *attest.Evidence, c attest.Challenge, at time.Time) {
+	refused := func(name, want string, e *evidence.Evidence, c attest.Challenge, at time.Time) {
 		t.Helper()
 		var rejected *attest.Refused
 		if _, err := attest.Verify(e, c, p, at, roots); !errors.As(err, &rejected) || rejected.Failed.Name != want {

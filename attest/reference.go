@@ -8,36 +8,36 @@ import (
 	"slices"
 
 	"chrysalis/attest/check"
-	"chrysalis/attest/vtpm"
-	"chrysalis/measure"
+	"chrysalis/attest/evidence"
+	"chrysalis/measure/register"
 )
 
 // Release is a release and its reference values: what its guests show on each platform, one entry for each shape of machine
 // that it may run on. Without an entry for a platform it does not run there.
 type Release struct {
-	Name            string         `json:"name"`
-	SecurityVersion uint32         `json:"security_version"`
-	VTPM            []measure.PCRs `json:"vtpm"` // registers outside PCR 13 and 14, which follow from the config
-	TDX             []TDXValues    `json:"tdx"`
+	Name            string          `json:"name"`
+	SecurityVersion uint32          `json:"security_version"`
+	VTPM            []register.PCRs `json:"vtpm"` // registers outside PCR 13 and 14, which follow from the config
+	TDX             []TDXValues     `json:"tdx"`
 	// SEVSNP are launch digests: firmware, kernel, initrd, command line, and number and kind of processors.
-	SEVSNP []measure.Register384 `json:"sev_snp"`
+	SEVSNP []register.Digest384 `json:"sev_snp"`
 }
 
 // TDXValues are the registers of a TD that a release and a shape fix. RTMR3 follows from the config. A waived register is
 // zeros.
 type TDXValues struct {
-	MRTD  measure.Register384 `json:"mrtd"`
-	RTMR0 measure.Register384 `json:"rtmr0"`
-	RTMR1 measure.Register384 `json:"rtmr1"`
-	RTMR2 measure.Register384 `json:"rtmr2"`
+	MRTD  register.Digest384 `json:"mrtd"`
+	RTMR0 register.Digest384 `json:"rtmr0"`
+	RTMR1 register.Digest384 `json:"rtmr1"`
+	RTMR2 register.Digest384 `json:"rtmr2"`
 }
 
 // named returns the values by the names of the registers, without those that are zeros.
 func (v TDXValues) named() map[string][]byte {
 	values := map[string][]byte{}
-	for i, value := range []measure.Register384{v.MRTD, v.RTMR0, v.RTMR1, v.RTMR2} {
-		if value != (measure.Register384{}) {
-			values[tdxRegisters[i]] = value[:]
+	for i, value := range []register.Digest384{v.MRTD, v.RTMR0, v.RTMR1, v.RTMR2} {
+		if value != (register.Digest384{}) {
+			values[register.TD()[i]] = value[:]
 		}
 	}
 	return values
@@ -48,19 +48,17 @@ const waiverConfidentiality = "confidentiality"
 
 // pinnedPCRs are the quoted registers whose values a release fixes. The other two follow from the config.
 func pinnedPCRs() (names []string) {
-	for _, register := range vtpm.QuotedPCRs() {
-		if register != 13 && register != 14 {
-			names = append(names, pcrName(register))
+	for _, index := range register.Quoted() {
+		if index != 13 && index != 14 {
+			names = append(names, register.PCR(index))
 		}
 	}
 	return names
 }
 
-func pcrName(register uint) string { return fmt.Sprintf("pcr-%d", register) }
-
 // waivable are the names that a policy can waive.
 func waivable() []string {
-	all := slices.Concat([]string{waiverConfidentiality, waiverRTMR3, waiverConfigID, waiverACPI, waiverHostData}, pinnedPCRs(), tdxRegisters)
+	all := slices.Concat([]string{waiverConfidentiality, waiverRTMR3, waiverConfigID, waiverACPI, waiverHostData}, pinnedPCRs(), register.TD())
 	for name := range sevsnpWaivers {
 		all = append(all, name)
 	}
@@ -75,30 +73,30 @@ type reference struct {
 }
 
 // references lists the entries of a platform, of all releases.
-func (r *Rules) references(p Platform) (all []reference) {
+func (r *Rules) references(p evidence.Platform) (all []reference) {
 	for i := range r.Releases {
 		all = append(all, r.Releases[i].references(p)...)
 	}
 	return all
 }
 
-func (r *Release) references(p Platform) (all []reference) {
+func (r *Release) references(p evidence.Platform) (all []reference) {
 	switch p {
-	case VTPM:
+	case evidence.VTPM:
 		for _, pcrs := range r.VTPM {
 			values := map[string][]byte{}
-			for register, value := range pcrs {
-				values[pcrName(uint(register))] = value[:]
+			for index, value := range pcrs {
+				values[register.PCR(uint(index))] = value[:]
 			}
 			all = append(all, reference{r, values})
 		}
-	case TDX:
+	case evidence.TDX:
 		for _, v := range r.TDX {
 			all = append(all, reference{r, v.named()})
 		}
-	case SEVSNP:
+	case evidence.SEVSNP:
 		for _, digest := range r.SEVSNP {
-			all = append(all, reference{r, map[string][]byte{registerLaunch: digest[:]}})
+			all = append(all, reference{r, map[string][]byte{register.Launch: digest[:]}})
 		}
 	}
 	return all
@@ -106,7 +104,7 @@ func (r *Release) references(p Platform) (all []reference) {
 
 // platforms names the platforms that some release runs on.
 func (p Policy) platforms() (names []string) {
-	for _, platform := range []Platform{VTPM, TDX, SEVSNP} {
+	for _, platform := range []evidence.Platform{evidence.VTPM, evidence.TDX, evidence.SEVSNP} {
 		if len(p.entries[platform]) > 0 {
 			names = append(names, platform.String())
 		}
@@ -117,7 +115,7 @@ func (p Policy) platforms() (names []string) {
 // nearest returns the entry of which the most registers fit, so that a refusal names what differs from the release and
 // shape that were probably meant. The checks of each register decide whether it runs. Where the registers that are not waived
 // don't tell two releases apart, the guest is taken for the one of the lower security version.
-func (p Policy) nearest(platform Platform, registers map[string][]byte) (best reference) {
+func (p Policy) nearest(platform evidence.Platform, registers map[string][]byte) (best reference) {
 	most := -1
 	for _, entry := range p.entries[platform] {
 		fit := 0
@@ -159,16 +157,16 @@ func (r Release) validate(waived []string) error {
 		return fmt.Errorf("%d reference values, want 1 to %d", n, maxListed)
 	}
 	for _, platform := range []struct {
-		platform  Platform
+		platform  evidence.Platform
 		registers []string
-	}{{VTPM, pinnedPCRs()}, {TDX, tdxRegisters}, {SEVSNP, []string{registerLaunch}}} {
+	}{{evidence.VTPM, pinnedPCRs()}, {evidence.TDX, register.TD()}, {evidence.SEVSNP, []string{register.Launch}}} {
 		for i, entry := range r.references(platform.platform) {
 			if err := complete(entry.values, platform.registers, waived); err != nil {
 				return fmt.Errorf("%s entry %d: %w", platform.platform, i, err)
 			}
 		}
 	}
-	if slices.Contains(r.SEVSNP, measure.Register384{}) {
+	if slices.Contains(r.SEVSNP, register.Digest384{}) {
 		return errors.New("sev-snp: a launch digest of zeros")
 	}
 	return nil

@@ -10,7 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 const (
@@ -35,16 +35,16 @@ type ReleaseListDocument struct {
 
 // ListedRelease is a release that may run.
 type ListedRelease struct {
-	Manifest config.Digest `json:"manifest"` // SHA-256 of its manifest.json
-	Values   Release       `json:"values"`   // name, security version, reference values
-	Rebuilds []Envelope    `json:"rebuilds"` // signed statements (Rebuild) about this manifest
+	Manifest register.Digest `json:"manifest"` // SHA-256 of its manifest.json
+	Values   Release         `json:"values"`   // name, security version, reference values
+	Rebuilds []Envelope      `json:"rebuilds"` // signed statements (Rebuild) about this manifest
 }
 
 // RevokedRelease is a release that must not run any more.
 type RevokedRelease struct {
-	Name     string        `json:"name"`
-	Manifest config.Digest `json:"manifest"`
-	Reason   string        `json:"reason"`
+	Name     string          `json:"name"`
+	Manifest register.Digest `json:"manifest"`
+	Reason   string          `json:"reason"`
 }
 
 // ReleaseList is a release list that enough signers stand for. The zero ReleaseList knows no release and is of no time.
@@ -184,11 +184,11 @@ func (d ReleaseListDocument) check() error {
 	return nil
 }
 
-func checkNamed(name string, manifest config.Digest) error {
+func checkNamed(name string, manifest register.Digest) error {
 	if name == "" || len(name) > maxReleaseName {
 		return fmt.Errorf("name is %d bytes, want 1 to %d", len(name), maxReleaseName)
 	}
-	if manifest == (config.Digest{}) {
+	if manifest == (register.Digest{}) {
 		return fmt.Errorf("%q names no manifest", name)
 	}
 	return nil

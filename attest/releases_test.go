@@ -16,8 +16,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest"
-	"chrysalis/measure"
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 // listKey returns the private key whose seed is 32 times b.
@@ -41,12 +40,12 @@ func exampleReleases(t testing.TB) attest.ReleaseListDocument {
 	t.Helper()
 	d := attest.NewReleaseListDocument(listIssued, listLasts)
 	d.Releases = []attest.ListedRelease{
-		{Manifest: config.Digest{1}, Values: attest.Release{Name: "cpu 1", SecurityVersion: 1, VTPM: []measure.PCRs{{4: {4}, 9: {9}}}}, Rebuilds: []attest.Envelope{}},
-		{Manifest: config.Digest{2}, Values: attest.Release{Name: "cpu 2", SecurityVersion: 2, VTPM: []measure.PCRs{{4: {5}, 9: {10}}}, SEVSNP: []measure.Register384{{6}}}, Rebuilds: []attest.Envelope{}},
+		{Manifest: register.Digest{1}, Values: attest.Release{Name: "cpu 1", SecurityVersion: 1, VTPM: []register.PCRs{{4: {4}, 9: {9}}}}, Rebuilds: []attest.Envelope{}},
+		{Manifest: register.Digest{2}, Values: attest.Release{Name: "cpu 2", SecurityVersion: 2, VTPM: []register.PCRs{{4: {5}, 9: {10}}}, SEVSNP: []register.Digest384{{6}}}, Rebuilds: []attest.Envelope{}},
 	}
-	d.Revoked = []attest.RevokedRelease{{Name: "cpu 0", Manifest: config.Digest{9}, Reason: "the gateway logged prompts"}}
+	d.Revoked = []attest.RevokedRelease{{Name: "cpu 0", Manifest: register.Digest{9}, Reason: "the gateway logged prompts"}}
 	for _, b := range []byte{12, 11} {
-		statement, err := attest.SignRebuild(config.Digest{2}, "rebuilder", listIssued, listKey(b))
+		statement, err := attest.SignRebuild(register.Digest{2}, "rebuilder", listIssued, listKey(b))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +90,7 @@ func TestReleaseListVector(t *testing.T) {
 		t.Errorf("got %d signers, issued %v, want 2, %v", len(l.Signers()), l.Issued(), listIssued)
 	}
 	r, err := l.Release("cpu 2")
-	if err != nil || r.Manifest != (config.Digest{2}) || r.Values.SecurityVersion != 2 || r.Values.VTPM[0][9] != (config.Digest{10}) || r.Values.SEVSNP[0] != (measure.Register384{6}) {
+	if err != nil || r.Manifest != (register.Digest{2}) || r.Values.SecurityVersion != 2 || r.Values.VTPM[0][9] != (register.Digest{10}) || r.Values.SEVSNP[0] != (register.Digest384{6}) {
 		t.Errorf("release: got %+v, error %v", r, err)
 	}
 }
@@ -324,12 +323,12 @@ func TestForgedRebuild(t *testing.T) {
 }
 
 func TestRebuild(t *testing.T) {
-	signed, err := attest.SignRebuild(config.Digest{2}, "auditor.example", listIssued.Add(500*time.Millisecond), listKey(11))
+	signed, err := attest.SignRebuild(register.Digest{2}, "auditor.example", listIssued.Add(500*time.Millisecond), listKey(11))
 	if err != nil {
 		t.Fatal(err)
 	}
 	r, key, err := attest.VerifyRebuild(signed, publicKeys(12, 11))
-	if err != nil || !key.Equal(publicKeys(11)[0]) || r.Manifest != (config.Digest{2}) || r.Rebuilder != "auditor.example" || !r.Time.Equal(listIssued) {
+	if err != nil || !key.Equal(publicKeys(11)[0]) || r.Manifest != (register.Digest{2}) || r.Rebuilder != "auditor.example" || !r.Time.Equal(listIssued) {
 		t.Errorf("got %+v by %x, error %v", r, key, err)
 	}
 	for i := range signed {
@@ -343,10 +342,10 @@ func TestRebuild(t *testing.T) {
 		t.Errorf("by somebody else: got error %v", err)
 	}
 	for name, sign := range map[string]func() ([]byte, error){
-		"no name":     func() ([]byte, error) { return attest.SignRebuild(config.Digest{2}, "", listIssued, listKey(11)) },
-		"no manifest": func() ([]byte, error) { return attest.SignRebuild(config.Digest{}, "a", listIssued, listKey(11)) },
-		"no time":     func() ([]byte, error) { return attest.SignRebuild(config.Digest{2}, "a", time.Time{}, listKey(11)) },
-		"no key":      func() ([]byte, error) { return attest.SignRebuild(config.Digest{2}, "a", listIssued, nil) },
+		"no name":     func() ([]byte, error) { return attest.SignRebuild(register.Digest{2}, "", listIssued, listKey(11)) },
+		"no manifest": func() ([]byte, error) { return attest.SignRebuild(register.Digest{}, "a", listIssued, listKey(11)) },
+		"no time":     func() ([]byte, error) { return attest.SignRebuild(register.Digest{2}, "a", time.Time{}, listKey(11)) },
+		"no key":      func() ([]byte, error) { return attest.SignRebuild(register.Digest{2}, "a", listIssued, nil) },
 	} {
 		if _, err := sign(); err == nil {
 			t.Errorf("%s: got no error, want a refusal", name)
@@ -377,7 +376,7 @@ func FuzzParseReleaseList(f *testing.F) {
 }
 
 func FuzzVerifyRebuild(f *testing.F) {
-	seed, err := attest.SignRebuild(config.Digest{2}, "auditor.example", listIssued, listKey(11))
+	seed, err := attest.SignRebuild(register.Digest{2}, "auditor.example", listIssued, listKey(11))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -392,4 +391,13 @@ func FuzzVerifyRebuild(f *testing.F) {
 			t.Errorf("signing again: got %q, error %v, want %q", again, err, data)
 		}
 	})
+}
+
+func vectorFile(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", "vectors", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"chrysalis/attest/check"
+	"chrysalis/attest/evidence"
 	"chrysalis/measure/config"
 )
 
@@ -35,12 +36,12 @@ var (
 
 // Result is what is true of a guest. Only Verify makes one.
 type Result struct {
-	platform        Platform
+	platform        evidence.Platform
 	machine         []byte
 	tcb             string
 	release         string
 	securityVersion uint32
-	statement       Statement
+	statement       evidence.Statement
 	config          []byte
 	measured        config.Measured
 	checks          []Check
@@ -53,12 +54,12 @@ func newResult(a *appraisal, done []Check) *Result {
 		statement: a.evidence.Statement, config: slices.Clone(a.evidence.Config), measured: a.config, checks: done,
 	}
 	switch r.platform {
-	case VTPM:
+	case evidence.VTPM:
 		r.weaknesses = append(r.weaknesses, "vtpm proves measurement and protocol, not confidentiality: the host runs the TPM and can read the guest's memory")
-	case TDX:
+	case evidence.TDX:
 		r.tcb = string(a.td.TCB().Status)
 		r.weaknesses = append(r.weaknesses, a.td.Weaknesses()...)
-	case SEVSNP:
+	case evidence.SEVSNP:
 		r.tcb = a.guest.TCBs().Reported.String()
 		r.weaknesses = append(r.weaknesses, "the runtime log is bound by report data alone, which is weaker than a register: it is the guest's own word for what it did before")
 	}
@@ -84,7 +85,7 @@ var waived = map[string]string{
 }
 
 // Platform returns the kind of hardware that signed.
-func (r *Result) Platform() Platform { return r.platform }
+func (r *Result) Platform() evidence.Platform { return r.platform }
 
 // Machine returns the id of the machine: on a vtpm the SHA-256 of its attestation key (32 bytes), on TDX the PPID (16), on
 // SEV-SNP the chip id (64).

@@ -197,12 +197,11 @@ func oneOf[T ~string](got T, want ...T) check.Finding {
 }
 
 func oneVolume(got config.Volume, want []config.Volume) check.Finding {
-	name := func(v config.Volume) string { return fmt.Sprintf("%s/%d", v.Root, v.Blocks) }
 	var names []string
 	for _, v := range want {
-		names = append(names, name(v))
+		names = append(names, v.String())
 	}
-	return check.Found(name(got), either(names), slices.Contains(want, got))
+	return check.Found(got.String(), either(names), slices.Contains(want, got))
 }
 
 // either joins the alternatives of a rule; a rule without any accepts nothing.

@@ -6,12 +6,11 @@ import (
 	"slices"
 
 	"chrysalis/attest/check"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
-
-// registerLaunch is the launch digest: the one register of SEV-SNP, judged by sev-snp.measurement.
-const registerLaunch = "launch-digest"
 
 const (
 	// waiverACPI does without the ACPI tables: nothing on SEV-SNP measures them, and the host's bytecode in them runs before
@@ -52,8 +51,8 @@ var sevsnpChecks = []step{
 		a.guest = result
 		report := result.Report()
 		a.machine = report.ChipID[:]
-		a.registers = map[string][]byte{registerLaunch: report.Measurement[:]}
-		a.reference = a.policy.nearest(SEVSNP, a.registers)
+		a.registers = map[string][]byte{register.Launch: report.Measurement[:]}
+		a.reference = a.policy.nearest(evidence.SEVSNP, a.registers)
 		return check.Finding{OK: true, Lines: result.Checks()}
 	}},
 	{Name: "host-data", Waived: func(a *appraisal) bool {
@@ -74,13 +73,13 @@ func (a *appraisal) sevsnpOptions() sevsnp.Options {
 	o := sevsnp.Options{
 		Facts:   a.roots.Facts,
 		AnyChip: a.rules.Platforms.Any, MinTCB: rules.MinTCB, MinFirmware: rules.MinFirmware, LaunchMitigations: rules.LaunchMitigations,
-		CurrentMitigations: rules.CurrentMitigations, ReportData: ReportData(a.evidence.Statement), HostData: config.SHA256(a.evidence.Config),
+		CurrentMitigations: rules.CurrentMitigations, ReportData: evidence.ReportData(a.evidence.Statement), HostData: config.SHA256(a.evidence.Config),
 	}
 	for _, id := range a.rules.Platforms.SEVSNP {
 		o.Chips = append(o.Chips, id)
 	}
-	for _, r := range a.policy.entries[SEVSNP] {
-		o.Measurements = append(o.Measurements, [48]byte(r.values[registerLaunch]))
+	for _, r := range a.policy.entries[evidence.SEVSNP] {
+		o.Measurements = append(o.Measurements, [48]byte(r.values[register.Launch]))
 	}
 	// A field of zeros is judged by host-data, which a policy can waive.
 	if report, err := sevsnp.Parse(a.evidence.Quote); err == nil && report.HostData == ([32]byte{}) {

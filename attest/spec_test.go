@@ -1,7 +1,6 @@
 package attest_test
 
 import (
-	"fmt"
 	"os"
 	"reflect"
 	"strings"
@@ -10,20 +9,13 @@ import (
 	"chrysalis/attest"
 )
 
-// TestSpecification pins the numbers and names that EVIDENCE.md states.
+// TestSpecification has APPRAISAL.md name every check.
 func TestSpecification(t *testing.T) {
-	b, err := os.ReadFile("EVIDENCE.md")
+	b, err := os.ReadFile("APPRAISAL.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	spec := string(b)
-	for _, want := range []string{
-		attest.ExporterLabel, fmt.Sprintf("| 9 | %d | statement |", attest.StatementSize), fmt.Sprintf("at most %d MiB", attest.MaxEvidenceBytes>>20),
-	} {
-		if !strings.Contains(spec, want) {
-			t.Errorf("EVIDENCE.md does not say %q", want)
-		}
-	}
 	var all []string
 	for _, platform := range platforms {
 		names, _ := attest.CheckNames(platform)
@@ -34,7 +26,7 @@ func TestSpecification(t *testing.T) {
 			continue // named together
 		}
 		if !strings.Contains(spec, name) {
-			t.Errorf("EVIDENCE.md does not name the check %s", name)
+			t.Errorf("APPRAISAL.md does not name the check %s", name)
 		}
 	}
 }

@@ -6,21 +6,12 @@ import (
 	"slices"
 
 	"chrysalis/attest/check"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/tdx"
-	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 )
-
-// Names of the registers that a release fixes on TDX. RTMR3 is the runtime log's.
-const (
-	registerMRTD  = "mrtd"
-	registerRTMR0 = "rtmr-0"
-	registerRTMR1 = "rtmr-1"
-	registerRTMR2 = "rtmr-2"
-)
-
-var tdxRegisters = []string{registerMRTD, registerRTMR0, registerRTMR1, registerRTMR2}
 
 // waiverRTMR3 does without RTMR3 where the guest's kernel can't extend it, waiverConfigID without the config's hash in the
 // hardware's own field. Both cover a field of zeros alone: another value is never explained by them.
@@ -54,13 +45,13 @@ var tdxChecks = []step{
 		body, platform := report.Body(), report.Platform()
 		a.machine = platform.PPID[:]
 		a.registers = map[string][]byte{
-			registerMRTD: body.MRTD[:], registerRTMR0: body.RTMR[0][:], registerRTMR1: body.RTMR[1][:], registerRTMR2: body.RTMR[2][:],
+			register.MRTD: body.MRTD[:], register.RTMR(0): body.RTMR[0][:], register.RTMR(1): body.RTMR[1][:], register.RTMR(2): body.RTMR[2][:],
 		}
-		a.reference = a.policy.nearest(TDX, a.registers)
+		a.reference = a.policy.nearest(evidence.TDX, a.registers)
 		return check.Finding{OK: true, Lines: report.Checks()}
 	}},
 	{Name: "report-data", Proof: true, Judge: func(a *appraisal) check.Finding {
-		got, want := a.td.Body().ReportData, ReportData(a.evidence.Statement)
+		got, want := a.td.Body().ReportData, evidence.ReportData(a.evidence.Statement)
 		return check.Same(got[:], want[:])
 	}},
 	{Name: "mr-config-id", Waived: func(a *appraisal) bool {
@@ -131,15 +122,15 @@ type TDXRules struct {
 	// older than a TCB recovery.
 	MinTCBEvaluation uint32 `json:"min_tcb_evaluation"`
 	// MRSEAM lists the TDX modules that are accepted; none: any that Intel signed, judged by its security version.
-	MRSEAM []measure.Register384 `json:"mr_seam"`
+	MRSEAM []register.Digest384 `json:"mr_seam"`
 	// ServiceTDs lists the values of MRSERVICETD that are accepted beside zeros.
-	ServiceTDs    []measure.Register384 `json:"service_tds"`
-	MROwner       measure.Register384   `json:"mr_owner"`
-	MROwnerConfig measure.Register384   `json:"mr_owner_config"`
+	ServiceTDs    []register.Digest384 `json:"service_tds"`
+	MROwner       register.Digest384   `json:"mr_owner"`
+	MROwnerConfig register.Digest384   `json:"mr_owner_config"`
 }
 
 func (r TDXRules) options(facts *check.Facts) tdx.Options {
-	plain := func(list []measure.Register384) (out [][48]byte) {
+	plain := func(list []register.Digest384) (out [][48]byte) {
 		for _, v := range list {
 			out = append(out, v)
 		}

@@ -11,18 +11,20 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 )
 
 // scene is everything that Verify is given, made so that it accepts. A vector spoils one thing.
 type scene struct {
 	source interface {
-		Evidence(attest.Challenge) *attest.Evidence
-		Attest(nonceRoot, tlsKey [32]byte) *attest.Evidence
+		Evidence(attest.Challenge) *evidence.Evidence
+		Attest(nonceRoot, tlsKey [32]byte) *evidence.Evidence
 		Roots() attest.Roots
 	}
 	contents *attesttest.Contents // of the source
@@ -37,30 +39,30 @@ type scene struct {
 	zero      bool          // verify under the zero policy
 	roots     *attest.Roots // nil: the source's
 	now       time.Time
-	edit      func(*attest.Evidence) // after it was made
-	list      []byte                 // release list that the policy takes; nil: none
+	edit      func(*evidence.Evidence) // after it was made
+	list      []byte                   // release list that the policy takes; nil: none
 }
 
-func newScene(t testing.TB) *scene { return newSceneOn(t, attest.VTPM) }
+func newScene(t testing.TB) *scene { return newSceneOn(t, evidence.VTPM) }
 
-func newSceneOn(t testing.TB, platform attest.Platform) *scene {
+func newSceneOn(t testing.TB, platform evidence.Platform) *scene {
 	c := attest.Challenge{Nonce: [32]byte{1}, Exporter: [32]byte{2}, TLSKey: [32]byte{3}}
 	s := &scene{challenge: c, asked: c, now: now}
 	switch platform {
-	case attest.VTPM:
+	case evidence.VTPM:
 		s.guest = attesttest.New(measured(t), now)
 		s.source, s.contents, s.rules = s.guest, &s.guest.Contents, s.guest.Rules()
-	case attest.TDX:
+	case evidence.TDX:
 		s.td = attesttest.NewTDXGuest(measured(t), now)
 		s.source, s.contents, s.rules = s.td, &s.td.Contents, s.td.Rules()
-	case attest.SEVSNP:
+	case evidence.SEVSNP:
 		s.snp = attesttest.NewSNPGuest(measured(t), sevsnp.Genoa, now)
 		s.source, s.contents, s.rules = s.snp, &s.snp.Contents, s.snp.Rules()
 	}
 	return s
 }
 
-func (s *scene) play(t testing.TB, verify func(*attest.Evidence, attest.Challenge, attest.Policy, time.Time, attest.Roots) (*attest.Result, error)) (*attest.Result, error) {
+func (s *scene) play(t testing.TB, verify func(*evidence.Evidence, attest.Challenge, attest.Policy, time.Time, attest.Roots) (*attest.Result, error)) (*attest.Result, error) {
 	t.Helper()
 	e := s.source.Evidence(s.asked)
 	roots := s.source.Roots()
@@ -89,7 +91,7 @@ func (s *scene) play(t testing.TB, verify func(*attest.Evidence, attest.Challeng
 func (s *scene) listed(issued time.Time, lasts time.Duration) {
 	d := attest.NewReleaseListDocument(issued, lasts)
 	for _, r := range s.rules.Releases {
-		d.Releases = append(d.Releases, attest.ListedRelease{Manifest: config.Digest{1}, Values: r, Rebuilds: []attest.Envelope{}})
+		d.Releases = append(d.Releases, attest.ListedRelease{Manifest: register.Digest{1}, Values: r, Rebuilds: []attest.Envelope{}})
 	}
 	unsigned, err := attest.EncodeReleaseList(d)
 	if err != nil {
@@ -99,10 +101,12 @@ func (s *scene) listed(issued time.Time, lasts time.Duration) {
 		panic(err)
 	}
 	s.rules.Releases = nil
-	s.rules.ReleaseList = attest.ListRules{Signers: []config.Digest{keyOf(1), keyOf(2)}, Threshold: 1, MaxAge: "24h"}
+	s.rules.ReleaseList = attest.ListRules{Signers: []register.Digest{keyOf(1), keyOf(2)}, Threshold: 1, MaxAge: "24h"}
 }
 
-func keyOf(seed byte) config.Digest { return config.Digest(listKey(seed).Public().(ed25519.PublicKey)) }
+func keyOf(seed byte) register.Digest {
+	return register.Digest(listKey(seed).Public().(ed25519.PublicKey))
+}
 
 // vector spoils a scene in one way, which one check must refuse.
 type vector struct {
@@ -119,14 +123,14 @@ func record(s *scene, kind eventlog.Kind, register ...eventlog.Register) *eventl
 }
 
 // vectorsOn returns the vectors of a platform.
-func vectorsOn(platform attest.Platform) []vector {
+func vectorsOn(platform evidence.Platform) []vector {
 	var own []vector
 	switch platform {
-	case attest.VTPM:
+	case evidence.VTPM:
 		own = vtpmVectors()
-	case attest.TDX:
+	case evidence.TDX:
 		own = tdxVectors()
-	case attest.SEVSNP:
+	case evidence.SEVSNP:
 		own = sevsnpVectors()
 	}
 	return slices.Concat(commonVectors(), own, configVectors())
@@ -136,9 +140,9 @@ func vectorsOn(platform attest.Platform) []vector {
 func commonVectors() []vector {
 	return []vector{
 		{"policy", "the zero policy", func(s *scene) { s.zero = true }},
-		{"platform", "another platform", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Platform = 1 + e.Platform%3 } }},
-		{"platform", "no platform", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Platform = 9 } }},
-		{"platform", "no evidence", func(s *scene) { s.edit = func(e *attest.Evidence) { *e = attest.Evidence{} } }},
+		{"platform", "another platform", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Platform = 1 + e.Platform%3 } }},
+		{"platform", "no platform", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Platform = 9 } }},
+		{"platform", "no evidence", func(s *scene) { s.edit = func(e *evidence.Evidence) { *e = evidence.Evidence{} } }},
 		{"nonce", "no nonce", func(s *scene) { s.challenge.Nonce, s.asked.Nonce = [32]byte{}, [32]byte{} }},
 		{"exporter", "no exporter", func(s *scene) { s.challenge.Exporter, s.asked.Exporter = [32]byte{}, [32]byte{} }},
 		{"release-list", "no list for a policy that asks for one", func(s *scene) {
@@ -151,19 +155,19 @@ func commonVectors() []vector {
 		{"release-list-fresh", "a list older than the policy believes", func(s *scene) { s.listed(now.Add(-25*time.Hour), 30*24*time.Hour) }},
 		{"release-rebuilt", "a release that nobody rebuilt", func(s *scene) {
 			s.listed(now, time.Hour)
-			s.rules.ReleaseList.Rebuilders, s.rules.ReleaseList.RebuildThreshold = []config.Digest{keyOf(3)}, 1
+			s.rules.ReleaseList.Rebuilders, s.rules.ReleaseList.RebuildThreshold = []register.Digest{keyOf(3)}, 1
 		}},
 		{"challenge", "an answer to an older nonce", func(s *scene) { s.challenge.Nonce[0]++ }},
 		{"challenge", "an answer relayed from another connection", func(s *scene) { s.challenge.Exporter[0]++ }},
 		{"challenge", "a path of another tree", func(s *scene) {
-			s.edit = func(e *attest.Evidence) { e.Path.Leaves, e.Path.Siblings = 2, [][32]byte{{}} }
+			s.edit = func(e *evidence.Evidence) { e.Path.Leaves, e.Path.Siblings = 2, [][32]byte{{}} }
 		}},
-		{"challenge", "no path", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Path = attest.Path{} } }},
+		{"challenge", "no path", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Path = evidence.Path{} } }},
 		{"tls-key", "another TLS key", func(s *scene) { s.challenge.TLSKey[0]++ }},
 		{"not-after", "a second late", func(s *scene) { s.contents.Statement.NotAfter = uint64(now.Unix()) - 1 }},
 		{"not-after", "far beyond time", func(s *scene) { s.contents.Statement.NotAfter = 1 << 63 }},
-		{"runtime-log-format", "trailing byte", func(s *scene) { s.edit = func(e *attest.Evidence) { e.RuntimeLog = append(e.RuntimeLog, 0) } }},
-		{"config-format", "no config", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Config = nil } }},
+		{"runtime-log-format", "trailing byte", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.RuntimeLog = append(e.RuntimeLog, 0) } }},
+		{"config-format", "no config", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Config = nil } }},
 		{"security-version", "an old release", func(s *scene) { s.rules.MinSecurityVersion = 2 }},
 		{"runtime-log-order", "model before engine", func(s *scene) {
 			s.contents.Records[2], s.contents.Records[3] = s.contents.Records[3], s.contents.Records[2]
@@ -176,8 +180,8 @@ func commonVectors() []vector {
 		{"event-engine", "another engine", func(s *scene) { record(s, eventlog.KindEngine).Data = make([]byte, 40) }},
 		{"event-model", "another model", func(s *scene) { record(s, eventlog.KindModel).Data = make([]byte, 40) }},
 		{"event-gpu", "a GPU", func(s *scene) { record(s, eventlog.KindGPU).Data = []byte("one") }},
-		{"statement-config", "another config", func(s *scene) { s.fills(func(st *attest.Statement) { st.ConfigHash[0]++ }) }},
-		{"statement-log-head", "another log", func(s *scene) { s.fills(func(st *attest.Statement) { st.LogHead[0]++ }) }},
+		{"statement-config", "another config", func(s *scene) { s.fills(func(st *evidence.Statement) { st.ConfigHash[0]++ }) }},
+		{"statement-log-head", "another log", func(s *scene) { s.fills(func(st *evidence.Statement) { st.LogHead[0]++ }) }},
 		{"statement-gpu", "a GPU's evidence", func(s *scene) { s.contents.Statement.GPUDigest[0]++ }},
 		{"statement-receipt-key", "none", func(s *scene) { s.contents.Statement.ReceiptKey = [32]byte{} }},
 		{"statement-claim-key", "none", func(s *scene) { s.contents.Statement.ClaimKey = [32]byte{} }},
@@ -191,11 +195,11 @@ func commonVectors() []vector {
 func vtpmVectors() []vector {
 	vs := []vector{
 		{"confidentiality", "not waived", func(s *scene) { s.rules.Waive = []string{"pcr-1"} }},
-		{"quote-format", "trailing byte", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Quote = append(e.Quote, 0) } }},
-		{"signature-format", "trailing byte", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Signature = append(e.Signature, 0) } }},
-		{"certificate-format", "no certificate", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Certificates = nil } }},
+		{"quote-format", "trailing byte", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Quote = append(e.Quote, 0) } }},
+		{"signature-format", "trailing byte", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Signature = append(e.Signature, 0) } }},
+		{"certificate-format", "no certificate", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Certificates = nil } }},
 		{"certificate-format", "a P-384 key", func(s *scene) { s.guest.CertifiedKey = key(elliptic.P384()) }},
-		{"boot-log-format", "no log", func(s *scene) { s.edit = func(e *attest.Evidence) { e.BootLog = nil } }},
+		{"boot-log-format", "no log", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.BootLog = nil } }},
 		{"certificate", "no roots", func(s *scene) { s.roots = &attest.Roots{} }},
 		{"certificate", "another root", func(s *scene) {
 			other := attesttest.New(s.guest.Measured, now).Roots()
@@ -208,17 +212,17 @@ func vtpmVectors() []vector {
 		{"certificate", "usage of another key", func(s *scene) { s.guest.Leaf.KeyUsage = x509.KeyUsageKeyAgreement }},
 		{"certificate", "not for attestation", func(s *scene) { s.guest.Leaf.UnknownExtKeyUsage = nil }},
 		{"quote-signature", "another key", func(s *scene) { s.guest.SigningKey = key(elliptic.P256()) }},
-		{"report-data", "another statement", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Statement.Epoch++ } }},
+		{"report-data", "another statement", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Statement.Epoch++ } }},
 		{"report-data", "a longer one", func(s *scene) {
 			s.guest.Quote = func(q *vtpm.Quote) { q.Extra = q.Extra[:63] }
 		}},
-		{"pcr-selection", "one register fewer", func(s *scene) { s.selects(vtpm.SHA256Selection(vtpm.QuotedPCRs()[1:])) }},
-		{"pcr-selection", "one register more", func(s *scene) { s.selects(vtpm.SHA256Selection(append(vtpm.QuotedPCRs(), 15))) }},
-		{"pcr-selection", "the SHA-1 bank", func(s *scene) { s.selects(vtpm.Selection{Hash: 4, Registers: vtpm.QuotedPCRs()}) }},
+		{"pcr-selection", "one register fewer", func(s *scene) { s.selects(vtpm.SHA256Selection(register.Quoted()[1:])) }},
+		{"pcr-selection", "one register more", func(s *scene) { s.selects(vtpm.SHA256Selection(append(register.Quoted(), 15))) }},
+		{"pcr-selection", "the SHA-1 bank", func(s *scene) { s.selects(vtpm.Selection{Hash: 4, Registers: register.Quoted()}) }},
 		{"pcr-selection", "nothing", func(s *scene) { s.selects() }},
 		{"pcr-digest", "another digest", func(s *scene) { s.guest.Quote = func(q *vtpm.Quote) { q.Digest[0]++ } }},
 		{"pcr-digest", "an event less in the log", func(s *scene) {
-			s.edit = func(e *attest.Evidence) {
+			s.edit = func(e *evidence.Evidence) {
 				short := attesttest.New(s.guest.Measured, now)
 				short.Boot = slices.Delete(short.Boot, 1, 2)
 				e.BootLog = short.Evidence(s.asked).BootLog
@@ -228,19 +232,19 @@ func vtpmVectors() []vector {
 			s.guest.Boot[9].Hashed, s.guest.Boot[9].Data = s.guest.Boot[9].Data, []byte("edited")
 		}},
 		{"machine", "a machine that is not listed", func(s *scene) {
-			s.rules.Platforms = attest.Platforms{VTPM: []config.Digest{{9}}}
+			s.rules.Platforms = attest.Platforms{VTPM: []register.Digest{{9}}}
 		}},
 		{"event-separator-13", "another separator", func(s *scene) { record(s, eventlog.KindSeparator, 13).Data = []byte{0, 0, 0, 1} }},
 		{"event-separator-14", "another separator", func(s *scene) { record(s, eventlog.KindSeparator, 14).Data = nil }},
 		{"event-keys-released-13", "with data", func(s *scene) { record(s, eventlog.KindKeysReleased, 13).Data = []byte{1} }},
 		{"event-keys-released-14", "with data", func(s *scene) { record(s, eventlog.KindKeysReleased, 14).Data = []byte{1} }},
-		{"collateral-absent", "collateral", func(s *scene) { s.edit = func(e *attest.Evidence) { e.Collateral = []byte{1} } }},
+		{"collateral-absent", "collateral", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Collateral = []byte{1} } }},
 	}
-	for _, register := range vtpm.QuotedPCRs() {
-		if register == 1 || register == 13 || register == 14 {
+	for _, index := range register.Quoted() {
+		if index == 1 || index == 13 || index == 14 {
 			continue // 1 is waived in the scene, and in TestPinnedPCR1 it is not
 		}
-		vs = append(vs, vector{fmt.Sprintf("pcr-%d", register), "another value", func(s *scene) { s.rules.Releases[0].VTPM[0][uint8(register)] = config.Digest{1} }})
+		vs = append(vs, vector{fmt.Sprintf("pcr-%d", index), "another value", func(s *scene) { s.rules.Releases[0].VTPM[0][uint8(index)] = register.Digest{1} }})
 	}
 	return vs
 }
@@ -285,7 +289,7 @@ func (s *scene) adds(kind eventlog.Kind) {
 }
 
 // fills writes the statement's hashes as the guest would and then changes them.
-func (s *scene) fills(change func(*attest.Statement)) {
+func (s *scene) fills(change func(*evidence.Statement)) {
 	st := s.source.Evidence(s.asked).Statement
 	change(&st)
 	s.contents.Statement, s.contents.Fill = st, false

@@ -1,13 +1,13 @@
 // Package attest decides whether a confidential inference guest is what a client wants to talk to.
 //
-//	evidence, err := attest.DecodeEvidence(bytes)
-//	result, err := attest.Verify(evidence, challenge, policy, time.Now(), roots)
+//	e, err := evidence.Decode(bytes)
+//	result, err := attest.Verify(e, challenge, policy, time.Now(), roots)
 //
 // Evidence goes in, a Result comes out; nothing else makes a Result, and nothing but a Result tells which keys the guest
 // holds. The package works offline, on any operating system and in a browser. It denies by default: the zero Policy, the
 // zero Challenge and zero Roots accept nothing, and what a policy does not mention is refused.
 //
-// EVIDENCE.md beside this file is the specification of the formats, and lists the checks of each platform.
+// What travels is package evidence. APPRAISAL.md beside this file lists the checks of each platform, POLICY.md the rules.
 //
 // What a Result does not promise: that nobody with physical access has broken the hardware that signed. On the vtpm
 // platform it proves measurement and protocol alone; the host runs that TPM and can read the guest's memory.
@@ -19,11 +19,13 @@ import (
 	"time"
 
 	"chrysalis/attest/check"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 )
 
 // Challenge is what binds evidence to the client that asks and to the connection it asks over.
@@ -49,7 +51,7 @@ type Facts = check.Facts
 
 // appraisal is one run of Verify: what it was given, and what it parsed out of the evidence.
 type appraisal struct {
-	evidence  *Evidence
+	evidence  *evidence.Evidence
 	challenge Challenge
 	rules     *Rules
 	policy    Policy
@@ -75,11 +77,11 @@ type appraisal struct {
 
 // Verify judges evidence for one challenge at the time now. It returns a Result only when every check has accepted or is
 // waived by name; otherwise a *Refused with the checks made so far. No check depends on the network.
-func Verify(evidence *Evidence, challenge Challenge, policy Policy, now time.Time, roots Roots) (*Result, error) {
+func Verify(evidence *evidence.Evidence, challenge Challenge, policy Policy, now time.Time, roots Roots) (*Result, error) {
 	return verify(evidence, challenge, policy, now, roots, "")
 }
 
-func verify(evidence *Evidence, challenge Challenge, policy Policy, now time.Time, roots Roots, drop string) (*Result, error) {
+func verify(evidence *evidence.Evidence, challenge Challenge, policy Policy, now time.Time, roots Roots, drop string) (*Result, error) {
 	a := &appraisal{evidence: evidence, challenge: challenge, policy: policy, rules: policy.rules, now: now, roots: roots}
 	lines, refusal := check.Run("verifying evidence", appraisalOf(evidence).challenged, a, drop)
 	if refusal != nil {
@@ -91,7 +93,7 @@ func verify(evidence *Evidence, challenge Challenge, policy Policy, now time.Tim
 // VerifyEpoch judges the epoch evidence that a certificate carries for the key in it, as Verify does but for the challenge:
 // there is none, so the evidence may be a replay for as long as the statement's not-after allows, and of any connection. It
 // shows what kind of guest answers before anything is said to it. No Result comes of it: the keys are for Verify to give.
-func VerifyEpoch(evidence *Evidence, tlsKey [32]byte, policy Policy, now time.Time, roots Roots) ([]Check, error) {
+func VerifyEpoch(evidence *evidence.Evidence, tlsKey [32]byte, policy Policy, now time.Time, roots Roots) ([]Check, error) {
 	a := &appraisal{evidence: evidence, challenge: Challenge{TLSKey: tlsKey}, policy: policy, rules: policy.rules, now: now, roots: roots}
 	lines, refusal := check.Run("verifying evidence", appraisalOf(evidence).epoch, a, "")
 	if refusal != nil {
@@ -113,17 +115,17 @@ func listsOf(own ...[]step) lists {
 
 var (
 	vtpmAppraisal   = listsOf(vtpmChecks, registerChecks(pinnedPCRs()), logChecks(eventlog.InPCRs), statementChecks, configChecks)
-	tdxAppraisal    = listsOf(tdxChecks, registerChecks(tdxRegisters), logChecks(eventlog.InRTMR), statementChecks, configChecks)
+	tdxAppraisal    = listsOf(tdxChecks, registerChecks(register.TD()), logChecks(eventlog.InRTMR), statementChecks, configChecks)
 	sevsnpAppraisal = listsOf(sevsnpChecks, logChecks(eventlog.InRTMR), statementChecks, configChecks)
 )
 
 // appraisalOf returns the appraisal of the evidence's platform. Of a platform that is none the check of the platform denies,
 // before anything is read.
-func appraisalOf(evidence *Evidence) lists {
-	if evidence != nil && evidence.Platform == TDX {
+func appraisalOf(e *evidence.Evidence) lists {
+	if e != nil && e.Platform == evidence.TDX {
 		return tdxAppraisal
 	}
-	if evidence != nil && evidence.Platform == SEVSNP {
+	if e != nil && e.Platform == evidence.SEVSNP {
 		return sevsnpAppraisal
 	}
 	return vtpmAppraisal

@@ -16,8 +16,9 @@ import (
 	"time"
 
 	"chrysalis/attest"
-	"chrysalis/measure"
+	"chrysalis/attest/evidence"
 	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 )
 
@@ -66,7 +67,7 @@ func TestVerifyAccepts(t *testing.T) {
 	}
 }
 
-var platforms = []attest.Platform{attest.VTPM, attest.TDX, attest.SEVSNP}
+var platforms = []evidence.Platform{evidence.VTPM, evidence.TDX, evidence.SEVSNP}
 
 // TestVectors has each vector refused by its check, and by no other.
 func TestVectors(t *testing.T) {
@@ -108,7 +109,7 @@ func TestEachCheckIsNeeded(t *testing.T) {
 			t.Run(platform.String()+"/"+v.check+"/"+v.name, func(t *testing.T) {
 				s := newSceneOn(t, platform)
 				v.spoil(s)
-				_, err := s.play(t, func(e *attest.Evidence, c attest.Challenge, p attest.Policy, now time.Time, roots attest.Roots) (*attest.Result, error) {
+				_, err := s.play(t, func(e *evidence.Evidence, c attest.Challenge, p attest.Policy, now time.Time, roots attest.Roots) (*attest.Result, error) {
 					return attest.VerifyDropping(e, c, p, now, roots, v.check)
 				})
 				if err != nil {
@@ -127,14 +128,14 @@ func TestEachCheckIsNeeded(t *testing.T) {
 func TestPinnedPCR1(t *testing.T) {
 	s := newScene(t)
 	s.rules.Waive = []string{"confidentiality"}
-	s.rules.Releases[0].VTPM[0][1] = config.Digest{1}
+	s.rules.Releases[0].VTPM[0][1] = register.Digest{1}
 	var rejected *attest.Refused
 	if _, err := s.play(t, attest.Verify); !errors.As(err, &rejected) || rejected.Failed.Name != "pcr-1" {
 		t.Errorf("another PCR 1: got %v, want pcr-1 to refuse", err)
 	}
 	for _, c := range rejected.Checks() {
 		if c.Name == "pcr-1" {
-			value := new(config.Digest)
+			value := new(register.Digest)
 			if err := value.UnmarshalText([]byte(c.Got)); err != nil {
 				t.Fatal(err)
 			}
@@ -159,7 +160,7 @@ func TestEveryBitOfQuote(t *testing.T) {
 		for bit := range len(part) * 8 {
 			bad := bytes.Clone(whole)
 			bad[at+bit/8] ^= 1 << (bit % 8)
-			e, err := attest.DecodeEvidence(bad)
+			e, err := evidence.Decode(bad)
 			if err != nil {
 				continue
 			}
@@ -212,9 +213,9 @@ func TestResultIsImmutable(t *testing.T) {
 // TestNearestRelease names the register that differs from the release that was meant.
 func TestNearestRelease(t *testing.T) {
 	s := newScene(t)
-	other := attest.Release{Name: "older", SecurityVersion: 7, VTPM: []measure.PCRs{{}}}
-	for register := range s.rules.Releases[0].VTPM[0] {
-		other.VTPM[0][register] = config.Digest{register, 1}
+	other := attest.Release{Name: "older", SecurityVersion: 7, VTPM: []register.PCRs{{}}}
+	for index := range s.rules.Releases[0].VTPM[0] {
+		other.VTPM[0][index] = register.Digest{index, 1}
 	}
 	s.rules.Releases = append([]attest.Release{other}, s.rules.Releases...)
 	r, err := s.play(t, attest.Verify)
@@ -256,7 +257,7 @@ func TestTwinReleases(t *testing.T) {
 
 // TestEachConfigFieldHasACheck walks config.Measured: a field without a check would be accepted whatever it says.
 func TestEachConfigFieldHasACheck(t *testing.T) {
-	all, _ := attest.CheckNames(attest.VTPM)
+	all, _ := attest.CheckNames(evidence.VTPM)
 	var walk func(name string, typ reflect.Type)
 	walk = func(name string, typ reflect.Type) {
 		for f := range typ.Fields() {
@@ -275,4 +276,24 @@ func TestEachConfigFieldHasACheck(t *testing.T) {
 		}
 	}
 	walk("config", reflect.TypeFor[config.Measured]())
+}
+
+// FuzzVerify throws evidence at the whole appraisal: it must never accept what is not the genuine answer, and never panic.
+func FuzzVerify(f *testing.F) {
+	s := newScene(f)
+	genuine, err := s.guest.Evidence(s.asked).Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	policy := s.guest.Policy()
+	f.Add(genuine)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := evidence.Decode(b)
+		if err != nil {
+			return
+		}
+		if r, err := attest.Verify(e, s.challenge, policy, now, s.source.Roots()); err == nil && r.ClaimKey() == nil {
+			t.Errorf("accepted without a claim key: %s", fmt.Sprint(r))
+		}
+	})
 }

@@ -6,9 +6,11 @@ import (
 	"slices"
 
 	"chrysalis/attest/check"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 )
 
 // vtpmChecks prove that a TPM which a root vouches for signed this statement and these registers.
@@ -51,32 +53,32 @@ var vtpmChecks = []step{
 		return check.Found("signed by the certified key", "signed by the certified key", true)
 	}},
 	{Name: "report-data", Proof: true, Judge: func(a *appraisal) check.Finding {
-		want := ReportData(a.evidence.Statement)
+		want := evidence.ReportData(a.evidence.Statement)
 		return check.Same(a.quote.Extra, want[:])
 	}},
 	{Name: "pcr-selection", Proof: true, Judge: func(a *appraisal) check.Finding {
-		return check.Found(fmt.Sprint(a.quote.Selections), fmt.Sprint([]vtpm.Selection{vtpm.SHA256Selection(vtpm.QuotedPCRs())}), a.quote.Selects(vtpm.QuotedPCRs()))
+		return check.Found(fmt.Sprint(a.quote.Selections), fmt.Sprint([]vtpm.Selection{vtpm.SHA256Selection(register.Quoted())}), a.quote.Selects(register.Quoted()))
 	}},
 	{Name: "pcr-digest", Proof: true, Judge: func(a *appraisal) check.Finding {
 		bank := a.replay()
 		var values [][32]byte
-		for _, register := range vtpm.QuotedPCRs() {
-			values = append(values, bank[register])
+		for _, index := range register.Quoted() {
+			values = append(values, bank[index])
 		}
 		want := vtpm.Digest(values)
 		a.registers = map[string][]byte{}
-		for _, register := range vtpm.QuotedPCRs() {
-			value := bank[register]
-			a.registers[pcrName(register)] = value[:]
+		for _, index := range register.Quoted() {
+			value := bank[index]
+			a.registers[register.PCR(index)] = value[:]
 		}
 		id := a.chain.ID()
 		a.machine = id[:]
-		a.reference = a.policy.nearest(VTPM, a.registers)
+		a.reference = a.policy.nearest(evidence.VTPM, a.registers)
 		return check.Same(a.quote.Digest, want[:])
 	}},
 	{Name: "boot-log-data", Judge: func(a *appraisal) check.Finding { return hashedData(a.boot) }},
 	{Name: "machine", Judge: func(a *appraisal) check.Finding {
-		return a.listed(named(a.rules.Platforms.VTPM, func(d config.Digest) []byte { return d[:] }))
+		return a.listed(named(a.rules.Platforms.VTPM, func(d register.Digest) []byte { return d[:] }))
 	}},
 	securityVersion, rebuiltCheck,
 }
@@ -85,8 +87,8 @@ var vtpmChecks = []step{
 func (a *appraisal) replay() map[uint][32]byte {
 	bank := map[uint][32]byte{}
 	boot := eventlog.ReplayBoot(a.boot)
-	for _, register := range vtpm.QuotedPCRs() {
-		bank[register] = boot[register]
+	for _, index := range register.Quoted() {
+		bank[index] = boot[index]
 	}
 	bank[13] = eventlog.Replay256(a.runtime, eventlog.PCR13)
 	bank[14] = eventlog.Replay256(a.runtime, eventlog.PCR14)

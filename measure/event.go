@@ -4,8 +4,8 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 
-	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 )
 
 // Event is one measurement that a boot must make. The registers that this package computes are replays of such lists, so that
@@ -85,22 +85,22 @@ func (p part) label() string {
 }
 
 // replay256 returns the named registers as the events leave them.
-func replay256(events []PCREvent, registers ...uint8) PCRs {
-	pcrs := PCRs{}
-	for _, register := range registers {
-		var value config.Digest
+func replay256(events []PCREvent, registers ...uint8) register.PCRs {
+	pcrs := register.PCRs{}
+	for _, index := range registers {
+		var value register.Digest
 		for _, e := range events {
-			if e.Register == register {
+			if e.Register == index {
 				value = eventlog.Extend256(value, e.Digest)
 			}
 		}
-		pcrs[register] = value
+		pcrs[index] = value
 	}
 	return pcrs
 }
 
 // replay384 returns an RTMR as the events leave it.
-func replay384(events []RTMREvent, register uint8) (value Register384) {
+func replay384(events []RTMREvent, register uint8) (value register.Digest384) {
 	for _, e := range events {
 		if e.Register == register {
 			value = eventlog.Extend384(value, e.Digest)

@@ -11,8 +11,8 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"chrysalis/attest/vtpm"
 	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 // ManifestFormat names the one format of a release manifest.
@@ -50,31 +50,31 @@ type Manifest struct {
 	Files           []File        `json:"files"`     // sorted by name; exactly ReleaseFiles
 	Documents       []File        `json:"documents"` // sorted by name; exactly ReleaseDocuments
 	// PCRs are those that do not depend on the machine's shape or the measured config.
-	PCRs       PCRs      `json:"pcrs"`
-	Toolchains Toolchain `json:"toolchains"`
-	Packages   []Package `json:"packages"` // sorted by name
+	PCRs       register.PCRs `json:"pcrs"`
+	Toolchains Toolchain     `json:"toolchains"`
+	Packages   []Package     `json:"packages"` // sorted by name
 }
 
 // File is a file of the release folder.
 type File struct {
-	Name   string        `json:"name"`
-	Size   int64         `json:"size"`
-	SHA256 config.Digest `json:"sha256"`
+	Name   string          `json:"name"`
+	Size   int64           `json:"size"`
+	SHA256 register.Digest `json:"sha256"`
 }
 
 // Toolchain says what built the release.
 type Toolchain struct {
-	Go    string        `json:"go"`    // exact version, such as go1.26.8
-	GCC   string        `json:"gcc"`   // package version in the tools tree
-	Mkosi string        `json:"mkosi"` // package version in the tools tree
-	Tools config.Digest `json:"tools"` // SHA-256 of the lock of the tools tree
+	Go    string          `json:"go"`    // exact version, such as go1.26.8
+	GCC   string          `json:"gcc"`   // package version in the tools tree
+	Mkosi string          `json:"mkosi"` // package version in the tools tree
+	Tools register.Digest `json:"tools"` // SHA-256 of the lock of the tools tree
 }
 
 // Package is a Debian package that contributed to the release.
 type Package struct {
-	Name    string        `json:"name"`
-	Version string        `json:"version"`
-	SHA256  config.Digest `json:"sha256"`
+	Name    string          `json:"name"`
+	Version string          `json:"version"`
+	SHA256  register.Digest `json:"sha256"`
 }
 
 // File returns the named file or document.
@@ -131,7 +131,7 @@ func (m Manifest) check() error {
 	if m.Profile == "" || m.Kernel == "" || m.Toolchains.Go == "" || m.Toolchains.GCC == "" || m.Toolchains.Mkosi == "" {
 		return errors.New("profile, kernel or a toolchain is empty")
 	}
-	if m.Root.Blocks == 0 || m.Root.Root == (config.Digest{}) {
+	if m.Root.Blocks == 0 || m.Root.Root == (register.Digest{}) {
 		return errors.New("root volume is not named")
 	}
 	if err := checkFiles("files", m.Files, ReleaseFiles()); err != nil {
@@ -145,9 +145,9 @@ func (m Manifest) check() error {
 			return fmt.Errorf("PCR %d is missing", register)
 		}
 	}
-	for register := range m.PCRs {
-		if !slices.Contains(vtpm.QuotedPCRs(), uint(register)) {
-			return fmt.Errorf("PCR %d is never quoted", register)
+	for index := range m.PCRs {
+		if !slices.Contains(register.Quoted(), uint(index)) {
+			return fmt.Errorf("PCR %d is never quoted", index)
 		}
 	}
 	if len(m.Packages) == 0 {

@@ -9,21 +9,22 @@ import (
 	"testing"
 
 	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 func testManifest() Manifest {
 	m := Manifest{
 		Format: ManifestFormat, Profile: "cpu", SecurityVersion: 1, Lock: LockReleased, Kernel: "7.2.12",
-		Root:       config.Volume{Root: config.Digest{1}, Blocks: 9},
-		PCRs:       PCRs{0: {2}, 4: {3}, 9: {4}},
-		Toolchains: Toolchain{Go: "go1.26.8", GCC: "14.2.0-19", Mkosi: "25.3-7", Tools: config.Digest{5}},
-		Packages:   []Package{{"ca-certificates", "20250419", config.Digest{6}}, {"ovmf", "2025.02-8", config.Digest{7}}},
+		Root:       config.Volume{Root: register.Digest{1}, Blocks: 9},
+		PCRs:       register.PCRs{0: {2}, 4: {3}, 9: {4}},
+		Toolchains: Toolchain{Go: "go1.26.8", GCC: "14.2.0-19", Mkosi: "25.3-7", Tools: register.Digest{5}},
+		Packages:   []Package{{"ca-certificates", "20250419", register.Digest{6}}, {"ovmf", "2025.02-8", register.Digest{7}}},
 	}
 	for i, name := range ReleaseFiles() {
-		m.Files = append(m.Files, File{name, int64(i + 1), config.Digest{byte(i)}})
+		m.Files = append(m.Files, File{name, int64(i + 1), register.Digest{byte(i)}})
 	}
 	for i, name := range ReleaseDocuments() {
-		m.Documents = append(m.Documents, File{name, int64(i + 1), config.Digest{0xd0, byte(i)}})
+		m.Documents = append(m.Documents, File{name, int64(i + 1), register.Digest{0xd0, byte(i)}})
 	}
 	return m
 }
@@ -72,7 +73,7 @@ func TestEncodeManifestRefuses(t *testing.T) {
 		{"unknown lock state", func(m *Manifest) { m.Lock = "" }, "lock"},
 		{"no kernel", func(m *Manifest) { m.Kernel = "" }, "empty"},
 		{"no toolchain", func(m *Manifest) { m.Toolchains.Go = "" }, "empty"},
-		{"no root", func(m *Manifest) { m.Root.Root = config.Digest{} }, "root volume"},
+		{"no root", func(m *Manifest) { m.Root.Root = register.Digest{} }, "root volume"},
 		{"no blocks", func(m *Manifest) { m.Root.Blocks = 0 }, "root volume"},
 		{"file missing", func(m *Manifest) { m.Files = m.Files[1:] }, "files are"},
 		{"file twice", func(m *Manifest) { m.Files = append(m.Files, m.Files[5]) }, "files are"},
@@ -81,7 +82,7 @@ func TestEncodeManifestRefuses(t *testing.T) {
 		{"empty document", func(m *Manifest) { m.Documents[0].Size = 0 }, "0 bytes"},
 		{"empty file", func(m *Manifest) { m.Files[0].Size = 0 }, "0 bytes"},
 		{"no PCR 4", func(m *Manifest) { delete(m.PCRs, 4) }, "PCR 4"},
-		{"PCR that is never quoted", func(m *Manifest) { m.PCRs[10] = config.Digest{} }, "PCR 10"},
+		{"PCR that is never quoted", func(m *Manifest) { m.PCRs[10] = register.Digest{} }, "PCR 10"},
 		{"no packages", func(m *Manifest) { m.Packages = nil }, "no packages"},
 		{"package twice", func(m *Manifest) { m.Packages[1] = m.Packages[0] }, "each once"},
 		{"package without version", func(m *Manifest) { m.Packages[0].Version = "" }, "want both"},

@@ -10,7 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 // Shape is what a hypervisor makes of a guest: everything that the firmware measures of the machine follows from it and
@@ -87,7 +87,7 @@ func (s Shape) Check() error {
 		return fmt.Errorf("cpus is %d, want 1 to %d", s.CPUs, maxCPUs)
 	case s.MemoryMiB < minMemoryMiB || s.MemoryMiB > maxMemoryMiB:
 		return fmt.Errorf("memory_mib is %d, want %d to %d", s.MemoryMiB, minMemoryMiB, maxMemoryMiB)
-	case s.Firmware.Name == "" || strings.ContainsAny(s.Firmware.Name, "/\\") || s.Firmware.Size <= 0 || s.Firmware.SHA256 == (config.Digest{}):
+	case s.Firmware.Name == "" || strings.ContainsAny(s.Firmware.Name, "/\\") || s.Firmware.Size <= 0 || s.Firmware.SHA256 == (register.Digest{}):
 		return errors.New("firmware has no name, size or hash")
 	case len(s.Devices)+len(s.GPUs) > maxDevices:
 		return fmt.Errorf("%d devices, want at most %d", len(s.Devices)+len(s.GPUs), maxDevices)

@@ -6,13 +6,13 @@ import (
 	"strings"
 	"testing"
 
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 func testShape() Shape {
 	return Shape{QEMU: "10.0.13", Machine: "q35", Accelerator: TCG, CPU: "max", CPUVendor: VendorAMD, PhysBits: 40, CPUs: 2, MemoryMiB: 1024,
 		Devices: []string{"tpm-crb,tpmdev=tpm0", "virtio-blk-pci,drive=root,bootindex=1"}, GPUs: []string{},
-		Firmware: File{"OVMF_CODE.fd", 3653632, config.Digest{1}}}
+		Firmware: File{"OVMF_CODE.fd", 3653632, register.Digest{1}}}
 }
 
 func TestShapeRoundTrip(t *testing.T) {
@@ -46,7 +46,7 @@ func TestShapeRefuses(t *testing.T) {
 		{"no CPU", func(s *Shape) { s.CPUs = 0 }, "cpus is 0"},
 		{"too many CPUs", func(s *Shape) { s.CPUs = maxCPUs + 1 }, "cpus is 1025"},
 		{"too little memory", func(s *Shape) { s.MemoryMiB = 255 }, "memory_mib is 255"},
-		{"firmware", func(s *Shape) { s.Firmware.SHA256 = config.Digest{} }, "firmware has no"},
+		{"firmware", func(s *Shape) { s.Firmware.SHA256 = register.Digest{} }, "firmware has no"},
 		{"firmware elsewhere", func(s *Shape) { s.Firmware.Name = "../OVMF.fd" }, "firmware has no"},
 		{"device that reads a file", func(s *Shape) { s.Devices = []string{"loader,file=secret"} }, "device is"},
 		{"device with a path", func(s *Shape) { s.Devices = []string{"virtio-net-pci,romfile=/etc/shadow"} }, "device is"},

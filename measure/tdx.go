@@ -10,24 +10,9 @@ import (
 	"slices"
 	"strings"
 
+	"chrysalis/measure/register"
 	"chrysalis/measure/tdvf"
 )
-
-// Register384 is MRTD or an RTMR. In JSON 96 lower-case hexadecimal digits.
-type Register384 [48]byte
-
-// MarshalText returns the digits.
-func (r Register384) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(r[:])), nil }
-
-// UnmarshalText accepts exactly the digits.
-func (r *Register384) UnmarshalText(text []byte) error {
-	b, err := hex.DecodeString(string(text))
-	if err != nil || len(b) != len(r) || hex.EncodeToString(b) != string(text) {
-		return fmt.Errorf("register is %.100q, want %d lower-case hexadecimal digits", text, hex.EncodedLen(len(r)))
-	}
-	*r = Register384(b)
-	return nil
-}
 
 // TDXBoot is a direct boot of a TDX guest.
 type TDXBoot struct {
@@ -42,10 +27,10 @@ type TDXBoot struct {
 
 // TDXRegisters are the registers that follow from files and the shape of the machine. RTMR3 is the guest's runtime log.
 type TDXRegisters struct {
-	MRTD  Register384  `json:"mrtd"`
-	RTMR0 *Register384 `json:"rtmr0,omitempty"`
-	RTMR1 *Register384 `json:"rtmr1,omitempty"`
-	RTMR2 *Register384 `json:"rtmr2,omitempty"`
+	MRTD  register.Digest384  `json:"mrtd"`
+	RTMR0 *register.Digest384 `json:"rtmr0,omitempty"`
+	RTMR1 *register.Digest384 `json:"rtmr1,omitempty"`
+	RTMR2 *register.Digest384 `json:"rtmr2,omitempty"`
 }
 
 // tdxBuild says what a firmware build measures that can't be read off the file.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"chrysalis/measure/register"
 	"chrysalis/measure/tdvf"
 )
 
@@ -69,7 +70,7 @@ func TestEachInputMovesItsRegister(t *testing.T) {
 	}
 	firmware := release(t, "release", "OVMF.inteltdx.fd")
 	kernel := release(t, "release", "vmlinuz")
-	boot := func(change func(*TDXBoot)) [4]Register384 {
+	boot := func(change func(*TDXBoot)) [4]register.Digest384 {
 		t.Helper()
 		s := tdxShape()
 		b := TDXBoot{Firmware: firmware, Order: tdvf.SinglePass, Kernel: kernel, Initrd: strings.NewReader("initrd"), Cmdline: "quiet", Shape: &s, Tables: testTables()}
@@ -78,7 +79,7 @@ func TestEachInputMovesItsRegister(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return [4]Register384{r.MRTD, *r.RTMR0, *r.RTMR1, *r.RTMR2}
+		return [4]register.Digest384{r.MRTD, *r.RTMR0, *r.RTMR1, *r.RTMR2}
 	}
 	clean := boot(func(*TDXBoot) {})
 	for _, tt := range []struct {

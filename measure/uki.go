@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"chrysalis/measure/register"
 )
 
 // DiskBoot is what a firmware boots from a disk: a unified kernel image (UAPI.5) with systemd's stub.
@@ -22,7 +24,7 @@ type DiskBoot struct {
 // PCRs returns the registers of a TPM after a boot from the disk, before the guest extends any: those of a direct boot.
 // They are exact as long as nothing but the image speaks to the stub. What the host adds shows in them: text by SMBIOS or
 // an add-on in 9 and 12, credentials in 9 and 12, extensions in 9 and 13.
-func (b DiskBoot) PCRs() (PCRs, error) {
+func (b DiskBoot) PCRs() (register.PCRs, error) {
 	events, err := b.Events()
 	if err != nil {
 		return nil, err

@@ -11,8 +11,8 @@ import (
 
 	"github.com/cavaliergopher/cpio"
 
-	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 )
 
 // smallUKI is an image with the named sections, each of 0x100 bytes of which the first say what it is.
@@ -70,7 +70,7 @@ func TestStubDigests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var want config.Digest
+	var want register.Digest
 	for _, name := range []string{".linux", ".osrel", ".cmdline", ".initrd", ".sbat"} {
 		want = eventlog.Extend256(eventlog.Extend256(want, sha256.Sum256([]byte(name+"\x00"))), sha256.Sum256(sections[name]))
 	}
@@ -152,7 +152,7 @@ func TestDiskBootAgainstDirectBoot(t *testing.T) {
 			}
 		}
 	}
-	if alone[11] == (config.Digest{}) {
+	if alone[11] == (register.Digest{}) {
 		t.Error("PCR 11 is zero")
 	}
 }

@@ -14,16 +14,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"unicode/utf16"
 
-	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 )
-
-// PCRs are values of a TPM's SHA-256 bank by register. In JSON an object from the register's number to hex.
-type PCRs map[uint8]config.Digest
 
 // DirectBoot is what QEMU boots without a boot loader: firmware, kernel, initrd and command line.
 type DirectBoot struct {
@@ -40,7 +36,7 @@ const maxCmdline = 2047
 var fixedPCRs = []uint8{0, 2, 3, 4, 5, 7, 8, 9, 11, 12}
 
 // PCRs returns the registers of a TPM after a direct boot, before the guest extends any: 0, 2, 3, 4, 5, 7, 8, 9, 11, 12.
-func (b DirectBoot) PCRs() (PCRs, error) {
+func (b DirectBoot) PCRs() (register.PCRs, error) {
 	events, err := b.Events()
 	if err != nil {
 		return nil, err
@@ -111,19 +107,19 @@ func (a Tables) events(variables []part) ([]PCREvent, error) {
 }
 
 // PCR1 returns the register of a direct boot.
-func (a Tables) PCR1() (config.Digest, error) {
+func (a Tables) PCR1() (register.Digest, error) {
 	events, err := a.Events()
 	if err != nil {
-		return config.Digest{}, err
+		return register.Digest{}, err
 	}
 	return replay256(events, 1)[1], nil
 }
 
 // DiskPCR1 returns the register of a boot from the shape's boot disk.
-func (a Tables) DiskPCR1(s Shape) (config.Digest, error) {
+func (a Tables) DiskPCR1(s Shape) (register.Digest, error) {
 	events, err := a.DiskEvents(s)
 	if err != nil {
-		return config.Digest{}, err
+		return register.Digest{}, err
 	}
 	return replay256(events, 1)[1], nil
 }
@@ -158,23 +154,16 @@ func secureBootVariables(on []byte) (all []part) {
 }
 
 // ConfigPCRs returns PCR 13 and 14 of a guest that serves with these measured bytes.
-func ConfigPCRs(measured []byte) (PCRs, error) {
+func ConfigPCRs(measured []byte) (register.PCRs, error) {
 	sequence, err := eventlog.SequenceOf(measured)
 	if err != nil {
 		return nil, fmt.Errorf("measuring config: %v", err)
 	}
 	records := sequence.Records(eventlog.InPCRs)
-	return PCRs{
+	return register.PCRs{
 		13: eventlog.Replay256(records, eventlog.PCR13),
 		14: eventlog.Replay256(records, eventlog.PCR14),
 	}, nil
-}
-
-// With returns p and the values of other together; other wins.
-func (p PCRs) With(other PCRs) PCRs {
-	sum := maps.Clone(p)
-	maps.Copy(sum, other)
-	return sum
 }
 
 // utf16z returns s in UTF-16LE with a final NUL.

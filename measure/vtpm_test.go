@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 )
 
 // The boot recorded in eventlog/testdata/boots: its command line, and the SHA-256 of the kernel it booted.
@@ -23,7 +23,7 @@ const (
 )
 
 // recordedEvents returns the digests of the recorded boot for a register, in order.
-func recordedEvents(t *testing.T, register uint8) (digests [][32]byte, pcr config.Digest) {
+func recordedEvents(t *testing.T, register uint8) (digests [][32]byte, pcr register.Digest) {
 	t.Helper()
 	log, err := os.ReadFile(recordedBoot)
 	if err != nil {
@@ -93,7 +93,7 @@ func TestDirectBootAgainstRecordedBoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	boot := func(cmdline [32]byte) PCRs {
+	boot := func(cmdline [32]byte) register.PCRs {
 		var volumes []PCREvent
 		for _, d := range firmware[:3] {
 			volumes = append(volumes, PCREvent{Digest: d})

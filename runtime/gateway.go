@@ -10,8 +10,8 @@ import (
 	"os"
 	"time"
 
-	"chrysalis/attest"
 	"chrysalis/attest/collect"
+	"chrysalis/attest/evidence"
 	"chrysalis/measure/config"
 	"chrysalis/runtime/internal/confine"
 	"chrysalis/runtime/internal/gateway"
@@ -87,17 +87,8 @@ func (k keeperAdapter) Reserve(ctx context.Context) (gateway.Place, error) {
 	if err != nil {
 		return nil, err
 	}
-	return placeAdapter{place}, nil
+	return place, nil
 }
-
-type placeAdapter struct{ place *keeper.Place }
-
-func (p placeAdapter) Record(ctx context.Context, a gateway.Answer) (gateway.Proof, error) {
-	proof, err := p.place.Record(ctx, keeper.Record{ID: a.ID, Client: a.Client, Request: a.Request, Response: a.Response, Usage: a.Usage, Outcome: a.Outcome})
-	return gateway.Proof(proof), err
-}
-
-func (p placeAdapter) Release() { p.place.Release() }
 
 // quoteWait bounds the time of one quote: a TPM takes a part of a second.
 const quoteWait = 20 * time.Second
@@ -108,7 +99,7 @@ type quoteSocket struct {
 	broken error
 }
 
-func (q *quoteSocket) quote(r collect.Request) (*attest.Evidence, error) {
+func (q *quoteSocket) quote(r collect.Request) (*evidence.Evidence, error) {
 	if q.broken != nil {
 		return nil, q.broken
 	}

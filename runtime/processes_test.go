@@ -19,10 +19,11 @@ import (
 	"testing"
 	"time"
 
-	"chrysalis/attest"
 	"chrysalis/attest/collect"
+	"chrysalis/attest/evidence"
 	"chrysalis/measure/config"
 	"chrysalis/measure/pubkey"
+	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
@@ -38,9 +39,9 @@ func measuredConfig(t testing.TB) (config.Measured, []byte) {
 		Identity: config.Identity{Network: config.Local, RootContract: ton.Address{Account: [32]byte(bytes.Repeat([]byte{0xa1}, 32))},
 			PayoutOwner: ton.Address{Account: [32]byte(bytes.Repeat([]byte{0xb2}, 32))}, Sealing: config.SealTPM, Instance: config.InstanceSealed},
 		Service: config.Service{
-			Engine: config.Engine{Volume: config.Volume{Root: config.Digest{1}, Blocks: 1}, Argv: []string{"/usr/bin/llama-server"},
+			Engine: config.Engine{Volume: config.Volume{Root: register.Digest{1}, Blocks: 1}, Argv: []string{"/usr/bin/llama-server"},
 				Env: []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"}, MemoryBytes: 1 << 30},
-			Model: config.Model{Name: "tiny", Volume: config.Volume{Root: config.Digest{2}, Blocks: 1}}, GPU: config.GPUNone,
+			Model: config.Model{Name: "tiny", Volume: config.Volume{Root: register.Digest{2}, Blocks: 1}}, GPU: config.GPUNone,
 			Limits: config.Limits{RequestBytes: 1 << 16, AnswerTokens: 128, Concurrent: 128, ContextTokens: 512},
 			Price: config.Terms{Payment: config.PayCharge, Price: ton.Price{NanotonPerToken: 20, PromptWeight: ton.WeightOne, CachedWeight: 1000,
 				CompletionWeight: 2 * ton.WeightOne, ReasoningWeight: ton.WeightOne}},
@@ -187,8 +188,8 @@ func (m *machine) startGateway() *exec.Cmd {
 	defer theirs.Close()
 	go func() {
 		defer ours.Close()
-		collect.Serve(ours, func(r collect.Request) (*attest.Evidence, error) {
-			return &attest.Evidence{Platform: attest.VTPM, Statement: attest.Statement{NonceRoot: r.NonceRoot, TLSKey: r.TLSKey}}, nil
+		collect.Serve(ours, func(r collect.Request) (*evidence.Evidence, error) {
+			return &evidence.Evidence{Platform: evidence.VTPM, Statement: evidence.Statement{NonceRoot: r.NonceRoot, TLSKey: r.TLSKey}}, nil
 		}, nil)
 	}()
 	c, line := m.spawn("gateway", true, []string{"-keeper", "/keeper/keeper.sock", "-engine", "/engine/e.sock", "-chroot", m.path("root")}, f, theirs)
@@ -363,7 +364,7 @@ func TestProcesses(t *testing.T) {
 		}
 		body, err := io.ReadAll(response.Body)
 		response.Body.Close()
-		if _, bad := attest.DecodeEvidence(body); err != nil || bad != nil {
+		if _, bad := evidence.Decode(body); err != nil || bad != nil {
 			t.Errorf("evidence: %v, %v", err, bad)
 		}
 		// Both and init together have 150 MB in the guest.

@@ -5,11 +5,12 @@ import (
 	"time"
 
 	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
-	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 )
 
 // TDXGuest is a guest in a TD on the software machine. Report data, MRCONFIGID and RTMR3 follow from the contents when
@@ -83,10 +84,10 @@ func (g *TDXGuest) Rules() attest.Rules {
 func (g *TDXGuest) Policy() attest.Policy { return policyOf(g.Rules()) }
 
 // Evidence answers one challenge, alone in its batch.
-func (g *TDXGuest) Evidence(c attest.Challenge) *attest.Evidence { return answer(c, g.Attest) }
+func (g *TDXGuest) Evidence(c attest.Challenge) *evidence.Evidence { return answer(c, g.Attest) }
 
 // Attest quotes a statement over the root of a batch and the hash of a TLS key. The evidence has no path.
-func (g *TDXGuest) Attest(nonceRoot, tlsKey [32]byte) *attest.Evidence {
+func (g *TDXGuest) Attest(nonceRoot, tlsKey [32]byte) *evidence.Evidence {
 	log, s := g.state(nonceRoot, tlsKey)
 	built := g.build()
 	machine := *g.Machine
@@ -94,14 +95,14 @@ func (g *TDXGuest) Attest(nonceRoot, tlsKey [32]byte) *attest.Evidence {
 		machine.Body.MRCONFIGID = config.SHA384(g.Measured)
 		machine.Body.RTMR[3] = eventlog.Replay384(g.Records, eventlog.RTMR3)
 	}
-	machine.Body.ReportData = attest.ReportData(s)
+	machine.Body.ReportData = evidence.ReportData(s)
 	if g.Body != nil {
 		g.Body(&machine.Body)
 	}
 	collateral, err := built.Collateral.Encode()
 	check(err)
-	return &attest.Evidence{
-		Platform: attest.TDX, Statement: s, Config: g.Measured, RuntimeLog: log, BootLog: g.BootLog, Quote: machine.Quote(), Collateral: collateral,
+	return &evidence.Evidence{
+		Platform: evidence.TDX, Statement: s, Config: g.Measured, RuntimeLog: log, BootLog: g.BootLog, Quote: machine.Quote(), Collateral: collateral,
 	}
 }
 
@@ -130,7 +131,7 @@ func (g *SNPGuest) Roots() attest.Roots {
 
 // Rules returns a policy document that accepts exactly this guest, on any machine.
 func (g *SNPGuest) Rules() attest.Rules {
-	r := g.rules(attest.Release{SEVSNP: []measure.Register384{g.Processor.Report.Measurement}}, "acpi")
+	r := g.rules(attest.Release{SEVSNP: []register.Digest384{g.Processor.Report.Measurement}}, "acpi")
 	tcb, err := g.Processor.Report.ReportedTCB.Parts(g.Product)
 	check(err)
 	r.SEVSNP.MinTCB = map[sevsnp.Product]sevsnp.TCB{g.Product: tcb}
@@ -141,23 +142,23 @@ func (g *SNPGuest) Rules() attest.Rules {
 func (g *SNPGuest) Policy() attest.Policy { return policyOf(g.Rules()) }
 
 // Evidence answers one challenge, alone in its batch.
-func (g *SNPGuest) Evidence(c attest.Challenge) *attest.Evidence { return answer(c, g.Attest) }
+func (g *SNPGuest) Evidence(c attest.Challenge) *evidence.Evidence { return answer(c, g.Attest) }
 
 // Attest has the processor report on a statement over the root of a batch and the hash of a TLS key. The evidence has no
 // path.
-func (g *SNPGuest) Attest(nonceRoot, tlsKey [32]byte) *attest.Evidence {
+func (g *SNPGuest) Attest(nonceRoot, tlsKey [32]byte) *evidence.Evidence {
 	log, s := g.state(nonceRoot, tlsKey)
 	processor := *g.Processor
 	if g.Follow {
 		processor.Report.HostData = config.SHA256(g.Measured)
 	}
-	processor.Report.ReportData = attest.ReportData(s)
+	processor.Report.ReportData = evidence.ReportData(s)
 	if g.Report != nil {
 		g.Report(&processor.Report)
 	}
 	e := processor.Evidence()
-	return &attest.Evidence{
-		Platform: attest.SEVSNP, Statement: s, Config: g.Measured, RuntimeLog: log, Quote: e.Report,
+	return &evidence.Evidence{
+		Platform: evidence.SEVSNP, Statement: s, Config: g.Measured, RuntimeLog: log, Quote: e.Report,
 		Certificates: append([][]byte{e.Certificate}, e.Chain...), Collateral: e.CRL,
 	}
 }

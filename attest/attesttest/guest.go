@@ -18,10 +18,11 @@ import (
 	"time"
 
 	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/vtpm"
-	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 )
 
 // BootEvent is an event of a guest's firmware. Its digest is Digest, or when that is nil the hash of Hashed, or of Data when
@@ -36,7 +37,7 @@ type BootEvent struct {
 type Contents struct {
 	Measured  []byte
 	Records   []eventlog.Record
-	Statement attest.Statement // ConfigHash and LogHead are filled in when Fill is set
+	Statement evidence.Statement // ConfigHash and LogHead are filled in when Fill is set
 	Fill      bool
 
 	ReceiptKey, ClaimKey ed25519.PrivateKey
@@ -66,7 +67,7 @@ func newContents(measured []byte, records []eventlog.Record, now time.Time) Cont
 		Measured: measured, Records: records, Fill: true,
 		ReceiptKey: ed25519.NewKeyFromSeed(make([]byte, 32)), ClaimKey: ed25519.NewKeyFromSeed(append(make([]byte, 31), 1)),
 	}
-	c.Statement = attest.Statement{
+	c.Statement = evidence.Statement{
 		Epoch: 1, NotAfter: uint64(now.Add(time.Hour).Unix()), SecretHash: sha256.Sum256([]byte("secret")),
 		ReceiptKey: [32]byte(c.ReceiptKey.Public().(ed25519.PublicKey)), ClaimKey: [32]byte(c.ClaimKey.Public().(ed25519.PublicKey)),
 	}
@@ -74,7 +75,7 @@ func newContents(measured []byte, records []eventlog.Record, now time.Time) Cont
 }
 
 // state returns the runtime log and the statement over a batch and a TLS key.
-func (c *Contents) state(nonceRoot, tlsKey [32]byte) (log []byte, s attest.Statement) {
+func (c *Contents) state(nonceRoot, tlsKey [32]byte) (log []byte, s evidence.Statement) {
 	for i, r := range c.Records {
 		r.Number = uint64(i)
 		log = r.Append(log)
@@ -99,8 +100,8 @@ func (c *Contents) rules(release attest.Release, waive ...string) attest.Rules {
 }
 
 // answer makes the evidence for a challenge that is alone in its batch.
-func answer(c attest.Challenge, attested func(nonceRoot, tlsKey [32]byte) *attest.Evidence) *attest.Evidence {
-	root, paths, err := attest.Batch([][32]byte{attest.Leaf(c.Nonce, c.Exporter)})
+func answer(c attest.Challenge, attested func(nonceRoot, tlsKey [32]byte) *evidence.Evidence) *evidence.Evidence {
+	root, paths, err := evidence.Batch([][32]byte{evidence.Leaf(c.Nonce, c.Exporter)})
 	check(err)
 	e := attested(root, c.TLSKey)
 	e.Path = paths[0]
@@ -157,33 +158,33 @@ func (g *Guest) Roots() attest.Roots {
 // Rules returns a policy document that accepts exactly this guest, on any machine.
 func (g *Guest) Rules() attest.Rules {
 	bank := g.bank()
-	pcrs := measure.PCRs{}
-	for _, register := range vtpm.QuotedPCRs() {
-		if register != 1 && register != 13 && register != 14 {
-			pcrs[uint8(register)] = bank[register]
+	pcrs := register.PCRs{}
+	for _, index := range register.Quoted() {
+		if index != 1 && index != 13 && index != 14 {
+			pcrs[uint8(index)] = bank[index]
 		}
 	}
-	return g.rules(attest.Release{VTPM: []measure.PCRs{pcrs}}, "confidentiality", "pcr-1")
+	return g.rules(attest.Release{VTPM: []register.PCRs{pcrs}}, "confidentiality", "pcr-1")
 }
 
 // Policy returns the policy of Rules.
 func (g *Guest) Policy() attest.Policy { return policyOf(g.Rules()) }
 
 // Evidence answers one challenge, alone in its batch.
-func (g *Guest) Evidence(c attest.Challenge) *attest.Evidence { return answer(c, g.Attest) }
+func (g *Guest) Evidence(c attest.Challenge) *evidence.Evidence { return answer(c, g.Attest) }
 
 // Attest signs a statement over the root of a batch and the hash of a TLS key. The evidence has no path.
-func (g *Guest) Attest(nonceRoot, tlsKey [32]byte) *attest.Evidence {
+func (g *Guest) Attest(nonceRoot, tlsKey [32]byte) *evidence.Evidence {
 	log, s := g.state(nonceRoot, tlsKey)
 	var values [][32]byte
 	bank := g.bank()
-	for _, register := range vtpm.QuotedPCRs() {
-		values = append(values, bank[register])
+	for _, index := range register.Quoted() {
+		values = append(values, bank[index])
 	}
-	extra, digest := attest.ReportData(s), vtpm.Digest(values)
+	extra, digest := evidence.ReportData(s), vtpm.Digest(values)
 	quote := &vtpm.Quote{
 		Signer: append([]byte{0, 0x0b}, make([]byte, 32)...), Extra: extra[:], Clock: 1000, ResetCount: 1, Safe: true, FirmwareVersion: 1,
-		Selections: []vtpm.Selection{vtpm.SHA256Selection(vtpm.QuotedPCRs())}, Digest: digest[:],
+		Selections: []vtpm.Selection{vtpm.SHA256Selection(register.Quoted())}, Digest: digest[:],
 	}
 	if g.Quote != nil {
 		g.Quote(quote)
@@ -194,8 +195,8 @@ func (g *Guest) Attest(nonceRoot, tlsKey [32]byte) *attest.Evidence {
 	check(err)
 	leaf, err := x509.CreateCertificate(rand.Reader, g.Leaf, g.Root, g.CertifiedKey.Public(), g.RootKey)
 	check(err)
-	return &attest.Evidence{
-		Platform: attest.VTPM, Statement: s, Config: g.Measured, RuntimeLog: log, BootLog: g.bootLog(), Quote: attested,
+	return &evidence.Evidence{
+		Platform: evidence.VTPM, Statement: s, Config: g.Measured, RuntimeLog: log, BootLog: g.bootLog(), Quote: attested,
 		Signature: vtpm.Signature{R: r.FillBytes(make([]byte, 32)), S: ss.FillBytes(make([]byte, 32))}.Marshal(), Certificates: [][]byte{leaf},
 	}
 }

@@ -13,11 +13,11 @@ import (
 	"fmt"
 	"io"
 
-	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 )
 
 // Request is what the gateway brings to a statement.
-type Request = attest.Request
+type Request = evidence.Request
 
 const requestSize = 3*32 + 2*8
 
@@ -51,14 +51,14 @@ func ReadRequest(r io.Reader) (Request, error) {
 
 // Ask sends a request over conn and reads the answer. The caller adds each challenge's path to a copy of the evidence.
 // After an error other than ErrRefused the stream is of no more use.
-func Ask(conn io.ReadWriter, r Request) (*attest.Evidence, error) {
+func Ask(conn io.ReadWriter, r Request) (*evidence.Evidence, error) {
 	if _, err := conn.Write(encodeRequest(r)); err != nil {
 		return nil, fmt.Errorf("asking for quote: %w", err)
 	}
 	return readAnswer(conn)
 }
 
-func readAnswer(r io.Reader) (*attest.Evidence, error) {
+func readAnswer(r io.Reader) (*evidence.Evidence, error) {
 	var head [5]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return nil, fmt.Errorf("asking for quote: reading answer: %w", err)
@@ -69,14 +69,14 @@ func readAnswer(r io.Reader) (*attest.Evidence, error) {
 		return nil, fmt.Errorf("asking for quote: %w", ErrRefused)
 	case head[0] != statusEvidence:
 		return nil, fmt.Errorf("asking for quote: answer has status %d and %d bytes", head[0], size)
-	case size > attest.MaxEvidenceBytes:
-		return nil, fmt.Errorf("asking for quote: answer has %d bytes, want at most %d", size, attest.MaxEvidenceBytes)
+	case size > evidence.MaxBytes:
+		return nil, fmt.Errorf("asking for quote: answer has %d bytes, want at most %d", size, evidence.MaxBytes)
 	}
 	body := make([]byte, size)
 	if _, err := io.ReadFull(r, body); err != nil {
 		return nil, fmt.Errorf("asking for quote: reading answer: %w", err)
 	}
-	e, err := attest.DecodeEvidence(body)
+	e, err := evidence.Decode(body)
 	if err != nil {
 		return nil, fmt.Errorf("asking for quote: %w", err)
 	}
@@ -85,7 +85,7 @@ func readAnswer(r io.Reader) (*attest.Evidence, error) {
 
 // Serve answers requests on conn until it ends. quote makes the evidence for a request; when it fails, the asker learns
 // that it was refused and nothing more, and report, which may be nil, gets the reason.
-func Serve(conn io.ReadWriter, quote func(Request) (*attest.Evidence, error), report func(error)) error {
+func Serve(conn io.ReadWriter, quote func(Request) (*evidence.Evidence, error), report func(error)) error {
 	for {
 		request, err := ReadRequest(conn)
 		if err == io.EOF {
@@ -100,7 +100,7 @@ func Serve(conn io.ReadWriter, quote func(Request) (*attest.Evidence, error), re
 	}
 }
 
-func answer(request Request, quote func(Request) (*attest.Evidence, error), report func(error)) []byte {
+func answer(request Request, quote func(Request) (*evidence.Evidence, error), report func(error)) []byte {
 	evidence, err := quote(request)
 	if err == nil {
 		var body []byte

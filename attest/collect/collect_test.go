@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 )
 
 func example() Request {
@@ -22,11 +22,11 @@ func TestAskAndServe(t *testing.T) {
 	var reported []string
 	done := make(chan error, 1)
 	go func() {
-		done <- Serve(owner, func(r Request) (*attest.Evidence, error) {
+		done <- Serve(owner, func(r Request) (*evidence.Evidence, error) {
 			if r.Epoch == 0 {
 				return nil, errors.New("the log is broken")
 			}
-			return &attest.Evidence{Platform: attest.VTPM, Quote: r.NonceRoot[:], Statement: attest.Statement{NonceRoot: r.NonceRoot, TLSKey: r.TLSKey,
+			return &evidence.Evidence{Platform: evidence.VTPM, Quote: r.NonceRoot[:], Statement: evidence.Statement{NonceRoot: r.NonceRoot, TLSKey: r.TLSKey,
 				HPKEKey: r.HPKEKey, Epoch: r.Epoch, NotAfter: r.NotAfter}}, nil
 		}, func(err error) { reported = append(reported, err.Error()) })
 	}()
@@ -75,7 +75,7 @@ func TestAskRefuses(t *testing.T) {
 		{"half a head", []byte{0, 0}, "EOF"},
 		{"unknown status", frame(2, 0, ""), "status 2"},
 		{"refusal with a body", frame(1, 1, "x"), "status 1 and 1 bytes"},
-		{"huge", frame(0, attest.MaxEvidenceBytes+1, ""), "want at most"},
+		{"huge", frame(0, evidence.MaxBytes+1, ""), "want at most"},
 		{"half a body", frame(0, 400, "x"), "EOF"},
 		{"no evidence", frame(0, 4, "abcd"), "decoding evidence"},
 	} {
@@ -105,7 +105,7 @@ func FuzzReadRequest(f *testing.F) {
 }
 
 func FuzzReadAnswer(f *testing.F) {
-	body, err := (&attest.Evidence{Platform: attest.VTPM, Quote: []byte("q")}).Encode()
+	body, err := (&evidence.Evidence{Platform: evidence.VTPM, Quote: []byte("q")}).Encode()
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 )
 
 // Config says whom a client talks to. The zero Config talks to nobody.
@@ -31,10 +32,10 @@ type Config struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Seen gets each evidence before it is judged, that of the certificate first, and may be nil. What it gets is untrusted: it
 	// is for explaining a refusal.
-	Seen func(*attest.Evidence)
+	Seen func(*evidence.Evidence)
 	// Complete fetches the collateral that evidence lacks, and may be nil: what is then not stapled can't be judged. It is
 	// called once a connection, within Timeout. collateral.Fetcher has one.
-	Complete func(context.Context, *attest.Evidence) error
+	Complete func(context.Context, *evidence.Evidence) error
 	// MaxConns bounds a Transport's connections to one host, and with them how often it asks for evidence. Default 8.
 	MaxConns int
 }
@@ -117,7 +118,7 @@ func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fetching evidence: %w: %w", attest.ErrUnavailable, err)
 	}
-	evidence, err := attest.DecodeEvidence(body)
+	evidence, err := evidence.Decode(body)
 	if err != nil {
 		return nil, fmt.Errorf("fetching evidence: %w: %w", attest.ErrRejected, err)
 	}
@@ -141,7 +142,7 @@ func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
 // is fetched next, which decides in any case.
 func (c Config) judgeCertificate(state tls.ConnectionState) error {
 	certificate := state.PeerCertificates[0]
-	evidence, err := attest.EpochEvidence(certificate)
+	evidence, err := evidence.FromCertificate(certificate)
 	if err != nil {
 		return fmt.Errorf("dialling guest: %w: %w", attest.ErrRejected, err)
 	}
@@ -163,7 +164,7 @@ func fetch(ctx context.Context, conn *tls.Conn, nonce [32]byte) ([]byte, error) 
 		return nil, err
 	}
 	// The header is bounded by the same limit as the body.
-	r := bufio.NewReader(io.LimitReader(conn, attest.MaxEvidenceBytes+8<<10))
+	r := bufio.NewReader(io.LimitReader(conn, evidence.MaxBytes+8<<10))
 	response, err := http.ReadResponse(r, nil)
 	if err != nil {
 		return nil, err
@@ -172,8 +173,8 @@ func fetch(ctx context.Context, conn *tls.Conn, nonce [32]byte) ([]byte, error) 
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("status is %q, want 200", response.Status)
 	}
-	if response.ContentLength < 0 || response.ContentLength > attest.MaxEvidenceBytes || response.Close {
-		return nil, fmt.Errorf("body of %d bytes (close: %t), want a length of at most %d and an open connection", response.ContentLength, response.Close, attest.MaxEvidenceBytes)
+	if response.ContentLength < 0 || response.ContentLength > evidence.MaxBytes || response.Close {
+		return nil, fmt.Errorf("body of %d bytes (close: %t), want a length of at most %d and an open connection", response.ContentLength, response.Close, evidence.MaxBytes)
 	}
 	body, err := io.ReadAll(response.Body)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/sevsnp"
 )
 
@@ -52,7 +53,7 @@ func newMachine(t *testing.T) *machine {
 }
 
 // quote makes the evidence for a request, as init does.
-func (m *machine) quote(r attest.Request) (*attest.Evidence, error) {
+func (m *machine) quote(r evidence.Request) (*evidence.Evidence, error) {
 	m.quotes.Add(1)
 	m.Statement.Epoch, m.Statement.NotAfter = r.Epoch, r.NotAfter
 	return m.Attest(r.NonceRoot, r.TLSKey), nil
@@ -156,7 +157,7 @@ func TestDialRefuses(t *testing.T) {
 		{"a policy that wants more", m.address, Config{Policy: strict, Roots: m.Roots()}, attest.ErrRejected, "security-version"},
 		{"TLS 1.2", tls12, m.config(), attest.ErrUnavailable, "version"},
 		{"no evidence at all", answering("none"), m.config(), attest.ErrRejected, "decoding evidence"},
-		{"evidence without end", answering(strings.Repeat("x", attest.MaxEvidenceBytes+1)), m.config(), attest.ErrUnavailable, "want a length"},
+		{"evidence without end", answering(strings.Repeat("x", evidence.MaxBytes+1)), m.config(), attest.ErrUnavailable, "want a length"},
 		{"no quote now", attesttest.Listen(t, http.NotFoundHandler(), m.server.TLSConfig(), nil), m.config(), attest.ErrUnavailable, "404"},
 		{"silence", endless, Config{Policy: m.Policy(), Roots: m.Roots(), Timeout: time.Second}, attest.ErrUnavailable, "fetching evidence"},
 		{"nobody there", "127.0.0.1:1", m.config(), attest.ErrUnavailable, "dialling guest"},
@@ -287,7 +288,7 @@ func TestConfidentialGuests(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		contents *attesttest.Contents
-		attest   func(nonceRoot, tlsKey [32]byte) *attest.Evidence
+		attest   func(nonceRoot, tlsKey [32]byte) *evidence.Evidence
 		config   Config
 	}{
 		{"tdx", &td.Contents, td.Attest, Config{Policy: td.Policy(), Roots: td.Roots()}},
@@ -295,7 +296,7 @@ func TestConfidentialGuests(t *testing.T) {
 	} {
 		staple := true
 		var kept []byte
-		server, err := NewServer(func(r attest.Request) (*attest.Evidence, error) {
+		server, err := NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
 			tt.contents.Statement.Epoch, tt.contents.Statement.NotAfter = r.Epoch, r.NotAfter
 			e := tt.attest(r.NonceRoot, r.TLSKey)
 			if kept = e.Collateral; !staple {
@@ -307,7 +308,7 @@ func TestConfidentialGuests(t *testing.T) {
 			t.Fatal(err)
 		}
 		address := attesttest.Listen(t, server, server.TLSConfig(), server.ConnContext)
-		dial := func(complete func(context.Context, *attest.Evidence) error) error {
+		dial := func(complete func(context.Context, *evidence.Evidence) error) error {
 			config := tt.config
 			config.Complete = complete
 			conn, err := Dial(t.Context(), "tcp", address, config)
@@ -323,10 +324,10 @@ func TestConfidentialGuests(t *testing.T) {
 		if err := dial(nil); !errors.Is(err, attest.ErrUnavailable) {
 			t.Errorf("%s, no collateral: got %v, want ErrUnavailable", tt.name, err)
 		}
-		if err := dial(func(_ context.Context, e *attest.Evidence) error { e.Collateral = kept; return nil }); err != nil {
+		if err := dial(func(_ context.Context, e *evidence.Evidence) error { e.Collateral = kept; return nil }); err != nil {
 			t.Errorf("%s, brought by the client: %v", tt.name, err)
 		}
-		if err := dial(func(context.Context, *attest.Evidence) error { return errors.New("no network") }); !errors.Is(err, attest.ErrUnavailable) {
+		if err := dial(func(context.Context, *evidence.Evidence) error { return errors.New("no network") }); !errors.Is(err, attest.ErrUnavailable) {
 			t.Errorf("%s, collateral that can't be had: got %v, want ErrUnavailable", tt.name, err)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 	"sync"
 	"time"
 
-	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 )
 
 const (
@@ -42,7 +42,7 @@ type keySet struct {
 }
 
 // newKeySet makes a key and has epoch evidence made for it, which the certificate carries.
-func newKeySet(epoch uint64, now time.Time, ask func(attest.Request) (*attest.Evidence, error)) (*keySet, error) {
+func newKeySet(epoch uint64, now time.Time, ask func(evidence.Request) (*evidence.Evidence, error)) (*keySet, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("making TLS key: %w", err)
@@ -53,11 +53,11 @@ func newKeySet(epoch uint64, now time.Time, ask func(attest.Request) (*attest.Ev
 		return nil, fmt.Errorf("making TLS key: %w", err)
 	}
 	k.hash = sha256.Sum256(public)
-	evidence, err := ask(attest.Request{TLSKey: k.hash, Epoch: epoch, NotAfter: uint64(k.notAfter.Unix())})
+	e, err := ask(evidence.Request{TLSKey: k.hash, Epoch: epoch, NotAfter: uint64(k.notAfter.Unix())})
 	if err != nil {
 		return nil, fmt.Errorf("making epoch evidence: %w", err)
 	}
-	extension, err := attest.EpochExtension(evidence)
+	extension, err := evidence.EpochExtension(e)
 	if err != nil {
 		return nil, fmt.Errorf("making epoch evidence: %w", err)
 	}
@@ -82,7 +82,7 @@ func newKeySet(epoch uint64, now time.Time, ask func(attest.Request) (*attest.Ev
 // Server owns a guest's TLS keys and answers challenges. It is an http.Handler for EvidencePath; the http.Server that it
 // serves under must take its TLSConfig and its ConnContext.
 type Server struct {
-	ask func(attest.Request) (*attest.Evidence, error)
+	ask func(evidence.Request) (*evidence.Evidence, error)
 	now func() time.Time
 
 	mu      sync.Mutex // guards the fields below
@@ -95,7 +95,7 @@ type Server struct {
 
 // NewServer returns a server with a fresh key, for which it asks at once. ask gets the evidence for a request; it is called
 // by one goroutine at a time. now is the clock, nil for time.Now.
-func NewServer(ask func(attest.Request) (*attest.Evidence, error), now func() time.Time) (*Server, error) {
+func NewServer(ask func(evidence.Request) (*evidence.Evidence, error), now func() time.Time) (*Server, error) {
 	if now == nil {
 		now = time.Now
 	}
@@ -138,7 +138,7 @@ func (s *Server) TLSConfig() *tls.Config {
 }
 
 // askAlone asks for one quote at a time.
-func (s *Server) askAlone(r attest.Request) (*attest.Evidence, error) {
+func (s *Server) askAlone(r evidence.Request) (*evidence.Evidence, error) {
 	s.asking.Lock()
 	defer s.asking.Unlock()
 	return s.ask(r)
@@ -179,7 +179,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "evidence is bound to a TLS 1.3 connection to this guest", http.StatusBadRequest)
 		return
 	}
-	body, err := s.answer(r.Context(), c.keys, attest.Leaf(nonce, exporter))
+	body, err := s.answer(r.Context(), c.keys, evidence.Leaf(nonce, exporter))
 	if err != nil {
 		http.Error(w, "no evidence now", http.StatusServiceUnavailable)
 		return
@@ -206,8 +206,8 @@ func parseNonce(query string) (nonce [32]byte, err error) {
 type batch struct {
 	leaves   [][32]byte
 	done     chan struct{} // closed when evidence, paths and err are set
-	evidence *attest.Evidence
-	paths    []attest.Path
+	evidence *evidence.Evidence
+	paths    []evidence.Path
 	err      error
 }
 
@@ -253,8 +253,8 @@ func (s *Server) fill(keys *keySet, b *batch) {
 	s.mu.Unlock()
 	defer close(b.done)
 	var root [32]byte
-	if root, b.paths, b.err = attest.Batch(b.leaves); b.err != nil {
+	if root, b.paths, b.err = evidence.Batch(b.leaves); b.err != nil {
 		return
 	}
-	b.evidence, b.err = s.askAlone(attest.Request{NonceRoot: root, TLSKey: keys.hash, Epoch: keys.epoch, NotAfter: uint64(keys.notAfter.Unix())})
+	b.evidence, b.err = s.askAlone(evidence.Request{NonceRoot: root, TLSKey: keys.hash, Epoch: keys.epoch, NotAfter: uint64(keys.notAfter.Unix())})
 }

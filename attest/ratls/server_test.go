@@ -22,6 +22,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
+	"chrysalis/attest/evidence"
 )
 
 // TestServerBatch has many clients answered by few quotes, each with evidence of its own connection.
@@ -69,7 +70,7 @@ func TestServerRotation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := attest.DecodeEvidence(body)
+	again, err := evidence.Decode(body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +131,7 @@ func TestServerWithoutQuotes(t *testing.T) {
 	m := newMachine(t)
 	broken := errors.New("the log is broken")
 	refuse := atomic.Bool{}
-	ask := func(r attest.Request) (*attest.Evidence, error) {
+	ask := func(r evidence.Request) (*evidence.Evidence, error) {
 		if refuse.Load() {
 			return nil, broken
 		}
@@ -186,7 +187,7 @@ func TestCertificate(t *testing.T) {
 			*c = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 		}
 	}
-	genuine, err := attest.EpochExtension(m.Attest([32]byte{}, m.server.keys.hash))
+	genuine, err := evidence.EpochExtension(m.Attest([32]byte{}, m.server.keys.hash))
 	if err != nil {
 		t.Fatal(err)
 	}

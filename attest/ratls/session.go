@@ -18,7 +18,7 @@ import (
 	"errors"
 	"fmt"
 
-	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 )
 
 // EvidencePath is where a guest hands out evidence: GET with the parameter nonce, 64 lower-case hexadecimal digits.
@@ -33,7 +33,7 @@ func Exporter(state *tls.ConnectionState) (exporter [32]byte, err error) {
 	if state == nil || state.Version != tls.VersionTLS13 {
 		return exporter, errors.New("exporting from TLS connection: it is not TLS 1.3")
 	}
-	b, err := state.ExportKeyingMaterial(attest.ExporterLabel, nil, len(exporter))
+	b, err := state.ExportKeyingMaterial(evidence.ExporterLabel, nil, len(exporter))
 	if err != nil {
 		return exporter, fmt.Errorf("exporting from TLS connection: %w", err)
 	}

@@ -27,9 +27,3 @@ func AKTemplate() tpm2.TPMTPublic {
 // AKCertificateIndex is the NV index that holds the attestation key's certificate in DER: the one that Google's clouds
 // use for a P-256 key.
 const AKCertificateIndex tpm2.TPMHandle = 0x01c10002
-
-// quotedPCRs leaves out 6 (unused), 10 (IMA) and those from 15 on.
-var quotedPCRs = [...]uint{0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 13, 14}
-
-// QuotedPCRs returns the one selection, in the SHA-256 bank, that is quoted and accepted.
-func QuotedPCRs() []uint { return append([]uint(nil), quotedPCRs[:]...) }

@@ -10,12 +10,14 @@ import (
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
+
+	"chrysalis/measure/register"
 )
 
 func exampleQuote() *Quote {
 	return &Quote{
 		Signer: append([]byte{0, 0x0b}, bytes.Repeat([]byte{7}, 32)...), Extra: bytes.Repeat([]byte{9}, 64), Clock: 123456, ResetCount: 3, RestartCount: 1,
-		Safe: true, FirmwareVersion: 0x2024012500120000, Selections: []Selection{SHA256Selection(QuotedPCRs())}, Digest: bytes.Repeat([]byte{5}, 32),
+		Safe: true, FirmwareVersion: 0x2024012500120000, Selections: []Selection{SHA256Selection(register.Quoted())}, Digest: bytes.Repeat([]byte{5}, 32),
 	}
 }
 
@@ -28,7 +30,7 @@ func TestAgainstGoTPM(t *testing.T) {
 		ClockInfo:       tpm2.TPMSClockInfo{Clock: own.Clock, ResetCount: own.ResetCount, RestartCount: own.RestartCount, Safe: true},
 		FirmwareVersion: own.FirmwareVersion,
 		Attested: tpm2.NewTPMUAttest(tpm2.TPMSTAttestQuote, &tpm2.TPMSQuoteInfo{
-			PCRSelect: tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{{Hash: tpm2.TPMAlgSHA256, PCRSelect: tpm2.PCClientCompatible.PCRs(QuotedPCRs()...)}}},
+			PCRSelect: tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{{Hash: tpm2.TPMAlgSHA256, PCRSelect: tpm2.PCClientCompatible.PCRs(register.Quoted()...)}}},
 			PCRDigest: tpm2.TPM2BDigest{Buffer: own.Digest},
 		}),
 	}
@@ -39,7 +41,7 @@ func TestAgainstGoTPM(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !q.Selects(QuotedPCRs()) || !bytes.Equal(q.Extra, own.Extra) || !bytes.Equal(q.Digest, own.Digest) {
+	if !q.Selects(register.Quoted()) || !bytes.Equal(q.Extra, own.Extra) || !bytes.Equal(q.Digest, own.Digest) {
 		t.Errorf("parsed: got %+v, want %+v", q, own)
 	}
 	signature := Signature{R: bytes.Repeat([]byte{1}, 32), S: bytes.Repeat([]byte{2}, 32)}
@@ -88,8 +90,8 @@ func TestParseQuoteRefuses(t *testing.T) {
 }
 
 func TestSelects(t *testing.T) {
-	sha1 := Selection{Hash: 4, Registers: QuotedPCRs()}
-	exact := SHA256Selection(QuotedPCRs())
+	sha1 := Selection{Hash: 4, Registers: register.Quoted()}
+	exact := SHA256Selection(register.Quoted())
 	for _, tt := range []struct {
 		name       string
 		selections []Selection
@@ -98,13 +100,13 @@ func TestSelects(t *testing.T) {
 		{"exact", []Selection{exact}, true},
 		{"none", nil, false},
 		{"no register", []Selection{SHA256Selection(nil)}, false},
-		{"one fewer", []Selection{SHA256Selection(QuotedPCRs()[1:])}, false},
-		{"one more", []Selection{SHA256Selection(append(QuotedPCRs(), 15))}, false},
+		{"one fewer", []Selection{SHA256Selection(register.Quoted()[1:])}, false},
+		{"one more", []Selection{SHA256Selection(append(register.Quoted(), 15))}, false},
 		{"another bank", []Selection{sha1}, false},
 		{"another bank too", []Selection{exact, sha1}, false},
 		{"twice", []Selection{exact, exact}, false},
 	} {
-		if got := (&Quote{Selections: tt.selections}).Selects(QuotedPCRs()); got != tt.want {
+		if got := (&Quote{Selections: tt.selections}).Selects(register.Quoted()); got != tt.want {
 			t.Errorf("%s: got %t, want %t", tt.name, got, tt.want)
 		}
 	}

@@ -13,37 +13,13 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/sha512"
-	"encoding/hex"
 	"fmt"
 
 	"github.com/go-json-experiment/json"
 
+	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 )
-
-// Digest is a SHA-256 value. Its text form is 64 lower-case hexadecimal digits and nothing else.
-type Digest [32]byte
-
-func (d Digest) String() string { return hex.EncodeToString(d[:]) }
-
-// MarshalText returns the 64 hexadecimal digits.
-func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-
-// UnmarshalText accepts exactly 64 lower-case hexadecimal digits.
-func (d *Digest) UnmarshalText(text []byte) error {
-	if len(text) != hex.EncodedLen(len(d)) {
-		return fmt.Errorf("digest has %d characters, want %d", len(text), hex.EncodedLen(len(d)))
-	}
-	var got Digest
-	if _, err := hex.Decode(got[:], text); err != nil {
-		return fmt.Errorf("digest: %v", err)
-	}
-	if got.String() != string(text) {
-		return fmt.Errorf("digest %q is not in lower case", text)
-	}
-	*d = got
-	return nil
-}
 
 // Measured is the measured config: what the hardware's evidence commits to.
 type Measured struct {
@@ -73,9 +49,11 @@ type Service struct {
 
 // Volume names a read-only volume by its dm-verity root hash and its count of 4096-byte data blocks.
 type Volume struct {
-	Root   Digest `json:"root"`
-	Blocks uint64 `json:"blocks"`
+	Root   register.Digest `json:"root"`
+	Blocks uint64          `json:"blocks"`
 }
+
+func (v Volume) String() string { return fmt.Sprintf("%s/%d", v.Root, v.Blocks) }
 
 // Engine is the program that computes answers, and how it is started. Nothing else reaches its command line.
 type Engine struct {
@@ -163,16 +141,16 @@ func Split(measured []byte) (identity, service []byte, err error) {
 }
 
 // SHA256 is the digest of measured bytes that the runtime log, the statement and HOST_DATA carry.
-func SHA256(measured []byte) Digest { return sha256.Sum256(measured) }
+func SHA256(measured []byte) register.Digest { return sha256.Sum256(measured) }
 
 // SHA384 is the digest of measured bytes that MRCONFIGID carries on TDX.
 func SHA384(measured []byte) [48]byte { return sha512.Sum384(measured) }
 
 // IdentityDigest is the digest of the identity part alone, with its length prefix.
-func IdentityDigest(identity []byte) Digest { return sha256.Sum256(appendPart(nil, identity)) }
+func IdentityDigest(identity []byte) register.Digest { return sha256.Sum256(appendPart(nil, identity)) }
 
 // ServiceDigest is the digest of the service part alone, with its length prefix. Receipts name it.
-func ServiceDigest(service []byte) Digest { return sha256.Sum256(appendPart(nil, service)) }
+func ServiceDigest(service []byte) register.Digest { return sha256.Sum256(appendPart(nil, service)) }
 
 // canonical is the one JSON encoding of a value: fields in the order of the struct, no white space.
 func canonical(v any) ([]byte, error) { return json.Marshal(v, json.Deterministic(true)) }

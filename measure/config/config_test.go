@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 )
 
@@ -23,12 +24,12 @@ func example() Measured {
 		},
 		Service: Service{
 			Engine: Engine{
-				Volume:      Volume{Root: Digest{1}, Blocks: 100},
+				Volume:      Volume{Root: register.Digest{1}, Blocks: 100},
 				Argv:        []string{"/usr/bin/llama-server", "-m", "/model/tiny.gguf"},
 				Env:         []string{wipeTunables, "PATH=/usr/bin"},
 				MemoryBytes: 512 << 20,
 			},
-			Model:  Model{Name: "tiny", Volume: Volume{Root: Digest{2}, Blocks: 310}},
+			Model:  Model{Name: "tiny", Volume: Volume{Root: register.Digest{2}, Blocks: 310}},
 			GPU:    GPUNone,
 			Limits: Limits{RequestBytes: 1 << 20, AnswerTokens: 256, Concurrent: 4, ContextTokens: 512},
 			Price: Terms{Payment: PayCharge, Price: ton.Price{NanotonPerToken: 20, PromptWeight: ton.WeightOne, CachedWeight: ton.WeightOne / 10,
@@ -207,7 +208,7 @@ func TestHostRefuses(t *testing.T) {
 }
 
 func TestZerostates(t *testing.T) {
-	seen := map[Digest]Network{}
+	seen := map[register.Digest]Network{}
 	for _, n := range []Network{Mainnet, Testnet, Local} {
 		z, ok := n.Zerostate()
 		if !ok {

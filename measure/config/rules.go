@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 )
 
@@ -29,16 +30,16 @@ var zerostates = map[Network]string{
 }
 
 // Zerostate returns the root hash of the network's zero state, and reports whether the network is known.
-func (n Network) Zerostate() (Digest, bool) {
+func (n Network) Zerostate() (register.Digest, bool) {
 	text, ok := zerostates[n]
 	if !ok {
-		return Digest{}, false
+		return register.Digest{}, false
 	}
 	raw, err := base64.StdEncoding.DecodeString(text)
-	if err != nil || len(raw) != len(Digest{}) {
+	if err != nil || len(raw) != len(register.Digest{}) {
 		panic("config: zerostate of " + string(n) + " is malformed")
 	}
-	return Digest(raw), true
+	return register.Digest(raw), true
 }
 
 // Sealing says what the sealed secret is bound to.
@@ -150,7 +151,7 @@ func (s Service) validate() error {
 }
 
 func (v Volume) validate() error {
-	if v.Root == (Digest{}) {
+	if v.Root == (register.Digest{}) {
 		return fmt.Errorf("volume root is zero")
 	}
 	if v.Blocks == 0 || v.Blocks > maxBlocks {

@@ -5,13 +5,14 @@ import (
 	"slices"
 
 	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 // Sequence is what the runtime log of a guest states: the one list of events, registers and data that follows from a config.
 // init records by it, expected registers are replays of it, and a verifier compares a guest's log with it.
 type Sequence struct {
-	Config   config.Digest // of the measured config
-	Identity config.Digest // of its first part
+	Config   register.Digest // of the measured config
+	Identity register.Digest // of its first part
 	Engine   config.Volume
 	Model    config.Volume
 	GPU      string // what the GPU rule found

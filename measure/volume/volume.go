@@ -9,7 +9,6 @@ package volume
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,29 +17,11 @@ import (
 	"path"
 	"time"
 
+	"chrysalis/measure/config"
 	"chrysalis/measure/verity"
 
 	"github.com/erofs/go-erofs"
 )
-
-// Ref names a volume.
-type Ref struct {
-	Root   [32]byte // root hash of the dm-verity tree
-	Blocks uint64   // data blocks of verity.BlockSize before the tree
-}
-
-// MarshalJSON writes the root hash in hex.
-func (r Ref) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
-		Root   string `json:"root"`
-		Blocks uint64 `json:"blocks"`
-	}{fmt.Sprintf("%x", r.Root), r.Blocks})
-}
-
-// Size returns the length of the volume's file in bytes, the tree included.
-func (r Ref) Size() int64 {
-	return int64(r.Blocks+verity.TreeBlocks(r.Blocks)) * verity.BlockSize
-}
 
 // Options shape a volume. The zero value packs the tree as it is.
 type Options struct {
@@ -62,44 +43,44 @@ const (
 )
 
 // Pack writes tree as a volume to out, which must be empty, and returns its name. The file is not synced.
-func Pack(ctx context.Context, tree fs.FS, out *os.File, opt Options) (Ref, error) {
+func Pack(ctx context.Context, tree fs.FS, out *os.File, opt Options) (config.Volume, error) {
 	ref, err := pack(ctx, tree, out, opt)
 	if err != nil {
-		return Ref{}, fmt.Errorf("packing volume: %w", err)
+		return config.Volume{}, fmt.Errorf("packing volume: %w", err)
 	}
 	return ref, nil
 }
 
-func pack(ctx context.Context, tree fs.FS, out *os.File, opt Options) (Ref, error) {
+func pack(ctx context.Context, tree fs.FS, out *os.File, opt Options) (config.Volume, error) {
 	if size, err := out.Seek(0, io.SeekEnd); err != nil {
-		return Ref{}, err
+		return config.Volume{}, err
 	} else if size != 0 {
-		return Ref{}, fmt.Errorf("output holds %d bytes, want an empty file", size)
+		return config.Volume{}, fmt.Errorf("output holds %d bytes, want an empty file", size)
 	}
 	s, err := plan(ctx, tree, opt.Dirs)
 	if err != nil {
-		return Ref{}, err
+		return config.Volume{}, err
 	}
 	s.progress = opt.Progress
 	// The build time equals every mtime, which lets all inodes take the compact form.
 	w := erofs.Create(out, erofs.WithBlockSize(verity.BlockSize), erofs.WithBuildTime(0, 0))
 	if err := w.CopyFrom(s); err != nil {
-		return Ref{}, fmt.Errorf("writing erofs image: %w", err)
+		return config.Volume{}, fmt.Errorf("writing erofs image: %w", err)
 	}
 	if err := w.Close(); err != nil {
-		return Ref{}, fmt.Errorf("writing erofs image: %w", err)
+		return config.Volume{}, fmt.Errorf("writing erofs image: %w", err)
 	}
 	// The writer copies at most the announced bytes and takes fewer without a word.
 	if s.written != s.total {
-		return Ref{}, fmt.Errorf("writing erofs image: files gave %d bytes, want the %d of their listing", s.written, s.total)
+		return config.Volume{}, fmt.Errorf("writing erofs image: files gave %d bytes, want the %d of their listing", s.written, s.total)
 	}
 	size, err := out.Seek(0, io.SeekEnd)
 	if err != nil {
-		return Ref{}, err
+		return config.Volume{}, err
 	}
 	blocks := uint64(size+verity.BlockSize-1) / verity.BlockSize
 	if err := out.Truncate(int64(blocks) * verity.BlockSize); err != nil {
-		return Ref{}, err
+		return config.Volume{}, err
 	}
 	root, err := verity.Append(ctx, out, blocks, func(done int64) {
 		if opt.Progress != nil {
@@ -107,26 +88,26 @@ func pack(ctx context.Context, tree fs.FS, out *os.File, opt Options) (Ref, erro
 		}
 	})
 	if err != nil {
-		return Ref{}, err
+		return config.Volume{}, err
 	}
-	return Ref{root, blocks}, nil
+	return config.Volume{Root: root, Blocks: blocks}, nil
 }
 
-// Check reads the whole volume of size bytes and returns the Ref that root names, or the reason why the bytes are not
+// Check reads the whole volume of size bytes and returns the volume that root names, or the reason why the bytes are not
 // that volume. The number of blocks follows from the size; a size that no volume has is verity.ErrCorrupt.
-func Check(r io.ReaderAt, size int64, root [32]byte) (Ref, error) {
+func Check(r io.ReaderAt, size int64, root [32]byte) (config.Volume, error) {
 	var blocks uint64
 	ok := size > 0 && size%verity.BlockSize == 0
 	if ok {
 		blocks, ok = verity.DataBlocks(uint64(size) / verity.BlockSize)
 	}
 	if !ok {
-		return Ref{}, fmt.Errorf("checking volume: %w: no volume is %d bytes long", verity.ErrCorrupt, size)
+		return config.Volume{}, fmt.Errorf("checking volume: %w: no volume is %d bytes long", verity.ErrCorrupt, size)
 	}
 	if err := verity.Check(r, blocks, root); err != nil {
-		return Ref{}, fmt.Errorf("checking volume: %w", err)
+		return config.Volume{}, fmt.Errorf("checking volume: %w", err)
 	}
-	return Ref{root, blocks}, nil
+	return config.Volume{Root: root, Blocks: blocks}, nil
 }
 
 // stage is the tree as it will stand in the image, in the form of the fs.FS that the erofs writer takes.

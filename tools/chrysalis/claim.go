@@ -14,7 +14,6 @@ import (
 	"chrysalis/measure/pubkey"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
-
 	"github.com/spf13/cobra"
 )
 

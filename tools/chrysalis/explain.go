@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 	"chrysalis/measure"
 	"chrysalis/measure/bootdisk"
 	"chrysalis/tools/internal/acpi"
@@ -87,7 +88,7 @@ func (f *explainFlags) open(ctx context.Context) (in explain.Inputs, err error) 
 	if err != nil {
 		return in, unavailable(err)
 	}
-	if in.Evidence, err = attest.DecodeEvidence(encoded); err != nil {
+	if in.Evidence, err = evidence.Decode(encoded); err != nil {
 		return in, unavailable(fmt.Errorf("reading %s: %w", f.evidence, err))
 	}
 	if in.Release, err = explain.ReadRelease(f.manifest); err != nil {

@@ -17,7 +17,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/measure"
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 	"chrysalis/tools/internal/image"
 	"chrysalis/tools/internal/release"
 )
@@ -159,7 +159,7 @@ func (s *rebuildStatement) check() (err error) {
 
 // write signs that the release with that manifest is the same. A release of locks that are not in the source tree is not
 // attested: nobody else could build it.
-func (s *rebuildStatement) write(manifest config.Digest, lockState string) error {
+func (s *rebuildStatement) write(manifest register.Digest, lockState string) error {
 	if s.keyFile == "" {
 		return nil
 	}

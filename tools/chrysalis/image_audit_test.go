@@ -8,7 +8,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/measure"
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 	"chrysalis/tools/internal/release"
 )
 
@@ -37,7 +37,7 @@ func TestCompareRebuiltManifest(t *testing.T) {
 		{"the same", func(*measure.Manifest) {}, ""},
 		{"a file", func(m *measure.Manifest) { m.Files[0].SHA256[0] ^= 1 }, published.Files[0].Name},
 		{"a document", func(m *measure.Manifest) { m.Documents[0].SHA256[0] ^= 1 }, "contents.json"},
-		{"a register", func(m *measure.Manifest) { m.PCRs[4] = config.Digest{0xff} }, "manifest.json"},
+		{"a register", func(m *measure.Manifest) { m.PCRs[4] = register.Digest{0xff} }, "manifest.json"},
 		{"the security version", func(m *measure.Manifest) { m.SecurityVersion++ }, "manifest.json"},
 		{"the lock", func(m *measure.Manifest) { m.Lock = measure.LockUnreleased }, "manifest.json"},
 	} {
@@ -71,13 +71,13 @@ func TestRebuildStatement(t *testing.T) {
 	if err := s.check(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.write(config.Digest{2}, measure.LockUnreleased); err == nil {
+	if err := s.write(register.Digest{2}, measure.LockUnreleased); err == nil {
 		t.Error("a release that nobody else can build: it was attested")
 	}
 	if _, err := os.Stat(s.out); err == nil {
 		t.Error("a refused statement was written")
 	}
-	if err := s.write(config.Digest{2}, measure.LockReleased); err != nil {
+	if err := s.write(register.Digest{2}, measure.LockReleased); err != nil {
 		t.Fatal(err)
 	}
 	signed, err := os.ReadFile(s.out)
@@ -85,7 +85,7 @@ func TestRebuildStatement(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, key, err := attest.VerifyRebuild(signed, []ed25519.PublicKey{public})
-	if err != nil || !key.Equal(public) || r.Manifest != (config.Digest{2}) || r.Rebuilder != "auditor.example" {
+	if err != nil || !key.Equal(public) || r.Manifest != (register.Digest{2}) || r.Rebuilder != "auditor.example" {
 		t.Errorf("got %+v by %x, error %v", r, key, err)
 	}
 	for name, s := range map[string]rebuildStatement{"a key without a name": {keyFile: s.keyFile}, "a name without a key": {name: "auditor.example"}, "no such key": {keyFile: "nosuch", name: "a"}} {

@@ -10,10 +10,11 @@ import (
 	"os"
 	"slices"
 
+	"github.com/spf13/cobra"
+
 	"chrysalis/measure"
 	"chrysalis/measure/config"
-
-	"github.com/spf13/cobra"
+	"chrysalis/measure/register"
 )
 
 // maxInputBytes bounds each file that a verb reads whole: the largest is a kernel or firmware.
@@ -59,7 +60,7 @@ func newMeasureVTPM() *cobra.Command {
 				}
 			}
 			if asJSON {
-				named := map[string]config.Digest{}
+				named := map[string]register.Digest{}
 				for register, value := range pcrs {
 					named[fmt.Sprintf("pcr%d", register)] = value
 				}
@@ -105,9 +106,9 @@ func newMeasureConfig() *cobra.Command {
 			}
 			mrconfigid := config.SHA384(measured)
 			out := struct {
-				MRConfigID string       `json:"mrconfigid"`
-				HostData   string       `json:"host_data"`
-				PCRs       measure.PCRs `json:"pcrs"`
+				MRConfigID string        `json:"mrconfigid"`
+				HostData   string        `json:"host_data"`
+				PCRs       register.PCRs `json:"pcrs"`
 			}{hex.EncodeToString(mrconfigid[:]), config.SHA256(measured).String(), pcrs}
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(out)

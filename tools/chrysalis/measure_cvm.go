@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/measure"
+	"chrysalis/measure/register"
 	"chrysalis/measure/snp"
 	"chrysalis/measure/tdvf"
 )
@@ -95,7 +96,7 @@ func newMeasureTDX() *cobra.Command {
 func printRegisters(w io.Writer, r measure.TDXRegisters) error {
 	for _, line := range []struct {
 		name  string
-		value *measure.Register384
+		value *register.Digest384
 	}{{"mrtd", &r.MRTD}, {"rtmr0", r.RTMR0}, {"rtmr1", r.RTMR1}, {"rtmr2", r.RTMR2}} {
 		if line.value == nil {
 			continue

@@ -5,7 +5,7 @@ import (
 	"strings"
 
 	"chrysalis/measure"
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 // vtpmInputs are the files of measure vtpm: kernel, initrd and command line, or a disk, or what lies in one.
@@ -14,12 +14,12 @@ type vtpmInputs struct {
 }
 
 // pcrs returns the registers of a boot of the files, and with a config also those that follow from it.
-func (in vtpmInputs) pcrs() (measure.PCRs, error) {
+func (in vtpmInputs) pcrs() (register.PCRs, error) {
 	firmware, err := readInput(in.firmware)
 	if err != nil {
 		return nil, err
 	}
-	var pcrs measure.PCRs
+	var pcrs register.PCRs
 	if in.kernel != "" {
 		pcrs, err = in.direct(firmware)
 	} else {
@@ -40,14 +40,14 @@ func (in vtpmInputs) pcrs() (measure.PCRs, error) {
 }
 
 // pcr1 returns PCR 1 of the boot on a machine of the shape.
-func (in vtpmInputs) pcr1(s measure.Shape, tables measure.Tables) (config.Digest, error) {
+func (in vtpmInputs) pcr1(s measure.Shape, tables measure.Tables) (register.Digest, error) {
 	if in.kernel == "" {
 		return tables.DiskPCR1(s)
 	}
 	return tables.PCR1()
 }
 
-func (in vtpmInputs) direct(firmware []byte) (measure.PCRs, error) {
+func (in vtpmInputs) direct(firmware []byte) (register.PCRs, error) {
 	b := measure.DirectBoot{Firmware: firmware, Cmdline: in.cmdline}
 	var err error
 	if b.Kernel, err = readInput(in.kernel); err != nil {
@@ -69,7 +69,7 @@ func (in vtpmInputs) direct(firmware []byte) (measure.PCRs, error) {
 	return b.PCRs()
 }
 
-func (in vtpmInputs) fromDisk(firmware []byte) (measure.PCRs, error) {
+func (in vtpmInputs) fromDisk(firmware []byte) (register.PCRs, error) {
 	b := measure.DiskBoot{Firmware: firmware}
 	if in.disk == "" {
 		var err error

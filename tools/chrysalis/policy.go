@@ -14,6 +14,7 @@ import (
 	"chrysalis/attest"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 	"chrysalis/tools/internal/guest"
 )
 
@@ -59,7 +60,7 @@ func newPolicy() *cobra.Command {
 				rules.Waive = []string{"confidentiality"}
 			}
 			if len(shapes) > 0 {
-				rules.Waive, rules.Releases[0].VTPM = []string{}, []measure.PCRs{}
+				rules.Waive, rules.Releases[0].VTPM = []string{}, []register.PCRs{}
 			}
 			for _, file := range shapes {
 				if err := pinShape(cmd.Context(), &rules, release, filepath.Dir(manifest), shapeFlags{file, tree}); err != nil {
@@ -99,16 +100,16 @@ func newPolicy() *cobra.Command {
 }
 
 // readPCRs reads what measure vtpm --json prints.
-func readPCRs(file string) (measure.PCRs, error) {
+func readPCRs(file string) (register.PCRs, error) {
 	data, err := readInput(file)
 	if err != nil {
 		return nil, err
 	}
-	var named map[string]config.Digest // repeated names are refused by the decoder
+	var named map[string]register.Digest // repeated names are refused by the decoder
 	if err := json.Unmarshal(data, &named); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", file, err)
 	}
-	pcrs := measure.PCRs{}
+	pcrs := register.PCRs{}
 	for name, value := range named {
 		register, err := strconv.ParseUint(strings.TrimPrefix(name, "pcr"), 10, 8)
 		if err != nil || name != fmt.Sprintf("pcr%d", register) {
@@ -126,7 +127,7 @@ func strictRules(release measure.Manifest, m config.Measured) attest.Rules {
 	return attest.Rules{
 		Version: 1,
 		Releases: []attest.Release{{
-			Name: release.Profile + " " + release.Root.Root.String()[:16], SecurityVersion: release.SecurityVersion, VTPM: []measure.PCRs{release.PCRs},
+			Name: release.Profile + " " + release.Root.Root.String()[:16], SecurityVersion: release.SecurityVersion, VTPM: []register.PCRs{release.PCRs},
 		}},
 		MinSecurityVersion: release.SecurityVersion,
 		Waive:              []string{"confidentiality", "pcr-1"},

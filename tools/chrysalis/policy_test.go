@@ -9,6 +9,7 @@ import (
 	"chrysalis/attest"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 func TestReadPCRs(t *testing.T) {
@@ -33,7 +34,7 @@ func TestReadPCRs(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || len(got) != 2 || got[4] == (config.Digest{}) || got[4] != got[11] {
+			if err != nil || len(got) != 2 || got[4] == (register.Digest{}) || got[4] != got[11] {
 				t.Errorf("got %v (%v), want registers 4 and 11", got, err)
 			}
 		})
@@ -49,15 +50,15 @@ func TestPolicyValues(t *testing.T) {
 		}
 		return file
 	}
-	register := strings.Repeat("ab", 48)
-	td := write("tdx.json", `{"mrtd":"`+register+`","rtmr0":"`+register+`","rtmr1":"`+register+`","rtmr2":"`+register+`"}`)
-	firmwareAlone := write("mrtd.json", `{"mrtd":"`+register+`"}`)
-	snp := write("snp.json", `{"launch_digest":"`+register+`"}`)
+	index := strings.Repeat("ab", 48)
+	td := write("tdx.json", `{"mrtd":"`+index+`","rtmr0":"`+index+`","rtmr1":"`+index+`","rtmr2":"`+index+`"}`)
+	firmwareAlone := write("mrtd.json", `{"mrtd":"`+index+`"}`)
+	snp := write("snp.json", `{"launch_digest":"`+index+`"}`)
 	key := strings.Repeat("01", 32)
 	rules := func() attest.Rules {
-		values := measure.PCRs{}
+		values := register.PCRs{}
 		for _, n := range []uint8{0, 2, 3, 4, 5, 7, 8, 9, 11, 12} {
-			values[n] = config.Digest{n}
+			values[n] = register.Digest{n}
 		}
 		r := strictRules(measure.Manifest{Profile: "cpu", SecurityVersion: 1, PCRs: values}, config.Measured{})
 		return r

@@ -15,7 +15,7 @@ import (
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 	"chrysalis/measure"
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 // valueFlags add to a policy what no manifest knows: reference values of confidential platforms, the rules that go with
@@ -54,7 +54,7 @@ func (f *valueFlags) apply(rules *attest.Rules) error {
 	}
 	for _, file := range f.snp {
 		var digest struct {
-			LaunchDigest measure.Register384 `json:"launch_digest"`
+			LaunchDigest register.Digest384 `json:"launch_digest"`
 		}
 		if err := readStrict(file, &digest); err != nil {
 			return fmt.Errorf("--sev-snp: %w", err)
@@ -100,10 +100,10 @@ func (f *valueFlags) list(rules *attest.Rules) (err error) {
 	return nil
 }
 
-func parseKeys(texts []string) (keys []config.Digest, err error) {
+func parseKeys(texts []string) (keys []register.Digest, err error) {
 	public, err := readPublicKeys(texts)
 	for _, key := range public {
-		keys = append(keys, config.Digest(key))
+		keys = append(keys, register.Digest(key))
 	}
 	return keys, err
 }
@@ -116,8 +116,8 @@ func readTDXValues(file string) (attest.TDXValues, error) {
 	}
 	values := attest.TDXValues{MRTD: r.MRTD}
 	for _, register := range []struct {
-		from *measure.Register384
-		to   *measure.Register384
+		from *register.Digest384
+		to   *register.Digest384
 	}{{r.RTMR0, &values.RTMR0}, {r.RTMR1, &values.RTMR1}, {r.RTMR2, &values.RTMR2}} {
 		if register.from != nil {
 			*register.to = *register.from

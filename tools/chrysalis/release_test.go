@@ -9,7 +9,7 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/testing/ca"
 
 	"chrysalis/measure"
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 	"chrysalis/tools/internal/release"
 	"chrysalis/tools/internal/release/releasetest"
 )
@@ -34,7 +34,7 @@ func newSignedRelease(t *testing.T) signedRelease {
 			t.Fatal(err)
 		}
 	}
-	statement, err := release.Provenance(dir, measure.Manifest{Profile: manifest.Profile, Lock: manifest.Lock}, []release.Material{{Name: "image/image.lock", SHA256: config.Digest{1}}})
+	statement, err := release.Provenance(dir, measure.Manifest{Profile: manifest.Profile, Lock: manifest.Lock}, []release.Material{{Name: "image/image.lock", SHA256: register.Digest{1}}})
 	if err != nil {
 		t.Fatal(err)
 	}

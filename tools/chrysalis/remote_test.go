@@ -19,9 +19,11 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/ratls"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
@@ -36,7 +38,7 @@ type softwareGuest struct {
 func newSoftwareGuest(t *testing.T, measured []byte) softwareGuest {
 	t.Helper()
 	g := softwareGuest{Guest: attesttest.New(measured, time.Now())}
-	server, err := ratls.NewServer(func(r attest.Request) (*attest.Evidence, error) {
+	server, err := ratls.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
 		g.Statement.Epoch, g.Statement.NotAfter = r.Epoch, r.NotAfter
 		return g.Attest(r.NonceRoot, r.TLSKey), nil
 	}, nil)
@@ -131,15 +133,15 @@ func (g softwareGuest) files(dir string) error {
 		return err
 	}
 	rules.Releases[0].Name = "other"
-	for register := range rules.Releases[0].VTPM[0] {
-		rules.Releases[0].VTPM[0][register] = config.Digest{1}
+	for index := range rules.Releases[0].VTPM[0] {
+		rules.Releases[0].VTPM[0][index] = register.Digest{1}
 	}
 	other, err := json.Marshal(rules)
 	if err != nil {
 		return err
 	}
 	rules = g.Rules()
-	rules.Config.Model.Volumes = []config.Volume{{Root: config.Digest{9}, Blocks: 9}}
+	rules.Config.Model.Volumes = []config.Volume{{Root: register.Digest{9}, Blocks: 9}}
 	model, err := json.Marshal(rules)
 	if err != nil {
 		return err
@@ -195,7 +197,7 @@ func (g softwareGuest) listed() (policy, list []byte, err error) {
 	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32))
 	rules := g.Rules()
 	d := attest.NewReleaseListDocument(time.Now().Add(-time.Minute), time.Hour)
-	d.Releases = []attest.ListedRelease{{Manifest: config.Digest{1}, Values: rules.Releases[0], Rebuilds: []attest.Envelope{}}}
+	d.Releases = []attest.ListedRelease{{Manifest: register.Digest{1}, Values: rules.Releases[0], Rebuilds: []attest.Envelope{}}}
 	if list, err = attest.EncodeReleaseList(d); err == nil {
 		list, err = attest.SignReleaseList(list, key)
 	}
@@ -203,7 +205,7 @@ func (g softwareGuest) listed() (policy, list []byte, err error) {
 		return nil, nil, err
 	}
 	rules.Releases = nil
-	rules.ReleaseList = attest.ListRules{Signers: []config.Digest{config.Digest(key.Public().(ed25519.PublicKey))}, Threshold: 1, MaxAge: "1h"}
+	rules.ReleaseList = attest.ListRules{Signers: []register.Digest{register.Digest(key.Public().(ed25519.PublicKey))}, Threshold: 1, MaxAge: "1h"}
 	policy, err = json.Marshal(rules)
 	return policy, list, err
 }

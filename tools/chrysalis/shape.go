@@ -12,6 +12,7 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/tdx"
 	"chrysalis/measure"
+	"chrysalis/measure/register"
 	"chrysalis/measure/tdvf"
 	"chrysalis/tools/internal/acpi"
 	"chrysalis/tools/internal/guest"
@@ -88,7 +89,7 @@ func pinShape(ctx context.Context, rules *attest.Rules, release measure.Manifest
 	if err != nil {
 		return unavailable(err)
 	}
-	entry.VTPM = append(entry.VTPM, release.PCRs.With(measure.PCRs{1: pcr1}))
+	entry.VTPM = append(entry.VTPM, release.PCRs.With(register.PCRs{1: pcr1}))
 	rules.Waive = []string{"confidentiality"}
 	return nil
 }

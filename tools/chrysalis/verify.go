@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/ratls"
 	"chrysalis/measure/config"
 )
@@ -39,8 +40,8 @@ func newVerify() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var seen *attest.Evidence
-			config.Seen = func(e *attest.Evidence) { seen = e }
+			var seen *evidence.Evidence
+			config.Seen = func(e *evidence.Evidence) { seen = e }
 			conn, err := ratls.Dial(cmd.Context(), "tcp", address, config)
 			if saved != "" && seen != nil {
 				if err := saveEvidence(saved, seen); err != nil {
@@ -91,7 +92,7 @@ func explainable(err error, saved string) error {
 // registerCheck matches the checks that compare a register with what a release, a shape and a config make of it.
 var registerCheck = regexp.MustCompile(`^(pcr-[0-9]+|mrtd|rtmr-[0-3]|mr-config-id|event-.*|config\..*|runtime-log-end)$`)
 
-func saveEvidence(file string, seen *attest.Evidence) error {
+func saveEvidence(file string, seen *evidence.Evidence) error {
 	encoded, err := seen.Encode()
 	if err != nil {
 		return fmt.Errorf("saving evidence: %w", err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"chrysalis/measure/config"
 	"chrysalis/measure/verity"
 	"chrysalis/measure/volume"
 	"chrysalis/tools/internal/image"
@@ -67,19 +68,19 @@ func newVolumePack(kind, operand, short, example string, open func(string) (pack
 }
 
 // packInto writes beside the output and renames at the end, so that a volume is there whole or not at all.
-func packInto(cmd *cobra.Command, out string, p packing, progress func(volume.Stage, int64, int64)) (volume.Ref, error) {
+func packInto(cmd *cobra.Command, out string, p packing, progress func(volume.Stage, int64, int64)) (config.Volume, error) {
 	tmp, err := os.CreateTemp(filepath.Dir(out), "."+filepath.Base(out)+".*")
 	if err != nil {
-		return volume.Ref{}, err
+		return config.Volume{}, err
 	}
 	defer os.Remove(tmp.Name())
 	defer tmp.Close()
 	ref, err := volume.Pack(cmd.Context(), p.tree, tmp, volume.Options{Dirs: p.dirs, Progress: progress})
 	if err != nil {
-		return volume.Ref{}, err
+		return config.Volume{}, err
 	}
 	if err := errors.Join(tmp.Chmod(0o644), tmp.Sync(), tmp.Close()); err != nil {
-		return volume.Ref{}, err
+		return config.Volume{}, err
 	}
 	return ref, os.Rename(tmp.Name(), out)
 }
@@ -120,11 +121,11 @@ func newVolumeCheck() *cobra.Command {
 	return cmd
 }
 
-func printRef(w io.Writer, ref volume.Ref, asJSON bool) error {
+func printRef(w io.Writer, ref config.Volume, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(ref)
 	}
-	_, err := fmt.Fprintf(w, "root   %x\nblocks %d\n", ref.Root, ref.Blocks)
+	_, err := fmt.Fprintf(w, "root   %s\nblocks %d\n", ref.Root, ref.Blocks)
 	return err
 }
 

@@ -16,7 +16,7 @@ import (
 
 	"chrysalis/measure"
 	"chrysalis/measure/bootdisk"
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 	"chrysalis/tools/internal/guest"
 	"chrysalis/tools/internal/toolstree"
 )
@@ -182,7 +182,7 @@ func secondOpinions(t *testing.T, disk string) {
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256(initrd)
-	if want := config.Digest(sum).String(); !strings.Contains(string(out), want) {
+	if want := register.Digest(sum).String(); !strings.Contains(string(out), want) {
 		t.Errorf("ukify sees %s, want an initrd with SHA-256 %s", out, want)
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/measure"
+	"chrysalis/measure/register"
 	"chrysalis/measure/snp"
 	"chrysalis/measure/tdvf"
 	"chrysalis/tools/internal/acpi"
@@ -211,7 +212,7 @@ func (x matrix) all(m machine) []string {
 		x.t.Fatal(err)
 	}
 	r := x.registers(m)
-	digits := func(r measure.Register384) string { return hex.EncodeToString(r[:]) }
+	digits := func(r register.Digest384) string { return hex.EncodeToString(r[:]) }
 	return []string{pcrs[0].String(), x.pcr1(m), pcrs[4].String(), pcrs[9].String(),
 		digits(r.MRTD), digits(*r.RTMR0), digits(*r.RTMR1), digits(*r.RTMR2), x.launch(m, true)}
 }

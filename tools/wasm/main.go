@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 )
@@ -118,7 +119,7 @@ func verify(args []js.Value) (*attest.Result, error) {
 	if !pool.AppendCertsFromPEM([]byte(rootsText.String())) {
 		return nil, errors.New("reading arguments: no certificate in roots")
 	}
-	evidence, err := attest.DecodeEvidence(raw)
+	evidence, err := evidence.Decode(raw)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", attest.ErrRejected, err)
 	}

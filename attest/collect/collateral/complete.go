@@ -4,16 +4,16 @@ import (
 	"context"
 	"fmt"
 
-	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 )
 
 // Complete fetches what evidence lacks to be judged: Intel's collateral for a quote, AMD's certificates and revocation list
 // for a report. What the guest stapled stays. Evidence that does not parse is left as it is, for Verify to refuse.
-func (f *Fetcher) Complete(ctx context.Context, e *attest.Evidence) error {
+func (f *Fetcher) Complete(ctx context.Context, e *evidence.Evidence) error {
 	switch e.Platform {
-	case attest.TDX:
+	case evidence.TDX:
 		quote, err := tdx.Parse(e.Quote)
 		if err != nil || e.Collateral != nil {
 			return nil
@@ -25,7 +25,7 @@ func (f *Fetcher) Complete(ctx context.Context, e *attest.Evidence) error {
 		if e.Collateral, err = c.Encode(); err != nil {
 			return fmt.Errorf("completing evidence: %w: %w", ErrUnavailable, err)
 		}
-	case attest.SEVSNP:
+	case evidence.SEVSNP:
 		report, err := sevsnp.Parse(e.Quote)
 		if err != nil || e.Collateral != nil && len(e.Certificates) > 0 {
 			return nil

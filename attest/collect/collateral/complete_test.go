@@ -7,14 +7,14 @@ import (
 
 	sevdata "github.com/google/go-sev-guest/verify/testdata"
 
-	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 )
 
 func TestComplete(t *testing.T) {
 	f, requests := service(t, nil)
-	td := &attest.Evidence{Platform: attest.TDX, Quote: quote(t).Encode()}
+	td := &evidence.Evidence{Platform: evidence.TDX, Quote: quote(t).Encode()}
 	if err := f.Complete(t.Context(), td); err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +26,7 @@ func TestComplete(t *testing.T) {
 		t.Fatal(err)
 	}
 	report.Version, report.CPUID = 3, sevsnp.CPUID{Family: 0x19, Model: 1, Stepping: 1}
-	snp := &attest.Evidence{Platform: attest.SEVSNP, Quote: report.Marshal()}
+	snp := &evidence.Evidence{Platform: evidence.SEVSNP, Quote: report.Marshal()}
 	if err := f.Complete(t.Context(), snp); err != nil {
 		t.Fatal(err)
 	}
@@ -34,8 +34,8 @@ func TestComplete(t *testing.T) {
 		t.Errorf("SEV-SNP: got revocation list %q and %d certificates, want the service's and 3", snp.Collateral, len(snp.Certificates))
 	}
 	before := requests.Load()
-	stapled := &attest.Evidence{Platform: attest.TDX, Quote: td.Quote, Collateral: []byte("the guest's")}
-	for _, e := range []*attest.Evidence{stapled, {Platform: attest.VTPM}, {Platform: attest.TDX, Quote: []byte("no quote")}, {Platform: attest.SEVSNP}} {
+	stapled := &evidence.Evidence{Platform: evidence.TDX, Quote: td.Quote, Collateral: []byte("the guest's")}
+	for _, e := range []*evidence.Evidence{stapled, {Platform: evidence.VTPM}, {Platform: evidence.TDX, Quote: []byte("no quote")}, {Platform: evidence.SEVSNP}} {
 		if err := f.Complete(t.Context(), e); err != nil {
 			t.Errorf("%s: got %v, want nothing to be done", e.Platform, err)
 		}
@@ -47,7 +47,7 @@ func TestComplete(t *testing.T) {
 		http.Error(w, "no", http.StatusNotFound)
 		return true
 	})
-	for _, e := range []*attest.Evidence{{Platform: attest.TDX, Quote: td.Quote}, {Platform: attest.SEVSNP, Quote: snp.Quote}, {Platform: attest.SEVSNP, Quote: sevdata.AttestationBytes}} {
+	for _, e := range []*evidence.Evidence{{Platform: evidence.TDX, Quote: td.Quote}, {Platform: evidence.SEVSNP, Quote: snp.Quote}, {Platform: evidence.SEVSNP, Quote: sevdata.AttestationBytes}} {
 		if err := broken.Complete(t.Context(), e); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("%s: got %v, want ErrUnavailable", e.Platform, err)
 		}

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"slices"
 
-	"chrysalis/attest"
 	"chrysalis/attest/collect"
+	"chrysalis/attest/evidence"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 )
@@ -36,7 +36,7 @@ func (r *Recorder) SetBootLog(log []byte) {
 
 // Evidence makes a statement from the request and from the recorder's own state, and quotes it. The caller decides over
 // nonces and its TLS key, and over nothing else.
-func (r *Recorder) Evidence(request collect.Request) (*attest.Evidence, error) {
+func (r *Recorder) Evidence(request collect.Request) (*evidence.Evidence, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.broken {
@@ -49,19 +49,19 @@ func (r *Recorder) Evidence(request collect.Request) (*attest.Evidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	statement := attest.Statement{
+	statement := evidence.Statement{
 		NonceRoot: request.NonceRoot, TLSKey: request.TLSKey, HPKEKey: request.HPKEKey,
 		Epoch: request.Epoch, NotAfter: request.NotAfter,
 		ReceiptKey: r.keys.Receipt, ClaimKey: r.keys.Claim, SecretHash: r.keys.SecretHash,
 		ConfigHash: config.SHA256(r.measured),
 		LogHead:    eventlog.Head(r.log),
 	}
-	quoted, err := r.device.Quote(attest.ReportData(statement))
+	quoted, err := r.device.Quote(evidence.ReportData(statement))
 	if err != nil {
 		return nil, fmt.Errorf("making evidence: %w", err)
 	}
-	return &attest.Evidence{
-		Platform: attest.VTPM, Statement: statement,
+	return &evidence.Evidence{
+		Platform: evidence.VTPM, Statement: statement,
 		Config: bytes.Clone(r.measured), RuntimeLog: slices.Clone(r.log), BootLog: r.bootLog,
 		Quote: quoted.Attest, Signature: quoted.Signature, Certificates: [][]byte{certificate},
 	}, nil

@@ -5,11 +5,12 @@ import (
 	"slices"
 	"testing"
 
-	"chrysalis/attest"
 	"chrysalis/attest/collect"
+	"chrysalis/attest/evidence"
 	"chrysalis/init/internal/tpm"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 	"chrysalis/runtime/secret"
 )
 
@@ -65,7 +66,7 @@ func (m *memory) Quote(report [64]byte) (tpm.Quote, error) {
 func (m *memory) AKCertificate() ([]byte, error) { return []byte("certificate"), nil }
 func (m *memory) Increment() error               { m.boots++; return nil }
 
-var engineVolume, modelVolume = config.Volume{Root: config.Digest{1}, Blocks: 10}, config.Volume{Root: config.Digest{2}, Blocks: 20}
+var engineVolume, modelVolume = config.Volume{Root: register.Digest{1}, Blocks: 10}, config.Volume{Root: register.Digest{2}, Blocks: 20}
 
 // measure goes through the measured sequence.
 func measure(r *Recorder, identity string) (Complete, error) {
@@ -209,12 +210,12 @@ func TestEvidence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := attest.Statement{NonceRoot: [32]byte{1}, TLSKey: [32]byte{2}, Epoch: 3, NotAfter: 4, ReceiptKey: keys.Receipt, ClaimKey: keys.Claim,
+	want := evidence.Statement{NonceRoot: [32]byte{1}, TLSKey: [32]byte{2}, Epoch: 3, NotAfter: 4, ReceiptKey: keys.Receipt, ClaimKey: keys.Claim,
 		SecretHash: keys.SecretHash, ConfigHash: config.SHA256([]byte("measured")), LogHead: eventlog.Head(e.RuntimeLog)}
 	if e.Statement != want {
 		t.Errorf("statement: got %+v, want %+v", e.Statement, want)
 	}
-	if report := attest.ReportData(want); !slices.Equal(e.Quote, report[:]) {
+	if report := evidence.ReportData(want); !slices.Equal(e.Quote, report[:]) {
 		t.Errorf("quoted report data: got %x, want %x", e.Quote, report)
 	}
 	if err := r.Terminated(); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 )
 
 // TPM wraps a transport. It is not safe for concurrent use: one goroutine owns it.
@@ -41,7 +42,7 @@ type Quote struct {
 	Signature []byte // TPMT_SIGNATURE
 }
 
-// Quote quotes vtpm.QuotedPCRs with reportData as qualifying data.
+// Quote quotes register.Quoted with reportData as qualifying data.
 func (t *TPM) Quote(reportData [64]byte) (Quote, error) {
 	ak, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(vtpm.AKTemplate())}.Execute(t.t)
 	if err != nil {
@@ -52,7 +53,7 @@ func (t *TPM) Quote(reportData [64]byte) (Quote, error) {
 		SignHandle:     tpm2.NamedHandle{Handle: ak.ObjectHandle, Name: ak.Name},
 		QualifyingData: tpm2.TPM2BData{Buffer: reportData[:]},
 		InScheme:       tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull},
-		PCRSelect:      selection(vtpm.QuotedPCRs()...),
+		PCRSelect:      selection(register.Quoted()...),
 	}.Execute(t.t)
 	if err != nil {
 		return Quote{}, fmt.Errorf("quoting: %v", err)

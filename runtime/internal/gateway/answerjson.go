@@ -62,14 +62,14 @@ func (j *answerJSON) chunk(thought, text jsontext.Value, finish string) []byte {
 }
 
 // end returns the last event of a whole stream, and its [DONE].
-func (j *answerJSON) end(u receipt.Usage, p Proof) []byte {
+func (j *answerJSON) end(u receipt.Usage, p receipt.Proof) []byte {
 	b := appendEnd(append(j.start(), `,"choices":[]`...), u, p)
 	j.event = append(b, "}\n\ndata: [DONE]\n\n"...)
 	return j.event
 }
 
 // failure returns the last event of a stream that was cut. p is nil when nothing was recorded.
-func (j *answerJSON) failure(why *refusal, u receipt.Usage, p *Proof) []byte {
+func (j *answerJSON) failure(why *refusal, u receipt.Usage, p *receipt.Proof) []byte {
 	b := append(append(j.event[:0], `data: {"error":`...), why.object()...)
 	if p != nil {
 		b = appendEnd(b, u, *p)
@@ -79,7 +79,7 @@ func (j *answerJSON) failure(why *refusal, u receipt.Usage, p *Proof) []byte {
 }
 
 // whole returns an answer that is not streamed. The caller wipes it.
-func (j *answerJSON) whole(thoughts, content []byte, finish string, u receipt.Usage, p Proof) []byte {
+func (j *answerJSON) whole(thoughts, content []byte, finish string, u receipt.Usage, p receipt.Proof) []byte {
 	// Large enough for the text with each byte escaped: a copy that is left behind would not be wiped.
 	b := make([]byte, 0, 4096+6*(len(thoughts)+len(content)))
 	b = append(append(append(b, `{"object":"chat.completion",`...), j.names...), `,"choices":[{"index":0,"message":{"role":"assistant"`...)
@@ -92,7 +92,7 @@ func (j *answerJSON) whole(thoughts, content []byte, finish string, u receipt.Us
 }
 
 // appendEnd appends usage and proof.
-func appendEnd(b []byte, u receipt.Usage, p Proof) []byte {
+func appendEnd(b []byte, u receipt.Usage, p receipt.Proof) []byte {
 	b = append(b, `,"usage":{"prompt_tokens":`...)
 	b = strconv.AppendUint(b, uint64(u.Prompt), 10)
 	b = strconv.AppendUint(append(b, `,"completion_tokens":`...), uint64(u.Completion), 10)

@@ -60,7 +60,7 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 	defer place.Release()
 	a := &answering{
 		gateway: g, place: place, stream: request.Stream, began: time.Now(),
-		record: Answer{Client: client, Request: hash}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
+		record: receipt.Answer{Client: client, Request: hash}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
 	}
 	rand.Read(a.record.ID[:])
 	a.json = newAnswerJSON(a.record.ID, a.began, g.config.Model)
@@ -73,7 +73,7 @@ type answering struct {
 	place    Place
 	stream   bool
 	began    time.Time
-	record   Answer
+	record   receipt.Answer
 	response *receipt.ResponseHash
 	json     *answerJSON
 	text     []byte // scratch: a piece of text without its JSON quotes
@@ -235,12 +235,12 @@ func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed err
 }
 
 // sendError ends a stream without its [DONE].
-func (a *answering) sendError(why *refusal, proof *Proof) {
+func (a *answering) sendError(why *refusal, proof *receipt.Proof) {
 	_ = a.out.send(a.json.failure(why, a.record.Usage, proof), true) // the client may be gone
 }
 
 // writeWhole sends an answer that is not streamed.
-func (a *answering) writeWhole(w http.ResponseWriter, p Proof) {
+func (a *answering) writeWhole(w http.ResponseWriter, p receipt.Proof) {
 	b := a.json.whole(a.thoughts, a.content, a.finish, a.record.Usage, p)
 	defer clear(b)
 	h := w.Header()

@@ -18,8 +18,8 @@ import (
 	"testing"
 	"time"
 
-	"chrysalis/attest"
 	"chrysalis/attest/collect"
+	"chrysalis/attest/evidence"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
 )
@@ -29,7 +29,7 @@ const testClient = "0:a72edb85294a01228bd5c169b9c2cb19a3322095d5df4c0f040c95c8e1
 // fakeKeeper counts in memory. Hooks make it fail.
 type fakeKeeper struct {
 	mu       sync.Mutex
-	answers  []Answer
+	answers  []receipt.Answer
 	places   int
 	onTake   error
 	onRecord error
@@ -51,17 +51,17 @@ type fakePlace struct {
 	used bool
 }
 
-func (p *fakePlace) Record(_ context.Context, a Answer) (Proof, error) {
+func (p *fakePlace) Record(_ context.Context, a receipt.Answer) (receipt.Proof, error) {
 	p.k.mu.Lock()
 	defer p.k.mu.Unlock()
 	p.used = true
 	p.k.places--
 	if p.k.onRecord != nil {
-		return Proof{}, p.k.onRecord
+		return receipt.Proof{}, p.k.onRecord
 	}
 	p.k.answers = append(p.k.answers, a)
 	p.k.recorded <- struct{}{}
-	return Proof{Receipt: &receipt.Signed{1}, Charge: &claim.Body{2}}, nil
+	return receipt.Proof{Receipt: &receipt.Signed{1}, Charge: &claim.Body{2}}, nil
 }
 
 func (p *fakePlace) Release() {
@@ -73,14 +73,14 @@ func (p *fakePlace) Release() {
 	}
 }
 
-func (k *fakeKeeper) state() (answers []Answer, places int) {
+func (k *fakeKeeper) state() (answers []receipt.Answer, places int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return append([]Answer(nil), k.answers...), k.places
+	return append([]receipt.Answer(nil), k.answers...), k.places
 }
 
 // await returns the only answer that was recorded.
-func (k *fakeKeeper) await(t *testing.T) Answer {
+func (k *fakeKeeper) await(t *testing.T) receipt.Answer {
 	t.Helper()
 	select {
 	case <-k.recorded:
@@ -101,14 +101,14 @@ type fakeQuoter struct {
 	err   error
 }
 
-func (q *fakeQuoter) quote(r collect.Request) (*attest.Evidence, error) {
+func (q *fakeQuoter) quote(r collect.Request) (*evidence.Evidence, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.asked = append(q.asked, r)
 	if q.err != nil {
 		return nil, q.err
 	}
-	return &attest.Evidence{Platform: attest.VTPM, Statement: attest.Statement{NonceRoot: r.NonceRoot, TLSKey: r.TLSKey, Epoch: r.Epoch, NotAfter: r.NotAfter}}, nil
+	return &evidence.Evidence{Platform: evidence.VTPM, Statement: evidence.Statement{NonceRoot: r.NonceRoot, TLSKey: r.TLSKey, Epoch: r.Epoch, NotAfter: r.NotAfter}}, nil
 }
 
 // fakeEngine answers on a Unix socket as llama-server does. script writes the answer's stream.

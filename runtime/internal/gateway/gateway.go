@@ -23,29 +23,12 @@ import (
 	"sync"
 	"time"
 
-	"chrysalis/attest"
 	"chrysalis/attest/collect"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/ratls"
 	"chrysalis/measure/ton"
-	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
 )
-
-// Answer is what a keeper records.
-type Answer struct {
-	ID       [16]byte
-	Client   ton.Address
-	Request  [32]byte
-	Response [32]byte
-	Usage    receipt.Usage
-	Outcome  receipt.Outcome
-}
-
-// Proof is what a client gets for an answer. Charge is nil when nobody pays.
-type Proof struct {
-	Receipt *receipt.Signed
-	Charge  *claim.Body
-}
 
 // Keeper gives out places in the journal. Its errors are ErrFull or anything else.
 type Keeper interface {
@@ -54,7 +37,7 @@ type Keeper interface {
 
 // Place is room for one answer. Record returns once it is durable; Release does nothing after it.
 type Place interface {
-	Record(ctx context.Context, a Answer) (Proof, error)
+	Record(ctx context.Context, a receipt.Answer) (receipt.Proof, error)
 	Release()
 }
 
@@ -70,7 +53,7 @@ type Config struct {
 	Charges      bool   // a request must name the client's payment contract, or must not
 	Keeper       Keeper
 	// Quote asks the owner of the hardware for evidence; one goroutine calls it at a time.
-	Quote      func(collect.Request) (*attest.Evidence, error)
+	Quote      func(collect.Request) (*evidence.Evidence, error)
 	DialEngine func(ctx context.Context) (net.Conn, error)
 	Log        *slog.Logger
 }

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/ratls"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
@@ -207,15 +207,15 @@ func TestEvidence(t *testing.T) {
 	if status != 200 {
 		t.Fatalf("status %d: %s", status, body)
 	}
-	e, err := attest.DecodeEvidence(body)
+	e, err := evidence.Decode(body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	exported, err := state.ExportKeyingMaterial(attest.ExporterLabel, nil, 32)
+	exported, err := state.ExportKeyingMaterial(evidence.ExporterLabel, nil, 32)
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf := attest.Leaf([32]byte([]byte(strings.Repeat("\x5a", 32))), [32]byte(exported))
+	leaf := evidence.Leaf([32]byte([]byte(strings.Repeat("\x5a", 32))), [32]byte(exported))
 	root, err := e.Path.Root(leaf)
 	if err != nil || root != e.Statement.NonceRoot {
 		t.Errorf("the path leads to %x, %v; want %x", root, err, e.Statement.NonceRoot)
@@ -253,7 +253,7 @@ func TestBase64(t *testing.T) {
 	for i := range signed {
 		signed[i] = 0xff
 	}
-	got := string(appendEnd(nil, receipt.Usage{}, Proof{Receipt: &signed, Charge: &claim.Body{0xff, 0xfe}}))
+	got := string(appendEnd(nil, receipt.Usage{}, receipt.Proof{Receipt: &signed, Charge: &claim.Body{0xff, 0xfe}}))
 	for _, want := range []string{`"receipt":"` + base64.StdEncoding.EncodeToString(signed[:]) + `"`, `"receipt":"////`, `"charge":"//4AAAAA`} {
 		if !strings.Contains(got, want) {
 			t.Errorf("got %s, want %s in it", got, want)

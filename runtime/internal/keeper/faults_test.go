@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"chrysalis/runtime/internal/journal"
+	"chrysalis/runtime/receipt"
 )
 
 // lossy is a disk in memory that keeps written sectors apart until they are synced, and fails at one step.
@@ -91,8 +92,8 @@ func TestFaults(t *testing.T) {
 			d := newLossy()
 			d.fail = map[int]func(*lossy) error{step: way}
 			client, stop := start(t, d, 0, testTerms())
-			want := map[RequestID]Record{}
-			given := map[RequestID]Proof{}
+			want := map[receipt.AnswerID]receipt.Answer{}
+			given := map[receipt.AnswerID]receipt.Proof{}
 			failed := 0
 			for n := 1; n <= records; n++ {
 				r := testRecord(n)
@@ -100,7 +101,7 @@ func TestFaults(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 				place, err := client.Reserve(ctx)
 				if err == nil {
-					var proof Proof
+					var proof receipt.Proof
 					if proof, err = place.Record(ctx, r); err == nil {
 						given[r.ID] = proof
 					}
@@ -145,7 +146,7 @@ func TestPowerCut(t *testing.T) {
 			for s := step; s < 100; s++ {
 				d.fail[s] = gone
 			}
-			want := map[RequestID]Record{}
+			want := map[receipt.AnswerID]receipt.Answer{}
 			k, err := Open(d, journalKey, 0, testTerms())
 			for n := 1; err == nil && n <= 6; n++ {
 				replies := make(chan reply, 1)
@@ -159,9 +160,9 @@ func TestPowerCut(t *testing.T) {
 			}
 			d.keep(func() bool { return random.IntN(3) > 0 })
 			d.fail = nil
-			found := map[RequestID]Record{}
+			found := map[receipt.AnswerID]receipt.Answer{}
 			_, err = journal.Open(d, journalKey, 0, func(e []byte) error {
-				found[RequestID(e)] = testRecord(int(e[1]))
+				found[receipt.AnswerID(e)] = testRecord(int(e[1]))
 				return nil
 			})
 			if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"chrysalis/runtime/internal/journal"
+	"chrysalis/runtime/receipt"
 )
 
 // Keeper answers requests. Run owns ledger and journal.
@@ -28,14 +29,14 @@ const (
 
 type call struct {
 	op     operation
-	record Record
+	record receipt.Answer
 	place  bool // opRecord: the caller holds a place
 	reply  chan reply
 }
 
 type reply struct {
 	status status
-	proof  Proof
+	proof  receipt.Proof
 	place  bool // the caller holds a place now
 }
 
@@ -124,7 +125,7 @@ func (k *Keeper) answer(batch []call) error {
 					break
 				}
 				replies[i].proof = proof
-				entry := proof.entry(c.record.ID)
+				entry := entryOf(c.record.ID, proof)
 				entries = append(entries, entry)
 				payload += journal.EntryPayload(len(entry))
 			}

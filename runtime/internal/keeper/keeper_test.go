@@ -38,15 +38,15 @@ func testTerms() Terms {
 	}
 }
 
-func testRecord(n int) Record {
-	return Record{
-		ID: RequestID{1, byte(n), byte(n >> 8)}, Client: ton.Address{Account: [32]byte{9, byte(n % 3)}},
+func testRecord(n int) receipt.Answer {
+	return receipt.Answer{
+		ID: receipt.AnswerID{1, byte(n), byte(n >> 8)}, Client: ton.Address{Account: [32]byte{9, byte(n % 3)}},
 		Request: [32]byte{10, byte(n)}, Response: [32]byte{11, byte(n)},
 		Usage: receipt.Usage{Prompt: uint32(n % 100), Completion: uint32(n % 50)}, Outcome: receipt.Complete,
 	}
 }
 
-func weightOf(r Record) uint64 { return uint64(r.Usage.Prompt) + 2*uint64(r.Usage.Completion) }
+func weightOf(r receipt.Answer) uint64 { return uint64(r.Usage.Prompt) + 2*uint64(r.Usage.Completion) }
 
 func diskFile(t testing.TB, bytes int64) *os.File {
 	t.Helper()
@@ -82,7 +82,7 @@ func start(t testing.TB, dev journal.Device, boots uint64, terms Terms) (client 
 	return NewClient(path), stop
 }
 
-func record(t testing.TB, c *Client, r Record) Proof {
+func record(t testing.TB, c *Client, r receipt.Answer) receipt.Proof {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -98,7 +98,7 @@ func record(t testing.TB, c *Client, r Record) Proof {
 	return proof
 }
 
-func verify(t testing.TB, p Proof, want Record) *receipt.Receipt {
+func verify(t testing.TB, p receipt.Proof, want receipt.Answer) *receipt.Receipt {
 	t.Helper()
 	r, err := receipt.Verify(p.Receipt[:], pubkey.Of(receiptKey))
 	if err != nil {
@@ -118,19 +118,19 @@ func verify(t testing.TB, p Proof, want Record) *receipt.Receipt {
 }
 
 // audit reads the whole journal again: it must hold the records, each once, and add up.
-func audit(t testing.TB, dev journal.Device, boots uint64, want map[RequestID]Record) {
+func audit(t testing.TB, dev journal.Device, boots uint64, want map[receipt.AnswerID]receipt.Answer) {
 	t.Helper()
-	seen := map[RequestID]bool{}
+	seen := map[receipt.AnswerID]bool{}
 	sums := map[ton.Address]uint64{}
 	var last *receipt.Signed
 	_, err := journal.Open(dev, journalKey, boots, func(e []byte) error {
-		id, signed := RequestID(e), receipt.Signed(e[16:])
+		id, signed := receipt.AnswerID(e), receipt.Signed(e[16:])
 		if seen[id] {
 			return fmt.Errorf("record %x stands there twice", id)
 		}
 		seen[id] = true
 		body := claim.Body(e[freeEntry:])
-		r := verify(t, Proof{&signed, &body}, want[id])
+		r := verify(t, receipt.Proof{Receipt: &signed, Charge: &body}, want[id])
 		if last != nil {
 			if err := r.Follows(last); err != nil {
 				return err
@@ -153,7 +153,7 @@ func audit(t testing.TB, dev journal.Device, boots uint64, want map[RequestID]Re
 
 func TestRecord(t *testing.T) {
 	f := diskFile(t, 4<<20)
-	want := map[RequestID]Record{}
+	want := map[receipt.AnswerID]receipt.Answer{}
 	client, stop := start(t, journal.Disk{File: f}, 0, testTerms())
 	var mu sync.Mutex
 	var wait sync.WaitGroup
@@ -198,16 +198,16 @@ func TestRefuses(t *testing.T) {
 	client, _ := start(t, journal.Disk{File: diskFile(t, 1<<20)}, 0, testTerms())
 	used := testRecord(1)
 	record(t, client, used)
-	for name, change := range map[string]func(*Record){
-		"no client":                     func(r *Record) { r.Client = ton.Address{} },
-		"workchain":                     func(r *Record) { r.Client.Workchain = 3 },
-		"more prompt than the limit":    func(r *Record) { r.Usage.Prompt = 513 },
-		"more answer than the limit":    func(r *Record) { r.Usage.Completion = 257 },
-		"cached above prompt":           func(r *Record) { r.Usage.Cached = 1000 },
-		"no id":                         func(r *Record) { r.ID = RequestID{} },
-		"no outcome":                    func(r *Record) { r.Outcome = 0 },
-		"id of another record":          func(r *Record) { r.ID = used.ID },
-		"id of the record, other usage": func(r *Record) { *r = used; r.Usage.Prompt++ },
+	for name, change := range map[string]func(*receipt.Answer){
+		"no client":                     func(r *receipt.Answer) { r.Client = ton.Address{} },
+		"workchain":                     func(r *receipt.Answer) { r.Client.Workchain = 3 },
+		"more prompt than the limit":    func(r *receipt.Answer) { r.Usage.Prompt = 513 },
+		"more answer than the limit":    func(r *receipt.Answer) { r.Usage.Completion = 257 },
+		"cached above prompt":           func(r *receipt.Answer) { r.Usage.Cached = 1000 },
+		"no id":                         func(r *receipt.Answer) { r.ID = receipt.AnswerID{} },
+		"no outcome":                    func(r *receipt.Answer) { r.Outcome = 0 },
+		"id of another record":          func(r *receipt.Answer) { r.ID = used.ID },
+		"id of the record, other usage": func(r *receipt.Answer) { *r = used; r.Usage.Prompt++ },
 	} {
 		r := testRecord(2)
 		change(&r)
@@ -254,7 +254,7 @@ func TestFull(t *testing.T) {
 		t.Fatal("the place of a closed connection was not given back")
 	}
 	places[8] = again
-	want := map[RequestID]Record{}
+	want := map[receipt.AnswerID]receipt.Answer{}
 	for n, p := range places {
 		r := testRecord(n + 1)
 		if _, err := p.Record(t.Context(), r); err != nil {
@@ -357,7 +357,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 			spawn(t, dir, 0)
 		}()
 		client := NewClient(filepath.Join(dir, "s"))
-		want := map[RequestID]Record{}
+		want := map[receipt.AnswerID]receipt.Answer{}
 		for n := 1; n <= records; n++ {
 			r := testRecord(n)
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -387,7 +387,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 }
 
 func FuzzDecodeRequest(f *testing.F) {
-	for _, seed := range [][requestSize]byte{encodeRequest(opReserve, Record{}), encodeRequest(opRecord, testRecord(5)), {}} {
+	for _, seed := range [][requestSize]byte{encodeRequest(opReserve, receipt.Answer{}), encodeRequest(opRecord, testRecord(5)), {}} {
 		f.Add(seed[:])
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -410,7 +410,7 @@ func FuzzReplay(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(p.entry(testRecord(1).ID))
+	f.Add(entryOf(testRecord(1).ID, p))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		l := newLedger(testTerms())
@@ -430,7 +430,7 @@ func BenchmarkRecord(b *testing.B) {
 			mu.Lock()
 			n++
 			r := testRecord(n)
-			r.ID = RequestID{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24), 1}
+			r.ID = receipt.AnswerID{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24), 1}
 			mu.Unlock()
 			record(b, client, r)
 		}

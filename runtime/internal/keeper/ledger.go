@@ -20,25 +20,6 @@ import (
 	"chrysalis/runtime/receipt"
 )
 
-// RequestID names one answer. The gateway draws it at random.
-type RequestID [16]byte
-
-// Record is what the gateway says about one answer.
-type Record struct {
-	ID       RequestID
-	Client   ton.Address // zero when nobody pays
-	Request  [32]byte
-	Response [32]byte
-	Usage    receipt.Usage
-	Outcome  receipt.Outcome
-}
-
-// Proof is what the client gets. Charge is nil when nobody pays.
-type Proof struct {
-	Receipt *receipt.Signed
-	Charge  *claim.Body
-}
-
 // Terms are the parts of the measured config that receipts state and that bound what the gateway may record.
 type Terms struct {
 	Charges       bool // each answer is charged; each record must name a client then, and none otherwise
@@ -66,26 +47,26 @@ type ledger struct {
 	next   uint64
 	prev   [32]byte
 	// proofs of the latest records by id, so that a repeated request gets what it got before.
-	proofs map[RequestID]recorded
-	order  []RequestID
+	proofs map[receipt.AnswerID]recorded
+	order  []receipt.AnswerID
 }
 
 type recorded struct {
-	record Record
-	proof  Proof
+	record receipt.Answer
+	proof  receipt.Proof
 }
 
 func newLedger(t Terms) *ledger {
-	return &ledger{terms: t, counts: map[ton.Address]uint64{}, proofs: map[RequestID]recorded{}}
+	return &ledger{terms: t, counts: map[ton.Address]uint64{}, proofs: map[receipt.AnswerID]recorded{}}
 }
 
 // Entry sizes of the journal: id, receipt, and a charge or nothing.
 const (
-	freeEntry = len(RequestID{}) + receipt.Size
+	freeEntry = len(receipt.AnswerID{}) + receipt.Size
 	paidEntry = freeEntry + claim.BodySize
 )
 
-func (p Proof) entry(id RequestID) []byte {
+func entryOf(id receipt.AnswerID, p receipt.Proof) []byte {
 	e := append(append(make([]byte, 0, paidEntry), id[:]...), p.Receipt[:]...)
 	if p.Charge != nil {
 		e = append(e, p.Charge[:]...)
@@ -98,7 +79,7 @@ func (l *ledger) replay(entry []byte) error {
 	if len(entry) != freeEntry && len(entry) != paidEntry {
 		return fmt.Errorf("entry has %d bytes, want %d or %d", len(entry), freeEntry, paidEntry)
 	}
-	id := RequestID(entry)
+	id := receipt.AnswerID(entry)
 	signed := receipt.Signed(entry[len(id):])
 	r, err := receipt.Parse(signed[:])
 	if err != nil {
@@ -110,17 +91,17 @@ func (l *ledger) replay(entry []byte) error {
 	if r.Cumulative != l.counts[r.Client]+r.Weighted {
 		return fmt.Errorf("receipt %d counts to %d, want %d", r.Sequence, r.Cumulative, l.counts[r.Client]+r.Weighted)
 	}
-	proof := Proof{Receipt: &signed}
+	proof := receipt.Proof{Receipt: &signed}
 	if len(entry) == paidEntry {
 		body := claim.Body(entry[freeEntry:])
 		proof.Charge = &body
 	}
-	l.apply(Record{ID: id, Client: r.Client, Request: r.Request, Response: r.Response, Usage: r.Usage, Outcome: r.Outcome}, r.Cumulative, proof)
+	l.apply(receipt.Answer{ID: id, Client: r.Client, Request: r.Request, Response: r.Response, Usage: r.Usage, Outcome: r.Outcome}, r.Cumulative, proof)
 	return nil
 }
 
 // apply makes a signed record part of the state.
-func (l *ledger) apply(record Record, count uint64, proof Proof) {
+func (l *ledger) apply(record receipt.Answer, count uint64, proof receipt.Proof) {
 	l.counts[record.Client] = count
 	l.next++
 	l.prev = proof.Receipt.Hash()
@@ -133,26 +114,26 @@ func (l *ledger) apply(record Record, count uint64, proof Proof) {
 }
 
 // known returns the proof of a record that was made before. The same id for another record is refused.
-func (l *ledger) known(record Record) (Proof, bool, error) {
+func (l *ledger) known(record receipt.Answer) (receipt.Proof, bool, error) {
 	old, ok := l.proofs[record.ID]
 	if !ok {
-		return Proof{}, false, nil
+		return receipt.Proof{}, false, nil
 	}
 	if old.record != record {
-		return Proof{}, false, fmt.Errorf("%w: id %x was used for another record", errRefused, record.ID)
+		return receipt.Proof{}, false, fmt.Errorf("%w: id %x was used for another record", errRefused, record.ID)
 	}
 	return old.proof, true, nil
 }
 
 // check reports whether a record is one that the measured config allows.
-func (l *ledger) check(record Record) error {
+func (l *ledger) check(record receipt.Answer) error {
 	t := &l.terms
 	switch u := record.Usage; {
 	case (record.Client != ton.Address{}) != t.Charges:
 		return fmt.Errorf("%w: client is %x, and charging is %t", errRefused, record.Client.Account, t.Charges)
 	case u.Prompt > t.MaxPrompt || u.Completion > t.MaxAnswer:
 		return fmt.Errorf("%w: %d prompt and %d completion tokens, want at most %d and %d", errRefused, u.Prompt, u.Completion, t.MaxPrompt, t.MaxAnswer)
-	case record.ID == RequestID{}:
+	case record.ID == receipt.AnswerID{}:
 		return fmt.Errorf("%w: id is zero", errRefused)
 	}
 	return nil
@@ -160,18 +141,18 @@ func (l *ledger) check(record Record) error {
 
 // sign makes the next receipt, and the charge where there is one, and makes them part of the state. The caller must
 // journal the entry before anyone sees the proof, and must not go on if that fails.
-func (l *ledger) sign(record Record) (Proof, error) {
+func (l *ledger) sign(record receipt.Answer) (receipt.Proof, error) {
 	if err := l.check(record); err != nil {
-		return Proof{}, err
+		return receipt.Proof{}, err
 	}
 	t := &l.terms
 	weighted, err := record.Usage.Weighted(t.Price)
 	if err != nil {
-		return Proof{}, fmt.Errorf("%w: %v", errRefused, err)
+		return receipt.Proof{}, fmt.Errorf("%w: %v", errRefused, err)
 	}
 	count := l.counts[record.Client] + weighted
 	if count < weighted {
-		return Proof{}, fmt.Errorf("%w: the client's count would pass 64 bits", errRefused)
+		return receipt.Proof{}, fmt.Errorf("%w: the client's count would pass 64 bits", errRefused)
 	}
 	signed, err := receipt.Sign(t.ReceiptKey, receipt.Receipt{
 		Sequence: l.next, Previous: l.prev, Instance: t.Instance,
@@ -179,9 +160,9 @@ func (l *ledger) sign(record Record) (Proof, error) {
 		Client: record.Client, Usage: record.Usage, Price: t.Price, Weighted: weighted, Cumulative: count, Outcome: record.Outcome,
 	})
 	if err != nil {
-		return Proof{}, fmt.Errorf("%w: %v", errRefused, err)
+		return receipt.Proof{}, fmt.Errorf("%w: %v", errRefused, err)
 	}
-	proof := Proof{Receipt: signed}
+	proof := receipt.Proof{Receipt: signed}
 	if t.Charges {
 		var query [8]byte
 		rand.Read(query[:])
@@ -190,7 +171,7 @@ func (l *ledger) sign(record Record) (Proof, error) {
 			Contract: record.Client, Excesses: t.Excesses,
 		})
 		if err != nil {
-			return Proof{}, fmt.Errorf("%w: %v", errRefused, err)
+			return receipt.Proof{}, fmt.Errorf("%w: %v", errRefused, err)
 		}
 	}
 	l.apply(record, count, proof)

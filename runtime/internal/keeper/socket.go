@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"chrysalis/runtime/internal/journal"
+	"chrysalis/runtime/receipt"
 )
 
 // Serve answers connections of l until ctx ends, and waits for them. Who may connect is decided by the socket's mode.
@@ -96,7 +97,7 @@ func (c *Client) Reserve(ctx context.Context) (*Place, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := exchange(ctx, conn, opReserve, Record{})
+	r, err := exchange(ctx, conn, opReserve, receipt.Answer{})
 	if err == nil && r.status != statusOK {
 		err = r.status.err()
 	}
@@ -109,7 +110,7 @@ func (c *Client) Reserve(ctx context.Context) (*Place, error) {
 
 // Record records the answer and returns its proof once it is durable. When the keeper goes away in between, it asks
 // again with the same id until ctx ends: an answer is counted once.
-func (p *Place) Record(ctx context.Context, record Record) (Proof, error) {
+func (p *Place) Record(ctx context.Context, record receipt.Answer) (receipt.Proof, error) {
 	conn := p.conn
 	p.conn = nil
 	for {
@@ -117,7 +118,7 @@ func (p *Place) Record(ctx context.Context, record Record) (Proof, error) {
 		if err == nil {
 			if r.status != statusOK || r.proof.Receipt == nil {
 				conn.Close()
-				return Proof{}, fmt.Errorf("recording answer: %w", r.status.err())
+				return receipt.Proof{}, fmt.Errorf("recording answer: %w", r.status.err())
 			}
 			if r.place {
 				p.client.keep(conn)
@@ -130,7 +131,7 @@ func (p *Place) Record(ctx context.Context, record Record) (Proof, error) {
 		for {
 			select {
 			case <-ctx.Done():
-				return Proof{}, fmt.Errorf("recording answer: %w: %v", ErrUnknown, err)
+				return receipt.Proof{}, fmt.Errorf("recording answer: %w: %v", ErrUnknown, err)
 			case <-time.After(20 * time.Millisecond):
 			}
 			var dialed error
@@ -211,7 +212,7 @@ func (c *Client) keep(conn net.Conn) {
 
 // exchange makes one call. Only ctx's deadline ends it early: a call takes no longer than a write to the disk. After an
 // error the connection is of no use.
-func exchange(ctx context.Context, conn net.Conn, op operation, record Record) (reply, error) {
+func exchange(ctx context.Context, conn net.Conn, op operation, record receipt.Answer) (reply, error) {
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
 		return reply{}, err

@@ -20,7 +20,7 @@ const (
 	flagPlace  = 2 // the connection holds a place
 )
 
-func encodeRequest(op operation, r Record) [requestSize]byte {
+func encodeRequest(op operation, r receipt.Answer) [requestSize]byte {
 	var out [requestSize]byte
 	b := append(append(out[:0], byte(op)), r.ID[:]...)
 	b = append(append(b, byte(r.Client.Workchain)), r.Client.Account[:]...)
@@ -33,7 +33,7 @@ func encodeRequest(op operation, r Record) [requestSize]byte {
 }
 
 // decodeRequest refuses operations that do not exist, and a record where there should be none.
-func decodeRequest(in [requestSize]byte) (op operation, r Record, err error) {
+func decodeRequest(in [requestSize]byte) (op operation, r receipt.Answer, err error) {
 	b := in[:]
 	take := func(n int) []byte { part := b[:n]; b = b[n:]; return part }
 	op = operation(take(1)[0])
@@ -49,11 +49,11 @@ func decodeRequest(in [requestSize]byte) (op operation, r Record, err error) {
 	switch op {
 	case opRecord:
 	case opReserve:
-		if r != (Record{}) {
-			return 0, Record{}, fmt.Errorf("operation %d carries a record", op)
+		if r != (receipt.Answer{}) {
+			return 0, receipt.Answer{}, fmt.Errorf("operation %d carries a record", op)
 		}
 	default:
-		return 0, Record{}, fmt.Errorf("operation is %d, want 1 or 2", op)
+		return 0, receipt.Answer{}, fmt.Errorf("operation is %d, want 1 or 2", op)
 	}
 	return op, r, nil
 }

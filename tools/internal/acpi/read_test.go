@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"chrysalis/measure"
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 	"chrysalis/tools/internal/qemu"
 	"chrysalis/tools/internal/toolstree"
 )
@@ -27,7 +27,7 @@ func demoShape(version string, memory, cpus int) measure.Shape {
 			"virtio-serial-pci",
 			"virtserialport,chardev=status,name=org.chrysalis.status",
 		},
-		GPUs: []string{}, Firmware: measure.File{Name: "OVMF_CODE.fd", Size: 1, SHA256: config.Digest{1}}}
+		GPUs: []string{}, Firmware: measure.File{Name: "OVMF_CODE.fd", Size: 1, SHA256: register.Digest{1}}}
 }
 
 // TestReadAgainstBoots compares with what OVMF measured into PCR 1 in boots of these machines, each read off its log: the

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
+	"chrysalis/attest/evidence"
 	"chrysalis/measure"
 	"chrysalis/measure/tdvf"
 )
@@ -146,7 +146,7 @@ func TestBoots(t *testing.T) {
 			tt.change(b)
 			return b, s
 		}
-		check := func(t *testing.T, e *attest.Evidence, s measure.Shape, want []string) {
+		check := func(t *testing.T, e *evidence.Evidence, s measure.Shape, want []string) {
 			t.Helper()
 			r := wants(t, Inputs{Evidence: e, Release: release, Shape: &s, Machines: imagined{}, Config: measured}, want...)
 			if len(want) > 0 && !strings.Contains(r.Causes[0].Says, tt.says) {
@@ -289,7 +289,7 @@ func TestRecordedGuest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := attest.DecodeEvidence(encoded)
+	e, err := evidence.Decode(encoded)
 	if err != nil {
 		t.Fatal(err)
 	}

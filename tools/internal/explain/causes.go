@@ -9,9 +9,10 @@ import (
 	"slices"
 	"strings"
 
-	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 	"chrysalis/measure"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 	"chrysalis/measure/tdvf"
 )
 
@@ -121,7 +122,7 @@ func (x *explanation) groups(name string) (groups []group) {
 }
 
 // inputOf guesses what an event follows from that nobody expected, by its place and by what the log calls it.
-func inputOf(register string, e event) measure.Input {
+func inputOf(named string, e event) measure.Input {
 	switch e.typ {
 	case typeSecureBoot, typeAuthority:
 		return measure.InputSecureBoot
@@ -134,7 +135,7 @@ func inputOf(register string, e event) measure.Input {
 	case 0x0a:
 		return measure.InputACPI
 	}
-	if register == pcrName(9) || register == pcrName(12) {
+	if named == register.PCR(9) || named == register.PCR(12) {
 		return measure.InputCmdline
 	}
 	return ""
@@ -185,7 +186,7 @@ func (x *explanation) groupCauses(ctx context.Context, name string, g group) ([]
 	case measure.InputInitrd:
 		return one("initrd", "the initrd is another than the release's", doRelease)
 	case measure.InputUKI:
-		if name == pcrName(2) || name == rtmrName(0) {
+		if name == register.PCR(2) || name == register.RTMR(0) {
 			return one("option-rom", "a device brought a driver of its own (an option ROM), which ran in the firmware", "have the guest started without it: romfile= on the device")
 		}
 		return one("boot-image", "the firmware started another image than expected", doRelease)
@@ -226,7 +227,7 @@ func (x *explanation) runtimeCauses(name string, g group) []Cause {
 func (x *explanation) wholeCause(r Register) Cause {
 	says, kind, do := "the register is another, and no events are known that would say why", "unknown", "compare with the release's files beside its manifest, which give the events"
 	switch r.Name {
-	case registerMRTD:
+	case register.MRTD:
 		kind, says, do = "firmware", "the firmware is another build than the release's "+tdxFirmware, doRelease
 		if other, err := tdvf.MRTD(x.Release.Files[tdxFirmware], tdvf.TwoPass); err == nil && hex.EncodeToString(other[:]) == r.Actual {
 			kind, says, do = "page-order", "the firmware is the release's, and the hypervisor measured its pages in the other order, as QEMU 8.2 of Ubuntu 24.04 does", "compute the registers with --page-order two-pass"
@@ -236,17 +237,17 @@ func (x *explanation) wholeCause(r Register) Cause {
 		if causes := x.configCauses(pair{}, r.Name); len(causes) > 0 {
 			return causes[0]
 		}
-	case pcrName(0):
+	case register.PCR(0):
 		kind, says, do = "firmware", "the firmware is another build than the release's", doRelease
-	case pcrName(4):
+	case register.PCR(4):
 		kind, says, do = "kernel", "the kernel is another than the release's", doRelease
-	case pcrName(9):
+	case register.PCR(9):
 		kind, says, do = "release", "the initrd or the command line is another than the release's", doRelease
-	case pcrName(7):
+	case register.PCR(7):
 		kind, says, do = "secure-boot", "the Secure Boot variables are others than an empty variable store gives", doSettings
 	}
 	c := Cause{Kind: kind, Register: r.Name, Meaning: "whole register", Expected: r.Expected, Actual: r.Actual, Says: says, Do: do}
-	if r.Name == registerMRTD {
+	if r.Name == register.MRTD {
 		c.place = placeMRTD
 	}
 	return c
@@ -256,9 +257,9 @@ func (x *explanation) wholeCause(r Register) Cause {
 // image's stub measures, and the other way round. The cause covers every register that such a boot moves.
 func (x *explanation) otherBoot() (c Cause, covered []string, ok bool) {
 	linux, linux384 := sha256.Sum256([]byte(".linux\x00")), sha512.Sum384([]byte(".linux\x00"))
-	stub, registers := pcrName(11), []string{pcrName(1), pcrName(4), pcrName(5), pcrName(9), pcrName(11), pcrName(12)}
-	if x.Evidence.Platform == attest.TDX {
-		stub, registers = rtmrName(2), []string{rtmrName(1), rtmrName(2)}
+	stub, registers := register.PCR(11), []string{register.PCR(1), register.PCR(4), register.PCR(5), register.PCR(9), register.PCR(11), register.PCR(12)}
+	if x.Evidence.Platform == evidence.TDX {
+		stub, registers = register.RTMR(2), []string{register.RTMR(1), register.RTMR(2)}
 	}
 	has := func(events []event) bool {
 		return slices.ContainsFunc(events, func(e event) bool {
@@ -274,7 +275,7 @@ func (x *explanation) otherBoot() (c Cause, covered []string, ok bool) {
 	if fromDisk {
 		kind, do = "boot-from-disk", doBoot
 		says = "the guest booted a unified kernel image from a disk, expected a direct boot"
-		if !slices.ContainsFunc(x.guest.events[pcrName(5)], func(e event) bool { return e.typ == typePartitions && e.proven }) && stub == pcrName(11) {
+		if !slices.ContainsFunc(x.guest.events[register.PCR(5)], func(e event) bool { return e.typ == typePartitions && e.proven }) && stub == register.PCR(11) {
 			says = "the guest booted a unified kernel image, expected a direct boot of the kernel"
 		}
 		if pcr, rtmr, err := measure.ImageHashes(x.Release.Files[kernelFile]); err == nil && (x.logged(pcr[:]) || x.logged(rtmr[:])) {
@@ -376,9 +377,9 @@ func merged(all []Cause) (causes []Cause) {
 // released names the release that the guest runs, where the policy knows it.
 func (x *explanation) released(causes []Cause) []Cause {
 	files := []string{"firmware", "kernel", "initrd", "command-line", "release"}
-	registers := []string{pcrName(0), pcrName(4), pcrName(9)}
-	if x.Evidence.Platform == attest.TDX {
-		registers = []string{registerMRTD, rtmrName(1), rtmrName(2)}
+	registers := []string{register.PCR(0), register.PCR(4), register.PCR(9)}
+	if x.Evidence.Platform == evidence.TDX {
+		registers = []string{register.MRTD, register.RTMR(1), register.RTMR(2)}
 	}
 	for _, entry := range x.entries() {
 		fits := true

@@ -9,7 +9,9 @@ import (
 	"strings"
 
 	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 // configCauses names the fields in which the guest's config differs from the expected one. The register's events can't: they
@@ -60,7 +62,7 @@ func differences(want, got config.Measured) []difference {
 func compareFields(at string, want, got reflect.Value) (all []difference) {
 	if v, volume := want.Interface().(config.Volume); volume {
 		if g := got.Interface().(config.Volume); g != v {
-			all = append(all, difference{at, fmt.Sprintf("%s/%d", v.Root, v.Blocks), fmt.Sprintf("%s/%d", g.Root, g.Blocks)})
+			all = append(all, difference{at, v.String(), g.String()})
 		}
 		return all
 	}
@@ -155,11 +157,11 @@ func (x *explanation) entries() (all []pinned) {
 		return nil
 	}
 	for _, r := range x.Policy.Releases {
-		if x.Evidence.Platform == attest.VTPM {
+		if x.Evidence.Platform == evidence.VTPM {
 			for _, pcrs := range r.VTPM {
 				p := pinned{r.Name, map[string]string{}}
-				for register, value := range pcrs {
-					p.values[pcrName(register)] = value.String()
+				for index, value := range pcrs {
+					p.values[register.PCR(index)] = value.String()
 				}
 				all = append(all, p)
 			}
@@ -167,7 +169,7 @@ func (x *explanation) entries() (all []pinned) {
 		}
 		for _, v := range r.TDX {
 			p := pinned{r.Name, map[string]string{}}
-			for name, value := range map[string][48]byte{registerMRTD: v.MRTD, rtmrName(0): v.RTMR0, rtmrName(1): v.RTMR1, rtmrName(2): v.RTMR2} {
+			for name, value := range map[string][48]byte{register.MRTD: v.MRTD, register.RTMR(0): v.RTMR0, register.RTMR(1): v.RTMR1, register.RTMR(2): v.RTMR2} {
 				if value != [48]byte{} {
 					p.values[name] = fmt.Sprintf("%x", value)
 				}

@@ -7,17 +7,18 @@ import (
 	"errors"
 	"fmt"
 
-	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 	"chrysalis/measure/tdvf"
 )
 
 // expect computes what can be computed, and notes what can't.
 func (x *explanation) expect(ctx context.Context) error {
 	boot := x.expectVTPM
-	if x.Evidence.Platform == attest.TDX {
+	if x.Evidence.Platform == evidence.TDX {
 		boot = x.expectTDX
 	}
 	if err := boot(ctx); err != nil {
@@ -33,15 +34,15 @@ func (x *explanation) expectVTPM(ctx context.Context) error {
 	}
 	if events == nil {
 		x.note("the release's firmware, kernel, initrd and command line do not lie beside the manifest: registers are compared with its own, without events")
-		for register, value := range x.Release.Manifest.PCRs {
-			x.values[pcrName(register)] = value.String()
+		for index, value := range x.Release.Manifest.PCRs {
+			x.values[register.PCR(index)] = value.String()
 		}
 	} else {
-		expected(x.want, events, pcrName)
-		for _, register := range []uint8{0, 2, 3, 4, 5, 7, 8, 9, 11, 12} {
-			name := pcrName(register)
+		expected(x.want, events, register.PCR[uint8])
+		for _, index := range []uint8{0, 2, 3, 4, 5, 7, 8, 9, 11, 12} {
+			name := register.PCR(index)
 			x.want[name] = append([]event{}, x.want[name]...) // one without events stays at zero
-			if want, pinned := x.Release.Manifest.PCRs[register]; pinned && x.Disk == nil && replay(x.want[name], len(want)) != want.String() {
+			if want, pinned := x.Release.Manifest.PCRs[index]; pinned && x.Disk == nil && replay(x.want[name], len(want)) != want.String() {
 				return fmt.Errorf("the release's files give %s %s, want the manifest's %s", name, replay(x.want[name], len(want)), want)
 			}
 		}
@@ -53,7 +54,7 @@ func (x *explanation) expectVTPM(ctx context.Context) error {
 	if err := x.isFirmware(plainFirmware); err != nil {
 		return err
 	}
-	x.want[pcrName(1)], err = x.machineEvents(ctx, *x.Shape)
+	x.want[register.PCR(1)], err = x.machineEvents(ctx, *x.Shape)
 	return err
 }
 
@@ -89,7 +90,7 @@ func (x *explanation) expectTDX(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	x.values[registerMRTD] = hex.EncodeToString(mrtd[:])
+	x.values[register.MRTD] = hex.EncodeToString(mrtd[:])
 	if x.Shape != nil {
 		if err := x.isFirmware(tdxFirmware); err != nil {
 			return err
@@ -106,7 +107,7 @@ func (x *explanation) expectTDX(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	expected(x.want, events, rtmrName)
+	expected(x.want, events, register.RTMR[uint8])
 	if len(x.Evidence.BootLog) == 0 {
 		x.note("the evidence carries no boot log: rtmr-0 to rtmr-2 were compared without the guest's events")
 	}
@@ -131,10 +132,10 @@ func (x *explanation) expectConfig() error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNoConfig, err)
 	}
-	if x.Evidence.Platform == attest.TDX {
+	if x.Evidence.Platform == evidence.TDX {
 		for i, r := range sequence.Records(eventlog.InRTMR) {
 			digest := r.SHA384()
-			x.want[rtmrName(3)] = append(x.want[rtmrName(3)], expectedRuntime(i, r, digest[:]))
+			x.want[register.RTMR(3)] = append(x.want[register.RTMR(3)], expectedRuntime(i, r, digest[:]))
 		}
 		digest := config.SHA384(measured)
 		x.values[registerConfigID] = hex.EncodeToString(digest[:])
@@ -142,7 +143,7 @@ func (x *explanation) expectConfig() error {
 	}
 	for i, r := range sequence.Records(eventlog.InPCRs) {
 		digest := r.SHA256()
-		name := pcrName(uint8(r.Register))
+		name := register.PCR(r.Register)
 		x.want[name] = append(x.want[name], expectedRuntime(i, r, digest[:]))
 	}
 	return nil

@@ -14,13 +14,14 @@ import (
 	"slices"
 
 	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 	"chrysalis/measure"
 	"chrysalis/measure/bootdisk"
 )
 
 // Inputs are what a guest showed and what was expected of it.
 type Inputs struct {
-	Evidence *attest.Evidence
+	Evidence *evidence.Evidence
 	Release  Release
 	Disk     *bootdisk.Disk // what the guest was to boot from; nil: directly
 	Shape    *measure.Shape // of its machine; nil: what follows from it is not compared

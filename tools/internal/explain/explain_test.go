@@ -15,9 +15,11 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
+	"chrysalis/attest/evidence"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 )
 
@@ -42,7 +44,7 @@ func measuredConfig(t testing.TB, change func(*config.Measured)) []byte {
 
 // plainRelease is a release whose files are not there, with the registers of the guest.
 func plainRelease(g *attesttest.Guest) Release {
-	pcrs := measure.PCRs{}
+	pcrs := register.PCRs{}
 	for register, value := range g.Rules().Releases[0].VTPM[0] {
 		pcrs[register] = value
 	}
@@ -50,8 +52,8 @@ func plainRelease(g *attesttest.Guest) Release {
 }
 
 func evidenceOf(g interface {
-	Evidence(attest.Challenge) *attest.Evidence
-}) *attest.Evidence {
+	Evidence(attest.Challenge) *evidence.Evidence
+}) *evidence.Evidence {
 	return g.Evidence(attest.Challenge{Nonce: [32]byte{1}})
 }
 
@@ -92,7 +94,7 @@ func TestConfigAndLog(t *testing.T) {
 		name   string
 		change func(*config.Measured)
 		guest  func(*attesttest.Guest)
-		edit   func(*attest.Evidence)
+		edit   func(*evidence.Evidence)
 		want   []string
 		says   string
 	}{
@@ -115,19 +117,19 @@ func TestConfigAndLog(t *testing.T) {
 		{name: "another model than its config says", guest: func(g *attesttest.Guest) {
 			g.Records[3].Data = bytes.Repeat([]byte{1}, 40)
 		}, want: []string{"runtime-log"}, says: "another model than its config says"},
-		{name: "config that was not measured", edit: func(e *attest.Evidence) {
+		{name: "config that was not measured", edit: func(e *evidence.Evidence) {
 			e.Config = measuredConfig(t, func(m *config.Measured) { m.Service.Price.NanotonPerToken = 1 })
 		}, want: []string{"config-not-measured"}, says: "not the one that the guest measured"},
-		{name: "log that does not replay", edit: func(e *attest.Evidence) {
+		{name: "log that does not replay", edit: func(e *evidence.Evidence) {
 			// The separator of PCR 2 in the log, which the release wants as it is, too.
 			i := bytes.Index(e.BootLog, []byte{2, 0, 0, 0, 4, 0, 0, 0})
 			e.BootLog[i] = 6
 		}, want: []string{"log", "unknown"}, says: "does not replay to its quote"},
-		{name: "data of an event", edit: func(e *attest.Evidence) {
+		{name: "data of an event", edit: func(e *evidence.Evidence) {
 			i := bytes.Index(e.BootLog, []byte("Calling"))
 			e.BootLog[i] = 'B'
 		}, want: []string{"log-data"}, says: "has other data than was measured"},
-		{name: "statement", edit: func(e *attest.Evidence) { e.Statement.Epoch++ }, want: []string{"statement"}, says: "another statement"},
+		{name: "statement", edit: func(e *evidence.Evidence) { e.Statement.Epoch++ }, want: []string{"statement"}, says: "another statement"},
 		{name: "firmware", guest: func(g *attesttest.Guest) { g.Boot[8].Data = []byte("g\x00w\x00") }, want: []string{"firmware"}, says: "another build"},
 		{name: "a release's file", guest: func(g *attesttest.Guest) { g.Boot[10].Hashed = []byte("loud") }, want: []string{"release"}, says: "initrd or the command line"},
 	} {
@@ -162,8 +164,8 @@ func TestPolicy(t *testing.T) {
 		{"nothing", func(*attest.Rules) {}, nil, ""},
 		{"price", func(r *attest.Rules) { r.Config.Price.NanotonPerToken = attest.Range{Max: 3} }, []string{"config"}, "the policy wants 0 to 3"},
 		{"model", func(r *attest.Rules) { r.Config.Model.Volumes = nil }, []string{"model"}, "service.model.volume"},
-		{"another PCR 9", func(r *attest.Rules) { r.Releases[0].VTPM[0][9] = config.Digest{1} }, []string{"policy"}, "pcr-9 is the release's, and the policy pins another"},
-		{"PCR 1 of a shape", func(r *attest.Rules) { r.Releases[0].VTPM[0][1] = config.Digest{1} }, []string{"policy"}, "the shape that it was computed for"},
+		{"another PCR 9", func(r *attest.Rules) { r.Releases[0].VTPM[0][9] = register.Digest{1} }, []string{"policy"}, "pcr-9 is the release's, and the policy pins another"},
+		{"PCR 1 of a shape", func(r *attest.Rules) { r.Releases[0].VTPM[0][1] = register.Digest{1} }, []string{"policy"}, "the shape that it was computed for"},
 		{"another platform", func(r *attest.Rules) { r.Releases[0].VTPM = nil }, []string{"policy"}, "accepts no release on vtpm"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -194,15 +196,15 @@ func TestPolicy(t *testing.T) {
 func TestRefuses(t *testing.T) {
 	g := attesttest.New(measuredConfig(t, nil), time.Now())
 	for name, tt := range map[string]struct {
-		change func(*attest.Evidence)
+		change func(*evidence.Evidence)
 		want   string
 	}{
-		"quote":       {func(e *attest.Evidence) { e.Quote = e.Quote[1:] }, "parsing quote"},
-		"boot log":    {func(e *attest.Evidence) { e.BootLog = e.BootLog[1:] }, "parsing boot log"},
-		"runtime log": {func(e *attest.Evidence) { e.RuntimeLog = e.RuntimeLog[1:] }, "parsing runtime log"},
-		"config":      {func(e *attest.Evidence) { e.Config = nil }, "no config that can be decoded"},
-		"sev-snp":     {func(e *attest.Evidence) { e.Platform = attest.SEVSNP }, "no log behind it"},
-		"TDX quote":   {func(e *attest.Evidence) { e.Platform = attest.TDX }, "quote"},
+		"quote":       {func(e *evidence.Evidence) { e.Quote = e.Quote[1:] }, "parsing quote"},
+		"boot log":    {func(e *evidence.Evidence) { e.BootLog = e.BootLog[1:] }, "parsing boot log"},
+		"runtime log": {func(e *evidence.Evidence) { e.RuntimeLog = e.RuntimeLog[1:] }, "parsing runtime log"},
+		"config":      {func(e *evidence.Evidence) { e.Config = nil }, "no config that can be decoded"},
+		"sev-snp":     {func(e *evidence.Evidence) { e.Platform = evidence.SEVSNP }, "no log behind it"},
+		"TDX quote":   {func(e *evidence.Evidence) { e.Platform = evidence.TDX }, "quote"},
 	} {
 		e := evidenceOf(g)
 		tt.change(e)
@@ -322,7 +324,7 @@ func FuzzExplain(f *testing.F) {
 	td.SetBoot([]attesttest.BootEvent{{Register: 1, Type: typeSecureBoot, Data: make([]byte, 40)}, {Register: 2, Type: typePartitions, Data: []byte("x")}})
 	release := plainRelease(guest)
 	seeds := 0
-	for _, e := range []*attest.Evidence{evidenceOf(guest), evidenceOf(td)} {
+	for _, e := range []*evidence.Evidence{evidenceOf(guest), evidenceOf(td)} {
 		encoded, err := e.Encode()
 		if err != nil {
 			f.Fatal(err)
@@ -334,7 +336,7 @@ func FuzzExplain(f *testing.F) {
 		f.Fatal("no seeds")
 	}
 	f.Fuzz(func(t *testing.T, encoded []byte) {
-		e, err := attest.DecodeEvidence(encoded)
+		e, err := evidence.Decode(encoded)
 		if err != nil {
 			return
 		}

@@ -10,7 +10,8 @@ import (
 	"slices"
 	"strings"
 
-	"chrysalis/attest"
+	"chrysalis/attest/evidence"
+	"chrysalis/measure/register"
 )
 
 // The script that loads ACPI tables: entries of fixed size, each a command with its operands. Source: QEMU,
@@ -40,7 +41,7 @@ const (
 // the RSDP, and how many it points to in the loading script, and both were measured.
 func (x *explanation) extraTables(ctx context.Context) (says string, exact bool) {
 	shape := *x.Shape
-	if x.machineName() == rtmrName(0) {
+	if x.machineName() == register.RTMR(0) {
 		shape = shape.TDX()
 	}
 	tables, err := x.Machines.Tables(ctx, shape)
@@ -68,7 +69,7 @@ func (x *explanation) extraTables(ctx context.Context) (says string, exact bool)
 // measured reports whether the guest's log holds the digest of data where the machine's events are.
 func (x *explanation) measured(data []byte) bool {
 	var digest string
-	if sum := sha256.Sum256(data); x.Evidence.Platform == attest.VTPM {
+	if sum := sha256.Sum256(data); x.Evidence.Platform == evidence.VTPM {
 		digest = hex.EncodeToString(sum[:])
 	} else {
 		sum := sha512.Sum384(data)

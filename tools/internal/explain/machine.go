@@ -8,8 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 	"chrysalis/measure"
+	"chrysalis/measure/register"
 )
 
 // maxTries bounds how many machines are tried; each costs a start of QEMU where no answer is kept.
@@ -36,10 +37,10 @@ var (
 
 // machineName is the register that the machine's events are in.
 func (x *explanation) machineName() string {
-	if x.Evidence.Platform == attest.TDX {
-		return rtmrName(0)
+	if x.Evidence.Platform == evidence.TDX {
+		return register.RTMR(0)
 	}
-	return pcrName(1)
+	return register.PCR(1)
 }
 
 // machineCause looks for a machine whose tables are the guest's.
@@ -126,7 +127,7 @@ func (x *explanation) near(s measure.Shape) (all []measure.Shape) {
 		add(func(n *measure.Shape) { n.CPUs = cpus })
 	}
 	for _, memory := range triedMemoryMiB {
-		if x.Evidence.Platform == attest.VTPM && memory > maxVTPMMemoryMiB {
+		if x.Evidence.Platform == evidence.VTPM && memory > maxVTPMMemoryMiB {
 			break
 		}
 		add(func(n *measure.Shape) { n.MemoryMiB = memory })
@@ -186,7 +187,7 @@ func (x *explanation) score(ctx context.Context, s measure.Shape) (whole bool, s
 // machineEvents returns the events of the register that the machine decides over.
 func (x *explanation) machineEvents(ctx context.Context, s measure.Shape) ([]event, error) {
 	into := map[string][]event{}
-	if x.Evidence.Platform == attest.TDX {
+	if x.Evidence.Platform == evidence.TDX {
 		boot := x.tdxBoot()
 		boot.Kernel, boot.Initrd, s = nil, nil, s.TDX()
 		var err error
@@ -198,8 +199,8 @@ func (x *explanation) machineEvents(ctx context.Context, s measure.Shape) ([]eve
 		if err != nil {
 			return nil, err
 		}
-		expected(into, events, rtmrName)
-		return into[rtmrName(0)], nil
+		expected(into, events, register.RTMR[uint8])
+		return into[register.RTMR(0)], nil
 	}
 	tables, err := x.Machines.Tables(ctx, s)
 	if err != nil {
@@ -212,8 +213,8 @@ func (x *explanation) machineEvents(ctx context.Context, s measure.Shape) ([]eve
 	if err != nil {
 		return nil, err
 	}
-	expected(into, events, pcrName)
-	return into[pcrName(1)], nil
+	expected(into, events, register.PCR[uint8])
+	return into[register.PCR(1)], nil
 }
 
 // shapeDifferences names what differs, for people.

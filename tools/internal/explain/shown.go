@@ -7,18 +7,16 @@ import (
 	"fmt"
 	"slices"
 
-	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/tdx"
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 )
 
-// Names of a TD's registers beside RTMR0 to RTMR3.
-const (
-	registerMRTD     = "mrtd"
-	registerConfigID = "mr-config-id"
-)
+// registerConfigID is the field of a TD that holds its config's hash.
+const registerConfigID = "mr-config-id"
 
 // shown is what a guest's evidence shows, read but not believed.
 type shown struct {
@@ -36,12 +34,12 @@ const (
 	placePolicy  = 1 << 30
 )
 
-func read(e *attest.Evidence) (s *shown, err error) {
+func read(e *evidence.Evidence) (s *shown, err error) {
 	s = &shown{values: map[string]string{}, events: map[string][]event{}}
 	switch e.Platform {
-	case attest.VTPM:
+	case evidence.VTPM:
 		err = s.readVTPM(e)
-	case attest.TDX:
+	case evidence.TDX:
 		err = s.readTDX(e)
 	default:
 		err = fmt.Errorf("%s has one launch digest and no log behind it: only recomputing it (chrysalis measure %s) shows whether it is another", e.Platform, e.Platform)
@@ -59,7 +57,7 @@ func (s *shown) doubt(kind, says, do string) {
 
 const askAgain = "ask the guest again (chrysalis verify --save-evidence); a log that keeps differing from its quote was changed on the way, or the guest lies"
 
-func (s *shown) readVTPM(e *attest.Evidence) error {
+func (s *shown) readVTPM(e *evidence.Evidence) error {
 	quote, err := vtpm.ParseQuote(e.Quote)
 	if err != nil {
 		return err
@@ -74,34 +72,34 @@ func (s *shown) readVTPM(e *attest.Evidence) error {
 	bank := eventlog.ReplayBoot(boot)
 	bank[13], bank[14] = eventlog.Replay256(s.records, eventlog.PCR13), eventlog.Replay256(s.records, eventlog.PCR14)
 	var values [][32]byte
-	for _, register := range vtpm.QuotedPCRs() {
-		name := pcrName(uint8(register))
+	for _, index := range register.Quoted() {
+		name := register.PCR(index)
 		s.names = append(s.names, name)
-		values = append(values, bank[register])
-		s.values[name] = hex.EncodeToString(bank[register][:])
+		values = append(values, bank[index])
+		s.values[name] = hex.EncodeToString(bank[index][:])
 	}
 	for i, b := range boot {
 		if b.Type != typeNoAction {
-			s.addBoot(pcrName(b.Register), event{number: i, digest: hex.EncodeToString(b.Digest[:]), typ: b.Type, data: b.Data, proven: b.Matches()}, b.Broken())
+			s.addBoot(register.PCR(b.Register), event{number: i, digest: hex.EncodeToString(b.Digest[:]), typ: b.Type, data: b.Data, proven: b.Matches()}, b.Broken())
 		}
 	}
 	for i, r := range s.records {
 		digest := r.SHA256()
-		name := pcrName(uint8(r.Register))
+		name := register.PCR(r.Register)
 		s.events[name] = append(s.events[name], runtimeEvent(i, r, digest[:]))
 	}
-	if !quote.Selects(vtpm.QuotedPCRs()) {
+	if !quote.Selects(register.Quoted()) {
 		s.doubt("log", "the quote is over other registers than a guest's: nothing stands behind the log, and what follows is only what it says", askAgain)
 	} else if digest := vtpm.Digest(values); !bytes.Equal(digest[:], quote.Digest) {
 		s.doubt("log", "the log does not replay to its quote: nothing stands behind it, and what follows is only what it says", askAgain)
 	}
-	if want := attest.ReportData(e.Statement); !bytes.Equal(quote.Extra, want[:]) {
+	if want := evidence.ReportData(e.Statement); !bytes.Equal(quote.Extra, want[:]) {
 		s.doubt("statement", "the quote is over another statement than the evidence carries", askAgain)
 	}
 	return nil
 }
 
-func (s *shown) readTDX(e *attest.Evidence) error {
+func (s *shown) readTDX(e *evidence.Evidence) error {
 	quote, err := tdx.Parse(e.Quote)
 	if err != nil {
 		return err
@@ -110,8 +108,8 @@ func (s *shown) readTDX(e *attest.Evidence) error {
 		return err
 	}
 	body := quote.Body
-	s.names = []string{registerMRTD, rtmrName(0), rtmrName(1), rtmrName(2), rtmrName(3), registerConfigID}
-	s.values[registerMRTD], s.values[registerConfigID] = hex.EncodeToString(body.MRTD[:]), hex.EncodeToString(body.MRCONFIGID[:])
+	s.names = []string{register.MRTD, register.RTMR(0), register.RTMR(1), register.RTMR(2), register.RTMR(3), registerConfigID}
+	s.values[register.MRTD], s.values[registerConfigID] = hex.EncodeToString(body.MRTD[:]), hex.EncodeToString(body.MRCONFIGID[:])
 	var replayed [4][48]byte
 	if len(e.BootLog) > 0 {
 		log, err := eventlog.ParseCCEL(e.BootLog)
@@ -121,24 +119,24 @@ func (s *shown) readTDX(e *attest.Evidence) error {
 		replayed = eventlog.ReplayCCEL(log)
 		for i, b := range log {
 			if b.Type != typeNoAction && b.Register > 0 {
-				s.addBoot(rtmrName(b.Register-1), event{number: i, digest: hex.EncodeToString(b.Digest[:]), typ: b.Type, data: b.Data, proven: b.Matches()}, b.Broken())
+				s.addBoot(register.RTMR(b.Register-1), event{number: i, digest: hex.EncodeToString(b.Digest[:]), typ: b.Type, data: b.Data, proven: b.Matches()}, b.Broken())
 			}
 		}
 	}
 	for i, r := range s.records {
 		digest := r.SHA384()
-		s.events[rtmrName(3)] = append(s.events[rtmrName(3)], runtimeEvent(i, r, digest[:]))
+		s.events[register.RTMR(3)] = append(s.events[register.RTMR(3)], runtimeEvent(i, r, digest[:]))
 	}
 	replayed[3] = eventlog.Replay384(s.records, eventlog.RTMR3)
 	for i, value := range body.RTMR {
-		s.values[rtmrName(uint8(i))] = hex.EncodeToString(value[:])
+		s.values[register.RTMR(uint8(i))] = hex.EncodeToString(value[:])
 		if i == 3 && value == [48]byte{} {
 			s.doubt("rtmr-3", "the guest has never extended RTMR3, so nothing but its statement stands behind its own log", "boot a kernel that extends it (6.16 or newer), or waive rtmr-3 by name in the policy")
 		} else if value != replayed[i] && (i == 3 || len(e.BootLog) > 0) {
 			s.doubt("log", fmt.Sprintf("the log does not replay to RTMR%d of its quote: nothing stands behind its events of that register, and what follows of them is only what it says", i), askAgain)
 		}
 	}
-	if body.ReportData != attest.ReportData(e.Statement) {
+	if body.ReportData != evidence.ReportData(e.Statement) {
 		s.doubt("statement", "the quote is over another statement than the evidence carries", askAgain)
 	}
 	return nil
@@ -152,16 +150,13 @@ func (s *shown) addBoot(register string, e event, broken bool) {
 }
 
 // readConfig doubts a config that is not the one that the guest measured.
-func (s *shown) readConfig(e *attest.Evidence) {
+func (s *shown) readConfig(e *evidence.Evidence) {
 	want := config.SHA256(e.Config)
 	i := slices.IndexFunc(s.records, func(r eventlog.Record) bool { return r.Kind == eventlog.KindConfig })
 	if i >= 0 && !bytes.Equal(s.records[i].Data, want[:]) {
 		s.doubt("config-not-measured", "the config in the evidence is not the one that the guest measured", askAgain)
 	}
 }
-
-func pcrName(register uint8) string  { return fmt.Sprintf("pcr-%d", register) }
-func rtmrName(register uint8) string { return fmt.Sprintf("rtmr-%d", register) }
 
 // errNoConfig is why an expected runtime log can't be computed.
 var errNoConfig = errors.New("the evidence carries no config that can be decoded")

@@ -17,7 +17,7 @@ import (
 
 	"chrysalis/init/status"
 	"chrysalis/measure"
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 	"chrysalis/tools/internal/qemu"
 	"chrysalis/tools/internal/toolstree"
 )
@@ -72,7 +72,7 @@ func FirmwareFile(path string) (measure.File, error) {
 	if n > maxFirmwareBytes {
 		return measure.File{}, fmt.Errorf("firmware %s has more than %d bytes", path, maxFirmwareBytes)
 	}
-	return measure.File{Name: filepath.Base(path), Size: n, SHA256: config.Digest(sum.Sum(nil))}, nil
+	return measure.File{Name: filepath.Base(path), Size: n, SHA256: register.Digest(sum.Sum(nil))}, nil
 }
 
 // MachineShape is DefaultShape on this machine, as fast as it goes here.

@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"chrysalis/measure"
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 	"chrysalis/tools/internal/lock"
 	"chrysalis/tools/internal/release"
 	"chrysalis/tools/internal/toolstree"
@@ -94,7 +94,7 @@ func (b *Builder) materials(g goTool, l releaseLocks) ([]release.Material, error
 	if err != nil {
 		return nil, err
 	}
-	materials = append(materials, release.Material{Name: "mkosi configuration", SHA256: config.Digest(mkosi)})
+	materials = append(materials, release.Material{Name: "mkosi configuration", SHA256: register.Digest(mkosi)})
 	return append(materials, release.Material{Name: "golang.org/toolchain@v0.0.1-" + g.version + ".linux-amd64", Note: "the go command fetches it by this name and checks it against the checksum database"}), nil
 }
 

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"chrysalis/measure/volume"
+	"chrysalis/measure/config"
 	"chrysalis/tools/internal/lock"
 	"chrysalis/tools/internal/toolstree"
 )
@@ -28,22 +28,22 @@ const (
 var EngineDirs = []string{"model", "run/engine", "tmp", "proc", "sys", "dev"}
 
 // buildEngine packs the engine volume: llama-server of the engine lock with its own C library and nothing it does not load.
-func (b *Builder) buildEngine(ctx context.Context, tree toolstree.Tree, l lock.Lock, path string) (volume.Ref, error) {
+func (b *Builder) buildEngine(ctx context.Context, tree toolstree.Tree, l lock.Lock, path string) (config.Volume, error) {
 	step := b.Progress.Step("pack engine volume", 0)
 	unpacked := filepath.Join(b.Work, "engine")
 	staged := filepath.Join(b.Work, "engine-root")
 	if err := errors.Join(os.RemoveAll(unpacked), os.RemoveAll(staged), os.MkdirAll(unpacked, 0o755)); err != nil {
-		return volume.Ref{}, err
+		return config.Volume{}, err
 	}
 	if err := b.unpackAll(ctx, tree, l, unpacked); err != nil {
-		return volume.Ref{}, err
+		return config.Volume{}, err
 	}
 	if err := stageEngine(unpacked, staged); err != nil {
-		return volume.Ref{}, fmt.Errorf("staging engine: %w", err)
+		return config.Volume{}, fmt.Errorf("staging engine: %w", err)
 	}
 	ref, err := packVolume(ctx, os.DirFS(staged), path, EngineDirs)
 	if err != nil {
-		return volume.Ref{}, err
+		return config.Volume{}, err
 	}
 	step.Done(size(path))
 	return ref, errors.Join(os.RemoveAll(unpacked), os.RemoveAll(staged))
@@ -122,18 +122,18 @@ func copyResolved(root, file, to string) error {
 }
 
 // buildModel packs the model volume of the demo.
-func (b *Builder) buildModel(ctx context.Context, path string) (volume.Ref, error) {
+func (b *Builder) buildModel(ctx context.Context, path string) (config.Volume, error) {
 	step := b.Progress.Step("pack model volume", 0)
 	staged := filepath.Join(b.Work, "model-root")
 	if err := os.RemoveAll(staged); err != nil {
-		return volume.Ref{}, err
+		return config.Volume{}, err
 	}
 	if err := copyFile(filepath.Join(b.Source, "image", "model", "tiny.gguf"), filepath.Join(staged, "tiny.gguf")); err != nil {
-		return volume.Ref{}, err
+		return config.Volume{}, err
 	}
 	ref, err := packVolume(ctx, os.DirFS(staged), path, nil)
 	if err != nil {
-		return volume.Ref{}, err
+		return config.Volume{}, err
 	}
 	step.Done(size(path))
 	return ref, os.RemoveAll(staged)

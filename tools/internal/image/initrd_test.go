@@ -12,6 +12,7 @@ import (
 	"github.com/cavaliergopher/cpio"
 
 	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 func testEntries(t *testing.T) []entry {
@@ -22,7 +23,7 @@ func testEntries(t *testing.T) []entry {
 			t.Fatal(err)
 		}
 	}
-	entries, err := initrdEntries([]byte("init"), kernel{"1", dir}, []string{"b.ko.xz", "a.ko.xz"}, config.Volume{Root: config.Digest{1}, Blocks: 7}, []byte("quiet"))
+	entries, err := initrdEntries([]byte("init"), kernel{"1", dir}, []string{"b.ko.xz", "a.ko.xz"}, config.Volume{Root: register.Digest{1}, Blocks: 7}, []byte("quiet"))
 	if err != nil {
 		t.Fatal(err)
 	}

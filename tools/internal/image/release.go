@@ -15,7 +15,7 @@ import (
 
 	"chrysalis/measure"
 	"chrysalis/measure/config"
-	"chrysalis/measure/volume"
+	"chrysalis/measure/register"
 	"chrysalis/tools/internal/lock"
 	"chrysalis/tools/internal/toolstree"
 )
@@ -81,7 +81,7 @@ func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, er
 	if err != nil {
 		return m, err
 	}
-	m = measure.Manifest{Format: measure.ManifestFormat, Profile: string(b.Profile), Lock: b.lockState("tools", "image", "firmware"), Kernel: k.release, Root: volumeOf(root)}
+	m = measure.Manifest{Format: measure.ManifestFormat, Profile: string(b.Profile), Lock: b.lockState("tools", "image", "firmware"), Kernel: k.release, Root: root}
 	if err := b.writeBoot(tree, k, guest, m.Root, partial); err != nil {
 		return m, err
 	}
@@ -184,7 +184,7 @@ func namedFiles(dir string, names []string) (files []measure.File, err error) {
 }
 
 // bootPCRs computes the registers that follow from the release's files alone.
-func bootPCRs(dir string) (measure.PCRs, error) {
+func bootPCRs(dir string) (register.PCRs, error) {
 	firmware, err := os.ReadFile(filepath.Join(dir, "OVMF_CODE.fd"))
 	if err != nil {
 		return nil, err
@@ -205,19 +205,15 @@ func bootPCRs(dir string) (measure.PCRs, error) {
 	return measure.DirectBoot{Firmware: firmware, Kernel: vmlinuz, Initrd: initrd, Cmdline: string(cmdline)}.PCRs()
 }
 
-func hashFile(path string) (config.Digest, int64, error) {
+func hashFile(path string) (register.Digest, int64, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return config.Digest{}, 0, err
+		return register.Digest{}, 0, err
 	}
 	defer f.Close()
 	h := sha256.New()
 	n, err := io.Copy(h, f)
-	return config.Digest(h.Sum(nil)), n, err
-}
-
-func volumeOf(ref volume.Ref) config.Volume {
-	return config.Volume{Root: ref.Root, Blocks: ref.Blocks}
+	return register.Digest(h.Sum(nil)), n, err
 }
 
 // partialFolder makes an empty folder beside out, to be renamed to it.

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"chrysalis/measure/config"
 	"chrysalis/measure/volume"
 	"chrysalis/tools/internal/lock"
 	"chrysalis/tools/internal/toolstree"
@@ -183,10 +184,10 @@ func openModes(dir string) error {
 }
 
 // packVolume packs a tree into a volume file; the file is there whole or not at all.
-func packVolume(ctx context.Context, tree fs.FS, path string, dirs []string) (ref volume.Ref, err error) {
+func packVolume(ctx context.Context, tree fs.FS, path string, dirs []string) (ref config.Volume, err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), ".volume-*")
 	if err != nil {
-		return volume.Ref{}, err
+		return config.Volume{}, err
 	}
 	defer func() {
 		if err != nil {
@@ -195,28 +196,28 @@ func packVolume(ctx context.Context, tree fs.FS, path string, dirs []string) (re
 	}()
 	defer f.Close()
 	if ref, err = volume.Pack(ctx, tree, f, volume.Options{Dirs: dirs}); err != nil {
-		return volume.Ref{}, err
+		return config.Volume{}, err
 	}
 	if err := errors.Join(f.Chmod(0o644), f.Close()); err != nil {
-		return volume.Ref{}, err
+		return config.Volume{}, err
 	}
 	return ref, os.Rename(f.Name(), path)
 }
 
 // buildRoot packs the root volume to path.
-func (b *Builder) buildRoot(ctx context.Context, base, guest, path string) (volume.Ref, error) {
+func (b *Builder) buildRoot(ctx context.Context, base, guest, path string) (config.Volume, error) {
 	list, err := b.rootList()
 	if err != nil {
-		return volume.Ref{}, err
+		return config.Volume{}, err
 	}
 	step := b.Progress.Step("pack root", 0)
 	staged := filepath.Join(b.Work, "root")
 	if err := stageRoot(staged, list, base, guest); err != nil {
-		return volume.Ref{}, err
+		return config.Volume{}, err
 	}
 	ref, err := packVolume(ctx, os.DirFS(staged), path, nil)
 	if err != nil {
-		return volume.Ref{}, err
+		return config.Volume{}, err
 	}
 	step.Done(size(path))
 	return ref, os.RemoveAll(staged)

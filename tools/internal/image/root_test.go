@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"chrysalis/measure/volume"
+	"chrysalis/measure/config"
 )
 
 const sourceTree = "../../.."
@@ -134,7 +134,7 @@ func TestParseRootListRefuses(t *testing.T) {
 
 // TestRootVolumeIsReproducible packs the same root from two folders of another name and umask, and one with one changed mode.
 func TestRootVolumeIsReproducible(t *testing.T) {
-	pack := func(change func(base, guest string)) volume.Ref {
+	pack := func(change func(base, guest string)) config.Volume {
 		t.Helper()
 		base, guest := t.TempDir(), t.TempDir()
 		for _, f := range projectRootList(t) {

@@ -12,16 +12,17 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 	"chrysalis/measure/verity"
 	"chrysalis/tools/internal/lock"
 )
 
 // Volumes names the engine and model volumes of the demo; it lies beside them as volumes.json.
 type Volumes struct {
-	From   config.Digest `json:"from"` // what they were made from
-	Lock   string        `json:"lock"` // state of the engine lock, as in a manifest
-	Engine config.Volume `json:"engine"`
-	Model  config.Volume `json:"model"`
+	From   register.Digest `json:"from"` // what they were made from
+	Lock   string          `json:"lock"` // state of the engine lock, as in a manifest
+	Engine config.Volume   `json:"engine"`
+	Model  config.Volume   `json:"model"`
 }
 
 // BuildVolumes builds the demo's engine and model volumes into the folder out, with their names in volumes.json.
@@ -66,7 +67,7 @@ func (b *Builder) buildVolumes(ctx context.Context, out string) (v Volumes, err 
 	if err != nil {
 		return v, err
 	}
-	v = Volumes{From: key, Lock: b.lockState("engine"), Engine: volumeOf(engine), Model: volumeOf(weights)}
+	v = Volumes{From: key, Lock: b.lockState("engine"), Engine: engine, Model: weights}
 	data, err := json.Marshal(v, jsontext.WithIndent("  "))
 	if err != nil {
 		return v, err
@@ -75,20 +76,20 @@ func (b *Builder) buildVolumes(ctx context.Context, out string) (v Volumes, err 
 }
 
 // volumesKey names what the volumes are made from: engine lock, model, and the packer, which is in this program.
-func volumesKey(l lock.Lock, model []byte, state string) (config.Digest, error) {
+func volumesKey(l lock.Lock, model []byte, state string) (register.Digest, error) {
 	program, err := os.Executable()
 	if err != nil {
-		return config.Digest{}, err
+		return register.Digest{}, err
 	}
 	self, _, err := hashFile(program)
 	if err != nil {
-		return config.Digest{}, err
+		return register.Digest{}, err
 	}
 	return sha256.Sum256(fmt.Appendf(nil, "%x %x %s %s", l.Digest(), sha256.Sum256(model), self, state)), nil
 }
 
 // readVolumes returns the volumes of an earlier build from the same inputs, if its files are still there.
-func readVolumes(dir string, key config.Digest) (v Volumes, err error) {
+func readVolumes(dir string, key register.Digest) (v Volumes, err error) {
 	data, err := os.ReadFile(filepath.Join(dir, "volumes.json"))
 	if err != nil {
 		return v, err

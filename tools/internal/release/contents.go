@@ -21,7 +21,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 // ContentsFormat names the one format of contents.json.
@@ -42,13 +42,13 @@ type Contents struct {
 
 // File is a file of the release folder, or of the root or initrd in it.
 type File struct {
-	File   string        `json:"file"`           // of the folder
-	Path   string        `json:"path,omitempty"` // inside File; "" is File itself
-	Mode   string        `json:"mode"`           // as ls prints it; in the folder every file is 0644
-	Size   int64         `json:"size"`
-	SHA256 config.Digest `json:"sha256,omitzero"` // zeros for what has no content
-	Link   string        `json:"link,omitempty"`
-	From   Origin        `json:"from"`
+	File   string          `json:"file"`           // of the folder
+	Path   string          `json:"path,omitempty"` // inside File; "" is File itself
+	Mode   string          `json:"mode"`           // as ls prints it; in the folder every file is 0644
+	Size   int64           `json:"size"`
+	SHA256 register.Digest `json:"sha256,omitzero"` // zeros for what has no content
+	Link   string          `json:"link,omitempty"`
+	From   Origin          `json:"from"`
 }
 
 // Origin says where a file comes from.
@@ -82,13 +82,13 @@ func (o Origin) String() string {
 
 // Package is a Debian package that owns files of the release, or is linked into its programs.
 type Package struct {
-	Name          string        `json:"name"`
-	Version       string        `json:"version"`
-	Architecture  string        `json:"architecture"`
-	Source        string        `json:"source"`
-	SourceVersion string        `json:"source_version"`
-	Lock          string        `json:"lock"` // image, firmware or tools
-	SHA256        config.Digest `json:"sha256"`
+	Name          string          `json:"name"`
+	Version       string          `json:"version"`
+	Architecture  string          `json:"architecture"`
+	Source        string          `json:"source"`
+	SourceVersion string          `json:"source_version"`
+	Lock          string          `json:"lock"` // image, firmware or tools
+	SHA256        register.Digest `json:"sha256"`
 }
 
 // Program is what the Go linker wrote into a program about its build.

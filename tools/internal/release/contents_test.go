@@ -13,7 +13,7 @@ import (
 
 	"github.com/CycloneDX/cyclonedx-go"
 
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 // testContents describes a release of two packages and one program.
@@ -21,16 +21,16 @@ func testContents() Contents {
 	return Contents{
 		Format: ContentsFormat,
 		Files: []File{
-			{File: "initrd", Mode: "-rw-r--r--", Size: 9, SHA256: config.Digest{1}, From: Origin{Kind: FromBuild}},
-			{File: "initrd", Path: "init", Mode: "-rwxr-xr-x", Size: 4, SHA256: config.Digest{2}, From: Origin{FromGo, "chrysalis/init"}},
-			{File: "initrd", Path: "modules/00-a.ko.xz", Mode: "-rw-r--r--", Size: 6, SHA256: config.Digest{3}, From: Origin{FromPackage, "linux-modules"}},
-			{File: "root.img", Path: "etc/certs", Mode: "-rw-r--r--", Size: 12, SHA256: config.Digest{4}, From: Origin{FromScript, "ca-certificates"}},
+			{File: "initrd", Mode: "-rw-r--r--", Size: 9, SHA256: register.Digest{1}, From: Origin{Kind: FromBuild}},
+			{File: "initrd", Path: "init", Mode: "-rwxr-xr-x", Size: 4, SHA256: register.Digest{2}, From: Origin{FromGo, "chrysalis/init"}},
+			{File: "initrd", Path: "modules/00-a.ko.xz", Mode: "-rw-r--r--", Size: 6, SHA256: register.Digest{3}, From: Origin{FromPackage, "linux-modules"}},
+			{File: "root.img", Path: "etc/certs", Mode: "-rw-r--r--", Size: 12, SHA256: register.Digest{4}, From: Origin{FromScript, "ca-certificates"}},
 			{File: "root.img", Path: "lib", Mode: "Lrwxrwxrwx", Link: "usr/lib", From: Origin{Kind: FromBuild}},
 		},
 		Packages: []Package{
-			{"ca-certificates", "20250419", "all", "ca-certificates", "20250419", "image", config.Digest{5}},
-			{"libc6-dev", "2.41-12+deb13u4", "amd64", "glibc", "2.41-12+deb13u4", "tools", config.Digest{6}},
-			{"linux-modules", "7.2.12-1~bpo13+1", "amd64", "linux", "7.2.12-1~bpo13+1", "image", config.Digest{7}},
+			{"ca-certificates", "20250419", "all", "ca-certificates", "20250419", "image", register.Digest{5}},
+			{"libc6-dev", "2.41-12+deb13u4", "amd64", "glibc", "2.41-12+deb13u4", "tools", register.Digest{6}},
+			{"linux-modules", "7.2.12-1~bpo13+1", "amd64", "linux", "7.2.12-1~bpo13+1", "image", register.Digest{7}},
 		},
 		Programs: []Program{{File: "initrd", Path: "init", Go: "go1.26.8", Main: "chrysalis/init", Module: Module{Path: "chrysalis", Version: "(devel)"},
 			Settings: []string{"-trimpath=true"}, Modules: []Module{{"golang.org/x/sys", "v0.48.0", "h1:abc="}}, Linked: []string{"libc6-dev"}}},

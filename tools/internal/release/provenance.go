@@ -17,7 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"chrysalis/measure"
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 // Names of the documents of a release folder.
@@ -39,7 +39,7 @@ const (
 // Material is an input of the build.
 type Material struct {
 	Name   string // such as image/image.lock
-	SHA256 config.Digest
+	SHA256 register.Digest
 	Note   string // for what has no digest of its own: the Go toolchain, whose version is in Name
 }
 
@@ -69,7 +69,7 @@ func provenance(dir string, m measure.Manifest, materials []Material) ([]byte, e
 	}
 	for _, input := range materials {
 		d := &intoto.ResourceDescriptor{Name: input.Name}
-		if input.SHA256 != (config.Digest{}) {
+		if input.SHA256 != (register.Digest{}) {
 			d.Digest = map[string]string{"sha256": input.SHA256.String()}
 		} else if d.Annotations, err = structpb.NewStruct(map[string]any{"note": input.Note}); err != nil {
 			return nil, err
@@ -155,7 +155,7 @@ func checkProvenance(dir string, statement []byte) error {
 	return nil
 }
 
-func hashFile(path string) (sum config.Digest, err error) {
+func hashFile(path string) (sum register.Digest, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return sum, err
@@ -165,5 +165,5 @@ func hashFile(path string) (sum config.Digest, err error) {
 	if _, err := io.Copy(h, f); err != nil {
 		return sum, err
 	}
-	return config.Digest(h.Sum(nil)), nil
+	return register.Digest(h.Sum(nil)), nil
 }

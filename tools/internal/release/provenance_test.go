@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"chrysalis/measure"
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 // fullFolder writes every file that provenance speaks of, with small contents, and returns the folder and its provenance.
@@ -21,7 +21,7 @@ func fullFolder(t *testing.T) (dir string, statement []byte) {
 		}
 	}
 	statement, err := Provenance(dir, measure.Manifest{Profile: "cpu", Lock: measure.LockReleased}, []Material{
-		{Name: "image/image.lock", SHA256: config.Digest{1}}, {Name: "golang.org/toolchain@v0.0.1-go1.26.8.linux-amd64", Note: "by name"},
+		{Name: "image/image.lock", SHA256: register.Digest{1}}, {Name: "golang.org/toolchain@v0.0.1-go1.26.8.linux-amd64", Note: "by name"},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/CycloneDX/cyclonedx-go"
 
-	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 // SBOM writes the contents as a CycloneDX bill of materials: the Debian packages that own files or are linked into programs,
@@ -141,7 +141,7 @@ func packageURL(p Package) string {
 func purlEscape(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "%3A", ":") }
 
 // serial makes a UUID of version 8 (RFC 9562 section 5.8) out of a digest.
-func serial(d config.Digest) string {
+func serial(d register.Digest) string {
 	d[6], d[8] = d[6]&0x0f|0x80, d[8]&0x3f|0x80
 	return fmt.Sprintf("urn:uuid:%x-%x-%x-%x-%x", d[0:4], d[4:6], d[6:8], d[8:10], d[10:16])
 }

@@ -1,4 +1,12 @@
-package attest
+// Package evidence is what travels: what a guest hands out to prove what it is, the statement in it that the hardware signs,
+// the tree of challenges that one quote answers, and the certificate extension that carries it.
+//
+//	report := evidence.ReportData(statement)            // a guest has its hardware sign it
+//	encoded, err := (&evidence.Evidence{…}).Encode()    // and hands this out
+//	e, err := evidence.Decode(encoded)                  // a client reads it, and has attest.Verify judge it
+//
+// Nothing here judges, so a guest's programs have it without a verifier. EVIDENCE.md beside this file is the specification.
+package evidence
 
 import (
 	"encoding/binary"
@@ -52,7 +60,7 @@ const (
 	evidenceMagic = "CHRYEVD1"
 
 	// MaxEvidenceBytes bounds encoded evidence.
-	MaxEvidenceBytes = 1 << 20
+	MaxBytes = 1 << 20
 )
 
 // section numbers of the encoding, in the order in which they stand.
@@ -91,7 +99,7 @@ func (e *Evidence) Encode() ([]byte, error) {
 		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(s.body))), s.body...)
 	}
 	// What the other side would refuse is refused here, by the same code.
-	if _, err := DecodeEvidence(b); err != nil {
+	if _, err := Decode(b); err != nil {
 		return nil, fmt.Errorf("encoding evidence: %w", err)
 	}
 	return b, nil
@@ -99,7 +107,7 @@ func (e *Evidence) Encode() ([]byte, error) {
 
 // DecodeEvidence parses encoded evidence. There is one encoding: sections in ascending order, none empty, none unknown,
 // nothing after the last. The parts inside the sections are parsed by Verify.
-func DecodeEvidence(b []byte) (*Evidence, error) {
+func Decode(b []byte) (*Evidence, error) {
 	e, err := decodeEvidence(b)
 	if err != nil {
 		return nil, fmt.Errorf("decoding evidence: %w", err)
@@ -108,8 +116,8 @@ func DecodeEvidence(b []byte) (*Evidence, error) {
 }
 
 func decodeEvidence(b []byte) (*Evidence, error) {
-	if len(b) > MaxEvidenceBytes {
-		return nil, fmt.Errorf("%d bytes, want at most %d", len(b), MaxEvidenceBytes)
+	if len(b) > MaxBytes {
+		return nil, fmt.Errorf("%d bytes, want at most %d", len(b), MaxBytes)
 	}
 	const fixed = len(evidenceMagic) + 1 + StatementSize
 	if len(b) < fixed || string(b[:len(evidenceMagic)]) != evidenceMagic {

@@ -1,4 +1,4 @@
-package attest
+package evidence
 
 import (
 	"bytes"
@@ -40,7 +40,7 @@ func EpochExtension(e *Evidence) (pkix.Extension, error) {
 }
 
 // EpochEvidence returns the evidence that a certificate carries. It is untrusted; VerifyEpoch judges it.
-func EpochEvidence(certificate *x509.Certificate) (*Evidence, error) {
+func FromCertificate(certificate *x509.Certificate) (*Evidence, error) {
 	for _, extension := range certificate.Extensions { // x509 refuses extensions that are there twice
 		if extension.Id.Equal(oidCMW) {
 			e, err := decodeWrapped(extension.Value)
@@ -55,8 +55,8 @@ func EpochEvidence(certificate *x509.Certificate) (*Evidence, error) {
 
 // decodeWrapped reads the one encoding that EpochExtension writes.
 func decodeWrapped(value []byte) (*Evidence, error) {
-	if len(value) > MaxEvidenceBytes {
-		return nil, fmt.Errorf("%d bytes, want at most %d", len(value), MaxEvidenceBytes)
+	if len(value) > MaxBytes {
+		return nil, fmt.Errorf("%d bytes, want at most %d", len(value), MaxBytes)
 	}
 	var wrapped []byte
 	if rest, err := asn1.Unmarshal(value, &wrapped); err != nil || len(rest) != 0 {
@@ -69,5 +69,5 @@ func decodeWrapped(value []byte) (*Evidence, error) {
 	if n := binary.BigEndian.Uint32(body); int64(n) != int64(len(body)-4) {
 		return nil, fmt.Errorf("the wrapper announces %d bytes, want the %d that follow", n, len(body)-4)
 	}
-	return DecodeEvidence(body[4:])
+	return Decode(body[4:])
 }

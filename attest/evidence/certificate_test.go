@@ -1,4 +1,4 @@
-package attest_test
+package evidence_test
 
 import (
 	"bytes"
@@ -6,31 +6,31 @@ import (
 	"crypto/x509/pkix"
 	"testing"
 
-	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 )
 
 // carried returns the epoch evidence of a certificate with these extensions.
-func carried(extensions ...pkix.Extension) (*attest.Evidence, error) {
-	return attest.EpochEvidence(&x509.Certificate{Extensions: extensions})
+func carried(extensions ...pkix.Extension) (*evidence.Evidence, error) {
+	return evidence.FromCertificate(&x509.Certificate{Extensions: extensions})
 }
 
 // TestEpochExtension writes and reads the evidence of each platform. Collateral stays behind.
 func TestEpochExtension(t *testing.T) {
-	for _, platform := range platforms {
-		e := newSceneOn(t, platform).source.Attest([32]byte{}, [32]byte{3})
-		extension, err := attest.EpochExtension(e)
+	for _, g := range guests(t) {
+		e := g.Attest([32]byte{}, [32]byte{3})
+		extension, err := evidence.EpochExtension(e)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if extension.Critical || extension.Id.String() != "1.3.6.1.5.5.7.1.35" {
-			t.Errorf("%s: extension %s, critical %t", platform, extension.Id, extension.Critical)
+			t.Errorf("%s: extension %s, critical %t", e.Platform, extension.Id, extension.Critical)
 		}
 		got, err := carried(pkix.Extension{Id: []int{2, 5, 29, 15}}, extension)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got.Collateral != nil || got.Statement != e.Statement || !bytes.Equal(got.Quote, e.Quote) {
-			t.Errorf("%s: other evidence came back", platform)
+			t.Errorf("%s: other evidence came back", e.Platform)
 		}
 	}
 	if _, err := carried(); err == nil {
@@ -39,7 +39,7 @@ func TestEpochExtension(t *testing.T) {
 }
 
 func FuzzEpochEvidence(f *testing.F) {
-	genuine, err := attest.EpochExtension(newScene(f).source.Attest([32]byte{}, [32]byte{3}))
+	genuine, err := evidence.EpochExtension(guests(f)[0].Attest([32]byte{}, [32]byte{3}))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func FuzzEpochEvidence(f *testing.F) {
 		if err != nil || e.Collateral != nil {
 			return
 		}
-		again, err := attest.EpochExtension(e)
+		again, err := evidence.EpochExtension(e)
 		if err != nil || !bytes.Equal(again.Value, value) {
 			t.Errorf("read and written: got %x (%v), want %x", again.Value, err, value)
 		}
