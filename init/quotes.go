@@ -8,11 +8,11 @@ import (
 	"io"
 	"os"
 
-	"chrysalis/attest/collect"
 	"chrysalis/init/internal/boot"
 	"chrysalis/init/internal/quote"
 	"chrysalis/init/internal/tpm"
 	"chrysalis/init/status"
+	"chrysalis/runtime/role"
 	"chrysalis/runtime/secret"
 )
 
@@ -70,7 +70,7 @@ func publicKey(s *secret.Secret, role secret.Role, scope secret.Scope) [32]byte 
 // serveQuotes answers the gateway until it is gone, and then the guest ends anyway.
 func (g *guest) serveQuotes(conn *os.File) {
 	defer conn.Close()
-	if err := collect.Serve(conn, g.recorder.Evidence, func(err error) { boot.Log("%v", err) }); err != nil {
+	if err := role.ServeQuotes(conn, g.recorder.Evidence, func(err error) { boot.Log("%v", err) }); err != nil {
 		boot.Log("quotes: %v", err)
 	}
 }

@@ -3,63 +3,44 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"time"
 
-	"chrysalis/attest/collect"
 	"chrysalis/attest/evidence"
 	"chrysalis/measure/config"
 	"chrysalis/runtime/internal/confine"
 	"chrysalis/runtime/internal/gateway"
 	"chrysalis/runtime/internal/keeper"
+	"chrysalis/runtime/role"
 )
 
-// gatewayUser runs the gateway. Keeper and engine let it connect.
-const gatewayUser = 65531
-
-// runGateway answers the network. Descriptors: 3 the TCP socket to accept on, 4 the stream to init that gives quotes,
-// 5 status.
-func runGateway(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("gateway", flag.ContinueOnError)
-	measured := flags.String("measured", "", "file with the measured config")
-	keeperPath := flags.String("keeper", "", "keeper's socket, inside the new root")
-	enginePath := flags.String("engine", "", "engine's socket, inside the new root")
-	root := flags.String("chroot", "", "new root directory")
-	if err := parseFlags(flags, args); err != nil {
-		return err
-	}
-	m, _, err := readMeasured(*measured)
+// runGateway answers the network.
+func runGateway(ctx context.Context, settings role.Settings, files role.Files) error {
+	m, _, err := readMeasured(settings[role.Measured])
 	if err != nil {
 		return err
 	}
-	files := make([]*os.File, 3)
-	for i, name := range []string{"listener", "quotes", "status"} {
-		if files[i], err = inherited(uintptr(3+i), name); err != nil {
-			return err
-		}
-	}
-	listener, err := net.FileListener(files[0])
+	listener, err := net.FileListener(files[role.Listener])
 	if err != nil {
 		return fmt.Errorf("taking listener: %v", err)
 	}
-	files[0].Close()
-	quotes, err := net.FileConn(files[1])
+	files[role.Listener].Close()
+	quotes, err := net.FileConn(files[role.Quotes])
 	if err != nil {
 		return fmt.Errorf("taking quote socket: %v", err)
 	}
-	files[1].Close()
-	if err := confine.Process(confine.Options{User: gatewayUser, Root: *root, Calls: confine.Network, UnixSockets: true}); err != nil {
+	files[role.Quotes].Close()
+	if err := confine.Process(confine.Options{User: role.Gateway.User(), Root: settings[role.Chroot], Calls: confine.Network, UnixSockets: true}); err != nil {
 		return err
 	}
-	g, err := gateway.New(gatewayConfig(m.Service, keeper.NewClient(*keeperPath), quotes, *enginePath))
+	g, err := gateway.New(gatewayConfig(m.Service, keeper.NewClient(settings[role.KeeperSocket]), quotes, settings[role.EngineSocket]))
 	if err != nil {
 		return err
 	}
-	status{files[2]}.say("ready")
+	role.Say(files[role.Status], role.Ready)
 	return g.Serve(ctx, listener)
 }
 
@@ -99,15 +80,15 @@ type quoteSocket struct {
 	broken error
 }
 
-func (q *quoteSocket) quote(r collect.Request) (*evidence.Evidence, error) {
+func (q *quoteSocket) quote(r evidence.Request) (*evidence.Evidence, error) {
 	if q.broken != nil {
 		return nil, q.broken
 	}
 	if err := q.conn.SetDeadline(time.Now().Add(quoteWait)); err != nil {
 		return nil, err
 	}
-	evidence, err := collect.Ask(q.conn, r)
-	if err != nil && !errors.Is(err, collect.ErrRefused) {
+	evidence, err := role.AskQuote(q.conn, r)
+	if err != nil && !errors.Is(err, role.ErrRefused) {
 		q.broken = err // an answer that comes late would be taken for the next one
 	}
 	return evidence, err

@@ -2,12 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
-	"flag"
 	"fmt"
-	"io"
 	"net"
-	"os"
 
 	"golang.org/x/sync/errgroup"
 
@@ -15,39 +11,26 @@ import (
 	"chrysalis/runtime/internal/confine"
 	"chrysalis/runtime/internal/journal"
 	"chrysalis/runtime/internal/keeper"
+	"chrysalis/runtime/role"
 	"chrysalis/runtime/secret"
 )
 
-// keeperUser runs the keeper.
-const keeperUser = 65530
-
-// runKeeper owns the secret's keys and the journal. Descriptors: 3 the secret and the boot counter, 4 the journal's disk,
-// 5 the socket to answer on, 6 status.
-func runKeeper(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("keeper", flag.ContinueOnError)
-	measured := flags.String("measured", "", "file with the measured config")
-	if err := parseFlags(flags, args); err != nil {
-		return err
-	}
-	config, raw, err := readMeasured(*measured)
+// runKeeper owns the secret's keys and the journal.
+func runKeeper(ctx context.Context, settings role.Settings, files role.Files) error {
+	config, raw, err := readMeasured(settings[role.Measured])
 	if err != nil {
 		return err
 	}
-	files := make([]*os.File, 4)
-	for i, name := range []string{"secret", "journal", "socket", "status"} {
-		if files[i], err = inherited(uintptr(3+i), name); err != nil {
-			return err
-		}
-	}
-	listener, err := net.FileListener(files[2])
+	listener, err := net.FileListener(files[role.Socket])
 	if err != nil {
 		return fmt.Errorf("taking socket: %v", err)
 	}
-	if err := confine.Process(confine.Options{User: keeperUser, Calls: append(confine.Disk, confine.Network...)}); err != nil {
+	if err := confine.Process(confine.Options{User: role.Keeper.User(), Calls: append(confine.Disk, confine.Network...)}); err != nil {
 		return err
 	}
-	status := status{files[3]}
-	sealed, boots, err := readSecret(files[0])
+	status := files[role.Status]
+	sealed, boots, err := role.ReceiveSecret(files[role.SecretPipe])
+	files[role.SecretPipe].Close()
 	if err != nil {
 		return err
 	}
@@ -56,34 +39,21 @@ func runKeeper(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	k, err := keeper.Open(journal.Disk{File: files[1]}, key, boots, terms)
+	k, err := keeper.Open(journal.Disk{File: files[role.Journal]}, key, boots, terms)
 	clear(key[:])
 	if err != nil {
-		status.say("fail " + journal.Code(err))
+		role.Say(status, journal.Word(err))
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return k.Run(ctx) })
 	group.Go(func() error { return k.Serve(ctx, listener) })
-	status.say("ready")
+	role.Say(status, role.Ready)
 	if err := group.Wait(); err != nil && err != context.Canceled {
-		status.say("fail " + journal.Code(err))
+		role.Say(status, journal.Word(err))
 		return err
 	}
 	return nil
-}
-
-// readSecret reads the secret and the count of completed boots, and nothing else, to the pipe's end.
-func readSecret(pipe *os.File) (*secret.Secret, uint64, error) {
-	defer pipe.Close()
-	var message [secret.Size + 8 + 1]byte
-	defer clear(message[:])
-	n, err := io.ReadFull(pipe, message[:])
-	if err != io.ErrUnexpectedEOF || n != len(message)-1 {
-		return nil, 0, fmt.Errorf("reading secret: %d bytes, want %d", n, len(message)-1)
-	}
-	s, err := secret.New(message[:secret.Size])
-	return s, binary.LittleEndian.Uint64(message[secret.Size:]), err
 }
 
 // keeperTerms derives the keys and takes from the measured config what receipts state.

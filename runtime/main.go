@@ -11,7 +11,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -20,39 +19,41 @@ import (
 	"golang.org/x/sys/unix"
 
 	"chrysalis/measure/config"
+	"chrysalis/runtime/role"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
 
 // roles are what this program can be.
-var roles = map[string]func(ctx context.Context, args []string) error{
-	"keeper":  runKeeper,
-	"gateway": runGateway,
+var roles = map[role.Role]func(ctx context.Context, settings role.Settings, files role.Files) error{
+	role.Keeper:  runKeeper,
+	role.Gateway: runGateway,
 }
 
 func run(args []string) int {
-	if len(args) == 0 || roles[args[0]] == nil {
+	if len(args) == 0 || roles[role.Named(args[0])] == nil {
 		fmt.Fprintln(os.Stderr, "runtime: want a role: keeper or gateway")
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
-	if err := roles[args[0]](ctx, args[1:]); err != nil {
+	if err := runRole(ctx, role.Named(args[0]), args[1:]); err != nil {
 		slog.Error("runtime ended", "role", args[0], "error", err)
 		return 1
 	}
 	return 0
 }
 
-// parseFlags parses flags and wants nothing behind them.
-func parseFlags(set *flag.FlagSet, args []string) error {
-	if err := set.Parse(args); err != nil {
+func runRole(ctx context.Context, r role.Role, args []string) error {
+	settings, err := r.Parse(args)
+	if err != nil {
 		return err
 	}
-	if set.NArg() != 0 {
-		return fmt.Errorf("%s: %d arguments after the flags, want none", set.Name(), set.NArg())
+	files, err := r.Inherit()
+	if err != nil {
+		return err
 	}
-	return nil
+	return roles[r](ctx, settings, files)
 }
 
 // readMeasured reads the measured config, which init has hashed and logged before.
@@ -67,18 +68,3 @@ func readMeasured(path string) (config.Measured, []byte, error) {
 	}
 	return m, raw, nil
 }
-
-// inherited returns a descriptor that init has passed, and refuses one that is not open.
-func inherited(fd uintptr, name string) (*os.File, error) {
-	if _, err := unix.FcntlInt(fd, unix.F_GETFD, 0); err != nil {
-		return nil, fmt.Errorf("descriptor %d, %s: %v", fd, name, err)
-	}
-	unix.CloseOnExec(int(fd))
-	return os.NewFile(fd, name), nil
-}
-
-// status is the pipe on which a role says how it is.
-type status struct{ f *os.File }
-
-// say writes one word of the closed vocabulary. A reader that is gone ends the process by its own means.
-func (s status) say(word string) { _, _ = s.f.WriteString(word + "\n") }

@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"chrysalis/attest/collect"
 	"chrysalis/attest/evidence"
 	"chrysalis/measure/config"
 	"chrysalis/measure/pubkey"
@@ -27,6 +26,7 @@ import (
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
+	"chrysalis/runtime/role"
 	"chrysalis/runtime/secret"
 )
 
@@ -156,7 +156,7 @@ func (m *machine) startKeeper(boots uint64) (*exec.Cmd, string) {
 	}
 	l.SetUnlinkOnClose(false)
 	defer l.Close()
-	if err := os.Chown(m.path("root/keeper/keeper.sock"), gatewayUser, gatewayUser); err != nil {
+	if err := os.Chown(m.path("root/keeper/keeper.sock"), role.GatewayUser, role.GatewayUser); err != nil {
 		m.t.Fatal(err)
 	}
 	f, err := l.File()
@@ -188,7 +188,7 @@ func (m *machine) startGateway() *exec.Cmd {
 	defer theirs.Close()
 	go func() {
 		defer ours.Close()
-		collect.Serve(ours, func(r collect.Request) (*evidence.Evidence, error) {
+		role.ServeQuotes(ours, func(r evidence.Request) (*evidence.Evidence, error) {
 			return &evidence.Evidence{Platform: evidence.VTPM, Statement: evidence.Statement{NonceRoot: r.NonceRoot, TLSKey: r.TLSKey}}, nil
 		}, nil)
 	}()
@@ -353,8 +353,8 @@ func TestProcesses(t *testing.T) {
 			t.Fatalf("keeper said %q, want ready", line)
 		}
 		g := m.startGateway()
-		confined(t, k.Process.Pid, keeperUser)
-		confined(t, g.Process.Pid, gatewayUser)
+		confined(t, k.Process.Pid, role.KeeperUser)
+		confined(t, g.Process.Pid, role.GatewayUser)
 		for range 3 {
 			m.chat()
 		}

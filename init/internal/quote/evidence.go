@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"chrysalis/attest/collect"
 	"chrysalis/attest/evidence"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
@@ -36,7 +35,7 @@ func (r *Recorder) SetBootLog(log []byte) {
 
 // Evidence makes a statement from the request and from the recorder's own state, and quotes it. The caller decides over
 // nonces and its TLS key, and over nothing else.
-func (r *Recorder) Evidence(request collect.Request) (*evidence.Evidence, error) {
+func (r *Recorder) Evidence(request evidence.Request) (*evidence.Evidence, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.broken {

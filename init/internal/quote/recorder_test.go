@@ -5,7 +5,6 @@ import (
 	"slices"
 	"testing"
 
-	"chrysalis/attest/collect"
 	"chrysalis/attest/evidence"
 	"chrysalis/init/internal/tpm"
 	"chrysalis/measure/config"
@@ -192,7 +191,7 @@ func TestFailedExtend(t *testing.T) {
 func TestEvidence(t *testing.T) {
 	m := newMemory()
 	r := NewRecorder(m)
-	request := collect.Request{NonceRoot: [32]byte{1}, TLSKey: [32]byte{2}, Epoch: 3, NotAfter: 4}
+	request := evidence.Request{NonceRoot: [32]byte{1}, TLSKey: [32]byte{2}, Epoch: 3, NotAfter: 4}
 	if _, err := r.Evidence(request); err == nil {
 		t.Error("evidence before the keys: got no error, want a refusal")
 	}

@@ -18,7 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"chrysalis/attest/collect"
 	"chrysalis/attest/evidence"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
@@ -97,11 +96,11 @@ func (k *fakeKeeper) await(t *testing.T) receipt.Answer {
 // fakeQuoter makes evidence that holds nothing but what it was asked for.
 type fakeQuoter struct {
 	mu    sync.Mutex
-	asked []collect.Request
+	asked []evidence.Request
 	err   error
 }
 
-func (q *fakeQuoter) quote(r collect.Request) (*evidence.Evidence, error) {
+func (q *fakeQuoter) quote(r evidence.Request) (*evidence.Evidence, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.asked = append(q.asked, r)

@@ -23,7 +23,6 @@ import (
 	"sync"
 	"time"
 
-	"chrysalis/attest/collect"
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/ratls"
 	"chrysalis/measure/ton"
@@ -53,7 +52,7 @@ type Config struct {
 	Charges      bool   // a request must name the client's payment contract, or must not
 	Keeper       Keeper
 	// Quote asks the owner of the hardware for evidence; one goroutine calls it at a time.
-	Quote      func(collect.Request) (*evidence.Evidence, error)
+	Quote      func(evidence.Request) (*evidence.Evidence, error)
 	DialEngine func(ctx context.Context) (net.Conn, error)
 	Log        *slog.Logger
 }

@@ -24,6 +24,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"chrysalis/runtime/role"
 )
 
 // The refusals of Open and Commit. Each is a different thing that happened to the disk.
@@ -37,23 +39,23 @@ var (
 	ErrBroken     = errors.New("the disk fails")
 )
 
-// codes are the words of the status line for each refusal.
-var codes = []struct {
+// words are what the keeper says of each refusal.
+var words = []struct {
 	err  error
-	code string
+	word role.Word
 }{
-	{ErrForeign, "journal-foreign"}, {ErrChanged, "journal-corrupt"}, {ErrGap, "journal-torn"}, {ErrShort, "journal-short"},
-	{ErrRolledBack, "journal-rolled-back"}, {ErrFull, "journal-full"}, {ErrBroken, "journal-io"},
+	{ErrForeign, role.JournalForeign}, {ErrChanged, role.JournalCorrupt}, {ErrGap, role.JournalTorn}, {ErrShort, role.JournalShort},
+	{ErrRolledBack, role.JournalRolledBack}, {ErrFull, role.JournalFull}, {ErrBroken, role.JournalIO},
 }
 
-// Code returns the word of the closed vocabulary that stands for an error of this package.
-func Code(err error) string {
-	for _, c := range codes {
-		if errors.Is(err, c.err) {
-			return c.code
+// Word returns the keeper's word for an error of this package.
+func Word(err error) role.Word {
+	for _, w := range words {
+		if errors.Is(err, w.err) {
+			return w.word
 		}
 	}
-	return "journal-refused"
+	return role.JournalRefused
 }
 
 // Device is the disk. Sync returns when everything written is durable.

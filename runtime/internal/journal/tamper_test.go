@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"testing"
+
+	"chrysalis/runtime/role"
 )
 
 func TestRefuses(t *testing.T) {
@@ -88,8 +90,8 @@ func TestEverySector(t *testing.T) {
 			}
 			_, got, err := reopen(bad, 1)
 			if err != nil {
-				if Code(err) == "journal-refused" {
-					t.Fatalf("%s at %d: error %v has no code", name, at, err)
+				if Word(err) == role.JournalRefused {
+					t.Fatalf("%s at %d: error %v has no word", name, at, err)
 				}
 				continue
 			}
@@ -136,8 +138,8 @@ func FuzzScan(f *testing.F) {
 		if len(got) > len(want) || !slices.Equal(got, want[:len(got)]) {
 			t.Fatalf("%d entries came out that were not committed so", len(got))
 		}
-		if err != nil && Code(err) == "journal-refused" {
-			t.Fatalf("error %v has no code", err)
+		if err != nil && Word(err) == role.JournalRefused {
+			t.Fatalf("error %v has no word", err)
 		}
 	})
 }

@@ -28,13 +28,15 @@ import (
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"chrysalis/runtime/role"
 )
 
 // User is the user and group that the engine runs as.
-const User = 65532
+const User = role.EngineUser
 
-// SocketName is the engine's socket in its directory. llama-server wants the ending.
-const SocketName = "e.sock"
+// SocketName is the engine's socket in its directory.
+const SocketName = role.EngineSocketName
 
 // Settings say what to run. Every field must be set.
 type Settings struct {
@@ -45,8 +47,8 @@ type Settings struct {
 	SocketDir   string // the engine's user may write it; the engine sees it as /run/engine
 	Argv, Env   []string
 	MemoryBytes uint64
-	// Report gets "ready" once, when the engine first answers, and "engine-up" and "engine-down" as that changes.
-	Report func(word string)
+	// Report gets Ready once, when the engine first answers, and EngineUp and EngineDown as that changes.
+	Report func(role.Word)
 }
 
 // Limits and waits that no config changes.
@@ -95,12 +97,12 @@ func (s Settings) keep(ctx context.Context, once func(ctx context.Context, up fu
 			cameUp = true
 			if first {
 				first = false
-				s.Report("ready")
+				s.Report(role.Ready)
 			}
-			s.Report("engine-up")
+			s.Report(role.EngineUp)
 		})
 		if cameUp {
-			s.Report("engine-down")
+			s.Report(role.EngineDown)
 			backoff, failed = firstBackoff, 0
 		} else {
 			failed++

@@ -17,9 +17,11 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"chrysalis/runtime/role"
 )
 
-func testSettings(report func(string)) Settings {
+func testSettings(report func(role.Word)) Settings {
 	return Settings{
 		Rootfs: "/run/vol/engine", Model: "/run/vol/model", SocketDir: "/run/engine",
 		Argv: []string{"/usr/bin/llama-server", "-m", "/model/tiny.gguf"}, Env: []string{"A=b"}, MemoryBytes: 1 << 29, Report: report,
@@ -113,7 +115,7 @@ func TestKeep(t *testing.T) {
 				defer cancel()
 				var said []string
 				n, began := 0, time.Now()
-				err := testSettings(func(word string) { said = append(said, word) }).keep(ctx, func(_ context.Context, up func()) error {
+				err := testSettings(func(word role.Word) { said = append(said, word.String()) }).keep(ctx, func(_ context.Context, up func()) error {
 					if tt.starts[n] {
 						up()
 					}

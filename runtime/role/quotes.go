@@ -1,11 +1,4 @@
-// Package collect is the protocol in which the gateway asks init for a quote. init alone opens the TPM; the gateway alone
-// knows the nonces and its TLS key. So the gateway sends what it knows, and init adds the rest from its own state: the
-// caller can't name a log head, a config or a key that is not the guest's.
-//
-// One stream socket, one request at a time. A request is 112 bytes: nonce root (32), SHA-256 of the TLS key (32), SHA-256
-// of the HPKE key or zeros (32), epoch (u64), not after (u64 Unix seconds). An answer is a status byte (0: evidence
-// follows, 1: refused), a length (u32) and encoded evidence without path. Numbers are little endian.
-package collect
+package role
 
 import (
 	"encoding/binary"
@@ -16,9 +9,11 @@ import (
 	"chrysalis/attest/evidence"
 )
 
-// Request is what the gateway brings to a statement.
-type Request = evidence.Request
+// The stream of quotes, on which the gateway asks init. init alone opens the platform's device; the gateway alone knows the nonces
+// and its TLS key. So the gateway sends what it knows, and init adds the rest from its own state: the caller can't name a log
+// head, a config or a key that is not the guest's.
 
+// requestSize and the answer are specified in ROLES.md.
 const requestSize = 3*32 + 2*8
 
 const (
@@ -26,32 +21,32 @@ const (
 	statusRefused  = 1
 )
 
-// ErrRefused says that init gives no quote: its log is broken, or the TPM did not answer.
+// ErrRefused says that init gives no quote: its log is broken, or the platform did not answer.
 var ErrRefused = errors.New("quote refused")
 
-func encodeRequest(r Request) []byte {
+func encodeRequest(r evidence.Request) []byte {
 	b := make([]byte, 0, requestSize)
 	b = append(append(append(b, r.NonceRoot[:]...), r.TLSKey[:]...), r.HPKEKey[:]...)
 	return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(b, r.Epoch), r.NotAfter)
 }
 
-// ReadRequest reads one request. A stream that ends before its first byte is io.EOF.
-func ReadRequest(r io.Reader) (Request, error) {
+// readRequest reads one request. A stream that ends before its first byte is io.EOF.
+func readRequest(r io.Reader) (evidence.Request, error) {
 	var b [requestSize]byte
 	if _, err := io.ReadFull(r, b[:]); err == io.EOF {
-		return Request{}, io.EOF
+		return evidence.Request{}, io.EOF
 	} else if err != nil {
-		return Request{}, fmt.Errorf("reading quote request: %w", err)
+		return evidence.Request{}, fmt.Errorf("reading quote request: %w", err)
 	}
-	return Request{
+	return evidence.Request{
 		NonceRoot: [32]byte(b[:]), TLSKey: [32]byte(b[32:]), HPKEKey: [32]byte(b[64:]),
 		Epoch: binary.LittleEndian.Uint64(b[96:]), NotAfter: binary.LittleEndian.Uint64(b[104:]),
 	}, nil
 }
 
-// Ask sends a request over conn and reads the answer. The caller adds each challenge's path to a copy of the evidence.
+// AskQuote sends a request over conn and reads the answer. The caller adds each challenge's path to a copy of the evidence.
 // After an error other than ErrRefused the stream is of no more use.
-func Ask(conn io.ReadWriter, r Request) (*evidence.Evidence, error) {
+func AskQuote(conn io.ReadWriter, r evidence.Request) (*evidence.Evidence, error) {
 	if _, err := conn.Write(encodeRequest(r)); err != nil {
 		return nil, fmt.Errorf("asking for quote: %w", err)
 	}
@@ -83,11 +78,11 @@ func readAnswer(r io.Reader) (*evidence.Evidence, error) {
 	return e, nil
 }
 
-// Serve answers requests on conn until it ends. quote makes the evidence for a request; when it fails, the asker learns
+// ServeQuotes answers requests on conn until it ends. quote makes the evidence for a request; when it fails, the asker learns
 // that it was refused and nothing more, and report, which may be nil, gets the reason.
-func Serve(conn io.ReadWriter, quote func(Request) (*evidence.Evidence, error), report func(error)) error {
+func ServeQuotes(conn io.ReadWriter, quote func(evidence.Request) (*evidence.Evidence, error), report func(error)) error {
 	for {
-		request, err := ReadRequest(conn)
+		request, err := readRequest(conn)
 		if err == io.EOF {
 			return nil
 		}
@@ -100,7 +95,7 @@ func Serve(conn io.ReadWriter, quote func(Request) (*evidence.Evidence, error), 
 	}
 }
 
-func answer(request Request, quote func(Request) (*evidence.Evidence, error), report func(error)) []byte {
+func answer(request evidence.Request, quote func(evidence.Request) (*evidence.Evidence, error), report func(error)) []byte {
 	evidence, err := quote(request)
 	if err == nil {
 		var body []byte

@@ -1,4 +1,4 @@
-package collect
+package role
 
 import (
 	"bytes"
@@ -13,16 +13,16 @@ import (
 	"chrysalis/attest/evidence"
 )
 
-func example() Request {
-	return Request{NonceRoot: [32]byte{1}, TLSKey: [32]byte{2}, HPKEKey: [32]byte{3}, Epoch: 4, NotAfter: 5}
+func example() evidence.Request {
+	return evidence.Request{NonceRoot: [32]byte{1}, TLSKey: [32]byte{2}, HPKEKey: [32]byte{3}, Epoch: 4, NotAfter: 5}
 }
 
-func TestAskAndServe(t *testing.T) {
+func TestAskAndServeQuotes(t *testing.T) {
 	gateway, owner := net.Pipe()
 	var reported []string
 	done := make(chan error, 1)
 	go func() {
-		done <- Serve(owner, func(r Request) (*evidence.Evidence, error) {
+		done <- ServeQuotes(owner, func(r evidence.Request) (*evidence.Evidence, error) {
 			if r.Epoch == 0 {
 				return nil, errors.New("the log is broken")
 			}
@@ -31,21 +31,21 @@ func TestAskAndServe(t *testing.T) {
 		}, func(err error) { reported = append(reported, err.Error()) })
 	}()
 	for range 2 {
-		e, err := Ask(gateway, example())
+		e, err := AskQuote(gateway, example())
 		if err != nil {
 			t.Fatal(err)
 		}
 		s := e.Statement
-		got := Request{NonceRoot: s.NonceRoot, TLSKey: s.TLSKey, HPKEKey: s.HPKEKey, Epoch: s.Epoch, NotAfter: s.NotAfter}
+		got := evidence.Request{NonceRoot: s.NonceRoot, TLSKey: s.TLSKey, HPKEKey: s.HPKEKey, Epoch: s.Epoch, NotAfter: s.NotAfter}
 		if got != example() {
 			t.Errorf("request: got %+v, want %+v", got, example())
 		}
 	}
 	// A refusal says nothing about its reason, and the stream goes on.
-	if _, err := Ask(gateway, Request{}); !errors.Is(err, ErrRefused) || strings.Contains(err.Error(), "broken") {
+	if _, err := AskQuote(gateway, evidence.Request{}); !errors.Is(err, ErrRefused) || strings.Contains(err.Error(), "broken") {
 		t.Errorf("got %v, want ErrRefused without a reason", err)
 	}
-	if _, err := Ask(gateway, example()); err != nil {
+	if _, err := AskQuote(gateway, example()); err != nil {
 		t.Errorf("after a refusal: %v", err)
 	}
 	gateway.Close()
@@ -80,7 +80,7 @@ func TestAskRefuses(t *testing.T) {
 		{"no evidence", frame(0, 4, "abcd"), "decoding evidence"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := Ask(answers{bytes.NewReader(tt.answer)}, example())
+			_, err := AskQuote(answers{bytes.NewReader(tt.answer)}, example())
 			if err == nil || !strings.Contains(err.Error(), tt.want) || errors.Is(err, ErrRefused) {
 				t.Errorf("got %v, want an error with %q that is no refusal", err, tt.want)
 			}
@@ -91,7 +91,7 @@ func TestAskRefuses(t *testing.T) {
 func FuzzReadRequest(f *testing.F) {
 	f.Add(encodeRequest(example()))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := ReadRequest(bytes.NewReader(b))
+		r, err := readRequest(bytes.NewReader(b))
 		if err != nil {
 			if len(b) >= requestSize {
 				t.Errorf("%d bytes: %v", len(b), err)

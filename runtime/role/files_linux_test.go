@@ -1,0 +1,87 @@
+package role
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestMain turns the test binary into a role that takes its descriptors, when the environment names one.
+func TestMain(m *testing.M) {
+	if name := os.Getenv("CHRYSALIS_ROLE"); name != "" {
+		files, err := Named(name).Inherit()
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		for _, f := range Named(name).Files() {
+			fmt.Print(files[f].Name(), " ")
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// TestInherit starts a process with descriptors as init does, and with one missing, doubled or of another kind.
+func TestInherit(t *testing.T) {
+	pipe := func() *os.File {
+		out, in, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { out.Close(); in.Close() })
+		return in
+	}
+	socket := func() *os.File {
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := l.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close(); f.Close() })
+		return f
+	}
+	disk := func() *os.File {
+		f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	secretPipe, journal, listener, status := pipe(), disk(), socket(), pipe()
+	for _, tt := range []struct {
+		name  string
+		role  Role
+		files []*os.File
+		want  string
+	}{
+		{"the keeper's", Keeper, []*os.File{secretPipe, journal, listener, status}, "secret journal socket status "},
+		{"the gateway's", Gateway, []*os.File{listener, socket(), status}, "listener quotes status "},
+		{"engine-host's", EngineHost, []*os.File{status}, "status "},
+		{"none", Keeper, nil, "descriptor 3, secret: "},
+		{"the last missing", Keeper, []*os.File{secretPipe, journal, listener}, "descriptor 6, status: "},
+		{"one left out", Keeper, []*os.File{secretPipe, listener, status}, "descriptor 4, journal: its kind"},
+		{"two changed places", Keeper, []*os.File{journal, secretPipe, listener, status}, "descriptor 3, secret: its kind"},
+		{"the same pipe twice", Keeper, []*os.File{secretPipe, journal, listener, secretPipe}, "descriptor 6, status, is the same file as secret"},
+		{"the same socket twice", Gateway, []*os.File{listener, listener, status}, "descriptor 4, quotes, is the same file as listener"},
+		{"a file for a pipe", EngineHost, []*os.File{journal}, "want a pipe"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := exec.CommandContext(t.Context(), os.Args[0])
+			c.Env = append(os.Environ(), "CHRYSALIS_ROLE="+tt.role.String())
+			c.ExtraFiles = tt.files
+			out, err := c.Output()
+			if good := strings.HasSuffix(tt.want, " ") && !strings.Contains(tt.want, "descriptor"); !strings.Contains(string(out), tt.want) || good != (err == nil) {
+				t.Errorf("got %q (%v), want %q", out, err, tt.want)
+			}
+		})
+	}
+}
