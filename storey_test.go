@@ -29,7 +29,7 @@ var storeys = map[string]int{
 	"measure/pe": 1,
 	"attest/tdx": 1, "attest/sevsnp": 1, "attest/vtpm": 1, "attest/nvidia": 1, "attest/release": 1,
 	"runtime/claim": 1, "runtime/receipt": 1, "runtime/envelope": 1,
-	"measure/register": 0, "measure/ton": 0, "measure/pubkey": 0, "attest/check": 0, "attest/evidence": 0, "init/status": 0,
+	"measure/register": 0, "measure/ton": 0, "measure/pubkey": 0, "attest/check": 0, "attest/pki": 0, "attest/evidence": 0, "init/status": 0,
 	// The software platform signs what attest judges, so it stands beside attest; only tests may reach it.
 	"attest/attesttest": 3,
 }
@@ -39,6 +39,7 @@ var sideways = map[[2]string]string{
 	{"measure/volume", "measure/config"}:   "a volume is named as the config names it",
 	{"measure/volume", "measure/verity"}:   "a volume is an image followed by its verity tree",
 	{"measure/snp", "measure/tdvf"}:        "one firmware image has one table of entries",
+	{"attest/pki", "attest/check"}:         "dates are judged as checks of an appraisal",
 	{"attest/attesttest", "attest"}:        "the software platform writes the evidence that attest judges",
 	{"measure/eventlog", "measure/config"}: "the sequence of the runtime log follows from a config",
 

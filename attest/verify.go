@@ -67,7 +67,7 @@ type appraisal struct {
 	signature vtpm.Signature
 	chain     *vtpm.Chain
 	boot      []eventlog.BootEvent
-	td        *tdx.Report
+	td        *tdx.Result
 	guest     *sevsnp.Result
 
 	machine   []byte            // names the machine
@@ -77,13 +77,13 @@ type appraisal struct {
 
 // Verify judges evidence for one challenge at the time now. It returns a Result only when every check has accepted or is
 // waived by name; otherwise a *Refused with the checks made so far. No check depends on the network.
-func Verify(evidence *evidence.Evidence, challenge Challenge, policy Policy, now time.Time, roots Roots) (*Result, error) {
-	return verify(evidence, challenge, policy, now, roots, "")
+func Verify(e *evidence.Evidence, challenge Challenge, policy Policy, now time.Time, roots Roots) (*Result, error) {
+	return verify(appraisalOf(e).challenged, e, challenge, policy, now, roots)
 }
 
-func verify(evidence *evidence.Evidence, challenge Challenge, policy Policy, now time.Time, roots Roots, drop string) (*Result, error) {
-	a := &appraisal{evidence: evidence, challenge: challenge, policy: policy, rules: policy.rules, now: now, roots: roots}
-	lines, refusal := check.Run("verifying evidence", appraisalOf(evidence).challenged, a, drop)
+func verify(steps []step, e *evidence.Evidence, challenge Challenge, policy Policy, now time.Time, roots Roots) (*Result, error) {
+	a := &appraisal{evidence: e, challenge: challenge, policy: policy, rules: policy.rules, now: now, roots: roots}
+	lines, refusal := check.Run("verifying evidence", steps, a)
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -93,9 +93,9 @@ func verify(evidence *evidence.Evidence, challenge Challenge, policy Policy, now
 // VerifyEpoch judges the epoch evidence that a certificate carries for the key in it, as Verify does but for the challenge:
 // there is none, so the evidence may be a replay for as long as the statement's not-after allows, and of any connection. It
 // shows what kind of guest answers before anything is said to it. No Result comes of it: the keys are for Verify to give.
-func VerifyEpoch(evidence *evidence.Evidence, tlsKey [32]byte, policy Policy, now time.Time, roots Roots) ([]Check, error) {
-	a := &appraisal{evidence: evidence, challenge: Challenge{TLSKey: tlsKey}, policy: policy, rules: policy.rules, now: now, roots: roots}
-	lines, refusal := check.Run("verifying evidence", appraisalOf(evidence).epoch, a, "")
+func VerifyEpoch(e *evidence.Evidence, tlsKey [32]byte, policy Policy, now time.Time, roots Roots) ([]Check, error) {
+	a := &appraisal{evidence: e, challenge: Challenge{TLSKey: tlsKey}, policy: policy, rules: policy.rules, now: now, roots: roots}
+	lines, refusal := check.Run("verifying evidence", appraisalOf(e).epoch, a)
 	if refusal != nil {
 		return nil, refusal
 	}

@@ -125,12 +125,12 @@ type appraisal struct {
 // Verify judges evidence at the time at. It returns a Result only when every check has accepted or an option waives it by
 // name; otherwise a *Refused with the checks made so far. No check depends on the network, and nil roots trust nobody.
 func Verify(evidence Evidence, options Options, at time.Time, roots []*x509.Certificate) (*Result, error) {
-	return verify(evidence, options, at, roots, "")
+	return verify(checks, evidence, options, at, roots)
 }
 
-func verify(evidence Evidence, options Options, at time.Time, roots []*x509.Certificate, drop string) (*Result, error) {
+func verify(steps []check.Step[*appraisal], evidence Evidence, options Options, at time.Time, roots []*x509.Certificate) (*Result, error) {
 	a := &appraisal{evidence: evidence, options: &options, at: at, roots: roots}
-	lines, refusal := check.Run("verifying sev-snp report", checks, a, drop)
+	lines, refusal := check.Run("verifying sev-snp report", steps, a)
 	if refusal != nil {
 		return nil, &Refused{Refusal: refusal, report: a.report, signed: a.signed, tcb: a.tcb}
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"chrysalis/attest/check"
+	"chrysalis/attest/pki"
 )
 
 // TD attributes: Intel TDX Module ABI Reference, section "ATTRIBUTES". The first byte is the group TUD: with any of its
@@ -44,7 +45,7 @@ var quoteChecks = []check.Step[*appraisal]{
 	{Name: "pck-chain", Proof: true, Judge: func(a *appraisal) check.Finding {
 		return check.Holds(a.chainProof.signed, "a PCK under the trusted root")
 	}},
-	{Name: "pck-dates", Judge: func(a *appraisal) check.Finding { return certificateDates(a.at, a.chain...) }},
+	{Name: "pck-dates", Judge: func(a *appraisal) check.Finding { return pki.Dates(a.at, a.chain...) }},
 	{Name: "pck-extension-format", Proof: true, Judge: func(a *appraisal) check.Finding {
 		var err error
 		a.platform, err = check.Prove(a.options.Facts, "platform", func() (Platform, error) { return parsePlatform(a.chain[0]) }, a.chain[0].Raw)
@@ -88,7 +89,7 @@ func pckChain(chain []*x509.Certificate, root *x509.Certificate) error {
 	if err := signedBy(pck, ca); err != nil {
 		return fmt.Errorf("the PCK: %w", err)
 	}
-	return endEntity(pck)
+	return pki.EndEntity(pck)
 }
 
 // bodyChecks judge how the TD was set up.

@@ -1,18 +1,16 @@
 package tdx
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"math/big"
 	"slices"
-	"time"
+
+	"chrysalis/attest/pki"
 )
 
 // Common names in Intel's certificates: Intel SGX PCK Certificate and CRL Specification 1.5, sections 1.2 and 1.3.
@@ -26,110 +24,32 @@ const (
 // maxChainBytes bounds a PEM chain.
 const maxChainBytes = 16 << 10
 
-// parseChain parses a PEM chain of exactly n certificates with P-256 keys. Only line ends may stand between and within
-// them; zeros may follow the last, as quotes carry the chain as a C string.
+// parseChain parses a PEM chain of exactly n certificates with P-256 keys.
 func parseChain(pem []byte, n int) ([]*x509.Certificate, error) {
-	if len(pem) > maxChainBytes {
-		return nil, fmt.Errorf("%d bytes, want at most %d", len(pem), maxChainBytes)
+	chain, err := pki.ParsePEM(pem, maxChainBytes, n)
+	if err != nil {
+		return nil, err
 	}
-	var chain []*x509.Certificate
-	for rest := bytes.TrimRight(pem, "\x00"); ; {
-		rest = bytes.TrimLeft(rest, "\r\n")
-		if len(rest) == 0 {
-			break
+	for i, cert := range chain {
+		if _, err := pki.On(elliptic.P256(), cert); err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", i, err)
 		}
-		if len(chain) == n {
-			return nil, fmt.Errorf("more than %d certificates", n)
-		}
-		der, tail, err := cutPEM(rest)
-		if err != nil {
-			return nil, fmt.Errorf("certificate %d: %w", len(chain), err)
-		}
-		cert, err := parseCertificate(der)
-		if err != nil {
-			return nil, fmt.Errorf("certificate %d: %w", len(chain), err)
-		}
-		chain, rest = append(chain, cert), tail
-	}
-	if len(chain) != n {
-		return nil, fmt.Errorf("%d certificates, want %d", len(chain), n)
 	}
 	return chain, nil
 }
 
-// cutPEM cuts one certificate off. encoding/pem skips what it does not understand and reads base64 loosely: a changed
-// chain would still be the same.
-func cutPEM(b []byte) (der, rest []byte, err error) {
-	const begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-	body, ok := bytes.CutPrefix(b, []byte(begin))
-	if !ok {
-		return nil, nil, fmt.Errorf("%.20q is no %s", b, begin)
-	}
-	body, rest, ok = bytes.Cut(body, []byte(end))
-	if !ok {
-		return nil, nil, errors.New("no end of PEM")
-	}
-	der, err = base64.StdEncoding.Strict().AppendDecode(nil, body) // it passes over line ends
-	return der, rest, err
-}
-
-func parseCertificate(der []byte) (*x509.Certificate, error) {
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := keyOf(cert); err != nil {
-		return nil, err
-	}
-	if len(cert.UnhandledCriticalExtensions) != 0 {
-		return nil, fmt.Errorf("critical extension %v is unknown", cert.UnhandledCriticalExtensions[0])
-	}
-	return cert, nil
-}
-
-func keyOf(cert *x509.Certificate) (*ecdsa.PublicKey, error) {
-	key, ok := cert.PublicKey.(*ecdsa.PublicKey)
-	if !ok || key.Curve != elliptic.P256() {
-		return nil, fmt.Errorf("key is %s, want ECDSA on P-256", cert.PublicKeyAlgorithm)
-	}
-	return key, nil
-}
-
 // signedBy checks that parent, a CA, issued cert.
 func signedBy(cert, parent *x509.Certificate) error {
-	if !bytes.Equal(cert.RawIssuer, parent.RawSubject) {
-		return fmt.Errorf("issuer is %q, want %q", cert.Issuer, parent.Subject)
+	if err := pki.Authority(parent); err != nil {
+		return err
 	}
-	if cert.SignatureAlgorithm != x509.ECDSAWithSHA256 {
-		return fmt.Errorf("signature is %s, want %s", cert.SignatureAlgorithm, x509.ECDSAWithSHA256)
-	}
-	return cert.CheckSignatureFrom(parent)
-}
-
-// endEntity checks that cert can sign statements and no certificates.
-func endEntity(cert *x509.Certificate) error {
-	if cert.IsCA {
-		return fmt.Errorf("%q is a CA", cert.Subject.CommonName)
-	}
-	if cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
-		return fmt.Errorf("key usage of %q is %#b, want digital signature", cert.Subject.CommonName, cert.KeyUsage)
-	}
-	return nil
-}
-
-// valid returns the first certificate that does not hold at the time, or nil.
-func valid(at time.Time, chain ...*x509.Certificate) *x509.Certificate {
-	i := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return at.Before(c.NotBefore) || at.After(c.NotAfter) })
-	if i < 0 {
-		return nil
-	}
-	return chain[i]
+	return pki.IssuedBy(cert, parent, x509.ECDSAWithSHA256)
 }
 
 // verifyRaw checks a signature of 64 bytes, R and S, over the SHA-256 of message.
 func verifyRaw(key *ecdsa.PublicKey, message []byte, signature [64]byte) bool {
 	digest := sha256.Sum256(message)
-	return ecdsa.Verify(key, digest[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:]))
+	return pki.SignedRaw(key, digest[:], signature[:])
 }
 
 // parsePoint reads an uncompressed point on P-256 without its format byte.

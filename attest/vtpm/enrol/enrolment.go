@@ -1,4 +1,9 @@
-package vtpm
+// Package enrol is how a TPM's attestation key comes about and gets its certificate: the template that it is made by, the place of
+// its certificate, and the online enrolment by which somebody who trusts the TPM's maker certifies it.
+//
+// It stands apart from the verifier, which needs neither: who judges a quote links no TPM library, and who has one made links no
+// verifier.
+package enrol
 
 import (
 	"bytes"
@@ -14,10 +19,11 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"slices"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
+
+	"chrysalis/attest/pki"
 )
 
 // Enrolment is how an attestation key without a certificate gets one, online and once: the TPM shows the certificate that
@@ -45,12 +51,11 @@ type Pending struct {
 }
 
 const (
-	maxAKBytes      = 1 << 10
-	credentialBytes = 32
+	maxAKBytes          = 1 << 10
+	maxCertificates     = 4 // of a chain without its root
+	maxCertificateBytes = 8 << 10
+	credentialBytes     = 32
 )
-
-// endorsementKeyUsage is tcg-kp-EKCertificate: TCG EK Credential Profile 2.5, section 3.2.16.
-var endorsementKeyUsage = asn1.ObjectIdentifier{2, 23, 133, 8, 1}
 
 // oidSubjectAltName is critical in EK certificates, because their subject is empty: its directory name says who made the
 // TPM. x509 does not know such a name.
@@ -96,7 +101,7 @@ func (p *Pending) Certify(answer []byte, authority *x509.Certificate, signer cry
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: "TPM attestation key"}, NotBefore: notBefore, NotAfter: notAfter,
-		KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true, UnknownExtKeyUsage: []asn1.ObjectIdentifier{attestationKeyUsage},
+		KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true, UnknownExtKeyUsage: []asn1.ObjectIdentifier{pki.TPMAttestation()},
 	}, authority, p.key, signer)
 	if err != nil {
 		return nil, fmt.Errorf("certifying attestation key: %w", err)
@@ -136,37 +141,31 @@ func parseAK(public []byte) (*tpm2.TPMTPublic, *ecdsa.PublicKey, error) {
 // endorsementKey judges the endorsement key's certificate and returns the key as the TPM has it.
 func (e Enrolment) endorsementKey(makers *x509.CertPool, now time.Time) (tpm2.LabeledEncapsulationKey, error) {
 	if makers == nil {
-		// A nil pool would be the system's.
 		return nil, errors.New("endorsement key's certificate: no maker is trusted")
 	}
-	if n := len(e.EKCertificates); n == 0 || n > MaxCertificates {
-		return nil, fmt.Errorf("endorsement key's certificates: got %d, want 1 to %d", n, MaxCertificates)
+	if n := len(e.EKCertificates); n == 0 || n > maxCertificates {
+		return nil, fmt.Errorf("endorsement key's certificates: got %d, want 1 to %d", n, maxCertificates)
 	}
 	var chain []*x509.Certificate
 	for i, der := range e.EKCertificates {
-		if len(der) > maxCertificateBytes {
-			return nil, fmt.Errorf("endorsement key's certificate %d: %d bytes, want at most %d", i, len(der), maxCertificateBytes)
+		var known []asn1.ObjectIdentifier
+		if i == 0 {
+			known = append(known, oidSubjectAltName) // the name is of no interest here
 		}
-		cert, err := x509.ParseCertificate(der)
+		cert, err := pki.Parse(der, maxCertificateBytes, known...)
 		if err != nil {
 			return nil, fmt.Errorf("endorsement key's certificate %d: %w", i, err)
 		}
 		chain = append(chain, cert)
 	}
 	leaf := chain[0]
-	switch {
-	case leaf.IsCA:
+	if leaf.IsCA {
 		return nil, errors.New("endorsement key's certificate: it is a CA's")
-	case !slices.ContainsFunc(leaf.UnknownExtKeyUsage, endorsementKeyUsage.Equal):
-		return nil, fmt.Errorf("endorsement key's certificate: extended key usages are %v, want %v among them", leaf.UnknownExtKeyUsage, endorsementKeyUsage)
 	}
-	// Its name is of no interest here; any other critical extension that is unknown is refused by Verify below.
-	leaf.UnhandledCriticalExtensions = slices.DeleteFunc(leaf.UnhandledCriticalExtensions, oidSubjectAltName.Equal)
-	pool := x509.NewCertPool()
-	for _, cert := range chain[1:] {
-		pool.AddCert(cert)
+	if err := pki.ForUsage(leaf, pki.TPMEndorsement()); err != nil {
+		return nil, fmt.Errorf("endorsement key's certificate: %w", err)
 	}
-	if _, err := leaf.Verify(x509.VerifyOptions{Roots: makers, Intermediates: pool, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+	if err := pki.Under(makers, now, leaf, chain[1:]...); err != nil {
 		return nil, fmt.Errorf("endorsement key's certificate: %w", err)
 	}
 	public, err := endorsementPublic(leaf.PublicKey)

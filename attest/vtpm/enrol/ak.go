@@ -1,4 +1,4 @@
-package vtpm
+package enrol
 
 import "github.com/google/go-tpm/tpm2"
 
