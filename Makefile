@@ -31,7 +31,7 @@ check: ## gofmt, vet, staticcheck
 	@set -e; staticcheck=$$($(GO) tool -C tools -n staticcheck); for m in $(MODULES); do echo "staticcheck $$m"; (cd $$m && $$staticcheck ./...); done
 
 # What clients import: storeys 0 to 2.
-CLIENT := ./attest ./attest/attesttest ./attest/check ./attest/evidence ./attest/sevsnp ./attest/tdx ./attest/vtpm ./measure ./measure/bootdisk ./measure/config ./measure/eventlog ./measure/register \
+CLIENT := ./attest ./attest/attesttest ./attest/check ./attest/evidence ./attest/release ./attest/sevsnp ./attest/tdx ./attest/vtpm ./measure ./measure/bootdisk ./measure/config ./measure/eventlog ./measure/register \
 	./measure/snp ./measure/tdvf ./measure/verity ./measure/volume ./runtime/claim ./runtime/receipt
 
 wasm: ## what clients import, tested as WebAssembly under node, and the size of the verifier

@@ -7,12 +7,12 @@ import (
 
 	"chrysalis/attest/check"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/release"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
-	"chrysalis/measure/register"
 )
 
 // Challenge is what binds evidence to the client that asks and to the connection it asks over.
@@ -59,7 +59,7 @@ type appraisal struct {
 
 	machine   []byte            // names the machine
 	registers map[string][]byte // by name, those that a release fixes
-	reference reference         // the release's values that fit best
+	reference release.Entry     // the release's values that fit best
 }
 
 // Verify judges evidence for one challenge at the time now. It returns a Result only when every check has accepted or is
@@ -101,8 +101,8 @@ func listsOf(own ...[]step) lists {
 }
 
 var (
-	vtpmAppraisal   = listsOf(vtpmChecks, registerChecks(pinnedPCRs()), logChecks(eventlog.InPCRs), statementChecks, configChecks)
-	tdxAppraisal    = listsOf(tdxChecks, registerChecks(register.TD()), logChecks(eventlog.InRTMR), statementChecks, configChecks)
+	vtpmAppraisal   = listsOf(vtpmChecks, registerChecks(release.Registers(evidence.VTPM)), logChecks(eventlog.InPCRs), statementChecks, configChecks)
+	tdxAppraisal    = listsOf(tdxChecks, registerChecks(release.Registers(evidence.TDX)), logChecks(eventlog.InRTMR), statementChecks, configChecks)
 	sevsnpAppraisal = listsOf(sevsnpChecks, logChecks(eventlog.InRTMR), statementChecks, configChecks)
 )
 

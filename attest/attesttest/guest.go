@@ -15,6 +15,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/release"
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
@@ -85,12 +86,12 @@ func (c *Contents) state(nonceRoot, tlsKey [32]byte) (log []byte, s evidence.Sta
 }
 
 // rules returns a policy document that accepts exactly the release and these contents, on any machine.
-func (c *Contents) rules(release attest.Release, waive ...string) attest.Rules {
+func (c *Contents) rules(r release.Release, waive ...string) attest.Rules {
 	m, err := config.Decode(c.Measured)
 	check(err)
-	release.Name, release.SecurityVersion = "software", 1
+	r.Name, r.SecurityVersion = "software", 1
 	return attest.Rules{
-		Version: 1, Releases: []attest.Release{release}, MinSecurityVersion: 1, Waive: append([]string{}, waive...),
+		Version: 1, Releases: []release.Release{r}, MinSecurityVersion: 1, Waive: append([]string{}, waive...),
 		Platforms: attest.Platforms{Any: true}, Config: attest.ExactConfig(m),
 	}
 }
@@ -160,7 +161,7 @@ func (g *Guest) Rules() attest.Rules {
 			pcrs[uint8(index)] = bank[index]
 		}
 	}
-	return g.rules(attest.Release{VTPM: []register.PCRs{pcrs}}, "confidentiality", "pcr-1")
+	return g.rules(release.Release{VTPM: []register.PCRs{pcrs}}, "confidentiality", "pcr-1")
 }
 
 // Policy returns the policy of Rules.

@@ -8,5 +8,5 @@
 //
 //	client := &http.Client{Transport: ratls.NewTransport(ratls.Config{Policy: policy, Roots: roots})}
 //
-// A guest's http.Server takes a Server's TLSConfig and ConnContext, and hands EvidencePath to it.
+// The guest's end is package guest, which judges nothing.
 package ratls

@@ -20,7 +20,8 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/evidence"
-	"chrysalis/attest/ratls"
+	"chrysalis/attest/ratls/guest"
+	"chrysalis/attest/release"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/register"
@@ -38,7 +39,7 @@ type softwareGuest struct {
 func newSoftwareGuest(t *testing.T, measured []byte) softwareGuest {
 	t.Helper()
 	g := softwareGuest{Guest: attesttest.New(measured, time.Now())}
-	server, err := ratls.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
+	server, err := guest.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
 		g.Statement.Epoch, g.Statement.NotAfter = r.Epoch, r.NotAfter
 		return g.Attest(r.NonceRoot, r.TLSKey), nil
 	}, nil)
@@ -196,10 +197,10 @@ func (g softwareGuest) manifest() ([]byte, error) {
 func (g softwareGuest) listed() (policy, list []byte, err error) {
 	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32))
 	rules := g.Rules()
-	d := attest.NewReleaseListDocument(time.Now().Add(-time.Minute), time.Hour)
-	d.Releases = []attest.ListedRelease{{Manifest: register.Digest{1}, Values: rules.Releases[0], Rebuilds: []attest.Envelope{}}}
-	if list, err = attest.EncodeReleaseList(d); err == nil {
-		list, err = attest.SignReleaseList(list, key)
+	d := release.NewDocument(time.Now().Add(-time.Minute), time.Hour)
+	d.Releases = []release.Listed{{Manifest: register.Digest{1}, Values: rules.Releases[0], Rebuilds: []release.Envelope{}}}
+	if list, err = release.EncodeList(d); err == nil {
+		list, err = release.SignList(list, key)
 	}
 	if err != nil {
 		return nil, nil, err

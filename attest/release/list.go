@@ -1,4 +1,4 @@
-package attest
+package release
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"chrysalis/attest/check"
 	"chrysalis/measure/register"
 )
 
@@ -23,39 +24,39 @@ const (
 	maxRebuilds         = 64 // of one release
 )
 
-// ReleaseListDocument is what a release list says. It is untrusted: ParseReleaseList makes a ReleaseList of it, if enough
+// Document is what a release list says. It is untrusted: ParseList makes a List of it, if enough
 // signers stand for it. RELEASES.md is its specification.
-type ReleaseListDocument struct {
-	Format   string           `json:"format"`  // chrysalis release list v1
-	Issued   time.Time        `json:"issued"`  // UTC, whole seconds
-	Expires  time.Time        `json:"expires"` // later than Issued; from then on the list says nothing
-	Releases []ListedRelease  `json:"releases"`
-	Revoked  []RevokedRelease `json:"revoked"`
+type Document struct {
+	Format   string    `json:"format"`  // chrysalis release list v1
+	Issued   time.Time `json:"issued"`  // UTC, whole seconds
+	Expires  time.Time `json:"expires"` // later than Issued; from then on the list says nothing
+	Releases []Listed  `json:"releases"`
+	Revoked  []Revoked `json:"revoked"`
 }
 
-// ListedRelease is a release that may run.
-type ListedRelease struct {
+// Listed is a release that may run.
+type Listed struct {
 	Manifest register.Digest `json:"manifest"` // SHA-256 of its manifest.json
 	Values   Release         `json:"values"`   // name, security version, reference values
 	Rebuilds []Envelope      `json:"rebuilds"` // signed statements (Rebuild) about this manifest
 }
 
-// RevokedRelease is a release that must not run any more.
-type RevokedRelease struct {
+// Revoked is a release that must not run any more.
+type Revoked struct {
 	Name     string          `json:"name"`
 	Manifest register.Digest `json:"manifest"`
 	Reason   string          `json:"reason"`
 }
 
-// ReleaseList is a release list that enough signers stand for. The zero ReleaseList knows no release and is of no time.
-type ReleaseList struct {
-	document ReleaseListDocument
+// List is a release list that enough signers stand for. The zero List knows no release and is of no time.
+type List struct {
+	document Document
 	signers  []ed25519.PublicKey
 }
 
-// ParseReleaseList reads a signed release list, and takes it if at least threshold of the signers, each counted once, signed
+// ParseList reads a signed release list, and takes it if at least threshold of the signers, each counted once, signed
 // exactly its bytes. Signatures by others do not count; one by a signer that does not hold refuses the list.
-func ParseReleaseList(signed []byte, signers []ed25519.PublicKey, threshold int) (*ReleaseList, error) {
+func ParseList(signed []byte, signers []ed25519.PublicKey, threshold int) (*List, error) {
 	if threshold < 1 || threshold > len(signers) {
 		return nil, fmt.Errorf("reading release list: threshold is %d of %d signers, want 1 to all of them", threshold, len(signers))
 	}
@@ -66,29 +67,29 @@ func ParseReleaseList(signed []byte, signers []ed25519.PublicKey, threshold int)
 	}
 	e, document, err := readReleaseList(signed)
 	if err != nil {
-		return nil, fmt.Errorf("%w: reading release list: %v", ErrRejected, err)
+		return nil, fmt.Errorf("%w: reading release list: %v", check.ErrRejected, err)
 	}
 	found, err := e.signers(signers)
 	if err != nil {
-		return nil, fmt.Errorf("%w: reading release list: %v", ErrRejected, err)
+		return nil, fmt.Errorf("%w: reading release list: %v", check.ErrRejected, err)
 	}
 	if len(found) < threshold {
-		return nil, fmt.Errorf("%w: reading release list: %d of its %d signatures are by the %d signers, want at least %d", ErrRejected, len(found), len(e.Signatures), len(signers), threshold)
+		return nil, fmt.Errorf("%w: reading release list: %d of its %d signatures are by the %d signers, want at least %d", check.ErrRejected, len(found), len(e.Signatures), len(signers), threshold)
 	}
-	return &ReleaseList{document, found}, nil
+	return &List{document, found}, nil
 }
 
-// DecodeReleaseList reads a release list without asking who signed it, for those who show it or sign it.
-func DecodeReleaseList(signed []byte) (untrusted ReleaseListDocument, signatures []EnvelopeSignature, err error) {
+// DecodeList reads a release list without asking who signed it, for those who show it or sign it.
+func DecodeList(signed []byte) (untrusted Document, signatures []Signature, err error) {
 	e, document, err := readReleaseList(signed)
 	if err != nil {
-		return ReleaseListDocument{}, nil, fmt.Errorf("reading release list: %w", err)
+		return Document{}, nil, fmt.Errorf("reading release list: %w", err)
 	}
 	return document, e.Signatures, nil
 }
 
-// EncodeReleaseList checks the document and returns it as a list that nobody has signed yet.
-func EncodeReleaseList(document ReleaseListDocument) ([]byte, error) {
+// EncodeList checks the document and returns it as a list that nobody has signed yet.
+func EncodeList(document Document) ([]byte, error) {
 	payload, err := document.encode()
 	if err != nil {
 		return nil, fmt.Errorf("encoding release list: %w", err)
@@ -96,8 +97,8 @@ func EncodeReleaseList(document ReleaseListDocument) ([]byte, error) {
 	return Envelope{PayloadType: releaseListPayloadType, Payload: payload}.encode()
 }
 
-// SignReleaseList adds a signature to a release list.
-func SignReleaseList(signed []byte, key ed25519.PrivateKey) ([]byte, error) {
+// SignList adds a signature to a release list.
+func SignList(signed []byte, key ed25519.PrivateKey) ([]byte, error) {
 	e, _, err := readReleaseList(signed)
 	if err != nil {
 		return nil, fmt.Errorf("signing release list: %w", err)
@@ -108,8 +109,8 @@ func SignReleaseList(signed []byte, key ed25519.PrivateKey) ([]byte, error) {
 	return e.encode()
 }
 
-func readReleaseList(signed []byte) (Envelope, ReleaseListDocument, error) {
-	var d ReleaseListDocument
+func readReleaseList(signed []byte) (Envelope, Document, error) {
+	var d Document
 	e, err := parseEnvelope(signed, releaseListPayloadType, maxReleaseListBytes)
 	if err != nil {
 		return e, d, err
@@ -127,14 +128,14 @@ func readReleaseList(signed []byte) (Envelope, ReleaseListDocument, error) {
 	return e, d, nil
 }
 
-func (d ReleaseListDocument) encode() ([]byte, error) {
+func (d Document) encode() ([]byte, error) {
 	if err := d.check(); err != nil {
 		return nil, err
 	}
 	return json.Marshal(d, json.Deterministic(true))
 }
 
-func (d ReleaseListDocument) check() error {
+func (d Document) check() error {
 	if d.Format != releaseListFormat {
 		return fmt.Errorf("format is %.80q, want %q", d.Format, releaseListFormat)
 	}
@@ -147,8 +148,8 @@ func (d ReleaseListDocument) check() error {
 	if !d.Expires.After(d.Issued) {
 		return fmt.Errorf("expires is %v, want later than issued, %v", d.Expires, d.Issued)
 	}
-	if len(d.Releases) > maxListed || len(d.Revoked) > maxListed {
-		return fmt.Errorf("%d releases and %d revoked ones, want at most %d each", len(d.Releases), len(d.Revoked), maxListed)
+	if len(d.Releases) > MaxListed || len(d.Revoked) > MaxListed {
+		return fmt.Errorf("%d releases and %d revoked ones, want at most %d each", len(d.Releases), len(d.Revoked), MaxListed)
 	}
 	for i, r := range d.Releases {
 		name := r.Values.Name
@@ -195,7 +196,7 @@ func checkNamed(name string, manifest register.Digest) error {
 }
 
 // checkRebuilds wants statements about this release alone, sorted by key, one of each. Whose keys count is the reader's to say.
-func (r ListedRelease) checkRebuilds() error {
+func (r Listed) checkRebuilds() error {
 	if r.Rebuilds == nil {
 		return errors.New("rebuilds is absent, want a list")
 	}
@@ -218,7 +219,7 @@ func (r ListedRelease) checkRebuilds() error {
 }
 
 // AddRebuild puts a signed statement into the list that it speaks of.
-func (d *ReleaseListDocument) AddRebuild(signed []byte) error {
+func (d *Document) AddRebuild(signed []byte) error {
 	e, err := parseEnvelope(signed, rebuildPayloadType, maxRebuildBytes)
 	if err != nil {
 		return fmt.Errorf("adding rebuild: %w", err)
@@ -227,7 +228,7 @@ func (d *ReleaseListDocument) AddRebuild(signed []byte) error {
 	if err != nil {
 		return fmt.Errorf("adding rebuild: %w", err)
 	}
-	i := slices.IndexFunc(d.Releases, func(r ListedRelease) bool { return r.Manifest == statement.Manifest })
+	i := slices.IndexFunc(d.Releases, func(r Listed) bool { return r.Manifest == statement.Manifest })
 	if i < 0 {
 		return fmt.Errorf("adding rebuild: the list has no release with manifest %s", statement.Manifest)
 	}
@@ -240,39 +241,45 @@ func (d *ReleaseListDocument) AddRebuild(signed []byte) error {
 	return nil
 }
 
-// NewReleaseListDocument returns an empty list.
-func NewReleaseListDocument(issued time.Time, lasts time.Duration) ReleaseListDocument {
+// NewDocument returns an empty list.
+func NewDocument(issued time.Time, lasts time.Duration) Document {
 	issued = issued.UTC().Truncate(time.Second)
-	return ReleaseListDocument{Format: releaseListFormat, Issued: issued, Expires: issued.Add(lasts).Truncate(time.Second), Releases: []ListedRelease{}, Revoked: []RevokedRelease{}}
+	return Document{Format: releaseListFormat, Issued: issued, Expires: issued.Add(lasts).Truncate(time.Second), Releases: []Listed{}, Revoked: []Revoked{}}
 }
 
 // Issued returns the time at which the signers issued the list. A client that keeps it refuses an older list later.
-func (l *ReleaseList) Issued() time.Time { return l.document.Issued }
+func (l *List) Issued() time.Time { return l.document.Issued }
+
+// Releases returns what the list says may run.
+func (l *List) Releases() []Listed { return slices.Clone(l.document.Releases) }
+
+// Revoked returns what the list says must not run.
+func (l *List) Revoked() []Revoked { return slices.Clone(l.document.Revoked) }
 
 // Signers returns which of the signers that were passed in signed it.
-func (l *ReleaseList) Signers() []ed25519.PublicKey { return slices.Clone(l.signers) }
+func (l *List) Signers() []ed25519.PublicKey { return slices.Clone(l.signers) }
 
 // Fresh reports whether the list may be used now: issued, not expired, and not older than maxAge, which must be positive.
-func (l *ReleaseList) Fresh(now time.Time, maxAge time.Duration) error {
+func (l *List) Fresh(now time.Time, maxAge time.Duration) error {
 	d := l.document
 	switch age := now.Sub(d.Issued); {
 	case maxAge <= 0:
 		return fmt.Errorf("judging release list: maximum age is %v, want more", maxAge)
 	case now.Before(d.Issued):
-		return fmt.Errorf("%w: release list is not yet issued: now is %s, issued %s", ErrRejected, now.UTC().Format(time.RFC3339), d.Issued.Format(time.RFC3339))
+		return fmt.Errorf("%w: release list is not yet issued: now is %s, issued %s", check.ErrRejected, now.UTC().Format(time.RFC3339), d.Issued.Format(time.RFC3339))
 	case !now.Before(d.Expires):
-		return fmt.Errorf("%w: release list has expired: now is %s, expires %s", ErrRejected, now.UTC().Format(time.RFC3339), d.Expires.Format(time.RFC3339))
+		return fmt.Errorf("%w: release list has expired: now is %s, expires %s", check.ErrRejected, now.UTC().Format(time.RFC3339), d.Expires.Format(time.RFC3339))
 	case age > maxAge:
-		return fmt.Errorf("%w: release list is too old: issued %s, which is %v ago, want at most %v", ErrRejected, d.Issued.Format(time.RFC3339), age.Truncate(time.Second), maxAge)
+		return fmt.Errorf("%w: release list is too old: issued %s, which is %v ago, want at most %v", check.ErrRejected, d.Issued.Format(time.RFC3339), age.Truncate(time.Second), maxAge)
 	}
 	return nil
 }
 
 // Release returns the listed release of that name. A revoked or unknown release is refused.
-func (l *ReleaseList) Release(name string) (ListedRelease, error) {
+func (l *List) Release(name string) (Listed, error) {
 	for _, r := range l.document.Revoked {
 		if r.Name == name {
-			return ListedRelease{}, fmt.Errorf("%w: release %q is revoked: %s", ErrRejected, name, r.Reason)
+			return Listed{}, fmt.Errorf("%w: release %q is revoked: %s", check.ErrRejected, name, r.Reason)
 		}
 	}
 	for _, r := range l.document.Releases {
@@ -280,11 +287,11 @@ func (l *ReleaseList) Release(name string) (ListedRelease, error) {
 			return r, nil
 		}
 	}
-	return ListedRelease{}, fmt.Errorf("%w: release %q is not listed", ErrRejected, name)
+	return Listed{}, fmt.Errorf("%w: release %q is not listed", check.ErrRejected, name)
 }
 
 // Judge reports whether the named release may run now: the list is Fresh, and lists it.
-func (l *ReleaseList) Judge(release string, now time.Time, maxAge time.Duration) error {
+func (l *List) Judge(release string, now time.Time, maxAge time.Duration) error {
 	if err := l.Fresh(now, maxAge); err != nil {
 		return err
 	}
@@ -294,7 +301,7 @@ func (l *ReleaseList) Judge(release string, now time.Time, maxAge time.Duration)
 
 // Rebuilt reports whether at least threshold of the rebuilders, each counted once, say that they rebuilt the release with
 // the same bytes. Statements by others do not count.
-func (l *ReleaseList) Rebuilt(release string, rebuilders []ed25519.PublicKey, threshold int) error {
+func (l *List) Rebuilt(release string, rebuilders []ed25519.PublicKey, threshold int) error {
 	if threshold < 1 || threshold > len(rebuilders) {
 		return fmt.Errorf("judging rebuilds: threshold is %d of %d rebuilders, want 1 to all of them", threshold, len(rebuilders))
 	}
@@ -306,14 +313,14 @@ func (l *ReleaseList) Rebuilt(release string, rebuilders []ed25519.PublicKey, th
 	for i, e := range r.Rebuilds { // of this manifest, and each key once: reading the list has checked that
 		_, key, err := e.rebuild(rebuilders)
 		if err != nil {
-			return fmt.Errorf("%w: release %q: rebuild %d: %v", ErrRejected, release, i, err)
+			return fmt.Errorf("%w: release %q: rebuild %d: %v", check.ErrRejected, release, i, err)
 		}
 		if key != nil {
 			count++
 		}
 	}
 	if count < threshold {
-		return fmt.Errorf("%w: release %q was rebuilt by %d of %d rebuilders, want at least %d", ErrRejected, release, count, len(rebuilders), threshold)
+		return fmt.Errorf("%w: release %q was rebuilt by %d of %d rebuilders, want at least %d", check.ErrRejected, release, count, len(rebuilders), threshold)
 	}
 	return nil
 }

@@ -1,4 +1,6 @@
-package ratls
+// Package session has what both ends of an attested TLS connection agree on: where evidence is asked for, the one key exchange,
+// the exporter that binds evidence to the connection, and the hash by which a statement names a certificate's key.
+package session
 
 import (
 	"crypto/sha256"
@@ -13,9 +15,9 @@ import (
 // EvidencePath is where a guest hands out evidence: GET with the parameter nonce, 64 lower-case hexadecimal digits.
 const EvidencePath = "/v1/evidence"
 
-// keyExchanges are the key exchanges of both sides: one alone, so that nobody in between can have them agree on another. What
+// KeyExchanges are the key exchanges of both sides: one alone, so that nobody in between can have them agree on another. What
 // is recorded today shall stay closed to a quantum computer.
-func keyExchanges() []tls.CurveID { return []tls.CurveID{tls.X25519MLKEM768} }
+func KeyExchanges() []tls.CurveID { return []tls.CurveID{tls.X25519MLKEM768} }
 
 // Exporter returns what binds evidence to the connection.
 func Exporter(state *tls.ConnectionState) (exporter [32]byte, err error) {

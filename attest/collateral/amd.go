@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"fmt"
 
+	"chrysalis/attest/check"
 	"chrysalis/attest/sevsnp"
 )
 
@@ -44,7 +45,7 @@ func (f *Fetcher) SNP(ctx context.Context, report *sevsnp.Report, product sevsnp
 		s.Chain = append(s.Chain, block.Bytes)
 	}
 	if len(s.Chain) != 2 {
-		return nil, fmt.Errorf("reading certificate chain: %w: %d certificates, want ASK and ARK", ErrUnavailable, len(s.Chain))
+		return nil, fmt.Errorf("reading certificate chain: %w: %d certificates, want ASK and ARK", check.ErrUnavailable, len(s.Chain))
 	}
 	return s, nil
 }

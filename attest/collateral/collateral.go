@@ -4,6 +4,8 @@
 // Nothing that comes back is believed here: attest/tdx and attest/sevsnp check signatures, times and chains. This package
 // bounds what it reads, waits as the services ask, and keeps what it got in a folder, so that a second verification needs no
 // network. It is for command lines and caches; the verifier itself never reaches it.
+//
+// Every error is a check.ErrUnavailable: collateral that can't be had is a verification that can't be made.
 package collateral
 
 import (
@@ -21,10 +23,9 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
-)
 
-// ErrUnavailable is in the chain of every error: collateral that can't be had is a verification that can't be made.
-var ErrUnavailable = errors.New("collateral is unavailable")
+	"chrysalis/attest/check"
+)
 
 // Sources are the services' base URLs.
 type Sources struct {
@@ -76,10 +77,10 @@ func (f *Fetcher) get(ctx context.Context, address, chainHeader string) (answer,
 	}
 	a, err := f.fetch(ctx, address, chainHeader)
 	if err != nil {
-		return answer{}, fmt.Errorf("fetching %s: %w: %w", address, ErrUnavailable, err)
+		return answer{}, fmt.Errorf("fetching %s: %w: %w", address, check.ErrUnavailable, err)
 	}
 	if err := f.keep(a); err != nil {
-		return answer{}, fmt.Errorf("keeping %s: %w: %w", address, ErrUnavailable, err)
+		return answer{}, fmt.Errorf("keeping %s: %w: %w", address, check.ErrUnavailable, err)
 	}
 	return a, nil
 }

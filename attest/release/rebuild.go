@@ -1,4 +1,4 @@
-package attest
+package release
 
 import (
 	"bytes"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"chrysalis/attest/check"
 	"chrysalis/measure/register"
 )
 
@@ -52,14 +53,14 @@ func SignRebuild(manifest register.Digest, rebuilder string, at time.Time, key e
 func VerifyRebuild(signed []byte, rebuilders []ed25519.PublicKey) (Rebuild, ed25519.PublicKey, error) {
 	e, err := parseEnvelope(signed, rebuildPayloadType, maxRebuildBytes)
 	if err != nil {
-		return Rebuild{}, nil, fmt.Errorf("%w: reading rebuild: %v", ErrRejected, err)
+		return Rebuild{}, nil, fmt.Errorf("%w: reading rebuild: %v", check.ErrRejected, err)
 	}
 	r, key, err := e.rebuild(rebuilders)
 	if err != nil {
-		return Rebuild{}, nil, fmt.Errorf("%w: reading rebuild: %v", ErrRejected, err)
+		return Rebuild{}, nil, fmt.Errorf("%w: reading rebuild: %v", check.ErrRejected, err)
 	}
 	if key == nil {
-		return Rebuild{}, nil, fmt.Errorf("%w: reading rebuild: signed by key %s, which is none of the %d rebuilders", ErrRejected, e.Signatures[0].KeyID, len(rebuilders))
+		return Rebuild{}, nil, fmt.Errorf("%w: reading rebuild: signed by key %s, which is none of the %d rebuilders", check.ErrRejected, e.Signatures[0].KeyID, len(rebuilders))
 	}
 	return r, key, nil
 }

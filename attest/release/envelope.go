@@ -1,4 +1,4 @@
-package attest
+package release
 
 import (
 	"bytes"
@@ -17,13 +17,13 @@ const maxEnvelopeSignatures = 64
 // Envelope is a DSSE envelope (secure-systems-lab/dsse v1.0.2): bytes, what they are, and Ed25519 signatures over both. It is
 // untrusted; open says who signed it.
 type Envelope struct {
-	PayloadType string              `json:"payloadType"`
-	Payload     []byte              `json:"payload"`
-	Signatures  []EnvelopeSignature `json:"signatures"` // sorted by key, each once
+	PayloadType string      `json:"payloadType"`
+	Payload     []byte      `json:"payload"`
+	Signatures  []Signature `json:"signatures"` // sorted by key, each once
 }
 
-// EnvelopeSignature is one signature. KeyID is the public key itself in hexadecimal.
-type EnvelopeSignature struct {
+// Signature is one signature. KeyID is the public key itself in hexadecimal.
+type Signature struct {
 	KeyID string `json:"keyid"`
 	Sig   []byte `json:"sig"`
 }
@@ -73,7 +73,7 @@ func (e Envelope) check(payloadType string) error {
 
 func (e Envelope) encode() ([]byte, error) {
 	if e.Signatures == nil {
-		e.Signatures = []EnvelopeSignature{}
+		e.Signatures = []Signature{}
 	}
 	data, err := json.Marshal(e, json.Deterministic(true))
 	return append(data, '\n'), err
@@ -107,8 +107,8 @@ func (e *Envelope) sign(key ed25519.PrivateKey) error {
 	if len(key) != ed25519.PrivateKeySize {
 		return fmt.Errorf("key has %d bytes, want %d", len(key), ed25519.PrivateKeySize)
 	}
-	s := EnvelopeSignature{hex.EncodeToString(key.Public().(ed25519.PublicKey)), ed25519.Sign(key, e.signedBytes())}
-	at, twice := slices.BinarySearchFunc(e.Signatures, s.KeyID, func(s EnvelopeSignature, id string) int { return strings.Compare(s.KeyID, id) })
+	s := Signature{hex.EncodeToString(key.Public().(ed25519.PublicKey)), ed25519.Sign(key, e.signedBytes())}
+	at, twice := slices.BinarySearchFunc(e.Signatures, s.KeyID, func(s Signature, id string) int { return strings.Compare(s.KeyID, id) })
 	if twice {
 		return fmt.Errorf("key %s has signed already", s.KeyID)
 	}

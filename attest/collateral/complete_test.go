@@ -7,6 +7,7 @@ import (
 
 	sevdata "github.com/google/go-sev-guest/verify/testdata"
 
+	"chrysalis/attest/check"
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
@@ -48,8 +49,8 @@ func TestComplete(t *testing.T) {
 		return true
 	})
 	for _, e := range []*evidence.Evidence{{Platform: evidence.TDX, Quote: td.Quote}, {Platform: evidence.SEVSNP, Quote: snp.Quote}, {Platform: evidence.SEVSNP, Quote: sevdata.AttestationBytes}} {
-		if err := broken.Complete(t.Context(), e); !errors.Is(err, ErrUnavailable) {
-			t.Errorf("%s: got %v, want ErrUnavailable", e.Platform, err)
+		if err := broken.Complete(t.Context(), e); !errors.Is(err, check.ErrUnavailable) {
+			t.Errorf("%s: got %v, want check.ErrUnavailable", e.Platform, err)
 		}
 	}
 }

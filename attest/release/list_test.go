@@ -1,4 +1,4 @@
-package attest_test
+package release_test
 
 import (
 	"bytes"
@@ -15,7 +15,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"chrysalis/attest"
+	"chrysalis/attest/check"
+	"chrysalis/attest/release"
 	"chrysalis/measure/register"
 )
 
@@ -36,16 +37,16 @@ var listIssued = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 const listLasts = 30 * 24 * time.Hour
 
 // exampleReleases lists two releases, of which the second was rebuilt by the keys 11 and 12, and revokes one.
-func exampleReleases(t testing.TB) attest.ReleaseListDocument {
+func exampleReleases(t testing.TB) release.Document {
 	t.Helper()
-	d := attest.NewReleaseListDocument(listIssued, listLasts)
-	d.Releases = []attest.ListedRelease{
-		{Manifest: register.Digest{1}, Values: attest.Release{Name: "cpu 1", SecurityVersion: 1, VTPM: []register.PCRs{{4: {4}, 9: {9}}}}, Rebuilds: []attest.Envelope{}},
-		{Manifest: register.Digest{2}, Values: attest.Release{Name: "cpu 2", SecurityVersion: 2, VTPM: []register.PCRs{{4: {5}, 9: {10}}}, SEVSNP: []register.Digest384{{6}}}, Rebuilds: []attest.Envelope{}},
+	d := release.NewDocument(listIssued, listLasts)
+	d.Releases = []release.Listed{
+		{Manifest: register.Digest{1}, Values: release.Release{Name: "cpu 1", SecurityVersion: 1, VTPM: []register.PCRs{{4: {4}, 9: {9}}}}, Rebuilds: []release.Envelope{}},
+		{Manifest: register.Digest{2}, Values: release.Release{Name: "cpu 2", SecurityVersion: 2, VTPM: []register.PCRs{{4: {5}, 9: {10}}}, SEVSNP: []register.Digest384{{6}}}, Rebuilds: []release.Envelope{}},
 	}
-	d.Revoked = []attest.RevokedRelease{{Name: "cpu 0", Manifest: register.Digest{9}, Reason: "the gateway logged prompts"}}
+	d.Revoked = []release.Revoked{{Name: "cpu 0", Manifest: register.Digest{9}, Reason: "the gateway logged prompts"}}
 	for _, b := range []byte{12, 11} {
-		statement, err := attest.SignRebuild(register.Digest{2}, "rebuilder", listIssued, listKey(b))
+		statement, err := release.SignRebuild(register.Digest{2}, "rebuilder", listIssued, listKey(b))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,14 +57,14 @@ func exampleReleases(t testing.TB) attest.ReleaseListDocument {
 	return d
 }
 
-func signedList(t testing.TB, d attest.ReleaseListDocument, seeds ...byte) []byte {
+func signedList(t testing.TB, d release.Document, seeds ...byte) []byte {
 	t.Helper()
-	signed, err := attest.EncodeReleaseList(d)
+	signed, err := release.EncodeList(d)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, b := range seeds {
-		if signed, err = attest.SignReleaseList(signed, listKey(b)); err != nil {
+		if signed, err = release.SignList(signed, listKey(b)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -82,7 +83,7 @@ func TestReleaseListVector(t *testing.T) {
 	if want := vectorFile(t, "releases.json"); !bytes.Equal(got, want) {
 		t.Fatalf("got %s, want %s", got, want)
 	}
-	l, err := attest.ParseReleaseList(got, publicKeys(1, 2, 3), 2)
+	l, err := release.ParseList(got, publicKeys(1, 2, 3), 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +119,7 @@ func TestReleaseListSigners(t *testing.T) {
 		{"a short key", signedList(t, d, 1), []ed25519.PublicKey{{1}}, 1, "1 bytes, want 32"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			l, err := attest.ParseReleaseList(tt.signed, tt.signers, tt.threshold)
+			l, err := release.ParseList(tt.signed, tt.signers, tt.threshold)
 			if tt.want == "" {
 				if err != nil || l == nil {
 					t.Errorf("got error %v, want the list", err)
@@ -130,7 +131,7 @@ func TestReleaseListSigners(t *testing.T) {
 			}
 		})
 	}
-	if _, err := attest.SignReleaseList(signedList(t, d, 1), listKey(1)); err == nil || !strings.Contains(err.Error(), "already") {
+	if _, err := release.SignList(signedList(t, d, 1), listKey(1)); err == nil || !strings.Contains(err.Error(), "already") {
 		t.Errorf("signing twice: got error %v", err)
 	}
 }
@@ -142,12 +143,12 @@ func TestEveryByteOfReleaseList(t *testing.T) {
 	for i := range good {
 		bad := slices.Clone(good)
 		bad[i] ^= 1
-		if l, err := attest.ParseReleaseList(bad, signers, 2); err == nil || l != nil {
+		if l, err := release.ParseList(bad, signers, 2); err == nil || l != nil {
 			t.Errorf("byte %d (%q) changed: got no error, want a refusal", i, good[i])
 		}
 	}
 	for n := range good {
-		if _, err := attest.ParseReleaseList(good[:n], signers, 2); err == nil {
+		if _, err := release.ParseList(good[:n], signers, 2); err == nil {
 			t.Errorf("cut to %d bytes: got no error, want a refusal", n)
 		}
 	}
@@ -156,7 +157,7 @@ func TestEveryByteOfReleaseList(t *testing.T) {
 // payloadOf replaces text of the payload and leaves the envelope's form alone.
 func payloadOf(t *testing.T, signed []byte, old, new string) []byte {
 	t.Helper()
-	var e attest.Envelope
+	var e release.Envelope
 	if err := json.Unmarshal(signed, &e); err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +171,7 @@ func payloadOf(t *testing.T, signed []byte, old, new string) []byte {
 
 func TestReleaseListRefuses(t *testing.T) {
 	good := signedList(t, exampleReleases(t))
-	if _, _, err := attest.DecodeReleaseList(good); err != nil {
+	if _, _, err := release.DecodeList(good); err != nil {
 		t.Fatalf("the list that is changed below: %v", err)
 	}
 	for _, tt := range []struct{ name, old, new, want string }{
@@ -201,7 +202,7 @@ func TestReleaseListRefuses(t *testing.T) {
 		{"trailing bytes", `"reason":"the gateway logged prompts"}]}`, `"reason":"the gateway logged prompts"}]} `, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, _, err := attest.DecodeReleaseList(payloadOf(t, good, tt.old, tt.new)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, _, err := release.DecodeList(payloadOf(t, good, tt.old, tt.new)); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got error %v, want one with %q", err, tt.want)
 			}
 		})
@@ -223,25 +224,25 @@ func TestReleaseListRefuses(t *testing.T) {
 			if bad == signed {
 				t.Fatal("the change does nothing")
 			}
-			if _, err := attest.ParseReleaseList([]byte(bad), publicKeys(1, 2), 1); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := release.ParseList([]byte(bad), publicKeys(1, 2), 1); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got error %v, want one with %q", err, tt.want)
 			}
 		})
 	}
-	if _, err := attest.ParseReleaseList(make([]byte, 4<<20+1), publicKeys(1), 1); err == nil || !strings.Contains(err.Error(), "want at most") {
+	if _, err := release.ParseList(make([]byte, 4<<20+1), publicKeys(1), 1); err == nil || !strings.Contains(err.Error(), "want at most") {
 		t.Errorf("too long: got error %v", err)
 	}
 }
 
 func TestReleaseListJudge(t *testing.T) {
-	l, err := attest.ParseReleaseList(signedList(t, exampleReleases(t), 1), publicKeys(1), 1)
+	l, err := release.ParseList(signedList(t, exampleReleases(t), 1), publicKeys(1), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	const week = 7 * 24 * time.Hour
 	for _, tt := range []struct {
 		name    string
-		list    *attest.ReleaseList
+		list    *release.List
 		release string
 		now     time.Time
 		maxAge  time.Duration
@@ -257,7 +258,7 @@ func TestReleaseListJudge(t *testing.T) {
 		{"revoked", l, "cpu 0", listIssued, week, "revoked: the gateway logged prompts"},
 		{"unknown", l, "cpu 7", listIssued, week, "not listed"},
 		{"no maximum age", l, "cpu 1", listIssued, 0, "maximum age is 0s"},
-		{"the zero list", &attest.ReleaseList{}, "cpu 1", listIssued, week, "has expired"},
+		{"the zero list", &release.List{}, "cpu 1", listIssued, week, "has expired"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := tt.list.Judge(tt.release, tt.now, tt.maxAge)
@@ -267,7 +268,7 @@ func TestReleaseListJudge(t *testing.T) {
 				}
 				return
 			}
-			if err == nil || !strings.Contains(err.Error(), tt.want) || errors.Is(err, attest.ErrRejected) == (tt.maxAge == 0) {
+			if err == nil || !strings.Contains(err.Error(), tt.want) || errors.Is(err, check.ErrRejected) == (tt.maxAge == 0) {
 				t.Errorf("got error %v, want a rejection with %q", err, tt.want)
 			}
 		})
@@ -275,7 +276,7 @@ func TestReleaseListJudge(t *testing.T) {
 }
 
 func TestReleaseListRebuilt(t *testing.T) {
-	l, err := attest.ParseReleaseList(signedList(t, exampleReleases(t), 1), publicKeys(1), 1)
+	l, err := release.ParseList(signedList(t, exampleReleases(t), 1), publicKeys(1), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,44 +309,44 @@ func TestReleaseListRebuilt(t *testing.T) {
 func TestForgedRebuild(t *testing.T) {
 	d := exampleReleases(t)
 	d.Releases[1].Rebuilds[0].Signatures[0].Sig[5] ^= 1
-	l, err := attest.ParseReleaseList(signedList(t, d, 1), publicKeys(1), 1)
+	l, err := release.ParseList(signedList(t, d, 1), publicKeys(1), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Rebuilt("cpu 2", publicKeys(11, 12), 1); !errors.Is(err, attest.ErrRejected) || !strings.Contains(err.Error(), "does not hold") {
+	if err := l.Rebuilt("cpu 2", publicKeys(11, 12), 1); !errors.Is(err, check.ErrRejected) || !strings.Contains(err.Error(), "does not hold") {
 		t.Errorf("got error %v, want a rejection of the signature", err)
 	}
 	moved := exampleReleases(t)
 	moved.Releases[0].Rebuilds = moved.Releases[1].Rebuilds
-	if _, err := attest.EncodeReleaseList(moved); err == nil || !strings.Contains(err.Error(), "is of manifest") {
+	if _, err := release.EncodeList(moved); err == nil || !strings.Contains(err.Error(), "is of manifest") {
 		t.Errorf("another release's statement: got error %v", err)
 	}
 }
 
 func TestRebuild(t *testing.T) {
-	signed, err := attest.SignRebuild(register.Digest{2}, "auditor.example", listIssued.Add(500*time.Millisecond), listKey(11))
+	signed, err := release.SignRebuild(register.Digest{2}, "auditor.example", listIssued.Add(500*time.Millisecond), listKey(11))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, key, err := attest.VerifyRebuild(signed, publicKeys(12, 11))
+	r, key, err := release.VerifyRebuild(signed, publicKeys(12, 11))
 	if err != nil || !key.Equal(publicKeys(11)[0]) || r.Manifest != (register.Digest{2}) || r.Rebuilder != "auditor.example" || !r.Time.Equal(listIssued) {
 		t.Errorf("got %+v by %x, error %v", r, key, err)
 	}
 	for i := range signed {
 		bad := slices.Clone(signed)
 		bad[i] ^= 1
-		if _, _, err := attest.VerifyRebuild(bad, publicKeys(11)); !errors.Is(err, attest.ErrRejected) {
+		if _, _, err := release.VerifyRebuild(bad, publicKeys(11)); !errors.Is(err, check.ErrRejected) {
 			t.Errorf("byte %d changed: got error %v, want a rejection", i, err)
 		}
 	}
-	if _, _, err := attest.VerifyRebuild(signed, publicKeys(12)); err == nil || !strings.Contains(err.Error(), "none of the 1 rebuilders") {
+	if _, _, err := release.VerifyRebuild(signed, publicKeys(12)); err == nil || !strings.Contains(err.Error(), "none of the 1 rebuilders") {
 		t.Errorf("by somebody else: got error %v", err)
 	}
 	for name, sign := range map[string]func() ([]byte, error){
-		"no name":     func() ([]byte, error) { return attest.SignRebuild(register.Digest{2}, "", listIssued, listKey(11)) },
-		"no manifest": func() ([]byte, error) { return attest.SignRebuild(register.Digest{}, "a", listIssued, listKey(11)) },
-		"no time":     func() ([]byte, error) { return attest.SignRebuild(register.Digest{2}, "a", time.Time{}, listKey(11)) },
-		"no key":      func() ([]byte, error) { return attest.SignRebuild(register.Digest{2}, "a", listIssued, nil) },
+		"no name":     func() ([]byte, error) { return release.SignRebuild(register.Digest{2}, "", listIssued, listKey(11)) },
+		"no manifest": func() ([]byte, error) { return release.SignRebuild(register.Digest{}, "a", listIssued, listKey(11)) },
+		"no time":     func() ([]byte, error) { return release.SignRebuild(register.Digest{2}, "a", time.Time{}, listKey(11)) },
+		"no key":      func() ([]byte, error) { return release.SignRebuild(register.Digest{2}, "a", listIssued, nil) },
 	} {
 		if _, err := sign(); err == nil {
 			t.Errorf("%s: got no error, want a refusal", name)
@@ -354,18 +355,18 @@ func TestRebuild(t *testing.T) {
 }
 
 func FuzzParseReleaseList(f *testing.F) {
-	for _, seed := range [][]byte{signedList(f, exampleReleases(f), 1, 2), signedList(f, attest.NewReleaseListDocument(listIssued, listLasts))} {
-		if _, _, err := attest.DecodeReleaseList(seed); err != nil {
+	for _, seed := range [][]byte{signedList(f, exampleReleases(f), 1, 2), signedList(f, release.NewDocument(listIssued, listLasts))} {
+		if _, _, err := release.DecodeList(seed); err != nil {
 			f.Fatal(err)
 		}
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		document, signatures, err := attest.DecodeReleaseList(data)
+		document, signatures, err := release.DecodeList(data)
 		if err != nil {
 			return
 		}
-		again, err := attest.EncodeReleaseList(document)
+		again, err := release.EncodeList(document)
 		if err != nil {
 			t.Fatalf("encoding again: %v", err)
 		}
@@ -376,17 +377,17 @@ func FuzzParseReleaseList(f *testing.F) {
 }
 
 func FuzzVerifyRebuild(f *testing.F) {
-	seed, err := attest.SignRebuild(register.Digest{2}, "auditor.example", listIssued, listKey(11))
+	seed, err := release.SignRebuild(register.Digest{2}, "auditor.example", listIssued, listKey(11))
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(seed)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		r, _, err := attest.VerifyRebuild(data, publicKeys(11))
+		r, _, err := release.VerifyRebuild(data, publicKeys(11))
 		if err != nil {
 			return
 		}
-		again, err := attest.SignRebuild(r.Manifest, r.Rebuilder, r.Time, listKey(11))
+		again, err := release.SignRebuild(r.Manifest, r.Rebuilder, r.Time, listKey(11))
 		if err != nil || !bytes.Equal(again, data) {
 			t.Errorf("signing again: got %q, error %v, want %q", again, err, data)
 		}

@@ -1,6 +1,7 @@
-package ratls
+package guest
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -10,10 +11,16 @@ import (
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"io"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,7 +30,58 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/ratls"
+	"chrysalis/attest/ratls/session"
 )
+
+// machine is a software guest that answers challenges.
+type machine struct {
+	*attesttest.Guest
+	server  *Server
+	quotes  atomic.Int32
+	address string
+	clock   atomic.Int64 // nanoseconds that the guest and its client are ahead of the test's clock
+}
+
+func (m *machine) now() time.Time { return time.Now().Add(time.Duration(m.clock.Load())) }
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	measured, err := os.ReadFile(filepath.Join("..", "..", "..", "measure", "config", "testdata", "vectors", "measured.bin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &machine{Guest: attesttest.New(measured, time.Now())}
+	m.server, err = NewServer(m.quote, m.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(session.EvidencePath, m.server)
+	m.address = attesttest.Listen(t, mux, m.server.TLSConfig(), m.server.ConnContext)
+	return m
+}
+
+// quote makes the evidence for a request, as init does.
+func (m *machine) quote(r evidence.Request) (*evidence.Evidence, error) {
+	m.quotes.Add(1)
+	m.Statement.Epoch, m.Statement.NotAfter = r.Epoch, r.NotAfter
+	return m.Attest(r.NonceRoot, r.TLSKey), nil
+}
+
+// certificate returns the certificate for new connections.
+func (m *machine) certificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	keys, err := m.server.current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys.certificate
+}
+
+func (m *machine) config() ratls.Config {
+	return ratls.Config{Policy: m.Policy(), Roots: m.Roots(), Now: m.now}
+}
 
 // TestServerBatch has many clients answered by few quotes, each with evidence of its own connection.
 func TestServerBatch(t *testing.T) {
@@ -32,7 +90,7 @@ func TestServerBatch(t *testing.T) {
 	var wait sync.WaitGroup
 	for range clients {
 		wait.Go(func() {
-			conn, err := Dial(t.Context(), "tcp", m.address, m.config())
+			conn, err := ratls.Dial(t.Context(), "tcp", m.address, m.config())
 			if err != nil {
 				t.Error(err)
 				return
@@ -49,16 +107,56 @@ func TestServerBatch(t *testing.T) {
 	}
 }
 
+// TestAnswersShareEvidence: all that one quote answers is encoded once, and only the path is each client's own.
+func TestAnswersShareEvidence(t *testing.T) {
+	m := newMachine(t)
+	keys, err := m.server.current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := m.quotes.Load()
+	const clients = 100
+	answers := make([]answer, clients)
+	leaf := func(i int) [32]byte { return evidence.Leaf([32]byte{1, byte(i)}, [32]byte{2}) }
+	var wait sync.WaitGroup
+	for i := range clients {
+		wait.Go(func() {
+			var err error
+			if answers[i], err = m.server.answer(t.Context(), keys, leaf(i)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	encoded := map[*byte]bool{}
+	for i, a := range answers {
+		encoded[&a.rest[0]] = true
+		e, err := evidence.Decode(slices.Concat(a.head, a.rest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if root, err := e.Path.Root(leaf(i)); err != nil || root != e.Statement.NonceRoot {
+			t.Errorf("client %d: its leaf leads to %x (%v), want %x", i, root, err, e.Statement.NonceRoot)
+		}
+	}
+	if quotes := int(m.quotes.Load() - before); len(encoded) != quotes || quotes > 3 {
+		t.Errorf("%d clients: %d quotes were encoded %d times, want each once and at most 3", clients, quotes, len(encoded))
+	}
+}
+
 // TestServerRotation keeps a connection's evidence on the key of its own handshake.
 func TestServerRotation(t *testing.T) {
 	m := newMachine(t)
-	first, err := Dial(t.Context(), "tcp", m.address, m.config())
+	first, err := ratls.Dial(t.Context(), "tcp", m.address, m.config())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer first.Close()
 	m.clock.Store(int64(keyLife + time.Second))
-	second, err := Dial(t.Context(), "tcp", m.address, m.config())
+	second, err := ratls.Dial(t.Context(), "tcp", m.address, m.config())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +164,7 @@ func TestServerRotation(t *testing.T) {
 	if a, b := first.Result(), second.Result(); a.Epoch() != 1 || b.Epoch() != 2 || a.TLSKey() == b.TLSKey() {
 		t.Errorf("epochs: got %d and %d, want 1 and 2 with other keys", a.Epoch(), b.Epoch())
 	}
-	body, err := fetch(t.Context(), first.Conn, [32]byte{7})
+	body, err := fetch(first.Conn, [32]byte{7})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,11 +180,24 @@ func TestServerRotation(t *testing.T) {
 	}
 }
 
+// fetch asks once more for evidence over a connection.
+func fetch(conn net.Conn, nonce [32]byte) ([]byte, error) {
+	if _, err := fmt.Fprintf(conn, "GET %s?nonce=%x HTTP/1.1\r\nHost: guest\r\n\r\n", session.EvidencePath, nonce); err != nil {
+		return nil, err
+	}
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	return io.ReadAll(response.Body)
+}
+
 func TestServerRefuses(t *testing.T) {
 	m := newMachine(t)
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	defer client.CloseIdleConnections()
-	base := "https://" + m.address + EvidencePath
+	base := "https://" + m.address + session.EvidencePath
 	good := hex.EncodeToString(bytes.Repeat([]byte{0xab}, 32))
 	for _, tt := range []struct {
 		name, query string
@@ -120,7 +231,7 @@ func TestServerRefuses(t *testing.T) {
 	}
 	// Without TLS there is nothing to bind to.
 	plain := httptest.NewRecorder()
-	m.server.ServeHTTP(plain, httptest.NewRequest(http.MethodGet, EvidencePath+"?nonce="+good, nil))
+	m.server.ServeHTTP(plain, httptest.NewRequest(http.MethodGet, session.EvidencePath+"?nonce="+good, nil))
 	if plain.Code != http.StatusBadRequest {
 		t.Errorf("without TLS: status %d, want 400", plain.Code)
 	}
@@ -148,16 +259,16 @@ func TestServerWithoutQuotes(t *testing.T) {
 	}
 	refuse.Store(true)
 	address := attesttest.Listen(t, server, server.TLSConfig(), server.ConnContext)
-	_, err = Dial(t.Context(), "tcp", address, m.config())
+	_, err = ratls.Dial(t.Context(), "tcp", address, m.config())
 	if !errors.Is(err, attest.ErrUnavailable) || !strings.Contains(err.Error(), "503") || strings.Contains(err.Error(), "broken") {
 		t.Errorf("got %v, want ErrUnavailable with 503 and without the reason", err)
 	}
 	m.clock.Store(int64(keyLife + time.Second))
-	if _, err = Dial(t.Context(), "tcp", address, m.config()); !errors.Is(err, attest.ErrUnavailable) {
+	if _, err = ratls.Dial(t.Context(), "tcp", address, m.config()); !errors.Is(err, attest.ErrUnavailable) {
 		t.Errorf("at a rotation: got %v, want ErrUnavailable", err)
 	}
 	refuse.Store(false)
-	if conn, err := Dial(t.Context(), "tcp", address, m.config()); err != nil || conn.Result().Epoch() != 2 {
+	if conn, err := ratls.Dial(t.Context(), "tcp", address, m.config()); err != nil || conn.Result().Epoch() != 2 {
 		t.Errorf("when quotes are made again: got %v, want epoch 2", err)
 	}
 }
@@ -202,7 +313,7 @@ func TestCertificate(t *testing.T) {
 		{"cut short", "reading epoch evidence", m.Roots(), with(pkix.Extension{Id: genuine.Id, Value: genuine.Value[:len(genuine.Value)-1]})},
 		{"a guest under another root", "certificate: got", other.Roots(), func(*tls.Certificate) {}},
 	} {
-		_, err := Dial(t.Context(), "tcp", listening(tt.change), Config{Policy: m.Policy(), Roots: tt.roots, Now: m.now})
+		_, err := ratls.Dial(t.Context(), "tcp", listening(tt.change), ratls.Config{Policy: m.Policy(), Roots: tt.roots, Now: m.now})
 		if !errors.Is(err, attest.ErrRejected) || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: got %v, want ErrRejected that says %q", tt.name, err, tt.says)
 		}

@@ -20,6 +20,7 @@ import (
 	sevdata "github.com/google/go-sev-guest/verify/testdata"
 	tdxdata "github.com/google/go-tdx-guest/testing/testdata"
 
+	"chrysalis/attest/check"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 )
@@ -125,7 +126,7 @@ func TestSNP(t *testing.T) {
 	}
 }
 
-// TestFailures has the service fail in every way. Each is ErrUnavailable.
+// TestFailures has the service fail in every way. Each is check.ErrUnavailable.
 func TestFailures(t *testing.T) {
 	status := func(code int) func(http.ResponseWriter, *http.Request) bool {
 		return func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(code); return true }
@@ -170,7 +171,7 @@ func TestFailures(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f, requests := service(t, tt.hook)
 			_, err := f.TDX(t.Context(), quote(t))
-			if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), tt.want) {
+			if !errors.Is(err, check.ErrUnavailable) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got error %v, want one of class unavailable that says %q", err, tt.want)
 			}
 			if got := requests.Load(); got != tt.requests {
@@ -237,7 +238,7 @@ func TestCancel(t *testing.T) {
 	f, _ := service(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := f.TDX(ctx, quote(t)); !errors.Is(err, ErrUnavailable) {
+	if _, err := f.TDX(ctx, quote(t)); !errors.Is(err, check.ErrUnavailable) {
 		t.Errorf("got error %v, want unavailable", err)
 	}
 }
@@ -253,7 +254,7 @@ func TestCacheThatCanNotBeWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.TDX(t.Context(), quote); !errors.Is(err, ErrUnavailable) {
+	if _, err := f.TDX(t.Context(), quote); !errors.Is(err, check.ErrUnavailable) {
 		t.Errorf("got %v, want it to be unavailable", err)
 	}
 }

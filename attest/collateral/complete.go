@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"chrysalis/attest/check"
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
@@ -23,7 +24,7 @@ func (f *Fetcher) Complete(ctx context.Context, e *evidence.Evidence) error {
 			return err
 		}
 		if e.Collateral, err = c.Encode(); err != nil {
-			return fmt.Errorf("completing evidence: %w: %w", ErrUnavailable, err)
+			return fmt.Errorf("completing evidence: %w: %w", check.ErrUnavailable, err)
 		}
 	case evidence.SEVSNP:
 		report, err := sevsnp.Parse(e.Quote)
@@ -32,7 +33,7 @@ func (f *Fetcher) Complete(ctx context.Context, e *evidence.Evidence) error {
 		}
 		product, err := report.Product()
 		if err != nil {
-			return fmt.Errorf("completing evidence: %w: %w", ErrUnavailable, err)
+			return fmt.Errorf("completing evidence: %w: %w", check.ErrUnavailable, err)
 		}
 		got, err := f.SNP(ctx, report, product)
 		if err != nil {

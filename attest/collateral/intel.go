@@ -8,6 +8,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"chrysalis/attest/check"
 	"chrysalis/attest/tdx"
 )
 
@@ -39,10 +40,10 @@ func (f *Fetcher) TDX(ctx context.Context, quote *tdx.Quote) (*tdx.Collateral, e
 		PCKCRLIssuerChain: []byte(pckCRL.Chain), TCBInfoIssuerChain: []byte(tcbInfo.Chain), QEIdentityIssuerChain: []byte(identity.Chain),
 	}
 	if c.TCBInfo, c.TCBInfoSignature, err = signed(tcbInfo.Body, "tcbInfo"); err != nil {
-		return nil, fmt.Errorf("reading TCB info: %w: %w", ErrUnavailable, err)
+		return nil, fmt.Errorf("reading TCB info: %w: %w", check.ErrUnavailable, err)
 	}
 	if c.QEIdentity, c.QEIdentitySignature, err = signed(identity.Body, "enclaveIdentity"); err != nil {
-		return nil, fmt.Errorf("reading QE identity: %w: %w", ErrUnavailable, err)
+		return nil, fmt.Errorf("reading QE identity: %w: %w", check.ErrUnavailable, err)
 	}
 	return c, nil
 }
