@@ -22,10 +22,10 @@ var demoPayer = ton.Address{Account: [32]byte{0xc1, 0x1e, 0x47}}
 
 // chatFlags are chat's own.
 type chatFlags struct {
-	remote              remoteFlags
+	remote             remoteFlags
 	payer, model, save string
-	maxTokens           uint32
-	asJSON              bool
+	maxTokens          uint32
+	asJSON             bool
 }
 
 func newChat() *cobra.Command {

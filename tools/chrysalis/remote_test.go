@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest"
+	"chrysalis/attest/release"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/register"
@@ -115,10 +116,10 @@ func (g softwareGuest) manifest() ([]byte, error) {
 func (g softwareGuest) listed() (policy, list []byte, err error) {
 	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32))
 	rules := g.Rules()
-	d := attest.NewReleaseListDocument(time.Now().Add(-time.Minute), time.Hour)
-	d.Releases = []attest.ListedRelease{{Manifest: register.Digest{1}, Values: rules.Releases[0], Rebuilds: []attest.Envelope{}}}
-	if list, err = attest.EncodeReleaseList(d); err == nil {
-		list, err = attest.SignReleaseList(list, key)
+	d := release.NewDocument(time.Now().Add(-time.Minute), time.Hour)
+	d.Releases = []release.Listed{{Manifest: register.Digest{1}, Values: rules.Releases[0], Rebuilds: []release.Envelope{}}}
+	if list, err = release.EncodeList(d); err == nil {
+		list, err = release.SignList(list, key)
 	}
 	if err != nil {
 		return nil, nil, err

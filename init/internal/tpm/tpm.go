@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
-	"chrysalis/attest/vtpm"
+	"chrysalis/attest/vtpm/enrol"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
 )
@@ -44,7 +44,7 @@ type Quote struct {
 
 // Quote quotes register.Quoted with reportData as qualifying data.
 func (t *TPM) Quote(reportData [64]byte) (Quote, error) {
-	ak, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(vtpm.AKTemplate())}.Execute(t.t)
+	ak, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(enrol.AKTemplate())}.Execute(t.t)
 	if err != nil {
 		return Quote{}, fmt.Errorf("quoting: making attestation key: %v", err)
 	}
@@ -63,7 +63,7 @@ func (t *TPM) Quote(reportData [64]byte) (Quote, error) {
 
 // AKCertificate returns the DER certificate of the attestation key that the TPM's maker left in NV memory.
 func (t *TPM) AKCertificate() ([]byte, error) {
-	cert, err := t.readNV(vtpm.AKCertificateIndex)
+	cert, err := t.readNV(enrol.AKCertificateIndex)
 	if err != nil {
 		return nil, fmt.Errorf("reading attestation key certificate: %v", err)
 	}

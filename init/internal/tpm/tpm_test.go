@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 
-	"chrysalis/attest/vtpm"
+	"chrysalis/attest/vtpm/enrol"
 	"chrysalis/measure/eventlog"
 	"chrysalis/runtime/secret"
 )
@@ -135,7 +135,7 @@ func TestQuote(t *testing.T) {
 	if !bytes.Contains(quote.Attest, report[:]) {
 		t.Errorf("quote %x does not hold the report data", quote.Attest)
 	}
-	ak, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(vtpm.AKTemplate())}.Execute(device)
+	ak, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(enrol.AKTemplate())}.Execute(device)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,8 @@ import (
 
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/evidence"
-	"chrysalis/attest/ratls"
+	"chrysalis/attest/ratls/guest"
+	"chrysalis/attest/ratls/session"
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
@@ -63,7 +64,7 @@ type Reply struct {
 func New(t testing.TB, measured []byte) *Guest {
 	t.Helper()
 	g := &Guest{Guest: attesttest.New(measured, time.Now())}
-	server, err := ratls.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
+	server, err := guest.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
 		g.Statement.Epoch, g.Statement.NotAfter = r.Epoch, r.NotAfter
 		return g.Attest(r.NonceRoot, r.TLSKey), nil
 	}, nil)
@@ -71,7 +72,7 @@ func New(t testing.TB, measured []byte) *Guest {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle(ratls.EvidencePath, server)
+	mux.Handle(session.EvidencePath, server)
 	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"data":[]}`) })
 	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) {
 		if err := g.answer(w, r); err != nil {
