@@ -3,8 +3,6 @@ package chrysalis
 import (
 	"go/parser"
 	"go/token"
-	"io/fs"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -14,31 +12,15 @@ import (
 // TestPackageComments: whoever opens a folder finds what it is for in the file of its package's name, and a command's in main.go.
 func TestPackageComments(t *testing.T) {
 	folders := map[string]map[string]string{}
-	err := fs.WalkDir(os.DirFS("."), ".", func(p string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir() && (p == "build" || strings.HasPrefix(d.Name(), ".") && p != "." || d.Name() == "testdata"):
-			return fs.SkipDir
-		case !strings.HasSuffix(p, ".go") || strings.HasSuffix(p, "_test.go"):
-			return nil
-		}
-		src, err := os.ReadFile(p)
-		if err != nil {
-			return err
+	for p, src := range goFiles(t) {
+		if strings.HasSuffix(p, "_test.go") {
+			continue
 		}
 		dir := path.Dir(p)
 		if folders[dir] == nil {
 			folders[dir] = map[string]string{}
 		}
 		folders[dir][path.Base(p)] = string(src)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(folders) < 10 {
-		t.Fatalf("found %d folders with Go files, want more", len(folders))
 	}
 	for dir, files := range folders {
 		for _, refusal := range judgeComments(t, dir, files) {
