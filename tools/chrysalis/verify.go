@@ -134,7 +134,7 @@ func reportOf(result *attest.Result, err error) verification {
 	m := result.Config()
 	v.Platform, v.Machine, v.Release, v.SecurityVersion = result.Platform().String(), hex.EncodeToString(result.Machine()), result.Release(), result.SecurityVersion()
 	v.TCB, v.Identity, v.Service = result.TCB(), &m.Identity, &m.Service
-	v.TLSKey, v.ReceiptKey, v.ClaimKey = digest(result.TLSKey()), hex.EncodeToString(result.ReceiptKey()), hex.EncodeToString(result.ClaimKey())
+	v.TLSKey, v.ReceiptKey, v.ClaimKey = digest(result.TLSKey()), result.ReceiptKey().String(), result.ClaimKey().String()
 	v.SecretHash, v.NotAfter = digest(result.SecretHash()), result.NotAfter().UTC().Format(time.RFC3339)
 	v.Weaknesses, v.Checks = result.Weaknesses(), result.Checks()
 	return v

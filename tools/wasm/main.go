@@ -73,7 +73,7 @@ func judge(args []js.Value) answer {
 	digest := func(d [32]byte) string { return hex.EncodeToString(d[:]) }
 	return answer{
 		Verdict: "accepted", Release: result.Release(), Machine: hex.EncodeToString(result.Machine()), TLSKey: digest(result.TLSKey()),
-		ReceiptKey: hex.EncodeToString(result.ReceiptKey()), ClaimKey: hex.EncodeToString(result.ClaimKey()),
+		ReceiptKey: result.ReceiptKey().String(), ClaimKey: result.ClaimKey().String(),
 		NotAfter: result.NotAfter().UTC().Format(time.RFC3339), Weaknesses: result.Weaknesses(), Checks: result.Checks(),
 	}
 }
