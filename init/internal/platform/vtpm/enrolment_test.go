@@ -1,4 +1,4 @@
-package tpm
+package vtpm
 
 import (
 	"crypto/ecdsa"
