@@ -31,7 +31,7 @@ check: ## gofmt, vet, staticcheck
 	@set -e; staticcheck=$$($(GO) tool -C tools -n staticcheck); for m in $(MODULES); do echo "staticcheck $$m"; (cd $$m && $$staticcheck ./...); done
 
 # What clients import: storeys 0 to 2.
-CLIENT := ./attest ./attest/attesttest ./attest/check ./attest/evidence ./attest/sevsnp ./attest/tdx ./attest/vtpm ./measure ./measure/bootdisk ./measure/config ./measure/eventlog ./measure/register \
+CLIENT := ./attest ./attest/attesttest ./attest/check ./attest/evidence ./attest/pki ./attest/release ./attest/sevsnp ./attest/tdx ./attest/vtpm ./attest/vtpm/enrol ./measure ./measure/bootdisk ./measure/config ./measure/eventlog ./measure/register \
 	./measure/snp ./measure/tdvf ./measure/verity ./measure/volume ./runtime/claim ./runtime/receipt
 
 wasm: ## what clients import, tested as WebAssembly under node, and the size of the verifier
@@ -47,6 +47,9 @@ image: $(BIN) ## tools tree, release folder, engine and model volumes (cached by
 
 matrix: image ## the registers over versions of QEMU, memory sizes and CPU counts, into measure/MATRIX.md
 	@CHRYSALIS_MATRIX=1 $(GO) test -C tools -count=1 -run '^TestMatrix$$' ./e2e/
+
+console: image ## boot the image with a console and show what a guest says to itself: kernel, init, services
+	@CHRYSALIS_CONSOLE=1 $(GO) test -C tools -count=1 -run '^TestConsole$$' -v ./e2e/
 
 bench: image ## every number beside its reference, measured in the same run
 	@CHRYSALIS_BENCH=1 $(GO) test -C tools -count=1 -timeout 30m -run '^TestBench$$' -v ./e2e/
@@ -65,4 +68,4 @@ $(BIN): FORCE
 	@$(GO) build -C tools -o ../$@ ./chrysalis
 
 FORCE:
-.PHONY: help demo test unit check wasm image matrix bench fuzz clean FORCE
+.PHONY: help demo test unit check wasm image matrix console bench fuzz clean FORCE

@@ -22,7 +22,7 @@ var admissionChecks = []step{
 	{Name: "platform", Proof: true, Judge: func(a *appraisal) check.Finding {
 		want := either(a.policy.platforms())
 		if a.policy.list != nil && len(a.rules.Releases) == 0 {
-			want = a.policy.list.none()
+			want = noneOf(a.policy.list)
 		}
 		if a.evidence == nil {
 			return check.Found("no evidence", want, false)

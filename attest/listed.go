@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"chrysalis/attest/check"
+	"chrysalis/attest/release"
 	"chrysalis/measure/register"
 )
 
@@ -39,11 +40,11 @@ func (r ListRules) validate(releases int) error {
 	if releases != 0 {
 		return fmt.Errorf("signers of a list beside %d releases of the policy's own, want one of them", releases)
 	}
-	if n := len(r.Signers); n > maxListed || r.Threshold < 1 || r.Threshold > n {
-		return fmt.Errorf("threshold is %d of %d signers, want 1 to all of at most %d", r.Threshold, n, maxListed)
+	if n := len(r.Signers); n > release.MaxListed || r.Threshold < 1 || r.Threshold > n {
+		return fmt.Errorf("threshold is %d of %d signers, want 1 to all of at most %d", r.Threshold, n, release.MaxListed)
 	}
-	if n := len(r.Rebuilders); n > maxListed || n == 0 && r.RebuildThreshold != 0 || n > 0 && (r.RebuildThreshold < 1 || r.RebuildThreshold > n) {
-		return fmt.Errorf("rebuild_threshold is %d of %d rebuilders, want 1 to all of at most %d, or neither", r.RebuildThreshold, n, maxListed)
+	if n := len(r.Rebuilders); n > release.MaxListed || n == 0 && r.RebuildThreshold != 0 || n > 0 && (r.RebuildThreshold < 1 || r.RebuildThreshold > n) {
+		return fmt.Errorf("rebuild_threshold is %d of %d rebuilders, want 1 to all of at most %d, or neither", r.RebuildThreshold, n, release.MaxListed)
 	}
 	if age, err := time.ParseDuration(r.MaxAge); err != nil || age <= 0 {
 		return fmt.Errorf("max_age is %.40q, want a duration above zero, such as 168h", r.MaxAge)
@@ -72,13 +73,13 @@ func (p Policy) WithReleases(signed []byte) (Policy, error) {
 		return Policy{}, errors.New("taking release list: the policy names no signers of one")
 	}
 	rules := *p.rules
-	list, err := ParseReleaseList(signed, ed25519Keys(rules.ReleaseList.Signers), rules.ReleaseList.Threshold)
+	list, err := release.ParseList(signed, ed25519Keys(rules.ReleaseList.Signers), rules.ReleaseList.Threshold)
 	if err != nil {
 		return Policy{}, err
 	}
 	rules.Releases = nil
-	for _, r := range list.document.Releases {
-		if err := r.Values.validate(rules.Waive); err != nil {
+	for _, r := range list.Releases() {
+		if err := r.Values.Validate(rules.Waive); err != nil {
 			return Policy{}, fmt.Errorf("%w: taking release list: release %q: %v", ErrRejected, r.Values.Name, err)
 		}
 		rules.Releases = append(rules.Releases, r.Values)
@@ -97,10 +98,10 @@ func (p Policy) WithReleases(signed []byte) (Policy, error) {
 	return with, nil
 }
 
-// none says why a list without releases accepts nothing.
-func (l *ReleaseList) none() string {
+// noneOf says why a list without releases accepts nothing.
+func noneOf(l *release.List) string {
 	var revoked []string
-	for _, r := range l.document.Revoked {
+	for _, r := range l.Revoked() {
 		revoked = append(revoked, fmt.Sprintf("%q: %s", r.Name, r.Reason))
 	}
 	if len(revoked) == 0 {
@@ -123,7 +124,7 @@ var (
 	}}
 	rebuiltCheck = step{Name: "release-rebuilt", Applies: wantsRebuilds, Judge: func(a *appraisal) check.Finding {
 		want := fmt.Sprintf("%d rebuilds by the policy's rebuilders", a.rules.ReleaseList.RebuildThreshold)
-		return check.Holds(a.policy.rebuilt[a.reference.release.Name], want)
+		return check.Holds(a.policy.rebuilt[a.reference.Release.Name], want)
 	}}
 )
 

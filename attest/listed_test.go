@@ -8,6 +8,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/release"
 	"chrysalis/measure/register"
 )
 
@@ -23,22 +24,22 @@ func TestPolicyWithReleases(t *testing.T) {
 		if r.Release() != "software" {
 			t.Errorf("%s: release is %q, want software", platform, r.Release())
 		}
-		document, _, err := attest.DecodeReleaseList(s.list)
+		document, _, err := release.DecodeList(s.list)
 		if err != nil {
 			t.Fatal(err)
 		}
-		rebuilt, err := attest.SignRebuild(document.Releases[0].Manifest, "somebody", now, listKey(3))
+		rebuilt, err := release.SignRebuild(document.Releases[0].Manifest, "somebody", now, listKey(3))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := document.AddRebuild(rebuilt); err != nil {
 			t.Fatal(err)
 		}
-		unsigned, err := attest.EncodeReleaseList(document)
+		unsigned, err := release.EncodeList(document)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s.list, err = attest.SignReleaseList(unsigned, listKey(2)); err != nil {
+		if s.list, err = release.SignList(unsigned, listKey(2)); err != nil {
 			t.Fatal(err)
 		}
 		s.rules.ReleaseList.Rebuilders, s.rules.ReleaseList.RebuildThreshold = []register.Digest{keyOf(3), keyOf(4)}, 1
@@ -71,15 +72,15 @@ func TestPolicyTakesNoOtherList(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	document, _, err := attest.DecodeReleaseList(asking.list)
+	document, _, err := release.DecodeList(asking.list)
 	if err != nil {
 		t.Fatal(err)
 	}
-	unsigned, err := attest.EncodeReleaseList(document)
+	unsigned, err := release.EncodeList(document)
 	if err != nil {
 		t.Fatal(err)
 	}
-	stranger, err := attest.SignReleaseList(unsigned, listKey(9))
+	stranger, err := release.SignList(unsigned, listKey(9))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,13 +112,13 @@ func TestPolicyTakesNoOtherList(t *testing.T) {
 func TestRevokedAlone(t *testing.T) {
 	s := newScene(t)
 	s.listed(now, time.Hour)
-	d := attest.NewReleaseListDocument(now, time.Hour)
-	d.Revoked = []attest.RevokedRelease{{Name: "software", Manifest: register.Digest{1}, Reason: "the gateway logged prompts"}}
-	unsigned, err := attest.EncodeReleaseList(d)
+	d := release.NewDocument(now, time.Hour)
+	d.Revoked = []release.Revoked{{Name: "software", Manifest: register.Digest{1}, Reason: "the gateway logged prompts"}}
+	unsigned, err := release.EncodeList(d)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.list, err = attest.SignReleaseList(unsigned, listKey(1)); err != nil {
+	if s.list, err = release.SignList(unsigned, listKey(1)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.play(t, attest.Verify); !errors.Is(err, attest.ErrRejected) || !strings.Contains(err.Error(), `"software": the gateway logged prompts`) {

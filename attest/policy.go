@@ -9,14 +9,15 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/release"
 )
 
 // Policy is what a client accepts. It never changes after it is made, and the zero Policy accepts nothing.
 type Policy struct {
-	rules   *Rules                            // nil: nothing is accepted
-	entries map[evidence.Platform][]reference // of the rules
+	rules   *Rules                                // nil: nothing is accepted
+	entries map[evidence.Platform][]release.Entry // of the rules
 
-	list    *ReleaseList     // that the releases are of; nil: they are the policy's own
+	list    *release.List    // that the releases are of; nil: they are the policy's own
 	rebuilt map[string]error // by release; nil error: rebuilt by enough
 }
 
@@ -25,7 +26,7 @@ type Policy struct {
 type Rules struct {
 	Version int `json:"version"` // 1
 	// Releases are the releases that may run. A guest must show every value of one of them.
-	Releases []Release `json:"releases"`
+	Releases []release.Release `json:"releases"`
 	// ReleaseList lets a signed, expiring list say so instead.
 	ReleaseList ListRules `json:"release_list"`
 	// MinSecurityVersion refuses releases below it, also those listed.
@@ -41,10 +42,9 @@ type Rules struct {
 	Config ConfigRules `json:"config"`
 }
 
-// maxPolicyBytes bounds a policy document; maxListed each list in it.
+// maxPolicyBytes bounds a policy document; MaxListed each list in it.
 const (
 	maxPolicyBytes = 1 << 20
-	maxListed      = 1024
 )
 
 // ParsePolicy parses a policy document. Unknown, repeated and missing members are refused, and so is a document that
@@ -67,8 +67,8 @@ func ParsePolicy(document []byte) (Policy, error) {
 }
 
 func policyOf(rules *Rules) Policy {
-	p := Policy{rules: rules, entries: map[evidence.Platform][]reference{}}
-	for _, platform := range []evidence.Platform{evidence.VTPM, evidence.TDX, evidence.SEVSNP} {
+	p := Policy{rules: rules, entries: map[evidence.Platform][]release.Entry{}}
+	for _, platform := range evidence.Platforms() {
 		p.entries[platform] = rules.references(platform)
 	}
 	return p
@@ -138,8 +138,8 @@ func (r *Rules) validate() error {
 	if r.Version != 1 {
 		return fmt.Errorf("version is %d, want 1", r.Version)
 	}
-	if n := len(r.Releases); n == 0 && !r.ReleaseList.used() || n > maxListed {
-		return fmt.Errorf("%d releases, want 1 to %d, or signers of a release list", n, maxListed)
+	if n := len(r.Releases); n == 0 && !r.ReleaseList.used() || n > release.MaxListed {
+		return fmt.Errorf("%d releases, want 1 to %d, or signers of a release list", n, release.MaxListed)
 	}
 	if err := r.ReleaseList.validate(len(r.Releases)); err != nil {
 		return fmt.Errorf("release_list: %w", err)
@@ -151,7 +151,7 @@ func (r *Rules) validate() error {
 		}
 	}
 	for _, release := range r.Releases {
-		if err := release.validate(r.Waive); err != nil {
+		if err := release.Validate(r.Waive); err != nil {
 			return fmt.Errorf("release %q: %w", release.Name, err)
 		}
 	}

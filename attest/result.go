@@ -50,7 +50,7 @@ type Result struct {
 
 func newResult(a *appraisal, done []Check) *Result {
 	r := &Result{
-		platform: a.evidence.Platform, machine: slices.Clone(a.machine), release: a.reference.release.Name, securityVersion: a.reference.release.SecurityVersion,
+		platform: a.evidence.Platform, machine: slices.Clone(a.machine), release: a.reference.Release.Name, securityVersion: a.reference.Release.SecurityVersion,
 		statement: a.evidence.Statement, config: slices.Clone(a.evidence.Config), measured: a.config, checks: done,
 	}
 	switch r.platform {

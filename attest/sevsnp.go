@@ -79,7 +79,7 @@ func (a *appraisal) sevsnpOptions() sevsnp.Options {
 		o.Chips = append(o.Chips, id)
 	}
 	for _, r := range a.policy.entries[evidence.SEVSNP] {
-		o.Measurements = append(o.Measurements, [48]byte(r.values[register.Launch]))
+		o.Measurements = append(o.Measurements, [48]byte(r.Values[register.Launch]))
 	}
 	// A field of zeros is judged by host-data, which a policy can waive.
 	if report, err := sevsnp.Parse(a.evidence.Quote); err == nil && report.HostData == ([32]byte{}) {

@@ -1,6 +1,7 @@
 package attest_test
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/x509"
@@ -12,6 +13,7 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/release"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/config"
@@ -89,15 +91,15 @@ func (s *scene) play(t testing.TB, verify func(*evidence.Evidence, attest.Challe
 
 // listed moves the policy's releases into a list that one signer signs, and that the policy believes for a day.
 func (s *scene) listed(issued time.Time, lasts time.Duration) {
-	d := attest.NewReleaseListDocument(issued, lasts)
+	d := release.NewDocument(issued, lasts)
 	for _, r := range s.rules.Releases {
-		d.Releases = append(d.Releases, attest.ListedRelease{Manifest: register.Digest{1}, Values: r, Rebuilds: []attest.Envelope{}})
+		d.Releases = append(d.Releases, release.Listed{Manifest: register.Digest{1}, Values: r, Rebuilds: []release.Envelope{}})
 	}
-	unsigned, err := attest.EncodeReleaseList(d)
+	unsigned, err := release.EncodeList(d)
 	if err != nil {
 		panic(err)
 	}
-	if s.list, err = attest.SignReleaseList(unsigned, listKey(1)); err != nil {
+	if s.list, err = release.SignList(unsigned, listKey(1)); err != nil {
 		panic(err)
 	}
 	s.rules.Releases = nil
@@ -293,4 +295,9 @@ func (s *scene) fills(change func(*evidence.Statement)) {
 	st := s.source.Evidence(s.asked).Statement
 	change(&st)
 	s.contents.Statement, s.contents.Fill = st, false
+}
+
+// listKey returns the private key whose seed is 32 times b.
+func listKey(b byte) ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{b}, ed25519.SeedSize))
 }

@@ -1,16 +1,3 @@
-// Package attest decides whether a confidential inference guest is what a client wants to talk to.
-//
-//	e, err := evidence.Decode(bytes)
-//	result, err := attest.Verify(e, challenge, policy, time.Now(), roots)
-//
-// Evidence goes in, a Result comes out; nothing else makes a Result, and nothing but a Result tells which keys the guest
-// holds. The package works offline, on any operating system and in a browser. It denies by default: the zero Policy, the
-// zero Challenge and zero Roots accept nothing, and what a policy does not mention is refused.
-//
-// What travels is package evidence. APPRAISAL.md beside this file lists the checks of each platform, POLICY.md the rules.
-//
-// What a Result does not promise: that nobody with physical access has broken the hardware that signed. On the vtpm
-// platform it proves measurement and protocol alone; the host runs that TPM and can read the guest's memory.
 package attest
 
 import (
@@ -20,12 +7,12 @@ import (
 
 	"chrysalis/attest/check"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/release"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
-	"chrysalis/measure/register"
 )
 
 // Challenge is what binds evidence to the client that asks and to the connection it asks over.
@@ -67,23 +54,23 @@ type appraisal struct {
 	signature vtpm.Signature
 	chain     *vtpm.Chain
 	boot      []eventlog.BootEvent
-	td        *tdx.Report
+	td        *tdx.Result
 	guest     *sevsnp.Result
 
 	machine   []byte            // names the machine
 	registers map[string][]byte // by name, those that a release fixes
-	reference reference         // the release's values that fit best
+	reference release.Entry     // the release's values that fit best
 }
 
 // Verify judges evidence for one challenge at the time now. It returns a Result only when every check has accepted or is
 // waived by name; otherwise a *Refused with the checks made so far. No check depends on the network.
-func Verify(evidence *evidence.Evidence, challenge Challenge, policy Policy, now time.Time, roots Roots) (*Result, error) {
-	return verify(evidence, challenge, policy, now, roots, "")
+func Verify(e *evidence.Evidence, challenge Challenge, policy Policy, now time.Time, roots Roots) (*Result, error) {
+	return verify(appraisalOf(e).challenged, e, challenge, policy, now, roots)
 }
 
-func verify(evidence *evidence.Evidence, challenge Challenge, policy Policy, now time.Time, roots Roots, drop string) (*Result, error) {
-	a := &appraisal{evidence: evidence, challenge: challenge, policy: policy, rules: policy.rules, now: now, roots: roots}
-	lines, refusal := check.Run("verifying evidence", appraisalOf(evidence).challenged, a, drop)
+func verify(steps []step, e *evidence.Evidence, challenge Challenge, policy Policy, now time.Time, roots Roots) (*Result, error) {
+	a := &appraisal{evidence: e, challenge: challenge, policy: policy, rules: policy.rules, now: now, roots: roots}
+	lines, refusal := check.Run("verifying evidence", steps, a)
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -93,9 +80,9 @@ func verify(evidence *evidence.Evidence, challenge Challenge, policy Policy, now
 // VerifyEpoch judges the epoch evidence that a certificate carries for the key in it, as Verify does but for the challenge:
 // there is none, so the evidence may be a replay for as long as the statement's not-after allows, and of any connection. It
 // shows what kind of guest answers before anything is said to it. No Result comes of it: the keys are for Verify to give.
-func VerifyEpoch(evidence *evidence.Evidence, tlsKey [32]byte, policy Policy, now time.Time, roots Roots) ([]Check, error) {
-	a := &appraisal{evidence: evidence, challenge: Challenge{TLSKey: tlsKey}, policy: policy, rules: policy.rules, now: now, roots: roots}
-	lines, refusal := check.Run("verifying evidence", appraisalOf(evidence).epoch, a, "")
+func VerifyEpoch(e *evidence.Evidence, tlsKey [32]byte, policy Policy, now time.Time, roots Roots) ([]Check, error) {
+	a := &appraisal{evidence: e, challenge: Challenge{TLSKey: tlsKey}, policy: policy, rules: policy.rules, now: now, roots: roots}
+	lines, refusal := check.Run("verifying evidence", appraisalOf(e).epoch, a)
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -114,8 +101,8 @@ func listsOf(own ...[]step) lists {
 }
 
 var (
-	vtpmAppraisal   = listsOf(vtpmChecks, registerChecks(pinnedPCRs()), logChecks(eventlog.InPCRs), statementChecks, configChecks)
-	tdxAppraisal    = listsOf(tdxChecks, registerChecks(register.TD()), logChecks(eventlog.InRTMR), statementChecks, configChecks)
+	vtpmAppraisal   = listsOf(vtpmChecks, registerChecks(release.Registers(evidence.VTPM)), logChecks(eventlog.InPCRs), statementChecks, configChecks)
+	tdxAppraisal    = listsOf(tdxChecks, registerChecks(release.Registers(evidence.TDX)), logChecks(eventlog.InRTMR), statementChecks, configChecks)
 	sevsnpAppraisal = listsOf(sevsnpChecks, logChecks(eventlog.InRTMR), statementChecks, configChecks)
 )
 

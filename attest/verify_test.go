@@ -17,6 +17,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/release"
 	"chrysalis/measure/config"
 	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
@@ -67,7 +68,7 @@ func TestVerifyAccepts(t *testing.T) {
 	}
 }
 
-var platforms = []evidence.Platform{evidence.VTPM, evidence.TDX, evidence.SEVSNP}
+var platforms = evidence.Platforms()
 
 // TestVectors has each vector refused by its check, and by no other.
 func TestVectors(t *testing.T) {
@@ -213,11 +214,11 @@ func TestResultIsImmutable(t *testing.T) {
 // TestNearestRelease names the register that differs from the release that was meant.
 func TestNearestRelease(t *testing.T) {
 	s := newScene(t)
-	other := attest.Release{Name: "older", SecurityVersion: 7, VTPM: []register.PCRs{{}}}
+	other := release.Release{Name: "older", SecurityVersion: 7, VTPM: []register.PCRs{{}}}
 	for index := range s.rules.Releases[0].VTPM[0] {
 		other.VTPM[0][index] = register.Digest{index, 1}
 	}
-	s.rules.Releases = append([]attest.Release{other}, s.rules.Releases...)
+	s.rules.Releases = append([]release.Release{other}, s.rules.Releases...)
 	r, err := s.play(t, attest.Verify)
 	if err != nil {
 		t.Fatal(err)
@@ -236,10 +237,10 @@ func TestNearestRelease(t *testing.T) {
 func TestTwinReleases(t *testing.T) {
 	for _, order := range [][]int{{0, 1}, {1, 0}} {
 		s := newScene(t)
-		twins := []attest.Release{s.rules.Releases[0], s.rules.Releases[0]}
+		twins := []release.Release{s.rules.Releases[0], s.rules.Releases[0]}
 		twins[0].Name, twins[0].SecurityVersion = "old", 1
 		twins[1].Name, twins[1].SecurityVersion = "new", 5
-		s.rules.Releases = []attest.Release{twins[order[0]], twins[order[1]]}
+		s.rules.Releases = []release.Release{twins[order[0]], twins[order[1]]}
 		r, err := s.play(t, attest.Verify)
 		if err != nil {
 			t.Fatal(err)

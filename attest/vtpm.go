@@ -129,8 +129,8 @@ var (
 		return check.Parsed(err, "a measured config")
 	}}
 	securityVersion = step{Name: "security-version", Judge: func(a *appraisal) check.Finding {
-		got, want := a.reference.release.SecurityVersion, a.rules.MinSecurityVersion
-		return check.Found(fmt.Sprintf("%d, of release %q", got, a.reference.release.Name), fmt.Sprintf("at least %d", want), got >= want)
+		got, want := a.reference.Release.SecurityVersion, a.rules.MinSecurityVersion
+		return check.Found(fmt.Sprintf("%d, of release %q", got, a.reference.Release.Name), fmt.Sprintf("at least %d", want), got >= want)
 	}}
 )
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"chrysalis/measure/register"
 	"chrysalis/measure/tdvf"
 )
 
@@ -147,4 +148,42 @@ func ParseMemoryMap(b []byte) ([]MapEntry, error) {
 		entries = append(entries, e)
 	}
 	return entries, nil
+}
+
+// Events returns what the firmware extends into PCR 1 of a direct boot, in order: the machine's tables and the boot variables.
+func (a Tables) Events() ([]PCREvent, error) { return a.events(bootVariables()) }
+
+// DiskEvents returns the same of a boot from the shape's boot disk.
+func (a Tables) DiskEvents(s Shape) ([]PCREvent, error) {
+	variables, err := diskVariables(s)
+	if err != nil {
+		return nil, fmt.Errorf("measuring boot variables: %v", err)
+	}
+	return a.events(variables)
+}
+
+func (a Tables) events(variables []part) ([]PCREvent, error) {
+	tables, err := a.measured()
+	if err != nil {
+		return nil, err
+	}
+	return events256(1, slices.Concat(tables, variables, []part{separator})...), nil
+}
+
+// PCR1 returns the register of a direct boot.
+func (a Tables) PCR1() (register.Digest, error) {
+	events, err := a.Events()
+	if err != nil {
+		return register.Digest{}, err
+	}
+	return replay256(events, 1)[1], nil
+}
+
+// DiskPCR1 returns the register of a boot from the shape's boot disk.
+func (a Tables) DiskPCR1(s Shape) (register.Digest, error) {
+	events, err := a.DiskEvents(s)
+	if err != nil {
+		return register.Digest{}, err
+	}
+	return replay256(events, 1)[1], nil
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"chrysalis/measure/pe"
 	"chrysalis/measure/register"
 	"chrysalis/measure/tdvf"
 )
@@ -105,7 +106,7 @@ func (b TDXBoot) Events() (events []RTMREvent, err error) {
 		}
 	}
 	kernel := sha512.New384()
-	if err := authenticode(image, kernel); err != nil {
+	if err := pe.WriteHash(kernel, image); err != nil {
 		return nil, fmt.Errorf("measuring kernel: %v", err)
 	}
 	events = append(events, RTMREvent{1, InputKernel, "", [48]byte(kernel.Sum(nil))})

@@ -15,11 +15,24 @@ import (
 	"chrysalis/measure/register"
 )
 
+// smallPE returns the headers of a PE32+ image without sections: 0x200 bytes.
+func smallPE() []byte {
+	b := make([]byte, 0x200)
+	copy(b, "MZ")
+	binary.LittleEndian.PutUint32(b[0x3c:], 0x40)
+	copy(b[0x40:], "PE\x00\x00")
+	binary.LittleEndian.PutUint16(b[0x54:], 0xa0)  // size of the optional header
+	binary.LittleEndian.PutUint16(b[0x58:], 0x20b) // PE32+
+	binary.LittleEndian.PutUint32(b[0x94:], 0x200) // size of headers
+	binary.LittleEndian.PutUint32(b[0xc4:], 6)     // data directories
+	return b
+}
+
 // smallUKI is an image with the named sections, each of 0x100 bytes of which the first say what it is.
 func smallUKI(names ...string) []byte {
 	const first = 0x600
 	b := make([]byte, first+0x200*len(names))
-	copy(b, smallPE(0)[:0xf8])
+	copy(b, smallPE()[:0xf8])
 	binary.LittleEndian.PutUint16(b[0x46:], uint16(len(names)))
 	binary.LittleEndian.PutUint32(b[0x94:], first)
 	for i, name := range names {
@@ -31,7 +44,7 @@ func smallUKI(names ...string) []byte {
 		}
 		copy(b[at:at+0x180], bytes.Repeat([]byte(name+" "), 0x80))
 		if name == ".linux" {
-			copy(b[at:], smallPE(0)[:0xf8])
+			copy(b[at:], smallPE()[:0xf8])
 			binary.LittleEndian.PutUint16(b[at+0x46:], 0)
 			binary.LittleEndian.PutUint32(b[at+0x94:], 0x100)
 		}
@@ -113,7 +126,7 @@ func TestDiskBootAgainstDirectBoot(t *testing.T) {
 	at := bytes.Index(uki, []byte(".cmdline ."))
 	line := append([]byte("quiet"), bytes.Repeat([]byte("x"), 0x180-5)...)
 	copy(uki[at:], line)
-	direct, err := DirectBoot{Firmware: code, Kernel: smallPE(0), Initrd: bytes.NewReader([]byte("i")), Cmdline: "quiet"}.PCRs()
+	direct, err := DirectBoot{Firmware: code, Kernel: smallPE(), Initrd: bytes.NewReader([]byte("i")), Cmdline: "quiet"}.PCRs()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/release"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 	"chrysalis/measure/config"
@@ -75,7 +76,7 @@ func (g *TDXGuest) Roots() attest.Roots { return attest.Roots{TDX: g.build().Roo
 // Rules returns a policy document that accepts exactly this guest, on any machine.
 func (g *TDXGuest) Rules() attest.Rules {
 	b := g.Machine.Body
-	r := g.rules(attest.Release{TDX: []attest.TDXValues{{MRTD: b.MRTD, RTMR0: b.RTMR[0], RTMR1: b.RTMR[1], RTMR2: b.RTMR[2]}}})
+	r := g.rules(release.Release{TDX: []release.TDXValues{{MRTD: b.MRTD, RTMR0: b.RTMR[0], RTMR1: b.RTMR[1], RTMR2: b.RTMR[2]}}})
 	r.TDX.AcceptStatus = []tdx.Status{tdx.UpToDate}
 	return r
 }
@@ -131,7 +132,7 @@ func (g *SNPGuest) Roots() attest.Roots {
 
 // Rules returns a policy document that accepts exactly this guest, on any machine.
 func (g *SNPGuest) Rules() attest.Rules {
-	r := g.rules(attest.Release{SEVSNP: []register.Digest384{g.Processor.Report.Measurement}}, "acpi")
+	r := g.rules(release.Release{SEVSNP: []register.Digest384{g.Processor.Report.Measurement}}, "acpi")
 	tcb, err := g.Processor.Report.ReportedTCB.Parts(g.Product)
 	check(err)
 	r.SEVSNP.MinTCB = map[sevsnp.Product]sevsnp.TCB{g.Product: tcb}

@@ -1,7 +1,3 @@
-// Package attesttest is a software platform: a TPM maker with its own root, and guests whose quotes, logs and statements
-// are byte for byte what a TPM and a guest write. The production verifier accepts them only with this root passed in.
-//
-// It is for tests alone. No program links it.
 package attesttest
 
 import (
@@ -19,6 +15,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/release"
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
@@ -89,12 +86,12 @@ func (c *Contents) state(nonceRoot, tlsKey [32]byte) (log []byte, s evidence.Sta
 }
 
 // rules returns a policy document that accepts exactly the release and these contents, on any machine.
-func (c *Contents) rules(release attest.Release, waive ...string) attest.Rules {
+func (c *Contents) rules(r release.Release, waive ...string) attest.Rules {
 	m, err := config.Decode(c.Measured)
 	check(err)
-	release.Name, release.SecurityVersion = "software", 1
+	r.Name, r.SecurityVersion = "software", 1
 	return attest.Rules{
-		Version: 1, Releases: []attest.Release{release}, MinSecurityVersion: 1, Waive: append([]string{}, waive...),
+		Version: 1, Releases: []release.Release{r}, MinSecurityVersion: 1, Waive: append([]string{}, waive...),
 		Platforms: attest.Platforms{Any: true}, Config: attest.ExactConfig(m),
 	}
 }
@@ -164,7 +161,7 @@ func (g *Guest) Rules() attest.Rules {
 			pcrs[uint8(index)] = bank[index]
 		}
 	}
-	return g.rules(attest.Release{VTPM: []register.PCRs{pcrs}}, "confidentiality", "pcr-1")
+	return g.rules(release.Release{VTPM: []register.PCRs{pcrs}}, "confidentiality", "pcr-1")
 }
 
 // Policy returns the policy of Rules.

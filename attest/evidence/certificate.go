@@ -39,7 +39,7 @@ func EpochExtension(e *Evidence) (pkix.Extension, error) {
 	return pkix.Extension{Id: oidCMW, Value: value}, nil
 }
 
-// EpochEvidence returns the evidence that a certificate carries. It is untrusted; VerifyEpoch judges it.
+// FromCertificate returns the evidence that a certificate carries. It is untrusted; VerifyEpoch judges it.
 func FromCertificate(certificate *x509.Certificate) (*Evidence, error) {
 	for _, extension := range certificate.Extensions { // x509 refuses extensions that are there twice
 		if extension.Id.Equal(oidCMW) {

@@ -10,7 +10,9 @@ package evidence
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"slices"
 )
 
 // Platform is the kind of hardware that measured and signed.
@@ -22,6 +24,9 @@ const (
 	TDX    Platform = 2
 	SEVSNP Platform = 3
 )
+
+// Platforms returns all of them.
+func Platforms() []Platform { return []Platform{VTPM, TDX, SEVSNP} }
 
 func (p Platform) String() string {
 	switch p {
@@ -59,7 +64,7 @@ type Evidence struct {
 const (
 	evidenceMagic = "CHRYEVD1"
 
-	// MaxEvidenceBytes bounds encoded evidence.
+	// MaxBytes bounds encoded evidence.
 	MaxBytes = 1 << 20
 )
 
@@ -105,7 +110,29 @@ func (e *Evidence) Encode() ([]byte, error) {
 	return b, nil
 }
 
-// DecodeEvidence parses encoded evidence. There is one encoding: sections in ascending order, none empty, none unknown,
+// WithPath puts a path into encoded evidence that has none. What it returns is the encoding in two pieces: the second is all that
+// evidence for other paths has in common, and shares memory with encoded.
+func WithPath(encoded []byte, p Path) (head, rest []byte, err error) {
+	const fixed = len(evidenceMagic) + 1 + StatementSize
+	if len(encoded) < fixed || string(encoded[:len(evidenceMagic)]) != evidenceMagic {
+		return nil, nil, fmt.Errorf("adding path: no %s header in %d bytes, want at least %d", evidenceMagic, len(encoded), fixed)
+	}
+	if rest = encoded[fixed:]; len(rest) > 0 && rest[0] == sectionPath {
+		return nil, nil, errors.New("adding path: the evidence has one already")
+	}
+	path := p.encode()
+	if _, err := decodePath(path); err != nil {
+		return nil, nil, fmt.Errorf("adding path: %w", err)
+	}
+	if n := len(encoded) + 5 + len(path); n > MaxBytes {
+		return nil, nil, fmt.Errorf("adding path: %d bytes, want at most %d", n, MaxBytes)
+	}
+	head = slices.Clone(encoded[:fixed])
+	head = binary.LittleEndian.AppendUint32(append(head, sectionPath), uint32(len(path)))
+	return append(head, path...), rest, nil
+}
+
+// Decode parses encoded evidence. There is one encoding: sections in ascending order, none empty, none unknown,
 // nothing after the last. The parts inside the sections are parsed by Verify.
 func Decode(b []byte) (*Evidence, error) {
 	e, err := decodeEvidence(b)
@@ -124,9 +151,7 @@ func decodeEvidence(b []byte) (*Evidence, error) {
 		return nil, fmt.Errorf("no %s header in %d bytes, want at least %d", evidenceMagic, len(b), fixed)
 	}
 	e := &Evidence{Platform: Platform(b[len(evidenceMagic)])}
-	switch e.Platform {
-	case VTPM, TDX, SEVSNP:
-	default:
+	if !slices.Contains(Platforms(), e.Platform) {
 		return nil, fmt.Errorf("%s is unknown", e.Platform)
 	}
 	var err error

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -160,6 +161,57 @@ func TestDecodeEvidenceRefuses(t *testing.T) {
 	bad.Quote = make([]byte, 16<<10+1)
 	if _, err := bad.Encode(); err == nil {
 		t.Error("encoding what can't be decoded: got no error, want a refusal")
+	}
+}
+
+// TestWithPath: what is put together is the one encoding, and shares the larger part.
+func TestWithPath(t *testing.T) {
+	whole := exampleEvidence()
+	want, err := whole.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := whole.Path
+	whole.Path = evidence.Path{}
+	bare, err := whole.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, err := evidence.WithPath(bare, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := slices.Concat(head, rest); !bytes.Equal(got, want) {
+		t.Errorf("got %x, want %x", got, want)
+	}
+	if &rest[len(rest)-1] != &bare[len(bare)-1] {
+		t.Error("the common part was copied")
+	}
+	large := *whole
+	large.Collateral = make([]byte, 512<<10)
+	large.BootLog = make([]byte, 256<<10)
+	large.Config, large.RuntimeLog, large.Certificates = make([]byte, 96<<10), make([]byte, 64<<10), nil
+	large.Quote, large.Signature = make([]byte, 16<<10), make([]byte, 4<<10)
+	encoded, err := large.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name    string
+		encoded []byte
+		path    evidence.Path
+		want    string
+	}{
+		{"a path already", want, path, "has one already"},
+		{"no evidence", bare[:100], path, "no CHRYEVD1 header"},
+		{"another format", append([]byte{0}, bare...), path, "no CHRYEVD1 header"},
+		{"no path", bare, evidence.Path{}, "want 8 and a multiple of 32"},
+		{"a path beside its tree", bare, evidence.Path{Index: 1, Leaves: 1}, "does not fit its tree"},
+		{"beyond the bound", slices.Concat(encoded, make([]byte, evidence.MaxBytes-len(encoded))), path, "want at most"},
+	} {
+		if _, _, err := evidence.WithPath(tt.encoded, tt.path); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want an error with %q", tt.name, err, tt.want)
+		}
 	}
 }
 

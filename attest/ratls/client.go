@@ -17,6 +17,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/ratls/session"
 )
 
 // Config says whom a client talks to. The zero Config talks to nobody.
@@ -97,7 +98,7 @@ func Dial(ctx context.Context, network, address string, config Config) (*Conn, e
 
 func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
 	conn := tls.Client(raw, &tls.Config{
-		MinVersion: tls.VersionTLS13, CurvePreferences: keyExchanges(), NextProtos: []string{"http/1.1"},
+		MinVersion: tls.VersionTLS13, CurvePreferences: session.KeyExchanges(), NextProtos: []string{"http/1.1"},
 		// The certificate is judged by the evidence in it, before the handshake ends: its key must be the statement's.
 		InsecureSkipVerify: true,
 		VerifyConnection:   config.judgeCertificate,
@@ -108,10 +109,10 @@ func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
 		return nil, fmt.Errorf("dialling guest: %w: %w", attest.ErrUnavailable, err)
 	}
 	state := conn.ConnectionState()
-	challenge := attest.Challenge{TLSKey: KeyHash(state.PeerCertificates[0])}
+	challenge := attest.Challenge{TLSKey: session.KeyHash(state.PeerCertificates[0])}
 	rand.Read(challenge.Nonce[:])
 	var err error
-	if challenge.Exporter, err = Exporter(&state); err != nil {
+	if challenge.Exporter, err = session.Exporter(&state); err != nil {
 		return nil, fmt.Errorf("dialling guest: %w: %w", attest.ErrRejected, err)
 	}
 	body, err := fetch(ctx, conn, challenge.Nonce)
@@ -126,7 +127,11 @@ func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
 		config.Seen(evidence)
 	}
 	if config.Complete != nil {
-		if err := config.Complete(ctx, evidence); err != nil {
+		err := config.Complete(ctx, evidence)
+		if errors.Is(err, attest.ErrUnavailable) {
+			return nil, fmt.Errorf("fetching collateral: %w", err)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("fetching collateral: %w: %w", attest.ErrUnavailable, err)
 		}
 	}
@@ -149,7 +154,7 @@ func (c Config) judgeCertificate(state tls.ConnectionState) error {
 	if c.Seen != nil {
 		c.Seen(evidence)
 	}
-	_, err = attest.VerifyEpoch(evidence, KeyHash(certificate), c.Policy, c.Now(), c.Roots)
+	_, err = attest.VerifyEpoch(evidence, session.KeyHash(certificate), c.Policy, c.Now(), c.Roots)
 	if errors.Is(err, attest.ErrUnavailable) {
 		return nil
 	}
@@ -160,7 +165,7 @@ func (c Config) judgeCertificate(state tls.ConnectionState) error {
 func fetch(ctx context.Context, conn *tls.Conn, nonce [32]byte) ([]byte, error) {
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if _, err := fmt.Fprintf(conn, "GET %s?nonce=%s HTTP/1.1\r\nHost: guest\r\n\r\n", EvidencePath, hex.EncodeToString(nonce[:])); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET %s?nonce=%s HTTP/1.1\r\nHost: guest\r\n\r\n", session.EvidencePath, hex.EncodeToString(nonce[:])); err != nil {
 		return nil, err
 	}
 	// The header is bounded by the same limit as the body.

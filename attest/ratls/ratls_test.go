@@ -20,13 +20,15 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/ratls/guest"
+	"chrysalis/attest/ratls/session"
 	"chrysalis/attest/sevsnp"
 )
 
 // machine is a software guest that answers challenges and echoes.
 type machine struct {
 	*attesttest.Guest
-	server  *Server
+	server  *guest.Server
 	quotes  atomic.Int32
 	address string
 	clock   atomic.Int64 // nanoseconds that the guest and its client are ahead of the test's clock
@@ -41,12 +43,12 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	m := &machine{Guest: attesttest.New(measured, time.Now())}
-	m.server, err = NewServer(m.quote, m.now)
+	m.server, err = guest.NewServer(m.quote, m.now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle(EvidencePath, m.server)
+	mux.Handle(session.EvidencePath, m.server)
 	mux.HandleFunc("POST /echo", func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
 	m.address = attesttest.Listen(t, mux, m.server.TLSConfig(), m.server.ConnContext)
 	return m
@@ -62,11 +64,11 @@ func (m *machine) quote(r evidence.Request) (*evidence.Evidence, error) {
 // certificate returns the certificate for new connections, private key included: a test may leak it.
 func (m *machine) certificate(t *testing.T) tls.Certificate {
 	t.Helper()
-	keys, err := m.server.current()
+	certificate, err := m.server.TLSConfig().GetCertificate(&tls.ClientHelloInfo{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return keys.certificate
+	return *certificate
 }
 
 func (m *machine) url(path string) string { return "https://" + m.address + path }
@@ -88,7 +90,7 @@ func TestTransport(t *testing.T) {
 		}
 		body, err := io.ReadAll(response.Body)
 		response.Body.Close()
-		if err != nil || string(body) != "hello" || result == nil || result.TLSKey() != KeyHash(m.certificate(t).Leaf) {
+		if err != nil || string(body) != "hello" || result == nil || result.TLSKey() != session.KeyHash(m.certificate(t).Leaf) {
 			t.Errorf("got %q, %v, %v, want hello and a result", body, result, err)
 		}
 	}
@@ -296,7 +298,7 @@ func TestConfidentialGuests(t *testing.T) {
 	} {
 		staple := true
 		var kept []byte
-		server, err := NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
+		server, err := guest.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
 			tt.contents.Statement.Epoch, tt.contents.Statement.NotAfter = r.Epoch, r.NotAfter
 			e := tt.attest(r.NonceRoot, r.TLSKey)
 			if kept = e.Collateral; !staple {

@@ -1,8 +1,6 @@
 package sevsnp
 
 import (
-	"bytes"
-	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
@@ -11,6 +9,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"chrysalis/attest/pki"
 )
 
 const (
@@ -73,33 +73,25 @@ func parseChain(leaf []byte, above [][]byte) (*chain, error) {
 	}
 	var parsed [1 + chainLength]*x509.Certificate
 	for i, der := range append([][]byte{leaf}, above...) {
-		if len(der) > maxCertificateBytes {
-			return nil, fmt.Errorf("certificate %d has %d bytes, want at most %d", i, len(der), maxCertificateBytes)
-		}
 		var err error
-		if parsed[i], err = x509.ParseCertificate(der); err != nil {
+		if parsed[i], err = pki.Parse(der, maxCertificateBytes); err != nil {
 			return nil, fmt.Errorf("certificate %d: %w", i, err)
-		}
-		if len(parsed[i].UnhandledCriticalExtensions) > 0 {
-			return nil, fmt.Errorf("certificate %d has critical extensions %v, want none that is unknown", i, parsed[i].UnhandledCriticalExtensions)
 		}
 	}
 	c := &chain{leaf: parsed[0], ask: parsed[1], ark: parsed[2]}
-	if selfIssued(c.ask) {
+	if pki.SelfIssued(c.ask) {
 		c.ask, c.ark = c.ark, c.ask
 	}
-	if !selfIssued(c.ark) || selfIssued(c.ask) {
+	if !pki.SelfIssued(c.ark) || pki.SelfIssued(c.ask) {
 		return nil, errors.New("want one certificate among ASK and ARK that names itself as its issuer")
 	}
-	if key, ok := c.leaf.PublicKey.(*ecdsa.PublicKey); !ok || key.Curve != elliptic.P384() {
-		return nil, fmt.Errorf("endorsement key is %s, want ECDSA on P-384", c.leaf.PublicKeyAlgorithm)
+	if _, err := pki.On(elliptic.P384(), c.leaf); err != nil {
+		return nil, fmt.Errorf("endorsement %w", err)
 	}
 	var err error
 	c.endorsement, err = parseEndorsement(c.leaf)
 	return c, err
 }
-
-func selfIssued(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, c.RawIssuer) }
 
 // product returns the product whose root the ARK claims to be, or "".
 func (c *chain) product() Product {
@@ -216,16 +208,13 @@ func checkAuthority(cert, parent *x509.Certificate, name string, pathLen int) er
 	if key, ok := cert.PublicKey.(*rsa.PublicKey); !ok || key.N.BitLen() != arkBits {
 		return fmt.Errorf("its key is %s, want RSA of %d bits", cert.PublicKeyAlgorithm, arkBits)
 	}
-	if !cert.BasicConstraintsValid || !cert.IsCA {
-		return errors.New("it has no basic constraints that say it is a certificate authority")
+	if err := pki.Authority(cert); err != nil {
+		return err
 	}
 	if cert.MaxPathLen != pathLen {
 		return fmt.Errorf("its path length is %d, want %d", cert.MaxPathLen, pathLen)
 	}
-	if cert.KeyUsage&x509.KeyUsageCertSign == 0 {
-		return fmt.Errorf("its key usage is %#b, want certificate signing in it", cert.KeyUsage)
-	}
-	return checkSigned(cert, parent)
+	return pki.IssuedBy(cert, parent, x509.SHA384WithRSAPSS)
 }
 
 // checkEndorsed checks that the leaf is a VCEK or VLEK that the ASK or ASVK signed.
@@ -236,20 +225,7 @@ func (c *chain) checkEndorsed() error {
 	if c.leaf.IsCA {
 		return errors.New("it is a certificate authority")
 	}
-	return checkSigned(c.leaf, c.ask)
-}
-
-func checkSigned(cert, parent *x509.Certificate) error {
-	if cert.Version != 3 {
-		return fmt.Errorf("it is of version %d, want 3", cert.Version)
-	}
-	if !bytes.Equal(cert.RawIssuer, parent.RawSubject) {
-		return fmt.Errorf("its issuer is %q, want %q", cert.Issuer.CommonName, parent.Subject.CommonName)
-	}
-	if cert.SignatureAlgorithm != x509.SHA384WithRSAPSS {
-		return fmt.Errorf("its signature is %s, want %s", cert.SignatureAlgorithm, x509.SHA384WithRSAPSS)
-	}
-	return parent.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature)
+	return pki.IssuedBy(c.leaf, c.ask, x509.SHA384WithRSAPSS)
 }
 
 // askName returns the name of the authority between ARK and endorsement key.
@@ -258,56 +234,4 @@ func askName(p Product, s Signer) string {
 		return "SEV-VLEK-" + string(p)
 	}
 	return "SEV-" + string(p)
-}
-
-// parseCRL parses a revocation list in DER. A critical extension would limit or shift what the list says.
-func parseCRL(der []byte) (*x509.RevocationList, error) {
-	if len(der) > maxCRLBytes {
-		return nil, fmt.Errorf("%d bytes, want at most %d", len(der), maxCRLBytes)
-	}
-	crl, err := x509.ParseRevocationList(der)
-	if err != nil {
-		return nil, err
-	}
-	if len(crl.Raw) != len(der) {
-		return nil, fmt.Errorf("%d bytes after the list, want none", len(der)-len(crl.Raw))
-	}
-	for _, ext := range crl.Extensions {
-		if ext.Critical {
-			return nil, fmt.Errorf("extension %v is critical and unknown", ext.Id)
-		}
-	}
-	for _, entry := range crl.RevokedCertificateEntries {
-		for _, ext := range entry.Extensions {
-			if ext.Critical {
-				return nil, fmt.Errorf("extension %v of an entry is critical and unknown", ext.Id)
-			}
-		}
-	}
-	return crl, nil
-}
-
-func checkCRLSigned(crl *x509.RevocationList, ark *x509.Certificate) error {
-	if !bytes.Equal(crl.RawIssuer, ark.RawSubject) {
-		return fmt.Errorf("its issuer is %q, want %q", crl.Issuer.CommonName, ark.Subject.CommonName)
-	}
-	if ark.KeyUsage&x509.KeyUsageCRLSign == 0 {
-		return fmt.Errorf("the ARK's key usage is %#b, want revocation list signing in it", ark.KeyUsage)
-	}
-	if crl.SignatureAlgorithm != x509.SHA384WithRSAPSS {
-		return fmt.Errorf("its signature is %s, want %s", crl.SignatureAlgorithm, x509.SHA384WithRSAPSS)
-	}
-	return ark.CheckSignature(crl.SignatureAlgorithm, crl.RawTBSRevocationList, crl.Signature)
-}
-
-// revoked returns the name of a certificate of the chain that the list has, or "".
-func (c *chain) revoked(crl *x509.RevocationList) string {
-	for _, entry := range crl.RevokedCertificateEntries {
-		for _, cert := range []*x509.Certificate{c.ark, c.ask, c.leaf} {
-			if entry.SerialNumber.Cmp(cert.SerialNumber) == 0 {
-				return cert.Subject.CommonName
-			}
-		}
-	}
-	return ""
 }

@@ -10,9 +10,9 @@ import (
 	"math/big"
 	"math/bits"
 	"slices"
-	"time"
 
 	"chrysalis/attest/check"
+	"chrysalis/attest/pki"
 )
 
 // chainChecks prove that a root vouches for the key that must have signed.
@@ -49,9 +49,9 @@ var chainChecks = []check.Step[*appraisal]{
 		want := fmt.Sprintf("SEV-%s, signed by %s", a.chain.endorsement.signer(), a.chain.ask.Subject.CommonName)
 		return check.Holds(a.proven("endorsed", a.chain.checkEndorsed, a.chain.leaf.Raw, a.chain.ask.Raw), want)
 	}},
-	{Name: "ark-validity", Judge: func(a *appraisal) check.Finding { return within(a.at, a.chain.ark.NotBefore, a.chain.ark.NotAfter) }},
-	{Name: "ask-validity", Judge: func(a *appraisal) check.Finding { return within(a.at, a.chain.ask.NotBefore, a.chain.ask.NotAfter) }},
-	{Name: "certificate-validity", Judge: func(a *appraisal) check.Finding { return within(a.at, a.chain.leaf.NotBefore, a.chain.leaf.NotAfter) }},
+	{Name: "ark-validity", Judge: func(a *appraisal) check.Finding { return pki.Dates(a.at, a.chain.ark) }},
+	{Name: "ask-validity", Judge: func(a *appraisal) check.Finding { return pki.Dates(a.at, a.chain.ask) }},
+	{Name: "certificate-validity", Judge: func(a *appraisal) check.Finding { return pki.Dates(a.at, a.chain.leaf) }},
 	{Name: "crl", Unavailable: true, Waived: func(a *appraisal) bool { return a.options.InsecureSkipCRL }, Judge: func(a *appraisal) check.Finding {
 		const want = "a revocation list"
 		if a.evidence.CRL == nil {
@@ -61,17 +61,17 @@ var chainChecks = []check.Step[*appraisal]{
 	}},
 	{Name: "crl-format", Proof: true, Judge: withCRL(func(a *appraisal) check.Finding {
 		var err error
-		a.crl, err = parseCRL(a.evidence.CRL)
+		a.crl, err = pki.ParseCRL(a.evidence.CRL, maxCRLBytes)
 		return check.Holds(err, "a revocation list")
 	})},
 	{Name: "crl-signature", Proof: true, Judge: withCRL(func(a *appraisal) check.Finding {
-		return check.Holds(a.proven("crl signed", func() error { return checkCRLSigned(a.crl, a.chain.ark) }, a.crl.Raw, a.chain.ark.Raw), "a revocation list signed by the ARK")
+		return check.Holds(a.proven("crl signed", func() error { return pki.CRLIssuedBy(a.crl, a.chain.ark, x509.SHA384WithRSAPSS) }, a.crl.Raw, a.chain.ark.Raw), "a revocation list signed by the ARK")
 	})},
-	{Name: "crl-validity", Judge: withCRL(func(a *appraisal) check.Finding { return within(a.at, a.crl.ThisUpdate, a.crl.NextUpdate) })},
+	{Name: "crl-validity", Judge: withCRL(func(a *appraisal) check.Finding { return pki.Between(a.at, a.crl.ThisUpdate, a.crl.NextUpdate) })},
 	{Name: "revocation", Judge: withCRL(func(a *appraisal) check.Finding {
 		const want = "no certificate of the chain revoked"
-		if name := a.chain.revoked(a.crl); name != "" {
-			return check.Found(name+" revoked", want, false)
+		if cert, _ := pki.Revoked(a.crl, a.chain.ark, a.chain.ask, a.chain.leaf); cert != nil {
+			return check.Found(cert.Subject.CommonName+" revoked", want, false)
 		}
 		return check.Found(want, want, true)
 	})},
@@ -96,12 +96,6 @@ func withCRL(judge func(*appraisal) check.Finding) func(*appraisal) check.Findin
 		}
 		return judge(a)
 	}
-}
-
-func within(at, from, to time.Time) check.Finding {
-	const layout = time.RFC3339
-	want := from.UTC().Format(layout) + " to " + to.UTC().Format(layout)
-	return check.Found(at.UTC().Format(layout), want, !at.Before(from) && !at.After(to))
 }
 
 // reportChecks prove that this key signed the report, and that key and report speak of one chip.

@@ -1,15 +1,3 @@
-// Package sevsnp appraises the attestation report of an AMD SEV-SNP guest: report, certificates up to AMD's root, patch
-// levels, guest policy. Specifications: AMD 56860 (firmware ABI) and AMD 57230 (certificates).
-//
-//	result, err := sevsnp.Verify(evidence, options, time.Now(), sevsnp.AMDRoots())
-//
-// It works offline, on any operating system and in a browser. The zero Options accept nothing, and each field that makes
-// them accept more says so in its name.
-//
-// What a Result does not promise: that nobody with physical access has broken the processor that signed; that ACPI tables
-// are what they should be, which no field of a report covers; and, unless a measurement was given, what runs in the guest.
-//
-// DIFFERENCES.md beside this file lists where the verdict differs from github.com/google/go-sev-guest's, each with its test.
 package sevsnp
 
 import (
@@ -125,12 +113,12 @@ type appraisal struct {
 // Verify judges evidence at the time at. It returns a Result only when every check has accepted or an option waives it by
 // name; otherwise a *Refused with the checks made so far. No check depends on the network, and nil roots trust nobody.
 func Verify(evidence Evidence, options Options, at time.Time, roots []*x509.Certificate) (*Result, error) {
-	return verify(evidence, options, at, roots, "")
+	return verify(checks, evidence, options, at, roots)
 }
 
-func verify(evidence Evidence, options Options, at time.Time, roots []*x509.Certificate, drop string) (*Result, error) {
+func verify(steps []check.Step[*appraisal], evidence Evidence, options Options, at time.Time, roots []*x509.Certificate) (*Result, error) {
 	a := &appraisal{evidence: evidence, options: &options, at: at, roots: roots}
-	lines, refusal := check.Run("verifying sev-snp report", checks, a, drop)
+	lines, refusal := check.Run("verifying sev-snp report", steps, a)
 	if refusal != nil {
 		return nil, &Refused{Refusal: refusal, report: a.report, signed: a.signed, tcb: a.tcb}
 	}

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"time"
 
-	"chrysalis/attest/check"
-
 	"github.com/go-json-experiment/json"
+
+	"chrysalis/attest/check"
 )
 
 // Collateral is what Intel's provisioning certification service says of a machine, as it came: unverified.

@@ -3,14 +3,13 @@ package tdx
 import (
 	"bytes"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"math/big"
 	"slices"
 	"strings"
 	"time"
 
 	"chrysalis/attest/check"
+	"chrysalis/attest/pki"
 )
 
 // crlChecks prove that nobody in the PCK's chain is revoked.
@@ -24,7 +23,7 @@ var crlChecks = []check.Step[*appraisal]{
 		return check.Holds(a.rootCRLProof.signed, "signed by the trusted root")
 	}},
 	{Name: "root-crl-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return between(a.at, a.rootCRL.ThisUpdate, a.rootCRL.NextUpdate)
+		return pki.Between(a.at, a.rootCRL.ThisUpdate, a.rootCRL.NextUpdate)
 	}},
 	{Name: "pck-crl-chain-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		a.crlChainProof = a.chainOf("issuer chain", a.collateral.PCKCRLIssuerChain, 2, issuerChain)
@@ -34,7 +33,7 @@ var crlChecks = []check.Step[*appraisal]{
 	{Name: "pck-crl-chain", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		return check.Holds(a.crlChainProof.signed, "a CA under the trusted root")
 	}},
-	{Name: "pck-crl-chain-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return certificateDates(a.at, a.crlChain...) }},
+	{Name: "pck-crl-chain-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return pki.Dates(a.at, a.crlChain...) }},
 	{Name: "pck-crl-issuer", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		// The CRL of another CA, or of another key under the same name, says nothing of this PCK.
 		signer, ca := a.crlChain[0], a.chain[1]
@@ -50,7 +49,7 @@ var crlChecks = []check.Step[*appraisal]{
 		return check.Holds(a.pckCRLProof.signed, "signed by the head of its chain")
 	}},
 	{Name: "pck-crl-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return between(a.at, a.pckCRL.ThisUpdate, a.pckCRL.NextUpdate)
+		return pki.Between(a.at, a.pckCRL.ThisUpdate, a.pckCRL.NextUpdate)
 	}},
 	{Name: "pck-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.pckCRL, a.chain[0]) }},
 	{Name: "pck-ca-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, a.chain[1], a.crlChain[0]) }},
@@ -76,7 +75,7 @@ func documentChecks[T interface{ dated() dates }](name, want string, of func(*ap
 		{Name: name + "-chain", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 			return check.Holds(of(a).chain.signed, "TCB signing under the trusted root")
 		}},
-		{Name: name + "-signer-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return certificateDates(a.at, of(a).chain.value...) }},
+		{Name: name + "-signer-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return pki.Dates(a.at, of(a).chain.value...) }},
 		{Name: name + "-signer-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, of(a).chain.value[0]) }},
 		{Name: name + "-signature", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 			_, document, signature := parts(a.collateral)
@@ -93,7 +92,7 @@ func documentChecks[T interface{ dated() dates }](name, want string, of func(*ap
 		}},
 		{Name: name + "-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 			d := of(a).value.dated()
-			return between(a.at, d.issued, d.next)
+			return pki.Between(a.at, d.issued, d.next)
 		}},
 		{Name: name + "-evaluation", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return a.floor(of(a).value.dated().evaluation) }},
 	}
@@ -179,63 +178,21 @@ func signerChain(chain []*x509.Certificate, root *x509.Certificate) error {
 	if name := chain[0].Subject.CommonName; name != nameTCBSigning {
 		return fmt.Errorf("the signer is %q, want %q", name, nameTCBSigning)
 	}
-	if err := endEntity(chain[0]); err != nil {
+	if err := pki.EndEntity(chain[0]); err != nil {
 		return err
 	}
 	return issuerChain(chain, root)
 }
 
-func parseCRL(der []byte) (*x509.RevocationList, error) {
-	if len(der) > maxCRLBytes {
-		return nil, fmt.Errorf("%d bytes, want at most %d", len(der), maxCRLBytes)
-	}
-	crl, err := x509.ParseRevocationList(der)
-	if err != nil {
-		return nil, err
-	}
-	if after := len(der) - len(crl.Raw); after != 0 {
-		return nil, fmt.Errorf("%d bytes after the list, want none", after) // x509 passes over them
-	}
-	if crl.NextUpdate.IsZero() {
-		return nil, errors.New("no nextUpdate")
-	}
-	for _, e := range crl.Extensions {
-		// A delta CRL or one of a part of the certificates says so in a critical extension.
-		if e.Critical {
-			return nil, fmt.Errorf("critical extension %v is unknown", e.Id)
-		}
-	}
-	return crl, nil
-}
-
-func crlBy(crl *x509.RevocationList, issuer *x509.Certificate) error {
-	if !bytes.Equal(crl.RawIssuer, issuer.RawSubject) {
-		return fmt.Errorf("issuer is %q, want %q", crl.Issuer, issuer.Subject)
-	}
-	if crl.SignatureAlgorithm != x509.ECDSAWithSHA256 {
-		return fmt.Errorf("signature is %s, want %s", crl.SignatureAlgorithm, x509.ECDSAWithSHA256)
-	}
-	return crl.CheckSignatureFrom(issuer)
-}
+func parseCRL(der []byte) (*x509.RevocationList, error) { return pki.ParseCRL(der, maxCRLBytes) }
 
 // notRevoked looks certificates up in the CRL of their issuer.
 func notRevoked(crl *x509.RevocationList, certificates ...*x509.Certificate) check.Finding {
 	const want = "not revoked"
-	for _, cert := range certificates {
-		if since, ok := revokedAt(crl, cert.SerialNumber); ok {
-			return check.Found(fmt.Sprintf("%s %x revoked at %s", cert.Subject.CommonName, cert.SerialNumber, since.UTC().Format(timeLayout)), want, false)
-		}
+	if cert, since := pki.Revoked(crl, certificates...); cert != nil {
+		return check.Found(fmt.Sprintf("%s %x revoked at %s", cert.Subject.CommonName, cert.SerialNumber, since.UTC().Format(time.RFC3339)), want, false)
 	}
 	return check.Found(want, want, true)
-}
-
-func revokedAt(crl *x509.RevocationList, serial *big.Int) (time.Time, bool) {
-	for _, entry := range crl.RevokedCertificateEntries {
-		if entry.SerialNumber.Cmp(serial) == 0 {
-			return entry.RevocationTime, true
-		}
-	}
-	return time.Time{}, false
 }
 
 // masked returns b with the bits outside mask cleared.

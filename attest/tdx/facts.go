@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"chrysalis/attest/check"
+	"chrysalis/attest/pki"
 )
 
 // proven is what bytes parse to and whether who should have signed them did. Both are facts, which never change: with
@@ -43,7 +44,7 @@ func (a *appraisal) chainOf(kind string, pem []byte, n int, rule func(chain []*x
 // crlOf proves a CRL of an issuer.
 func (a *appraisal) crlOf(der []byte, issuer *x509.Certificate) proven[*x509.RevocationList] {
 	return parsedAndSigned(a, "crl", func() (*x509.RevocationList, error) { return parseCRL(der) },
-		func(crl *x509.RevocationList) error { return crlBy(crl, issuer) }, der, issuer.Raw)
+		func(crl *x509.RevocationList) error { return pki.CRLIssuedBy(crl, issuer, x509.ECDSAWithSHA256) }, der, issuer.Raw)
 }
 
 // documentOf proves a signed document of collateral. It is not parsed before its signature holds.

@@ -19,7 +19,7 @@ func TestFactsChangeNoVerdict(t *testing.T) {
 	for _, v := range all {
 		s := newScene()
 		v.spoil(s)
-		s.play(func(quote []byte, c *tdx.Collateral, o tdx.Options, at time.Time, root *x509.Certificate) (*tdx.Report, error) {
+		s.play(func(quote []byte, c *tdx.Collateral, o tdx.Options, at time.Time, root *x509.Certificate) (*tdx.Result, error) {
 			judge := func(f *check.Facts) string {
 				o.Facts = f
 				r, err := tdx.Verify(quote, c, o, at, root)

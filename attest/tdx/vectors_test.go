@@ -26,9 +26,9 @@ type scene struct {
 
 func newScene() *scene { return &scene{m: attesttest.NewTDX(now, 5, true), at: now} }
 
-type verifier func([]byte, *tdx.Collateral, tdx.Options, time.Time, *x509.Certificate) (*tdx.Report, error)
+type verifier func([]byte, *tdx.Collateral, tdx.Options, time.Time, *x509.Certificate) (*tdx.Result, error)
 
-func (s *scene) play(v verifier) (*tdx.Report, error) {
+func (s *scene) play(v verifier) (*tdx.Result, error) {
 	e := s.m.Build()
 	if s.edit != nil {
 		s.edit(e)

@@ -1,15 +1,3 @@
-// Package tdx judges Intel TDX quotes: versions 4 and 5, with reports of TDX 1.0 and 1.5.
-//
-//	report, err := tdx.Verify(quote, collateral, tdx.Options{}, time.Now(), tdx.IntelRoot())
-//
-// A quote and the collateral of Intel's provisioning certification service go in, both untrusted; a Report comes out when
-// every check has accepted. The package works offline, on any operating system and in a browser. The zero Options are the
-// strictest: every status but UpToDate is refused, and so is a TD under debug. The specifications are Intel's: TDX DCAP
-// Quoting Library API (quotes), PCK Certificate and CRL Specification, PCS API 4 (collateral), TDX Module ABI (attributes).
-// DIFFERENCES.md beside this file lists where go-tdx-guest and Intel's own library decide otherwise.
-//
-// A Report says that a genuine, current TDX module measured these values. It does not say what was measured, and not that
-// nobody with physical access has broken the machine.
 package tdx
 
 import (
@@ -22,41 +10,6 @@ import (
 
 	"chrysalis/attest/check"
 )
-
-// Options say what is accepted beyond the strictest.
-type Options struct {
-	// AcceptStatus lists the statuses that are accepted; default UpToDate alone. Revoked is never accepted.
-	AcceptStatus []Status
-	// MinTCBEvaluation is the lowest tcbEvaluationDataNumber that collateral may have; default 0. A floor stops collateral
-	// that is still valid and older than a TCB recovery.
-	MinTCBEvaluation uint32
-	// MRSEAM lists the TDX modules that are accepted; default any that Intel signed, judged by its security version.
-	MRSEAM [][48]byte
-	// ServiceTDs lists the values of MRSERVICETD that are accepted beside zeros; default none.
-	ServiceTDs [][48]byte
-
-	// Facts remembers parses and signatures of chains and collateral between calls; default nil, which remembers nothing. What
-	// it remembers never changes a verdict.
-	Facts *check.Facts
-
-	// InsecureSkipTCB accepts every status but does not hide it; without collateral nothing is known of revocation, of the
-	// quoting enclave, or of the TCB, and whoever can run an enclave with the provisioning key on any machine forges quotes.
-	InsecureSkipTCB bool
-	// InsecureAllowDebug accepts TDs whose memory the host reads and writes.
-	InsecureAllowDebug bool
-	// InsecureAllowMigratable accepts TDs that a migration TD can move to other machines.
-	InsecureAllowMigratable bool
-	// InsecureAllowSEPTVE accepts TDs in which the host can make accesses to memory fault into the guest's handlers.
-	InsecureAllowSEPTVE bool
-}
-
-// statuses returns the accepted ones.
-func (o Options) statuses() []Status {
-	if len(o.AcceptStatus) == 0 {
-		return []Status{UpToDate}
-	}
-	return o.AcceptStatus
-}
 
 // Refused is the refusal of Verify. errors.Is reports it as check.ErrRejected or as check.ErrUnavailable.
 type Refused struct {
@@ -79,8 +32,8 @@ func (r *Refused) Body() (*Body, bool) {
 // TCB returns the statuses, empty when the refusal came before they could be judged.
 func (r *Refused) TCB() TCB { return r.tcb }
 
-// Report is what is true of a TD and its machine. Only Verify makes one.
-type Report struct {
+// Result is what is true of a TD and its machine. Only Verify makes one.
+type Result struct {
 	body       Body
 	platform   Platform
 	tcb        TCB
@@ -90,22 +43,22 @@ type Report struct {
 }
 
 // Body returns what the TDX module measured.
-func (r *Report) Body() Body { return r.body }
+func (r *Result) Body() Body { return r.body }
 
 // Platform returns what Intel certifies of the machine.
-func (r *Report) Platform() Platform { return r.platform }
+func (r *Result) Platform() Platform { return r.platform }
 
 // TCB returns how the machine's security versions stand.
-func (r *Report) TCB() TCB { return r.tcb }
+func (r *Result) TCB() TCB { return r.tcb }
 
 // TCBEvaluation returns the lower tcbEvaluationDataNumber of the two documents, 0 without collateral.
-func (r *Report) TCBEvaluation() uint32 { return r.evaluation }
+func (r *Result) TCBEvaluation() uint32 { return r.evaluation }
 
 // Checks returns every check, in order.
-func (r *Report) Checks() []check.Line { return slices.Clone(r.checks) }
+func (r *Result) Checks() []check.Line { return slices.Clone(r.checks) }
 
 // Weaknesses says, in sentences for people, what this acceptance does not cover.
-func (r *Report) Weaknesses() []string { return slices.Clone(r.weaknesses) }
+func (r *Result) Weaknesses() []string { return slices.Clone(r.weaknesses) }
 
 // appraisal is one run of Verify: what it was given, and what it parsed.
 type appraisal struct {
@@ -132,16 +85,16 @@ type appraisal struct {
 	attestationKeyProven bool
 }
 
-// Verify judges a quote and its collateral at a time, under one root. It returns a Report only when every check has
+// Verify judges a quote and its collateral at a time, under one root. It returns a Result only when every check has
 // accepted or is waived by name; otherwise a *Refused with the checks made so far, which is check.ErrUnavailable when there
 // is no collateral and the options do not skip it. Nothing depends on the network.
-func Verify(quote []byte, collateral *Collateral, options Options, at time.Time, root *x509.Certificate) (*Report, error) {
-	return verify(quote, collateral, options, at, root, "")
+func Verify(quote []byte, collateral *Collateral, options Options, at time.Time, root *x509.Certificate) (*Result, error) {
+	return verify(checks, quote, collateral, options, at, root)
 }
 
-func verify(quote []byte, collateral *Collateral, options Options, at time.Time, root *x509.Certificate, drop string) (*Report, error) {
+func verify(steps []check.Step[*appraisal], quote []byte, collateral *Collateral, options Options, at time.Time, root *x509.Certificate) (*Result, error) {
 	a := &appraisal{raw: quote, collateral: collateral, options: options, at: at, root: root}
-	lines, refusal := check.Run("verifying TDX quote", checks, a, drop)
+	lines, refusal := check.Run("verifying TDX quote", steps, a)
 	if refusal != nil {
 		r := &Refused{Refusal: refusal, tcb: a.tcb, signed: a.attestationKeyProven}
 		if a.quote != nil {
@@ -149,11 +102,11 @@ func verify(quote []byte, collateral *Collateral, options Options, at time.Time,
 		}
 		return nil, r
 	}
-	return newReport(a, lines), nil
+	return newResult(a, lines), nil
 }
 
-func newReport(a *appraisal, done []check.Line) *Report {
-	r := &Report{body: a.quote.Body, platform: a.platform, tcb: a.tcb, checks: done}
+func newResult(a *appraisal, done []check.Line) *Result {
+	r := &Result{body: a.quote.Body, platform: a.platform, tcb: a.tcb, checks: done}
 	if a.collateral == nil {
 		r.tcb = TCB{Unchecked, Unchecked, Unchecked, Unchecked}
 		r.weaknesses = append(r.weaknesses, "no collateral was judged: the machine may be revoked or out of date, and the quoting enclave anybody's")
@@ -184,32 +137,4 @@ func signature(key *ecdsa.PublicKey, message []byte, signature [64]byte, by stri
 		return check.Found("another signature", want, false)
 	}
 	return check.Found(want, want, true)
-}
-
-const timeLayout = time.RFC3339
-
-// between judges a time against the first and the last moment at which something holds, both included.
-func between(at, from, to time.Time) check.Finding {
-	return check.Found(
-		at.UTC().Format(timeLayout), from.UTC().Format(timeLayout)+" to "+to.UTC().Format(timeLayout),
-		!at.Before(from) && !at.After(to),
-	)
-}
-
-// certificateDates judges certificates at the time of the appraisal.
-func certificateDates(at time.Time, chain ...*x509.Certificate) check.Finding {
-	if bad := valid(at, chain...); bad != nil {
-		f := between(at, bad.NotBefore, bad.NotAfter)
-		f.Want += " (" + bad.Subject.CommonName + ")"
-		return f
-	}
-	return between(at, latest(chain), earliest(chain))
-}
-
-func latest(chain []*x509.Certificate) time.Time {
-	return slices.MaxFunc(chain, func(a, b *x509.Certificate) int { return a.NotBefore.Compare(b.NotBefore) }).NotBefore
-}
-
-func earliest(chain []*x509.Certificate) time.Time {
-	return slices.MinFunc(chain, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) }).NotAfter
 }

@@ -88,7 +88,7 @@ func TestEachCheckIsNeeded(t *testing.T) {
 		t.Run(v.check+"/"+v.name, func(t *testing.T) {
 			s := newScene()
 			v.spoil(s)
-			_, err := s.play(func(quote []byte, c *tdx.Collateral, o tdx.Options, at time.Time, root *x509.Certificate) (*tdx.Report, error) {
+			_, err := s.play(func(quote []byte, c *tdx.Collateral, o tdx.Options, at time.Time, root *x509.Certificate) (*tdx.Result, error) {
 				return tdx.VerifyDropping(quote, c, o, at, root, v.check)
 			})
 			if err != nil {

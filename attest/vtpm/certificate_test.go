@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"chrysalis/attest/pki"
 )
 
 var made = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
@@ -68,7 +71,7 @@ func leaf(t testing.TB, parent *maker) []byte {
 	}
 	return sign(t, &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "key"}, NotBefore: made.Add(-time.Hour), NotAfter: made.Add(time.Hour),
-		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature, UnknownExtKeyUsage: []asn1.ObjectIdentifier{attestationKeyUsage},
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature, UnknownExtKeyUsage: []asn1.ObjectIdentifier{pki.TPMAttestation()},
 	}, parent, &key.PublicKey)
 }
 
@@ -129,4 +132,37 @@ func FuzzParseChain(f *testing.F) {
 			t.Error("verified without a key")
 		}
 	})
+}
+
+// TestHeavyKeys: an intermediate's key decides what a signature's check costs, and it comes from whoever is judged. It is refused
+// before any signature is checked.
+func TestHeavyKeys(t *testing.T) {
+	root := newMaker(t, nil, nil)
+	for _, tt := range []struct {
+		name string
+		bits int
+		want string
+	}{
+		{"as long as any in use", 4096, ""},
+		{"a bit longer", 4097, "key is RSA of 4097 bits"},
+		{"60000 bits", 60000, "key is RSA of 60000 bits"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), uint(tt.bits)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			heavy := &rsa.PublicKey{N: n.SetBit(n, tt.bits-1, 1).SetBit(n, 0, 1), E: 1<<31 - 1}
+			template := &x509.Certificate{SerialNumber: big.NewInt(5), Subject: pkix.Name{CommonName: "heavy"}, NotBefore: made.Add(-time.Hour),
+				NotAfter: made.Add(time.Hour), BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign}
+			der, err := x509.CreateCertificate(rand.Reader, template, root.cert, heavy, root.key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = ParseChain([][]byte{leaf(t, root), der})
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
 }

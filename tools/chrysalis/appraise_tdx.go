@@ -70,7 +70,7 @@ func (f *tdxFlags) appraise(out, notes io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var report *tdx.Report
+	var report *tdx.Result
 	quote, err := readEvidence("quote", f.quote, []byte{4, 0, 2, 0}, []byte{5, 0, 2, 0})
 	if err == nil {
 		report, err = f.verify(quote, options, at, root)
@@ -116,7 +116,7 @@ func (f *tdxFlags) parse() (options tdx.Options, at time.Time, root *x509.Certif
 }
 
 // verify judges the quote with the collateral, where there is some.
-func (f *tdxFlags) verify(quote []byte, options tdx.Options, at time.Time, root *x509.Certificate) (*tdx.Report, error) {
+func (f *tdxFlags) verify(quote []byte, options tdx.Options, at time.Time, root *x509.Certificate) (*tdx.Result, error) {
 	var collateral *tdx.Collateral
 	if f.collateral != "" {
 		document, err := readInput(f.collateral)
@@ -133,7 +133,7 @@ func (f *tdxFlags) verify(quote []byte, options tdx.Options, at time.Time, root 
 // checkCollateral is the check that fails when there is no collateral to judge by.
 const checkCollateral = "collateral"
 
-func tdxReport(quote []byte, report *tdx.Report, err error) appraisalReport {
+func tdxReport(quote []byte, report *tdx.Result, err error) appraisalReport {
 	v := appraisalReport{Verdict: "accepted", TEE: "tdx", Measurements: map[string]string{}, Checks: []attest.Check{}}
 	var refused *tdx.Refused
 	var unread unreadable

@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"chrysalis/attest/collect/collateral"
+	"chrysalis/attest/collateral"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 )

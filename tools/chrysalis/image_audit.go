@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"chrysalis/attest"
+	attestrelease "chrysalis/attest/release"
 	"chrysalis/measure"
 	"chrysalis/measure/register"
 	"chrysalis/tools/internal/image"
@@ -166,7 +166,7 @@ func (s *rebuildStatement) write(manifest register.Digest, lockState string) err
 	if lockState != measure.LockReleased {
 		return rejected(fmt.Errorf("the release is of an %s: nothing is signed", lockState))
 	}
-	signed, err := attest.SignRebuild(manifest, s.name, time.Now(), s.key)
+	signed, err := attestrelease.SignRebuild(manifest, s.name, time.Now(), s.key)
 	if err != nil {
 		return exitError{exitUsage, err}
 	}

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"chrysalis/attest"
+	attestrelease "chrysalis/attest/release"
 	"chrysalis/measure"
 	"chrysalis/measure/register"
 	"chrysalis/tools/internal/release"
@@ -84,7 +84,7 @@ func TestRebuildStatement(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, key, err := attest.VerifyRebuild(signed, []ed25519.PublicKey{public})
+	r, key, err := attestrelease.VerifyRebuild(signed, []ed25519.PublicKey{public})
 	if err != nil || !key.Equal(public) || r.Manifest != (register.Digest{2}) || r.Rebuilder != "auditor.example" {
 		t.Errorf("got %+v by %x, error %v", r, key, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/release"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/register"
@@ -121,15 +122,15 @@ func readPCRs(file string) (register.PCRs, error) {
 }
 
 // strictRules accepts the release with exactly the config, whoever is paid, on any machine whose TPM a root vouches for.
-func strictRules(release measure.Manifest, m config.Measured) attest.Rules {
+func strictRules(manifest measure.Manifest, m config.Measured) attest.Rules {
 	exact := func(n uint64) attest.Range { return attest.Range{Min: n, Max: n} }
 	s := m.Service
 	return attest.Rules{
 		Version: 1,
-		Releases: []attest.Release{{
-			Name: release.Profile + " " + release.Root.Root.String()[:16], SecurityVersion: release.SecurityVersion, VTPM: []register.PCRs{release.PCRs},
+		Releases: []release.Release{{
+			Name: manifest.Profile + " " + manifest.Root.Root.String()[:16], SecurityVersion: manifest.SecurityVersion, VTPM: []register.PCRs{manifest.PCRs},
 		}},
-		MinSecurityVersion: release.SecurityVersion,
+		MinSecurityVersion: manifest.SecurityVersion,
 		Waive:              []string{"confidentiality", "pcr-1"},
 		Platforms:          attest.Platforms{Any: true},
 		Config: attest.ConfigRules{

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/release"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 	"chrysalis/measure"
@@ -109,12 +110,12 @@ func parseKeys(texts []string) (keys []register.Digest, err error) {
 }
 
 // readTDXValues reads what measure tdx --json prints. A register that it does not hold is zeros: it must be waived.
-func readTDXValues(file string) (attest.TDXValues, error) {
+func readTDXValues(file string) (release.TDXValues, error) {
 	var r measure.TDXRegisters
 	if err := readStrict(file, &r); err != nil {
-		return attest.TDXValues{}, err
+		return release.TDXValues{}, err
 	}
-	values := attest.TDXValues{MRTD: r.MRTD}
+	values := release.TDXValues{MRTD: r.MRTD}
 	for _, register := range []struct {
 		from *register.Digest384
 		to   *register.Digest384

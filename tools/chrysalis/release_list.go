@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/release"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
 )
@@ -64,22 +65,22 @@ func newReleaseListMake() *cobra.Command {
 }
 
 func (c listChanges) list() ([]byte, error) {
-	d := attest.NewReleaseListDocument(c.now, c.lasts)
+	d := release.NewDocument(c.now, c.lasts)
 	if c.from != "" {
 		data, err := readInput(c.from)
 		if err != nil {
 			return nil, unavailable(err)
 		}
-		old, _, err := attest.DecodeReleaseList(data)
+		old, _, err := release.DecodeList(data)
 		if err != nil {
 			return nil, rejected(fmt.Errorf("%s: %w", c.from, err))
 		}
 		d.Releases, d.Revoked = old.Releases, old.Revoked
 	}
-	take := func(name string) (attest.ListedRelease, error) {
-		i := slices.IndexFunc(d.Releases, func(r attest.ListedRelease) bool { return r.Values.Name == name })
+	take := func(name string) (release.Listed, error) {
+		i := slices.IndexFunc(d.Releases, func(r release.Listed) bool { return r.Values.Name == name })
 		if i < 0 {
-			return attest.ListedRelease{}, exitError{exitUsage, fmt.Errorf("release %q is not listed", name)}
+			return release.Listed{}, exitError{exitUsage, fmt.Errorf("release %q is not listed", name)}
 		}
 		r := d.Releases[i]
 		d.Releases = slices.Delete(d.Releases, i, i+1)
@@ -99,7 +100,7 @@ func (c listChanges) list() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		d.Revoked = append(d.Revoked, attest.RevokedRelease{Name: name, Manifest: r.Manifest, Reason: reason})
+		d.Revoked = append(d.Revoked, release.Revoked{Name: name, Manifest: r.Manifest, Reason: reason})
 	}
 	for _, text := range c.manifests {
 		r, err := listedRelease(text)
@@ -108,8 +109,8 @@ func (c listChanges) list() ([]byte, error) {
 		}
 		d.Releases = append(d.Releases, r)
 	}
-	slices.SortFunc(d.Releases, func(a, b attest.ListedRelease) int { return strings.Compare(a.Values.Name, b.Values.Name) })
-	slices.SortFunc(d.Revoked, func(a, b attest.RevokedRelease) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(d.Releases, func(a, b release.Listed) int { return strings.Compare(a.Values.Name, b.Values.Name) })
+	slices.SortFunc(d.Revoked, func(a, b release.Revoked) int { return strings.Compare(a.Name, b.Name) })
 	for _, file := range c.rebuilds {
 		data, err := readInput(file)
 		if err != nil {
@@ -119,7 +120,7 @@ func (c listChanges) list() ([]byte, error) {
 			return nil, rejected(fmt.Errorf("%s: %w", file, err))
 		}
 	}
-	list, err := attest.EncodeReleaseList(d)
+	list, err := release.EncodeList(d)
 	if err != nil {
 		return nil, exitError{exitUsage, err}
 	}
@@ -127,24 +128,24 @@ func (c listChanges) list() ([]byte, error) {
 }
 
 // listedRelease reads a manifest given as [NAME=]FILE.
-func listedRelease(text string) (attest.ListedRelease, error) {
+func listedRelease(text string) (release.Listed, error) {
 	name, file, named := strings.Cut(text, "=")
 	if !named {
 		name, file = "", text
 	}
 	data, err := readInput(file)
 	if err != nil {
-		return attest.ListedRelease{}, unavailable(err)
+		return release.Listed{}, unavailable(err)
 	}
 	m, err := measure.DecodeManifest(data)
 	if err != nil {
-		return attest.ListedRelease{}, rejected(fmt.Errorf("reading %s: %w", file, err))
+		return release.Listed{}, rejected(fmt.Errorf("reading %s: %w", file, err))
 	}
 	values := strictRules(m, config.Measured{}).Releases[0]
 	if named {
 		values.Name = name
 	}
-	return attest.ListedRelease{Manifest: sha256.Sum256(data), Values: values, Rebuilds: []attest.Envelope{}}, nil
+	return release.Listed{Manifest: sha256.Sum256(data), Values: values, Rebuilds: []release.Envelope{}}, nil
 }
 
 func newReleaseListSign() *cobra.Command {
@@ -163,7 +164,7 @@ func newReleaseListSign() *cobra.Command {
 			if err != nil {
 				return unavailable(err)
 			}
-			signed, err := attest.SignReleaseList(data, private)
+			signed, err := release.SignList(data, private)
 			if err != nil {
 				return rejected(err)
 			}
@@ -190,14 +191,14 @@ func newReleaseListShow() *cobra.Command {
 			if err != nil {
 				return unavailable(err)
 			}
-			d, signatures, err := attest.DecodeReleaseList(data)
+			d, signatures, err := release.DecodeList(data)
 			if err != nil {
 				return rejected(err)
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), struct {
-					List       attest.ReleaseListDocument `json:"list"`
-					Signatures []string                   `json:"signed_by"`
+					List       release.Document `json:"list"`
+					Signatures []string         `json:"signed_by"`
 				}{d, keyIDs(signatures)})
 			}
 			printReleaseList(cmd.OutOrStdout(), d)
@@ -211,7 +212,7 @@ func newReleaseListShow() *cobra.Command {
 	return cmd
 }
 
-func keyIDs(signatures []attest.EnvelopeSignature) []string {
+func keyIDs(signatures []release.Signature) []string {
 	ids := []string{}
 	for _, s := range signatures {
 		ids = append(ids, s.KeyID)
@@ -220,7 +221,7 @@ func keyIDs(signatures []attest.EnvelopeSignature) []string {
 }
 
 // printReleaseList shows names and reasons that somebody else wrote.
-func printReleaseList(w io.Writer, d attest.ReleaseListDocument) {
+func printReleaseList(w io.Writer, d release.Document) {
 	fmt.Fprintf(w, "issued %s, expires %s\n", d.Issued.Format(time.RFC3339), d.Expires.Format(time.RFC3339))
 	for _, r := range d.Releases {
 		fmt.Fprintf(w, "listed   %s, security version %d, manifest %s, %d rebuilds\n", printable(r.Values.Name), r.Values.SecurityVersion, r.Manifest, len(r.Rebuilds))
@@ -288,7 +289,7 @@ func newReleaseListVerify() *cobra.Command {
 	return cmd
 }
 
-func (q listQuestion) judge(data []byte) (*attest.ReleaseList, error) {
+func (q listQuestion) judge(data []byte) (*release.List, error) {
 	now := time.Now()
 	if q.at != "" {
 		var err error
@@ -307,7 +308,7 @@ func (q listQuestion) judge(data []byte) (*attest.ReleaseList, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := attest.ParseReleaseList(data, signers, q.threshold)
+	list, err := release.ParseList(data, signers, q.threshold)
 	if err == nil {
 		err = list.Fresh(now, q.maxAge)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
-	"chrysalis/attest/collect/collateral"
+	"chrysalis/attest/collateral"
 	"chrysalis/attest/ratls"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/release"
 	"chrysalis/attest/tdx"
 	"chrysalis/measure"
 	"chrysalis/measure/register"
@@ -95,10 +96,10 @@ func pinShape(ctx context.Context, rules *attest.Rules, release measure.Manifest
 }
 
 // tdxValues computes the registers of a TDX guest from the release's files, which must be those of its manifest.
-func tdxValues(ctx context.Context, release measure.Manifest, dir string, shape shapeFlags) (v attest.TDXValues, err error) {
+func tdxValues(ctx context.Context, manifest measure.Manifest, dir string, shape shapeFlags) (v release.TDXValues, err error) {
 	files := map[string][]byte{tdxFirmware: nil, "vmlinuz": nil, "initrd": nil, "cmdline": nil}
 	for name := range files {
-		want, err := release.File(name)
+		want, err := manifest.File(name)
 		if err != nil {
 			return v, err
 		}
@@ -119,7 +120,7 @@ func tdxValues(ctx context.Context, release measure.Manifest, dir string, shape 
 	if err != nil {
 		return v, err
 	}
-	return attest.TDXValues{MRTD: r.MRTD, RTMR0: *r.RTMR0, RTMR1: *r.RTMR1, RTMR2: *r.RTMR2}, nil
+	return release.TDXValues{MRTD: r.MRTD, RTMR0: *r.RTMR0, RTMR1: *r.RTMR1, RTMR2: *r.RTMR2}, nil
 }
 
 // isFirmware checks that the file is the shape's firmware, by its content.

@@ -96,7 +96,8 @@ func onOwnPort(t *testing.T, spec guest.Spec) guest.Spec {
 	return spec
 }
 
-// newGuest returns a guest in a folder of its own, stopped when the test ends.
+// newGuest returns a guest in a folder of its own, stopped when the test ends. With CHRYSALIS_KEEP=1 the folder of a test that
+// failed stays, and the test says where.
 func newGuest(t *testing.T) guest.Guest {
 	t.Helper()
 	// Sockets have short names: the test's own folder may be too deep for one.
@@ -107,9 +108,28 @@ func newGuest(t *testing.T) guest.Guest {
 	g := guest.Guest{Dir: dir, Tree: tree(t)}
 	t.Cleanup(func() {
 		g.Cut()
+		if keeps(t.Failed(), os.Getenv("CHRYSALIS_KEEP")) {
+			t.Logf("kept: %s (chrysalis status --dir %s)", dir, dir)
+			return
+		}
 		os.RemoveAll(dir)
 	})
 	return g
+}
+
+// keeps reports whether a guest's folder outlives its test.
+func keeps(failed bool, keep string) bool { return failed && keep != "" }
+
+func TestKeeps(t *testing.T) {
+	for _, tt := range []struct {
+		failed bool
+		keep   string
+		want   bool
+	}{{false, "", false}, {true, "", false}, {false, "1", false}, {true, "1", true}} {
+		if got := keeps(tt.failed, tt.keep); got != tt.want {
+			t.Errorf("failed %t, CHRYSALIS_KEEP=%s: got %t, want %t", tt.failed, tt.keep, got, tt.want)
+		}
+	}
 }
 
 // start starts g and waits until it serves.

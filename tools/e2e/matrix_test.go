@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"chrysalis/attest"
+	"chrysalis/attest/release"
 	"chrysalis/measure"
 	"chrysalis/measure/register"
 	"chrysalis/measure/snp"
@@ -289,8 +290,8 @@ func (x matrix) table(w *bytes.Buffer) {
 // verbs print.
 func TestPolicyOfShapes(t *testing.T) {
 	needsBuild(t)
-	release, dir := filepath.Join(built, "release"), t.TempDir()
-	plain, err := guest.DefaultShape(demoSpec(t).Shape.QEMU, nil, filepath.Join(release, "OVMF_CODE.fd"))
+	folder, dir := filepath.Join(built, "release"), t.TempDir()
+	plain, err := guest.DefaultShape(demoSpec(t).Shape.QEMU, nil, filepath.Join(folder, "OVMF_CODE.fd"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,7 +309,7 @@ func TestPolicyOfShapes(t *testing.T) {
 	trees := []string{"--tools-tree", filepath.Join(built, "tools-tree")}
 	policy := func(shapes ...string) attest.Rules {
 		t.Helper()
-		args := slices.Concat([]string{"policy", "--json", "--manifest", filepath.Join(release, "manifest.json"),
+		args := slices.Concat([]string{"policy", "--json", "--manifest", filepath.Join(folder, "manifest.json"),
 			"--engine", filepath.Join(built, "volumes/engine.img"), "--model", filepath.Join(built, "volumes/model.img")}, trees)
 		for _, s := range shapes {
 			args = append(args, "--shape", s)
@@ -320,9 +321,9 @@ func TestPolicyOfShapes(t *testing.T) {
 		}
 		return rules
 	}
-	boot := []string{"--kernel", filepath.Join(release, "vmlinuz"), "--initrd", filepath.Join(release, "initrd"), "--cmdline", "@" + filepath.Join(release, "cmdline"), "--json"}
-	out, _ := chrysalis(t, 0, slices.Concat([]string{"measure", "tdx", "--firmware", filepath.Join(release, "OVMF.inteltdx.fd"), "--shape", files[1]}, boot, trees)...)
-	var want attest.TDXValues
+	boot := []string{"--kernel", filepath.Join(folder, "vmlinuz"), "--initrd", filepath.Join(folder, "initrd"), "--cmdline", "@" + filepath.Join(folder, "cmdline"), "--json"}
+	out, _ := chrysalis(t, 0, slices.Concat([]string{"measure", "tdx", "--firmware", filepath.Join(folder, "OVMF.inteltdx.fd"), "--shape", files[1]}, boot, trees)...)
+	var want release.TDXValues
 	if err := json.Unmarshal([]byte(out), &want); err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,8 @@ import (
 	"time"
 
 	"chrysalis/attest/evidence"
-	"chrysalis/attest/ratls"
+	"chrysalis/attest/ratls/guest"
+	"chrysalis/attest/ratls/session"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/receipt"
 )
@@ -64,7 +65,7 @@ type Gateway struct {
 	places   chan struct{} // one for each request that is computed
 	queue    chan struct{} // one for each request that is computed or waits
 	bodies   budget
-	attested *ratls.Server // owns the TLS keys
+	attested *guest.Server // owns the TLS keys
 	waits    waits
 }
 
@@ -88,7 +89,7 @@ const (
 
 // New makes the TLS keys and returns a gateway that serves nothing yet.
 func New(c Config) (*Gateway, error) {
-	attested, err := ratls.NewServer(c.Quote, nil)
+	attested, err := guest.NewServer(c.Quote, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +155,7 @@ func (g *Gateway) handler() http.Handler {
 	routes := map[string]route{
 		"/v1/models":           {method: http.MethodGet, serve: g.models},
 		"/v1/chat/completions": {method: http.MethodPost, serve: g.chat, body: true},
-		ratls.EvidencePath:     {method: http.MethodGet, serve: g.evidence, query: true},
+		session.EvidencePath:   {method: http.MethodGet, serve: g.evidence, query: true},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer g.recover(w)

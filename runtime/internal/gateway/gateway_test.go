@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"chrysalis/attest/evidence"
-	"chrysalis/attest/ratls"
+	"chrysalis/attest/ratls/session"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
 )
@@ -220,7 +220,7 @@ func TestEvidence(t *testing.T) {
 	if err != nil || root != e.Statement.NonceRoot {
 		t.Errorf("the path leads to %x, %v; want %x", root, err, e.Statement.NonceRoot)
 	}
-	if want := ratls.KeyHash(state.PeerCertificates[0]); e.Statement.TLSKey != want || e.Statement.Epoch != 1 {
+	if want := session.KeyHash(state.PeerCertificates[0]); e.Statement.TLSKey != want || e.Statement.Epoch != 1 {
 		t.Errorf("statement names key %x of epoch %d, want %x of 1", e.Statement.TLSKey, e.Statement.Epoch, want)
 	}
 	for _, query := range []string{"", "?nonce=" + nonce[:62], "?nonce=" + strings.ToUpper(nonce), "?nonce=" + nonce + "&x=1", "?x=" + nonce} {

@@ -1,3 +1,11 @@
+// Package keeper owns the keys that sign and the journal that counts. It runs in a process without network and answers
+// typed requests over a Unix socket: take a place for an answer, then record what it used. It signs nothing else.
+//
+// One goroutine owns the ledger. It gathers the requests that wait, makes them durable by one write, and only then hands
+// out a receipt or a charge. A request carries an id; the same id again gets the same answer and is counted once.
+//
+// What this package does not promise: that the gateway counts tokens well, or that a client is who it says. It bounds a
+// lying gateway by the measured limits of one answer, and a count can only rise.
 package keeper
 
 import (

@@ -12,6 +12,7 @@ import (
 	"chrysalis/attest/evidence"
 	"chrysalis/measure"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/pe"
 	"chrysalis/measure/register"
 	"chrysalis/measure/tdvf"
 )
@@ -278,7 +279,7 @@ func (x *explanation) otherBoot() (c Cause, covered []string, ok bool) {
 		if !slices.ContainsFunc(x.guest.events[register.PCR(5)], func(e event) bool { return e.typ == typePartitions && e.proven }) && stub == register.PCR(11) {
 			says = "the guest booted a unified kernel image, expected a direct boot of the kernel"
 		}
-		if pcr, rtmr, err := measure.ImageHashes(x.Release.Files[kernelFile]); err == nil && (x.logged(pcr[:]) || x.logged(rtmr[:])) {
+		if pcr, rtmr, err := pe.Hashes(x.Release.Files[kernelFile]); err == nil && (x.logged(pcr[:]) || x.logged(rtmr[:])) {
 			says += "; the kernel in the image is the release's"
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"chrysalis/attest/evidence"
 	"chrysalis/measure"
+	"chrysalis/measure/pe"
 	"chrysalis/measure/register"
 )
 
@@ -284,7 +285,7 @@ func (x *explanation) oldKernel(register string) (memoryMiB int, ok bool) {
 			continue // of much memory the kernel sees the same low part
 		}
 		last = patched
-		pcr, rtmr, err := measure.ImageHashes(patched)
+		pcr, rtmr, err := pe.Hashes(patched)
 		if err == nil && (x.hits(register, measure.InputKernel, pcr[:]) || x.hits(register, measure.InputKernel, rtmr[:])) {
 			return memory, true
 		}

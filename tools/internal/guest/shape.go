@@ -1,6 +1,3 @@
-// Package guest makes, starts and stops guests on this machine: their TPM and its maker's certificate, their disks, QEMU.
-//
-// Everything here is the host's side, which a guest does not trust.
 package guest
 
 import (

@@ -36,8 +36,8 @@ func TestModulesAreRecorded(t *testing.T) {
 	// The comparison can fail, both ways.
 	moved := slices.Clone(uses)
 	moved[0].Version += "-moved"
-	if differences, err := CompareModules(sourceTree, moved); err != nil || len(differences) != 2 {
-		t.Errorf("one module in another version: got %q, error %v, want two lines", differences, err)
+	if more, err := CompareModules(sourceTree, moved); err != nil || len(more) != len(differences)+2 {
+		t.Errorf("one module in another version: got %q, error %v, want two lines more", more, err)
 	}
 }
 

@@ -3,8 +3,9 @@ package image
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
+
+	"chrysalis/measure/pe"
 )
 
 // ukiSection is a section that a unified kernel image has beyond systemd's stub. UAPI.5 Unified Kernel Image.
@@ -25,7 +26,6 @@ const (
 	peHeadersSize      = 60
 	peChecksum         = 64
 	peCharacteristics  = 70
-	peHeaderBytes      = 112 // up to the data directories
 	peSectionBytes     = 40
 
 	peNXCompatible = 0x0100
@@ -42,17 +42,15 @@ const maxUKIBytes = 60 << 20
 // follows the last, and nothing of the stub moves.
 func appendSections(stub []byte, sections []ukiSection) ([]byte, error) {
 	le := binary.LittleEndian
-	if len(stub) < 0x40 || string(stub[:2]) != "MZ" {
-		return nil, fmt.Errorf("stub: %d bytes without an MZ header", len(stub))
+	image, err := pe.Parse(stub)
+	if err != nil {
+		return nil, fmt.Errorf("stub: %w", err)
 	}
-	pe := int64(le.Uint32(stub[0x3c:]))
-	if pe > int64(len(stub))-coffEnd-peHeaderBytes || string(stub[pe:pe+4]) != "PE\x00\x00" {
-		return nil, fmt.Errorf("stub: no PE header at %#x of %#x bytes", pe, len(stub))
-	}
+	start := int64(image.Start)
 	out := bytes.Clone(stub)
-	optional := out[pe+coffEnd:]
-	count := int64(le.Uint16(out[pe+coffSections:]))
-	table := pe + coffEnd + int64(le.Uint16(out[pe+coffOptionalSize:]))
+	optional := out[start+coffEnd:]
+	count := int64(le.Uint16(out[start+coffSections:]))
+	table := start + coffEnd + int64(le.Uint16(out[start+coffOptionalSize:]))
 	sectionAlignment, fileAlignment := int64(le.Uint32(optional[peSectionAlignment:])), int64(le.Uint32(optional[peFileAlignment:]))
 	if count == 0 || sectionAlignment == 0 || fileAlignment == 0 || sectionAlignment > 1<<20 || fileAlignment > 1<<20 {
 		return nil, fmt.Errorf("stub: %d sections aligned to %d in memory and %d in the file", count, sectionAlignment, fileAlignment)
@@ -93,8 +91,8 @@ func appendSections(stub []byte, sections []ukiSection) ([]byte, error) {
 		address += int64(len(s.data))
 		count++
 	}
-	optional = out[pe+coffEnd:] // out may have moved
-	le.PutUint16(out[pe+coffSections:], uint16(count))
+	optional = out[start+coffEnd:] // out may have moved
+	le.PutUint16(out[start+coffSections:], uint16(count))
 	le.PutUint32(optional[peInitializedData:], uint32(initialized))
 	le.PutUint32(optional[peImageSize:], uint32(roundUp(address, sectionAlignment)))
 	le.PutUint32(optional[peChecksum:], 0)
@@ -104,15 +102,12 @@ func appendSections(stub []byte, sections []ukiSection) ([]byte, error) {
 // dropNX clears the stub's promise to run under strict memory protection where the kernel makes none: firmware that
 // enforces it wants both or neither.
 func dropNX(uki, kernel []byte) error {
-	characteristics := func(image []byte) ([]byte, error) {
-		if len(image) < 0x40 {
-			return nil, errors.New("no MZ header")
+	characteristics := func(file []byte) ([]byte, error) {
+		image, err := pe.Parse(file)
+		if err != nil {
+			return nil, err
 		}
-		pe := int64(binary.LittleEndian.Uint32(image[0x3c:]))
-		if pe > int64(len(image))-coffEnd-peHeaderBytes || string(image[pe:pe+4]) != "PE\x00\x00" {
-			return nil, fmt.Errorf("no PE header at %#x of %#x bytes", pe, len(image))
-		}
-		return image[pe+coffEnd+peCharacteristics:], nil
+		return file[image.Start+coffEnd+peCharacteristics:], nil
 	}
 	of, err := characteristics(kernel)
 	if err != nil {

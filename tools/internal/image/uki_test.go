@@ -102,7 +102,7 @@ func TestAppendSectionsRefuses(t *testing.T) {
 		{"no PE header", edit(0x40, 'X'), some, "no PE header"},
 		{"PE header past the end", edit(0x3d, 0xff), some, "no PE header"},
 		{"no alignment", edit(0x58+peFileAlignment+1, 0), some, "aligned to 4096 in memory and 0"},
-		{"headers past the end", edit(0x58+peHeadersSize+1, 0x80), some, "past its headers"},
+		{"headers past the end", edit(0x58+peHeadersSize+1, 0x80), some, "headers are 0x8000 bytes"},
 		{"no room", smallStub(), many, "past its headers"},
 		{"empty section", smallStub(), []ukiSection{{".initrd", nil}}, `section ".initrd": 0 bytes`},
 		{"long name", smallStub(), []ukiSection{{".toolongname", []byte("x")}}, "at most 8"},

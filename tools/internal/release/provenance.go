@@ -20,14 +20,6 @@ import (
 	"chrysalis/measure/register"
 )
 
-// Names of the documents of a release folder.
-const (
-	ManifestName   = "manifest.json"
-	ContentsName   = "contents.json"
-	SBOMName       = "sbom.json"
-	ProvenanceName = "provenance.json"
-)
-
 const (
 	predicateSLSA = "https://slsa.dev/provenance/v1"
 	buildType     = "urn:chrysalis:image-build:v1"

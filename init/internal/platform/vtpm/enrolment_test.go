@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"chrysalis/attest/vtpm"
+	"chrysalis/attest/vtpm/enrol"
 )
 
 // maker certifies endorsement keys.
@@ -94,16 +95,16 @@ func TestEnrolment(t *testing.T) {
 	now := time.Now()
 	device, other := start(t, t.TempDir()), start(t, t.TempDir())
 	m, stranger := newMaker(t, now), newMaker(t, now)
-	ek := m.endorse(t, device, vtpm.EKTemplate(), now, nil)
-	ak, err := vtpm.AKPublic(device)
+	ek := m.endorse(t, device, enrol.EKTemplate(), now, nil)
+	ak, err := enrol.AKPublic(device)
 	if err != nil {
 		t.Fatal(err)
 	}
-	otherAK, err := vtpm.AKPublic(other)
+	otherAK, err := enrol.AKPublic(other)
 	if err != nil {
 		t.Fatal(err)
 	}
-	enrol := func(e vtpm.Enrolment, at time.Time) (*vtpm.Pending, *vtpm.Credential) {
+	begin := func(e enrol.Enrolment, at time.Time) (*enrol.Pending, *enrol.Credential) {
 		t.Helper()
 		pending, credential, err := e.Challenge(m.pool, at)
 		if err != nil {
@@ -111,10 +112,10 @@ func TestEnrolment(t *testing.T) {
 		}
 		return pending, credential
 	}
-	good := vtpm.Enrolment{EKCertificates: [][]byte{ek}, AK: ak}
+	good := enrol.Enrolment{EKCertificates: [][]byte{ek}, AK: ak}
 
-	pending, credential := enrol(good, now)
-	answer, err := vtpm.Activate(device, credential)
+	pending, credential := begin(good, now)
+	answer, err := enrol.Activate(device, credential)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,8 +135,8 @@ func TestEnrolment(t *testing.T) {
 	}
 
 	// Another TPM can't open it, and this one opens nothing that names another's attestation key.
-	pending, credential = enrol(good, now)
-	if _, err := vtpm.Activate(other, credential); err == nil {
+	pending, credential = begin(good, now)
+	if _, err := enrol.Activate(other, credential); err == nil {
 		t.Error("another TPM: opened the credential")
 	}
 	if _, err := pending.Certify(make([]byte, 32), m.certificate, m.key, now, now.Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "another TPM") {
@@ -144,8 +145,8 @@ func TestEnrolment(t *testing.T) {
 	if _, err := pending.Certify(answer, m.certificate, m.key, now, now.Add(time.Hour)); err == nil {
 		t.Error("an answer after a wrong one: got no error")
 	}
-	_, credential = enrol(vtpm.Enrolment{EKCertificates: [][]byte{ek}, AK: otherAK}, now)
-	if _, err := vtpm.Activate(device, credential); err == nil {
+	_, credential = begin(enrol.Enrolment{EKCertificates: [][]byte{ek}, AK: otherAK}, now)
+	if _, err := enrol.Activate(device, credential); err == nil {
 		t.Error("a credential that names another TPM's key: opened")
 	}
 
@@ -159,26 +160,26 @@ func TestEnrolment(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name, want string
-		e          vtpm.Enrolment
+		e          enrol.Enrolment
 		makers     *x509.CertPool
 		at         time.Time
 	}{
 		{"no makers", "no maker is trusted", good, nil, now},
 		{"another maker", "certificate signed by unknown authority", good, stranger.pool, now},
 		{"expired", "expired", good, m.pool, now.Add(2 * time.Hour)},
-		{"no endorsement", "got 0", vtpm.Enrolment{AK: ak}, m.pool, now},
-		{"no certificate", "endorsement key's certificate 0", vtpm.Enrolment{EKCertificates: [][]byte{{1}}, AK: ak}, m.pool, now},
-		{"an attestation key's certificate", "2.23.133.8.3", vtpm.Enrolment{EKCertificates: [][]byte{der}, AK: ak}, m.pool, now},
-		{"a CA's certificate", "a CA's", vtpm.Enrolment{EKCertificates: [][]byte{m.certificate.Raw}, AK: ak}, m.pool, now},
-		{"another critical extension", "unhandled critical extension", vtpm.Enrolment{EKCertificates: [][]byte{m.endorse(t, device, vtpm.EKTemplate(), now, func(c *x509.Certificate) {
+		{"no endorsement", "got 0", enrol.Enrolment{AK: ak}, m.pool, now},
+		{"no certificate", "endorsement key's certificate 0", enrol.Enrolment{EKCertificates: [][]byte{{1}}, AK: ak}, m.pool, now},
+		{"an attestation key's certificate", "2.23.133.8.3", enrol.Enrolment{EKCertificates: [][]byte{der}, AK: ak}, m.pool, now},
+		{"a CA's certificate", "a CA's", enrol.Enrolment{EKCertificates: [][]byte{m.certificate.Raw}, AK: ak}, m.pool, now},
+		{"another critical extension", "critical extension 1.2.3 is unknown", enrol.Enrolment{EKCertificates: [][]byte{m.endorse(t, device, enrol.EKTemplate(), now, func(c *x509.Certificate) {
 			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: []int{1, 2, 3}, Critical: true, Value: []byte{5, 0}})
 		})}, AK: ak}, m.pool, now},
-		{"no attestation key", "public area", vtpm.Enrolment{EKCertificates: [][]byte{ek}}, m.pool, now},
-		{"too long", "at most", vtpm.Enrolment{EKCertificates: [][]byte{ek}, AK: make([]byte, 2000)}, m.pool, now},
-		{"trailing byte", "public area", vtpm.Enrolment{EKCertificates: [][]byte{ek}, AK: append(edited(func(*tpm2.TPMTPublic) {}), 0)}, m.pool, now},
-		{"a key that is not restricted", "by the template", vtpm.Enrolment{EKCertificates: [][]byte{ek}, AK: edited(func(p *tpm2.TPMTPublic) { p.ObjectAttributes.Restricted = false })}, m.pool, now},
-		{"a key that can leave its TPM", "by the template", vtpm.Enrolment{EKCertificates: [][]byte{ek}, AK: edited(func(p *tpm2.TPMTPublic) { p.ObjectAttributes.FixedTPM = false })}, m.pool, now},
-		{"a key that came from outside", "by the template", vtpm.Enrolment{EKCertificates: [][]byte{ek}, AK: edited(func(p *tpm2.TPMTPublic) { p.ObjectAttributes.SensitiveDataOrigin = false })}, m.pool, now},
+		{"no attestation key", "public area", enrol.Enrolment{EKCertificates: [][]byte{ek}}, m.pool, now},
+		{"too long", "at most", enrol.Enrolment{EKCertificates: [][]byte{ek}, AK: make([]byte, 2000)}, m.pool, now},
+		{"trailing byte", "public area", enrol.Enrolment{EKCertificates: [][]byte{ek}, AK: append(edited(func(*tpm2.TPMTPublic) {}), 0)}, m.pool, now},
+		{"a key that is not restricted", "by the template", enrol.Enrolment{EKCertificates: [][]byte{ek}, AK: edited(func(p *tpm2.TPMTPublic) { p.ObjectAttributes.Restricted = false })}, m.pool, now},
+		{"a key that can leave its TPM", "by the template", enrol.Enrolment{EKCertificates: [][]byte{ek}, AK: edited(func(p *tpm2.TPMTPublic) { p.ObjectAttributes.FixedTPM = false })}, m.pool, now},
+		{"a key that came from outside", "by the template", enrol.Enrolment{EKCertificates: [][]byte{ek}, AK: edited(func(p *tpm2.TPMTPublic) { p.ObjectAttributes.SensitiveDataOrigin = false })}, m.pool, now},
 	} {
 		if p, c, err := tt.e.Challenge(tt.makers, tt.at); p != nil || c != nil || err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want an error with %q", tt.name, err, tt.want)
@@ -186,7 +187,7 @@ func TestEnrolment(t *testing.T) {
 	}
 
 	// Many makers certify an RSA key.
-	if _, _, err := (vtpm.Enrolment{EKCertificates: [][]byte{m.endorse(t, device, tpm2.RSAEKTemplate, now, nil)}, AK: ak}).Challenge(m.pool, now); err != nil {
+	if _, _, err := (enrol.Enrolment{EKCertificates: [][]byte{m.endorse(t, device, tpm2.RSAEKTemplate, now, nil)}, AK: ak}).Challenge(m.pool, now); err != nil {
 		t.Errorf("an RSA endorsement key: %v", err)
 	}
 }

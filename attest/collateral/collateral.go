@@ -1,0 +1,236 @@
+// Package collateral fetches what a verifier needs beside a quote: Intel's TCB info, identities and revocation lists from the
+// provisioning certification service, AMD's certificates and revocation lists from its key distribution service.
+//
+// Nothing that comes back is believed here: attest/tdx and attest/sevsnp check signatures, times and chains. This package
+// bounds what it reads, waits as the services ask, and keeps what it got in a folder, so that a second verification needs no
+// network. It is for command lines and caches; the verifier itself never reaches it.
+//
+// Every error is a check.ErrUnavailable: collateral that can't be had is a verification that can't be made.
+package collateral
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"chrysalis/attest/check"
+)
+
+// Sources are the services' base URLs.
+type Sources struct {
+	IntelPCS   string // https://api.trustedservices.intel.com
+	IntelCerts string // https://certificates.trustedservices.intel.com
+	AMDKDS     string // https://kdsintf.amd.com
+}
+
+// DefaultSources are the vendors' own services. Source: Intel's API documentation for the PCS, version 4; AMD document 57230.
+func DefaultSources() Sources {
+	return Sources{"https://api.trustedservices.intel.com", "https://certificates.trustedservices.intel.com", "https://kdsintf.amd.com"}
+}
+
+// Fetcher fetches. The zero value of a field is its default. It is safe for concurrent use.
+type Fetcher struct {
+	Sources Sources
+	Client  *http.Client  // default: one with a deadline of 30 s a request
+	Cache   string        // folder; "" keeps nothing
+	MaxAge  time.Duration // of what the cache gives; default 24 h
+	Now     func() time.Time
+	// Attempts is how often a request is made that the service puts off (429, 5xx) or that breaks; default 4. AMD's service
+	// allows about one request in ten seconds.
+	Attempts int
+	// Pause is the first wait between attempts when the service names none; it doubles. Default 2 s, at most maxPause.
+	Pause time.Duration
+	// Wait waits; tests replace it.
+	Wait func(context.Context, time.Duration) error
+}
+
+const (
+	maxBodyBytes   = 4 << 20
+	maxHeaderBytes = 64 << 10
+	maxPause       = 30 * time.Second
+	requestLimit   = 30 * time.Second
+)
+
+// answer is a body and the one header that belongs to it, as they are kept.
+type answer struct {
+	URL     string    `json:"url"`
+	Fetched time.Time `json:"fetched"`
+	Chain   string    `json:"chain,omitempty"` // PEM, decoded from the header
+	Body    []byte    `json:"body"`
+}
+
+// get returns the body at the URL and, decoded, the header that carries the issuers' chain ("" wants none).
+func (f *Fetcher) get(ctx context.Context, address, chainHeader string) (answer, error) {
+	if kept, ok := f.kept(address); ok {
+		return kept, nil
+	}
+	a, err := f.fetch(ctx, address, chainHeader)
+	if err != nil {
+		return answer{}, fmt.Errorf("fetching %s: %w: %w", address, check.ErrUnavailable, err)
+	}
+	if err := f.keep(a); err != nil {
+		return answer{}, fmt.Errorf("keeping %s: %w: %w", address, check.ErrUnavailable, err)
+	}
+	return a, nil
+}
+
+func (f *Fetcher) fetch(ctx context.Context, address, chainHeader string) (answer, error) {
+	attempts, pause := f.Attempts, f.Pause
+	if attempts == 0 {
+		attempts = 4
+	}
+	if pause == 0 {
+		pause = 2 * time.Second
+	}
+	var last error
+	for n := range attempts {
+		if n > 0 {
+			wait := min(pause+time.Duration(rand.Int64N(int64(pause)/4+1)), maxPause) // not all clients at once
+			var put putOff
+			if errors.As(last, &put) && put.after > 0 {
+				wait = min(put.after, maxPause)
+			}
+			if err := f.wait(ctx, wait); err != nil {
+				return answer{}, errors.Join(err, last)
+			}
+			pause *= 2
+		}
+		a, err := f.once(ctx, address, chainHeader)
+		if err == nil {
+			return a, nil
+		}
+		last = err
+		var put putOff
+		if !errors.As(err, &put) {
+			return answer{}, err
+		}
+	}
+	return answer{}, fmt.Errorf("%d attempts: %w", attempts, last)
+}
+
+// putOff is a failure after which another attempt makes sense.
+type putOff struct {
+	after time.Duration // what the service asks for; 0 is nothing
+	err   error
+}
+
+func (p putOff) Error() string { return p.err.Error() }
+func (p putOff) Unwrap() error { return p.err }
+
+func (f *Fetcher) once(ctx context.Context, address, chainHeader string) (answer, error) {
+	client := f.Client
+	if client == nil {
+		client = &http.Client{Timeout: requestLimit, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, MaxResponseHeaderBytes: maxHeaderBytes}}
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return answer{}, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return answer{}, putOff{err: err}
+	}
+	defer response.Body.Close()
+	switch {
+	case response.StatusCode == http.StatusTooManyRequests || response.StatusCode >= 500:
+		seconds, _ := strconv.Atoi(response.Header.Get("Retry-After"))
+		return answer{}, putOff{time.Duration(seconds) * time.Second, fmt.Errorf("the service answers %s", response.Status)}
+	case response.StatusCode != http.StatusOK:
+		return answer{}, fmt.Errorf("the service answers %s", response.Status)
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxBodyBytes+1))
+	if err != nil {
+		return answer{}, putOff{err: err}
+	}
+	if len(body) == 0 || len(body) > maxBodyBytes {
+		return answer{}, fmt.Errorf("the body has %d bytes, want 1 to %d", len(body), maxBodyBytes)
+	}
+	a := answer{URL: address, Fetched: f.now(), Body: body}
+	if chainHeader != "" {
+		if a.Chain, err = url.PathUnescape(response.Header.Get(chainHeader)); err != nil || a.Chain == "" {
+			return answer{}, fmt.Errorf("header %s is %.60q, want a chain in PEM: %v", chainHeader, response.Header.Get(chainHeader), err)
+		}
+	}
+	return a, nil
+}
+
+func (f *Fetcher) wait(ctx context.Context, d time.Duration) error {
+	if f.Wait != nil {
+		return f.Wait(ctx, d)
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+func (f *Fetcher) now() time.Time {
+	if f.Now != nil {
+		return f.Now()
+	}
+	return time.Now()
+}
+
+func (f *Fetcher) file(address string) string {
+	return filepath.Join(f.Cache, fmt.Sprintf("%x.json", sha256.Sum256([]byte(address))))
+}
+
+// kept returns what the cache has of a URL, when it is young enough. A file that is not as it was written is as good as
+// none.
+func (f *Fetcher) kept(address string) (answer, bool) {
+	if f.Cache == "" {
+		return answer{}, false
+	}
+	data, err := os.ReadFile(f.file(address))
+	if err != nil || len(data) > 2*maxBodyBytes {
+		return answer{}, false
+	}
+	var a answer
+	if err := json.Unmarshal(data, &a, json.RejectUnknownMembers(true)); err != nil || a.URL != address {
+		return answer{}, false
+	}
+	limit := f.MaxAge
+	if limit == 0 {
+		limit = 24 * time.Hour
+	}
+	age := f.now().Sub(a.Fetched)
+	return a, age >= 0 && age <= limit
+}
+
+func (f *Fetcher) keep(a answer) error {
+	if f.Cache == "" {
+		return nil
+	}
+	data, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(f.Cache, 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(f.Cache, ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(data)
+	if err := errors.Join(err, tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), f.file(a.URL))
+}

@@ -1,0 +1,90 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"chrysalis/attest/evidence"
+)
+
+const (
+	// quoteInterval is the least time between two quotes: a TPM takes its time, and every challenge that arrives meanwhile
+	// is answered by the next one.
+	quoteInterval = time.Second
+	maxBatch      = 4096
+)
+
+var errBusy = errors.New("too many challenges wait")
+
+// askAlone asks for one quote at a time.
+func (s *Server) askAlone(r evidence.Request) (*evidence.Evidence, error) {
+	s.asking.Lock()
+	defer s.asking.Unlock()
+	return s.ask(r)
+}
+
+// batch is the challenges that one quote will answer. The handler of the first asks; the others wait for it.
+type batch struct {
+	leaves  [][32]byte
+	done    chan struct{} // closed when encoded, paths and err are set
+	encoded []byte        // evidence without a path
+	paths   []evidence.Path
+	err     error
+}
+
+// answer is one client's evidence, in two pieces of which the second, nearly all of it, is everybody's.
+type answer struct{ head, rest []byte }
+
+// answer waits for the quote that answers the leaf.
+func (s *Server) answer(ctx context.Context, keys *keySet, leaf [32]byte) (answer, error) {
+	s.mu.Lock()
+	b := s.batches[keys]
+	first := b == nil
+	if first {
+		b = &batch{done: make(chan struct{})}
+		s.batches[keys] = b
+	}
+	if len(b.leaves) == maxBatch {
+		s.mu.Unlock()
+		return answer{}, errBusy
+	}
+	index := len(b.leaves)
+	b.leaves = append(b.leaves, leaf)
+	wait := time.Until(s.next)
+	s.mu.Unlock()
+	if first {
+		// Not ctx: the others wait for this quote even when the first client has gone.
+		time.Sleep(wait)
+		s.fill(keys, b)
+	}
+	select {
+	case <-b.done:
+	case <-ctx.Done():
+		return answer{}, context.Cause(ctx)
+	}
+	if b.err != nil {
+		return answer{}, b.err
+	}
+	head, rest, err := evidence.WithPath(b.encoded, b.paths[index])
+	return answer{head, rest}, err
+}
+
+// fill closes the batch to newcomers and asks for its quote.
+func (s *Server) fill(keys *keySet, b *batch) {
+	s.mu.Lock()
+	delete(s.batches, keys)
+	s.next = time.Now().Add(quoteInterval)
+	s.mu.Unlock()
+	defer close(b.done)
+	var root [32]byte
+	if root, b.paths, b.err = evidence.Batch(b.leaves); b.err != nil {
+		return
+	}
+	e, err := s.askAlone(evidence.Request{NonceRoot: root, TLSKey: keys.hash, Epoch: keys.epoch, NotAfter: uint64(keys.notAfter.Unix())})
+	if err != nil {
+		b.err = err
+		return
+	}
+	b.encoded, b.err = e.Encode()
+}

@@ -1,0 +1,38 @@
+package tdx
+
+import "chrysalis/attest/check"
+
+// Options say what is accepted beyond the strictest.
+type Options struct {
+	// AcceptStatus lists the statuses that are accepted; default UpToDate alone. Revoked is never accepted.
+	AcceptStatus []Status
+	// MinTCBEvaluation is the lowest tcbEvaluationDataNumber that collateral may have; default 0. A floor stops collateral
+	// that is still valid and older than a TCB recovery.
+	MinTCBEvaluation uint32
+	// MRSEAM lists the TDX modules that are accepted; default any that Intel signed, judged by its security version.
+	MRSEAM [][48]byte
+	// ServiceTDs lists the values of MRSERVICETD that are accepted beside zeros; default none.
+	ServiceTDs [][48]byte
+
+	// Facts remembers parses and signatures of chains and collateral between calls; default nil, which remembers nothing. What
+	// it remembers never changes a verdict.
+	Facts *check.Facts
+
+	// InsecureSkipTCB accepts every status but does not hide it; without collateral nothing is known of revocation, of the
+	// quoting enclave, or of the TCB, and whoever can run an enclave with the provisioning key on any machine forges quotes.
+	InsecureSkipTCB bool
+	// InsecureAllowDebug accepts TDs whose memory the host reads and writes.
+	InsecureAllowDebug bool
+	// InsecureAllowMigratable accepts TDs that a migration TD can move to other machines.
+	InsecureAllowMigratable bool
+	// InsecureAllowSEPTVE accepts TDs in which the host can make accesses to memory fault into the guest's handlers.
+	InsecureAllowSEPTVE bool
+}
+
+// statuses returns the accepted ones.
+func (o Options) statuses() []Status {
+	if len(o.AcceptStatus) == 0 {
+		return []Status{UpToDate}
+	}
+	return o.AcceptStatus
+}

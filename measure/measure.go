@@ -1,0 +1,29 @@
+// Package measure computes the values that a guest's measurement registers must have, from the files of a release and the
+// measured config alone. Nothing here is copied from a boot.
+//
+//	pcrs, err := measure.DirectBoot{Firmware: fw, Kernel: kernel, Initrd: initrd, Cmdline: cmdline}.PCRs()
+//	config, err := measure.ConfigPCRs(measured)
+//
+// PCR 1 holds the ACPI tables, which QEMU makes for one shape of machine: whoever has asked QEMU for them computes it by
+// Tables.PCR1.
+package measure
+
+import (
+	"fmt"
+
+	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
+)
+
+// ConfigPCRs returns PCR 13 and 14 of a guest that serves with these measured bytes.
+func ConfigPCRs(measured []byte) (register.PCRs, error) {
+	sequence, err := eventlog.SequenceOf(measured)
+	if err != nil {
+		return nil, fmt.Errorf("measuring config: %v", err)
+	}
+	records := sequence.Records(eventlog.InPCRs)
+	return register.PCRs{
+		13: eventlog.Replay256(records, eventlog.PCR13),
+		14: eventlog.Replay256(records, eventlog.PCR14),
+	}, nil
+}
