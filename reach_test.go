@@ -43,10 +43,12 @@ var bans = []ban{
 		exact: verdicts, reason: "the engine's host holds no key and judges nobody"},
 	{from: "attest", but: []string{"attest/vtpm/enrol", "attest/attesttest"}, only: []string{"github.com/go-json-experiment/json"},
 		reason: "who imports the verifier links JSON and nothing else that is not Go's own"},
+	{from: "runtime/client", but: []string{"runtime/client/clienttest"}, never: []string{"runtime/internal", "runtime/secret", "runtime/role", "runtime/enginehost"},
+		only: []string{"github.com/go-json-experiment/json"}, reason: "who asks a guest links a verifier and the formats of its proofs, and nothing of the guest"},
 	{from: "measure", never: []string{"attest", "runtime", "init", "tools"}, reason: "what is expected does not depend on what is shown"},
 	{from: "init/status", only: []string{}, reason: "the words to the host are read by every tool"},
-	{from: ".", but: []string{"attest/attesttest", "attest/check/checktest", "tools/internal/release/releasetest"},
-		never:  []string{"attest/attesttest", "attest/check/checktest", "tools/internal/release/releasetest"},
+	{from: ".", but: []string{"attest/attesttest", "attest/check/checktest", "runtime/client/clienttest", "tools/internal/release/releasetest"},
+		never:  []string{"attest/attesttest", "attest/check/checktest", "runtime/client/clienttest", "tools/internal/release/releasetest"},
 		reason: "what forges evidence, drops checks or plays a certificate authority is for tests alone"},
 }
 

@@ -15,7 +15,7 @@ const module = "chrysalis"
 var storeys = map[string]int{
 	"tools":   6,
 	"init":    5,
-	"runtime": 5, "runtime/enginehost": 5,
+	"runtime": 5, "runtime/enginehost": 5, "runtime/client": 5,
 	"attest/ratls":      4,
 	"attest/collateral": 4,
 	"attest":            3,
@@ -39,13 +39,7 @@ var sideways = map[[2]string]string{
 	{"attest/attesttest", "attest"}:        "the software platform writes the evidence that attest judges",
 	{"measure/eventlog", "measure/config"}: "the sequence of the runtime log follows from a config",
 
-	{"runtime/claim", "measure/ton"}:      "a claim is for an account",
-	{"runtime/receipt", "runtime/claim"}:  "a proof is a receipt and the charge that goes with it",
-	{"runtime/receipt", "measure/ton"}:    "a receipt states a client's account and a price",
-	{"runtime/claim", "attest/check"}:     "what is refused here is refused as evidence is",
-	{"runtime/receipt", "attest/check"}:   "what is refused here is refused as evidence is",
-	{"runtime/claim", "measure/pubkey"}:   "a claim is by a key",
-	{"runtime/receipt", "measure/pubkey"}: "a receipt is by a key",
+	{"runtime/receipt", "runtime/claim"}: "a proof is a receipt and the charge that goes with it",
 }
 
 // sole names the one folder that may import a module, so that its parsers stay out of every other process.
@@ -71,6 +65,7 @@ func TestStoreysCanRefuse(t *testing.T) {
 		{"engine-host to the keeper's rooms", "runtime/enginehost/x.go", "chrysalis/runtime/internal/keeper"},
 		{"containerd in the program with the keys", "runtime/internal/gateway/x.go", "github.com/containerd/containerd/v2/client"},
 		{"attest to collect", "attest/x.go", "chrysalis/attest/collateral"},
+		{"client in the service", "runtime/internal/gateway/x.go", "chrysalis/runtime/client"},
 		{"containerd elsewhere", "init/x.go", "github.com/containerd/containerd/v2/client"},
 		{"unknown folder", "stray/x.go", "fmt"},
 	} {

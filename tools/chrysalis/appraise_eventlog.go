@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/check"
 	"chrysalis/attest/tdx"
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/eventlog"
@@ -28,13 +29,10 @@ type eventlogFlags struct {
 
 // eventlogReport is its JSON.
 type eventlogReport struct {
-	Verdict   string            `json:"verdict"` // accepted, rejected or unavailable
-	Check     string            `json:"check"`   // the first that refused; "" when accepted
-	Reason    string            `json:"reason"`
+	check.Report
 	Format    string            `json:"format"`
 	Registers map[string]string `json:"registers"`
 	Events    []reportedEvent   `json:"events"`
-	Checks    []attest.Check    `json:"checks"`
 }
 
 // reportedEvent is one event. Proven says whether the data hashes to the digest; a replay looks at digests alone.
@@ -85,11 +83,12 @@ func (f *eventlogFlags) appraise(out, notes io.Writer) error {
 	if err != nil {
 		return err
 	}
-	v := eventlogReport{Verdict: "accepted", Format: f.format, Registers: map[string]string{}, Events: []reportedEvent{}, Checks: []attest.Check{}}
+	v := eventlogReport{Report: check.Accept(nil, nil), Format: f.format, Registers: map[string]string{}, Events: []reportedEvent{}}
 	log, quote, err := f.read()
 	var unread unreadable
 	if errors.As(err, &unread) {
-		v.Verdict, v.Check, v.Reason = "unavailable", unread.what, err.Error()
+		v.Report = check.Refuse(err)
+		v.Check = unread.what
 	} else if err := replay(&v, log); err != nil {
 		v.deny("log-format", err.Error(), "a "+f.format+" log")
 	} else {
@@ -111,7 +110,7 @@ func (f *eventlogFlags) appraise(out, notes io.Writer) error {
 	switch {
 	case err != nil:
 		return exitOf(err)
-	case v.Verdict != "accepted":
+	case v.Verdict != check.WordAccepted:
 		return rejected(errors.New(v.Reason))
 	case len(v.Checks) == 0:
 		fmt.Fprintln(notes, "chrysalis: note: nothing was compared: the log is what somebody says (--quote or --registers compares it)")
@@ -170,8 +169,8 @@ func (v *eventlogReport) add(name, got, want string) {
 	c := attest.Check{Name: name, Got: got, Want: want, Verdict: attest.Accepted}
 	if got != want {
 		c.Verdict = attest.Denied
-		if v.Verdict == "accepted" {
-			v.Verdict, v.Check, v.Reason = "rejected", name, fmt.Sprintf("appraising log: %s: got %s, want %s", name, got, want)
+		if v.Verdict == check.WordAccepted {
+			v.Verdict, v.Check, v.Reason = check.WordRejected, name, fmt.Sprintf("appraising log: %s: got %s, want %s", name, got, want)
 		}
 	}
 	v.Checks = append(v.Checks, c)

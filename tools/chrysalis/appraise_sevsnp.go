@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"chrysalis/attest"
+	"chrysalis/attest/check"
 	"chrysalis/attest/sevsnp"
 )
 
@@ -199,22 +199,23 @@ func readCertificates(what, name, kind string) ([][]byte, error) {
 }
 
 func snpReport(result *sevsnp.Result, err error) *snpAppraisal {
-	v := &snpAppraisal{appraisalReport: appraisalReport{Verdict: "accepted", TEE: "sev-snp", Measurements: map[string]string{}, Checks: []attest.Check{}}}
+	v := &snpAppraisal{appraisalReport: appraisalReport{TEE: "sev-snp", Measurements: map[string]string{}}}
+	if err != nil {
+		v.Report = check.Refuse(err)
+	}
 	var unread unreadable
 	if errors.As(err, &unread) {
-		v.Verdict, v.Check, v.Reason = "unavailable", unread.what, err.Error()
+		v.Check = unread.what
 		return v
 	}
 	var refused *sevsnp.Refused
 	if errors.As(err, &refused) {
-		v.Verdict, v.Check, v.Reason, v.Checks = verdictOf(err), refused.Failed.Name, err.Error(), refused.Checks()
 		if report, signed := refused.Report(); report != nil {
 			v.addSNP(report, refused.TCBs(), signed)
 		}
 		return v
 	}
 	report := result.Report()
-	v.Checks = result.Checks()
 	v.addSNP(&report, result.TCBs(), true)
 	text := func(value uint64) string { return fmt.Sprintf("%#x", value) }
 	v.Platform = map[string]string{
@@ -223,7 +224,7 @@ func snpReport(result *sevsnp.Result, err error) *snpAppraisal {
 		"current_firmware": report.Current.String(), "committed_firmware": report.Committed.String(),
 		"launch_mitigations": text(report.LaunchMitigations), "current_mitigations": text(report.CurrentMitigations),
 	}
-	v.Weaknesses = []string{"not judged: " + strings.Join(result.Waived(), ", "), noMeasurementPolicy}
+	v.Report = check.Accept(result.Checks(), []string{"not judged: " + strings.Join(result.Waived(), ", "), noMeasurementPolicy})
 	return v
 }
 
@@ -253,7 +254,7 @@ func snpStatus(r *sevsnp.Report) string {
 // printSNP writes table, measurements and verdict to out, and what an acceptance does not cover to notes.
 func printSNP(out, notes io.Writer, v *snpAppraisal) {
 	printChecks(out, v.Checks)
-	if v.Verdict != "accepted" {
+	if v.Verdict != check.WordAccepted {
 		fmt.Fprintln(out, v.Verdict)
 		if v.Debug != nil && *v.Debug {
 			fmt.Fprintln(notes, "chrysalis: note: this guest is under debug: its host reads and writes its memory")

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/check"
 	"chrysalis/attest/tdx"
 )
 
@@ -134,39 +135,40 @@ func (f *tdxFlags) verify(quote []byte, options tdx.Options, at time.Time, root 
 const checkCollateral = "collateral"
 
 func tdxReport(quote []byte, report *tdx.Result, err error) appraisalReport {
-	v := appraisalReport{Verdict: "accepted", TEE: "tdx", Measurements: map[string]string{}, Checks: []attest.Check{}}
+	v := appraisalReport{TEE: "tdx", Measurements: map[string]string{}}
 	var refused *tdx.Refused
 	var unread unreadable
 	if q, err := tdx.Parse(quote); err == nil {
 		debug := q.Body.Debug()
 		v.Debug = &debug
 	}
+	if err != nil {
+		v.Report = check.Refuse(err)
+	}
 	switch {
 	case errors.As(err, &refused):
-		v.Verdict, v.Check, v.Reason, v.Checks = verdictOf(err), refused.Failed.Name, err.Error(), refused.Checks()
 		if body, signed := refused.Body(); signed {
 			v.addBody(body)
 		}
 		v.addTCB(refused.TCB())
 		return v
 	case errors.As(err, &unread):
-		v.Verdict, v.Check, v.Reason = "unavailable", unread.what, err.Error()
+		v.Check = unread.what
 		return v
 	case errors.Is(err, attest.ErrUnavailable):
-		v.Verdict, v.Check, v.Reason = "unavailable", checkCollateral, err.Error()
+		v.Check = checkCollateral
 		return v
 	case err != nil:
-		v.Verdict, v.Check, v.Reason = "rejected", "collateral-format", err.Error()
+		v.Check = "collateral-format"
 		return v
 	}
 	body, platform := report.Body(), report.Platform()
 	v.addBody(&body)
 	v.addTCB(report.TCB())
-	v.Checks = report.Checks()
 	v.Platform = map[string]string{
 		"ppid": hex.EncodeToString(platform.PPID[:]), "fmspc": hex.EncodeToString(platform.FMSPC[:]), "pce_id": hex.EncodeToString(platform.PCEID[:]),
 	}
-	v.Weaknesses = append(report.Weaknesses(), noMeasurementPolicy)
+	v.Report = check.Accept(report.Checks(), append(report.Weaknesses(), noMeasurementPolicy))
 	return v
 }
 
@@ -191,7 +193,7 @@ func (v *appraisalReport) addBody(b *tdx.Body) {
 // printTDX writes table, measurements and verdict to out, and what an acceptance does not cover to notes.
 func printTDX(out, notes io.Writer, v appraisalReport) {
 	printChecks(out, v.Checks)
-	if v.Verdict != "accepted" {
+	if v.Verdict != check.WordAccepted {
 		fmt.Fprintln(out, v.Verdict)
 		if v.Debug != nil && *v.Debug {
 			fmt.Fprintln(notes, "chrysalis: note: this TD is under debug: its host reads and writes its memory")

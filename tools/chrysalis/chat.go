@@ -1,9 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,26 +9,23 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/go-json-experiment/json"
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
-	"chrysalis/attest/ratls"
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
-	"chrysalis/runtime/claim"
-	"chrysalis/runtime/receipt"
+	"chrysalis/runtime/client"
 )
 
-// demoClient is the payment contract of whoever names none on a local chain, where nothing has a value.
-var demoClient = ton.Address{Account: [32]byte{0xc1, 0x1e, 0x47}}
+// demoPayer is the payment contract of whoever names none on a local chain, where nothing has a value.
+var demoPayer = ton.Address{Account: [32]byte{0xc1, 0x1e, 0x47}}
 
 // chatFlags are chat's own.
 type chatFlags struct {
-	remote              remoteFlags
-	client, model, save string
-	maxTokens           uint32
-	asJSON              bool
+	remote             remoteFlags
+	payer, model, save string
+	maxTokens          uint32
+	asJSON             bool
 }
 
 func newChat() *cobra.Command {
@@ -46,7 +40,7 @@ func newChat() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, args []string) error { return chat(cmd, f, args[0], args[1]) },
 	}
 	f.remote.add(cmd)
-	cmd.Flags().StringVar(&f.client, "client", "", "TON address of the payment contract that is charged (default on a local chain: the demonstration's)")
+	cmd.Flags().StringVar(&f.payer, "client", "", "TON address of the payment contract that is charged (default on a local chain: the demonstration's)")
 	cmd.Flags().StringVar(&f.model, "model", "", "model to ask (default: the one that the guest's config names)")
 	cmd.Flags().Uint32Var(&f.maxTokens, "max-tokens", 0, "most tokens of the answer (default: the guest's limit)")
 	cmd.Flags().StringVar(&f.save, "save", "", "folder to write answer.txt, request.json, receipt.bin, charge.boc, contract.txt and the keys to")
@@ -63,56 +57,61 @@ func chat(cmd *cobra.Command, f chatFlags, url, prompt string) error {
 	if err != nil {
 		return err
 	}
-	guest := &guestClient{base: base, transport: ratls.NewTransport(remote)}
-	defer guest.transport.CloseIdleConnections()
-	// The request depends on the config, so the guest is verified before it is built. The same connection carries it.
-	first, err := guest.meet(cmd.Context())
+	guest, err := client.Dial(cmd.Context(), base, remote)
 	if err != nil {
-		return refusalOf(err, f.remote.roots)
+		return refusalOf(spoken(err), f.remote.roots)
 	}
-	client, err := clientOf(f.client, first.Config())
+	defer guest.Close()
+	m := guest.Result().Config()
+	payer, err := payerOf(f.payer, m)
 	if err != nil {
 		return exitError{exitUsage, err}
 	}
-	body, err := requestBody(f, first.Config(), prompt)
-	if err != nil {
-		return err
-	}
-	var text io.Writer = terminalText{cmd.OutOrStdout()}
-	if f.asJSON {
-		text = io.Discard
-	}
-	a, result, err := guest.ask(cmd.Context(), body, client, text)
-	if err == nil && !bytes.Equal(result.ConfigBytes(), first.ConfigBytes()) {
-		err = fmt.Errorf("the guest that answered has another config than the one asked: %w", attest.ErrRejected)
-	}
-	if err != nil {
-		if a != nil && a.text.Len() > 0 && !f.asJSON {
-			fmt.Fprintln(cmd.OutOrStdout())
+	request := client.Request{Model: f.model, Messages: []client.Message{{Role: "user", Content: prompt}}, MaxTokens: f.maxTokens, Payer: payer}
+	shown := false
+	answer, err := guest.Ask(cmd.Context(), request, func(p client.Piece) error {
+		if f.asJSON {
+			return nil
 		}
-		return refusalOf(err, f.remote.roots)
-	}
-	if !f.asJSON {
+		shown = shown || p.Content != ""
+		_, err := io.WriteString(cmd.OutOrStdout(), printable(p.Content))
+		return err
+	})
+	if !f.asJSON && (err == nil || shown) {
 		fmt.Fprintln(cmd.OutOrStdout())
 	}
-	r, charge, err := a.judge(result, body, client)
+	if refused := (*attest.Refused)(nil); errors.Is(err, attest.ErrRejected) && !errors.As(err, &refused) {
+		return rejected(err) // of the answer: the guest itself was accepted
+	}
 	if err != nil {
-		return rejected(err)
+		return refusalOf(spoken(err), f.remote.roots)
 	}
 	if f.save != "" {
-		if err := saveAnswer(f.save, a, body, client, result); err != nil {
+		if err := saveAnswer(f.save, answer, payer); err != nil {
 			return unavailable(err)
 		}
 	}
 	if f.asJSON {
-		return printJSON(cmd.OutOrStdout(), chatReport(a, r, charge))
+		return printJSON(cmd.OutOrStdout(), chatReport(answer))
 	}
-	printProof(cmd.ErrOrStderr(), r, charge, a)
+	printProof(cmd.ErrOrStderr(), answer)
 	return nil
 }
 
-// clientOf decides who is charged.
-func clientOf(named string, m config.Measured) (ton.Address, error) {
+// spoken puts what a guest has said of itself in the words of the command line.
+func spoken(err error) error {
+	if declined := (*client.Declined)(nil); errors.As(err, &declined) && declined.Message != "" {
+		return fmt.Errorf("the guest says: %s (%d %s)", printable(declined.Message), declined.Status, http.StatusText(declined.Status))
+	}
+	if cut := (*client.Cut)(nil); errors.As(err, &cut) && cut.Answer != nil {
+		r := cut.Answer.Receipt
+		return fmt.Errorf("%w\nchrysalis: note: the guest has signed a receipt for what came, %d completion tokens, and charged %d tokens", err, r.Usage.Completion, r.Weighted)
+	}
+	return err
+}
+
+// payerOf decides who is charged.
+func payerOf(named string, m config.Measured) (ton.Address, error) {
 	switch {
 	case m.Service.Price.Payment != config.PayCharge && named != "":
 		return ton.Address{}, errors.New("--client: this guest charges nothing")
@@ -125,117 +124,50 @@ func clientOf(named string, m config.Measured) (ton.Address, error) {
 		}
 		return address, nil
 	case m.Identity.Network == config.Local:
-		return demoClient, nil
+		return demoPayer, nil
 	}
 	return ton.Address{}, fmt.Errorf("--client: this guest charges on %s: name the payment contract", m.Identity.Network)
 }
 
-func requestBody(f chatFlags, m config.Measured, prompt string) ([]byte, error) {
-	type message struct {
-		Role    string `json:"role"`
-		Content string `json:"content"`
-	}
-	request := struct {
-		Model     string    `json:"model"`
-		Messages  []message `json:"messages"`
-		MaxTokens uint32    `json:"max_tokens,omitzero"`
-		Stream    bool      `json:"stream"`
-	}{f.model, []message{{"user", prompt}}, f.maxTokens, true}
-	if request.Model == "" {
-		request.Model = m.Service.Model.Name
-	}
-	return json.Marshal(request)
-}
-
-// guestClient sends requests to one guest.
-type guestClient struct {
-	base      string
-	transport *ratls.Transport
-}
-
-// meet verifies the guest and returns what it is.
-func (g *guestClient) meet(ctx context.Context) (*attest.Result, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, g.base+"/v1/models", nil)
-	if err != nil {
-		return nil, err
-	}
-	response, result, err := g.transport.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, refusal(response)
-	}
-	// Read to its end, so that the connection can carry the next request.
-	_, err = io.Copy(io.Discard, io.LimitReader(response.Body, maxEventBytes))
-	return result, err
-}
-
-// ask sends a chat request and writes the answer's text as it comes.
-func (g *guestClient) ask(ctx context.Context, body []byte, client ton.Address, text io.Writer) (*answer, *attest.Result, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, g.base+"/v1/chat/completions", bytes.NewReader(body))
-	if err != nil {
-		return nil, nil, err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	if !client.IsZero() {
-		request.Header.Set("Chrysalis-Client", client.String())
-	}
-	response, result, err := g.transport.Do(request)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, nil, refusal(response)
-	}
-	a, err := readAnswer(response.Body, text)
-	return a, result, err
-}
-
-// terminalText writes a model's text without what would control the terminal. Files and pipes get the same.
-type terminalText struct{ w io.Writer }
-
-func (t terminalText) Write(p []byte) (int, error) {
-	_, err := io.WriteString(t.w, printable(string(p)))
-	return len(p), err
-}
-
-func printProof(w io.Writer, r *receipt.Receipt, charge *claim.Message, a *answer) {
-	name := sha256.Sum256(a.receipt)
+func printProof(w io.Writer, a *client.Answer) {
+	name, r := a.Signed.Receipt.Hash(), a.Receipt
 	fmt.Fprintf(w, "receipt  %x…  number %d, %d prompt + %d completion tokens, %s: signed by the attested key, over this request and this answer\n",
 		name[:8], r.Sequence, r.Usage.Prompt, r.Usage.Completion, r.Outcome)
-	if charge == nil {
+	if a.Charge == nil {
 		fmt.Fprintln(w, "charge   none: this guest charges nothing")
 		return
 	}
 	fmt.Fprintf(w, "charge   %s of %d tokens in all to %s, %d nanoton each: signed by the attested key\n         %x\n",
-		charge.Op, charge.Tokens, charge.Contract, r.Price.NanotonPerToken, a.charge)
+		a.Charge.Op, a.Charge.Tokens, a.Charge.Contract, r.Price.NanotonPerToken, a.Signed.Charge[:])
 }
 
-func chatReport(a *answer, r *receipt.Receipt, charge *claim.Message) any {
+func chatReport(a *client.Answer) any {
+	r := a.Receipt
 	report := map[string]any{
-		"answer": a.text.String(), "verdict": "accepted", "outcome": r.Outcome.String(),
+		"answer": a.Content, "verdict": "accepted", "outcome": r.Outcome.String(),
 		"usage":   map[string]uint32{"prompt_tokens": r.Usage.Prompt, "completion_tokens": r.Usage.Completion},
-		"receipt": map[string]any{"body": hex.EncodeToString(a.receipt), "sequence": r.Sequence, "cumulative": r.Cumulative},
+		"receipt": map[string]any{"body": hex.EncodeToString(a.Signed.Receipt[:]), "sequence": r.Sequence, "cumulative": r.Cumulative},
 	}
-	if charge != nil {
-		report["charge"] = map[string]any{"body": hex.EncodeToString(a.charge), "op": charge.Op.String(), "tokens": charge.Tokens, "contract": charge.Contract.String()}
+	if c := a.Charge; c != nil {
+		report["charge"] = map[string]any{"body": hex.EncodeToString(a.Signed.Charge[:]), "op": c.Op.String(), "tokens": c.Tokens, "contract": c.Contract.String()}
 	}
 	return report
 }
 
 // saveAnswer writes what an auditor needs.
-func saveAnswer(dir string, a *answer, request []byte, client ton.Address, result *attest.Result) error {
+func saveAnswer(dir string, a *client.Answer, payer ton.Address) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
+	var charge []byte
+	if a.Signed.Charge != nil {
+		charge = a.Signed.Charge[:]
+	}
 	var errs []error
 	for name, content := range map[string][]byte{
-		"answer.txt": []byte(a.text.String()), "request.json": request, "receipt.bin": a.receipt, "charge.boc": a.charge,
-		"receipt-key.hex": []byte(hex.EncodeToString(result.ReceiptKey())), "claim-key.hex": []byte(hex.EncodeToString(result.ClaimKey())),
-		"contract.txt": []byte(client.String()),
+		"answer.txt": []byte(a.Content), "request.json": a.Request, "receipt.bin": a.Signed.Receipt[:], "charge.boc": charge,
+		"receipt-key.hex": []byte(hex.EncodeToString(a.Guest.ReceiptKey())), "claim-key.hex": []byte(hex.EncodeToString(a.Guest.ClaimKey())),
+		"contract.txt": []byte(payer.String()),
 	} {
 		errs = append(errs, os.WriteFile(filepath.Join(dir, name), content, 0o644))
 	}

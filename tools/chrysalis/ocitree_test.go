@@ -10,15 +10,15 @@ import (
 	"strings"
 	"testing"
 
-	"chrysalis/measure/volume"
-	"chrysalis/tools/internal/image"
-
 	"github.com/erofs/go-erofs"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"chrysalis/measure/volume"
+	"chrysalis/tools/internal/image"
 )
 
 func layer(t *testing.T, entries ...tar.Header) v1.Layer {

@@ -3,12 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/ed25519"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/pem"
-	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,112 +13,36 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest"
-	"chrysalis/attest/attesttest"
-	"chrysalis/attest/evidence"
-	"chrysalis/attest/ratls/guest"
 	"chrysalis/attest/release"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/register"
-	"chrysalis/measure/ton"
-	"chrysalis/runtime/claim"
-	"chrysalis/runtime/receipt"
+	"chrysalis/runtime/client/clienttest"
 )
 
 // softwareGuest is a guest whose prompt says what goes wrong with its answer.
-type softwareGuest struct {
-	*attesttest.Guest
-	address string
-}
+type softwareGuest struct{ *clienttest.Guest }
 
 func newSoftwareGuest(t *testing.T, measured []byte) softwareGuest {
 	t.Helper()
-	g := softwareGuest{Guest: attesttest.New(measured, time.Now())}
-	server, err := guest.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
-		g.Statement.Epoch, g.Statement.NotAfter = r.Epoch, r.NotAfter
-		return g.Attest(r.NonceRoot, r.TLSKey), nil
-	}, nil)
-	if err != nil {
-		t.Fatal(err)
+	g := softwareGuest{clienttest.New(t, measured)}
+	g.Spoil = func(body []byte, r *clienttest.Reply) {
+		for words, spoil := range map[string]func(){
+			"too long":          func() { r.Refusal = "the prompt is \x1b[31mtoo long" },
+			"wrong receipt key": func() { r.ReceiptKey = r.ClaimKey },
+			"wrong claim key":   func() { r.ClaimKey = r.ReceiptKey },
+			"wrong request":     func() { r.Receipt.Request[0]++ },
+			"wrong model":       func() { r.Receipt.Model[0]++ },
+			"dear":              func() { r.Receipt.Price.NanotonPerToken++ },
+			"more charged":      func() { r.Charge.Tokens++ },
+			"cut":               func() { r.Events = func(events []string) []string { return events[:len(events)-2] } },
+		} {
+			if bytes.Contains(body, []byte(words)) {
+				spoil()
+			}
+		}
 	}
-	mux := http.NewServeMux()
-	mux.Handle("/v1/evidence", server)
-	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"data":[]}`) })
-	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) { g.answer(t, w, r) })
-	g.address = attesttest.Listen(t, mux, server.TLSConfig(), server.ConnContext)
 	return g
-}
-
-func (g softwareGuest) answer(t *testing.T, w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	if bytes.Contains(body, []byte("too long")) {
-		w.WriteHeader(http.StatusBadRequest)
-		io.WriteString(w, `{"error":{"message":"the prompt is \u001b[31mtoo long"}}`)
-		return
-	}
-	client, err := ton.Parse(r.Header.Get("Chrysalis-Client"))
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	m, err := config.Decode(g.Measured)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	_, service, err := config.Split(g.Measured)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	text := receipt.NewResponseHash()
-	text.Content([]byte("The capital is \x1b[1mOslo."))
-	p := m.Service.Price
-	rec := receipt.Receipt{
-		Sequence: 1, Previous: [32]byte{1}, Instance: [16]byte{1}, Request: sha256.Sum256(body), Response: text.Sum(), Service: serviceDigest(service),
-		Model: m.Service.Model.Volume.Root, Engine: m.Service.Engine.Volume.Root, Client: client,
-		Usage: receipt.Usage{Prompt: 7, Completion: 5}, Weighted: 12, Cumulative: 20, Outcome: receipt.Complete,
-		Price: p.Price,
-	}
-	message := claim.Message{Op: claim.ClientCharge, QueryID: 1, Tokens: 20, Contract: client, Excesses: client}
-	receiptKey, claimKey := g.ReceiptKey, g.ClaimKey
-	switch {
-	case bytes.Contains(body, []byte("wrong receipt key")):
-		receiptKey = claimKey
-	case bytes.Contains(body, []byte("wrong claim key")):
-		claimKey = receiptKey
-	case bytes.Contains(body, []byte("wrong request")):
-		rec.Request[0]++
-	case bytes.Contains(body, []byte("wrong model")):
-		rec.Model[0]++
-	case bytes.Contains(body, []byte("dear")):
-		rec.Price.NanotonPerToken++
-	case bytes.Contains(body, []byte("more charged")):
-		message.Tokens++
-	}
-	signed, err := receipt.Sign(receiptKey, rec)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	charge, err := claim.Sign(claimKey, message)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	for _, piece := range []string{"The capital is ", "\x1b[1mOslo."} {
-		quoted, _ := json.Marshal(piece)
-		fmt.Fprintf(w, "data: {\"choices\":[{\"delta\":{\"content\":%s}}]}\n\n", quoted)
-	}
-	if bytes.Contains(body, []byte("cut")) {
-		return
-	}
-	fmt.Fprintf(w, "data: {\"choices\":[],\"chrysalis\":{\"receipt\":%q,\"charge\":%q}}\n\ndata: [DONE]\n\n",
-		base64.StdEncoding.EncodeToString(signed[:]), base64.StdEncoding.EncodeToString(charge[:]))
 }
 
 // files writes what a client of the guest has: its policy, spoiled ones, and the roots.

@@ -41,7 +41,7 @@ func TestScripts(t *testing.T) {
 		Dir: dir,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("MEASURED", measured)
-			e.Setenv("GUEST", "https://"+guest.address)
+			e.Setenv("GUEST", guest.URL)
 			if err := guest.files(e.WorkDir); err != nil {
 				return err
 			}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +16,6 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/ratls"
-	"chrysalis/measure/config"
 )
 
 func newVerify() *cobra.Command {
@@ -54,7 +52,7 @@ func newVerify() *cobra.Command {
 				defer conn.Close()
 			}
 			if asJSON {
-				if printed := printJSON(cmd.OutOrStdout(), reportOf(result, err)); printed != nil {
+				if printed := printJSON(cmd.OutOrStdout(), attest.ReportOf(result, err)); printed != nil {
 					return printed
 				}
 			} else {
@@ -98,54 +96,6 @@ func saveEvidence(file string, seen *evidence.Evidence) error {
 		return fmt.Errorf("saving evidence: %w", err)
 	}
 	return os.WriteFile(file, encoded, 0o644)
-}
-
-// verification is verify's JSON.
-type verification struct {
-	Verdict         string           `json:"verdict"` // accepted, rejected or unavailable
-	Check           string           `json:"check,omitempty"`
-	Reason          string           `json:"reason,omitempty"`
-	Platform        string           `json:"platform,omitempty"`
-	Machine         string           `json:"machine,omitempty"`
-	TCB             string           `json:"tcb,omitempty"`
-	Release         string           `json:"release,omitempty"`
-	SecurityVersion uint32           `json:"security_version,omitempty"`
-	Identity        *config.Identity `json:"identity,omitempty"`
-	Service         *config.Service  `json:"service,omitempty"`
-	TLSKey          string           `json:"tls_key,omitempty"`
-	ReceiptKey      string           `json:"receipt_key,omitempty"`
-	ClaimKey        string           `json:"claim_key,omitempty"`
-	SecretHash      string           `json:"secret_hash,omitempty"`
-	NotAfter        string           `json:"not_after,omitempty"`
-	Weaknesses      []string         `json:"weaknesses,omitempty"`
-	Checks          []attest.Check   `json:"checks"`
-}
-
-func reportOf(result *attest.Result, err error) verification {
-	v := verification{Verdict: "accepted", Checks: []attest.Check{}}
-	if err != nil {
-		v.Verdict, v.Reason = verdictOf(err), err.Error()
-		if refused := (*attest.Refused)(nil); errors.As(err, &refused) {
-			v.Check, v.Checks = refused.Failed.Name, refused.Checks()
-		}
-		return v
-	}
-	digest := func(d [32]byte) string { return hex.EncodeToString(d[:]) }
-	m := result.Config()
-	v.Platform, v.Machine, v.Release, v.SecurityVersion = result.Platform().String(), hex.EncodeToString(result.Machine()), result.Release(), result.SecurityVersion()
-	v.TCB, v.Identity, v.Service = result.TCB(), &m.Identity, &m.Service
-	v.TLSKey, v.ReceiptKey, v.ClaimKey = digest(result.TLSKey()), hex.EncodeToString(result.ReceiptKey()), hex.EncodeToString(result.ClaimKey())
-	v.SecretHash, v.NotAfter = digest(result.SecretHash()), result.NotAfter().UTC().Format(time.RFC3339)
-	v.Weaknesses, v.Checks = result.Weaknesses(), result.Checks()
-	return v
-}
-
-// verdictOf is the word for a refusal's class.
-func verdictOf(err error) string {
-	if errors.Is(err, attest.ErrUnavailable) {
-		return "unavailable"
-	}
-	return "rejected"
 }
 
 // printVerification writes the table and the verdict to out, and what an acceptance does not cover to notes.

@@ -1,0 +1,383 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"chrysalis/attest"
+	"chrysalis/attest/check"
+	"chrysalis/attest/ratls"
+	"chrysalis/measure/config"
+	"chrysalis/measure/register"
+	"chrysalis/measure/ton"
+	"chrysalis/runtime/client"
+	"chrysalis/runtime/client/clienttest"
+	"chrysalis/runtime/receipt"
+)
+
+var payer = ton.Address{Account: [32]byte{0xc1, 0x1e, 0x47}}
+
+// measured is a config that charges, or does not.
+func measured(t testing.TB, change ...func(*config.Measured)) []byte {
+	t.Helper()
+	m := config.Measured{
+		Identity: config.Identity{Network: config.Local, RootContract: ton.Address{Account: [32]byte{1}},
+			PayoutOwner: ton.Address{Account: [32]byte{2}}, Sealing: config.SealTPM, Instance: config.InstanceSealed},
+		Service: config.Service{
+			Engine: config.Engine{Volume: config.Volume{Root: register.Digest{1}, Blocks: 1}, Argv: []string{"/usr/bin/llama-server"},
+				Env: []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"}, MemoryBytes: 1 << 30},
+			Model: config.Model{Name: "tiny", Volume: config.Volume{Root: register.Digest{2}, Blocks: 1}}, GPU: config.GPUNone,
+			Limits: config.Limits{RequestBytes: 1 << 16, AnswerTokens: 128, Concurrent: 2, ContextTokens: 512},
+			Price: config.Terms{Payment: config.PayCharge, Price: ton.Price{NanotonPerToken: 20, PromptWeight: ton.WeightOne,
+				CachedWeight: ton.WeightOne, CompletionWeight: ton.WeightOne, ReasoningWeight: ton.WeightOne}},
+			Wipe: config.WipeFreed,
+		},
+	}
+	for _, c := range change {
+		c(&m)
+	}
+	raw, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func free(m *config.Measured) {
+	m.Service.Price.Payment, m.Service.Price.NanotonPerToken = config.PayNothing, 0
+}
+
+func dial(t testing.TB, g *clienttest.Guest) *client.Guest {
+	t.Helper()
+	guest, err := client.Dial(t.Context(), g.URL, ratls.Config{Policy: g.Policy(), Roots: g.Roots()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(guest.Close)
+	return guest
+}
+
+func question() client.Request {
+	return client.Request{Messages: []client.Message{{Role: "user", Content: "What is the capital of Norway?"}}, Payer: payer}
+}
+
+func TestAsk(t *testing.T) {
+	g := clienttest.New(t, measured(t))
+	g.Spoil = func(_ []byte, r *clienttest.Reply) { r.Reasoning = []string{"Norway, ", "hm."} }
+	guest := dial(t, g)
+	var content, reasoning string
+	request := question()
+	zero := 0.0
+	request.MaxTokens, request.Temperature, request.Stop = 5, &zero, []string{"x"}
+	a, err := guest.Ask(t.Context(), request, func(p client.Piece) error { content += p.Content; reasoning += p.Reasoning; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "The capital is \x1b[1mOslo."; a.Content != want || content != want || a.Reasoning != "Norway, hm." || reasoning != a.Reasoning {
+		t.Errorf("got %q after %q, streamed %q after %q", a.Content, a.Reasoning, content, reasoning)
+	}
+	if want := `{"model":"tiny","messages":[{"role":"user","content":"What is the capital of Norway?"}],"max_tokens":5,"temperature":0,"stop":["x"],"stream":true}`; string(g.Prompts()[0]) != want || string(a.Request) != want {
+		t.Errorf("request: got %s, kept %s, want %s", g.Prompts()[0], a.Request, want)
+	}
+	if a.Receipt.Usage != (receipt.Usage{Prompt: 7, Completion: 5}) || a.Charge.Tokens != 20 || a.Charge.Contract != payer || a.Guest.ConfigBytes() == nil {
+		t.Errorf("receipt %+v, charge %+v", a.Receipt, a.Charge)
+	}
+	again, err := client.Judge(client.Untrusted{Request: a.Request, Payer: payer, Content: a.Content, Reasoning: a.Reasoning,
+		Receipt: a.Signed.Receipt[:], Charge: a.Signed.Charge[:], Whole: true}, guest.Result())
+	if err != nil || *again.Receipt != *a.Receipt {
+		t.Errorf("judged again from what was kept: got %v (%v)", again, err)
+	}
+}
+
+func TestFree(t *testing.T) {
+	g := clienttest.New(t, measured(t, free))
+	guest, request := dial(t, g), question()
+	if _, err := guest.Ask(t.Context(), request, nil); err == nil || !strings.Contains(err.Error(), "charges nothing") || len(g.Prompts()) != 0 {
+		t.Errorf("a payer where nothing is charged: got %v and %d prompts, want an error and none", err, len(g.Prompts()))
+	}
+	request.Payer = ton.Address{}
+	a, err := guest.Ask(t.Context(), request, nil)
+	if err != nil || a.Charge != nil || a.Signed.Charge != nil {
+		t.Errorf("got %+v (%v), want an answer without a charge", a, err)
+	}
+	g.Spoil = func(_ []byte, r *clienttest.Reply) {
+		r.Events = func(events []string) []string {
+			proof := events[len(events)-2]
+			events[len(events)-2] = strings.TrimSuffix(proof, "}}") + `,"charge":"AAAA"}}`
+			return events
+		}
+	}
+	if _, err := guest.Ask(t.Context(), request, nil); !errors.Is(err, check.ErrRejected) || !strings.Contains(err.Error(), "the config charges nothing") {
+		t.Errorf("a charge that nobody owes: got %v, want it rejected", err)
+	}
+}
+
+// askSpoiled asks a guest of its own, which makes one quote a second, so that no test waits for another.
+func askSpoiled(t *testing.T, spoil func(*clienttest.Reply)) (*client.Answer, error) {
+	t.Helper()
+	g := clienttest.New(t, measured(t))
+	g.Spoil = func(_ []byte, r *clienttest.Reply) { spoil(r) }
+	return dial(t, g).Ask(t.Context(), question(), nil)
+}
+
+// TestProofs changes one thing of an answer each, and names what must refuse it.
+func TestProofs(t *testing.T) {
+	for _, tt := range []struct {
+		name, want string
+		spoil      func(*clienttest.Reply)
+	}{
+		{"key of the receipt", "verifying receipt: rejected: signature", func(r *clienttest.Reply) { r.ReceiptKey = r.ClaimKey }},
+		{"request", "its request hash is", func(r *clienttest.Reply) { r.Receipt.Request[0]++ }},
+		{"response", "its response hash is", func(r *clienttest.Reply) { r.Receipt.Response = [32]byte{1} }},
+		{"text", "its response hash is", func(r *clienttest.Reply) {
+			r.Events = func(e []string) []string {
+				return append([]string{`data: {"choices":[{"delta":{"content":"x"}}]}`}, e...)
+			}
+		}},
+		{"reasoning given as content", "its response hash is", func(r *clienttest.Reply) {
+			r.Reasoning = []string{"x"}
+			r.Events = func(e []string) []string {
+				e[0] = strings.Replace(e[0], "reasoning_content", "content", 1)
+				return e
+			}
+		}},
+		{"service", "its service digest is", func(r *clienttest.Reply) { r.Receipt.Service[0]++ }},
+		{"model", "its model is", func(r *clienttest.Reply) { r.Receipt.Model[0]++ }},
+		{"engine", "its engine is", func(r *clienttest.Reply) { r.Receipt.Engine[0]++ }},
+		{"price", "its price is", func(r *clienttest.Reply) { r.Receipt.Price.NanotonPerToken++ }},
+		{"client", "its client is", func(r *clienttest.Reply) { r.Receipt.Client.Account[0]++ }},
+		{"more tokens than the limit", "its usage is", func(r *clienttest.Reply) {
+			r.Receipt.Usage.Completion, r.Receipt.Weighted, r.Receipt.Cumulative, r.Charge.Tokens = 129, 136, 136, 136
+		}},
+		{"longer prompt than the context", "its usage is", func(r *clienttest.Reply) {
+			r.Receipt.Usage.Prompt, r.Receipt.Weighted, r.Receipt.Cumulative, r.Charge.Tokens = 513, 518, 518, 518
+		}},
+		{"a cut answer's receipt", "its outcome is", func(r *clienttest.Reply) { r.Receipt.Outcome = receipt.Cut }},
+		{"key of the charge", "verifying charge: ", func(r *clienttest.Reply) { r.ClaimKey = r.ReceiptKey }},
+		{"count of the charge", "of 21 tokens, want", func(r *clienttest.Reply) { r.Charge.Tokens++ }},
+		{"another contract", "contract is", func(r *clienttest.Reply) { r.Charge.Contract.Account[0]++ }},
+		{"operation", "it is a client-refund", func(r *clienttest.Reply) { r.Charge.Op = 0xefd711e1 }},
+		{"no charge", "it has 0 bytes", func(r *clienttest.Reply) {
+			r.Charge.Op = 0
+			r.Charge.Contract, r.Charge.Excesses, r.Charge.QueryID, r.Charge.Tokens = ton.Address{}, ton.Address{}, 0, 0
+		}},
+		{"no receipt", "receipt has 0 bytes", func(r *clienttest.Reply) {
+			r.Events = func(e []string) []string { return append(e[:2], "data: [DONE]") }
+		}},
+		{"receipt cut short", "receipt has 3 bytes", func(r *clienttest.Reply) {
+			r.Events = func(e []string) []string {
+				return append(e[:2], `data: {"chrysalis":{"receipt":"AAAA"}}`, "data: [DONE]")
+			}
+		}},
+		{"receipt in another alphabet", "receipt: illegal base64", func(r *clienttest.Reply) {
+			r.Events = func(e []string) []string {
+				return append(e[:2], `data: {"chrysalis":{"receipt":"__8="}}`, "data: [DONE]")
+			}
+		}},
+		{"two receipts", "a second receipt", func(r *clienttest.Reply) {
+			r.Events = func(e []string) []string { return append(e[:3], e[2], e[3]) }
+		}},
+		{"two answers", "has 2 choices", func(r *clienttest.Reply) {
+			r.Events = func(e []string) []string { return append([]string{`data: {"choices":[{},{}]}`}, e...) }
+		}},
+		{"an event after the end", "after the end mark", func(r *clienttest.Reply) {
+			r.Events = func(e []string) []string { return append(e, "data: {}") }
+		}},
+		{"no event", "is no event", func(r *clienttest.Reply) {
+			r.Events = func(e []string) []string { return append([]string{"event: x"}, e...) }
+		}},
+		{"no JSON", "is no JSON", func(r *clienttest.Reply) {
+			r.Events = func(e []string) []string { return append([]string{"data: {"}, e...) }
+		}},
+		{"a name twice", "is no JSON", func(r *clienttest.Reply) {
+			r.Events = func(e []string) []string { return append([]string{`data: {"choices":[],"choices":[]}`}, e...) }
+		}},
+		{"a long event", "more than 262144 bytes", func(r *clienttest.Reply) {
+			r.Events = func(e []string) []string {
+				return append([]string{"data: " + strings.Repeat(" ", 256<<10) + "{}"}, e...)
+			}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, err := askSpoiled(t, tt.spoil)
+			if a != nil || !errors.Is(err, check.ErrRejected) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v (%v), want it rejected by %q", a, err, tt.want)
+			}
+		})
+	}
+}
+
+// TestEndless has an answer that does not end: what is read of it does.
+func TestEndless(t *testing.T) {
+	g := clienttest.New(t, measured(t))
+	guest := dial(t, g)
+	g.Spoil = func(_ []byte, r *clienttest.Reply) {
+		r.Events = func([]string) []string {
+			comment := ": " + strings.Repeat("x", 200<<10)
+			return append(make([]string, 0, 400), strings.Split(strings.Repeat(comment+"\n", 400), "\n")...)
+		}
+	}
+	if _, err := guest.Ask(t.Context(), question(), nil); !errors.Is(err, check.ErrRejected) || !strings.Contains(err.Error(), "more than 67108864 bytes") {
+		t.Errorf("got %v, want it rejected for its size", err)
+	}
+}
+
+func TestCut(t *testing.T) {
+	withError := func(event string) string {
+		return strings.TrimSuffix(event, "}") + `,"error":{"message":"the engine ended"}}`
+	}
+	for _, tt := range []struct {
+		name   string
+		spoil  func(*clienttest.Reply)
+		proven bool
+		says   string
+	}{
+		{"before the proof", func(r *clienttest.Reply) { r.Events = func(e []string) []string { return e[:2] } }, false, ""},
+		{"before the end mark", func(r *clienttest.Reply) { r.Events = func(e []string) []string { return e[:3] } }, true, ""},
+		{"by the engine", func(r *clienttest.Reply) {
+			r.Receipt.Outcome = receipt.Cut
+			r.Events = func(e []string) []string { return append(e[:2], withError(e[2])) }
+		}, true, "the engine ended"},
+		{"by the engine, with nothing recorded", func(r *clienttest.Reply) {
+			r.Events = func(e []string) []string { return append(e[:2], `data: {"error":{"message":"not recorded"}}`) }
+		}, false, "not recorded"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, err := askSpoiled(t, tt.spoil)
+			var cut *client.Cut
+			if a != nil || !errors.As(err, &cut) || !errors.Is(err, check.ErrUnavailable) || errors.Is(err, check.ErrRejected) {
+				t.Fatalf("got %v (%v), want a cut answer", a, err)
+			}
+			if (cut.Answer != nil) != tt.proven || cut.Says != tt.says || !strings.Contains(err.Error(), "cut") {
+				t.Errorf("got %+v, proven %t, want proven %t and %q", cut, cut.Answer != nil, tt.proven, tt.says)
+			}
+			if tt.proven && (cut.Answer.Content != "The capital is \x1b[1mOslo." || cut.Answer.Charge.Tokens != 20) {
+				t.Errorf("the proven part is %+v", cut.Answer)
+			}
+		})
+	}
+	t.Run("with a wrong proof", func(t *testing.T) {
+		var cut *client.Cut
+		if _, err := askSpoiled(t, func(r *clienttest.Reply) {
+			r.Charge.Tokens++
+			r.Events = func(e []string) []string { return append(e[:2], withError(e[2])) }
+		}); !errors.Is(err, check.ErrRejected) || errors.As(err, &cut) {
+			t.Errorf("got %v, want it rejected", err)
+		}
+	})
+}
+
+func TestDeclined(t *testing.T) {
+	g := clienttest.New(t, measured(t))
+	g.Spoil = func(_ []byte, r *clienttest.Reply) { r.Refusal = "too \x1b[31mlong" }
+	_, err := dial(t, g).Ask(t.Context(), question(), nil)
+	var declined *client.Declined
+	if !errors.As(err, &declined) || declined.Status != http.StatusBadRequest || declined.Code != "test" || declined.Message != "too \x1b[31mlong" {
+		t.Errorf("got %v, want the guest's refusal", err)
+	}
+	if strings.Contains(err.Error(), "\x1b") || errors.Is(err, check.ErrRejected) {
+		t.Errorf("got %q, want it quoted and of no class", err)
+	}
+}
+
+func TestEnds(t *testing.T) {
+	t.Run("by the caller", func(t *testing.T) {
+		guest, full := dial(t, clienttest.New(t, measured(t))), errors.New("no room")
+		if a, err := guest.Ask(t.Context(), question(), func(client.Piece) error { return full }); a != nil || !errors.Is(err, full) {
+			t.Errorf("got %v (%v), want the caller's own error", a, err)
+		}
+	})
+	t.Run("by the context", func(t *testing.T) {
+		g := clienttest.New(t, measured(t))
+		guest := dial(t, g)
+		ctx, cancel := context.WithCancel(t.Context())
+		pieces := 0
+		release := make(chan struct{})
+		defer close(release)
+		g.Spoil = func(_ []byte, r *clienttest.Reply) {
+			r.Events = func(e []string) []string { return e[:1] }
+			r.Hold = release
+		}
+		a, err := guest.Ask(ctx, question(), func(client.Piece) error { pieces++; cancel(); return nil })
+		if a != nil || pieces != 1 || !errors.Is(err, context.Canceled) || !errors.Is(err, check.ErrUnavailable) {
+			t.Errorf("got %v (%v) after %d pieces, want the context's end", a, err, pieces)
+		}
+	})
+}
+
+// TestUnverified shows that a guest which the policy refuses hears nothing of a prompt.
+func TestUnverified(t *testing.T) {
+	g := clienttest.New(t, measured(t))
+	rules := g.Rules()
+	rules.Config.Model.Name = "other"
+	policy, err := rules.Policy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Dial(t.Context(), g.URL, ratls.Config{Policy: policy, Roots: g.Roots()}); !errors.Is(err, check.ErrRejected) {
+		t.Errorf("another model: got %v, want it rejected", err)
+	}
+	if _, err := client.Dial(t.Context(), g.URL, ratls.Config{Roots: g.Roots()}); !errors.Is(err, check.ErrRejected) {
+		t.Errorf("the zero policy: got %v, want it rejected", err)
+	}
+	if _, err := client.Dial(t.Context(), g.URL, ratls.Config{Policy: g.Policy()}); !errors.Is(err, check.ErrRejected) {
+		t.Errorf("no roots: got %v, want it rejected", err)
+	}
+	refused := func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route") }
+	if _, err := client.Dial(t.Context(), g.URL, ratls.Config{Policy: g.Policy(), Roots: g.Roots(), Dial: refused}); !errors.Is(err, check.ErrUnavailable) {
+		t.Errorf("no route: got %v, want it unavailable", err)
+	}
+	for _, url := range []string{"", "http://127.0.0.1:1", "https://", "127.0.0.1:1", g.URL + "/v1", g.URL + "?x", g.URL + "/#x", strings.Replace(g.URL, "//", "//user@", 1)} {
+		if _, err := client.Dial(t.Context(), url, ratls.Config{Policy: g.Policy(), Roots: g.Roots()}); err == nil || !strings.Contains(err.Error(), "want https://HOST") {
+			t.Errorf("URL %q: got %v, want it refused", url, err)
+		}
+	}
+	if len(g.Prompts()) != 0 {
+		t.Errorf("the guest got %q, want nothing", g.Prompts())
+	}
+}
+
+// TestAnotherConfig dials one guest and finds another behind the same address: both are accepted, but the request was made
+// for the first.
+func TestAnotherConfig(t *testing.T) {
+	first, second := clienttest.New(t, measured(t)), clienttest.New(t, measured(t, func(m *config.Measured) { m.Service.Price.NanotonPerToken++ }))
+	rules := first.Rules()
+	rules.Config.Price.NanotonPerToken = attest.Range{Max: 100}
+	policy, err := rules.Policy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := first.URL
+	roots := first.Roots()
+	roots.VTPM.AddCert(second.Root)
+	redirected := func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, strings.TrimPrefix(to, "https://"))
+	}
+	guest, err := client.Dial(t.Context(), "https://guest.test", ratls.Config{Policy: policy, Roots: roots, Dial: redirected})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer guest.Close()
+	guest.Close() // the next request needs a new connection
+	to = second.URL
+	shown := false
+	a, err := guest.Ask(t.Context(), question(), func(client.Piece) error { shown = true; return nil })
+	if a != nil || shown || !errors.Is(err, check.ErrRejected) || !strings.Contains(err.Error(), "it now has the config") {
+		t.Errorf("got %v (%v), shown %t, want it rejected and nothing shown", a, err, shown)
+	}
+}
+
+// TestJudgeNeedsPayer: without a payer no charge can be judged, and that is the caller's mistake, not the guest's.
+func TestJudgeNeedsPayer(t *testing.T) {
+	g := clienttest.New(t, measured(t))
+	request := question()
+	request.Payer = ton.Address{}
+	if _, err := dial(t, g).Ask(t.Context(), request, nil); err == nil || errors.Is(err, check.ErrRejected) || len(g.Prompts()) != 0 {
+		t.Errorf("got %v and %d prompts, want an error about the request", err, len(g.Prompts()))
+	}
+}

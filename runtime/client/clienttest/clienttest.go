@@ -1,0 +1,194 @@
+// Package clienttest is a guest in software that answers prompts as the gateway does, for tests of clients. It runs on the
+// software platform of attesttest, and a test says what goes wrong with an answer.
+//
+// It is for tests alone. No program links it.
+package clienttest
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"chrysalis/attest/attesttest"
+	"chrysalis/attest/evidence"
+	"chrysalis/attest/ratls/guest"
+	"chrysalis/attest/ratls/session"
+	"chrysalis/measure/config"
+	"chrysalis/measure/ton"
+	"chrysalis/runtime/claim"
+	"chrysalis/runtime/receipt"
+)
+
+// Guest is a guest that listens.
+type Guest struct {
+	*attesttest.Guest
+	URL string
+	// Spoil edits each answer before it is signed and sent; body is the request's. Nil spoils nothing.
+	Spoil func(body []byte, r *Reply)
+
+	mu      sync.Mutex
+	prompts [][]byte
+}
+
+// Prompts returns the bodies of the requests that came.
+func (g *Guest) Prompts() [][]byte {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.prompts)
+}
+
+// Reply is what the guest is about to answer.
+type Reply struct {
+	Refusal              string // if not empty, the guest declines with status 400 and this message
+	Content, Reasoning   []string
+	Receipt              receipt.Receipt // Response is filled in from the text unless it is set
+	Charge               claim.Message   // zero where nothing is charged
+	ReceiptKey, ClaimKey ed25519.PrivateKey
+	// Events edits the stream's events before they are sent. Each is a line without its end.
+	Events func(events []string) []string
+	// Hold keeps the connection open after the last event until it is closed. Nil holds nothing.
+	Hold <-chan struct{}
+}
+
+// New starts a guest that serves the config, and ends it with the test.
+func New(t testing.TB, measured []byte) *Guest {
+	t.Helper()
+	g := &Guest{Guest: attesttest.New(measured, time.Now())}
+	server, err := guest.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
+		g.Statement.Epoch, g.Statement.NotAfter = r.Epoch, r.NotAfter
+		return g.Attest(r.NonceRoot, r.TLSKey), nil
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(session.EvidencePath, server)
+	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"data":[]}`) })
+	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) {
+		if err := g.answer(w, r); err != nil {
+			t.Error(err)
+		}
+	})
+	g.URL = "https://" + attesttest.Listen(t, mux, server.TLSConfig(), server.ConnContext)
+	return g
+}
+
+// reply is a good answer to a request.
+func (g *Guest) reply(body []byte, payer ton.Address) (*Reply, error) {
+	m, err := config.Decode(g.Measured)
+	if err != nil {
+		return nil, err
+	}
+	_, service, err := config.Split(g.Measured)
+	if err != nil {
+		return nil, err
+	}
+	r := &Reply{
+		Content: []string{"The capital is ", "\x1b[1mOslo."},
+		Receipt: receipt.Receipt{
+			Sequence: 1, Previous: [32]byte{1}, Instance: [16]byte{1}, Request: sha256.Sum256(body), Service: config.ServiceDigest(service),
+			Model: m.Service.Model.Volume.Root, Engine: m.Service.Engine.Volume.Root, Client: payer,
+			Usage: receipt.Usage{Prompt: 7, Completion: 5}, Price: m.Service.Price.Price, Outcome: receipt.Complete,
+		},
+		ReceiptKey: g.ReceiptKey, ClaimKey: g.ClaimKey,
+	}
+	if r.Receipt.Weighted, err = r.Receipt.Usage.Weighted(r.Receipt.Price); err != nil {
+		return nil, err
+	}
+	r.Receipt.Cumulative = r.Receipt.Weighted + 8
+	if m.Service.Price.Payment == config.PayCharge {
+		r.Charge = claim.Message{Op: claim.ClientCharge, QueryID: 1, Tokens: r.Receipt.Cumulative, Contract: payer, Excesses: payer}
+	}
+	return r, nil
+}
+
+func (g *Guest) answer(w http.ResponseWriter, r *http.Request) error {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	g.prompts = append(g.prompts, body)
+	g.mu.Unlock()
+	var payer ton.Address
+	if named := r.Header.Get("Chrysalis-Client"); named != "" {
+		if payer, err = ton.Parse(named); err != nil {
+			return err
+		}
+	}
+	reply, err := g.reply(body, payer)
+	if err != nil {
+		return err
+	}
+	if g.Spoil != nil {
+		g.Spoil(body, reply)
+	}
+	if reply.Refusal != "" {
+		w.WriteHeader(http.StatusBadRequest)
+		return json.MarshalWrite(w, map[string]any{"error": map[string]any{"message": reply.Refusal, "code": "test", "param": nil}})
+	}
+	events, err := reply.events()
+	if err != nil {
+		return err
+	}
+	if reply.Events != nil {
+		events = reply.Events(events)
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	for _, event := range events {
+		fmt.Fprintf(w, "%s\n\n", event)
+		w.(http.Flusher).Flush()
+	}
+	if reply.Hold != nil {
+		<-reply.Hold
+	}
+	return nil
+}
+
+// events signs the reply and returns its stream.
+func (r *Reply) events() (events []string, err error) {
+	chunk := func(name, text string) error {
+		quoted, err := json.Marshal(text)
+		events = append(events, fmt.Sprintf(`data: {"choices":[{"delta":{%q:%s}}]}`, name, quoted))
+		return err
+	}
+	for _, piece := range r.Reasoning {
+		if err := chunk("reasoning_content", piece); err != nil {
+			return nil, err
+		}
+	}
+	for _, piece := range r.Content {
+		if err := chunk("content", piece); err != nil {
+			return nil, err
+		}
+	}
+	if r.Receipt.Response == [32]byte{} {
+		text := receipt.NewResponseHash()
+		text.Reasoning([]byte(strings.Join(r.Reasoning, "")))
+		text.Content([]byte(strings.Join(r.Content, "")))
+		r.Receipt.Response = text.Sum()
+	}
+	signed, err := receipt.Sign(r.ReceiptKey, r.Receipt)
+	if err != nil {
+		return nil, err
+	}
+	proof := `"receipt":"` + base64.StdEncoding.EncodeToString(signed[:]) + `"`
+	if r.Charge != (claim.Message{}) {
+		charge, err := claim.Sign(r.ClaimKey, r.Charge)
+		if err != nil {
+			return nil, err
+		}
+		proof += `,"charge":"` + base64.StdEncoding.EncodeToString(charge[:]) + `"`
+	}
+	return append(events, `data: {"choices":[],"chrysalis":{`+proof+`}}`, "data: [DONE]"), nil
+}

@@ -1,0 +1,99 @@
+package client
+
+import (
+	"crypto/sha256"
+	"fmt"
+
+	"chrysalis/attest"
+	"chrysalis/attest/check"
+	"chrysalis/measure/config"
+	"chrysalis/measure/pubkey"
+	"chrysalis/measure/ton"
+	"chrysalis/runtime/claim"
+	"chrysalis/runtime/receipt"
+)
+
+// Untrusted is an answer as it came, or was kept, with the request that it is for.
+type Untrusted struct {
+	Request            []byte      // body, byte for byte as it was sent
+	Payer              ton.Address // whom the request named; zero where nothing is charged
+	Content, Reasoning string      // the whole text
+	Receipt, Charge    []byte      // as they came; Charge is empty where nothing is charged
+	Whole              bool        // the stream had its end mark, so that the receipt must not be that of a cut answer
+}
+
+// Answer is an answer that a verified guest has signed for. Only Judge makes one.
+type Answer struct {
+	Request            []byte // body as it was sent
+	Content, Reasoning string
+	Receipt            *receipt.Receipt
+	Charge             *claim.Message // nil where nothing is charged
+	Signed             receipt.Proof  // receipt and charge as the guest signed them: what an auditor wants
+	Guest              *attest.Result // what the guest that answered was
+}
+
+// Judge decides whether a guest has answered: receipt and charge are signed by the attested keys, over what was sent and
+// what came back, at the attested price, for the payer. The error wraps check.ErrRejected.
+func Judge(u Untrusted, guest *attest.Result) (*Answer, error) {
+	r, err := judgeReceipt(u, guest)
+	if err != nil {
+		return nil, err
+	}
+	signed := receipt.Signed(u.Receipt)
+	answer := &Answer{Request: u.Request, Content: u.Content, Reasoning: u.Reasoning, Receipt: r, Signed: receipt.Proof{Receipt: &signed}, Guest: guest}
+	if guest.Config().Service.Price.Payment != config.PayCharge {
+		if len(u.Charge) != 0 {
+			return nil, fmt.Errorf("verifying charge: %w: there is one, but the config charges nothing", check.ErrRejected)
+		}
+		return answer, nil
+	}
+	if len(u.Charge) != claim.BodySize {
+		return nil, fmt.Errorf("verifying charge: %w: it has %d bytes, want %d", check.ErrRejected, len(u.Charge), claim.BodySize)
+	}
+	message, err := claim.Verify(u.Charge, claim.Policy{Key: pubkey.Ed25519(guest.ClaimKey()), Contract: u.Payer})
+	if err != nil {
+		return nil, fmt.Errorf("verifying charge: %w", err)
+	}
+	if message.Op != claim.ClientCharge || message.Tokens != r.Cumulative {
+		return nil, fmt.Errorf("verifying charge: %w: it is a %s of %d tokens, want a %s of the receipt's %d", check.ErrRejected,
+			message.Op, message.Tokens, claim.ClientCharge, r.Cumulative)
+	}
+	body := claim.Body(u.Charge)
+	answer.Charge, answer.Signed.Charge = message, &body
+	return answer, nil
+}
+
+func judgeReceipt(u Untrusted, guest *attest.Result) (*receipt.Receipt, error) {
+	r, err := receipt.Verify(u.Receipt, pubkey.Ed25519(guest.ReceiptKey()))
+	if err != nil {
+		return nil, err
+	}
+	_, service, err := config.Split(guest.ConfigBytes())
+	if err != nil {
+		return nil, err
+	}
+	m := guest.Config()
+	text := receipt.NewResponseHash()
+	text.Reasoning([]byte(u.Reasoning))
+	text.Content([]byte(u.Content))
+	limits := m.Service.Limits
+	for _, c := range []struct {
+		name string
+		ok   bool
+	}{
+		{"request hash", r.Request == sha256.Sum256(u.Request)},
+		{"response hash", r.Response == text.Sum()},
+		{"service digest", r.Service == config.ServiceDigest(service)},
+		{"model", r.Model == m.Service.Model.Volume.Root},
+		{"engine", r.Engine == m.Service.Engine.Volume.Root},
+		{"price", r.Price == m.Service.Price.Price},
+		{"client", r.Client == u.Payer},
+		{"usage", r.Usage.Prompt <= limits.ContextTokens && r.Usage.Completion <= limits.AnswerTokens},
+		{"outcome", !u.Whole || r.Outcome == receipt.Complete},
+	} {
+		if !c.ok {
+			return nil, fmt.Errorf("verifying receipt: %w: its %s is not that of this answer", check.ErrRejected, c.name)
+		}
+	}
+	return r, nil
+}

@@ -1,0 +1,116 @@
+package client
+
+import (
+	"bufio"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+
+	"chrysalis/attest/check"
+)
+
+// event is one chunk of a streamed answer. Members that are not here belong to the API and are of no use here.
+type event struct {
+	Choices []struct {
+		Delta struct {
+			Content   string `json:"content"`
+			Reasoning string `json:"reasoning_content"`
+		} `json:"delta"`
+	} `json:"choices"`
+	Chrysalis *struct {
+		Receipt string `json:"receipt"`
+		Charge  string `json:"charge"`
+	} `json:"chrysalis"`
+	Error *struct {
+		Message string `json:"message"`
+	} `json:"error"`
+}
+
+// stream collects an answer.
+type stream struct {
+	each          func(Piece) error
+	untrusted     Untrusted
+	text, thought strings.Builder
+	says          string
+}
+
+// errEarly is in the chain of every error that says that the answer ended before its end mark.
+var errEarly = fmt.Errorf("%w: the answer ended without its end mark: it was cut", check.ErrUnavailable)
+
+// read reads server-sent events to the answer's end mark, and wants the end of the body behind it.
+func (s *stream) read(body io.Reader) error {
+	defer func() { s.untrusted.Content, s.untrusted.Reasoning = s.text.String(), s.thought.String() }()
+	limited := &io.LimitedReader{R: body, N: maxAnswerBytes + 1}
+	lines := bufio.NewScanner(limited)
+	lines.Buffer(make([]byte, 4096), maxEventBytes)
+	done := false
+	for lines.Scan() {
+		line := lines.Text()
+		data, ok := strings.CutPrefix(line, "data: ")
+		switch {
+		case line == "" || line[0] == ':':
+			continue // what stands between events
+		case !ok:
+			return fmt.Errorf("%w: a line of %d bytes is no event", check.ErrRejected, len(line))
+		case done:
+			return fmt.Errorf("%w: an event after the end mark", check.ErrRejected)
+		case data == "[DONE]":
+			done = true
+			continue
+		}
+		if err := s.take(data); err != nil {
+			return err
+		}
+	}
+	switch err := lines.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return fmt.Errorf("%w: an event has more than %d bytes", check.ErrRejected, maxEventBytes)
+	case limited.N == 0:
+		return fmt.Errorf("%w: the answer has more than %d bytes", check.ErrRejected, maxAnswerBytes)
+	case err != nil:
+		return fmt.Errorf("%w: %w", errEarly, err)
+	case !done:
+		return errEarly
+	}
+	return nil
+}
+
+func (s *stream) take(data string) error {
+	var e event
+	if err := json.Unmarshal([]byte(data), &e); err != nil {
+		return fmt.Errorf("%w: an event of %d bytes is no JSON of a chunk", check.ErrRejected, len(data)) // err would quote it
+	}
+	if len(e.Choices) > 1 {
+		return fmt.Errorf("%w: an event has %d choices, want one answer", check.ErrRejected, len(e.Choices))
+	}
+	for _, choice := range e.Choices {
+		s.thought.WriteString(choice.Delta.Reasoning)
+		s.text.WriteString(choice.Delta.Content)
+		if s.each != nil && (choice.Delta.Content != "" || choice.Delta.Reasoning != "") {
+			if err := s.each(Piece{Content: choice.Delta.Content, Reasoning: choice.Delta.Reasoning}); err != nil {
+				return err
+			}
+		}
+	}
+	if c := e.Chrysalis; c != nil {
+		if s.untrusted.Receipt != nil {
+			return fmt.Errorf("%w: a second receipt", check.ErrRejected)
+		}
+		var err error
+		if s.untrusted.Receipt, err = base64.StdEncoding.DecodeString(c.Receipt); err != nil {
+			return fmt.Errorf("%w: receipt: %v", check.ErrRejected, err)
+		}
+		if s.untrusted.Charge, err = base64.StdEncoding.DecodeString(c.Charge); err != nil {
+			return fmt.Errorf("%w: charge: %v", check.ErrRejected, err)
+		}
+	}
+	if e.Error != nil {
+		s.says = e.Error.Message
+		return errEarly
+	}
+	return nil
+}
