@@ -61,7 +61,8 @@ func stubInitrd(initrd, osRelease []byte) []byte {
 		name string
 		data []byte
 	}{{0o040555, ".extra", nil}, {0o100444, ".extra/os-release", osRelease}} {
-		out = fmt.Appendf(out, "070701%08x%08x%08x%08x%08x%08x%08x%s%08x%08x%s\x00", i+1, f.mode, 0, 0, 1, 0, len(f.data), strings.Repeat("0", 32), len(f.name)+1, 0, f.name)
+		out = fmt.Appendf(out, "070701%08x%08x%08x%08x%08x%08x%08x%s%08x%08x%s\x00", i+1, f.mode, 0, 0, 1, 0, len(f.data),
+			strings.Repeat("0", 32), len(f.name)+1, 0, f.name)
 		out = pad(append(pad(out), f.data...))
 	}
 	return append(out, "070701"+strings.Repeat("0", 32)+"00000001"+strings.Repeat("0", 48)+"0000000B00000000TRAILER!!!\x00\x00\x00\x00"...)

@@ -139,7 +139,8 @@ func TestDiskBootAgainstDirectBoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, there := alone[5]; there || len(disk) != len(direct) || len(alone) != len(disk)-1 {
-		t.Errorf("got %d registers of an image and %d of a disk, want %d and %d, the first without PCR 5", len(alone), len(disk), len(direct)-1, len(direct))
+		t.Errorf("got %d registers of an image and %d of a disk, want %d and %d, the first without PCR 5", len(alone), len(disk), len(direct)-1,
+			len(direct))
 	}
 	for register, value := range direct {
 		changes := map[uint8]bool{4: true, 5: true, 9: true, 11: true}[register]

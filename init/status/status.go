@@ -40,6 +40,7 @@ const (
 	EngineVolume
 	ModelVolume
 	GPU
+	ModuleLock
 	Secret
 	Network
 	Containerd

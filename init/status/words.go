@@ -24,6 +24,7 @@ var (
 		EngineVolume:    {"engine-volume", "the engine's disk is missing, or is not the volume that the config names; check it with: chrysalis volume check"},
 		ModelVolume:     {"model-volume", "the model's disk is missing, or is not the volume that the config names; check it with: chrysalis volume check"},
 		GPU:             {"gpu", "the machine's GPUs are not those that the config's rule asks for"},
+		ModuleLock:      {"module-lock", "the kernel did not let its modules be locked: boot the release's kernel"},
 		Secret: {"secret", "the TPM gave no secret for another reason than its policy: it does not answer, or its state is older than the guest's " +
 			"last boot; put the newest state back"},
 		Network:    {"network", "the guest got no address, or its port was taken: give its network card a DHCP server, or another host document"},

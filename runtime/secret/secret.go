@@ -21,6 +21,10 @@ import (
 // Size is the length of a Secret in bytes.
 const Size = 32
 
+// ErrSealed says that a platform holds the secret and keeps it: another image or identity is running than those that it was
+// sealed for, or it has been taken out in this boot already.
+var ErrSealed = errors.New("the secret stays sealed: another image or identity, or keys already released")
+
 // errRedacted answers every attempt to encode a secret.
 var errRedacted = errors.New("a secret has no encoding")
 

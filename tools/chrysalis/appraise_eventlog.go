@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/check"
 	"chrysalis/attest/tdx"
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/eventlog"
@@ -28,13 +29,10 @@ type eventlogFlags struct {
 
 // eventlogReport is its JSON.
 type eventlogReport struct {
-	Verdict   string            `json:"verdict"` // accepted, rejected or unavailable
-	Check     string            `json:"check"`   // the first that refused; "" when accepted
-	Reason    string            `json:"reason"`
+	check.Report
 	Format    string            `json:"format"`
 	Registers map[string]string `json:"registers"`
 	Events    []reportedEvent   `json:"events"`
-	Checks    []attest.Check    `json:"checks"`
 }
 
 // reportedEvent is one event. Proven says whether the data hashes to the digest; a replay looks at digests alone.
@@ -85,11 +83,12 @@ func (f *eventlogFlags) appraise(out, notes io.Writer) error {
 	if err != nil {
 		return err
 	}
-	v := eventlogReport{Verdict: "accepted", Format: f.format, Registers: map[string]string{}, Events: []reportedEvent{}, Checks: []attest.Check{}}
+	v := eventlogReport{Report: check.Accept(nil, nil), Format: f.format, Registers: map[string]string{}, Events: []reportedEvent{}}
 	log, quote, err := f.read()
 	var unread unreadable
 	if errors.As(err, &unread) {
-		v.Verdict, v.Check, v.Reason = "unavailable", unread.what, err.Error()
+		v.Report = check.Refuse(err)
+		v.Check = unread.what
 	} else if err := replay(&v, log); err != nil {
 		v.deny("log-format", err.Error(), "a "+f.format+" log")
 	} else {
@@ -111,7 +110,7 @@ func (f *eventlogFlags) appraise(out, notes io.Writer) error {
 	switch {
 	case err != nil:
 		return exitOf(err)
-	case v.Verdict != "accepted":
+	case v.Verdict != check.WordAccepted:
 		return rejected(errors.New(v.Reason))
 	case len(v.Checks) == 0:
 		fmt.Fprintln(notes, "chrysalis: note: nothing was compared: the log is what somebody says (--quote or --registers compares it)")
@@ -155,7 +154,8 @@ func (f *eventlogFlags) wanted() (map[string]string, error) {
 			size = 48
 		}
 		if b, err := hex.DecodeString(value); err != nil || len(b) != size || !registerName.MatchString(name) {
-			return nil, exitError{exitUsage, fmt.Errorf("--registers: %q is %q, want rtmr0 to rtmr3 or pcr0 to pcr23 with as many hexadecimal digits as their digests have", name, value)}
+			return nil, exitError{exitUsage, fmt.Errorf("--registers: %q is %q, want rtmr0 to rtmr3 or pcr0 to pcr23 with as many hexadecimal "+
+				"digits as their digests have", name, value)}
 		}
 		lower[name] = strings.ToLower(value)
 	}
@@ -170,8 +170,8 @@ func (v *eventlogReport) add(name, got, want string) {
 	c := attest.Check{Name: name, Got: got, Want: want, Verdict: attest.Accepted}
 	if got != want {
 		c.Verdict = attest.Denied
-		if v.Verdict == "accepted" {
-			v.Verdict, v.Check, v.Reason = "rejected", name, fmt.Sprintf("appraising log: %s: got %s, want %s", name, got, want)
+		if v.Verdict == check.WordAccepted {
+			v.Verdict, v.Check, v.Reason = check.WordRejected, name, fmt.Sprintf("appraising log: %s: got %s, want %s", name, got, want)
 		}
 	}
 	v.Checks = append(v.Checks, c)
@@ -268,7 +268,8 @@ func replayTCG2(v *eventlogReport, log []byte) error {
 	}
 	for i, e := range events {
 		v.Events = append(v.Events, reportedEvent{
-			Number: i, Register: fmt.Sprintf("pcr%d", e.Register), Type: eventTypeName(e.Type), Digest: hex.EncodeToString(e.Digest[:]), Data: hex.EncodeToString(e.Data),
+			Number: i, Register: fmt.Sprintf("pcr%d", e.Register), Type: eventTypeName(e.Type), Digest: hex.EncodeToString(e.Digest[:]),
+			Data:   hex.EncodeToString(e.Data),
 			Proven: e.Matches(), broken: e.Broken(),
 		})
 	}
@@ -286,7 +287,8 @@ func replayCEL(v *eventlogReport, log []byte) error {
 	// The runtime log's own parser knows what its events are called.
 	runtime, _ := eventlog.ParseRuntime(log)
 	for i, e := range events {
-		r := reportedEvent{Number: i, Register: fmt.Sprintf("pcr%d", e.Register), Type: fmt.Sprintf("content %d", e.Type), Data: hex.EncodeToString(e.Content), Proven: e.Matches()}
+		r := reportedEvent{Number: i, Register: fmt.Sprintf("pcr%d", e.Register), Type: fmt.Sprintf("content %d", e.Type),
+			Data: hex.EncodeToString(e.Content), Proven: e.Matches()}
 		if e.CC {
 			r.Register, r.Digest = fmt.Sprintf("rtmr%d", e.Register-1), hex.EncodeToString(e.SHA384[:])
 		} else {
@@ -313,7 +315,8 @@ var eventTypeNames = map[uint32]string{
 	0x01: "EV_POST_CODE", 0x03: "EV_NO_ACTION", 0x04: "EV_SEPARATOR", 0x05: "EV_ACTION", 0x06: "EV_EVENT_TAG", 0x07: "EV_S_CRTM_CONTENTS",
 	0x08: "EV_S_CRTM_VERSION", 0x0a: "EV_PLATFORM_CONFIG_FLAGS", 0x0d: "EV_IPL",
 	0x80000001: "EV_EFI_VARIABLE_DRIVER_CONFIG", 0x80000002: "EV_EFI_VARIABLE_BOOT", 0x80000003: "EV_EFI_BOOT_SERVICES_APPLICATION",
-	0x80000004: "EV_EFI_BOOT_SERVICES_DRIVER", 0x80000006: "EV_EFI_GPT_EVENT", 0x80000007: "EV_EFI_ACTION", 0x80000008: "EV_EFI_PLATFORM_FIRMWARE_BLOB",
+	0x80000004: "EV_EFI_BOOT_SERVICES_DRIVER", 0x80000006: "EV_EFI_GPT_EVENT", 0x80000007: "EV_EFI_ACTION",
+	0x80000008: "EV_EFI_PLATFORM_FIRMWARE_BLOB",
 	0x80000009: "EV_EFI_HANDOFF_TABLES", 0x8000000a: "EV_EFI_PLATFORM_FIRMWARE_BLOB2", 0x8000000b: "EV_EFI_HANDOFF_TABLES2",
 	0x8000000c: "EV_EFI_VARIABLE_BOOT2", 0x800000e0: "EV_EFI_VARIABLE_AUTHORITY",
 }

@@ -34,7 +34,8 @@ func newReleaseKey() *cobra.Command {
 				return unavailable(err)
 			}
 			if asJSON {
-				return printJSON(cmd.OutOrStdout(), map[string]string{"private": args[0], "public": args[0] + ".pub", "key": public.String()})
+				return printJSON(cmd.OutOrStdout(), map[string]string{"private": args[0], "public": args[0] + ".pub",
+					"key": public.String()})
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s\n", public)
 			return nil

@@ -126,7 +126,8 @@ func (g softwareGuest) listed() (policy, list []byte, err error) {
 		return nil, nil, err
 	}
 	rules.Releases = nil
-	rules.ReleaseList = attest.ListRules{Signers: []pubkey.Ed25519{pubkey.Of(key)}, Threshold: 1, MaxAge: "1h"}
+	rules.ReleaseList = attest.ListRules{Signers: []pubkey.Ed25519{pubkey.Of(key)}, Threshold: 1,
+		MaxAge: "1h"}
 	policy, err = json.Marshal(rules)
 	return policy, list, err
 }

@@ -85,6 +85,7 @@ func (m *machine) config() ratls.Config {
 
 // TestServerBatch has many clients answered by few quotes, each with evidence of its own connection.
 func TestServerBatch(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	const clients = 20
 	var wait sync.WaitGroup
@@ -109,6 +110,7 @@ func TestServerBatch(t *testing.T) {
 
 // TestAnswersShareEvidence: all that one quote answers is encoded once, and only the path is each client's own.
 func TestAnswersShareEvidence(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	keys, err := m.server.current()
 	if err != nil {
@@ -149,6 +151,7 @@ func TestAnswersShareEvidence(t *testing.T) {
 
 // TestServerRotation keeps a connection's evidence on the key of its own handshake.
 func TestServerRotation(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	first, err := ratls.Dial(t.Context(), "tcp", m.address, m.config())
 	if err != nil {
@@ -239,6 +242,7 @@ func TestServerRefuses(t *testing.T) {
 
 // TestServerWithoutQuotes has init refuse: at the start there is no server, later no evidence and no new key.
 func TestServerWithoutQuotes(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	broken := errors.New("the log is broken")
 	refuse := atomic.Bool{}

@@ -13,7 +13,6 @@ import (
 
 // settings are written once, in order; each must exist. The reason stands beside each.
 var settings = []struct{ name, value string }{
-	{"kernel/modules_disabled", "1"},          // the initrd has loaded all there are
 	{"kernel/kexec_load_disabled", "1"},       // no other kernel
 	{"kernel/io_uring_disabled", "2"},         // a large attack surface that nothing here uses
 	{"kernel/unprivileged_bpf_disabled", "1"}, // the same
@@ -27,6 +26,10 @@ var settings = []struct{ name, value string }{
 	{"user/max_user_namespaces", "0"},         // no second root
 }
 
+// lock closes the kernel to modules for good. It comes apart from the settings, once the drivers of everything that the guest
+// was found to have are loaded.
+const lock, locked = "kernel/modules_disabled", "1"
+
 // asked is what the command line asks of the kernel, as it reads back.
 var asked = []struct{ name, value string }{
 	{"kernel/panic_on_oops", "1"}, // a damaged kernel does not go on
@@ -39,12 +42,8 @@ type Paths struct{ Proc, Sys string }
 // Apply writes the settings and reads each back, and then looks at what only the command line can set.
 func Apply(p Paths) error {
 	for _, s := range settings {
-		file := filepath.Join(p.Proc, "sys", s.name)
-		if err := os.WriteFile(file, []byte(s.value+"\n"), 0o644); err != nil {
-			return fmt.Errorf("hardening: setting %s to %q: %v", s.name, s.value, err)
-		}
-		if err := reads(file, s.value); err != nil {
-			return fmt.Errorf("hardening: %s: %v", s.name, err)
+		if err := set(p, s.name, s.value); err != nil {
+			return fmt.Errorf("hardening: %v", err)
 		}
 	}
 	for _, s := range asked {
@@ -56,6 +55,26 @@ func Apply(p Paths) error {
 		if err := check(p); err != nil {
 			return fmt.Errorf("hardening: %v", err)
 		}
+	}
+	return nil
+}
+
+// LockModules lets the kernel load no module any more.
+func LockModules(p Paths) error {
+	if err := set(p, lock, locked); err != nil {
+		return fmt.Errorf("locking modules: %v", err)
+	}
+	return nil
+}
+
+// set writes a switch and reads it back.
+func set(p Paths, name, value string) error {
+	file := filepath.Join(p.Proc, "sys", name)
+	if err := os.WriteFile(file, []byte(value+"\n"), 0o644); err != nil {
+		return fmt.Errorf("setting %s to %q: %v", name, value, err)
+	}
+	if err := reads(file, value); err != nil {
+		return fmt.Errorf("%s: %v", name, err)
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func TestSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"kernel/modules_disabled": "1", "kernel/kexec_load_disabled": "1", "kernel/io_uring_disabled": "2", "kernel/unprivileged_bpf_disabled": "1",
+		"kernel/kexec_load_disabled": "1", "kernel/io_uring_disabled": "2", "kernel/unprivileged_bpf_disabled": "1",
 		"kernel/perf_event_paranoid": "3", "kernel/yama/ptrace_scope": "3", "kernel/dmesg_restrict": "1", "kernel/kptr_restrict": "2",
 		"kernel/sysrq": "0", "kernel/core_pattern": "", "fs/suid_dumpable": "0", "user/max_user_namespaces": "0",
 	}
@@ -52,6 +52,40 @@ func TestSettings(t *testing.T) {
 	}
 	if len(settings) != len(want) {
 		t.Errorf("got %d settings, want %d", len(settings), len(want))
+	}
+}
+
+// TestLockModules: modules are locked by that step and by no other, and a lock that does not hold is an error.
+func TestLockModules(t *testing.T) {
+	p := hardKernel(t)
+	file := filepath.Join(p.Proc, "sys/kernel/modules_disabled")
+	write(t, file, "0\n")
+	if err := Apply(p); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(file); err != nil || string(got) != "0\n" {
+		t.Errorf("after the settings: got %q (%v), want modules still open", got, err)
+	}
+	if err := LockModules(p); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(file); err != nil || string(got) != "1\n" {
+		t.Errorf("after the lock: got %q (%v), want 1", got, err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/dev/null", file); err != nil {
+		t.Fatal(err)
+	}
+	if err := LockModules(p); err == nil || !strings.Contains(err.Error(), `kernel/modules_disabled: reads "", want "1"`) {
+		t.Errorf("a lock that does not read back: got error %v, want one that says so", err)
+	}
+	if err := os.RemoveAll(filepath.Dir(file)); err != nil {
+		t.Fatal(err)
+	}
+	if err := LockModules(p); err == nil {
+		t.Error("a kernel without the switch: got no error, want one")
 	}
 }
 
@@ -71,8 +105,8 @@ func TestRefuses(t *testing.T) {
 		want   string
 	}{
 		{"a switch that does not read back", func(t *testing.T, p Paths) {
-			replace(t, filepath.Join(p.Proc, "sys/kernel/modules_disabled"), "/dev/null")
-		}, `kernel/modules_disabled: reads "", want "1"`},
+			replace(t, filepath.Join(p.Proc, "sys/kernel/sysrq"), "/dev/null")
+		}, `kernel/sysrq: reads "", want "0"`},
 		{"a switch that is not there", func(t *testing.T, p Paths) {
 			if err := os.RemoveAll(filepath.Join(p.Proc, "sys/kernel/yama")); err != nil {
 				t.Fatal(err)

@@ -1,4 +1,4 @@
-package tpm
+package vtpm
 
 import (
 	"crypto/ecdsa"
@@ -171,7 +171,7 @@ func TestEnrolment(t *testing.T) {
 		{"no certificate", "endorsement key's certificate 0", enrol.Enrolment{EKCertificates: [][]byte{{1}}, AK: ak}, m.pool, now},
 		{"an attestation key's certificate", "2.23.133.8.3", enrol.Enrolment{EKCertificates: [][]byte{der}, AK: ak}, m.pool, now},
 		{"a CA's certificate", "a CA's", enrol.Enrolment{EKCertificates: [][]byte{m.certificate.Raw}, AK: ak}, m.pool, now},
-		{"another critical extension", "unhandled critical extension", enrol.Enrolment{EKCertificates: [][]byte{m.endorse(t, device, enrol.EKTemplate(), now, func(c *x509.Certificate) {
+		{"another critical extension", "critical extension 1.2.3 is unknown", enrol.Enrolment{EKCertificates: [][]byte{m.endorse(t, device, enrol.EKTemplate(), now, func(c *x509.Certificate) {
 			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: []int{1, 2, 3}, Critical: true, Value: []byte{5, 0}})
 		})}, AK: ak}, m.pool, now},
 		{"no attestation key", "public area", enrol.Enrolment{EKCertificates: [][]byte{ek}}, m.pool, now},

@@ -1,27 +1,37 @@
-// Package tpm is the only user of the guest's TPM. It quotes, extends and seals; no other process can open the device.
+// Package vtpm is a TPM as a guest's platform: it extends PCRs, quotes them and seals to them.
 //
 // A TPM that the host emulates proves measurement and protocol to a client that trusts its maker, and keeps nothing from
-// the host itself.
-package tpm
+// the host itself. Inside the guest init is its one user by plan, not by force: root beside init can open the device, too, and
+// have it quote what it likes. What it can't have is the secret, which opens for nobody once init has recorded that the keys
+// are released.
+package vtpm
 
 import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/vtpm/enrol"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
 )
 
-// TPM wraps a transport. It is not safe for concurrent use: one goroutine owns it.
-type TPM struct{ t transport.TPM }
+// TPM is a guest's TPM. It is safe for concurrent use, but for Secret, during which nobody may extend what it is sealed to.
+type TPM struct {
+	t       transport.TPM
+	bootLog string
 
-// New returns a TPM that speaks over t.
-func New(t transport.TPM) *TPM { return &TPM{t} }
+	mu          sync.Mutex
+	certificate []byte // of the attestation key, once it was read
+}
+
+// Registers are PCRs 13 and 14.
+func (t *TPM) Registers() eventlog.Registers { return eventlog.InPCRs }
 
 // Extend extends a PCR's SHA-256 bank with the record's digest.
 func (t *TPM) Extend(r eventlog.Record) error {
@@ -36,17 +46,15 @@ func (t *TPM) Extend(r eventlog.Record) error {
 	return nil
 }
 
-// Quote is a TPM's signed statement about its PCRs.
-type Quote struct {
-	Attest    []byte // TPMS_ATTEST
-	Signature []byte // TPMT_SIGNATURE
-}
-
 // Quote quotes register.Quoted with reportData as qualifying data.
-func (t *TPM) Quote(reportData [64]byte) (Quote, error) {
+func (t *TPM) Quote(reportData [64]byte) (evidence.Evidence, error) {
+	certificate, err := t.akCertificate()
+	if err != nil {
+		return evidence.Evidence{}, fmt.Errorf("quoting: %w", err)
+	}
 	ak, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(enrol.AKTemplate())}.Execute(t.t)
 	if err != nil {
-		return Quote{}, fmt.Errorf("quoting: making attestation key: %v", err)
+		return evidence.Evidence{}, fmt.Errorf("quoting: making attestation key: %v", err)
 	}
 	defer t.flush(ak.ObjectHandle)
 	quote, err := tpm2.Quote{
@@ -56,18 +64,25 @@ func (t *TPM) Quote(reportData [64]byte) (Quote, error) {
 		PCRSelect:      selection(register.Quoted()...),
 	}.Execute(t.t)
 	if err != nil {
-		return Quote{}, fmt.Errorf("quoting: %v", err)
+		return evidence.Evidence{}, fmt.Errorf("quoting: %v", err)
 	}
-	return Quote{Attest: quote.Quoted.Bytes(), Signature: tpm2.Marshal(quote.Signature)}, nil
+	return evidence.Evidence{
+		Platform: evidence.VTPM, Quote: quote.Quoted.Bytes(), Signature: tpm2.Marshal(quote.Signature), Certificates: [][]byte{certificate},
+	}, nil
 }
 
-// AKCertificate returns the DER certificate of the attestation key that the TPM's maker left in NV memory.
-func (t *TPM) AKCertificate() ([]byte, error) {
-	cert, err := t.readNV(enrol.AKCertificateIndex)
-	if err != nil {
-		return nil, fmt.Errorf("reading attestation key certificate: %v", err)
+// akCertificate returns the DER certificate of the attestation key that the TPM's maker left in NV memory.
+func (t *TPM) akCertificate() ([]byte, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.certificate == nil {
+		certificate, err := t.readNV(enrol.AKCertificateIndex)
+		if err != nil {
+			return nil, fmt.Errorf("reading attestation key certificate: %v", err)
+		}
+		t.certificate = certificate
 	}
-	return cert, nil
+	return t.certificate, nil
 }
 
 const (

@@ -1,4 +1,4 @@
-package tpm
+package vtpm
 
 import (
 	"encoding/binary"
@@ -9,10 +9,6 @@ import (
 
 	"chrysalis/runtime/secret"
 )
-
-// ErrUnsealRefused says that the TPM holds a secret and keeps it: the PCRs are not those that it was sealed to. Another
-// image or identity is running, or the secret has been taken out in this boot already.
-var ErrUnsealRefused = errors.New("the TPM refuses to unseal: other image or identity, or keys already released")
 
 const (
 	// sealedHandle is where the sealed secret persists, in the owner's range (TPM 2.0 part 2, section 7.5; the range is the
@@ -158,7 +154,7 @@ func (t *TPM) unseal(data []byte) error {
 		ItemHandle: tpm2.AuthHandle{Handle: sealedHandle, Name: public.Name, Auth: session},
 	}.Execute(t.t)
 	if errors.Is(err, tpm2.TPMRCPolicyFail) {
-		return ErrUnsealRefused
+		return secret.ErrSealed
 	}
 	if err != nil {
 		return fmt.Errorf("unsealing: %v", err)
@@ -199,8 +195,8 @@ func (t *TPM) counter() (uint64, error) {
 	return binary.BigEndian.Uint64(raw), nil
 }
 
-// Increment adds one to the boot counter.
-func (t *TPM) Increment() error {
+// CountBoot adds one to the boot counter.
+func (t *TPM) CountBoot() error {
 	public, err := tpm2.NVReadPublic{NVIndex: counterIndex}.Execute(t.t)
 	if err != nil {
 		return fmt.Errorf("incrementing boot counter: %v", err)
@@ -229,5 +225,5 @@ func (t *TPM) defineCounter() error {
 	if err != nil {
 		return err
 	}
-	return t.Increment() // a counter can be read once it has been written
+	return t.CountBoot() // a counter can be read once it has been written
 }

@@ -1,4 +1,4 @@
-package tpm
+package vtpm
 
 import (
 	"bytes"
@@ -16,13 +16,14 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/vtpm/enrol"
 	"chrysalis/measure/eventlog"
 	"chrysalis/runtime/secret"
 )
 
 // treeRoot is the tools tree, whose swtpm runs here by the tree's own loader.
-const treeRoot = "../../../build/tools-tree"
+const treeRoot = "../../../../build/tools-tree"
 
 // start starts swtpm over the state in dir and returns a TPM, after a reset of its registers.
 func start(t *testing.T, dir string) transport.TPMCloser {
@@ -46,17 +47,18 @@ func start(t *testing.T, dir string) transport.TPMCloser {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	// The socket comes late, and is there before anybody listens on it.
+	var device transport.TPMCloser
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if _, err := os.Stat(socket); err == nil {
-			break
+		if device, err = linuxudstpm.Open(socket); err == nil {
+			if _, err = (tpm2.ReadClock{}).Execute(device); err == nil {
+				break
+			}
+			device.Close()
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("swtpm made no socket within 20 s")
+			t.Fatalf("swtpm does not answer within 20 s: %v", err)
 		}
-	}
-	device, err := linuxudstpm.Open(socket)
-	if err != nil {
-		t.Fatal(err)
 	}
 	// The power goes: state that is not in NV memory is gone.
 	t.Cleanup(func() { device.Close() })
@@ -78,12 +80,12 @@ func TestSecretAcrossBoots(t *testing.T) {
 	}{
 		{"first boot", "me", 0, nil},
 		{"the same identity", "me", 1, nil},
-		{"another identity", "you", 0, ErrUnsealRefused},
+		{"another identity", "you", 0, secret.ErrSealed},
 		{"the first again", "me", 2, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			device := start(t, dir)
-			guest := New(device)
+			guest := New(device, "")
 			if err := guest.Extend(event(tt.identity)); err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +107,7 @@ func TestSecretAcrossBoots(t *testing.T) {
 				if boots != tt.boots {
 					t.Errorf("got %d boots, want %d", boots, tt.boots)
 				}
-				if err := guest.Increment(); err != nil {
+				if err := guest.CountBoot(); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -113,8 +115,8 @@ func TestSecretAcrossBoots(t *testing.T) {
 			if err := guest.Extend(event("keys-released")); err != nil {
 				t.Fatal(err)
 			}
-			if again, _, err := guest.Secret(); !errors.Is(err, ErrUnsealRefused) || again != nil {
-				t.Errorf("second unseal: got %v and error %v, want %v", again, err, ErrUnsealRefused)
+			if again, _, err := guest.Secret(); !errors.Is(err, secret.ErrSealed) || again != nil {
+				t.Errorf("second unseal: got %v and error %v, want %v", again, err, secret.ErrSealed)
 			}
 			if _, err := (tpm2.Shutdown{ShutdownType: tpm2.TPMSUClear}).Execute(device); err != nil {
 				t.Fatal(err)
@@ -123,17 +125,45 @@ func TestSecretAcrossBoots(t *testing.T) {
 	}
 }
 
+// leaveCertificate puts the attestation key's certificate where the TPM's maker does.
+func leaveCertificate(t *testing.T, device transport.TPM, certificate []byte) {
+	t.Helper()
+	owner := tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)}
+	public := tpm2.New2B(tpm2.TPMSNVPublic{
+		NVIndex: enrol.AKCertificateIndex, NameAlg: tpm2.TPMAlgSHA256, DataSize: uint16(len(certificate)),
+		Attributes: tpm2.TPMANV{OwnerWrite: true, OwnerRead: true, NT: tpm2.TPMNTOrdinary, NoDA: true},
+	})
+	if _, err := (tpm2.NVDefineSpace{AuthHandle: owner, PublicInfo: public}).Execute(device); err != nil {
+		t.Fatal(err)
+	}
+	name, err := tpm2.NVReadPublic{NVIndex: enrol.AKCertificateIndex}.Execute(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (tpm2.NVWrite{AuthHandle: owner, NVIndex: tpm2.NamedHandle{Handle: enrol.AKCertificateIndex, Name: name.NVName},
+		Data: tpm2.TPM2BMaxNVBuffer{Buffer: certificate}}).Execute(device); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestQuote checks a quote with the standard library: the key of the fixed template signed it, over the report data.
 func TestQuote(t *testing.T) {
 	device := start(t, t.TempDir())
-	guest := New(device)
+	guest := New(device, "")
 	report := [64]byte{1, 2, 3}
+	if quote, err := guest.Quote(report); err == nil {
+		t.Errorf("a TPM whose attestation key nobody has certified: got %+v, want an error", quote)
+	}
+	leaveCertificate(t, device, []byte("certificate"))
 	quote, err := guest.Quote(report)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Contains(quote.Attest, report[:]) {
-		t.Errorf("quote %x does not hold the report data", quote.Attest)
+	if quote.Platform != evidence.VTPM || len(quote.Certificates) != 1 || string(quote.Certificates[0]) != "certificate" {
+		t.Errorf("got platform %s and certificates %q, want the one in the TPM", quote.Platform, quote.Certificates)
+	}
+	if !bytes.Contains(quote.Quote, report[:]) {
+		t.Errorf("quote %x does not hold the report data", quote.Quote)
 	}
 	ak, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(enrol.AKTemplate())}.Execute(device)
 	if err != nil {
@@ -155,7 +185,7 @@ func TestQuote(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	digest := sha256.Sum256(quote.Attest)
+	digest := sha256.Sum256(quote.Quote)
 	verify := func(digest [32]byte) bool {
 		return ecdsa.Verify(key.(*ecdsa.PublicKey), digest[:], bigInt(parts.SignatureR.Buffer), bigInt(parts.SignatureS.Buffer))
 	}

@@ -1,0 +1,92 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"chrysalis/attest/evidence"
+	"chrysalis/measure/config"
+	"chrysalis/measure/eventlog"
+)
+
+// Keys are the public values that follow from the sealed secret. They are in every statement, and no caller can name
+// others.
+type Keys struct {
+	Receipt    [32]byte // Ed25519
+	Claim      [32]byte // Ed25519
+	SecretHash [32]byte
+}
+
+// SetKeys says which keys the guest's statements carry.
+func (r *Recorder) SetKeys(k Keys) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.keys = &k
+}
+
+// quoteTries is how often a quote is made anew because an event was recorded meanwhile. After the keys are released two more can
+// come at most, and the last of them ends the guest.
+const quoteTries = 2
+
+// Evidence makes a statement from the request and from the recorder's own state, and has it quoted. The caller decides over
+// nonces and its TLS key, and over nothing else.
+//
+// The log goes on while the platform answers. The quote of a register covers whatever was extended by then, so evidence over
+// which the log has moved is thrown away and made once more.
+func (r *Recorder) Evidence(request evidence.Request) (*evidence.Evidence, error) {
+	r.quoting.Lock()
+	defer r.quoting.Unlock()
+	for range quoteTries {
+		e, records, err := r.snapshot(request)
+		if err != nil {
+			return nil, fmt.Errorf("making evidence: %w", err)
+		}
+		quoted, err := r.platform.Quote(evidence.ReportData(e.Statement))
+		if err != nil {
+			return nil, fmt.Errorf("making evidence: %w", err)
+		}
+		still, err := r.still(records)
+		if err != nil {
+			return nil, fmt.Errorf("making evidence: %w", err)
+		}
+		if still {
+			e.Platform, e.Quote, e.Signature = quoted.Platform, quoted.Quote, quoted.Signature
+			e.Certificates, e.Collateral = quoted.Certificates, quoted.Collateral
+			return e, nil
+		}
+	}
+	return nil, fmt.Errorf("making evidence: the log moved during each of %d quotes", quoteTries)
+}
+
+// snapshot returns evidence without its quote, and the number of records in its log.
+func (r *Recorder) snapshot(request evidence.Request) (*evidence.Evidence, uint64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.broken {
+		return nil, 0, ErrBroken
+	}
+	if r.keys == nil {
+		return nil, 0, errors.New("the keys are not there yet")
+	}
+	return &evidence.Evidence{
+		Statement: evidence.Statement{
+			NonceRoot: request.NonceRoot, TLSKey: request.TLSKey, HPKEKey: request.HPKEKey,
+			Epoch: request.Epoch, NotAfter: request.NotAfter,
+			ReceiptKey: r.keys.Receipt, ClaimKey: r.keys.Claim, SecretHash: r.keys.SecretHash,
+			ConfigHash: config.SHA256(r.measured),
+			LogHead:    eventlog.Head(r.log),
+		},
+		Config: slices.Clone(r.measured), RuntimeLog: slices.Clone(r.log), BootLog: r.bootLog,
+	}, r.records, nil
+}
+
+// still reports whether the log has as many records as before. An event that is being recorded is waited for.
+func (r *Recorder) still(records uint64) (bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.broken {
+		return false, ErrBroken
+	}
+	return r.records == records, nil
+}

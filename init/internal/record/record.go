@@ -1,0 +1,147 @@
+// Package record owns the guest's runtime log and the evidence over it. Append and extend are one act under one owner, and a
+// quote leaves with the log that it was made over, or not at all.
+package record
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"chrysalis/init/internal/platform"
+	"chrysalis/measure/config"
+	"chrysalis/measure/eventlog"
+	"chrysalis/runtime/secret"
+)
+
+// ErrBroken says that an extend failed, after which log and register may differ. Nothing is recorded or quoted any more.
+var ErrBroken = errors.New("the runtime log is broken: an extend did not succeed")
+
+// Recorder owns the log. What has been recorded is its own state, which no caller holds a copy of: an event that does not follow
+// in eventlog's sequence is refused, whoever asks for it and however often.
+type Recorder struct {
+	platform platform.Platform
+	bootLog  []byte
+
+	quoting sync.Mutex // held while the platform makes a quote: one at a time
+
+	mu       sync.Mutex // held while a register is extended, never while a quote is made
+	states   eventlog.Sequence
+	kinds    []eventlog.Kind // what has been recorded, in order
+	log      []byte
+	records  uint64
+	measured []byte
+	broken   bool
+	keys     *Keys
+}
+
+// New returns a recorder with an empty log, and reads the firmware's.
+func New(p platform.Platform) (*Recorder, error) {
+	bootLog, err := p.BootLog()
+	if err != nil {
+		return nil, err
+	}
+	return &Recorder{platform: p, bootLog: bootLog}, nil
+}
+
+// Config records the measured config and its identity part, before anybody has parsed either.
+func (r *Recorder) Config(measured []byte) error {
+	states, err := eventlog.Unparsed(measured)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// What does not follow must not change what evidence says, either.
+	if err := r.record(eventlog.KindConfig, states); err != nil {
+		return err
+	}
+	r.measured = measured
+	return r.record(eventlog.KindIdentity, states)
+}
+
+// Engine records the engine volume.
+func (r *Recorder) Engine(v config.Volume) error {
+	return r.add(func(s *eventlog.Sequence) { s.Engine = v }, eventlog.KindEngine)
+}
+
+// Model records the model volume.
+func (r *Recorder) Model(v config.Volume) error {
+	return r.add(func(s *eventlog.Sequence) { s.Model = v }, eventlog.KindModel)
+}
+
+// GPU records what the GPU rule found, and closes the measured sequence.
+func (r *Recorder) GPU(found string) error {
+	return r.add(func(s *eventlog.Sequence) { s.GPU = found }, eventlog.KindGPU, eventlog.KindSeparator)
+}
+
+// Secret takes the sealed secret and at once records keys-released, in every register that the secret is sealed to, so
+// that nobody can take it again in this boot. boots counts the boots since the secret was made. It is refused, before the platform
+// is asked, unless keys-released is the event that follows.
+func (r *Recorder) Secret() (taken *secret.Secret, boots uint64, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, err := r.next(eventlog.KindKeysReleased); err != nil {
+		return nil, 0, fmt.Errorf("taking secret: %w", err)
+	}
+	taken, boots, err = r.platform.Secret()
+	// Also after a refusal: the boot ends, and nothing may try again.
+	released := r.record(eventlog.KindKeysReleased, r.states)
+	if err != nil {
+		return nil, 0, err
+	}
+	if released != nil {
+		taken.Wipe()
+		return nil, 0, released
+	}
+	return taken, boots, nil
+}
+
+// CountBoot adds one to the boot counter, once the journal carries the boot.
+func (r *Recorder) CountBoot() error { return r.platform.CountBoot() }
+
+// Terminated records the end of the guest. Nothing is recorded after it.
+func (r *Recorder) Terminated() error {
+	return r.add(func(*eventlog.Sequence) {}, eventlog.KindTerminated)
+}
+
+// add records events of a sequence that states what change adds.
+func (r *Recorder) add(change func(*eventlog.Sequence), kinds ...eventlog.Kind) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	states := r.states
+	change(&states)
+	for _, k := range kinds {
+		if err := r.record(k, states); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// next returns the places of an event, and refuses one that does not follow.
+func (r *Recorder) next(k eventlog.Kind) ([]eventlog.Place, error) {
+	if r.broken {
+		return nil, ErrBroken
+	}
+	return eventlog.Next(r.platform.Registers(), r.kinds, k)
+}
+
+// record appends and extends, in each register of the event. The register goes first: an event that is in the log is in the
+// register, and one that is in the register alone makes the log useless for ever, which is what broken says.
+func (r *Recorder) record(k eventlog.Kind, states eventlog.Sequence) error {
+	places, err := r.next(k)
+	if err != nil {
+		return fmt.Errorf("recording %s: %w", k, err)
+	}
+	for _, p := range places {
+		record := eventlog.Record{Number: r.records, Register: p.Register, Kind: k, Data: states.Data(k)}
+		if err := r.platform.Extend(record); err != nil {
+			r.broken = true
+			return fmt.Errorf("recording %s: %v", k, err)
+		}
+		r.log = record.Append(r.log)
+		r.records++
+	}
+	r.kinds, r.states = append(r.kinds, k), states
+	return nil
+}

@@ -1,0 +1,447 @@
+package record
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"chrysalis/attest/evidence"
+	"chrysalis/measure/config"
+	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
+	"chrysalis/runtime/secret"
+)
+
+// memory is a platform in memory: two registers, a secret that is bound to PCR 14, and hooks that fail.
+type memory struct {
+	pcr        map[eventlog.Register][32]byte
+	sealedTo   *[32]byte
+	secret     *secret.Secret
+	opened     int // how often the secret was asked for
+	extends    int
+	failExtend int  // the extend of this number fails
+	kept       bool // a failed extend reached the register all the same
+	boots      uint64
+	whileQuote func() // runs while a quote is made, before the registers are read
+}
+
+func newMemory() *memory {
+	s, err := secret.Random()
+	if err != nil {
+		panic(err)
+	}
+	return &memory{pcr: map[eventlog.Register][32]byte{}, secret: s, failExtend: -1}
+}
+
+func newRecorder(t *testing.T, m *memory) *Recorder {
+	t.Helper()
+	r, err := New(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (m *memory) Registers() eventlog.Registers { return eventlog.InPCRs }
+func (m *memory) BootLog() ([]byte, error)      { return []byte("boot log"), nil }
+
+func (m *memory) Extend(r eventlog.Record) error {
+	m.extends++
+	fails := m.extends-1 == m.failExtend
+	if !fails || m.kept {
+		m.pcr[r.Register] = eventlog.Extend256(m.pcr[r.Register], r.SHA256())
+	}
+	if fails {
+		return errors.New("the TPM does not answer")
+	}
+	return nil
+}
+
+func (m *memory) Secret() (*secret.Secret, uint64, error) {
+	m.opened++
+	now := m.pcr[eventlog.PCR14]
+	if m.sealedTo == nil {
+		m.sealedTo = &now
+	}
+	if *m.sealedTo != now {
+		return nil, 0, secret.ErrSealed
+	}
+	var taken *secret.Secret
+	var err error
+	m.secret.Expose(func(raw []byte) { taken, err = secret.New(raw) })
+	return taken, m.boots, err
+}
+
+func (m *memory) reset() { m.pcr = map[eventlog.Register][32]byte{}; m.extends = 0 }
+
+// Quote is the report data and the registers as they are.
+func (m *memory) Quote(report [64]byte) (evidence.Evidence, error) {
+	if m.whileQuote != nil {
+		m.whileQuote()
+	}
+	a, b := m.pcr[eventlog.PCR13], m.pcr[eventlog.PCR14]
+	return evidence.Evidence{Platform: evidence.VTPM, Quote: slices.Concat(report[:], a[:], b[:]), Signature: []byte{1}, Certificates: [][]byte{[]byte("certificate")}}, nil
+}
+func (m *memory) CountBoot() error { m.boots++; return nil }
+
+var engineVolume, modelVolume = config.Volume{Root: register.Digest{1}, Blocks: 10}, config.Volume{Root: register.Digest{2}, Blocks: 20}
+
+// measured is a config by its identity part: init records it before it parses either.
+func measured(identity string) (b []byte) {
+	for _, part := range []string{identity, "service"} {
+		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(part))), part...)
+	}
+	return b
+}
+
+// measure goes through the measured sequence.
+func measure(r *Recorder, identity string) error {
+	for _, step := range []func() error{
+		func() error { return r.Config(measured(identity)) },
+		func() error { return r.Engine(engineVolume) },
+		func() error { return r.Model(modelVolume) },
+		func() error { return r.GPU("none") },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestSequence(t *testing.T) {
+	m := newMemory()
+	r := newRecorder(t, m)
+	if err := measure(r, "me"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.Secret(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Terminated(); err != nil {
+		t.Fatal(err)
+	}
+	records, err := eventlog.ParseRuntime(r.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []eventlog.Kind
+	for _, record := range records {
+		got = append(got, record.Kind)
+	}
+	want := []eventlog.Kind{eventlog.KindConfig, eventlog.KindIdentity, eventlog.KindEngine, eventlog.KindModel, eventlog.KindGPU,
+		eventlog.KindSeparator, eventlog.KindSeparator, eventlog.KindKeysReleased, eventlog.KindKeysReleased, eventlog.KindTerminated}
+	if !slices.Equal(got, want) {
+		t.Errorf("events: got %v, want %v", got, want)
+	}
+	for _, register := range []eventlog.Register{eventlog.PCR13, eventlog.PCR14} {
+		if got, want := eventlog.Replay256(records, register), m.pcr[register]; got != want {
+			t.Errorf("register %d: the log replays to %x, want %x", register, got, want)
+		}
+	}
+}
+
+// TestSecretOnce: the recorder asks once, and a second recorder finds that the registers have moved on.
+func TestSecretOnce(t *testing.T) {
+	m := newMemory()
+	r := newRecorder(t, m)
+	if err := measure(r, "me"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.Secret(); err != nil {
+		t.Fatal(err)
+	}
+	if again, _, err := r.Secret(); err == nil || again != nil || m.opened != 1 {
+		t.Errorf("a second time: got %v, error %v and %d unseals, want a refusal before the second", again, err, m.opened)
+	}
+	another := newRecorder(t, m)
+	if err := measure(another, "me"); err != nil {
+		t.Fatal(err)
+	}
+	if again, _, err := another.Secret(); !errors.Is(err, secret.ErrSealed) || again != nil {
+		t.Errorf("by another recorder: got %v and error %v, want %v", again, err, secret.ErrSealed)
+	}
+}
+
+// TestOutOfOrder asks for each act at each place of the sequence. Only the one that follows may reach the registers or change
+// what evidence says.
+func TestOutOfOrder(t *testing.T) {
+	acts := []struct {
+		name string
+		act  func(*Recorder) error
+	}{
+		{"config", func(r *Recorder) error { return r.Config(measured("me")) }},
+		{"engine", func(r *Recorder) error { return r.Engine(engineVolume) }},
+		{"model", func(r *Recorder) error { return r.Model(modelVolume) }},
+		{"gpu", func(r *Recorder) error { return r.GPU("none") }},
+		{"secret", func(r *Recorder) error { _, _, err := r.Secret(); return err }},
+		{"terminated", (*Recorder).Terminated},
+	}
+	for done := range len(acts) + 1 {
+		for i, wrong := range acts {
+			if i == done || i == len(acts)-1 && done < len(acts) {
+				continue // what follows, and an end, which may come at any time
+			}
+			m := newMemory()
+			r := newRecorder(t, m)
+			for _, a := range acts[:done] {
+				if err := a.act(r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			log, extends, opened, config := slices.Clone(r.log), m.extends, m.opened, string(r.measured)
+			err := wrong.act(r)
+			if err == nil || errors.Is(err, ErrBroken) {
+				t.Errorf("%s after %d acts: got error %v, want one that says what follows", wrong.name, done, err)
+			}
+			if !slices.Equal(r.log, log) || m.extends != extends || m.opened != opened || string(r.measured) != config {
+				t.Errorf("%s after %d acts: refused, and yet log, registers or config have changed", wrong.name, done)
+			}
+			if done < len(acts) {
+				if err := acts[done].act(r); err != nil {
+					t.Errorf("after a refused %s: %s gave %v, want it to follow", wrong.name, acts[done].name, err)
+				}
+			}
+		}
+	}
+	for _, tt := range []struct {
+		name, want string
+		acts       []int
+	}{
+		{"config twice", "config comes twice", []int{0, 0}},
+		{"a GPU after the separator", "gpu comes twice", []int{0, 1, 2, 3, 3}},
+		{"a model before its engine", "want engine", []int{0, 2}},
+		{"an engine before the config", "want config", []int{1}},
+		{"the secret before the separator", "want gpu", []int{0, 1, 2, 4}},
+		{"an event after the end", "follows terminated", []int{0, 5, 1}},
+		{"the end twice", "follows terminated", []int{0, 5, 5}},
+	} {
+		r := newRecorder(t, newMemory())
+		var err error
+		for i, n := range tt.acts {
+			if err = acts[n].act(r); err != nil && i < len(tt.acts)-1 {
+				t.Fatalf("%s: %v", tt.name, err)
+			}
+		}
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want an error with %q", tt.name, err, tt.want)
+		}
+	}
+}
+
+func TestSecretAcrossBoots(t *testing.T) {
+	m := newMemory()
+	for _, tt := range []struct {
+		name, identity string
+		want           error
+	}{
+		{"first boot", "me", nil},
+		{"the same identity", "me", nil},
+		{"another identity", "you", secret.ErrSealed},
+		{"the first again", "me", nil},
+	} {
+		m.reset()
+		r := newRecorder(t, m)
+		if err := measure(r, tt.identity); err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := r.Secret()
+		if !errors.Is(err, tt.want) {
+			t.Errorf("%s: got error %v, want %v", tt.name, err, tt.want)
+		}
+		if same := got != nil && got.Equal(m.secret); same != (tt.want == nil) {
+			t.Errorf("%s: got the secret: %v, want %v", tt.name, same, tt.want == nil)
+		}
+	}
+}
+
+// TestFailedExtend has each extend fail in turn, reaching the register and not. Nothing may be recorded, quoted or unsealed
+// afterwards, whatever the register holds.
+func TestFailedExtend(t *testing.T) {
+	const extends = 9
+	for fail := range extends {
+		for _, kept := range []bool{false, true} {
+			m := newMemory()
+			m.failExtend, m.kept = fail, kept
+			r := newRecorder(t, m)
+			err := measure(r, "me")
+			if err == nil {
+				var got *secret.Secret
+				if got, _, err = r.Secret(); got != nil {
+					t.Errorf("extend %d failed (kept %v): the secret came out all the same", fail, kept)
+				}
+			}
+			if err == nil {
+				t.Fatalf("extend %d failed (kept %v): got no error", fail, kept)
+			}
+			before := len(r.log)
+			if err := r.Terminated(); !errors.Is(err, ErrBroken) {
+				t.Errorf("extend %d failed (kept %v): the next event gave %v, want %v", fail, kept, err, ErrBroken)
+			}
+			for name, act := range map[string]func() error{
+				"the config": func() error { return r.Config(measured("me")) },
+				"the secret": func() error { _, _, err := r.Secret(); return err },
+				"evidence":   func() error { r.SetKeys(Keys{}); _, err := r.Evidence(evidence.Request{}); return err },
+			} {
+				opened := m.opened
+				if err := act(); !errors.Is(err, ErrBroken) || m.opened != opened {
+					t.Errorf("extend %d failed (kept %v): %s afterwards gave %v, want %v", fail, kept, name, err, ErrBroken)
+				}
+			}
+			if len(r.log) != before {
+				t.Errorf("extend %d failed (kept %v): the log grew", fail, kept)
+			}
+		}
+	}
+}
+
+// TestEvidence: the caller names nonce and TLS key; everything else is the recorder's own.
+func TestEvidence(t *testing.T) {
+	m := newMemory()
+	r := newRecorder(t, m)
+	request := evidence.Request{NonceRoot: [32]byte{1}, TLSKey: [32]byte{2}, Epoch: 3, NotAfter: 4}
+	if _, err := r.Evidence(request); err == nil {
+		t.Error("evidence before the keys: got no error, want a refusal")
+	}
+	if err := measure(r, "me"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.Secret(); err != nil {
+		t.Fatal(err)
+	}
+	keys := Keys{Receipt: [32]byte{5}, Claim: [32]byte{6}, SecretHash: [32]byte{7}}
+	r.SetKeys(keys)
+	e, err := r.Evidence(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := evidence.Statement{NonceRoot: [32]byte{1}, TLSKey: [32]byte{2}, Epoch: 3, NotAfter: 4, ReceiptKey: keys.Receipt, ClaimKey: keys.Claim,
+		SecretHash: keys.SecretHash, ConfigHash: config.SHA256(measured("me")), LogHead: eventlog.Head(e.RuntimeLog)}
+	if e.Statement != want {
+		t.Errorf("statement: got %+v, want %+v", e.Statement, want)
+	}
+	if report := evidence.ReportData(want); !slices.Equal(e.Quote[:64], report[:]) {
+		t.Errorf("quoted report data: got %x, want %x", e.Quote, report)
+	}
+	if e.Platform != evidence.VTPM || string(e.BootLog) != "boot log" || string(e.Config) != string(measured("me")) || len(e.Signature) != 1 || len(e.Certificates) != 1 {
+		t.Errorf("evidence: got %+v, want what the platform and the recorder have", e)
+	}
+	if err := r.Terminated(); err != nil {
+		t.Fatal(err)
+	}
+	later, err := r.Evidence(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if later.Statement.LogHead == e.Statement.LogHead {
+		t.Error("the log grew and its head in the statement did not change")
+	}
+}
+
+// serving returns a recorder whose guest serves.
+func serving(t *testing.T, m *memory) *Recorder {
+	t.Helper()
+	r := newRecorder(t, m)
+	if err := measure(r, "me"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.Secret(); err != nil {
+		t.Fatal(err)
+	}
+	r.SetKeys(Keys{})
+	return r
+}
+
+// consistent reports whether the registers in the quote are those of the log in the evidence, whose head is in the statement.
+func consistent(e *evidence.Evidence) error {
+	records, err := eventlog.ParseRuntime(e.RuntimeLog)
+	if err != nil {
+		return err
+	}
+	a, b := eventlog.Replay256(records, eventlog.PCR13), eventlog.Replay256(records, eventlog.PCR14)
+	report := evidence.ReportData(e.Statement)
+	if !slices.Equal(e.Quote, slices.Concat(report[:], a[:], b[:])) || e.Statement.LogHead != eventlog.Head(e.RuntimeLog) {
+		return fmt.Errorf("the quote is not over the log of %d records", len(records))
+	}
+	return nil
+}
+
+// TestLogMovesDuringQuote: an event does not wait for a quote, and a quote over which the log has moved is made once more.
+func TestLogMovesDuringQuote(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		events []eventlog.Kind // one is recorded during each quote
+		quotes int
+		fails  bool
+	}{
+		{"it does not", nil, 1, false},
+		{"the end", []eventlog.Kind{eventlog.KindTerminated}, 2, false},
+		{"a GPU is lost", []eventlog.Kind{eventlog.KindGPULost}, 2, false},
+		{"both", []eventlog.Kind{eventlog.KindGPULost, eventlog.KindTerminated}, 2, true},
+	} {
+		m := newMemory()
+		r := serving(t, m)
+		quotes := 0
+		m.whileQuote = func() {
+			if quotes++; quotes <= len(tt.events) {
+				if err := r.add(func(*eventlog.Sequence) {}, tt.events[quotes-1]); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		e, err := r.Evidence(evidence.Request{})
+		if (err != nil) != tt.fails || quotes != tt.quotes {
+			t.Errorf("%s: got error %v after %d quotes, want %d", tt.name, err, quotes, tt.quotes)
+		}
+		if err == nil {
+			err = consistent(e)
+		}
+		if (err != nil) != tt.fails {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+}
+
+// TestBrokenDuringQuote: an extend that fails while a quote is made takes the quote with it.
+func TestBrokenDuringQuote(t *testing.T) {
+	m := newMemory()
+	r := serving(t, m)
+	m.whileQuote = func() {
+		m.failExtend = m.extends
+		if err := r.Terminated(); err == nil {
+			t.Error("a failed extend: got no error")
+		}
+	}
+	if e, err := r.Evidence(evidence.Request{}); !errors.Is(err, ErrBroken) {
+		t.Errorf("got %v and error %v, want %v", e, err, ErrBroken)
+	}
+}
+
+// TestOneQuoteAtATime has two ask at once, while the platform takes its time.
+func TestOneQuoteAtATime(t *testing.T) {
+	m := newMemory()
+	r := serving(t, m)
+	inside, most := make(chan struct{}, 2), 0
+	m.whileQuote = func() {
+		inside <- struct{}{}
+		time.Sleep(20 * time.Millisecond)
+		most = max(most, len(inside))
+		<-inside
+	}
+	done := make(chan error, 2)
+	for range 2 {
+		go func() { _, err := r.Evidence(evidence.Request{}); done <- err }()
+	}
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if most != 1 {
+		t.Errorf("got %d quotes at once, want 1", most)
+	}
+}

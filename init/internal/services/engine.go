@@ -1,0 +1,81 @@
+package services
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"chrysalis/init/internal/supervise"
+	"chrysalis/init/status"
+	"chrysalis/runtime/role"
+)
+
+const (
+	containerdProgram = "/usr/bin/containerd"
+	containerdDir     = "/run/containerd"
+	containerdConfig  = containerdDir + "/config.toml"
+	containerdSocket  = containerdDir + "/containerd.sock"
+)
+
+// containerdTOML leaves containerd without anything that is not needed to run one container on a root that is mounted
+// already: no images are pulled, no layers are mounted, no plugin reaches out. Its socket is where it always is.
+const containerdTOML = `version = 4
+root = "/var/lib/containerd"
+state = "/run/containerd"
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.overlayfs", "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs", "io.containerd.differ.v1.erofs", "io.containerd.mount-handler.v1.erofs", "io.containerd.image-verifier.v1.bindir", "io.containerd.transfer.v1.local", "io.containerd.grpc.v1.transfer", "io.containerd.monitor.container.v1.restart"]
+`
+
+// Containerd starts containerd, and leaves the measured config where the roles read it.
+func (s *Services) Containerd(ctx context.Context, measured []byte) error {
+	for _, dir := range []string{containerdDir, "/var/lib/containerd", "/run/chrysalis"} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(containerdConfig, []byte(containerdTOML), 0o600); err != nil {
+		return err
+	}
+	if err := os.WriteFile(measuredFile, measured, 0o400); err != nil {
+		return err
+	}
+	if err := os.WriteFile(s.Cgroups+"/cgroup.subtree_control", []byte("+cpu +memory +pids"), 0o644); err != nil {
+		return fmt.Errorf("enabling cgroup controllers: %v", err)
+	}
+	err := s.start(supervise.Process{
+		Name: "containerd",
+		Argv: []string{containerdProgram, "--config", containerdConfig, "--log-level", "warn"},
+	}, status.ContainerdExited)
+	if err != nil {
+		return err
+	}
+	return waitForSocket(ctx, containerdSocket)
+}
+
+func waitForSocket(ctx context.Context, path string) error {
+	for {
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %v: %w", path, err, ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// EngineHost starts engine-host over the mounted volumes, and returns when the engine answers.
+func (s *Services) EngineHost(ctx context.Context, rootfs, model string) error {
+	if err := os.MkdirAll(engineSocketDir, 0o710); err != nil {
+		return err
+	}
+	if err := os.Chown(engineSocketDir, role.EngineUser, role.GatewayUser); err != nil {
+		return err
+	}
+	return s.run(ctx, role.EngineHost, role.Settings{
+		role.Containerd: containerdSocket, role.Rootfs: rootfs, role.Model: model, role.SocketDir: engineSocketDir,
+	}, role.Files{}, nil)
+}

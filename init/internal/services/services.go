@@ -1,0 +1,228 @@
+// Package services starts the guest's processes, gives each what its contract (runtime/role) says and nothing else, and turns
+// what they say into the words of the host's port. The end of any of them is the end of the guest.
+package services
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+
+	"chrysalis/init/internal/port"
+	"chrysalis/init/internal/supervise"
+	"chrysalis/init/status"
+	"chrysalis/runtime/role"
+	"chrysalis/runtime/secret"
+)
+
+// Where the services find each other. Each sees only what is bound or passed to it.
+const (
+	measuredFile    = "/run/chrysalis/measured"
+	keeperDir       = "/run/keeper"
+	engineSocketDir = "/run/engine"
+	gatewayRoot     = "/run/gateway"
+	keeperMount     = "/keeper" // in the gateway's root
+	engineMount     = "/engine"
+)
+
+// environment is the whole environment of every service: nothing is inherited, from the kernel's command line least of all.
+//
+// schedtrace is here for what comes with it: Go's monitor thread then sleeps on by itself, while else it is woken by the
+// first system call after each pause and looks around every 20 microseconds, which costs a sixth of the gateway's time when
+// tokens come one by one. The trace itself, one line of counts, is printed after 24 days and then every 24 days.
+var environment = []string{"PATH=/usr/bin", "HOME=/", "GOTRACEBACK=none", "GODEBUG=schedtrace=2147483647"}
+
+// ends are the codes of a guest that ends because of a role.
+type ends struct {
+	exited status.Code // the process is gone
+	failed status.Code // it said what is no word of its
+}
+
+// roles is what the host reads of each role's end.
+var roles = []ends{
+	role.Keeper:     {status.KeeperExited, status.Keeper.Failed()},
+	role.EngineHost: {status.EngineHostExited, status.EngineHostFailed},
+	role.Gateway:    {status.GatewayExited, status.Gateway.Failed()},
+}
+
+// events are the words that the host reads as they come, and reasons those with which a role gives up.
+var (
+	events  = map[role.Word]status.Event{role.EngineUp: status.EngineUp, role.EngineDown: status.EngineDown}
+	reasons = map[role.Word]status.Code{
+		role.JournalTorn: status.JournalTorn, role.JournalForeign: status.JournalForeign, role.JournalRolledBack: status.JournalRolledBack,
+		role.JournalIO: status.JournalIO, role.JournalFull: status.JournalFull, role.JournalCorrupt: status.JournalCorrupt,
+		role.JournalShort: status.JournalShort, role.JournalRefused: status.JournalRefused,
+	}
+)
+
+// Settings are what the services need of init.
+type Settings struct {
+	// Start starts a process.
+	Start func(supervise.Process) (*supervise.Child, error)
+	// End ends the guest.
+	End func(status.Code, error)
+	// Host is the port that events go to; nil drops them.
+	Host *port.Port
+	// Cgroups is the directory below which each process has its cgroup; empty leaves them where init is.
+	Cgroups string
+	// Log is the file that the processes write their own logs to.
+	Log string
+}
+
+// Services are the children, and what is kept for them.
+type Services struct {
+	Settings
+
+	mu       sync.Mutex
+	children []*supervise.Child
+	secret   *secret.Secret // until the keeper has it
+	boots    uint64
+}
+
+// New returns services of which none runs.
+func New(s Settings) *Services { return &Services{Settings: s} }
+
+// Hold keeps the secret, and the count of boots, until the keeper starts. It is wiped then, or when the guest ends.
+func (s *Services) Hold(taken *secret.Secret, boots uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget()
+	s.secret, s.boots = taken, boots
+}
+
+// forget wipes the secret, which may not have been taken yet. The caller holds mu.
+func (s *Services) forget() {
+	if s.secret != nil {
+		s.secret.Wipe()
+	}
+	s.secret = nil
+}
+
+// Kill ends every service. The last to start dies first.
+func (s *Services) Kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget()
+	for i := len(s.children) - 1; i >= 0; i-- {
+		s.children[i].Kill()
+	}
+}
+
+// start starts a process whose end is the guest's end, with code.
+func (s *Services) start(p supervise.Process, exited status.Code) error {
+	p.Env = environment
+	if s.Cgroups != "" {
+		p.Cgroup = s.Cgroups + "/" + p.Name
+	}
+	log, err := os.OpenFile(s.Log, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	p.Log = log
+	child, err := s.Start(p)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.children = append(s.children, child)
+	s.mu.Unlock()
+	go func() {
+		exit := <-child.Exited()
+		s.End(exited, fmt.Errorf("%s ended with %s", p.Name, describe(exit)))
+	}()
+	return nil
+}
+
+func describe(exit syscall.WaitStatus) string {
+	if exit.Signaled() {
+		return fmt.Sprintf("signal %d", exit.Signal())
+	}
+	return fmt.Sprintf("exit status %d", exit.ExitStatus())
+}
+
+// run starts a role with its settings and its files, in the contract's order and with a status pipe as the last, calls begun
+// when it runs, and waits until it says that it is ready.
+func (s *Services) run(ctx context.Context, r role.Role, settings role.Settings, files role.Files, begun func() error) error {
+	settings[role.Measured] = measuredFile
+	argv, err := r.Argv(settings)
+	if err != nil {
+		return err
+	}
+	out, in, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	// Until it is ready the pipe does not end here: a role that dies before is told by its exit.
+	defer in.Close()
+	passed, err := ordered(r, files, in)
+	if err != nil {
+		out.Close()
+		return err
+	}
+	p := supervise.Process{Name: r.String(), Argv: argv, NoNetwork: !r.Network(), Files: passed}
+	if err := s.start(p, roles[r].exited); err != nil {
+		out.Close()
+		return err
+	}
+	ready := make(chan error, 1)
+	go s.listen(r, out, ready)
+	if begun != nil {
+		if err := begun(); err != nil {
+			return err
+		}
+	}
+	select {
+	case err := <-ready:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for %s: %w", r, ctx.Err())
+	}
+}
+
+// ordered returns the files of a role in the order of its contract. One that is missing, or left over, is an error.
+func ordered(r role.Role, files role.Files, status *os.File) (passed []*os.File, err error) {
+	for _, name := range r.Files() {
+		file := files[name]
+		if name == role.Status {
+			file = status
+		}
+		if file == nil {
+			return nil, fmt.Errorf("starting %s: there is no descriptor for %s", r, name)
+		}
+		passed = append(passed, file)
+	}
+	if len(files) != len(passed)-1 {
+		return nil, fmt.Errorf("starting %s: %d descriptors, want %d", r, len(files), len(passed)-1)
+	}
+	return passed, nil
+}
+
+// listen hears a role until its status pipe ends. ready gets nil, or why it will not be, once.
+func (s *Services) listen(r role.Role, out *os.File, ready chan<- error) {
+	defer out.Close()
+	say := func(err error) {
+		select {
+		case ready <- err:
+		default:
+		}
+	}
+	err := r.Listen(out, func(w role.Word) bool {
+		code, gaveUp := reasons[w]
+		switch {
+		case w == role.Ready:
+			say(nil)
+		case gaveUp:
+			s.End(code, fmt.Errorf("%s gave up: %q", r, w))
+			return false
+		default:
+			s.Host.Event(events[w])
+		}
+		return true
+	})
+	if err != nil {
+		s.End(roles[r].failed, err)
+	}
+	say(fmt.Errorf("%s closed its status pipe before it was ready", r))
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"chrysalis/init/internal/boot"
+	"chrysalis/init/internal/hardening"
+	"chrysalis/init/internal/mount"
+	"chrysalis/init/internal/platform"
+	"chrysalis/init/internal/port"
+	"chrysalis/init/internal/record"
+	"chrysalis/init/internal/services"
+	"chrysalis/init/internal/supervise"
+	"chrysalis/init/status"
+	"chrysalis/measure/config"
+)
+
+const (
+	// Names of the mapped volumes, and where they are mounted.
+	engineVolume = "engine"
+	modelVolume  = "model"
+	engineDir    = "/run/vol/engine"
+	modelDir     = "/run/vol/model"
+
+	// engineLimit is how long an engine may take to read its model: hundreds of gigabytes from a slow disk.
+	engineLimit = 45 * time.Minute
+
+	cgroups = "/sys/fs/cgroup"
+	// kernelLog is where services write: the guest's own log, which a release image shows to nobody.
+	kernelLog = "/dev/kmsg"
+)
+
+var (
+	kernelPaths   = hardening.Paths{Proc: "/proc", Sys: "/sys"}
+	platformPaths = platform.Paths{Dev: "/dev", Sys: "/sys"}
+)
+
+// guest is the state of a boot. The steps fill it in their order; after the last one nothing changes it.
+type guest struct {
+	ender    *boot.Ender
+	recorder *record.Recorder
+	services *services.Services
+
+	measured []byte // the measured config, as its bytes lie on the disk
+	config   config.Measured
+	hostSays []byte   // the host document, not yet parsed
+	listener *os.File // the port that the gateway accepts on
+}
+
+// guestMain is PID 1 on the verified root.
+func guestMain() {
+	g := &guest{}
+	g.ender = boot.NewEnder(nil, nil)
+	if err := mount.Late(); err != nil {
+		g.ender.End(status.Mounts.Failed(), err)
+	}
+	host, err := port.Open(statusPaths)
+	if err != nil {
+		g.ender.End(status.Status.Failed(), err)
+	}
+	g.ender = boot.NewEnder(host, g.last)
+	g.services = services.New(services.Settings{
+		Start: supervise.New().Start, End: g.ender.End, Host: host, Cgroups: cgroups, Log: kernelLog,
+	})
+	host.Begun(status.PID1)
+	if code, err := boot.Run(context.Background(), host, g.steps()); err != nil {
+		g.ender.End(code, err)
+	}
+	host.Serving()
+	select {} // somebody else decides the end
+}
+
+// last is what happens before the power goes, whatever the reason. The processes with keys go first; the platform, which may
+// never answer, comes after them.
+func (g *guest) last() {
+	g.services.Kill()
+	if g.recorder != nil {
+		if err := g.recorder.Terminated(); err != nil {
+			boot.Log("terminating: %v", err)
+		}
+	}
+}
