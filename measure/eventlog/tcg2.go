@@ -208,7 +208,8 @@ func cutBootEvent(b []byte, banks []uint16) (e BootEvent, rest []byte, err error
 	if err != nil {
 		return e, nil, err
 	}
-	return BootEvent{Register: raw.register, Type: raw.typ, Digest: [32]byte(raw.digest(banks, algSHA256)), Data: raw.data, digests: raw.digests}, rest, nil
+	return BootEvent{Register: raw.register, Type: raw.typ, Digest: [32]byte(raw.digest(banks, algSHA256)), Data: raw.data,
+		digests: raw.digests}, rest, nil
 }
 
 func cutBankEvent(b []byte, banks []uint16, registers uint32) (e bankEvent, rest []byte, err error) {
@@ -261,7 +262,8 @@ const localitySignature = "StartupLocality\x00"
 func ReplayBoot(events []BootEvent) (bank [bootRegisters][32]byte) {
 	if i := slices.IndexFunc(events, func(e BootEvent) bool { return e.Register == 0 && e.Type != evNoAction }); i > 0 {
 		for _, e := range events[:i] {
-			if locality, ok := bytes.CutPrefix(e.Data, []byte(localitySignature)); ok && e.Register == 0 && e.Type == evNoAction && len(locality) == 1 {
+			if locality, ok := bytes.CutPrefix(e.Data, []byte(localitySignature)); ok && e.Register == 0 && e.Type == evNoAction &&
+				len(locality) == 1 {
 				bank[0][31] = locality[0]
 			}
 		}

@@ -158,7 +158,8 @@ func (f *eventlogFlags) wanted() (map[string]string, error) {
 			size = 48
 		}
 		if b, err := hex.DecodeString(value); err != nil || len(b) != size || !registerName.MatchString(name) {
-			return nil, exitError{exitUsage, fmt.Errorf("--registers: %q is %q, want rtmr0 to rtmr3 or pcr0 to pcr23 with as many hexadecimal digits as their digests have", name, value)}
+			return nil, exitError{exitUsage, fmt.Errorf("--registers: %q is %q, want rtmr0 to rtmr3 or pcr0 to pcr23 with as many hexadecimal "+
+				"digits as their digests have", name, value)}
 		}
 		lower[name] = strings.ToLower(value)
 	}
@@ -290,7 +291,8 @@ func replayTCG2(v *eventlogReport, log []byte) error {
 			register = noRegister
 		}
 		v.Events = append(v.Events, reportedEvent{
-			Number: i, Register: register, Type: eventTypeName(e.Type), Digest: hex.EncodeToString(e.Digest[:]), Data: hex.EncodeToString(e.Data),
+			Number: i, Register: register, Type: eventTypeName(e.Type), Digest: hex.EncodeToString(e.Digest[:]),
+			Data:   hex.EncodeToString(e.Data),
 			Proven: e.Matches(), broken: e.Broken(),
 		})
 	}
@@ -308,7 +310,8 @@ func replayCEL(v *eventlogReport, log []byte) error {
 	// The runtime log's own parser knows what its events are called.
 	runtime, _ := eventlog.ParseRuntime(log)
 	for i, e := range events {
-		r := reportedEvent{Number: i, Register: fmt.Sprintf("pcr%d", e.Register), Type: fmt.Sprintf("content %d", e.Type), Data: hex.EncodeToString(e.Content), Proven: e.Matches()}
+		r := reportedEvent{Number: i, Register: fmt.Sprintf("pcr%d", e.Register), Type: fmt.Sprintf("content %d", e.Type),
+			Data: hex.EncodeToString(e.Content), Proven: e.Matches()}
 		if e.CC {
 			r.Register, r.Digest = fmt.Sprintf("rtmr%d", e.Register-1), hex.EncodeToString(e.SHA384[:])
 		} else {
@@ -335,7 +338,8 @@ var eventTypeNames = map[uint32]string{
 	0x01: "EV_POST_CODE", 0x03: "EV_NO_ACTION", 0x04: "EV_SEPARATOR", 0x05: "EV_ACTION", 0x06: "EV_EVENT_TAG", 0x07: "EV_S_CRTM_CONTENTS",
 	0x08: "EV_S_CRTM_VERSION", 0x0a: "EV_PLATFORM_CONFIG_FLAGS", 0x0d: "EV_IPL",
 	0x80000001: "EV_EFI_VARIABLE_DRIVER_CONFIG", 0x80000002: "EV_EFI_VARIABLE_BOOT", 0x80000003: "EV_EFI_BOOT_SERVICES_APPLICATION",
-	0x80000004: "EV_EFI_BOOT_SERVICES_DRIVER", 0x80000006: "EV_EFI_GPT_EVENT", 0x80000007: "EV_EFI_ACTION", 0x80000008: "EV_EFI_PLATFORM_FIRMWARE_BLOB",
+	0x80000004: "EV_EFI_BOOT_SERVICES_DRIVER", 0x80000006: "EV_EFI_GPT_EVENT", 0x80000007: "EV_EFI_ACTION",
+	0x80000008: "EV_EFI_PLATFORM_FIRMWARE_BLOB",
 	0x80000009: "EV_EFI_HANDOFF_TABLES", 0x8000000a: "EV_EFI_PLATFORM_FIRMWARE_BLOB2", 0x8000000b: "EV_EFI_HANDOFF_TABLES2",
 	0x8000000c: "EV_EFI_VARIABLE_BOOT2", 0x800000e0: "EV_EFI_VARIABLE_AUTHORITY",
 }

@@ -109,7 +109,8 @@ func (f *snpFlags) roots() ([]*x509.Certificate, error) {
 
 // evidence reads the files. What they hold is for Verify to refuse.
 func (f *snpFlags) evidence() (e sevsnp.Evidence, err error) {
-	if e.Report, err = readEvidence("report", f.report, []byte{2, 0, 0, 0}, []byte{3, 0, 0, 0}, []byte{4, 0, 0, 0}, []byte{5, 0, 0, 0}); err != nil {
+	if e.Report, err = readEvidence("report", f.report, []byte{2, 0, 0, 0}, []byte{3, 0, 0, 0}, []byte{4, 0, 0, 0},
+		[]byte{5, 0, 0, 0}); err != nil {
 		return e, err
 	}
 	leaf, err := readCertificates("certificate", f.cert, "CERTIFICATE")
@@ -219,8 +220,10 @@ func snpReport(result *sevsnp.Result, err error) *snpAppraisal {
 	v.addSNP(&report, result.TCBs(), true)
 	text := func(value uint64) string { return fmt.Sprintf("%#x", value) }
 	v.Platform = map[string]string{
-		"product": string(result.Product()), "signing_key": report.Signer.String(), "csp": result.CSP(), "chip_id": hex.EncodeToString(report.ChipID[:]),
-		"vmpl": fmt.Sprint(report.VMPL), "guest_svn": fmt.Sprint(report.GuestSVN), "guest_policy": text(uint64(report.Policy)), "platform_info": text(uint64(report.Platform)),
+		"product": string(result.Product()), "signing_key": report.Signer.String(), "csp": result.CSP(),
+		"chip_id": hex.EncodeToString(report.ChipID[:]),
+		"vmpl":    fmt.Sprint(report.VMPL), "guest_svn": fmt.Sprint(report.GuestSVN), "guest_policy": text(uint64(report.Policy)),
+		"platform_info":    text(uint64(report.Platform)),
 		"current_firmware": report.Current.String(), "committed_firmware": report.Committed.String(),
 		"launch_mitigations": text(report.LaunchMitigations), "current_mitigations": text(report.CurrentMitigations),
 	}
@@ -239,7 +242,8 @@ func (v *snpAppraisal) addSNP(r *sevsnp.Report, tcb sevsnp.TCBs, signed bool) {
 	v.TCB = snpTCB{snpStatus(r), tcb}
 	v.Measurements = map[string]string{
 		"measurement": text(r.Measurement[:]), "host_data": text(r.HostData[:]), "family_id": text(r.FamilyID[:]), "image_id": text(r.ImageID[:]),
-		"id_key_digest": text(r.IDKeyDigest[:]), "author_key_digest": text(r.AuthorKeyDigest[:]), "report_id": text(r.ReportID[:]), "report_id_ma": text(r.ReportIDMA[:]),
+		"id_key_digest": text(r.IDKeyDigest[:]), "author_key_digest": text(r.AuthorKeyDigest[:]), "report_id": text(r.ReportID[:]),
+		"report_id_ma": text(r.ReportIDMA[:]),
 	}
 	v.ReportData = text(r.ReportData[:])
 }

@@ -49,9 +49,11 @@ func newAppraiseTDX() *cobra.Command {
 	f.StringVar(&flags.collateral, "collateral", "", "collateral in JSON")
 	f.StringVar(&flags.at, "at", "", "time of the appraisal, RFC 3339")
 	f.StringVar(&flags.root, "root", "", "PEM file of the root to trust (default: Intel SGX Root CA)")
-	f.StringSliceVar(&flags.acceptStatus, "accept-status", nil, "TCB statuses to accept (default UpToDate): "+strings.Join(statusNames(), ", "))
+	f.StringSliceVar(&flags.acceptStatus, "accept-status", nil,
+		"TCB statuses to accept (default UpToDate): "+strings.Join(statusNames(), ", "))
 	f.Uint32Var(&flags.minEvaluation, "min-tcb-evaluation", 0, "lowest tcbEvaluationDataNumber to accept")
-	f.BoolVar(&flags.skipTCB, "insecure-skip-tcb", false, "accept any TCB status; without --collateral judge no revocation and no quoting enclave either")
+	f.BoolVar(&flags.skipTCB, "insecure-skip-tcb", false,
+		"accept any TCB status; without --collateral judge no revocation and no quoting enclave either")
 	f.BoolVar(&flags.asJSON, "json", false, "print JSON")
 	for _, name := range []string{"quote", "at"} {
 		_ = cmd.MarkFlagRequired(name)
@@ -98,7 +100,8 @@ func (f *tdxFlags) parse() (options tdx.Options, at time.Time, root *x509.Certif
 		options.AcceptStatus = append(options.AcceptStatus, tdx.Status(name))
 	}
 	if f.collateral == "" && !f.skipTCB {
-		return options, at, nil, exitError{exitUsage, errors.New("no --collateral: without it revocation and TCB can't be judged (--insecure-skip-tcb does without)")}
+		return options, at, nil, exitError{exitUsage,
+			errors.New("no --collateral: without it revocation and TCB can't be judged (--insecure-skip-tcb does without)")}
 	}
 	if at, err = parseAt(f.at); err != nil {
 		return options, at, nil, err
@@ -166,7 +169,8 @@ func tdxReport(quote []byte, report *tdx.Result, err error) appraisalReport {
 	v.addBody(&body)
 	v.addTCB(report.TCB())
 	v.Platform = map[string]string{
-		"ppid": hex.EncodeToString(platform.PPID[:]), "fmspc": hex.EncodeToString(platform.FMSPC[:]), "pce_id": hex.EncodeToString(platform.PCEID[:]),
+		"ppid": hex.EncodeToString(platform.PPID[:]), "fmspc": hex.EncodeToString(platform.FMSPC[:]),
+		"pce_id": hex.EncodeToString(platform.PCEID[:]),
 	}
 	v.Report = check.Accept(report.Checks(), append(report.Weaknesses(), noMeasurementPolicy))
 	return v
@@ -179,7 +183,8 @@ func (v *appraisalReport) addTCB(tcb tdx.TCB) {
 func (v *appraisalReport) addBody(b *tdx.Body) {
 	text := func(value []byte) string { return hex.EncodeToString(value) }
 	v.Measurements = map[string]string{
-		"mrtd": text(b.MRTD[:]), "rtmr0": text(b.RTMR[0][:]), "rtmr1": text(b.RTMR[1][:]), "rtmr2": text(b.RTMR[2][:]), "rtmr3": text(b.RTMR[3][:]),
+		"mrtd": text(b.MRTD[:]), "rtmr0": text(b.RTMR[0][:]), "rtmr1": text(b.RTMR[1][:]), "rtmr2": text(b.RTMR[2][:]),
+		"rtmr3":      text(b.RTMR[3][:]),
 		"mrconfigid": text(b.MRCONFIGID[:]), "mrowner": text(b.MROWNER[:]), "mrownerconfig": text(b.MROWNERCONFIG[:]),
 		"mrseam": text(b.MRSEAM[:]), "mrsignerseam": text(b.MRSIGNERSEAM[:]), "seam_attributes": text(b.SEAMAttributes[:]),
 		"td_attributes": text(b.TDAttributes[:]), "xfam": text(b.XFAM[:]), "tee_tcb_svn": text(b.TEETCBSVN[:]),
@@ -200,7 +205,8 @@ func printTDX(out, notes io.Writer, v appraisalReport) {
 		}
 		return
 	}
-	for _, name := range []string{"mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mrconfigid", "mrowner", "mrownerconfig", "mrservicetd", "td_attributes"} {
+	for _, name := range []string{"mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mrconfigid", "mrowner", "mrownerconfig", "mrservicetd",
+		"td_attributes"} {
 		if value, ok := v.Measurements[name]; ok {
 			fmt.Fprintf(out, "%-14s %s\n", name, value)
 		}

@@ -90,7 +90,8 @@ func TestEngineFromOCILayout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"usr/bin/server": "second", "usr/lib/hard": "hard", "usr/lib/twin": "hard", "usr/lib/libx.so": strings.Repeat("x", 9000)} {
+	for name, want := range map[string]string{"usr/bin/server": "second", "usr/lib/hard": "hard", "usr/lib/twin": "hard",
+		"usr/lib/libx.so": strings.Repeat("x", 9000)} {
 		if got, err := fs.ReadFile(img, name); err != nil || string(got) != want {
 			t.Errorf("%s: got %d bytes (%v), want %d", name, len(got), err, len(want))
 		}

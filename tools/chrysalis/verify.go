@@ -65,7 +65,8 @@ func newVerify() *cobra.Command {
 		},
 	}
 	flags.add(cmd)
-	cmd.Flags().StringVar(&saved, "save-evidence", "", "file for the last evidence that the guest showed, accepted or not (for: chrysalis explain)")
+	cmd.Flags().StringVar(&saved, "save-evidence", "",
+		"file for the last evidence that the guest showed, accepted or not (for: chrysalis explain)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -116,7 +117,8 @@ func printVerification(out, notes io.Writer, result *attest.Result, err error) {
 		return
 	}
 	machine := result.Machine()
-	fmt.Fprintf(out, "accepted: %s on %s, machine %x, until %s\n", result.Release(), result.Platform(), machine[:8], result.NotAfter().UTC().Format(time.RFC3339))
+	fmt.Fprintf(out, "accepted: %s on %s, machine %x, until %s\n", result.Release(), result.Platform(), machine[:8],
+		result.NotAfter().UTC().Format(time.RFC3339))
 	for _, weakness := range result.Weaknesses() {
 		fmt.Fprintf(notes, "chrysalis: note: %s\n", weakness)
 	}

@@ -6,8 +6,8 @@
 //
 // evidence, nonce, exporter and tlsKey are Uint8Arrays, policy is the text of a policy, roots the PEM text of the TPM
 // makers that are trusted beside Intel and AMD for their own hardware, time a number of seconds since 1970, releaseList
-// the bytes of a signed release list where the policy names signers of one, and else undefined. The answer is JSON: the verdict (accepted, rejected,
-// unavailable), the refusing check, the reason, every check, and on acceptance alone what is true of the guest.
+// the bytes of a signed release list where the policy names signers of one, and else undefined. The answer is JSON: the verdict
+// (accepted, rejected, unavailable), the refusing check, the reason, every check, and on acceptance alone what is true of the guest.
 //
 // A page can't see the exporter of its own TLS connection. It can judge evidence that it was given beside the exporter by
 // something that it trusts as much as itself, such as an extension or a local program; it is no client by itself.
@@ -96,7 +96,8 @@ func verify(args []js.Value) (*attest.Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", attest.ErrRejected, err)
 	}
-	return attest.Verify(evidence, c, policy, time.Unix(int64(at.Float()), 0), attest.Roots{VTPM: pool, TDX: tdx.IntelRoot(), SEVSNP: sevsnp.AMDRoots()})
+	return attest.Verify(evidence, c, policy, time.Unix(int64(at.Float()), 0),
+		attest.Roots{VTPM: pool, TDX: tdx.IntelRoot(), SEVSNP: sevsnp.AMDRoots()})
 }
 
 // bytesOf copies a Uint8Array.
