@@ -56,7 +56,8 @@ func TestSecurityNamesRealTests(t *testing.T) {
 	}
 	rows := 0
 	for line := range strings.Lines(string(text)) {
-		if cells := strings.Split(line, " | "); strings.HasPrefix(line, "| ") && len(cells) == 4 && !strings.HasPrefix(line, "| threat") && !strings.HasPrefix(line, "| hardening") {
+		if cells := strings.Split(line, " | "); strings.HasPrefix(line, "| ") && len(cells) == 4 && !strings.HasPrefix(line, "| threat") &&
+			!strings.HasPrefix(line, "| hardening") {
 			rows++
 			if !testName.MatchString(cells[3]) {
 				t.Errorf("SECURITY.md: a row without a test: %s", strings.TrimSpace(line))

@@ -21,9 +21,10 @@ var storeys = map[string]int{
 	"attest":            3,
 	"measure":           2,
 	"runtime/secret":    2, "runtime/role": 3,
-	"measure/verity": 1, "measure/eventlog": 1, "measure/tdvf": 1, "measure/snp": 1, "measure/volume": 1, "measure/config": 1, "measure/bootdisk": 1,
-	"measure/pe": 1,
-	"attest/tdx": 1, "attest/sevsnp": 1, "attest/vtpm": 1, "attest/nvidia": 1, "attest/release": 1,
+	"measure/verity": 1, "measure/eventlog": 1, "measure/tdvf": 1, "measure/snp": 1, "measure/volume": 1, "measure/config": 1,
+	"measure/bootdisk": 1,
+	"measure/pe":       1,
+	"attest/tdx":       1, "attest/sevsnp": 1, "attest/vtpm": 1, "attest/nvidia": 1, "attest/release": 1,
 	"runtime/claim": 1, "runtime/receipt": 1, "runtime/envelope": 1,
 	"measure/register": 0, "measure/ton": 0, "measure/pubkey": 0, "attest/check": 0, "attest/pki": 0, "attest/evidence": 0, "init/status": 0,
 	// The software platform signs what attest judges, so it stands beside attest; only tests may reach it.

@@ -233,6 +233,9 @@ func vtpmVectors() []vector {
 		{"boot-log-data", "an event with other data", func(s *scene) {
 			s.guest.Boot[9].Hashed, s.guest.Boot[9].Data = s.guest.Boot[9].Data, []byte("edited")
 		}},
+		{"boot-log-data", "an event of a register that anybody can reset", func(s *scene) {
+			s.guest.Boot = append(s.guest.Boot, attesttest.BootEvent{Register: 16, Type: 4, Data: eventlog.SeparatorData()})
+		}},
 		{"machine", "a machine that is not listed", func(s *scene) {
 			s.rules.Platforms = attest.Platforms{VTPM: []register.Digest{{9}}}
 		}},

@@ -156,6 +156,8 @@ func TestEveryBitOfQuote(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	roots := s.source.Roots()
+	roots.Facts = new(attest.Facts) // of parts that a bit leaves alone
 	for _, part := range [][]byte{e.Quote, e.Signature, e.Statement.Encode(), e.Config, e.RuntimeLog} {
 		at := bytes.Index(whole, part)
 		for bit := range len(part) * 8 {
@@ -165,7 +167,7 @@ func TestEveryBitOfQuote(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			if _, err := attest.Verify(e, s.challenge, policy, now, s.source.Roots()); err == nil {
+			if _, err := attest.Verify(e, s.challenge, policy, now, roots); err == nil {
 				t.Fatalf("bit %d of the part at %d: accepted", bit, at)
 			}
 		}

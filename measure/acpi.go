@@ -30,7 +30,8 @@ var tdxSettings = []struct {
 	name string
 	size int // 0: any
 }{
-	{"etc/extra-pci-roots", 8}, {BootMenu, 2}, {"etc/boot-menu-wait", 2}, {"etc/reserved-memory-end", 8}, {"opt/ovmf/X-PciMmio64Mb", 0}, {"bootorder", 0},
+	{"etc/extra-pci-roots", 8}, {BootMenu, 2}, {"etc/boot-menu-wait", 2}, {"etc/reserved-memory-end", 8}, {"opt/ovmf/X-PciMmio64Mb", 0},
+	{"bootorder", 0},
 }
 
 // SettingNames returns the names of the settings that firmware goes by or measures.
@@ -69,7 +70,8 @@ func LoaderFiles(loader []byte) ([]string, error) {
 		}
 		name, rest, ok := bytes.Cut(entry[4:4+loaderName], []byte{0})
 		if !ok || len(name) == 0 || len(bytes.Trim(rest, "\x00")) > 0 {
-			return nil, fmt.Errorf("reading ACPI loader: entry %d has the name %q, want one with zeros after it", at/loaderEntry, entry[4:4+loaderName])
+			return nil, fmt.Errorf("reading ACPI loader: entry %d has the name %q, want one with zeros after it", at/loaderEntry,
+				entry[4:4+loaderName])
 		}
 		if slices.Contains(names, string(name)) {
 			return nil, fmt.Errorf("reading ACPI loader: %q is loaded twice", name)

@@ -67,8 +67,9 @@ func TestParseMemoryMap(t *testing.T) {
 	kind[16] = 9
 	past := slices.Clone(good)
 	past[7], past[15] = 0xff, 0xff
-	for name, b := range map[string][]byte{"empty": nil, "truncated": good[:19], "unknown kind": kind, "past the end": past, "oversized": slices.Repeat(good, maxE820+1),
-		"no bytes": make([]byte, e820Bytes)} {
+	for name, b := range map[string][]byte{"empty": nil, "truncated": good[:19], "unknown kind": kind, "past the end": past,
+		"oversized": slices.Repeat(good, maxE820+1),
+		"no bytes":  make([]byte, e820Bytes)} {
 		if _, err := ParseMemoryMap(b); err == nil {
 			t.Errorf("%s: got no error, want a refusal", name)
 		}

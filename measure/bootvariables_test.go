@@ -9,7 +9,8 @@ import (
 
 // TestDiskVariables compares with what OVMF 2025.02 measured of a disk at device 1, out of a booted guest's log.
 func TestDiskVariables(t *testing.T) {
-	shape := Shape{Devices: []string{"tpm-crb,tpmdev=tpm0", "virtio-blk-pci,drive=root,serial=chrysalis-disk,bootindex=1", "virtio-blk-pci,drive=config"}}
+	shape := Shape{Devices: []string{"tpm-crb,tpmdev=tpm0", "virtio-blk-pci,drive=root,serial=chrysalis-disk,bootindex=1",
+		"virtio-blk-pci,drive=config"}}
 	got, err := diskVariables(shape)
 	if err != nil {
 		t.Fatal(err)

@@ -53,7 +53,8 @@ func firmwareEvents(code []byte) ([]PCREvent, error) {
 	sum := sha256.Sum256(code)
 	build, ok := firmwareBuilds[hex.EncodeToString(sum[:])]
 	if !ok {
-		return nil, fmt.Errorf("SHA-256 %x is no known build: PCR 0 depends on what a build does before it measures itself, so it can't be computed for others", sum)
+		return nil, fmt.Errorf("SHA-256 %x is no known build: PCR 0 depends on what a build does before it measures itself, so it can't be "+
+			"computed for others", sum)
 	}
 	volumes, err := firmwareVolumes(code)
 	if err != nil {

@@ -24,8 +24,8 @@ const (
 	initrdAbove4GiB = 1 << 1
 )
 
-// PatchKernel returns the kernel as QEMU before 10.0 hands it over on a machine of so much memory: with its own number as the loader, and with the places of
-// command line and initrd in the setup header. Source: QEMU 9.2, hw/i386/x86-common.c, x86_load_linux.
+// PatchKernel returns the kernel as QEMU before 10.0 hands it over on a machine of so much memory: with its own number as the
+// loader, and with the places of command line and initrd in the setup header. Source: QEMU 9.2, hw/i386/x86-common.c, x86_load_linux.
 func PatchKernel(kernel []byte, initrdBytes int64, memoryMiB int) ([]byte, error) {
 	const (
 		oldest      = 0x20c // whose header says whether an initrd may lie above 4 GiB

@@ -61,7 +61,8 @@ func TestMatrixForm(t *testing.T) {
 	}
 	// PCR 0, PCR 1, PCR 4, PCR 9, MRTD, RTMR0, RTMR1, RTMR2, launch digest.
 	for what, want := range map[string]string{
-		"kernel": ",,×,,,,×,,×,", "initrd": ",,,×,,,,×,×,", "command line": ",,,×,,,,×,×,", "CPUs 2 to 4": ",×,,,,×,,,×,", "one device more": ",×,,,,×,,,,",
+		"kernel": ",,×,,,,×,,×,", "initrd": ",,,×,,,,×,×,", "command line": ",,,×,,,,×,×,", "CPUs 2 to 4": ",×,,,,×,,,×,",
+		"one device more": ",×,,,,×,,,,",
 	} {
 		if moves[what] != want {
 			t.Errorf("%s moves: got %q, want %q", what, moves[what], want)

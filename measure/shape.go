@@ -65,7 +65,8 @@ var (
 )
 
 // deviceTypes are the devices that a shape may hold: those that a guest here has a use for.
-var deviceTypes = []string{"pvpanic-pci", "tpm-crb", "vhost-vsock-pci", "virtio-blk-pci", "virtio-net-pci", "virtio-rng-pci", "virtio-scsi-pci",
+var deviceTypes = []string{"pvpanic-pci", "tpm-crb", "vhost-vsock-pci", "virtio-blk-pci", "virtio-net-pci", "virtio-rng-pci",
+	"virtio-scsi-pci",
 	"virtio-serial-pci", "virtserialport"}
 
 // Check reports what is wrong with the shape.
@@ -87,7 +88,8 @@ func (s Shape) Check() error {
 		return fmt.Errorf("cpus is %d, want 1 to %d", s.CPUs, maxCPUs)
 	case s.MemoryMiB < minMemoryMiB || s.MemoryMiB > maxMemoryMiB:
 		return fmt.Errorf("memory_mib is %d, want %d to %d", s.MemoryMiB, minMemoryMiB, maxMemoryMiB)
-	case s.Firmware.Name == "" || strings.ContainsAny(s.Firmware.Name, "/\\") || s.Firmware.Size <= 0 || s.Firmware.SHA256 == (register.Digest{}):
+	case s.Firmware.Name == "" || strings.ContainsAny(s.Firmware.Name, "/\\") || s.Firmware.Size <= 0 ||
+		s.Firmware.SHA256 == (register.Digest{}):
 		return errors.New("firmware has no name, size or hash")
 	case len(s.Devices)+len(s.GPUs) > maxDevices:
 		return fmt.Errorf("%d devices, want at most %d", len(s.Devices)+len(s.GPUs), maxDevices)

@@ -111,7 +111,8 @@ func (b TDXBoot) Events() (events []RTMREvent, err error) {
 	}
 	events = append(events, RTMREvent{1, InputKernel, "", [48]byte(kernel.Sum(nil))})
 	events = append(events, events384(1, callingApplication, separator, exitBootServices, exitedBootServices)...)
-	return append(events, RTMREvent{2, InputCmdline, "", sha512.Sum384(cmdline)}, RTMREvent{2, InputInitrd, "", [48]byte(initrd.Sum(nil))}), nil
+	return append(events, RTMREvent{2, InputCmdline, "", sha512.Sum384(cmdline)},
+		RTMREvent{2, InputInitrd, "", [48]byte(initrd.Sum(nil))}), nil
 }
 
 // rtmr0 returns, in order: the memory that the hypervisor says there is, the variable store, settings, the Secure Boot
@@ -170,11 +171,13 @@ func (b TDXBoot) build(sections []tdvf.Section) (tdxBuild, []byte, error) {
 	sum := hex.EncodeToString(code.Sum(nil))
 	build, ok := tdxBuilds[sum]
 	if !ok {
-		return build, nil, fmt.Errorf("firmware without its variable store has SHA-256 %s, which is no known build: what it measures into RTMR0 can't be read off the file", sum)
+		return build, nil, fmt.Errorf("firmware without its variable store has SHA-256 %s, which is no known build: what it measures into "+
+			"RTMR0 can't be read off the file", sum)
 	}
 	variables := b.Firmware[start:end]
 	if got := sha512.Sum384(variables); hex.EncodeToString(got[:]) != emptyVariables {
-		return build, nil, fmt.Errorf("%s: variable store of %d bytes has SHA-384 %x, want the empty one, %s", build.name, len(variables), got, emptyVariables)
+		return build, nil, fmt.Errorf("%s: variable store of %d bytes has SHA-384 %x, want the empty one, %s", build.name, len(variables), got,
+			emptyVariables)
 	}
 	return build, variables, nil
 }

@@ -73,7 +73,8 @@ func TestEachInputMovesItsRegister(t *testing.T) {
 	boot := func(change func(*TDXBoot)) [4]register.Digest384 {
 		t.Helper()
 		s := tdxShape()
-		b := TDXBoot{Firmware: firmware, Order: tdvf.SinglePass, Kernel: kernel, Initrd: strings.NewReader("initrd"), Cmdline: "quiet", Shape: &s, Tables: testTables()}
+		b := TDXBoot{Firmware: firmware, Order: tdvf.SinglePass, Kernel: kernel, Initrd: strings.NewReader("initrd"), Cmdline: "quiet",
+			Shape: &s, Tables: testTables()}
 		change(&b)
 		r, err := b.Registers()
 		if err != nil {
@@ -96,7 +97,8 @@ func TestEachInputMovesItsRegister(t *testing.T) {
 		{"boot order", func(b *TDXBoot) { b.Tables.Settings["bootorder"] = []byte("/x\x00") }, [4]bool{1: true}},
 		{"ACPI script", func(b *TDXBoot) { b.Tables.Loader[120] = 1 }, [4]bool{1: true}},
 		{"ACPI table", func(b *TDXBoot) { b.Tables.Files["etc/acpi/tables"][0]++ }, [4]bool{1: true}},
-		{"setting of a size that the firmware does not take", func(b *TDXBoot) { b.Tables.Settings["etc/boot-menu-wait"] = []byte{1} }, [4]bool{}},
+		{"setting of a size that the firmware does not take",
+			func(b *TDXBoot) { b.Tables.Settings["etc/boot-menu-wait"] = []byte{1} }, [4]bool{}},
 		{"QEMU below 10", func(b *TDXBoot) { b.Shape.QEMU = "9.2.0" }, [4]bool{2: true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

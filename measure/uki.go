@@ -41,7 +41,13 @@ func ukiSections(image []byte) (map[string][]byte, error) {
 		if _, twice := sections[s.Name]; twice {
 			return nil, fmt.Errorf("section %s stands there twice", s.Name)
 		}
-		sections[s.Name] = s.Data
+		// The stub passes over a section that has no size in memory, and takes the others as they lie there.
+		if s.Size == 0 {
+			continue
+		}
+		if sections[s.Name], err = s.Memory(); err != nil {
+			return nil, err
+		}
 	}
 	for _, name := range []string{".linux", ".osrel", ".cmdline", ".initrd"} {
 		if len(sections[name]) == 0 {
@@ -61,7 +67,8 @@ func stubInitrd(initrd, osRelease []byte) []byte {
 		name string
 		data []byte
 	}{{0o040555, ".extra", nil}, {0o100444, ".extra/os-release", osRelease}} {
-		out = fmt.Appendf(out, "070701%08x%08x%08x%08x%08x%08x%08x%s%08x%08x%s\x00", i+1, f.mode, 0, 0, 1, 0, len(f.data), strings.Repeat("0", 32), len(f.name)+1, 0, f.name)
+		out = fmt.Appendf(out, "070701%08x%08x%08x%08x%08x%08x%08x%s%08x%08x%s\x00", i+1, f.mode, 0, 0, 1, 0, len(f.data),
+			strings.Repeat("0", 32), len(f.name)+1, 0, f.name)
 		out = pad(append(pad(out), f.data...))
 	}
 	return append(out, "070701"+strings.Repeat("0", 32)+"00000001"+strings.Repeat("0", 48)+"0000000B00000000TRAILER!!!\x00\x00\x00\x00"...)

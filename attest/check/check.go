@@ -104,6 +104,9 @@ func (r *Refusal) Error() string {
 // Is makes a Refusal an error of its class.
 func (r *Refusal) Is(target error) bool { return target == r.class }
 
+// Refused returns the first check that refused.
+func (r *Refusal) Refused() Line { return r.Failed }
+
 // Checks returns the checks that were made, in order. None after a failed proof is among them.
 func (r *Refusal) Checks() []Line { return slices.Clone(r.lines) }
 

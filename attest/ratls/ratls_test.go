@@ -76,6 +76,7 @@ func (m *machine) url(path string) string { return "https://" + m.address + path
 func (m *machine) config() Config { return Config{Policy: m.Policy(), Roots: m.Roots(), Now: m.now} }
 
 func TestTransport(t *testing.T) {
+	t.Parallel() // most of it waits for the guest\'s next quote
 	m := newMachine(t)
 	transport := NewTransport(m.config())
 	defer transport.CloseIdleConnections()
@@ -103,6 +104,7 @@ func TestTransport(t *testing.T) {
 }
 
 func TestDialUsesPostQuantumTLS13(t *testing.T) {
+	t.Parallel() // most of it waits for the guest\'s next quote
 	m := newMachine(t)
 	conn, err := Dial(t.Context(), "tcp", m.address, m.config())
 	if err != nil {
@@ -117,6 +119,7 @@ func TestDialUsesPostQuantumTLS13(t *testing.T) {
 
 // TestNoOtherKeyExchange has a peer that knows classical key exchanges alone refused on either side.
 func TestNoOtherKeyExchange(t *testing.T) {
+	t.Parallel() // most of it waits for the guest\'s next quote
 	m := newMachine(t)
 	if conn, err := tls.Dial("tcp", m.address, &tls.Config{InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519}}); err == nil {
 		conn.Close()
@@ -131,6 +134,7 @@ func TestNoOtherKeyExchange(t *testing.T) {
 }
 
 func TestDialRefuses(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	other := newMachine(t)
 	rules := m.Rules()
@@ -176,6 +180,7 @@ func TestDialRefuses(t *testing.T) {
 // TestRelayWithLeakedKey is the attack of CVE-2026-33697's kind: a machine in the middle holds the guest's TLS key, ends
 // the client's TLS with it, and relays the genuine guest's evidence for the client's own nonce.
 func TestRelayWithLeakedKey(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	leaked := m.certificate(t)
 	middle := attesttest.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -210,6 +215,7 @@ func TestRelayWithLeakedKey(t *testing.T) {
 
 // TestReplay has a guest's own earlier answer given to a new challenge over the guest's own key.
 func TestReplay(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	var old []byte
 	recorder := attesttest.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -233,6 +239,7 @@ func TestReplay(t *testing.T) {
 
 // TestRotation lets the key's time pass: old connections end, requests go on over a new one, verified again.
 func TestRotation(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	transport := NewTransport(m.config())
 	defer transport.CloseIdleConnections()
@@ -282,6 +289,7 @@ func TestRotation(t *testing.T) {
 
 // TestConfidentialGuests talks to guests on TDX and SEV-SNP, with collateral stapled, brought by the client, or nowhere.
 func TestConfidentialGuests(t *testing.T) {
+	t.Parallel()
 	measured, err := os.ReadFile(filepath.Join("..", "..", "measure", "config", "testdata", "vectors", "measured.bin"))
 	if err != nil {
 		t.Fatal(err)
@@ -296,41 +304,44 @@ func TestConfidentialGuests(t *testing.T) {
 		{"tdx", &td.Contents, td.Attest, Config{Policy: td.Policy(), Roots: td.Roots()}},
 		{"sev-snp", &snp.Contents, snp.Attest, Config{Policy: snp.Policy(), Roots: snp.Roots()}},
 	} {
-		staple := true
-		var kept []byte
-		server, err := guest.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
-			tt.contents.Statement.Epoch, tt.contents.Statement.NotAfter = r.Epoch, r.NotAfter
-			e := tt.attest(r.NonceRoot, r.TLSKey)
-			if kept = e.Collateral; !staple {
-				e.Collateral = nil
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			staple := true
+			var kept []byte
+			server, err := guest.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
+				tt.contents.Statement.Epoch, tt.contents.Statement.NotAfter = r.Epoch, r.NotAfter
+				e := tt.attest(r.NonceRoot, r.TLSKey)
+				if kept = e.Collateral; !staple {
+					e.Collateral = nil
+				}
+				return e, nil
+			}, nil)
+			if err != nil {
+				t.Fatal(err)
 			}
-			return e, nil
-		}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		address := attesttest.Listen(t, server, server.TLSConfig(), server.ConnContext)
-		dial := func(complete func(context.Context, *evidence.Evidence) error) error {
-			config := tt.config
-			config.Complete = complete
-			conn, err := Dial(t.Context(), "tcp", address, config)
-			if err == nil {
-				conn.Close()
+			address := attesttest.Listen(t, server, server.TLSConfig(), server.ConnContext)
+			dial := func(complete func(context.Context, *evidence.Evidence) error) error {
+				config := tt.config
+				config.Complete = complete
+				conn, err := Dial(t.Context(), "tcp", address, config)
+				if err == nil {
+					conn.Close()
+				}
+				return err
 			}
-			return err
-		}
-		if err := dial(nil); err != nil {
-			t.Errorf("%s, stapled: %v", tt.name, err)
-		}
-		staple = false
-		if err := dial(nil); !errors.Is(err, attest.ErrUnavailable) {
-			t.Errorf("%s, no collateral: got %v, want ErrUnavailable", tt.name, err)
-		}
-		if err := dial(func(_ context.Context, e *evidence.Evidence) error { e.Collateral = kept; return nil }); err != nil {
-			t.Errorf("%s, brought by the client: %v", tt.name, err)
-		}
-		if err := dial(func(context.Context, *evidence.Evidence) error { return errors.New("no network") }); !errors.Is(err, attest.ErrUnavailable) {
-			t.Errorf("%s, collateral that can't be had: got %v, want ErrUnavailable", tt.name, err)
-		}
+			if err := dial(nil); err != nil {
+				t.Errorf("stapled: %v", err)
+			}
+			staple = false
+			if err := dial(nil); !errors.Is(err, attest.ErrUnavailable) {
+				t.Errorf("no collateral: got %v, want ErrUnavailable", err)
+			}
+			if err := dial(func(_ context.Context, e *evidence.Evidence) error { e.Collateral = kept; return nil }); err != nil {
+				t.Errorf("brought by the client: %v", err)
+			}
+			if err := dial(func(context.Context, *evidence.Evidence) error { return errors.New("no network") }); !errors.Is(err, attest.ErrUnavailable) {
+				t.Errorf("collateral that can't be had: got %v, want ErrUnavailable", err)
+			}
+		})
 	}
 }

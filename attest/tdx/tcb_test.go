@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"chrysalis/attest/attesttest"
+	"chrysalis/attest/check"
 	"chrysalis/attest/tdx"
 )
 
@@ -33,7 +34,8 @@ func TestStatus(t *testing.T) {
 				m.TCBInfo.Levels[0].Status = platform
 				m.Body.TEETCBSVN[0], m.QE.ISVSVN = uint8(moduleSVN), qeSVN
 				e := m.Build()
-				r, err := tdx.Verify(e.Quote, e.Collateral, tdx.Options{InsecureSkipTCB: true}, now, e.Root)
+				facts := new(check.Facts) // of the one machine that is judged ten times here
+				r, err := tdx.Verify(e.Quote, e.Collateral, tdx.Options{InsecureSkipTCB: true, Facts: facts}, now, e.Root)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -43,7 +45,7 @@ func TestStatus(t *testing.T) {
 				}
 				// Only what is listed is accepted.
 				for _, accepted := range append(tdx.Acceptable(), tdx.Revoked, tdx.NotSupported) {
-					_, err := tdx.Verify(e.Quote, e.Collateral, tdx.Options{AcceptStatus: []tdx.Status{accepted}}, now, e.Root)
+					_, err := tdx.Verify(e.Quote, e.Collateral, tdx.Options{AcceptStatus: []tdx.Status{accepted}, Facts: facts}, now, e.Root)
 					if fine := accepted == want && want != revoked && want != tdx.NotSupported; (err == nil) != fine {
 						t.Errorf("status %s when %s is accepted: got %v", want, accepted, err)
 					}

@@ -129,7 +129,10 @@ func TestReadRefuses(t *testing.T) {
 			s.sealed()
 		}, "want one, inside"},
 		{"ESP past the end", func(s sparse) { s[2*sectorBytes+43] = 1; s.sealed() }, "want one, inside"},
-		{"ESP that ends before it starts", func(s sparse) { s[2*sectorBytes+40], s[2*sectorBytes+41], s[2*sectorBytes+42] = 1, 0, 0; s.sealed() }, "want one, inside"},
+		{"ESP that ends before it starts", func(s sparse) {
+			s[2*sectorBytes+40], s[2*sectorBytes+41], s[2*sectorBytes+42] = 1, 0, 0
+			s.sealed()
+		}, "want one, inside"},
 		{"no file system", put(espFirst*sectorBytes+510, "\x00"), "boot sector"},
 		{"clusters of no sector", put(espFirst*sectorBytes+13, "\x00"), "a power of two"},
 		{"clusters of three sectors", put(espFirst*sectorBytes+13, "\x03"), "a power of two"},

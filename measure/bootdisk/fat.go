@@ -87,12 +87,15 @@ func openFAT(r *io.SectionReader) (f fat, root uint32, err error) {
 		return f, 0, fmt.Errorf("boot sector is not that of a FAT32 with sectors of %d bytes", sectorBytes)
 	}
 	first := reserved + tables*perTable
-	if perCluster == 0 || perCluster&(perCluster-1) != 0 || reserved == 0 || tables == 0 || tables > 2 || first >= sectors || sectors > r.Size()/sectorBytes {
-		return f, 0, fmt.Errorf("%d sectors, %d to a cluster, data from sector %d: want at most %d, a power of two, and data inside", sectors, perCluster, first, r.Size()/sectorBytes)
+	if perCluster == 0 || perCluster&(perCluster-1) != 0 || reserved == 0 || tables == 0 || tables > 2 || first >= sectors ||
+		sectors > r.Size()/sectorBytes {
+		return f, 0, fmt.Errorf("%d sectors, %d to a cluster, data from sector %d: want at most %d, a power of two, and data inside", sectors,
+			perCluster, first, r.Size()/sectorBytes)
 	}
 	clusters := (sectors - first) / perCluster
 	if clusters < 65525 || (clusters+2)*4 > perTable*sectorBytes {
-		return f, 0, fmt.Errorf("%d clusters under a table of %d sectors, want at least 65525, as a FAT32 has, all in the table", clusters, perTable)
+		return f, 0, fmt.Errorf("%d clusters under a table of %d sectors, want at least 65525, as a FAT32 has, all in the table",
+			clusters, perTable)
 	}
 	return fat{r, reserved * sectorBytes, first * sectorBytes, perCluster * sectorBytes, uint32(clusters)}, le.Uint32(b[44:]), nil
 }

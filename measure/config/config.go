@@ -99,7 +99,8 @@ func (m Measured) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("encoding service: %v", err)
 	}
 	if len(identity) > maxIdentityBytes || len(service) > maxServiceBytes {
-		return nil, fmt.Errorf("identity has %d bytes and service %d, want at most %d and %d", len(identity), len(service), maxIdentityBytes, maxServiceBytes)
+		return nil, fmt.Errorf("identity has %d bytes and service %d, want at most %d and %d", len(identity), len(service), maxIdentityBytes,
+			maxServiceBytes)
 	}
 	return appendPart(appendPart(nil, identity), service), nil
 }

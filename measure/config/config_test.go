@@ -152,8 +152,9 @@ func TestEveryByteCounts(t *testing.T) {
 func TestDisk(t *testing.T) {
 	measured := mustEncode(t, example())
 	hosts := map[string]Host{
-		"dhcp4":  {Network: HostNetwork{Mode: ModeDHCP4}, Port: 8443},
-		"static": {Network: HostNetwork{Mode: ModeStatic, Address: netip.MustParsePrefix("10.0.2.15/24"), Gateway: netip.MustParseAddr("10.0.2.2")}, Port: 443},
+		"dhcp4": {Network: HostNetwork{Mode: ModeDHCP4}, Port: 8443},
+		"static": {Network: HostNetwork{Mode: ModeStatic, Address: netip.MustParsePrefix("10.0.2.15/24"),
+			Gateway: netip.MustParseAddr("10.0.2.2")}, Port: 443},
 	}
 	for name, want := range hosts {
 		t.Run(name, func(t *testing.T) {

@@ -148,7 +148,8 @@ func FuzzParseCCEL(f *testing.F) {
 // TestParseCEL reads a runtime log with the parser for any log, which also takes what ParseRuntime refuses and says so.
 func TestParseCEL(t *testing.T) {
 	var log []byte
-	records := []Record{{Number: 0, Register: RTMR3, Kind: KindSeparator, Data: SeparatorData()}, {Number: 1, Register: PCR13, Kind: KindKeysReleased}}
+	records := []Record{{Number: 0, Register: RTMR3, Kind: KindSeparator, Data: SeparatorData()},
+		{Number: 1, Register: PCR13, Kind: KindKeysReleased}}
 	for _, r := range records {
 		log = r.Append(log)
 	}
@@ -186,7 +187,8 @@ func TestParseCEL(t *testing.T) {
 		{"trailing byte", append(bytes.Clone(log), 0), "record number"},
 		{"a record twice", append(bytes.Clone(log), log...), "numbered 0"},
 		{"register 5", bytes.Replace(log, []byte{tlvCCMR, 0, 0, 0, 1, 4}, []byte{tlvCCMR, 0, 0, 0, 1, 5}, 1), "no register 5"},
-		{"another digest in the place of SHA-384", bytes.Replace(log, []byte{algSHA384, 0, 0, 0, 48}, []byte{0x28, 0, 0, 0, 48}, 1), "none for its register"},
+		{"another digest in the place of SHA-384", bytes.Replace(log, []byte{algSHA384, 0, 0, 0, 48}, []byte{0x28, 0, 0, 0, 48}, 1),
+			"none for its register"},
 		{"digest of another size", bytes.Replace(log, []byte{algSHA256, 0, 0, 0, 32}, []byte{algSHA384, 0, 0, 0, 32}, 1), "has 32 bytes"},
 	} {
 		if _, err := ParseCEL(tt.log); err == nil || !strings.Contains(err.Error(), tt.want) {

@@ -14,16 +14,14 @@ import (
 
 // TestPlaces is the list itself: to move an event is to move it here, too.
 func TestPlaces(t *testing.T) {
-	if got, want := Places(InPCRs), []Place{
-		{PCR13, KindConfig}, {PCR14, KindIdentity}, {PCR13, KindEngine}, {PCR13, KindModel}, {PCR13, KindGPU},
-		{PCR13, KindSeparator}, {PCR14, KindSeparator}, {PCR13, KindKeysReleased}, {PCR14, KindKeysReleased},
-	}; !slices.Equal(got, want) {
+	if got, want := Places(InPCRs), []Place{{PCR13, KindConfig}, {PCR14, KindIdentity}, {PCR13, KindEngine}, {PCR13, KindModel},
+		{PCR13, KindGPU},
+		{PCR13, KindSeparator}, {PCR14, KindSeparator}, {PCR13, KindKeysReleased}, {PCR14, KindKeysReleased}}; !slices.Equal(got, want) {
 		t.Errorf("in PCRs: got %v, want %v", got, want)
 	}
-	if got, want := Places(InRTMR), []Place{
-		{RTMR3, KindConfig}, {RTMR3, KindIdentity}, {RTMR3, KindEngine}, {RTMR3, KindModel}, {RTMR3, KindGPU},
-		{RTMR3, KindSeparator}, {RTMR3, KindKeysReleased},
-	}; !slices.Equal(got, want) {
+	if got, want := Places(InRTMR), []Place{{RTMR3, KindConfig}, {RTMR3, KindIdentity}, {RTMR3, KindEngine}, {RTMR3, KindModel},
+		{RTMR3, KindGPU},
+		{RTMR3, KindSeparator}, {RTMR3, KindKeysReleased}}; !slices.Equal(got, want) {
 		t.Errorf("in an RTMR: got %v, want %v", got, want)
 	}
 }
@@ -85,9 +83,8 @@ func TestSequence(t *testing.T) {
 			}
 		}
 	}
-	for name, bytes := range map[string][]byte{
-		"nothing": nil, "cut short": measured[:len(measured)-1], "no config": append(slices.Clone(measured[:len(measured)-2]), "]}"...),
-	} {
+	for name, bytes := range map[string][]byte{"nothing": nil, "cut short": measured[:len(measured)-1],
+		"no config": append(slices.Clone(measured[:len(measured)-2]), "]}"...)} {
 		if got, err := SequenceOf(bytes); err == nil || got != (Sequence{}) {
 			t.Errorf("%s: got %+v (%v), want a refusal", name, got, err)
 		}
@@ -144,7 +141,8 @@ func TestNext(t *testing.T) {
 	}{
 		{"config twice", []Kind{KindConfig, KindIdentity}, KindConfig, "config comes twice"},
 		{"the model before the engine", []Kind{KindConfig, KindIdentity}, KindModel, "model is event 2, want engine"},
-		{"a GPU after the separator", []Kind{KindConfig, KindIdentity, KindEngine, KindModel, KindGPU, KindSeparator}, KindGPU, "gpu comes twice"},
+		{"a GPU after the separator", []Kind{KindConfig, KindIdentity, KindEngine, KindModel, KindGPU, KindSeparator}, KindGPU,
+			"gpu comes twice"},
 		{"keys before the separator", []Kind{KindConfig}, KindKeysReleased, "want identity"},
 		{"a GPU lost before the keys", []Kind{KindConfig}, KindGPULost, "want identity"},
 		{"after the end", []Kind{KindConfig, KindTerminated}, KindIdentity, "follows terminated"},

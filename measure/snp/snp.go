@@ -156,7 +156,8 @@ func hashesPage(firmware []byte, s Section, k Kernel) ([]byte, error) {
 	}
 	offset := int64(address) - int64(s.Address)
 	if s.Size != pageBytes || offset < 0 || offset+int64(len(table)) > pageBytes || len(table) > int(size) {
-		return nil, fmt.Errorf("table of %d hash bytes at %#x (room for %d), want it inside the page at %#x", len(table), address, size, s.Address)
+		return nil, fmt.Errorf("table of %d hash bytes at %#x (room for %d), want it inside the page at %#x", len(table), address,
+			size, s.Address)
 	}
 	page := make([]byte, pageBytes)
 	copy(page[offset:], table)

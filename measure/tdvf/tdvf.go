@@ -63,7 +63,8 @@ func Sections(firmware []byte) ([]Section, error) {
 	}
 	version, count := binary.LittleEndian.Uint32(b[8:]), binary.LittleEndian.Uint32(b[12:])
 	if version != 1 || count == 0 || count > maxSections || uint64(len(b)) < metadataHead+uint64(count)*sectionBytes {
-		return nil, fmt.Errorf("reading TDVF metadata: version %d with %d sections in %d bytes, want version 1 and 1 to %d", version, count, len(b), maxSections)
+		return nil, fmt.Errorf("reading TDVF metadata: version %d with %d sections in %d bytes, want version 1 and 1 to %d", version, count,
+			len(b), maxSections)
 	}
 	sections := make([]Section, count)
 	for i := range sections {

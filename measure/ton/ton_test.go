@@ -44,7 +44,8 @@ func TestTextIsRaw(t *testing.T) {
 	if got, err := json.Marshal(a); err != nil || string(got) != `"`+raw+`"` {
 		t.Errorf("got %s (%v), want %s", got, err, raw)
 	}
-	for _, text := range []string{"", address.MustParseRawAddr(raw).String(), "a7" + raw[5:], "-01" + raw[2:], "1" + raw[2:], raw + "00", raw[:len(raw)-1], "-1:A7" + raw[5:], "-1::" + raw[3:]} {
+	for _, text := range []string{"", address.MustParseRawAddr(raw).String(), "a7" + raw[5:], "-01" + raw[2:], "1" + raw[2:], raw + "00",
+		raw[:len(raw)-1], "-1:A7" + raw[5:], "-1::" + raw[3:]} {
 		b := a
 		if err := b.UnmarshalText([]byte(text)); err == nil || b != a {
 			t.Errorf("%q: got %v (%v), want an error and nothing changed", text, b, err)

@@ -147,7 +147,8 @@ func TableParams(device string, dataBlocks uint64, root [sha256.Size]byte, optio
 }
 
 // build computes every level from the one below it and hands each run of finished hash blocks to put.
-func build(ctx context.Context, r io.ReaderAt, dataBlocks uint64, progress func(int64), put func(p []byte, at uint64) error) (root [sha256.Size]byte, err error) {
+func build(ctx context.Context, r io.ReaderAt, dataBlocks uint64, progress func(int64),
+	put func(p []byte, at uint64) error) (root [sha256.Size]byte, err error) {
 	if dataBlocks == 0 || dataBlocks > maxBlocks {
 		return root, fmt.Errorf("%d data blocks, want 1 to %d", dataBlocks, uint64(maxBlocks))
 	}
@@ -176,7 +177,8 @@ func build(ctx context.Context, r io.ReaderAt, dataBlocks uint64, progress func(
 
 // hashLevel hashes the blocks of below into the hash blocks of l: spans are taken in order by the workers. mapped is the
 // level below in memory, or nil when it must be read.
-func hashLevel(ctx context.Context, r io.ReaderAt, mapped []byte, below, l level, progress func(int64), put func([]byte, uint64) error) error {
+func hashLevel(ctx context.Context, r io.ReaderAt, mapped []byte, below, l level, progress func(int64),
+	put func([]byte, uint64) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	spans := (below.blocks + spanBlocks - 1) / spanBlocks

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/check"
 )
 
 func newAppraise() *cobra.Command {
@@ -27,20 +28,16 @@ func newAppraise() *cobra.Command {
 	return cmd
 }
 
-// appraisalReport is appraise's JSON, whose members down to Checks are there whatever the verdict. What a refused quote says is
-// not proven, and only its debug bit is repeated wherever it can be read.
+// appraisalReport is appraise's JSON, whose members are there whatever the verdict. What a refused quote says is not proven, and
+// only its debug bit is repeated wherever it can be read.
 type appraisalReport struct {
-	Verdict      string            `json:"verdict"` // accepted, rejected or unavailable
-	Check        string            `json:"check"`   // the first that refused; "" when accepted
-	Reason       string            `json:"reason"`
+	check.Report
 	TEE          string            `json:"tee"`
 	Debug        *bool             `json:"debug"`        // null when it can't be read
 	TCB          appraisedTCB      `json:"tcb"`          // statuses that were not judged are ""
 	Measurements map[string]string `json:"measurements"` // none of evidence that is not signed
 	ReportData   string            `json:"report_data"`
 	Platform     map[string]string `json:"platform,omitempty"`
-	Weaknesses   []string          `json:"weaknesses,omitempty"`
-	Checks       []attest.Check    `json:"checks"`
 }
 
 type appraisedTCB struct {

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/check"
 	"chrysalis/attest/tdx"
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/eventlog"
@@ -28,13 +29,10 @@ type eventlogFlags struct {
 
 // eventlogReport is its JSON.
 type eventlogReport struct {
-	Verdict   string            `json:"verdict"` // accepted, rejected or unavailable
-	Check     string            `json:"check"`   // the first that refused; "" when accepted
-	Reason    string            `json:"reason"`
+	check.Report
 	Format    string            `json:"format"`
 	Registers map[string]string `json:"registers"`
 	Events    []reportedEvent   `json:"events"`
-	Checks    []attest.Check    `json:"checks"`
 }
 
 // reportedEvent is one event. Proven says whether the data hashes to the digest; a replay looks at digests alone.
@@ -56,7 +54,8 @@ func newAppraiseEventlog() *cobra.Command {
 		Long: "Replays a log and prints the registers that it leaves and each event, with whether its data hashes to its digest. A log\n" +
 			"is what somebody says until its registers are compared: with --quote (TDX for ccel and cel; a TPMS_ATTEST for tcg2) or\n" +
 			"--registers (a JSON file or text like {\"rtmr0\":\"…\",\"pcr4\":\"…\"}) a register that does not replay is a rejection. The\n" +
-			"quote's own signature is for chrysalis appraise tdx.\nExit code 0: accepted, 1: rejected, 2: usage, 3: could not check.",
+			"quote's own signature is for chrysalis appraise tdx. A CCEL is compared with RTMR0 to RTMR2, and with RTMR3 where it has\n" +
+			"an event of it: what runs later extends that one, and --format cel replays its log.\nExit code 0: accepted, 1: rejected, 2: usage, 3: could not check.",
 		Example: "  chrysalis appraise eventlog --log ccel.bin --format ccel --quote quote.bin\n" +
 			"  chrysalis appraise eventlog --log binary_bios_measurements --format tcg2 --json",
 		Args: cobra.NoArgs,
@@ -85,11 +84,12 @@ func (f *eventlogFlags) appraise(out, notes io.Writer) error {
 	if err != nil {
 		return err
 	}
-	v := eventlogReport{Verdict: "accepted", Format: f.format, Registers: map[string]string{}, Events: []reportedEvent{}, Checks: []attest.Check{}}
+	v := eventlogReport{Report: check.Accept(nil, nil), Format: f.format, Registers: map[string]string{}, Events: []reportedEvent{}}
 	log, quote, err := f.read()
 	var unread unreadable
 	if errors.As(err, &unread) {
-		v.Verdict, v.Check, v.Reason = "unavailable", unread.what, err.Error()
+		v.Report = check.Refuse(err)
+		v.Check = unread.what
 	} else if err := replay(&v, log); err != nil {
 		v.deny("log-format", err.Error(), "a "+f.format+" log")
 	} else {
@@ -108,10 +108,13 @@ func (f *eventlogFlags) appraise(out, notes io.Writer) error {
 	if broken := slices.IndexFunc(v.Events, func(e reportedEvent) bool { return e.broken }); broken >= 0 {
 		fmt.Fprintf(notes, "chrysalis: note: event %d (%s) has other data than was measured\n", broken, v.Events[broken].Type)
 	}
+	for _, weakness := range v.Weaknesses {
+		fmt.Fprintf(notes, "chrysalis: note: %s\n", weakness)
+	}
 	switch {
 	case err != nil:
 		return exitOf(err)
-	case v.Verdict != "accepted":
+	case v.Verdict != check.WordAccepted:
 		return rejected(errors.New(v.Reason))
 	case len(v.Checks) == 0:
 		fmt.Fprintln(notes, "chrysalis: note: nothing was compared: the log is what somebody says (--quote or --registers compares it)")
@@ -155,7 +158,8 @@ func (f *eventlogFlags) wanted() (map[string]string, error) {
 			size = 48
 		}
 		if b, err := hex.DecodeString(value); err != nil || len(b) != size || !registerName.MatchString(name) {
-			return nil, exitError{exitUsage, fmt.Errorf("--registers: %q is %q, want rtmr0 to rtmr3 or pcr0 to pcr23 with as many hexadecimal digits as their digests have", name, value)}
+			return nil, exitError{exitUsage, fmt.Errorf("--registers: %q is %q, want rtmr0 to rtmr3 or pcr0 to pcr23 with as many hexadecimal "+
+				"digits as their digests have", name, value)}
 		}
 		lower[name] = strings.ToLower(value)
 	}
@@ -170,8 +174,8 @@ func (v *eventlogReport) add(name, got, want string) {
 	c := attest.Check{Name: name, Got: got, Want: want, Verdict: attest.Accepted}
 	if got != want {
 		c.Verdict = attest.Denied
-		if v.Verdict == "accepted" {
-			v.Verdict, v.Check, v.Reason = "rejected", name, fmt.Sprintf("appraising log: %s: got %s, want %s", name, got, want)
+		if v.Verdict == check.WordAccepted {
+			v.Verdict, v.Check, v.Reason = check.WordRejected, name, fmt.Sprintf("appraising log: %s: got %s, want %s", name, got, want)
 		}
 	}
 	v.Checks = append(v.Checks, c)
@@ -215,7 +219,17 @@ func (v *eventlogReport) compareQuote(raw []byte) {
 		return
 	}
 	for i, rtmr := range q.Body.RTMR {
-		if name := fmt.Sprintf("rtmr%d", i); v.Format == "ccel" || i == 3 || v.Registers[name] != "" {
+		name := fmt.Sprintf("rtmr%d", i)
+		// Firmware and boot loader write the CCEL, and what runs after them extends RTMR3: another log speaks of it.
+		if v.Format == "ccel" && i == 3 && !slices.ContainsFunc(v.Events, func(e reportedEvent) bool { return e.Register == name }) {
+			delete(v.Registers, name)
+			v.Checks = append(v.Checks, attest.Check{Name: name, Got: "no event", Want: "no event, or all of " + hex.EncodeToString(rtmr[:]), Verdict: attest.Accepted})
+			if rtmr != ([48]byte{}) {
+				v.Weaknesses = append(v.Weaknesses, name+" was extended at run time, and no event of this log speaks of it: compare it with the runtime log (--format cel)")
+			}
+			continue
+		}
+		if v.Format == "ccel" || i == 3 || v.Registers[name] != "" {
 			v.add(name, v.value(name), hex.EncodeToString(rtmr[:]))
 		}
 	}
@@ -240,6 +254,9 @@ func (v *eventlogReport) compareTPM(q *vtpm.Quote) {
 	v.add("pcr-digest", hex.EncodeToString(digest[:]), hex.EncodeToString(q.Digest))
 }
 
+// noRegister stands for the register of an event that extends none.
+const noRegister = "none"
+
 func replayCCEL(v *eventlogReport, log []byte) error {
 	events, err := eventlog.ParseCCEL(log)
 	if err != nil {
@@ -247,7 +264,9 @@ func replayCCEL(v *eventlogReport, log []byte) error {
 	}
 	for i, e := range events {
 		register := "mrtd"
-		if e.Register > 0 {
+		if e.Register == eventlog.NoRegister {
+			register = noRegister
+		} else if e.Register > 0 {
 			register = fmt.Sprintf("rtmr%d", e.Register-1)
 		}
 		v.Events = append(v.Events, reportedEvent{
@@ -267,8 +286,13 @@ func replayTCG2(v *eventlogReport, log []byte) error {
 		return err
 	}
 	for i, e := range events {
+		register := fmt.Sprintf("pcr%d", e.Register)
+		if e.Register == eventlog.NoRegister {
+			register = noRegister
+		}
 		v.Events = append(v.Events, reportedEvent{
-			Number: i, Register: fmt.Sprintf("pcr%d", e.Register), Type: eventTypeName(e.Type), Digest: hex.EncodeToString(e.Digest[:]), Data: hex.EncodeToString(e.Data),
+			Number: i, Register: register, Type: eventTypeName(e.Type), Digest: hex.EncodeToString(e.Digest[:]),
+			Data:   hex.EncodeToString(e.Data),
 			Proven: e.Matches(), broken: e.Broken(),
 		})
 	}
@@ -286,7 +310,8 @@ func replayCEL(v *eventlogReport, log []byte) error {
 	// The runtime log's own parser knows what its events are called.
 	runtime, _ := eventlog.ParseRuntime(log)
 	for i, e := range events {
-		r := reportedEvent{Number: i, Register: fmt.Sprintf("pcr%d", e.Register), Type: fmt.Sprintf("content %d", e.Type), Data: hex.EncodeToString(e.Content), Proven: e.Matches()}
+		r := reportedEvent{Number: i, Register: fmt.Sprintf("pcr%d", e.Register), Type: fmt.Sprintf("content %d", e.Type),
+			Data: hex.EncodeToString(e.Content), Proven: e.Matches()}
 		if e.CC {
 			r.Register, r.Digest = fmt.Sprintf("rtmr%d", e.Register-1), hex.EncodeToString(e.SHA384[:])
 		} else {
@@ -313,7 +338,8 @@ var eventTypeNames = map[uint32]string{
 	0x01: "EV_POST_CODE", 0x03: "EV_NO_ACTION", 0x04: "EV_SEPARATOR", 0x05: "EV_ACTION", 0x06: "EV_EVENT_TAG", 0x07: "EV_S_CRTM_CONTENTS",
 	0x08: "EV_S_CRTM_VERSION", 0x0a: "EV_PLATFORM_CONFIG_FLAGS", 0x0d: "EV_IPL",
 	0x80000001: "EV_EFI_VARIABLE_DRIVER_CONFIG", 0x80000002: "EV_EFI_VARIABLE_BOOT", 0x80000003: "EV_EFI_BOOT_SERVICES_APPLICATION",
-	0x80000004: "EV_EFI_BOOT_SERVICES_DRIVER", 0x80000006: "EV_EFI_GPT_EVENT", 0x80000007: "EV_EFI_ACTION", 0x80000008: "EV_EFI_PLATFORM_FIRMWARE_BLOB",
+	0x80000004: "EV_EFI_BOOT_SERVICES_DRIVER", 0x80000006: "EV_EFI_GPT_EVENT", 0x80000007: "EV_EFI_ACTION",
+	0x80000008: "EV_EFI_PLATFORM_FIRMWARE_BLOB",
 	0x80000009: "EV_EFI_HANDOFF_TABLES", 0x8000000a: "EV_EFI_PLATFORM_FIRMWARE_BLOB2", 0x8000000b: "EV_EFI_HANDOFF_TABLES2",
 	0x8000000c: "EV_EFI_VARIABLE_BOOT2", 0x800000e0: "EV_EFI_VARIABLE_AUTHORITY",
 }

@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"chrysalis/attest"
+	"chrysalis/attest/check"
 	"chrysalis/attest/sevsnp"
 )
 
@@ -109,7 +109,8 @@ func (f *snpFlags) roots() ([]*x509.Certificate, error) {
 
 // evidence reads the files. What they hold is for Verify to refuse.
 func (f *snpFlags) evidence() (e sevsnp.Evidence, err error) {
-	if e.Report, err = readEvidence("report", f.report, []byte{2, 0, 0, 0}, []byte{3, 0, 0, 0}, []byte{4, 0, 0, 0}, []byte{5, 0, 0, 0}); err != nil {
+	if e.Report, err = readEvidence("report", f.report, []byte{2, 0, 0, 0}, []byte{3, 0, 0, 0}, []byte{4, 0, 0, 0},
+		[]byte{5, 0, 0, 0}); err != nil {
 		return e, err
 	}
 	leaf, err := readCertificates("certificate", f.cert, "CERTIFICATE")
@@ -199,31 +200,34 @@ func readCertificates(what, name, kind string) ([][]byte, error) {
 }
 
 func snpReport(result *sevsnp.Result, err error) *snpAppraisal {
-	v := &snpAppraisal{appraisalReport: appraisalReport{Verdict: "accepted", TEE: "sev-snp", Measurements: map[string]string{}, Checks: []attest.Check{}}}
+	v := &snpAppraisal{appraisalReport: appraisalReport{TEE: "sev-snp", Measurements: map[string]string{}}}
+	if err != nil {
+		v.Report = check.Refuse(err)
+	}
 	var unread unreadable
 	if errors.As(err, &unread) {
-		v.Verdict, v.Check, v.Reason = "unavailable", unread.what, err.Error()
+		v.Check = unread.what
 		return v
 	}
 	var refused *sevsnp.Refused
 	if errors.As(err, &refused) {
-		v.Verdict, v.Check, v.Reason, v.Checks = verdictOf(err), refused.Failed.Name, err.Error(), refused.Checks()
 		if report, signed := refused.Report(); report != nil {
 			v.addSNP(report, refused.TCBs(), signed)
 		}
 		return v
 	}
 	report := result.Report()
-	v.Checks = result.Checks()
 	v.addSNP(&report, result.TCBs(), true)
 	text := func(value uint64) string { return fmt.Sprintf("%#x", value) }
 	v.Platform = map[string]string{
-		"product": string(result.Product()), "signing_key": report.Signer.String(), "csp": result.CSP(), "chip_id": hex.EncodeToString(report.ChipID[:]),
-		"vmpl": fmt.Sprint(report.VMPL), "guest_svn": fmt.Sprint(report.GuestSVN), "guest_policy": text(uint64(report.Policy)), "platform_info": text(uint64(report.Platform)),
+		"product": string(result.Product()), "signing_key": report.Signer.String(), "csp": result.CSP(),
+		"chip_id": hex.EncodeToString(report.ChipID[:]),
+		"vmpl":    fmt.Sprint(report.VMPL), "guest_svn": fmt.Sprint(report.GuestSVN), "guest_policy": text(uint64(report.Policy)),
+		"platform_info":    text(uint64(report.Platform)),
 		"current_firmware": report.Current.String(), "committed_firmware": report.Committed.String(),
 		"launch_mitigations": text(report.LaunchMitigations), "current_mitigations": text(report.CurrentMitigations),
 	}
-	v.Weaknesses = []string{"not judged: " + strings.Join(result.Waived(), ", "), noMeasurementPolicy}
+	v.Report = check.Accept(result.Checks(), []string{"not judged: " + strings.Join(result.Waived(), ", "), noMeasurementPolicy})
 	return v
 }
 
@@ -238,7 +242,8 @@ func (v *snpAppraisal) addSNP(r *sevsnp.Report, tcb sevsnp.TCBs, signed bool) {
 	v.TCB = snpTCB{snpStatus(r), tcb}
 	v.Measurements = map[string]string{
 		"measurement": text(r.Measurement[:]), "host_data": text(r.HostData[:]), "family_id": text(r.FamilyID[:]), "image_id": text(r.ImageID[:]),
-		"id_key_digest": text(r.IDKeyDigest[:]), "author_key_digest": text(r.AuthorKeyDigest[:]), "report_id": text(r.ReportID[:]), "report_id_ma": text(r.ReportIDMA[:]),
+		"id_key_digest": text(r.IDKeyDigest[:]), "author_key_digest": text(r.AuthorKeyDigest[:]), "report_id": text(r.ReportID[:]),
+		"report_id_ma": text(r.ReportIDMA[:]),
 	}
 	v.ReportData = text(r.ReportData[:])
 }
@@ -253,7 +258,7 @@ func snpStatus(r *sevsnp.Report) string {
 // printSNP writes table, measurements and verdict to out, and what an acceptance does not cover to notes.
 func printSNP(out, notes io.Writer, v *snpAppraisal) {
 	printChecks(out, v.Checks)
-	if v.Verdict != "accepted" {
+	if v.Verdict != check.WordAccepted {
 		fmt.Fprintln(out, v.Verdict)
 		if v.Debug != nil && *v.Debug {
 			fmt.Fprintln(notes, "chrysalis: note: this guest is under debug: its host reads and writes its memory")

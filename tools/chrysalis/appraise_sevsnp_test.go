@@ -17,7 +17,8 @@ import (
 
 // writeSNPAppraisals writes reports and certificates of software processors, and a genuine report with DEBUG.
 func writeSNPAppraisals(dir string) error {
-	files := map[string][]byte{"snp-genuine.bin": testdata.AttestationBytes, "snp-genuine.der": testdata.VcekBytes, "snp-genuine.pem": trust.AskArkMilanVcekBytes}
+	files := map[string][]byte{"snp-genuine.bin": testdata.AttestationBytes, "snp-genuine.der": testdata.VcekBytes,
+		"snp-genuine.pem": trust.AskArkMilanVcekBytes}
 	certificate := func(kind string, ders ...[]byte) (text []byte) {
 		for _, der := range ders {
 			text = append(text, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})...)
@@ -38,7 +39,8 @@ func writeSNPAppraisals(dir string) error {
 	add("snp-smt", sevsnp.Genoa, sevsnp.SignerVCEK, func(s *attesttest.SNP) { s.Report.Policy |= sevsnp.PolicySMT })
 	vlek := add("snp-vlek", sevsnp.Genoa, sevsnp.SignerVLEK, func(*attesttest.SNP) {})
 	e := add("snp-good", sevsnp.Genoa, sevsnp.SignerVCEK, func(*attesttest.SNP) {})
-	files["snp-good.hex"], files["snp-good.b64"] = []byte(hex.EncodeToString(e.Report)+"\n"), []byte(base64.StdEncoding.EncodeToString(e.Report)+"\n")
+	files["snp-good.hex"], files["snp-good.b64"] = []byte(hex.EncodeToString(e.Report)+
+		"\n"), []byte(base64.StdEncoding.EncodeToString(e.Report)+"\n")
 	files["snp-good.pem"], files["snp-good.crl.pem"] = certificate("CERTIFICATE", e.Certificate), certificate("X509 CRL", e.CRL)
 	files["snp-bundle.pem"] = certificate("CERTIFICATE", e.Certificate, e.Chain[0], e.Chain[1])
 	files["snp-three.chain"] = certificate("CERTIFICATE", e.Chain[0], e.Chain[1], vlek.Chain[0])

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/check"
 	"chrysalis/attest/tdx"
 )
 
@@ -48,9 +49,11 @@ func newAppraiseTDX() *cobra.Command {
 	f.StringVar(&flags.collateral, "collateral", "", "collateral in JSON")
 	f.StringVar(&flags.at, "at", "", "time of the appraisal, RFC 3339")
 	f.StringVar(&flags.root, "root", "", "PEM file of the root to trust (default: Intel SGX Root CA)")
-	f.StringSliceVar(&flags.acceptStatus, "accept-status", nil, "TCB statuses to accept (default UpToDate): "+strings.Join(statusNames(), ", "))
+	f.StringSliceVar(&flags.acceptStatus, "accept-status", nil,
+		"TCB statuses to accept (default UpToDate): "+strings.Join(statusNames(), ", "))
 	f.Uint32Var(&flags.minEvaluation, "min-tcb-evaluation", 0, "lowest tcbEvaluationDataNumber to accept")
-	f.BoolVar(&flags.skipTCB, "insecure-skip-tcb", false, "accept any TCB status; without --collateral judge no revocation and no quoting enclave either")
+	f.BoolVar(&flags.skipTCB, "insecure-skip-tcb", false,
+		"accept any TCB status; without --collateral judge no revocation and no quoting enclave either")
 	f.BoolVar(&flags.asJSON, "json", false, "print JSON")
 	for _, name := range []string{"quote", "at"} {
 		_ = cmd.MarkFlagRequired(name)
@@ -97,7 +100,8 @@ func (f *tdxFlags) parse() (options tdx.Options, at time.Time, root *x509.Certif
 		options.AcceptStatus = append(options.AcceptStatus, tdx.Status(name))
 	}
 	if f.collateral == "" && !f.skipTCB {
-		return options, at, nil, exitError{exitUsage, errors.New("no --collateral: without it revocation and TCB can't be judged (--insecure-skip-tcb does without)")}
+		return options, at, nil, exitError{exitUsage,
+			errors.New("no --collateral: without it revocation and TCB can't be judged (--insecure-skip-tcb does without)")}
 	}
 	if at, err = parseAt(f.at); err != nil {
 		return options, at, nil, err
@@ -134,39 +138,41 @@ func (f *tdxFlags) verify(quote []byte, options tdx.Options, at time.Time, root 
 const checkCollateral = "collateral"
 
 func tdxReport(quote []byte, report *tdx.Result, err error) appraisalReport {
-	v := appraisalReport{Verdict: "accepted", TEE: "tdx", Measurements: map[string]string{}, Checks: []attest.Check{}}
+	v := appraisalReport{TEE: "tdx", Measurements: map[string]string{}}
 	var refused *tdx.Refused
 	var unread unreadable
 	if q, err := tdx.Parse(quote); err == nil {
 		debug := q.Body.Debug()
 		v.Debug = &debug
 	}
+	if err != nil {
+		v.Report = check.Refuse(err)
+	}
 	switch {
 	case errors.As(err, &refused):
-		v.Verdict, v.Check, v.Reason, v.Checks = verdictOf(err), refused.Failed.Name, err.Error(), refused.Checks()
 		if body, signed := refused.Body(); signed {
 			v.addBody(body)
 		}
 		v.addTCB(refused.TCB())
 		return v
 	case errors.As(err, &unread):
-		v.Verdict, v.Check, v.Reason = "unavailable", unread.what, err.Error()
+		v.Check = unread.what
 		return v
 	case errors.Is(err, attest.ErrUnavailable):
-		v.Verdict, v.Check, v.Reason = "unavailable", checkCollateral, err.Error()
+		v.Check = checkCollateral
 		return v
 	case err != nil:
-		v.Verdict, v.Check, v.Reason = "rejected", "collateral-format", err.Error()
+		v.Check = "collateral-format"
 		return v
 	}
 	body, platform := report.Body(), report.Platform()
 	v.addBody(&body)
 	v.addTCB(report.TCB())
-	v.Checks = report.Checks()
 	v.Platform = map[string]string{
-		"ppid": hex.EncodeToString(platform.PPID[:]), "fmspc": hex.EncodeToString(platform.FMSPC[:]), "pce_id": hex.EncodeToString(platform.PCEID[:]),
+		"ppid": hex.EncodeToString(platform.PPID[:]), "fmspc": hex.EncodeToString(platform.FMSPC[:]),
+		"pce_id": hex.EncodeToString(platform.PCEID[:]),
 	}
-	v.Weaknesses = append(report.Weaknesses(), noMeasurementPolicy)
+	v.Report = check.Accept(report.Checks(), append(report.Weaknesses(), noMeasurementPolicy))
 	return v
 }
 
@@ -177,7 +183,8 @@ func (v *appraisalReport) addTCB(tcb tdx.TCB) {
 func (v *appraisalReport) addBody(b *tdx.Body) {
 	text := func(value []byte) string { return hex.EncodeToString(value) }
 	v.Measurements = map[string]string{
-		"mrtd": text(b.MRTD[:]), "rtmr0": text(b.RTMR[0][:]), "rtmr1": text(b.RTMR[1][:]), "rtmr2": text(b.RTMR[2][:]), "rtmr3": text(b.RTMR[3][:]),
+		"mrtd": text(b.MRTD[:]), "rtmr0": text(b.RTMR[0][:]), "rtmr1": text(b.RTMR[1][:]), "rtmr2": text(b.RTMR[2][:]),
+		"rtmr3":      text(b.RTMR[3][:]),
 		"mrconfigid": text(b.MRCONFIGID[:]), "mrowner": text(b.MROWNER[:]), "mrownerconfig": text(b.MROWNERCONFIG[:]),
 		"mrseam": text(b.MRSEAM[:]), "mrsignerseam": text(b.MRSIGNERSEAM[:]), "seam_attributes": text(b.SEAMAttributes[:]),
 		"td_attributes": text(b.TDAttributes[:]), "xfam": text(b.XFAM[:]), "tee_tcb_svn": text(b.TEETCBSVN[:]),
@@ -191,14 +198,15 @@ func (v *appraisalReport) addBody(b *tdx.Body) {
 // printTDX writes table, measurements and verdict to out, and what an acceptance does not cover to notes.
 func printTDX(out, notes io.Writer, v appraisalReport) {
 	printChecks(out, v.Checks)
-	if v.Verdict != "accepted" {
+	if v.Verdict != check.WordAccepted {
 		fmt.Fprintln(out, v.Verdict)
 		if v.Debug != nil && *v.Debug {
 			fmt.Fprintln(notes, "chrysalis: note: this TD is under debug: its host reads and writes its memory")
 		}
 		return
 	}
-	for _, name := range []string{"mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mrconfigid", "mrowner", "mrownerconfig", "mrservicetd", "td_attributes"} {
+	for _, name := range []string{"mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mrconfigid", "mrowner", "mrownerconfig", "mrservicetd",
+		"td_attributes"} {
 		if value, ok := v.Measurements[name]; ok {
 			fmt.Fprintf(out, "%-14s %s\n", name, value)
 		}

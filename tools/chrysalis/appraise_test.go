@@ -49,7 +49,8 @@ func writeAppraisals(dir string) error {
 	files["good.b64"] = []byte(base64.StdEncoding.EncodeToString(e.Quote) + "\n")
 	files["padded.bin"] = append(bytes.Clone(e.Quote), make([]byte, 100)...)
 	files["trailing.bin"] = append(bytes.Clone(e.Quote), 1)
-	files["missing.json"] = []byte(strings.Replace(string(files["good.json"]), `"pck_crl":"`+hex.EncodeToString(e.Collateral.PCKCRL)+`",`, "", 1))
+	files["missing.json"] = []byte(strings.Replace(string(files["good.json"]),
+		`"pck_crl":"`+hex.EncodeToString(e.Collateral.PCKCRL)+`",`, "", 1))
 	files["unknown.json"] = bytes.Replace(files["good.json"], []byte(`{`), []byte(`{"other":1,`), 1)
 
 	debug := *m
@@ -74,8 +75,9 @@ func writeAppraisals(dir string) error {
 func TestReadEvidence(t *testing.T) {
 	want := testdata.RawQuoteV5
 	for name, content := range map[string][]byte{
-		"bytes": want, "hexadecimal": []byte(hex.EncodeToString(want)), "with 0x": []byte("0x" + hex.EncodeToString(want)), "upper case": []byte(strings.ToUpper(hex.EncodeToString(want))),
-		"base64": []byte(base64.StdEncoding.EncodeToString(want)),
+		"bytes": want, "hexadecimal": []byte(hex.EncodeToString(want)), "with 0x": []byte("0x" + hex.EncodeToString(want)),
+		"upper case": []byte(strings.ToUpper(hex.EncodeToString(want))),
+		"base64":     []byte(base64.StdEncoding.EncodeToString(want)),
 	} {
 		file := filepath.Join(t.TempDir(), "quote")
 		if err := os.WriteFile(file, content, 0o644); err != nil {

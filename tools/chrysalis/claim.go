@@ -10,11 +10,12 @@ import (
 	"os"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"chrysalis/attest/check"
 	"chrysalis/measure/pubkey"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
-	"github.com/spf13/cobra"
 )
 
 // maxBodyText bounds a file with a body: BOC bytes, or their hexadecimal or base64 text.
@@ -28,12 +29,11 @@ func newClaim() *cobra.Command {
 
 // claimVerdict is the answer of claim verify for machines. Nothing of a rejected message is repeated.
 type claimVerdict struct {
-	Verdict  string  `json:"verdict"`
+	check.Report
 	Op       string  `json:"op,omitempty"`
 	Tokens   *uint64 `json:"tokens,omitempty"`
 	QueryID  *uint64 `json:"query_id,omitempty"`
 	Contract string  `json:"contract,omitempty"`
-	Reason   string  `json:"reason,omitempty"`
 }
 
 func newClaimVerify() *cobra.Command {
@@ -136,9 +136,9 @@ func decodeText(text string) ([]byte, bool) {
 }
 
 func printVerdict(w io.Writer, m *claim.Message, rejection error, asJSON bool) error {
-	v := claimVerdict{Verdict: "accepted"}
+	v := claimVerdict{Report: check.Accept(nil, nil)}
 	if rejection != nil {
-		v.Verdict, v.Reason = "rejected", rejection.Error()
+		v.Report = check.Refuse(rejection)
 	} else {
 		v.Op, v.Tokens, v.QueryID, v.Contract = m.Op.String(), &m.Tokens, &m.QueryID, m.Contract.String()
 	}

@@ -162,7 +162,8 @@ func newCollateralShow() *cobra.Command {
 				return printJSON(cmd.OutOrStdout(), lines)
 			}
 			for _, l := range lines {
-				fmt.Fprintf(cmd.OutOrStdout(), "%-12s %s to %s  %s\n", l.Document, l.From.UTC().Format(time.RFC3339), l.Until.UTC().Format(time.RFC3339), l.What)
+				fmt.Fprintf(cmd.OutOrStdout(), "%-12s %s to %s  %s\n", l.Document, l.From.UTC().Format(time.RFC3339),
+					l.Until.UTC().Format(time.RFC3339), l.What)
 			}
 			return nil
 		},

@@ -51,7 +51,8 @@ func TestCollateralFetchThenAppraise(t *testing.T) {
 	write("root.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: machine.Root.Raw}))
 	fetch := []string{"collateral", "fetch", "--quote", path("quote"), "-o", path("collateral.json"), "--cache", path("cache"),
 		"--intel-pcs", server.URL, "--intel-certificates", server.URL}
-	appraise := []string{"appraise", "tdx", "--quote", path("quote"), "--collateral", path("collateral.json"), "--root", path("root.pem"), "--at", now.Format(time.RFC3339)}
+	appraise := []string{"appraise", "tdx", "--quote", path("quote"), "--collateral", path("collateral.json"), "--root", path("root.pem"),
+		"--at", now.Format(time.RFC3339)}
 	for _, step := range []struct {
 		name string
 		args []string

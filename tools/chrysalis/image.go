@@ -21,7 +21,8 @@ func newImage() *cobra.Command {
 		Short: "Build the guest image from its locks, and audit releases",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(newImageBuild(), newImageAudit(), newImageDiff(), newImageStore(), newImageTools(), newImageLock(), newImageDisk(), newImageSizes(), newImageModules())
+	cmd.AddCommand(newImageBuild(), newImageAudit(), newImageDiff(), newImageStore(), newImageTools(), newImageLock(), newImageDisk(),
+		newImageSizes(), newImageModules())
 	return cmd
 }
 
@@ -158,7 +159,8 @@ func newBuilder(cmd *cobra.Command) (*image.Builder, error) {
 	default:
 		return nil, fmt.Errorf("RELOCK is %q, want 1, auto or nothing", relock)
 	}
-	return &image.Builder{Source: source, Profile: image.DefaultProfile, Work: work, Places: places, Relock: relock, Progress: progress.New(cmd.ErrOrStderr())}, nil
+	return &image.Builder{Source: source, Profile: image.DefaultProfile, Work: work, Places: places, Relock: relock,
+		Progress: progress.New(cmd.ErrOrStderr())}, nil
 }
 
 // sourceTree returns the folder of this module that holds the working directory.

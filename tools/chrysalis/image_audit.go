@@ -102,7 +102,8 @@ func newImageAudit() *cobra.Command {
 			return statement.write(sha256.Sum256(data), published.Lock)
 		},
 	}
-	cmd.Flags().StringVar(&statement.keyFile, "sign", "", "private key: attest a release that is the same (make one with: chrysalis release key)")
+	cmd.Flags().StringVar(&statement.keyFile, "sign", "",
+		"private key: attest a release that is the same (make one with: chrysalis release key)")
 	cmd.Flags().StringVar(&statement.name, "as", "", "name of the rebuilder, for people (with --sign)")
 	cmd.Flags().StringVar(&statement.out, "statement", "rebuild.json", "file for the statement (with --sign)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -121,7 +122,8 @@ func compareRebuilt(data []byte, published measure.Manifest, folder, fresh strin
 		}
 		result.Files = append(result.Files, fileVerdict{want.Name, want.SHA256.String(), got.SHA256.String()})
 		if got.SHA256 != want.SHA256 && folder == "" {
-			result.Differences = append(result.Differences, release.Difference{File: want.Name, Kind: "content", A: want.SHA256.String(), B: got.SHA256.String()})
+			result.Differences = append(result.Differences,
+				release.Difference{File: want.Name, Kind: "content", A: want.SHA256.String(), B: got.SHA256.String()})
 		}
 	}
 	if folder == "" {
@@ -130,7 +132,8 @@ func compareRebuilt(data []byte, published measure.Manifest, folder, fresh strin
 			return audit{}, err
 		}
 		if !bytes.Equal(again, data) {
-			result.Differences = append(result.Differences, release.Difference{File: release.ManifestName, Kind: "content", Bytes: release.DifferingBytes(data, again)})
+			result.Differences = append(result.Differences,
+				release.Difference{File: release.ManifestName, Kind: "content", Bytes: release.DifferingBytes(data, again)})
 		}
 		return result, nil
 	}

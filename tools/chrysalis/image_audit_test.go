@@ -88,7 +88,8 @@ func TestRebuildStatement(t *testing.T) {
 	if err != nil || !key.Equal(public) || r.Manifest != (register.Digest{2}) || r.Rebuilder != "auditor.example" {
 		t.Errorf("got %+v by %x, error %v", r, key, err)
 	}
-	for name, s := range map[string]rebuildStatement{"a key without a name": {keyFile: s.keyFile}, "a name without a key": {name: "auditor.example"}, "no such key": {keyFile: "nosuch", name: "a"}} {
+	for name, s := range map[string]rebuildStatement{"a key without a name": {keyFile: s.keyFile},
+		"a name without a key": {name: "auditor.example"}, "no such key": {keyFile: "nosuch", name: "a"}} {
 		if err := s.check(); err == nil {
 			t.Errorf("%s: got no error, want a refusal", name)
 		}

@@ -89,7 +89,8 @@ func printLockDiff(w io.Writer, d lock.Diff) {
 	}
 	for _, p := range d.Packages {
 		// Versions and advisories come out of the archive, changelog errors from anywhere.
-		line := fmt.Sprintf("  %s %s -> %s, %.2f MB -> %.2f MB", p.Name, cmp.Or(p.Old, "none"), cmp.Or(p.New, "none"), float64(p.OldSize)/1e6, float64(p.NewSize)/1e6)
+		line := fmt.Sprintf("  %s %s -> %s, %.2f MB -> %.2f MB", p.Name, cmp.Or(p.Old, "none"), cmp.Or(p.New, "none"), float64(p.OldSize)/1e6,
+			float64(p.NewSize)/1e6)
 		switch {
 		case len(p.Advisories) > 0:
 			line += ": " + strings.Join(p.Advisories, " ") + " (" + p.News + ")"

@@ -113,7 +113,8 @@ func newMeasureConfig() *cobra.Command {
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(out)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "mrconfigid %s\nhost_data  %s\npcr 13     %s\npcr 14     %s\n", out.MRConfigID, out.HostData, pcrs[13], pcrs[14])
+			fmt.Fprintf(cmd.OutOrStdout(), "mrconfigid %s\nhost_data  %s\npcr 13     %s\npcr 14     %s\n", out.MRConfigID, out.HostData,
+				pcrs[13], pcrs[14])
 			return nil
 		},
 	}

@@ -88,7 +88,8 @@ func newMeasureTDX() *cobra.Command {
 	}
 	files.add(cmd)
 	shape.add(cmd, "shape.json of the machine, for RTMR0")
-	cmd.Flags().StringVar(&order, "page-order", string(tdvf.SinglePass), "single-pass (upstream KVM and QEMU) or two-pass (QEMU 8.2 of Ubuntu 24.04)")
+	cmd.Flags().StringVar(&order, "page-order", string(tdvf.SinglePass),
+		"single-pass (upstream KVM and QEMU) or two-pass (QEMU 8.2 of Ubuntu 24.04)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -10,15 +10,15 @@ import (
 	"strings"
 	"testing"
 
-	"chrysalis/measure/volume"
-	"chrysalis/tools/internal/image"
-
 	"github.com/erofs/go-erofs"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"chrysalis/measure/volume"
+	"chrysalis/tools/internal/image"
 )
 
 func layer(t *testing.T, entries ...tar.Header) v1.Layer {
@@ -90,7 +90,8 @@ func TestEngineFromOCILayout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"usr/bin/server": "second", "usr/lib/hard": "hard", "usr/lib/twin": "hard", "usr/lib/libx.so": strings.Repeat("x", 9000)} {
+	for name, want := range map[string]string{"usr/bin/server": "second", "usr/lib/hard": "hard", "usr/lib/twin": "hard",
+		"usr/lib/libx.so": strings.Repeat("x", 9000)} {
 		if got, err := fs.ReadFile(img, name); err != nil || string(got) != want {
 			t.Errorf("%s: got %d bytes (%v), want %d", name, len(got), err, len(want))
 		}

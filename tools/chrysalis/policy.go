@@ -90,7 +90,8 @@ func newPolicy() *cobra.Command {
 	cmd.Flags().StringVar(&configFile, "config", "", "config as for up (default: the demo's)")
 	cmd.Flags().StringVar(&engine, "engine", "build/volumes/engine.img", "engine volume, when the config does not name one")
 	cmd.Flags().StringVar(&model, "model", "build/volumes/model.img", "model volume, when the config does not name one")
-	cmd.Flags().StringArrayVar(&shapes, "shape", nil, "shape.json of a machine on which it may run; may stand several times (default: any vtpm, PCR 1 waived by name)")
+	cmd.Flags().StringArrayVar(&shapes, "shape", nil,
+		"shape.json of a machine on which it may run; may stand several times (default: any vtpm, PCR 1 waived by name)")
 	cmd.Flags().StringVar(&tree, "tools-tree", "build/tools-tree", "tools tree with QEMU, for --shape")
 	cmd.Flags().StringVar(&pcrs, "pcrs", "", "registers as measure vtpm --json prints them, in the place of the manifest's: those of a boot disk")
 	cmd.MarkFlagsMutuallyExclusive("shape", "pcrs")
@@ -128,7 +129,8 @@ func strictRules(manifest measure.Manifest, m config.Measured) attest.Rules {
 	return attest.Rules{
 		Version: 1,
 		Releases: []release.Release{{
-			Name: manifest.Profile + " " + manifest.Root.Root.String()[:16], SecurityVersion: manifest.SecurityVersion, VTPM: []register.PCRs{manifest.PCRs},
+			Name: manifest.Profile + " " + manifest.Root.Root.String()[:16], SecurityVersion: manifest.SecurityVersion,
+			VTPM: []register.PCRs{manifest.PCRs},
 		}},
 		MinSecurityVersion: manifest.SecurityVersion,
 		Waive:              []string{"confidentiality", "pcr-1"},
@@ -136,9 +138,10 @@ func strictRules(manifest measure.Manifest, m config.Measured) attest.Rules {
 		Config: attest.ConfigRules{
 			Network: m.Identity.Network, RootContract: m.Identity.RootContract, PayoutOwner: attest.AnyPayoutOwner,
 			Sealing: []config.Sealing{m.Identity.Sealing}, Instance: []config.Instance{m.Identity.Instance},
-			Engine: attest.EngineRules{Volumes: []config.Volume{s.Engine.Volume}, Argv: s.Engine.Argv, Env: s.Engine.Env, MemoryBytes: exact(s.Engine.MemoryBytes)},
-			Model:  attest.ModelRules{Name: s.Model.Name, Volumes: []config.Volume{s.Model.Volume}},
-			GPU:    []config.GPURule{s.GPU},
+			Engine: attest.EngineRules{Volumes: []config.Volume{s.Engine.Volume}, Argv: s.Engine.Argv, Env: s.Engine.Env,
+				MemoryBytes: exact(s.Engine.MemoryBytes)},
+			Model: attest.ModelRules{Name: s.Model.Name, Volumes: []config.Volume{s.Model.Volume}},
+			GPU:   []config.GPURule{s.GPU},
 			Limits: attest.LimitRules{
 				RequestBytes: exact(uint64(s.Limits.RequestBytes)), AnswerTokens: exact(uint64(s.Limits.AnswerTokens)),
 				Concurrent: exact(uint64(s.Limits.Concurrent)), ContextTokens: exact(uint64(s.Limits.ContextTokens)),
@@ -146,7 +149,8 @@ func strictRules(manifest measure.Manifest, m config.Measured) attest.Rules {
 			Price: attest.PriceRules{
 				Payment: []config.Payment{s.Price.Payment}, NanotonPerToken: attest.Range{Max: s.Price.NanotonPerToken},
 				PromptWeight: attest.Range{Max: uint64(s.Price.PromptWeight)}, CachedWeight: attest.Range{Max: uint64(s.Price.CachedWeight)},
-				CompletionWeight: attest.Range{Max: uint64(s.Price.CompletionWeight)}, ReasoningWeight: attest.Range{Max: uint64(s.Price.ReasoningWeight)},
+				CompletionWeight: attest.Range{Max: uint64(s.Price.CompletionWeight)},
+				ReasoningWeight:  attest.Range{Max: uint64(s.Price.ReasoningWeight)},
 			},
 			Wipe: []config.Wipe{s.Wipe},
 		},

@@ -33,9 +33,11 @@ func (f *valueFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.tdx, "tdx", nil, "registers as measure tdx --json prints them; once for each shape of machine")
 	flags.StringArrayVar(&f.snp, "sev-snp", nil, "launch digest as measure sev-snp --json prints it; once for each shape of machine")
-	flags.StringArrayVar(&f.minTCB, "min-tcb", nil, "lowest patch levels of a line of SEV-SNP processors, such as Genoa=bootloader:10,tee:0,snp:24,microcode:85")
+	flags.StringArrayVar(&f.minTCB, "min-tcb", nil,
+		"lowest patch levels of a line of SEV-SNP processors, such as Genoa=bootloader:10,tee:0,snp:24,microcode:85")
 	flags.StringArrayVar(&f.waive, "waive", nil, "name of a check that the client does without, such as rtmr-0 or smt")
-	flags.StringArrayVar(&f.signers, "signer", nil, "public key (file, or 64 hexadecimal digits) whose signed list says which releases may run, in place of --manifest's")
+	flags.StringArrayVar(&f.signers, "signer", nil,
+		"public key (file, or 64 hexadecimal digits) whose signed list says which releases may run, in place of --manifest's")
 	flags.IntVar(&f.threshold, "threshold", 1, "how many signers must have signed the list, with --signer")
 	flags.StringVar(&f.maxListAge, "max-list-age", "168h", "how old the list may be, with --signer")
 	flags.StringArrayVar(&f.rebuilders, "rebuilder", nil, "public key whose word counts that a release was rebuilt bit for bit, with --signer")
@@ -148,7 +150,8 @@ func parseTCB(text string) (sevsnp.Product, sevsnp.TCB, error) {
 		name, number, _ := strings.Cut(level, ":")
 		n, err := strconv.ParseUint(number, 10, 8)
 		if parts[name] == nil || err != nil {
-			return "", tcb, fmt.Errorf("%q: want PRODUCT=PART:LEVEL,… with each of the parts fmc (Turin's alone), bootloader, tee, snp, microcode once, and levels of at most 255", text)
+			return "", tcb, fmt.Errorf("%q: want PRODUCT=PART:LEVEL,… with each of the parts fmc (Turin's alone), bootloader, tee, snp, "+
+				"microcode once, and levels of at most 255", text)
 		}
 		*parts[name] = uint8(n)
 		delete(parts, name)

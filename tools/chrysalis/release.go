@@ -34,7 +34,8 @@ func newReleaseKey() *cobra.Command {
 				return unavailable(err)
 			}
 			if asJSON {
-				return printJSON(cmd.OutOrStdout(), map[string]string{"private": args[0], "public": args[0] + ".pub", "key": hex.EncodeToString(public)})
+				return printJSON(cmd.OutOrStdout(), map[string]string{"private": args[0], "public": args[0] + ".pub",
+					"key": hex.EncodeToString(public)})
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%x\n", public)
 			return nil

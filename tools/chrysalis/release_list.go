@@ -55,7 +55,8 @@ func newReleaseListMake() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&c.from, "from", "", "older list to go on from")
-	cmd.Flags().StringArrayVar(&c.manifests, "manifest", nil, "manifest of a release to list; NAME= gives it another name than the policy verb's")
+	cmd.Flags().StringArrayVar(&c.manifests, "manifest", nil,
+		"manifest of a release to list; NAME= gives it another name than the policy verb's")
 	cmd.Flags().StringArrayVar(&c.revoke, "revoke", nil, "listed release that must not run any more, with the reason: NAME=REASON")
 	cmd.Flags().StringArrayVar(&c.drop, "drop", nil, "listed release to leave out without a word")
 	cmd.Flags().StringArrayVar(&c.rebuilds, "rebuild", nil, "rebuild statement to take in")
@@ -224,7 +225,8 @@ func keyIDs(signatures []release.Signature) []string {
 func printReleaseList(w io.Writer, d release.Document) {
 	fmt.Fprintf(w, "issued %s, expires %s\n", d.Issued.Format(time.RFC3339), d.Expires.Format(time.RFC3339))
 	for _, r := range d.Releases {
-		fmt.Fprintf(w, "listed   %s, security version %d, manifest %s, %d rebuilds\n", printable(r.Values.Name), r.Values.SecurityVersion, r.Manifest, len(r.Rebuilds))
+		fmt.Fprintf(w, "listed   %s, security version %d, manifest %s, %d rebuilds\n", printable(r.Values.Name), r.Values.SecurityVersion,
+			r.Manifest, len(r.Rebuilds))
 		for _, e := range r.Rebuilds {
 			fmt.Fprintf(w, "         rebuild by %s, not checked\n", e.Signatures[0].KeyID)
 		}
@@ -247,7 +249,8 @@ func newReleaseListVerify() *cobra.Command {
 	var q listQuestion
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "verify LIST --signer KEY … [--threshold K] [--release NAME]", Short: "Judge a release list, and a release by it", Args: cobra.ExactArgs(1),
+		Use: "verify LIST --signer KEY … [--threshold K] [--release NAME]", Short: "Judge a release list, and a release by it",
+		Args: cobra.ExactArgs(1),
 		Long: "Checks that K of the signers stand for the list, that it is issued, not expired and not too old, and with --release that the release\n" +
 			"is listed and not revoked, and that as many of the rebuilders as --rebuilds says rebuilt it. Exit code 0: accepted, 1: rejected.",
 		Example: "  chrysalis release list verify list.json --signer a.pub --signer b.pub --signer c.pub --threshold 2\n" +
@@ -273,7 +276,8 @@ func newReleaseListVerify() *cobra.Command {
 					Release string    `json:"release,omitempty"`
 				}{"accepted", list.Issued(), signers, q.release})
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "accepted: %d of %d signers, issued %s\n", len(list.Signers()), len(q.signers), list.Issued().Format(time.RFC3339))
+			fmt.Fprintf(cmd.OutOrStdout(), "accepted: %d of %d signers, issued %s\n", len(list.Signers()), len(q.signers),
+				list.Issued().Format(time.RFC3339))
 			return nil
 		},
 	}

@@ -34,7 +34,8 @@ func newSignedRelease(t *testing.T) signedRelease {
 			t.Fatal(err)
 		}
 	}
-	statement, err := release.Provenance(dir, measure.Manifest{Profile: manifest.Profile, Lock: manifest.Lock}, []release.Material{{Name: "image/image.lock", SHA256: register.Digest{1}}})
+	statement, err := release.Provenance(dir, measure.Manifest{Profile: manifest.Profile, Lock: manifest.Lock},
+		[]release.Material{{Name: "image/image.lock", SHA256: register.Digest{1}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,8 +54,9 @@ func newSignedRelease(t *testing.T) signedRelease {
 // files lays everything out for a script and names it in its environment.
 func (s signedRelease) files(e *testscript.Env) error {
 	at := filepath.Join(e.WorkDir, "signed release")
-	all := map[string][]byte{filepath.Join(e.WorkDir, "identity.sigstore.json"): s.bundle, filepath.Join(e.WorkDir, "trusted-root.json"): s.root,
-		filepath.Join(e.WorkDir, "other-byte"): []byte("content oF root.img")}
+	all := map[string][]byte{filepath.Join(e.WorkDir, "identity.sigstore.json"): s.bundle,
+		filepath.Join(e.WorkDir, "trusted-root.json"): s.root,
+		filepath.Join(e.WorkDir, "other-byte"):        []byte("content oF root.img")}
 	for name, data := range s.folder {
 		all[filepath.Join(at, name)] = data
 	}
@@ -66,8 +68,9 @@ func (s signedRelease) files(e *testscript.Env) error {
 			return err
 		}
 	}
-	for name, file := range map[string]string{"RELEASE": at, "MANIFEST": filepath.Join(at, release.ManifestName), "IDENTITYBUNDLE": filepath.Join(e.WorkDir, "identity.sigstore.json"),
-		"TRUSTEDROOT": filepath.Join(e.WorkDir, "trusted-root.json"), "OTHERBYTE": filepath.Join(e.WorkDir, "other-byte")} {
+	for name, file := range map[string]string{"RELEASE": at, "MANIFEST": filepath.Join(at, release.ManifestName),
+		"IDENTITYBUNDLE": filepath.Join(e.WorkDir, "identity.sigstore.json"),
+		"TRUSTEDROOT":    filepath.Join(e.WorkDir, "trusted-root.json"), "OTHERBYTE": filepath.Join(e.WorkDir, "other-byte")} {
 		e.Setenv(name, file)
 	}
 	return nil

@@ -24,7 +24,8 @@ type remoteFlags struct {
 
 func (f *remoteFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.policy, "policy", "", "policy that the guest must meet (make one with: chrysalis policy)")
-	cmd.Flags().StringVar(&f.roots, "roots", "", "PEM file of the TPM makers that are trusted (default: none; Intel and AMD are, for their own hardware)")
+	cmd.Flags().StringVar(&f.roots, "roots", "",
+		"PEM file of the TPM makers that are trusted (default: none; Intel and AMD are, for their own hardware)")
 	cmd.Flags().StringVar(&f.list, "release-list", "", "signed list of the releases that may run, for a policy that names its signers")
 	cmd.Flags().BoolVar(&f.offline, "offline", false, "fetch no collateral: judge by what the guest staples, or not at all")
 	_ = cmd.MarkFlagRequired("policy")
@@ -97,7 +98,8 @@ func parseRoots(data []byte) (*x509.CertPool, error) {
 // guestAddress takes https://HOST[:PORT] and returns the base URL and the address to dial.
 func guestAddress(text string) (base, address string, err error) {
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Path != "" && u.Path != "/" {
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
+		u.Path != "" && u.Path != "/" {
 		return "", "", exitError{exitUsage, fmt.Errorf("URL %q: want https://HOST[:PORT]", text)}
 	}
 	port := u.Port()

@@ -125,7 +125,8 @@ func (g softwareGuest) listed() (policy, list []byte, err error) {
 		return nil, nil, err
 	}
 	rules.Releases = nil
-	rules.ReleaseList = attest.ListRules{Signers: []register.Digest{register.Digest(key.Public().(ed25519.PublicKey))}, Threshold: 1, MaxAge: "1h"}
+	rules.ReleaseList = attest.ListRules{Signers: []register.Digest{register.Digest(key.Public().(ed25519.PublicKey))}, Threshold: 1,
+		MaxAge: "1h"}
 	policy, err = json.Marshal(rules)
 	return policy, list, err
 }

@@ -70,7 +70,8 @@ func pinShape(ctx context.Context, rules *attest.Rules, release measure.Manifest
 		return unavailable(err)
 	}
 	if firmware, err := release.File(s.Firmware.Name); err != nil || firmware != s.Firmware {
-		return rejected(fmt.Errorf("%s: firmware is %s (SHA-256 %s), want one of the release's (SHA-256 %s)", shape.file, s.Firmware.Name, s.Firmware.SHA256, firmware.SHA256))
+		return rejected(fmt.Errorf("%s: firmware is %s (SHA-256 %s), want one of the release's (SHA-256 %s)", shape.file, s.Firmware.Name,
+			s.Firmware.SHA256, firmware.SHA256))
 	}
 	entry := &rules.Releases[0]
 	if s.Firmware.Name == tdxFirmware {
@@ -112,7 +113,8 @@ func tdxValues(ctx context.Context, manifest measure.Manifest, dir string, shape
 		}
 		files[name] = data
 	}
-	boot := measure.TDXBoot{Firmware: files[tdxFirmware], Order: tdvf.SinglePass, Kernel: files["vmlinuz"], Initrd: bytes.NewReader(files["initrd"]), Cmdline: string(files["cmdline"])}
+	boot := measure.TDXBoot{Firmware: files[tdxFirmware], Order: tdvf.SinglePass, Kernel: files["vmlinuz"],
+		Initrd: bytes.NewReader(files["initrd"]), Cmdline: string(files["cmdline"])}
 	if err := shape.tdx(ctx, &boot, filepath.Join(dir, tdxFirmware)); err != nil {
 		return v, err
 	}
@@ -127,7 +129,8 @@ func tdxValues(ctx context.Context, manifest measure.Manifest, dir string, shape
 func isFirmware(s measure.Shape, file string) error {
 	got, err := guest.FirmwareFile(file)
 	if err == nil && (got.Size != s.Firmware.Size || got.SHA256 != s.Firmware.SHA256) {
-		err = fmt.Errorf("firmware %s has %d bytes and SHA-256 %s, want the shape's %d and %s", file, got.Size, got.SHA256, s.Firmware.Size, s.Firmware.SHA256)
+		err = fmt.Errorf("firmware %s has %d bytes and SHA-256 %s, want the shape's %d and %s", file, got.Size, got.SHA256, s.Firmware.Size,
+			s.Firmware.SHA256)
 	}
 	return err
 }

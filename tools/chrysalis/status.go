@@ -40,7 +40,8 @@ func newStatus() *cobra.Command {
 				said = append(said, line.String())
 			}
 			if asJSON {
-				return printJSON(w, map[string]any{"state": state, "url": guestURL(spec), "dir": g.Dir, "model": spec.Config.Service.Model.Name, "lines": said})
+				return printJSON(w, map[string]any{"state": state, "url": guestURL(spec), "dir": g.Dir, "model": spec.Config.Service.Model.Name,
+					"lines": said})
 			}
 			fmt.Fprintf(w, "%-8s %s\n%-8s %s\n%-8s %s\n", "state", state, "url", guestURL(spec), "model", spec.Config.Service.Model.Name)
 			for _, line := range said {

@@ -96,13 +96,16 @@ func newUp() *cobra.Command {
 	cmd.Flags().StringVar(&release, "release", "build/release", "release folder")
 	cmd.Flags().StringVar(&engine, "engine", "build/volumes/engine.img", "engine volume")
 	cmd.Flags().StringVar(&model, "model", "build/volumes/model.img", "model volume")
-	cmd.Flags().StringVar(&config, "config", "", "config as JSON with identity and service; volumes that it does not name are filled in (default: the demo's)")
+	cmd.Flags().StringVar(&config, "config", "",
+		"config as JSON with identity and service; volumes that it does not name are filled in (default: the demo's)")
 	cmd.Flags().StringVar(&shape, "shape", "", "shape.json of the machine (default: the demo's, with KVM where there is one)")
-	cmd.Flags().StringVar(&disk, "disk", "", "boot from this disk, of image disk, and not the release's kernel directly (.qcow2 by its name, else raw)")
+	cmd.Flags().StringVar(&disk, "disk", "", "boot from this disk, of image disk, and not the release's kernel directly (.qcow2 by its "+
+		"name, else raw)")
 	cmd.Flags().IntVar(&port, "port", 0, "port on this machine's loopback interface (default: a free one)")
 	cmd.Flags().IntVar(&memory, "memory", 0, "MiB of memory (default: the shape's)")
 	cmd.Flags().DurationVar(&wait, "wait", 3*time.Minute, "how long a boot may take")
-	cmd.Flags().StringArrayVar(&qemuArgs, "qemu-arg", nil, "argument for QEMU that no guest needs: to see what an attacker's machine looks like to verify")
+	cmd.Flags().StringArrayVar(&qemuArgs, "qemu-arg", nil,
+		"argument for QEMU that no guest needs: to see what an attacker's machine looks like to verify")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +16,6 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/ratls"
-	"chrysalis/measure/config"
 )
 
 func newVerify() *cobra.Command {
@@ -54,7 +52,7 @@ func newVerify() *cobra.Command {
 				defer conn.Close()
 			}
 			if asJSON {
-				if printed := printJSON(cmd.OutOrStdout(), reportOf(result, err)); printed != nil {
+				if printed := printJSON(cmd.OutOrStdout(), attest.ReportOf(result, err)); printed != nil {
 					return printed
 				}
 			} else {
@@ -67,7 +65,8 @@ func newVerify() *cobra.Command {
 		},
 	}
 	flags.add(cmd)
-	cmd.Flags().StringVar(&saved, "save-evidence", "", "file for the last evidence that the guest showed, accepted or not (for: chrysalis explain)")
+	cmd.Flags().StringVar(&saved, "save-evidence", "",
+		"file for the last evidence that the guest showed, accepted or not (for: chrysalis explain)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -100,54 +99,6 @@ func saveEvidence(file string, seen *evidence.Evidence) error {
 	return os.WriteFile(file, encoded, 0o644)
 }
 
-// verification is verify's JSON.
-type verification struct {
-	Verdict         string           `json:"verdict"` // accepted, rejected or unavailable
-	Check           string           `json:"check,omitempty"`
-	Reason          string           `json:"reason,omitempty"`
-	Platform        string           `json:"platform,omitempty"`
-	Machine         string           `json:"machine,omitempty"`
-	TCB             string           `json:"tcb,omitempty"`
-	Release         string           `json:"release,omitempty"`
-	SecurityVersion uint32           `json:"security_version,omitempty"`
-	Identity        *config.Identity `json:"identity,omitempty"`
-	Service         *config.Service  `json:"service,omitempty"`
-	TLSKey          string           `json:"tls_key,omitempty"`
-	ReceiptKey      string           `json:"receipt_key,omitempty"`
-	ClaimKey        string           `json:"claim_key,omitempty"`
-	SecretHash      string           `json:"secret_hash,omitempty"`
-	NotAfter        string           `json:"not_after,omitempty"`
-	Weaknesses      []string         `json:"weaknesses,omitempty"`
-	Checks          []attest.Check   `json:"checks"`
-}
-
-func reportOf(result *attest.Result, err error) verification {
-	v := verification{Verdict: "accepted", Checks: []attest.Check{}}
-	if err != nil {
-		v.Verdict, v.Reason = verdictOf(err), err.Error()
-		if refused := (*attest.Refused)(nil); errors.As(err, &refused) {
-			v.Check, v.Checks = refused.Failed.Name, refused.Checks()
-		}
-		return v
-	}
-	digest := func(d [32]byte) string { return hex.EncodeToString(d[:]) }
-	m := result.Config()
-	v.Platform, v.Machine, v.Release, v.SecurityVersion = result.Platform().String(), hex.EncodeToString(result.Machine()), result.Release(), result.SecurityVersion()
-	v.TCB, v.Identity, v.Service = result.TCB(), &m.Identity, &m.Service
-	v.TLSKey, v.ReceiptKey, v.ClaimKey = digest(result.TLSKey()), hex.EncodeToString(result.ReceiptKey()), hex.EncodeToString(result.ClaimKey())
-	v.SecretHash, v.NotAfter = digest(result.SecretHash()), result.NotAfter().UTC().Format(time.RFC3339)
-	v.Weaknesses, v.Checks = result.Weaknesses(), result.Checks()
-	return v
-}
-
-// verdictOf is the word for a refusal's class.
-func verdictOf(err error) string {
-	if errors.Is(err, attest.ErrUnavailable) {
-		return "unavailable"
-	}
-	return "rejected"
-}
-
 // printVerification writes the table and the verdict to out, and what an acceptance does not cover to notes.
 func printVerification(out, notes io.Writer, result *attest.Result, err error) {
 	var checks []attest.Check
@@ -166,7 +117,8 @@ func printVerification(out, notes io.Writer, result *attest.Result, err error) {
 		return
 	}
 	machine := result.Machine()
-	fmt.Fprintf(out, "accepted: %s on %s, machine %x, until %s\n", result.Release(), result.Platform(), machine[:8], result.NotAfter().UTC().Format(time.RFC3339))
+	fmt.Fprintf(out, "accepted: %s on %s, machine %x, until %s\n", result.Release(), result.Platform(), machine[:8],
+		result.NotAfter().UTC().Format(time.RFC3339))
 	for _, weakness := range result.Weaknesses() {
 		fmt.Fprintf(notes, "chrysalis: note: %s\n", weakness)
 	}

@@ -10,12 +10,12 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/spf13/cobra"
+
 	"chrysalis/measure/config"
 	"chrysalis/measure/verity"
 	"chrysalis/measure/volume"
 	"chrysalis/tools/internal/image"
-
-	"github.com/spf13/cobra"
 )
 
 func newVolume() *cobra.Command {

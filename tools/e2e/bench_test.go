@@ -190,7 +190,9 @@ func verifySpeed(t *testing.T) (rows []row) {
 		if bare == 0 || verify == 0 {
 			t.Fatalf("%s and %s printed %.0f and %.0f ns/op", v.verify, v.bare, verify, bare)
 		}
-		r := row{v.what, verify / bare, "none", true, fmt.Sprintf("bare %.0f µs; verify %.0f µs, %.0f allocations, %.0f KB", bare/1000, verify/1000, n[v.verify]["allocs/op"], n[v.verify]["B/op"]/1000)}
+		r := row{v.what, verify / bare, "none", true,
+			fmt.Sprintf("bare %.0f µs; verify %.0f µs, %.0f allocations, %.0f KB", bare/1000, verify/1000, n[v.verify]["allocs/op"],
+				n[v.verify]["B/op"]/1000)}
 		if v.bar > 0 {
 			r.bar, r.met = fmt.Sprintf("≤ %.1f", v.bar), r.got <= v.bar
 		}
@@ -202,7 +204,8 @@ func verifySpeed(t *testing.T) (rows []row) {
 func gatewaySpeed(t *testing.T) []row {
 	n := goBench(t, "./runtime", "^BenchmarkGateway$", "-benchtime", "1x")
 	for name, units := range map[string][]string{
-		"paced-64-streams": {"cpu/nginx", "us-cpu/token"}, "unpaced-64-streams": {"rate/nginx", "requests/s", "fsyncs/s"}, "first-byte": {"us-added", "us-direct"},
+		"paced-64-streams": {"cpu/nginx", "us-cpu/token"}, "unpaced-64-streams": {"rate/nginx", "requests/s", "fsyncs/s"},
+		"first-byte": {"us-added", "us-direct"},
 	} {
 		for _, unit := range units {
 			if _, ok := n["BenchmarkGateway/"+name][unit]; !ok {
@@ -213,9 +216,11 @@ func gatewaySpeed(t *testing.T) []row {
 	paced, unpaced, first := n["BenchmarkGateway/paced-64-streams"], n["BenchmarkGateway/unpaced-64-streams"], n["BenchmarkGateway/first-byte"]
 	return []row{
 		{"gateway, 64 paced streams: CPU per token, times nginx", paced["cpu/nginx"], "≤ 1.25", paced["cpu/nginx"] <= 1.25,
-			fmt.Sprintf("nginx %.1f µs a token, gateway and keeper %.1f µs; medians of rounds by turns", paced["us-cpu/token"]/paced["cpu/nginx"], paced["us-cpu/token"])},
+			fmt.Sprintf("nginx %.1f µs a token, gateway and keeper %.1f µs; medians of rounds by turns", paced["us-cpu/token"]/paced["cpu/nginx"],
+				paced["us-cpu/token"])},
 		{"gateway, unpaced: requests per second, share of nginx", unpaced["rate/nginx"], "≥ 0.6", unpaced["rate/nginx"] >= 0.6,
-			fmt.Sprintf("nginx %.0f/s, gateway %.0f/s; the disk flushes %.0f/s", unpaced["requests/s"]/unpaced["rate/nginx"], unpaced["requests/s"], unpaced["fsyncs/s"])},
+			fmt.Sprintf("nginx %.0f/s, gateway %.0f/s; the disk flushes %.0f/s", unpaced["requests/s"]/unpaced["rate/nginx"],
+				unpaced["requests/s"], unpaced["fsyncs/s"])},
 		{"gateway: added time to the first byte, ms", first["us-added"] / 1000, "≤ 0.5", first["us-added"] <= 500,
 			fmt.Sprintf("engine direct %.2f ms", first["us-direct"]/1000)},
 	}
@@ -260,8 +265,10 @@ func bootSpeed(t *testing.T) []row {
 	return []row{
 		{"boot: PID 1 to serving without the engine, times kernel to PID 1", own / at["pid1"], "≤ 1", own <= at["pid1"],
 			fmt.Sprintf("kernel to PID 1 %.0f ms; engine %.0f ms; verify, ask, answer %.0f ms", at["pid1"], before["engine"], answered)},
-		{fmt.Sprintf("open a volume: engine (%.1f MB), times model (%.1f MB)", float64(size(spec.Engine))/1e6, float64(size(spec.Model))/1e6), volumes,
-			"≈ 1", volumes < 3, fmt.Sprintf("%.0f ms and %.0f ms in one boot; the step's clock ticks in ms", before["engine-volume"], before["model-volume"])},
+		{fmt.Sprintf("open a volume: engine (%.1f MB), times model (%.1f MB)", float64(size(spec.Engine))/1e6,
+			float64(size(spec.Model))/1e6), volumes,
+			"≈ 1", volumes < 3, fmt.Sprintf("%.0f ms and %.0f ms in one boot; the step's clock ticks in ms", before["engine-volume"],
+				before["model-volume"])},
 		openLarge(t, before["model-volume"], size(spec.Model)),
 	}
 }
@@ -299,8 +306,10 @@ func imageSpeed(t *testing.T) []row {
 		return s
 	}
 	return []row{
-		{"image: cold rebuild from the lock and comparison, minutes", cold / 60, "≤ 5", cold <= 300, fmt.Sprintf("%d cores; tools tree %.0f s, Go programs %.0f s, base by mkosi %.0f s",
-			runtime.NumCPU(), part("build tools tree"), part("build init")+part("build runtime")+part("build containerd")+part("build runc"), part("install base by mkosi"))},
+		{"image: cold rebuild from the lock and comparison, minutes", cold / 60, "≤ 5", cold <= 300,
+			fmt.Sprintf("%d cores; tools tree %.0f s, Go programs %.0f s, base by mkosi %.0f s",
+				runtime.NumCPU(), part("build tools tree"), part("build init")+part("build runtime")+part("build containerd")+part("build runc"),
+				part("install base by mkosi"))},
 		{"image: warm build, share of the cold one", warm / cold, "≤ 0.1", warm <= cold/10, fmt.Sprintf("warm %.1f s, cold %.1f s", warm, cold)},
 	}
 }
@@ -321,7 +330,8 @@ func trustedBytes(t *testing.T) row {
 func measureSpeed(t *testing.T) row {
 	release := filepath.Join(built, "release")
 	dir := t.TempDir()
-	boot := []string{"--kernel", filepath.Join(release, "vmlinuz"), "--initrd", filepath.Join(release, "initrd"), "--cmdline", "@" + filepath.Join(release, "cmdline")}
+	boot := []string{"--kernel", filepath.Join(release, "vmlinuz"), "--initrd", filepath.Join(release, "initrd"), "--cmdline",
+		"@" + filepath.Join(release, "cmdline")}
 	plain, err := guest.DefaultShape(demoSpec(t).Shape.QEMU, nil, filepath.Join(release, "OVMF_CODE.fd"))
 	if err != nil {
 		t.Fatal(err)
@@ -338,7 +348,8 @@ func measureSpeed(t *testing.T) row {
 	commands := [][]string{
 		slices.Concat([]string{"measure", "vtpm", "--firmware", filepath.Join(release, "OVMF_CODE.fd")}, boot, shape(plain)),
 		slices.Concat([]string{"measure", "tdx", "--firmware", filepath.Join(release, "OVMF.inteltdx.fd")}, boot, shape(tdx)),
-		slices.Concat([]string{"measure", "sev-snp", "--firmware", filepath.Join(release, "OVMF.amdsev.fd"), "--vcpus", "2", "--vcpu-type", "EPYC-v4"}, boot),
+		slices.Concat([]string{"measure", "sev-snp", "--firmware", filepath.Join(release, "OVMF.amdsev.fd"), "--vcpus", "2", "--vcpu-type",
+			"EPYC-v4"}, boot),
 		{"measure", "config", filepath.Join(built, "..", "measure/config/testdata/vectors/measured.bin")},
 	}
 	took := func() (sum float64, each []string) {
@@ -353,5 +364,6 @@ func measureSpeed(t *testing.T) row {
 	}
 	cold, _ := took()
 	sum, each := took()
-	return row{"all measurement commands together, s", sum, "≤ 1", sum <= 1, fmt.Sprintf("%s; the first time %.2f s", strings.Join(each, ", "), cold)}
+	return row{"all measurement commands together, s", sum, "≤ 1", sum <= 1,
+		fmt.Sprintf("%s; the first time %.2f s", strings.Join(each, ", "), cold)}
 }

@@ -102,6 +102,7 @@ func verityMemory(t *testing.T, f *os.File, part, whole uint64) row {
 		return float64(after.TotalAlloc - before.TotalAlloc)
 	}
 	large, small := allocated(whole), allocated(part) // the smaller one's tree overwrites data
-	return row{fmt.Sprintf("verity tree: memory for %d MiB, times that for %d MiB", whole>>20, part>>20), large / small, "≤ 2", large/small <= 2,
+	return row{fmt.Sprintf("verity tree: memory for %d MiB, times that for %d MiB", whole>>20, part>>20), large / small, "≤ 2",
+		large/small <= 2,
 		fmt.Sprintf("%.1f MB and %.1f MB allocated in all, for %d times the data", large/1e6, small/1e6, whole/part)}
 }

@@ -86,7 +86,8 @@ func makePolicyOf(t *testing.T, spec guest.Spec, machine ...string) string {
 	if err := os.WriteFile(configFile, document, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	chrysalis(t, 0, append([]string{"policy", "--manifest", filepath.Join(built, "release/manifest.json"), "--config", configFile, "-o", out}, machine...)...)
+	chrysalis(t, 0, append([]string{"policy", "--manifest", filepath.Join(built, "release/manifest.json"), "--config", configFile, "-o",
+		out}, machine...)...)
 	return out
 }
 
@@ -169,7 +170,8 @@ func (c client) charged(dir string) answer {
 		return strings.TrimSpace(string(data))
 	}
 	a := answer{text: read("answer.txt"), key: read("claim-key.hex")}
-	out, _ := chrysalis(c.t, 0, "claim", "verify", "--body", filepath.Join(dir, "charge.boc"), "--pubkey", a.key, "--contract", read("contract.txt"), "--json")
+	out, _ := chrysalis(c.t, 0, "claim", "verify", "--body", filepath.Join(dir, "charge.boc"), "--pubkey", a.key, "--contract",
+		read("contract.txt"), "--json")
 	var claim struct {
 		Verdict string `json:"verdict"`
 		Op      string `json:"op"`
@@ -189,7 +191,8 @@ func (c client) charged(dir string) answer {
 func (c client) saved(want int) string {
 	c.t.Helper()
 	file := filepath.Join(c.t.TempDir(), "evidence.bin")
-	if _, notes := chrysalis(c.t, want, "verify", c.url, "--policy", c.policy, "--roots", c.roots, "--save-evidence", file); want == 1 && !strings.Contains(notes, "chrysalis explain") {
+	if _, notes := chrysalis(c.t, want, "verify", c.url, "--policy", c.policy, "--roots", c.roots, "--save-evidence", file); want == 1 &&
+		!strings.Contains(notes, "chrysalis explain") {
 		c.t.Errorf("the refusal of a register says %q, want a hint at explain", notes)
 	}
 	return file
@@ -211,7 +214,8 @@ func explained(t *testing.T, evidence string, spec guest.Spec, extra ...string) 
 	if err := errors.Join(os.WriteFile(shapeFile, shape, 0o644), os.WriteFile(configFile, document, 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	out, notes, code := try(t, append([]string{"explain", "--evidence", evidence, "--manifest", filepath.Join(built, "release/manifest.json"), "--config", configFile, "--json",
+	out, notes, code := try(t, append([]string{"explain", "--evidence", evidence, "--manifest",
+		filepath.Join(built, "release/manifest.json"), "--config", configFile, "--json",
 		"--shape", shapeFile, "--tools-tree", filepath.Join(built, "tools-tree")}, extra...)...)
 	var report struct {
 		Causes []struct{ Cause, Says string }

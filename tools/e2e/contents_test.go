@@ -96,7 +96,8 @@ func TestVolumeOfStrangeThings(t *testing.T) {
 		if name == "script" {
 			text = "#!/bin/sh"
 		}
-		if err := errors.Join(os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644), unix.Chmod(filepath.Join(dir, name), mode)); err != nil {
+		if err := errors.Join(os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644),
+			unix.Chmod(filepath.Join(dir, name), mode)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -105,7 +106,8 @@ func TestVolumeOfStrangeThings(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(os.Symlink("plain", filepath.Join(dir, "link")), unix.Mkfifo(filepath.Join(dir, "pipe"), 0o644), os.Lchown(filepath.Join(dir, "other"), 1000, 0)); err != nil {
+	if err := errors.Join(os.Symlink("plain", filepath.Join(dir, "link")), unix.Mkfifo(filepath.Join(dir, "pipe"), 0o644),
+		os.Lchown(filepath.Join(dir, "other"), 1000, 0)); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "strange.img")
@@ -124,7 +126,8 @@ func TestVolumeOfStrangeThings(t *testing.T) {
 func TestRootHoldsOnlyItsList(t *testing.T) {
 	needsBuild(t)
 	got := listVolume(t, filepath.Join(built, "release", "root.img"))
-	want := []string{"dev", "etc", "etc/ssl", "etc/ssl/certs", "etc/ssl/certs/ca-certificates.crt", "proc", "run", "sys", "tmp", "usr", "usr/bin",
+	want := []string{"dev", "etc", "etc/ssl", "etc/ssl/certs", "etc/ssl/certs/ca-certificates.crt", "proc", "run", "sys", "tmp",
+		"usr", "usr/bin",
 		"usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/engine-host", "usr/bin/init", "usr/bin/runc", "usr/bin/runtime", "var"}
 	if slices.Sort(got); !slices.Equal(got, want) {
 		t.Errorf("root: got %q, want %q", got, want)
@@ -174,7 +177,8 @@ func TestInitrdHoldsOnlyItsList(t *testing.T) {
 	}
 	defer f.Close()
 	want := []string{"cmdline", "dev", "init", "modules"}
-	for i, name := range []string{"virtio_blk", "dm-mod", "dm-bufio", "reed_solomon", "dm-verity", "erofs", "failover", "net_failover", "virtio_net", "overlay",
+	for i, name := range []string{"virtio_blk", "dm-mod", "dm-bufio", "reed_solomon", "dm-verity", "erofs", "failover", "net_failover",
+		"virtio_net", "overlay",
 		"configfs", "tsm_report", "tdx-guest", "sev-guest"} {
 		want = append(want, fmt.Sprintf("modules/%02d-%s.ko.xz", i, name))
 	}
@@ -209,7 +213,8 @@ func TestVeritysetupAgreesOnTheRoot(t *testing.T) {
 	root := filepath.Join(built, "release", "root.img")
 	salt := verity.Salt()
 	args := []string{"verify", "--no-superblock", "--format=1", "--hash=sha256", "--data-block-size=4096", "--hash-block-size=4096",
-		fmt.Sprintf("--data-blocks=%d", m.Root.Blocks), fmt.Sprintf("--hash-offset=%d", m.Root.Blocks*verity.BlockSize), fmt.Sprintf("--salt=%x", salt), root, root}
+		fmt.Sprintf("--data-blocks=%d", m.Root.Blocks), fmt.Sprintf("--hash-offset=%d",
+			m.Root.Blocks*verity.BlockSize), fmt.Sprintf("--salt=%x", salt), root, root}
 	if out, err := tree(t).Command(t.Context(), "veritysetup", append(args, m.Root.Root.String())...).CombinedOutput(); err != nil {
 		t.Errorf("veritysetup refuses the root: %v: %s", err, out)
 	}

@@ -28,7 +28,8 @@ const evilWord = "evil=1"
 func makeDisk(t *testing.T, release, format string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "disk."+format)
-	chrysalis(t, 0, "image", "disk", "--release", release, "--out", file, "--format", format, "--tools-tree", filepath.Join(built, "tools-tree"))
+	chrysalis(t, 0, "image", "disk", "--release", release, "--out", file, "--format", format, "--tools-tree",
+		filepath.Join(built, "tools-tree"))
 	return file
 }
 
@@ -39,10 +40,12 @@ func elsewhereDisk(t *testing.T, release, format string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", `umask 077 && exec "$0" image disk "$@"`, program, "--release", release, "--out", "disk", "--format", format,
+	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", `umask 077 && exec "$0" image disk "$@"`, program, "--release", release,
+		"--out", "disk", "--format", format,
 		"--tools-tree", tree(t).Path(""))
 	cmd.Dir = t.TempDir()
-	cmd.Env = append(os.Environ(), "TZ=Asia/Kathmandu", "LANG=de_DE.UTF-8", "HOME="+cmd.Dir, "SOURCE_DATE_EPOCH=1", "MTOOLS_LOWER_CASE=1", "MTOOLS_NO_VFAT=1")
+	cmd.Env = append(os.Environ(), "TZ=Asia/Kathmandu", "LANG=de_DE.UTF-8", "HOME="+cmd.Dir, "SOURCE_DATE_EPOCH=1", "MTOOLS_LOWER_CASE=1",
+		"MTOOLS_NO_VFAT=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("image disk: %v: %s", err, out)
 	}
@@ -116,7 +119,8 @@ func TestDiskBoot(t *testing.T) {
 		t.Errorf("answer: got %q, want %q", first.text, oslo)
 	}
 	// Under the policy of a direct boot the same guest is refused, and the other way round.
-	if got, want := newClient(t, g, spec).verify(1).denied(), []string{"pcr-1", "pcr-4", "pcr-5", "pcr-9", "pcr-11"}; !slices.Equal(got, want) {
+	if got, want := newClient(t, g, spec).verify(1).denied(), []string{"pcr-1", "pcr-4", "pcr-5", "pcr-9",
+		"pcr-11"}; !slices.Equal(got, want) {
 		t.Errorf("policy of a direct boot: got refused by %q, want by %q", got, want)
 	}
 	evidence := newClient(t, g, spec).saved(1)
@@ -173,7 +177,8 @@ func secondOpinions(t *testing.T, disk string) {
 	if os.Geteuid() != 0 {
 		return
 	}
-	out, err := tree(t).Enter(t.Context(), toolstree.Entry{Binds: map[string]string{"disk": dir}}, "ukify", "--json=short", "inspect", "/mnt/disk/uki.efi").CombinedOutput()
+	out, err := tree(t).Enter(t.Context(), toolstree.Entry{Binds: map[string]string{"disk": dir}}, "ukify", "--json=short", "inspect",
+		"/mnt/disk/uki.efi").CombinedOutput()
 	if err != nil {
 		t.Fatalf("ukify inspect: %v\n%s", err, out)
 	}

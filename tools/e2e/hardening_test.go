@@ -75,7 +75,8 @@ func TestRootCannotUndo(t *testing.T) {
 	spec = withRelease(t, repacked(t, spec, "root.json", string(name)), "root.img", packed)
 	g := newGuest(t)
 	file := filepath.Join(dir, "report")
-	if got, want := ending(t, g, spec, "-chardev", "file,id=probe,path="+file, "-device", "virtserialport,chardev=probe,name=org.chrysalis.probe"), "containerd-exited"; got != want {
+	if got, want := ending(t, g, spec, "-chardev", "file,id=probe,path="+file, "-device",
+		"virtserialport,chardev=probe,name=org.chrysalis.probe"), "containerd-exited"; got != want {
 		t.Errorf("the guest's last word: got %q, want %q", got, want)
 	}
 	report, err := os.ReadFile(file)
@@ -92,8 +93,9 @@ func TestRootCannotUndo(t *testing.T) {
 		"root allow ptrace again": "EINVAL", "root allow unprivileged bpf again": "EPERM", "root weaken lockdown": "EROFS",
 		"root io_uring": "EPERM", "root a user namespace": "ENOSPC", "root trace init": "EPERM", "root read init's memory": "EACCES",
 		"root read kernel memory": "EPERM", "root read physical memory": "EPERM", "root read ports": "ENOENT", "root use ports": "EPERM",
-		"root read an MSR": "ENOENT", "root mount debugfs": "ENODEV", "root read fw_cfg": "ENOENT", "root see a vsyscall page": "none", "root write an EFI variable": "ENOENT",
-		"root write to the root": "EROFS", "root run from /run": "EACCES", "root run from /tmp": "EACCES", "root run from /var": "EACCES",
+		"root read an MSR": "ENOENT", "root mount debugfs": "ENODEV", "root read fw_cfg": "ENOENT", "root see a vsyscall page": "none",
+		"root write an EFI variable": "ENOENT",
+		"root write to the root":     "EROFS", "root run from /run": "EACCES", "root run from /tmp": "EACCES", "root run from /var": "EACCES",
 		"root run from /dev/shm": "EACCES", "root run from /dev": "EACCES", "root a shell": "ENOENT",
 		"nobody load a module": "EPERM", "nobody load a kernel": "EPERM", "nobody io_uring": "EPERM", "nobody bpf": "EPERM",
 		"nobody a user namespace": "ENOSPC", "nobody count kernel cycles": "EACCES", "nobody mount tmpfs": "EPERM", "nobody become root": "EPERM",
@@ -110,7 +112,8 @@ func TestWeakKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for asked, weaker := range map[string]string{"lockdown=confidentiality": "lockdown=integrity", "debugfs=off": "debugfs=on", "oops=panic": "oops=go"} {
+	for asked, weaker := range map[string]string{"lockdown=confidentiality": "lockdown=integrity", "debugfs=off": "debugfs=on",
+		"oops=panic": "oops=go"} {
 		t.Run(weaker, func(t *testing.T) {
 			t.Parallel()
 			spec := onOwnPort(t, spec)

@@ -178,7 +178,8 @@ func (x matrix) registers(m machine) measure.TDXRegisters {
 	if m.old {
 		s.QEMU = "9.2.0"
 	}
-	r, err := measure.TDXBoot{Firmware: x.files["OVMF.inteltdx.fd"], Order: tdvf.SinglePass, Kernel: m.kernel, Initrd: bytes.NewReader(m.initrd),
+	r, err := measure.TDXBoot{Firmware: x.files["OVMF.inteltdx.fd"], Order: tdvf.SinglePass, Kernel: m.kernel,
+		Initrd:  bytes.NewReader(m.initrd),
 		Cmdline: m.cmdline, Shape: &s, Tables: tables}.Registers()
 	if err != nil {
 		x.t.Fatal(err)
@@ -208,7 +209,8 @@ var matrixRegisters = []string{"PCR 0", "PCR 1", "PCR 4", "PCR 9", "MRTD", "RTMR
 // all returns every register of a guest, in the order of matrixRegisters.
 func (x matrix) all(m machine) []string {
 	x.t.Helper()
-	pcrs, err := measure.DirectBoot{Firmware: x.files["OVMF_CODE.fd"], Kernel: m.kernel, Initrd: bytes.NewReader(m.initrd), Cmdline: m.cmdline}.PCRs()
+	pcrs, err := measure.DirectBoot{Firmware: x.files["OVMF_CODE.fd"], Kernel: m.kernel, Initrd: bytes.NewReader(m.initrd),
+		Cmdline: m.cmdline}.PCRs()
 	if err != nil {
 		x.t.Fatal(err)
 	}
@@ -321,14 +323,17 @@ func TestPolicyOfShapes(t *testing.T) {
 		}
 		return rules
 	}
-	boot := []string{"--kernel", filepath.Join(folder, "vmlinuz"), "--initrd", filepath.Join(folder, "initrd"), "--cmdline", "@" + filepath.Join(folder, "cmdline"), "--json"}
-	out, _ := chrysalis(t, 0, slices.Concat([]string{"measure", "tdx", "--firmware", filepath.Join(folder, "OVMF.inteltdx.fd"), "--shape", files[1]}, boot, trees)...)
+	boot := []string{"--kernel", filepath.Join(folder, "vmlinuz"), "--initrd", filepath.Join(folder, "initrd"), "--cmdline",
+		"@" + filepath.Join(folder, "cmdline"), "--json"}
+	out, _ := chrysalis(t, 0, slices.Concat([]string{"measure", "tdx", "--firmware", filepath.Join(folder, "OVMF.inteltdx.fd"), "--shape",
+		files[1]}, boot, trees)...)
 	var want release.TDXValues
 	if err := json.Unmarshal([]byte(out), &want); err != nil {
 		t.Fatal(err)
 	}
 	both := policy(files...)
-	if r := both.Releases[0]; len(r.VTPM) != 1 || len(r.TDX) != 1 || r.TDX[0] != want || !slices.Equal(both.Waive, []string{"confidentiality"}) {
+	if r := both.Releases[0]; len(r.VTPM) != 1 || len(r.TDX) != 1 || r.TDX[0] != want ||
+		!slices.Equal(both.Waive, []string{"confidentiality"}) {
 		t.Errorf("both shapes: got %d and %+v, waived %q, want one each, %+v, and confidentiality", len(r.VTPM), r.TDX, both.Waive, want)
 	}
 	if alone := policy(files[1]); len(alone.Releases[0].VTPM) != 0 || len(alone.Waive) != 0 {

@@ -41,8 +41,10 @@ func TestReleaseIsReproducible(t *testing.T) {
 	ahead := buildAhead(t)
 	other := elsewhere(t, source, otherFileSystem(t))
 	for _, v := range [][3]string{
-		{"folder", source, other}, {"host name", hostname(t), "auditor"}, {"umask", "the caller's", "077"}, {"time zone", "the caller's", "Asia/Kathmandu"},
-		{"locale", "the caller's", "tr_TR.UTF-8"}, {"clock", "the machine's", "a year ahead"}, {"cores", fmt.Sprint(runtime.NumCPU()), "1"}, {"caches", "whatever is there", "empty"},
+		{"folder", source, other}, {"host name", hostname(t), "auditor"}, {"umask", "the caller's", "077"},
+		{"time zone", "the caller's", "Asia/Kathmandu"},
+		{"locale", "the caller's", "tr_TR.UTF-8"}, {"clock", "the machine's", "a year ahead"}, {"cores", fmt.Sprint(runtime.NumCPU()), "1"},
+		{"caches", "whatever is there", "empty"},
 	} {
 		t.Logf("%-12s first: %-30s second: %s", v[0], v[1], v[2])
 	}
@@ -52,7 +54,8 @@ func TestReleaseIsReproducible(t *testing.T) {
 			`echo auditor >/proc/sys/kernel/hostname && umask 077 && exec "$0" image build`, program)
 		cmd.Dir = other
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUTS}
-		cmd.Env = append(os.Environ(), "TZ=Asia/Kathmandu", "LANG=tr_TR.UTF-8", "LC_ALL=tr_TR.UTF-8", "GOCACHE="+filepath.Join(other, "gocache"), "RELOCK=",
+		cmd.Env = append(os.Environ(), "TZ=Asia/Kathmandu", "LANG=tr_TR.UTF-8", "LC_ALL=tr_TR.UTF-8",
+			"GOCACHE="+filepath.Join(other, "gocache"), "RELOCK=",
 			"CHRYSALIS_STORE="+filepath.Join(source, "build/cache/packages"))
 		cmd.WaitDelay = 10 * time.Second // a build that is ended may leave programs that hold its output
 		text, err := cmd.CombinedOutput()
@@ -100,12 +103,14 @@ func TestReleaseIsReproducible(t *testing.T) {
 		t.Fatal(failed)
 	}
 	t.Log(said)
-	for _, name := range []string{"release/root.img", "release/initrd", "release/manifest.json", "release/contents.json", "release/provenance.json"} {
+	for _, name := range []string{"release/root.img", "release/initrd", "release/manifest.json", "release/contents.json",
+		"release/provenance.json"} {
 		if bytes.Equal(readBuilt(t, source, name), readBuilt(t, other, name)) {
 			t.Errorf("%s: equal after one mode was changed, want another", name)
 		}
 	}
-	out, err := exec.CommandContext(t.Context(), program, "image", "diff", filepath.Join(source, "build/release"), filepath.Join(other, "build/release")).Output()
+	out, err := exec.CommandContext(t.Context(), program, "image", "diff", filepath.Join(source, "build/release"),
+		filepath.Join(other, "build/release")).Output()
 	want := "root.img: etc/ssl/certs/ca-certificates.crt: mode: installation script of package ca-certificates "
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), want) {

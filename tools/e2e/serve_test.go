@@ -89,7 +89,8 @@ func cutInAnswer(t *testing.T, cut func(), c client) (counted uint64, received b
 	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
 	defer cancel()
 	dir := filepath.Join(t.TempDir(), "answer")
-	cmd := exec.CommandContext(ctx, filepath.Join(built, "bin/chrysalis"), "chat", c.url, "--policy", c.policy, "--roots", c.roots, "--save", dir, "Tell me a story.")
+	cmd := exec.CommandContext(ctx, filepath.Join(built, "bin/chrysalis"), "chat", c.url, "--policy", c.policy, "--roots", c.roots, "--save",
+		dir, "Tell me a story.")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -125,8 +126,10 @@ func TestVerifyRefuses(t *testing.T) {
 		check  string
 	}{
 		{"another release", c.edited(pcr9, pcr9[1:]+"0"), 1, "pcr-9"},
-		{"another model", c.edited(spec.Config.Service.Model.Volume.Root.String(), spec.Config.Service.Engine.Volume.Root.String()), 1, "config.service.model.volume"},
-		{"another root contract", c.edited(spec.Config.Identity.RootContract.String(), "0:"+spec.Config.Service.Model.Volume.Root.String()), 1, "config.identity.root_contract"},
+		{"another model", c.edited(spec.Config.Service.Model.Volume.Root.String(), spec.Config.Service.Engine.Volume.Root.String()), 1,
+			"config.service.model.volume"},
+		{"another root contract", c.edited(spec.Config.Identity.RootContract.String(), "0:"+spec.Config.Service.Model.Volume.Root.String()), 1,
+			"config.identity.root_contract"},
 		{"a later security version", c.edited(`"min_security_version": 1`, `"min_security_version": 2`), 1, "security-version"},
 		{"confidentiality not waived", c.edited(`"confidentiality"`, ``), 1, "confidentiality"},
 		{"another TPM maker", client{t, c.url, otherMaker(t), c.policy}, 1, "certificate"},

@@ -124,7 +124,8 @@ func TestStubIsOpen(t *testing.T) {
 				return
 			}
 			// Whoever looks at the disk sees it, too.
-			if _, notes := chrysalis(t, 3, "measure", "vtpm", "--firmware", filepath.Join(spec.Release, "OVMF_CODE.fd"), "--disk", booted); !strings.Contains(notes, "reading ESP") {
+			if _, notes := chrysalis(t, 3, "measure", "vtpm", "--firmware", filepath.Join(spec.Release, "OVMF_CODE.fd"), "--disk",
+				booted); !strings.Contains(notes, "reading ESP") {
 				t.Errorf("measure vtpm of the changed disk says %q, want a refusal of its ESP", notes)
 			}
 		})

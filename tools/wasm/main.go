@@ -6,8 +6,8 @@
 //
 // evidence, nonce, exporter and tlsKey are Uint8Arrays, policy is the text of a policy, roots the PEM text of the TPM
 // makers that are trusted beside Intel and AMD for their own hardware, time a number of seconds since 1970, releaseList
-// the bytes of a signed release list where the policy names signers of one, and else undefined. The answer is JSON: the verdict (accepted, rejected,
-// unavailable), the refusing check, the reason, every check, and on acceptance alone what is true of the guest.
+// the bytes of a signed release list where the policy names signers of one, and else undefined. The answer is JSON: the verdict
+// (accepted, rejected, unavailable), the refusing check, the reason, every check, and on acceptance alone what is true of the guest.
 //
 // A page can't see the exporter of its own TLS connection. It can judge evidence that it was given beside the exporter by
 // something that it trusts as much as itself, such as an extension or a local program; it is no client by itself.
@@ -15,12 +15,12 @@ package main
 
 import (
 	"crypto/x509"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"syscall/js"
 	"time"
+
+	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
@@ -30,20 +30,6 @@ import (
 
 // maxEvidenceBytes bounds what is copied out of a page. The decoder's own bounds are narrower.
 const maxEvidenceBytes = 4 << 20
-
-type answer struct {
-	Verdict    string         `json:"verdict"`
-	Check      string         `json:"check,omitempty"`
-	Reason     string         `json:"reason,omitempty"`
-	Release    string         `json:"release,omitempty"`
-	Machine    string         `json:"machine,omitempty"`
-	TLSKey     string         `json:"tls_key,omitempty"`
-	ReceiptKey string         `json:"receipt_key,omitempty"`
-	ClaimKey   string         `json:"claim_key,omitempty"`
-	NotAfter   string         `json:"not_after,omitempty"`
-	Weaknesses []string       `json:"weaknesses,omitempty"`
-	Checks     []attest.Check `json:"checks"`
-}
 
 func main() {
 	js.Global().Set("chrysalisVerify", js.FuncOf(func(_ js.Value, args []js.Value) any {
@@ -56,26 +42,13 @@ func main() {
 	select {}
 }
 
-// judge never panics on what a page passes in.
-func judge(args []js.Value) answer {
+// judge never panics on what a page passes in. What can't be read of it could not be checked.
+func judge(args []js.Value) attest.Report {
 	result, err := verify(args)
-	var refused *attest.Refused
-	switch {
-	case errors.As(err, &refused) && errors.Is(err, attest.ErrUnavailable):
-		return answer{Verdict: "unavailable", Check: refused.Failed.Name, Reason: err.Error(), Checks: refused.Checks()}
-	case errors.As(err, &refused):
-		return answer{Verdict: "rejected", Check: refused.Failed.Name, Reason: err.Error(), Checks: refused.Checks()}
-	case errors.Is(err, attest.ErrRejected):
-		return answer{Verdict: "rejected", Reason: err.Error(), Checks: []attest.Check{}}
-	case err != nil:
-		return answer{Verdict: "unavailable", Reason: err.Error(), Checks: []attest.Check{}}
+	if err != nil && !errors.Is(err, attest.ErrRejected) && !errors.Is(err, attest.ErrUnavailable) {
+		err = fmt.Errorf("%w: %w", attest.ErrUnavailable, err)
 	}
-	digest := func(d [32]byte) string { return hex.EncodeToString(d[:]) }
-	return answer{
-		Verdict: "accepted", Release: result.Release(), Machine: hex.EncodeToString(result.Machine()), TLSKey: digest(result.TLSKey()),
-		ReceiptKey: hex.EncodeToString(result.ReceiptKey()), ClaimKey: hex.EncodeToString(result.ClaimKey()),
-		NotAfter: result.NotAfter().UTC().Format(time.RFC3339), Weaknesses: result.Weaknesses(), Checks: result.Checks(),
-	}
+	return attest.ReportOf(result, err)
 }
 
 func verify(args []js.Value) (*attest.Result, error) {
@@ -123,7 +96,8 @@ func verify(args []js.Value) (*attest.Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", attest.ErrRejected, err)
 	}
-	return attest.Verify(evidence, c, policy, time.Unix(int64(at.Float()), 0), attest.Roots{VTPM: pool, TDX: tdx.IntelRoot(), SEVSNP: sevsnp.AMDRoots()})
+	return attest.Verify(evidence, c, policy, time.Unix(int64(at.Float()), 0),
+		attest.Roots{VTPM: pool, TDX: tdx.IntelRoot(), SEVSNP: sevsnp.AMDRoots()})
 }
 
 // bytesOf copies a Uint8Array.

@@ -85,6 +85,7 @@ func (m *machine) config() ratls.Config {
 
 // TestServerBatch has many clients answered by few quotes, each with evidence of its own connection.
 func TestServerBatch(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	const clients = 20
 	var wait sync.WaitGroup
@@ -109,6 +110,7 @@ func TestServerBatch(t *testing.T) {
 
 // TestAnswersShareEvidence: all that one quote answers is encoded once, and only the path is each client's own.
 func TestAnswersShareEvidence(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	keys, err := m.server.current()
 	if err != nil {
@@ -149,6 +151,7 @@ func TestAnswersShareEvidence(t *testing.T) {
 
 // TestServerRotation keeps a connection's evidence on the key of its own handshake.
 func TestServerRotation(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	first, err := ratls.Dial(t.Context(), "tcp", m.address, m.config())
 	if err != nil {
@@ -194,6 +197,7 @@ func fetch(conn net.Conn, nonce [32]byte) ([]byte, error) {
 }
 
 func TestServerRefuses(t *testing.T) {
+	t.Parallel() // most of it waits for the guest\'s next quote
 	m := newMachine(t)
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	defer client.CloseIdleConnections()
@@ -239,6 +243,7 @@ func TestServerRefuses(t *testing.T) {
 
 // TestServerWithoutQuotes has init refuse: at the start there is no server, later no evidence and no new key.
 func TestServerWithoutQuotes(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	broken := errors.New("the log is broken")
 	refuse := atomic.Bool{}
@@ -275,6 +280,7 @@ func TestServerWithoutQuotes(t *testing.T) {
 
 // TestCertificate has guests refused by the evidence in their certificates alone: none of them is asked anything.
 func TestCertificate(t *testing.T) {
+	t.Parallel() // most of it waits for the guest\'s next quote
 	m, other := newMachine(t), newMachine(t)
 	asked := false
 	listening := func(change func(*tls.Certificate)) string {

@@ -40,7 +40,8 @@ func read(ctx context.Context, tree toolstree.Tree, shape measure.Shape) (tables
 		return tables, err
 	}
 	if len(shape.GPUs) > 0 {
-		return tables, fmt.Errorf("shape has %d GPUs, want none: where the firmware puts their windows can't be shown without them", len(shape.GPUs))
+		return tables, fmt.Errorf("shape has %d GPUs, want none: where the firmware puts their windows can't be shown without them",
+			len(shape.GPUs))
 	}
 	if shape.CPUVendor == measure.VendorAMD && shape.PhysBits < emulatedPhysBits {
 		return tables, fmt.Errorf("phys_bits is %d on %s, want at least %d", shape.PhysBits, shape.CPUVendor, emulatedPhysBits)

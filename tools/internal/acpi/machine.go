@@ -54,7 +54,8 @@ func startWith(ctx context.Context, tree toolstree.Tree, shape measure.Shape, di
 	if err := os.WriteFile(kernel, emptyKernel(), 0o600); err != nil {
 		return m, err
 	}
-	args := append(qemu.Bare(), "-accel", "tcg", "-cpu", cpu(shape), "-kernel", kernel, "-machine", shape.Machine+",memory-backend=ram", "-smp", strconv.Itoa(shape.CPUs),
+	args := append(qemu.Bare(), "-accel", "tcg", "-cpu", cpu(shape), "-kernel", kernel, "-machine", shape.Machine+",memory-backend=ram",
+		"-smp", strconv.Itoa(shape.CPUs),
 		// Address space alone: a stranger's shape may have more memory than this machine.
 		"-m", strconv.Itoa(shape.MemoryMiB), "-object", fmt.Sprintf("memory-backend-ram,id=ram,size=%dM,reserve=off", shape.MemoryMiB))
 	args = append(args, qemu.Tested(socket)...)

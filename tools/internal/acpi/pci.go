@@ -22,7 +22,8 @@ func window(memory []measure.MapEntry, vendor string, physBits int) uint64 {
 	}
 	classic := alignUp(end, smallest)
 	// 40 bits and fewer are QEMU's habit to say, and are believed of known processors alone.
-	known := physBits > 40 || vendor == measure.VendorIntel && (physBits == 36 || physBits == 39) || vendor == measure.VendorAMD && physBits == 40
+	known := physBits > 40 || vendor == measure.VendorIntel && (physBits == 36 || physBits == 39) ||
+		vendor == measure.VendorAMD && physBits == 40
 	if !known {
 		return classic
 	}

@@ -23,7 +23,8 @@ func demoMachine(t *testing.T, r Release, firmware string) measure.Shape {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := measure.Shape{QEMU: "10.0.13", Machine: "q35", Accelerator: measure.KVM, CPU: "host", CPUVendor: measure.VendorIntel, PhysBits: 46, CPUs: 2, MemoryMiB: 2048,
+	s := measure.Shape{QEMU: "10.0.13", Machine: "q35", Accelerator: measure.KVM, CPU: "host", CPUVendor: measure.VendorIntel, PhysBits: 46,
+		CPUs: 2, MemoryMiB: 2048,
 		Devices: []string{"virtio-blk-pci,drive=root,bootindex=1", "virtio-net-pci,netdev=net0,romfile="}, GPUs: []string{}, Firmware: file}
 	return s
 }
@@ -60,7 +61,8 @@ func (b *booted) vtpm(t *testing.T) (boot []attesttest.BootEvent) {
 	events, ok := directBoots[key]
 	var err error
 	if !ok {
-		events, err = measure.DirectBoot{Firmware: b.release.Files[plainFirmware], Kernel: b.kernel, Initrd: bytes.NewReader(b.initrd), Cmdline: b.cmdline}.Events()
+		events, err = measure.DirectBoot{Firmware: b.release.Files[plainFirmware], Kernel: b.kernel, Initrd: bytes.NewReader(b.initrd),
+			Cmdline: b.cmdline}.Events()
 		directBoots[key] = events
 	}
 	if errMachine != nil || err != nil {
@@ -76,7 +78,8 @@ func (b *booted) vtpm(t *testing.T) (boot []attesttest.BootEvent) {
 func (b *booted) td(t *testing.T) (boot []attesttest.BootEvent) {
 	t.Helper()
 	s := b.shape.TDX()
-	events, err := measure.TDXBoot{Firmware: b.release.Files[tdxFirmware], Order: tdvf.SinglePass, Kernel: b.kernel, Initrd: bytes.NewReader(b.initrd), Cmdline: b.cmdline,
+	events, err := measure.TDXBoot{Firmware: b.release.Files[tdxFirmware], Order: tdvf.SinglePass, Kernel: b.kernel,
+		Initrd: bytes.NewReader(b.initrd), Cmdline: b.cmdline,
 		Shape: &s, Tables: b.made(t, s)}.Events()
 	if err != nil {
 		t.Fatal(err)
@@ -97,10 +100,12 @@ var bootCauses = []struct {
 	{"nothing", func(*booted) {}, nil, ""},
 	{"memory", func(b *booted) { b.shape.MemoryMiB = 1024 }, []string{"memory"}, "are those of 1024 MiB, expected 2048 MiB"},
 	{"CPUs", func(b *booted) { b.shape.CPUs = 3 }, []string{"cpus"}, "are those of 3 CPUs, expected 2 CPUs"},
-	{"CPUs and memory", func(b *booted) { b.shape.CPUs, b.shape.MemoryMiB = 1, 1024 }, []string{"cpus+memory"}, "are those of 1 CPU and 1024 MiB, expected 2 CPUs and 2048 MiB"},
+	{"CPUs and memory", func(b *booted) { b.shape.CPUs, b.shape.MemoryMiB = 1, 1024 }, []string{"cpus+memory"},
+		"are those of 1 CPU and 1024 MiB, expected 2 CPUs and 2048 MiB"},
 	{"QEMU", func(b *booted) { b.shape.QEMU = "11.1.3" }, []string{"qemu"}, "QEMU 11.1.3, expected QEMU 10.0.13"},
 	{"QEMU and CPUs", func(b *booted) { b.shape.QEMU, b.shape.CPUs = "11.1.3", 8 }, []string{"qemu+cpus"}, "QEMU 11.1.3 and 8 CPUs"},
-	{"a device", func(b *booted) { b.shape.Devices = append(slices.Clone(b.shape.Devices), "virtio-rng-pci") }, []string{"devices"}, "1 device more"},
+	{"a device", func(b *booted) { b.shape.Devices = append(slices.Clone(b.shape.Devices), "virtio-rng-pci") }, []string{"devices"},
+		"1 device more"},
 	{"machine option", func(b *booted) { b.shape.Machine = "q35,hpet=off" }, []string{"machine-options"}, "machine q35,hpet=off"},
 	{"address bits", func(b *booted) { b.shape.PhysBits = 39 }, []string{"cpu"}, "39 address bits"},
 	{"an ACPI table", func(b *booted) {
@@ -113,7 +118,8 @@ var bootCauses = []struct {
 	}, []string{"acpi-table"}, "1 ACPI table more, of 42 bytes in all"},
 	{"bytes of a table", func(b *booted) { b.tables = func(t *measure.Tables) { t.Files[tablesFile][0]++ } }, []string{"machine"}, "none of"},
 	{"command line", func(b *booted) { b.cmdline += " console=ttyS0" }, []string{"command-line"}, `"console=ttyS0" stands after it`},
-	{"command line without a word", func(b *booted) { b.cmdline = strings.Replace(b.cmdline, " debugfs=off", "", 1) }, []string{"command-line"}, `"debugfs=off" is missing`},
+	{"command line without a word", func(b *booted) { b.cmdline = strings.Replace(b.cmdline, " debugfs=off", "", 1) },
+		[]string{"command-line"}, `"debugfs=off" is missing`},
 	{"command line of another kind", func(b *booted) { b.cmdline = "other" }, []string{"command-line"}, "another than the release's"},
 	{"initrd", func(b *booted) { b.initrd = []byte("initrd") }, []string{"initrd"}, "initrd is another"},
 	{"kernel header", func(b *booted) {
@@ -142,7 +148,8 @@ func TestBoots(t *testing.T) {
 	for _, tt := range bootCauses {
 		change := func(firmware string) (*booted, measure.Shape) {
 			s := demoMachine(t, release, firmware)
-			b := &booted{release: release, shape: s, cmdline: string(release.Files[cmdlineFile]), initrd: release.Files[initrdFile], kernel: release.Files[kernelFile]}
+			b := &booted{release: release, shape: s, cmdline: string(release.Files[cmdlineFile]), initrd: release.Files[initrdFile],
+				kernel: release.Files[kernelFile]}
 			tt.change(b)
 			return b, s
 		}
@@ -185,10 +192,12 @@ func TestTDXWithoutLog(t *testing.T) {
 		{"CPUs", func(b *booted) { b.shape.CPUs = 4 }, tdvf.SinglePass, []string{"cpus"}},
 		{"command line", func(b *booted) { b.cmdline += " debug" }, tdvf.SinglePass, []string{"command-line"}},
 		{"initrd", func(b *booted) { b.initrd = []byte("x") }, tdvf.SinglePass, []string{"release"}},
-		{"kernel header", func(b *booted) { b.kernel, _ = measure.PatchKernel(b.kernel, int64(len(b.initrd)), 1024) }, tdvf.SinglePass, []string{"kernel-header"}},
+		{"kernel header", func(b *booted) { b.kernel, _ = measure.PatchKernel(b.kernel, int64(len(b.initrd)), 1024) }, tdvf.SinglePass,
+			[]string{"kernel-header"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			b := &booted{release: release, shape: s, cmdline: string(release.Files[cmdlineFile]), initrd: release.Files[initrdFile], kernel: release.Files[kernelFile]}
+			b := &booted{release: release, shape: s, cmdline: string(release.Files[cmdlineFile]), initrd: release.Files[initrdFile],
+				kernel: release.Files[kernelFile]}
 			tt.change(b)
 			td := attesttest.NewTDXGuest(measured, time.Now())
 			td.SetBoot(b.td(t))
@@ -206,12 +215,14 @@ func TestTDXWithoutLog(t *testing.T) {
 	td.Machine.Body.RTMR[0][0]++
 	td.Machine.Body.RTMR[3] = [48]byte{1}
 	td.Follow = false
-	r := wants(t, Inputs{Evidence: evidenceOf(td), Release: release, Config: measured}, "log", "log", "firmware", "config", "command-line", "initrd")
+	r := wants(t, Inputs{Evidence: evidenceOf(td), Release: release, Config: measured}, "log", "log", "firmware", "config",
+		"command-line", "initrd")
 	if !strings.Contains(r.Causes[0].Says, "RTMR0") {
 		t.Errorf("it says %q, want RTMR0 in it", r.Causes[0].Says)
 	}
 	td.Machine.Body.RTMR[3] = [48]byte{}
-	if r := wants(t, Inputs{Evidence: evidenceOf(td), Release: release, Config: measured}, "log", "rtmr-3", "firmware", "config", "command-line", "initrd"); !strings.Contains(r.Causes[1].Says, "never extended") {
+	if r := wants(t, Inputs{Evidence: evidenceOf(td), Release: release, Config: measured}, "log", "rtmr-3", "firmware", "config",
+		"command-line", "initrd"); !strings.Contains(r.Causes[1].Says, "never extended") {
 		t.Errorf("it says %q, want that RTMR3 was never extended", r.Causes[1].Says)
 	}
 }
@@ -224,10 +235,12 @@ func TestSettings(t *testing.T) {
 	release := smallRelease(t)
 	measured := measuredConfig(t, nil)
 	s := demoMachine(t, release, plainFirmware)
-	b := &booted{release: release, shape: s, cmdline: string(release.Files[cmdlineFile]), initrd: release.Files[initrdFile], kernel: release.Files[kernelFile]}
+	b := &booted{release: release, shape: s, cmdline: string(release.Files[cmdlineFile]), initrd: release.Files[initrdFile],
+		kernel: release.Files[kernelFile]}
 	clean := b.vtpm(t)
 	hash := func(text string) []byte { sum := sha256.Sum256([]byte(text)); return sum[:] }
-	on := []byte{0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c, 10, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0}
+	on := []byte{0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c, 10, 0, 0, 0, 0, 0, 0, 0, 1,
+		0, 0, 0, 0, 0, 0, 0}
 	for _, c := range "SecureBoot" {
 		on = append(on, byte(c), 0)
 	}

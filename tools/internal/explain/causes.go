@@ -19,10 +19,12 @@ import (
 
 // What to do about the parts of a release.
 const (
-	doRelease  = "if the guest runs another release that you want, take that release's manifest (and make a policy of it); else the provider must boot the files of yours"
+	doRelease = "if the guest runs another release that you want, take that release's manifest (and make a policy of it); else the " +
+		"provider must boot the files of yours"
 	doSettings = "the provider must start the guest over the release's empty variable store (OVMF_VARS.fd)"
-	doBoot     = "compare with the disk (--disk FILE), and make the policy of its registers: chrysalis measure vtpm --disk, chrysalis policy --pcrs; or have the guest booted directly"
-	doConfig   = "have the guest restarted; if it was changed on purpose, compare with its config (--config)"
+	doBoot     = "compare with the disk (--disk FILE), and make the policy of its registers: chrysalis measure vtpm --disk, chrysalis " +
+		"policy --pcrs; or have the guest booted directly"
+	doConfig = "have the guest restarted; if it was changed on purpose, compare with its config (--config)"
 )
 
 // cause makes a cause of the first event that differs.
@@ -172,10 +174,12 @@ func (x *explanation) groupCauses(ctx context.Context, name string, g group) ([]
 	case measure.InputVariableStore:
 		return one("variable-store", "the firmware's variable store is not the empty one: it may hold boot entries or keys", doSettings)
 	case measure.InputBootVariables:
-		return one("boot-variables", "the firmware would boot something else: its boot variables are others than those of a direct boot over an empty variable store", doSettings)
+		return one("boot-variables", "the firmware would boot something else: its boot variables are others than those of a direct boot "+
+			"over an empty variable store", doSettings)
 	case measure.InputKernel:
 		if memory, ok := x.oldKernel(name); ok {
-			return one("kernel-header", fmt.Sprintf("the kernel is the release's, with the setup header as a QEMU before 10.0 writes it on a machine of %d MiB", memory), "have the guest started by QEMU 10.0 or newer, or compute the registers with that version in shape.json")
+			return one("kernel-header", fmt.Sprintf("the kernel is the release's, with the setup header as a QEMU before 10.0 writes it on a "+
+				"machine of %d MiB", memory), "have the guest started by QEMU 10.0 or newer, or compute the registers with that version in shape.json")
 		}
 		return one("kernel", "the kernel is another than the release's", doRelease)
 	case measure.InputCmdline:
@@ -183,18 +187,21 @@ func (x *explanation) groupCauses(ctx context.Context, name string, g group) ([]
 		if differs == "" && len(x.guest.events[name]) == 0 {
 			return one("release", "the initrd or the command line is another than the release's", doRelease)
 		}
-		return one("command-line", "the command line is another than the release's"+differs, "the provider must boot the release's command line, byte for byte; if the guest runs another release, take that release's manifest")
+		return one("command-line", "the command line is another than the release's"+differs,
+			"the provider must boot the release's command line, byte for byte; if the guest runs another release, take that release's manifest")
 	case measure.InputInitrd:
 		return one("initrd", "the initrd is another than the release's", doRelease)
 	case measure.InputUKI:
 		if name == register.PCR(2) || name == register.RTMR(0) {
-			return one("option-rom", "a device brought a driver of its own (an option ROM), which ran in the firmware", "have the guest started without it: romfile= on the device")
+			return one("option-rom", "a device brought a driver of its own (an option ROM), which ran in the firmware",
+				"have the guest started without it: romfile= on the device")
 		}
 		return one("boot-image", "the firmware started another image than expected", doRelease)
 	case measure.InputSection, measure.InputPartitions:
 		return one("disk", "the guest booted from another disk than expected", doBoot)
 	}
-	return one("unknown", "the guest's boot took another course: "+g.first.label(), "compare the events beside each other; what is behind this one is not known here")
+	return one("unknown", "the guest's boot took another course: "+g.first.label(),
+		"compare the events beside each other; what is behind this one is not known here")
 }
 
 func (p pair) label() string {
@@ -209,14 +216,18 @@ func (x *explanation) runtimeCauses(name string, g group) []Cause {
 	if g.first.want == nil {
 		switch g.kind {
 		case eventlog.KindGPULost:
-			return []Cause{x.cause("gpu-lost", name, g.first, "the guest has lost its GPU, and serves no longer", "have the guest restarted, and its GPU looked at")}
+			return []Cause{x.cause("gpu-lost", name, g.first, "the guest has lost its GPU, and serves no longer",
+				"have the guest restarted, and its GPU looked at")}
 		case eventlog.KindTerminated:
 			return []Cause{x.cause("terminated", name, g.first, "the guest has ended", "have the guest restarted, and ask it again")}
 		}
-		return []Cause{x.cause("runtime-log", name, g.first, fmt.Sprintf("the guest's log has a %s event that nobody expected", g.kind), doConfig)}
+		return []Cause{x.cause("runtime-log", name, g.first,
+			fmt.Sprintf("the guest's log has a %s event that nobody expected", g.kind), doConfig)}
 	}
 	if g.first.got == nil {
-		return []Cause{x.cause("not-ready", name, g.first, fmt.Sprintf("the guest had not come as far as its %s event when it answered", g.kind), "ask again once the guest serves (chrysalis status)")}
+		return []Cause{x.cause("not-ready", name, g.first,
+			fmt.Sprintf("the guest had not come as far as its %s event when it answered",
+				g.kind), "ask again once the guest serves (chrysalis status)")}
 	}
 	if causes := x.configCauses(g.first, name); len(causes) > 0 {
 		return causes
@@ -231,7 +242,8 @@ func (x *explanation) wholeCause(r Register) Cause {
 	case register.MRTD:
 		kind, says, do = "firmware", "the firmware is another build than the release's "+tdxFirmware, doRelease
 		if other, err := tdvf.MRTD(x.Release.Files[tdxFirmware], tdvf.TwoPass); err == nil && hex.EncodeToString(other[:]) == r.Actual {
-			kind, says, do = "page-order", "the firmware is the release's, and the hypervisor measured its pages in the other order, as QEMU 8.2 of Ubuntu 24.04 does", "compute the registers with --page-order two-pass"
+			kind, says, do = "page-order", "the firmware is the release's, and the hypervisor measured its pages in the other order, as QEMU "+
+				"8.2 of Ubuntu 24.04 does", "compute the registers with --page-order two-pass"
 		}
 	case registerConfigID:
 		kind, says, do = "config", "the hypervisor started the guest with the digest of another config, or none", doConfig
@@ -258,7 +270,8 @@ func (x *explanation) wholeCause(r Register) Cause {
 // image's stub measures, and the other way round. The cause covers every register that such a boot moves.
 func (x *explanation) otherBoot() (c Cause, covered []string, ok bool) {
 	linux, linux384 := sha256.Sum256([]byte(".linux\x00")), sha512.Sum384([]byte(".linux\x00"))
-	stub, registers := register.PCR(11), []string{register.PCR(1), register.PCR(4), register.PCR(5), register.PCR(9), register.PCR(11), register.PCR(12)}
+	stub, registers := register.PCR(11), []string{register.PCR(1), register.PCR(4), register.PCR(5), register.PCR(9), register.PCR(11),
+		register.PCR(12)}
 	if x.Evidence.Platform == evidence.TDX {
 		stub, registers = register.RTMR(2), []string{register.RTMR(1), register.RTMR(2)}
 	}
@@ -276,7 +289,8 @@ func (x *explanation) otherBoot() (c Cause, covered []string, ok bool) {
 	if fromDisk {
 		kind, do = "boot-from-disk", doBoot
 		says = "the guest booted a unified kernel image from a disk, expected a direct boot"
-		if !slices.ContainsFunc(x.guest.events[register.PCR(5)], func(e event) bool { return e.typ == typePartitions && e.proven }) && stub == register.PCR(11) {
+		if !slices.ContainsFunc(x.guest.events[register.PCR(5)], func(e event) bool { return e.typ == typePartitions && e.proven }) &&
+			stub == register.PCR(11) {
 			says = "the guest booted a unified kernel image, expected a direct boot of the kernel"
 		}
 		if pcr, rtmr, err := pe.Hashes(x.Release.Files[kernelFile]); err == nil && (x.logged(pcr[:]) || x.logged(rtmr[:])) {
@@ -330,8 +344,10 @@ func (x *explanation) hits(register string, input measure.Input, digest []byte) 
 }
 
 // triedWords are what people add to a kernel's command line.
-var triedWords = []string{"console=ttyS0", "console=hvc0", "console=tty0", "console=ttyS0,115200", "earlyprintk=serial", "earlycon", "debug", "quiet", "loglevel=7", "loglevel=8",
-	"ignore_loglevel", "nokaslr", "nosmp", "single", "rw", "ro", "init=/bin/sh", "rdinit=/bin/sh", "panic=1", "panic=-1", "lockdown=none", "mitigations=off", "nomodeset",
+var triedWords = []string{"console=ttyS0", "console=hvc0", "console=tty0", "console=ttyS0,115200", "earlyprintk=serial", "earlycon",
+	"debug", "quiet", "loglevel=7", "loglevel=8",
+	"ignore_loglevel", "nokaslr", "nosmp", "single", "rw", "ro", "init=/bin/sh", "rdinit=/bin/sh", "panic=1", "panic=-1", "lockdown=none",
+	"mitigations=off", "nomodeset",
 	"systemd.debug-shell", "rd.break", "console=ttyS0 debug"}
 
 // cmdline says how the command line differs, where it is a word more or less.

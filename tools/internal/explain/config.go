@@ -25,7 +25,8 @@ func (x *explanation) configCauses(at pair, register string) []Cause {
 	if errWant != nil || errGot != nil {
 		return nil
 	}
-	const do = "if the guest's config is what you want, make a policy of it (chrysalis policy --config); else the provider must start the guest with yours"
+	const do = "if the guest's config is what you want, make a policy of it (chrysalis policy --config); else the provider must start " +
+		"the guest with yours"
 	var causes []Cause
 	for _, d := range differences(want, got) {
 		c := x.cause(configKind(d.field), register, at, fmt.Sprintf("the guest's config has %s %s, expected %s", d.field, d.got, d.want), do)
@@ -95,13 +96,16 @@ func (x *explanation) policyCauses() (causes []Cause) {
 		return nil
 	}
 	add := func(kind, register, want, got, says, do string) {
-		causes = append(causes, Cause{Kind: kind, Register: register, Meaning: "policy", Expected: want, Actual: got, Says: says, Do: do, place: placePolicy})
+		causes = append(causes, Cause{Kind: kind, Register: register, Meaning: "policy", Expected: want, Actual: got, Says: says, Do: do,
+			place: placePolicy})
 	}
-	if m, err := config.Decode(x.Evidence.Config); err == nil && (x.Config == nil || bytes.Equal(x.Config, x.Evidence.Config)) && !x.doubted("config-not-measured") {
+	if m, err := config.Decode(x.Evidence.Config); err == nil && (x.Config == nil || bytes.Equal(x.Config, x.Evidence.Config)) &&
+		!x.doubted("config-not-measured") {
 		for _, line := range x.Policy.Config.Judge(m) {
 			if line.Verdict == attest.Denied {
 				field := strings.TrimPrefix(line.Name, "config.")
-				add(configKind(field), "", line.Want, line.Got, fmt.Sprintf("the guest's config has %s %s, the policy wants %s", field, line.Got, line.Want),
+				add(configKind(field), "", line.Want, line.Got,
+					fmt.Sprintf("the guest's config has %s %s, the policy wants %s", field, line.Got, line.Want),
 					"if the guest's config is what you want, edit the policy; else the provider must start the guest with yours")
 			}
 		}
@@ -112,7 +116,8 @@ func (x *explanation) policyCauses() (causes []Cause) {
 	}
 	entry := x.nearest()
 	if entry == nil {
-		add("policy", "", "a release on "+x.report.Platform, "none", "the policy accepts no release on "+x.report.Platform, "make a policy of the manifest: chrysalis policy --manifest FILE --shape FILE")
+		add("policy", "", "a release on "+x.report.Platform, "none", "the policy accepts no release on "+x.report.Platform,
+			"make a policy of the manifest: chrysalis policy --manifest FILE --shape FILE")
 	}
 	for _, name := range x.guest.names {
 		pinned, is := entry[name]
@@ -169,7 +174,8 @@ func (x *explanation) entries() (all []pinned) {
 		}
 		for _, v := range r.TDX {
 			p := pinned{r.Name, map[string]string{}}
-			for name, value := range map[string][48]byte{register.MRTD: v.MRTD, register.RTMR(0): v.RTMR0, register.RTMR(1): v.RTMR1, register.RTMR(2): v.RTMR2} {
+			for name, value := range map[string][48]byte{register.MRTD: v.MRTD, register.RTMR(0): v.RTMR0, register.RTMR(1): v.RTMR1,
+				register.RTMR(2): v.RTMR2} {
 				if value != [48]byte{} {
 					p.values[name] = fmt.Sprintf("%x", value)
 				}

@@ -91,17 +91,24 @@ func (e event) order() int {
 }
 
 var inputMeanings = map[measure.Input]string{
-	measure.InputFirmware: "firmware's %s", measure.InputSecureBoot: "Secure Boot variable %s", measure.InputVariableStore: "firmware's variable store",
-	measure.InputBootVariables: "boot variable %s", measure.InputMemory: "list of the machine's memory", measure.InputSetting: "machine setting %s",
-	measure.InputACPI: "ACPI tables, %s", measure.InputKernel: "kernel", measure.InputInitrd: "initrd", measure.InputCmdline: "command line",
-	measure.InputUKI: "boot image", measure.InputSection: "boot image's section: %s", measure.InputPartitions: "partition table", measure.InputStep: "%s",
+	measure.InputFirmware: "firmware's %s", measure.InputSecureBoot: "Secure Boot variable %s",
+	measure.InputVariableStore: "firmware's variable store",
+	measure.InputBootVariables: "boot variable %s", measure.InputMemory: "list of the machine's memory",
+	measure.InputSetting: "machine setting %s",
+	measure.InputACPI:    "ACPI tables, %s", measure.InputKernel: "kernel", measure.InputInitrd: "initrd",
+	measure.InputCmdline: "command line",
+	measure.InputUKI:     "boot image", measure.InputSection: "boot image's section: %s", measure.InputPartitions: "partition table",
+	measure.InputStep:      "%s",
 	measure.InputSeparator: "separator",
 }
 
 var typeMeanings = map[uint32]string{
-	0x04: "separator", 0x06: "tagged event", typeVersion: "firmware's version", 0x0a: "platform configuration", 0x0d: "boot loader's own event",
-	typeSecureBoot: "Secure Boot variable", typeBootVariable: "boot variable", typeApplication: "boot image", typeDriver: "driver or option ROM",
-	typePartitions: "partition table", typeAction: "action", 0x80000008: "firmware volume", 0x8000000a: "firmware volume", 0x8000000b: "table handed over",
+	0x04: "separator", 0x06: "tagged event", typeVersion: "firmware's version", 0x0a: "platform configuration",
+	0x0d:           "boot loader's own event",
+	typeSecureBoot: "Secure Boot variable", typeBootVariable: "boot variable", typeApplication: "boot image",
+	typeDriver:     "driver or option ROM",
+	typePartitions: "partition table", typeAction: "action", 0x80000008: "firmware volume", 0x8000000a: "firmware volume",
+	0x8000000b:    "table handed over",
 	typeAuthority: "key that has vouched for an image",
 }
 

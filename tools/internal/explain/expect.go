@@ -33,7 +33,8 @@ func (x *explanation) expectVTPM(ctx context.Context) error {
 		return err
 	}
 	if events == nil {
-		x.note("the release's firmware, kernel, initrd and command line do not lie beside the manifest: registers are compared with its own, without events")
+		x.note("the release's firmware, kernel, initrd and command line do not lie beside the manifest: registers are compared with its " +
+			"own, without events")
 		for index, value := range x.Release.Manifest.PCRs {
 			x.values[register.PCR(index)] = value.String()
 		}
@@ -70,13 +71,15 @@ func (x *explanation) bootEvents() ([]measure.PCREvent, error) {
 	if !x.Release.has(plainFirmware, kernelFile, initrdFile, cmdlineFile) {
 		return nil, nil
 	}
-	return measure.DirectBoot{Firmware: files[plainFirmware], Kernel: files[kernelFile], Initrd: bytes.NewReader(files[initrdFile]), Cmdline: string(files[cmdlineFile])}.Events()
+	return measure.DirectBoot{Firmware: files[plainFirmware], Kernel: files[kernelFile], Initrd: bytes.NewReader(files[initrdFile]),
+		Cmdline: string(files[cmdlineFile])}.Events()
 }
 
 func (x *explanation) isFirmware(name string) error {
 	want, err := x.Release.Manifest.File(name)
 	if err == nil && want != x.Shape.Firmware {
-		err = fmt.Errorf("the shape's firmware is %s (SHA-256 %s), want the release's %s (SHA-256 %s)", x.Shape.Firmware.Name, x.Shape.Firmware.SHA256, want.Name, want.SHA256)
+		err = fmt.Errorf("the shape's firmware is %s (SHA-256 %s), want the release's %s (SHA-256 %s)", x.Shape.Firmware.Name,
+			x.Shape.Firmware.SHA256, want.Name, want.SHA256)
 	}
 	return err
 }
@@ -116,7 +119,8 @@ func (x *explanation) expectTDX(ctx context.Context) error {
 
 func (x *explanation) tdxBoot() measure.TDXBoot {
 	files := x.Release.Files
-	return measure.TDXBoot{Firmware: files[tdxFirmware], Order: tdvf.SinglePass, Kernel: files[kernelFile], Initrd: bytes.NewReader(files[initrdFile]), Cmdline: string(files[cmdlineFile])}
+	return measure.TDXBoot{Firmware: files[tdxFirmware], Order: tdvf.SinglePass, Kernel: files[kernelFile],
+		Initrd: bytes.NewReader(files[initrdFile]), Cmdline: string(files[cmdlineFile])}
 }
 
 // expectConfig computes the runtime log of a guest that serves with the config.

@@ -106,7 +106,8 @@ func Explain(ctx context.Context, in Inputs) (*Report, error) {
 		return nil, fmt.Errorf("reading evidence: %w", err)
 	}
 	x := &explanation{Inputs: in, guest: guest, want: map[string][]event{}, values: map[string]string{}, pairs: map[string][]pair{}}
-	x.report = Report{Verdict: string(Expected), Platform: in.Evidence.Platform.String(), Causes: []Cause{}, Notes: []string{}, Registers: []Register{}}
+	x.report = Report{Verdict: string(Expected), Platform: in.Evidence.Platform.String(), Causes: []Cause{}, Notes: []string{},
+		Registers: []Register{}}
 	x.report.Causes = append(x.report.Causes, guest.doubts...)
 	if err := x.expect(ctx); err != nil {
 		return nil, fmt.Errorf("computing what was expected: %w", err)

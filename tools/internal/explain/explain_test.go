@@ -99,12 +99,14 @@ func TestConfigAndLog(t *testing.T) {
 		says   string
 	}{
 		{name: "nothing"},
-		{name: "price", change: func(m *config.Measured) { m.Service.Price.NanotonPerToken++ }, want: []string{"config"}, says: "service.price.nanoton_per_token 21, expected 20"},
+		{name: "price", change: func(m *config.Measured) { m.Service.Price.NanotonPerToken++ }, want: []string{"config"},
+			says: "service.price.nanoton_per_token 21, expected 20"},
 		{name: "owner", change: func(m *config.Measured) {
 			m.Identity.PayoutOwner = ton.Address{Account: [32]byte(bytes.Repeat([]byte{0xee}, 32))}
 		},
 			want: []string{"config"}, says: "identity.payout_owner"},
-		{name: "engine", change: func(m *config.Measured) { m.Service.Engine.Volume.Root[0]++ }, want: []string{"engine"}, says: "service.engine.volume"},
+		{name: "engine", change: func(m *config.Measured) { m.Service.Engine.Volume.Root[0]++ }, want: []string{"engine"},
+			says: "service.engine.volume"},
 		{name: "model and price", change: func(m *config.Measured) { m.Service.Model.Volume.Blocks++; m.Service.Price.NanotonPerToken++ },
 			want: []string{"model", "config"}, says: "service.model.volume"},
 		{name: "GPU lost", guest: func(g *attesttest.Guest) {
@@ -113,7 +115,8 @@ func TestConfigAndLog(t *testing.T) {
 		{name: "terminated", guest: func(g *attesttest.Guest) {
 			g.Records = append(g.Records, eventlog.Record{Register: eventlog.PCR13, Kind: eventlog.KindTerminated})
 		}, want: []string{"terminated"}, says: "has ended"},
-		{name: "not serving yet", guest: func(g *attesttest.Guest) { g.Records = g.Records[:7] }, want: []string{"not-ready"}, says: "had not come as far as its keys-released"},
+		{name: "not serving yet", guest: func(g *attesttest.Guest) { g.Records = g.Records[:7] }, want: []string{"not-ready"},
+			says: "had not come as far as its keys-released"},
 		{name: "another model than its config says", guest: func(g *attesttest.Guest) {
 			g.Records[3].Data = bytes.Repeat([]byte{1}, 40)
 		}, want: []string{"runtime-log"}, says: "another model than its config says"},
@@ -130,8 +133,10 @@ func TestConfigAndLog(t *testing.T) {
 			e.BootLog[i] = 'B'
 		}, want: []string{"log-data"}, says: "has other data than was measured"},
 		{name: "statement", edit: func(e *evidence.Evidence) { e.Statement.Epoch++ }, want: []string{"statement"}, says: "another statement"},
-		{name: "firmware", guest: func(g *attesttest.Guest) { g.Boot[8].Data = []byte("g\x00w\x00") }, want: []string{"firmware"}, says: "another build"},
-		{name: "a release's file", guest: func(g *attesttest.Guest) { g.Boot[10].Hashed = []byte("loud") }, want: []string{"release"}, says: "initrd or the command line"},
+		{name: "firmware", guest: func(g *attesttest.Guest) { g.Boot[8].Data = []byte("g\x00w\x00") }, want: []string{"firmware"},
+			says: "another build"},
+		{name: "a release's file", guest: func(g *attesttest.Guest) { g.Boot[10].Hashed = []byte("loud") }, want: []string{"release"},
+			says: "initrd or the command line"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			g := attesttest.New(measuredConfig(t, tt.change), now)
@@ -164,8 +169,10 @@ func TestPolicy(t *testing.T) {
 		{"nothing", func(*attest.Rules) {}, nil, ""},
 		{"price", func(r *attest.Rules) { r.Config.Price.NanotonPerToken = attest.Range{Max: 3} }, []string{"config"}, "the policy wants 0 to 3"},
 		{"model", func(r *attest.Rules) { r.Config.Model.Volumes = nil }, []string{"model"}, "service.model.volume"},
-		{"another PCR 9", func(r *attest.Rules) { r.Releases[0].VTPM[0][9] = register.Digest{1} }, []string{"policy"}, "pcr-9 is the release's, and the policy pins another"},
-		{"PCR 1 of a shape", func(r *attest.Rules) { r.Releases[0].VTPM[0][1] = register.Digest{1} }, []string{"policy"}, "the shape that it was computed for"},
+		{"another PCR 9", func(r *attest.Rules) { r.Releases[0].VTPM[0][9] = register.Digest{1} }, []string{"policy"},
+			"pcr-9 is the release's, and the policy pins another"},
+		{"PCR 1 of a shape", func(r *attest.Rules) { r.Releases[0].VTPM[0][1] = register.Digest{1} }, []string{"policy"},
+			"the shape that it was computed for"},
 		{"another platform", func(r *attest.Rules) { r.Releases[0].VTPM = nil }, []string{"policy"}, "accepts no release on vtpm"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -265,7 +272,8 @@ func (m imagined) Tables(_ context.Context, s measure.Shape) (measure.Tables, er
 	t.Loader = script(root, 3)
 	rsdp := append([]byte("RSD PTR "), make([]byte, 12)...)
 	binary.LittleEndian.PutUint32(rsdp[rsdpRoot:], root)
-	t.Files = map[string][]byte{rsdpFile: rsdp, tablesFile: fmt.Appendf(nil, "%s %s %d %d %d %s %d", s.QEMU, s.Machine, s.CPUs, s.MemoryMiB, len(s.Devices), s.CPUVendor, s.PhysBits)}
+	t.Files = map[string][]byte{rsdpFile: rsdp, tablesFile: fmt.Appendf(nil, "%s %s %d %d %d %s %d", s.QEMU, s.Machine, s.CPUs, s.MemoryMiB,
+		len(s.Devices), s.CPUVendor, s.PhysBits)}
 	return t, nil
 }
 
@@ -321,7 +329,8 @@ func smallRelease(t *testing.T) Release {
 func FuzzExplain(f *testing.F) {
 	measured := measuredConfig(f, nil)
 	guest, td := attesttest.New(measured, time.Now()), attesttest.NewTDXGuest(measured, time.Now())
-	td.SetBoot([]attesttest.BootEvent{{Register: 1, Type: typeSecureBoot, Data: make([]byte, 40)}, {Register: 2, Type: typePartitions, Data: []byte("x")}})
+	td.SetBoot([]attesttest.BootEvent{{Register: 1, Type: typeSecureBoot, Data: make([]byte, 40)},
+		{Register: 2, Type: typePartitions, Data: []byte("x")}})
 	release := plainRelease(guest)
 	seeds := 0
 	for _, e := range []*evidence.Evidence{evidenceOf(guest), evidenceOf(td)} {

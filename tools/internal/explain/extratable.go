@@ -58,7 +58,8 @@ func (x *explanation) extraTables(ctx context.Context) (says string, exact bool)
 		}
 		for count := 1; count <= maxExtraTables; count++ {
 			if script, ok := withTables(tables.Loader, root, bytes, count); ok && x.measured(script) {
-				return fmt.Sprintf("the guest's tables are the expected machine's and %s more, of %d bytes in all, that the host has added", number(count, "ACPI table"), bytes), true
+				return fmt.Sprintf("the guest's tables are the expected machine's and %s more, of %d bytes in all, that the host has added",
+					number(count, "ACPI table"), bytes), true
 			}
 		}
 		return fmt.Sprintf(" (they are %d bytes longer)", bytes), false

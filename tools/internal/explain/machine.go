@@ -26,14 +26,18 @@ const maxVTPMMemoryMiB = 4096
 // The machines that are tried beside the expected one, the likeliest first.
 var (
 	triedCPUs      = []int{1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192}
-	triedMemoryMiB = []int{512, 768, 1024, 1280, 1536, 1792, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152, 65536, 98304, 131072, 196608, 262144, 524288}
-	triedMachines  = []string{"hpet=off", "smm=off", "pic=off", "vmport=off", "usb=off", "i8042=off", "smbus=off", "sata=off", "graphics=off", "kernel-irqchip=split"}
-	triedVersions  = []string{"pc-q35-11.1", "pc-q35-11.0", "pc-q35-10.2", "pc-q35-10.1", "pc-q35-10.0", "pc-q35-9.2", "pc-q35-9.1", "pc-q35-9.0", "pc-q35-8.2", "pc-q35-8.1", "pc-q35-7.2", "pc-q35-6.2"}
-	triedDevices   = []string{"virtio-rng-pci", "virtio-serial-pci", "pvpanic-pci", "virtio-scsi-pci", "virtio-net-pci,romfile="}
-	triedCPUBits   = []struct {
+	triedMemoryMiB = []int{512, 768, 1024, 1280, 1536, 1792, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152, 65536, 98304,
+		131072, 196608, 262144, 524288}
+	triedMachines = []string{"hpet=off", "smm=off", "pic=off", "vmport=off", "usb=off", "i8042=off", "smbus=off", "sata=off", "graphics=off",
+		"kernel-irqchip=split"}
+	triedVersions = []string{"pc-q35-11.1", "pc-q35-11.0", "pc-q35-10.2", "pc-q35-10.1", "pc-q35-10.0", "pc-q35-9.2", "pc-q35-9.1",
+		"pc-q35-9.0", "pc-q35-8.2", "pc-q35-8.1", "pc-q35-7.2", "pc-q35-6.2"}
+	triedDevices = []string{"virtio-rng-pci", "virtio-serial-pci", "pvpanic-pci", "virtio-scsi-pci", "virtio-net-pci,romfile="}
+	triedCPUBits = []struct {
 		vendor string
 		bits   int
-	}{{measure.VendorAMD, 40}, {measure.VendorIntel, 39}, {measure.VendorIntel, 46}, {measure.VendorAMD, 48}, {measure.VendorIntel, 52}, {measure.VendorAMD, 52}}
+	}{{measure.VendorAMD, 40}, {measure.VendorIntel, 39}, {measure.VendorIntel, 46}, {measure.VendorAMD, 48}, {measure.VendorIntel,
+		52}, {measure.VendorAMD, 52}}
 )
 
 // machineName is the register that the machine's events are in.
@@ -47,11 +51,13 @@ func (x *explanation) machineName() string {
 // machineCause looks for a machine whose tables are the guest's.
 func (x *explanation) machineCause(ctx context.Context, at pair) (Cause, error) {
 	name := x.machineName()
-	const do = "if that machine is what you want, compute its registers and policy anew: chrysalis measure and chrysalis policy with --shape of it; else the provider must start the guest as your shape says"
+	const do = "if that machine is what you want, compute its registers and policy anew: chrysalis measure and chrysalis policy with " +
+		"--shape of it; else the provider must start the guest as your shape says"
 	// Tables of the host's are recognised exactly, and at once.
 	says, exact := x.extraTables(ctx)
 	if exact {
-		return x.cause("acpi-table", name, at, says, "do not accept this guest: bytecode in a table of the host's runs in its kernel. The provider must start it without (QEMU's -acpitable)"), nil
+		return x.cause("acpi-table", name, at, says,
+			"do not accept this guest: bytecode in a table of the host's runs in its kernel. The provider must start it without (QEMU's -acpitable)"), nil
 	}
 	found, tried := x.search(ctx)
 	if err := ctx.Err(); err != nil {
@@ -59,10 +65,12 @@ func (x *explanation) machineCause(ctx context.Context, at pair) (Cause, error) 
 	}
 	if found != nil {
 		kinds, got, want := shapeDifferences(*x.Shape, *found)
-		c := x.cause(strings.Join(kinds, "+"), name, at, fmt.Sprintf("the guest's tables are those of %s, expected %s (other machines may make the same tables)", got, want), do)
+		c := x.cause(strings.Join(kinds, "+"), name, at,
+			fmt.Sprintf("the guest's tables are those of %s, expected %s (other machines may make the same tables)", got, want), do)
 		return c, nil
 	}
-	return x.cause("machine", name, at, fmt.Sprintf("the machine is another than the shape says, and none of %d machines near it has the guest's tables: another QEMU, other devices, or ACPI tables that the host has changed%s", tried, says),
+	return x.cause("machine", name, at, fmt.Sprintf("the machine is another than the shape says, and none of %d machines near it has the "+
+		"guest's tables: another QEMU, other devices, or ACPI tables that the host has changed%s", tried, says),
 		"ask the provider for the shape.json of the machine, and look at what is new in it before you compute registers of it"), nil
 }
 
@@ -230,7 +238,8 @@ func shapeDifferences(want, got measure.Shape) (kinds []string, gotText, wantTex
 	differ("cpus", number(got.CPUs, "CPU"), number(want.CPUs, "CPU"))
 	differ("memory", fmt.Sprintf("%d MiB", got.MemoryMiB), fmt.Sprintf("%d MiB", want.MemoryMiB))
 	differ("machine-options", "machine "+got.Machine, "machine "+want.Machine)
-	differ("cpu", fmt.Sprintf("%s with %d address bits", got.CPUVendor, got.PhysBits), fmt.Sprintf("%s with %d address bits", want.CPUVendor, want.PhysBits))
+	differ("cpu", fmt.Sprintf("%s with %d address bits", got.CPUVendor, got.PhysBits),
+		fmt.Sprintf("%s with %d address bits", want.CPUVendor, want.PhysBits))
 	if !slices.Equal(want.Devices, got.Devices) {
 		kinds, g, w = append(kinds, "devices"), append(g, deviceDifferences(want.Devices, got.Devices)), append(w, "the shape's devices")
 	}

@@ -55,7 +55,8 @@ func (s *shown) doubt(kind, says, do string) {
 	s.doubts = append(s.doubts, Cause{Kind: kind, Says: says, Do: do})
 }
 
-const askAgain = "ask the guest again (chrysalis verify --save-evidence); a log that keeps differing from its quote was changed on the way, or the guest lies"
+const askAgain = "ask the guest again (chrysalis verify --save-evidence); a log that keeps differing from its quote was changed on " +
+	"the way, or the guest lies"
 
 func (s *shown) readVTPM(e *evidence.Evidence) error {
 	quote, err := vtpm.ParseQuote(e.Quote)
@@ -80,7 +81,8 @@ func (s *shown) readVTPM(e *evidence.Evidence) error {
 	}
 	for i, b := range boot {
 		if b.Type != typeNoAction {
-			s.addBoot(register.PCR(b.Register), event{number: i, digest: hex.EncodeToString(b.Digest[:]), typ: b.Type, data: b.Data, proven: b.Matches()}, b.Broken())
+			s.addBoot(register.PCR(b.Register), event{number: i, digest: hex.EncodeToString(b.Digest[:]), typ: b.Type, data: b.Data,
+				proven: b.Matches()}, b.Broken())
 		}
 	}
 	for i, r := range s.records {
@@ -119,7 +121,8 @@ func (s *shown) readTDX(e *evidence.Evidence) error {
 		replayed = eventlog.ReplayCCEL(log)
 		for i, b := range log {
 			if b.Type != typeNoAction && b.Register > 0 {
-				s.addBoot(register.RTMR(b.Register-1), event{number: i, digest: hex.EncodeToString(b.Digest[:]), typ: b.Type, data: b.Data, proven: b.Matches()}, b.Broken())
+				s.addBoot(register.RTMR(b.Register-1), event{number: i, digest: hex.EncodeToString(b.Digest[:]), typ: b.Type, data: b.Data,
+					proven: b.Matches()}, b.Broken())
 			}
 		}
 	}
@@ -131,9 +134,11 @@ func (s *shown) readTDX(e *evidence.Evidence) error {
 	for i, value := range body.RTMR {
 		s.values[register.RTMR(uint8(i))] = hex.EncodeToString(value[:])
 		if i == 3 && value == [48]byte{} {
-			s.doubt("rtmr-3", "the guest has never extended RTMR3, so nothing but its statement stands behind its own log", "boot a kernel that extends it (6.16 or newer), or waive rtmr-3 by name in the policy")
+			s.doubt("rtmr-3", "the guest has never extended RTMR3, so nothing but its statement stands behind its own log",
+				"boot a kernel that extends it (6.16 or newer), or waive rtmr-3 by name in the policy")
 		} else if value != replayed[i] && (i == 3 || len(e.BootLog) > 0) {
-			s.doubt("log", fmt.Sprintf("the log does not replay to RTMR%d of its quote: nothing stands behind its events of that register, and what follows of them is only what it says", i), askAgain)
+			s.doubt("log", fmt.Sprintf("the log does not replay to RTMR%d of its quote: nothing stands behind its events of that register, and "+
+				"what follows of them is only what it says", i), askAgain)
 		}
 	}
 	if body.ReportData != evidence.ReportData(e.Statement) {

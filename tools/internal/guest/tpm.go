@@ -113,7 +113,8 @@ func (m *maker) enrol(t transport.TPM, now time.Time) (certificate []byte, err e
 		return nil, fmt.Errorf("endorsement key: %w", err)
 	}
 	endorsement, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: "Chrysalis software TPM"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(certificateLife),
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: "Chrysalis software TPM"}, NotBefore: now.Add(-time.Hour),
+		NotAfter: now.Add(certificateLife),
 		KeyUsage: x509.KeyUsageKeyAgreement, BasicConstraintsValid: true, UnknownExtKeyUsage: []asn1.ObjectIdentifier{oidEKCertificate},
 	}, m.certificate, key, m.key)
 	if err != nil {

@@ -14,8 +14,10 @@ func TestCmdline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"quiet", "loglevel=0", "lockdown=confidentiality", "module.sig_enforce=1", "oops=panic", "panic=-1", "init_on_alloc=1", "init_on_free=1",
-		"slab_nomerge", "page_alloc.shuffle=1", "randomize_kstack_offset=on", "vsyscall=none", "debugfs=off", "random.trust_cpu=on", "random.trust_bootloader=off",
+	want := []string{"quiet", "loglevel=0", "lockdown=confidentiality", "module.sig_enforce=1", "oops=panic", "panic=-1", "init_on_alloc=1",
+		"init_on_free=1",
+		"slab_nomerge", "page_alloc.shuffle=1", "randomize_kstack_offset=on", "vsyscall=none", "debugfs=off", "random.trust_cpu=on",
+		"random.trust_bootloader=off",
 		"ia32_emulation=0", "efi=disable_early_pci_dma", "sysctl.kernel.kexec_load_disabled=1"}
 	got := strings.Split(string(line), " ")
 	if !slices.Equal(got, want) {

@@ -131,9 +131,11 @@ func WriteUKI(stub []byte, release string, m measure.Manifest) ([]byte, error) {
 		return data
 	}
 	kernel := read("vmlinuz")
-	osRelease := fmt.Sprintf("ID=chrysalis\nNAME=Chrysalis\nPRETTY_NAME=\"Chrysalis %s %s\"\nVERSION_ID=%d\n", m.Profile, m.Root.Root.String()[:16], m.SecurityVersion)
+	osRelease := fmt.Sprintf("ID=chrysalis\nNAME=Chrysalis\nPRETTY_NAME=\"Chrysalis %s %s\"\nVERSION_ID=%d\n", m.Profile,
+		m.Root.Root.String()[:16], m.SecurityVersion)
 	uki, err := appendSections(stub, []ukiSection{
-		{".osrel", []byte(osRelease)}, {".cmdline", read("cmdline")}, {".uname", []byte(m.Kernel)}, {".initrd", read("initrd")}, {".linux", kernel},
+		{".osrel", []byte(osRelease)}, {".cmdline", read("cmdline")}, {".uname", []byte(m.Kernel)}, {".initrd", read("initrd")},
+		{".linux", kernel},
 	})
 	if err != nil {
 		return nil, err
@@ -155,12 +157,14 @@ func writeRaw(ctx context.Context, tree toolstree.Tree, raw, work string, uki []
 		return err
 	}
 	defer f.Close()
-	if err := errors.Join(f.Truncate(roundUp(rootStart+info.Size(), 1<<20)+tailBytes), copySparse(f, espStart, esp), copySparse(f, rootStart, root), f.Close()); err != nil {
+	if err := errors.Join(f.Truncate(roundUp(rootStart+info.Size(), 1<<20)+tailBytes), copySparse(f, espStart, esp),
+		copySparse(f, rootStart, root), f.Close()); err != nil {
 		return err
 	}
 	table := fmt.Sprintf("label: gpt\nlabel-id: %s\nunit: sectors\nsector-size: %d\n\n", diskID, sectorSize) +
 		fmt.Sprintf("start=%d, size=%d, type=%s, uuid=%s, name=\"esp\"\n", espStart/sectorSize, espBytes/sectorSize, espType, espID) +
-		fmt.Sprintf("start=%d, size=%d, type=%s, uuid=%s, name=\"root\"\n", rootStart/sectorSize, info.Size()/sectorSize, rootType, bootdisk.RootPartition(m.Root.Root))
+		fmt.Sprintf("start=%d, size=%d, type=%s, uuid=%s, name=\"root\"\n", rootStart/sectorSize, info.Size()/sectorSize, rootType,
+			bootdisk.RootPartition(m.Root.Root))
 	cmd := diskTool(ctx, tree, "sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", raw)
 	cmd.Stdin = strings.NewReader(table)
 	return runQuiet(cmd)
@@ -173,7 +177,8 @@ func writeESP(ctx context.Context, tree toolstree.Tree, esp, work string, uki []
 		return err
 	}
 	// One sector to a cluster: with fewer clusters it would not be FAT32, with larger sectors OVMF would not read it.
-	if err := runQuiet(diskTool(ctx, tree, "mkfs.vfat", "--invariant", "-F", "32", "-S", fmt.Sprint(sectorSize), "-s", "1", "-i", espVolume, esp)); err != nil {
+	if err := runQuiet(diskTool(ctx, tree, "mkfs.vfat", "--invariant", "-F", "32", "-S", fmt.Sprint(sectorSize), "-s", "1", "-i", espVolume,
+		esp)); err != nil {
 		return err
 	}
 	for _, args := range [][]string{{"mmd", "-i", esp, "::EFI", "::EFI/BOOT"}, {"mcopy", "-i", esp, program, "::EFI/BOOT/BOOTX64.EFI"}} {

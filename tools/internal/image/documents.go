@@ -22,7 +22,8 @@ type releaseLocks struct{ image, firmware lock.Lock }
 
 // writeDocuments writes what explains the release, each document over those before: contents, bill of materials, manifest,
 // provenance.
-func (b *Builder) writeDocuments(ctx context.Context, tree toolstree.Tree, m *measure.Manifest, g goTool, l releaseLocks, dir string) error {
+func (b *Builder) writeDocuments(ctx context.Context, tree toolstree.Tree, m *measure.Manifest, g goTool, l releaseLocks,
+	dir string) error {
 	step := b.Progress.Step("write manifest", 0)
 	if err := b.fillManifest(m, g, slices.Concat(l.image.Packages, l.firmware.Packages), dir); err != nil {
 		return err
@@ -95,7 +96,8 @@ func (b *Builder) materials(g goTool, l releaseLocks) ([]release.Material, error
 		return nil, err
 	}
 	materials = append(materials, release.Material{Name: "mkosi configuration", SHA256: register.Digest(mkosi)})
-	return append(materials, release.Material{Name: "golang.org/toolchain@v0.0.1-" + g.version + ".linux-amd64", Note: "the go command fetches it by this name and checks it against the checksum database"}), nil
+	return append(materials, release.Material{Name: "golang.org/toolchain@v0.0.1-" + g.version + ".linux-amd64",
+		Note: "the go command fetches it by this name and checks it against the checksum database"}), nil
 }
 
 // contents describes the folder's files and what root and initrd hold.
@@ -135,8 +137,9 @@ func (b *Builder) contents(ctx context.Context, tree toolstree.Tree, l releaseLo
 			return release.Contents{}, err
 		}
 		source, version := p.Source()
-		c.Packages = append(c.Packages, release.Package{Name: p.Name, Version: p.Version, Architecture: p.Architecture, Source: source, SourceVersion: version,
-			Lock: from, SHA256: p.SHA256})
+		c.Packages = append(c.Packages, release.Package{Name: p.Name, Version: p.Version, Architecture: p.Architecture, Source: source,
+			SourceVersion: version,
+			Lock:          from, SHA256: p.SHA256})
 	}
 	return c, nil
 }

@@ -23,7 +23,8 @@ func testEntries(t *testing.T) []entry {
 			t.Fatal(err)
 		}
 	}
-	entries, err := initrdEntries([]byte("init"), kernel{"1", dir}, []string{"b.ko.xz", "a.ko.xz"}, config.Volume{Root: register.Digest{1}, Blocks: 7}, []byte("quiet"))
+	entries, err := initrdEntries([]byte("init"), kernel{"1", dir}, []string{"b.ko.xz", "a.ko.xz"},
+		config.Volume{Root: register.Digest{1}, Blocks: 7}, []byte("quiet"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +66,8 @@ func TestInitrdReadsBack(t *testing.T) {
 			}
 		}
 	}
-	want := []string{"cmdline", "dev", "init", "modules", "modules/00-b.ko.xz", "modules/01-a.ko.xz", "newroot", "proc", "root.json", "run", "sys"}
+	want := []string{"cmdline", "dev", "init", "modules", "modules/00-b.ko.xz", "modules/01-a.ko.xz", "newroot", "proc", "root.json",
+		"run", "sys"}
 	if !slices.Equal(names, want) {
 		t.Errorf("names: got %q, want %q", names, want)
 	}
@@ -100,7 +102,8 @@ func TestModuleOrder(t *testing.T) {
 	}
 	k := kernel{"1", dir}
 	got, err := k.moduleOrder([]string{"erofs", "dm-verity", "dm_mod"})
-	want := []string{"kernel/fs/erofs.ko.xz", "kernel/lib/rs.ko.xz", "kernel/md/dm-mod.ko.xz", "kernel/md/dm-bufio.ko.xz", "kernel/md/dm-verity.ko.xz"}
+	want := []string{"kernel/fs/erofs.ko.xz", "kernel/lib/rs.ko.xz", "kernel/md/dm-mod.ko.xz", "kernel/md/dm-bufio.ko.xz",
+		"kernel/md/dm-verity.ko.xz"}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %q, error %v, want %q", got, err, want)
 	}

@@ -170,7 +170,8 @@ func (b *Builder) decide(ctx context.Context, name string) (lock.Lock, error) {
 		b.Progress.Note("%v", missing)
 		b.Progress.Note("RELOCK=auto: resolving the %s lock anew; the result is marked %q", name, measure.LockUnreleased)
 		// An earlier run may have resolved already; then the tools tree and caches of that run still fit.
-		if fresh, err := readLock(b.freshLockFile(name)); err == nil && slices.Equal(fresh.Request, released.Request) && b.fetch(ctx, fresh) == nil {
+		if fresh, err := readLock(b.freshLockFile(name)); err == nil && slices.Equal(fresh.Request, released.Request) &&
+			b.fetch(ctx, fresh) == nil {
 			b.unreleased(name)
 			return fresh, nil
 		}

@@ -46,7 +46,8 @@ func (b *Builder) Modules(ctx context.Context) ([]ModuleUse, error) {
 }
 
 func (b *Builder) modulesOf(ctx context.Context, g goTool, p program) ([]ModuleUse, error) {
-	cmd := exec.CommandContext(ctx, goCommand(), "list", "-deps", "-tags", p.tags, "-f", "{{with .Module}}{{.Path}} {{.Version}}{{end}}", p.pkg)
+	cmd := exec.CommandContext(ctx, goCommand(), "list", "-deps", "-tags", p.tags, "-f",
+		"{{with .Module}}{{.Path}} {{.Version}}{{end}}", p.pkg)
 	cmd.Dir, cmd.Env = filepath.Join(b.Source, p.module), g.environment(p.cgoEnabled())
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -17,8 +17,10 @@ import (
 func TestPackageFiles(t *testing.T) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	for _, h := range []tar.Header{{Name: "./", Typeflag: tar.TypeDir}, {Name: "./lib/", Typeflag: tar.TypeDir}, {Name: "./lib/modules/a.ko", Typeflag: tar.TypeReg},
-		{Name: "./usr/lib/modules/b.ko", Typeflag: tar.TypeReg}, {Name: "./usr/bin/sh", Typeflag: tar.TypeSymlink, Linkname: "dash"}, {Name: "./etc/../../x", Typeflag: tar.TypeReg}} {
+	for _, h := range []tar.Header{{Name: "./", Typeflag: tar.TypeDir}, {Name: "./lib/", Typeflag: tar.TypeDir},
+		{Name: "./lib/modules/a.ko", Typeflag: tar.TypeReg},
+		{Name: "./usr/lib/modules/b.ko", Typeflag: tar.TypeReg}, {Name: "./usr/bin/sh", Typeflag: tar.TypeSymlink,
+			Linkname: "dash"}, {Name: "./etc/../../x", Typeflag: tar.TypeReg}} {
 		if err := w.WriteHeader(&h); err != nil {
 			t.Fatal(err)
 		}
@@ -68,8 +70,10 @@ func TestOrigins(t *testing.T) {
 		cmdline: DefaultProfile.file(profileCmdline),
 		owners:  map[string]string{"etc/shipped": "base-files", "etc/both": "base-files"},
 		modules: map[string]string{"a.ko.xz": "linux-modules", "vmlinuz": "linux-binary"},
-		list: []rootFile{{from: "base", path: "etc/shipped"}, {from: "base", path: "etc/made", by: "ca-certificates"}, {from: "base", path: "etc/nobody"},
-			{from: "base", path: "etc/both", by: "ca-certificates"}, {from: "guest", path: "usr/bin/runc"}, {from: "guest", path: "usr/bin/other"}, {from: "dir", path: "var"}},
+		list: []rootFile{{from: "base", path: "etc/shipped"}, {from: "base", path: "etc/made", by: "ca-certificates"},
+			{from: "base", path: "etc/nobody"},
+			{from: "base", path: "etc/both", by: "ca-certificates"}, {from: "guest", path: "usr/bin/runc"}, {from: "guest", path: "usr/bin/other"},
+			{from: "dir", path: "var"}},
 	}
 	for _, tt := range []struct {
 		file, path string

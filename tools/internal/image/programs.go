@@ -36,7 +36,8 @@ var programs = []program{
 	{name: "runtime", pkg: "chrysalis/runtime", module: "."},
 	{name: "engine-host", pkg: "chrysalis/runtime/enginehost", module: engineHostModule},
 	{name: "containerd", pkg: "github.com/containerd/containerd/v2/cmd/containerd", module: engineHostModule, tags: containerdTags},
-	{name: "containerd-shim-runc-v2", pkg: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", module: engineHostModule, tags: containerdTags},
+	{name: "containerd-shim-runc-v2", pkg: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", module: engineHostModule,
+		tags: containerdTags},
 	// runc enters namespaces in C before the Go runtime starts threads, and filters system calls through libseccomp.
 	{name: "runc", pkg: "github.com/opencontainers/runc", module: engineHostModule, tags: "seccomp", cgo: true,
 		linked: []string{"libc6-dev", "libgcc-14-dev", "libseccomp-dev"}},
@@ -120,10 +121,12 @@ func (b *Builder) goJSON(ctx context.Context, env []string, into any, args ...st
 func (g goTool) environment(cgo string) []string {
 	env := []string{"GOTOOLCHAIN=" + g.version, "CGO_ENABLED=" + cgo, "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1",
 		"GOENV=off", "GOFLAGS=-mod=readonly", "GOWORK=off", "GOFIPS140=off", "GOEXPERIMENT="}
-	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPATH", "GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOPROXY", "GOPRIVATE", "GOINSECURE"} {
+	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPATH", "GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOPROXY", "GOPRIVATE",
+		"GOINSECURE"} {
 		env = append(env, name+"="+g.env[name])
 	}
-	for _, name := range []string{"PATH", "HOME", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"} {
+	for _, name := range []string{"PATH", "HOME", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+		"SSL_CERT_FILE"} {
 		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)
 		}
@@ -171,8 +174,9 @@ func (b *Builder) buildInTree(ctx context.Context, tree toolstree.Tree, g goTool
 		return err
 	}
 	entry := toolstree.Entry{
-		Binds: map[string]string{"go": g.env["GOROOT"], "modules": g.env["GOMODCACHE"], "source": b.Source, "cache": g.env["GOCACHE"], "out": out},
-		Dir:   path.Join("/mnt/source", p.module),
+		Binds: map[string]string{"go": g.env["GOROOT"], "modules": g.env["GOMODCACHE"], "source": b.Source, "cache": g.env["GOCACHE"],
+			"out": out},
+		Dir: path.Join("/mnt/source", p.module),
 		Env: []string{"GOTOOLCHAIN=local", "GOROOT=/mnt/go", "GOMODCACHE=/mnt/modules", "GOCACHE=/mnt/cache", "GOPATH=/tmp/go",
 			"GOPROXY=off", "GOSUMDB=off", "GOFLAGS=-mod=readonly", "GOENV=off", "GOWORK=off", "GOFIPS140=off", "GOEXPERIMENT=",
 			"GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "CGO_ENABLED=1", "CC=gcc", epoch},

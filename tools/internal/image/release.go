@@ -81,7 +81,8 @@ func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, er
 	if err != nil {
 		return m, err
 	}
-	m = measure.Manifest{Format: measure.ManifestFormat, Profile: string(b.Profile), Lock: b.lockState("tools", "image", "firmware"), Kernel: k.release, Root: root}
+	m = measure.Manifest{Format: measure.ManifestFormat, Profile: string(b.Profile), Lock: b.lockState("tools", "image", "firmware"),
+		Kernel: k.release, Root: root}
 	if err := b.writeBoot(tree, k, guest, m.Root, partial); err != nil {
 		return m, err
 	}

@@ -139,14 +139,16 @@ func (b *Builder) mkosi(ctx context.Context, tree toolstree.Tree, l lock.Lock, d
 	if err := openModes(source); err != nil {
 		return err
 	}
-	entry := toolstree.Entry{Binds: map[string]string{"source": source, "repository": repo, "out": dir}, Dir: "/mnt/source", Env: []string{epoch}}
+	entry := toolstree.Entry{Binds: map[string]string{"source": source, "repository": repo, "out": dir}, Dir: "/mnt/source",
+		Env: []string{epoch}}
 	// mkosi's workspace holds the root while it grows; memory of the private namespace would not do on a small machine.
 	for _, name := range []string{"workspace", "package-cache"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
 			return err
 		}
 	}
-	err := runQuiet(tree.Enter(ctx, entry, "mkosi", "--profile="+string(b.Profile), "--local-mirror=file:///mnt/repository", "--output-directory=/mnt/out",
+	err := runQuiet(tree.Enter(ctx, entry, "mkosi", "--profile="+string(b.Profile), "--local-mirror=file:///mnt/repository",
+		"--output-directory=/mnt/out",
 		"--workspace-directory=/mnt/out/workspace", "--package-cache-dir=/mnt/out/package-cache", "--with-network=no", "--force", "build"))
 	for _, name := range []string{"repository", "workspace", "package-cache"} {
 		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, name)))

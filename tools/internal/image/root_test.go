@@ -32,9 +32,11 @@ func projectRootList(t *testing.T) []rootFile {
 func TestRootList(t *testing.T) {
 	want := []rootFile{
 		{"base", "etc/ssl/certs/ca-certificates.crt", "ca-certificates"}, // for the chain's liteservers and GPU evidence services
-		{from: "dir", path: "dev"}, {from: "dir", path: "proc"}, {from: "dir", path: "run"}, {from: "dir", path: "sys"}, {from: "dir", path: "tmp"},
+		{from: "dir", path: "dev"}, {from: "dir", path: "proc"}, {from: "dir", path: "run"}, {from: "dir", path: "sys"},
+		{from: "dir", path: "tmp"},
 		{from: "guest", path: "usr/bin/containerd"}, {from: "guest", path: "usr/bin/containerd-shim-runc-v2"},
-		{from: "guest", path: "usr/bin/engine-host"}, {from: "guest", path: "usr/bin/init"}, {from: "guest", path: "usr/bin/runc"}, {from: "guest", path: "usr/bin/runtime"},
+		{from: "guest", path: "usr/bin/engine-host"}, {from: "guest", path: "usr/bin/init"}, {from: "guest", path: "usr/bin/runc"},
+		{from: "guest", path: "usr/bin/runtime"},
 		{from: "dir", path: "var"},
 	}
 	if got := projectRootList(t); !slices.Equal(got, want) {
@@ -47,7 +49,8 @@ func fill(t *testing.T) (base, guest string) {
 	t.Helper()
 	base, guest = t.TempDir(), t.TempDir()
 	for dir, names := range map[string][]string{
-		base:  {"etc/ssl/certs/ca-certificates.crt", "etc/passwd", "usr/bin/bash", "usr/bin/perl", "usr/bin/dpkg", "usr/lib/systemd/systemd", "usr/bin/init"},
+		base: {"etc/ssl/certs/ca-certificates.crt", "etc/passwd", "usr/bin/bash", "usr/bin/perl", "usr/bin/dpkg", "usr/lib/systemd/systemd",
+			"usr/bin/init"},
 		guest: {"init", "runtime", "engine-host", "containerd", "containerd-shim-runc-v2", "runc", "chrysalis"},
 	} {
 		for _, name := range names {
@@ -125,7 +128,8 @@ func TestStageRootRefuses(t *testing.T) {
 }
 
 func TestParseRootListRefuses(t *testing.T) {
-	for _, text := range []string{"", "# only a comment\n", "base\n", "copy etc/passwd\n", "dir var by base-files\n", "base etc/passwd by\n", "base etc/passwd by base-passwd too\n", "base /etc/passwd\n", "base ../etc/passwd\n", "dir dev/\n"} {
+	for _, text := range []string{"", "# only a comment\n", "base\n", "copy etc/passwd\n", "dir var by base-files\n", "base etc/passwd by\n",
+		"base etc/passwd by base-passwd too\n", "base /etc/passwd\n", "base ../etc/passwd\n", "dir dev/\n"} {
 		if list, err := parseRootList([]byte(text)); err == nil {
 			t.Errorf("%q: got %v, want a refusal", text, list)
 		}

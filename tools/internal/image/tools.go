@@ -96,7 +96,8 @@ func (b *Builder) mmdebstrap(ctx context.Context, l lock.Lock, root string) erro
 		include = append(include, p.Name)
 	}
 	cmd := exec.CommandContext(ctx, "mmdebstrap", "--quiet", "--variant=apt", "--mode=root", "--skip=check/empty", "--dpkgopt=force-unsafe-io",
-		"--architectures=amd64", `--aptopt=APT::Sandbox::User "root"`, `--aptopt=Apt::Install-Recommends "false"`, "--include="+strings.Join(include, ","),
+		"--architectures=amd64", `--aptopt=APT::Sandbox::User "root"`, `--aptopt=Apt::Install-Recommends "false"`,
+		"--include="+strings.Join(include, ","),
 		lock.Suite, root, "deb [trusted=yes] copy://"+(&url.URL{Path: repo}).EscapedPath()+" "+lock.Suite+" main")
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
 		"DEBIAN_FRONTEND=noninteractive", epoch}

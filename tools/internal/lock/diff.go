@@ -75,7 +75,8 @@ func Compare(before, after Lock) Diff {
 	})
 	for _, key := range names {
 		if both := packages[key]; both[0].SHA256 != both[1].SHA256 {
-			d.Packages = append(d.Packages, PackageChange{Name: key.name, Old: both[0].Version, New: both[1].Version, OldSize: both[0].Size, NewSize: both[1].Size,
+			d.Packages = append(d.Packages, PackageChange{Name: key.name, Old: both[0].Version, New: both[1].Version, OldSize: both[0].Size,
+				NewSize:    both[1].Size,
 				Advisories: []string{}, old: both[0], new: both[1]})
 		}
 	}

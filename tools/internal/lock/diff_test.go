@@ -45,7 +45,8 @@ func TestAdvisoriesSince(t *testing.T) {
 	}{
 		{"two entries", helloNews, "hello", "2.10-3", []string{"CVE-2026-11111", "CVE-2026-1234567", "CVE-2026-22222", "DSA-6001-1"}, ""},
 		{"one entry", helloNews, "hello", "2.10-4", []string{"CVE-2026-11111", "CVE-2026-1234567", "DSA-6001-1"}, ""},
-		{"between two entries", helloNews, "hello", "2.10-3+deb13u1", []string{"CVE-2026-11111", "CVE-2026-1234567", "CVE-2026-22222", "DSA-6001-1"}, ""},
+		{"between two entries", helloNews, "hello", "2.10-3+deb13u1",
+			[]string{"CVE-2026-11111", "CVE-2026-1234567", "CVE-2026-22222", "DSA-6001-1"}, ""},
 		{"nothing new", helloNews, "hello", "2.10-5", []string{}, ""},
 		{"does not reach back", helloNews, "hello", "2.9-1", nil, "does not reach back to version 2.9-1"},
 		{"of another source", helloNews, "glibc", "2.10-3", nil, `of "hello", want "glibc"`},
@@ -84,7 +85,8 @@ func TestCompareLocks(t *testing.T) {
 	if d := Compare(before, before); !d.Empty() || len(d.Archives) != 0 {
 		t.Errorf("a lock and itself: got %+v, want no difference", d)
 	}
-	after, err := Parse([]byte(strings.NewReplacer("2026-09-12T07:55:41Z 0584", "2026-11-20T00:00:00Z 1584", "Version: 2.10-3", "Version: 2.10-5", "SHA256: 2cf2", "SHA256: 3cf2",
+	after, err := Parse([]byte(strings.NewReplacer("2026-09-12T07:55:41Z 0584", "2026-11-20T00:00:00Z 1584", "Version: 2.10-3",
+		"Version: 2.10-5", "SHA256: 2cf2", "SHA256: 3cf2",
 		"Size: 5", "Size: 7").Replace(smallLock)))
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +95,8 @@ func TestCompareLocks(t *testing.T) {
 	if len(d.Archives) != 1 || d.Archives[0] != (ArchiveChange{Debian, "trixie", "2026-09-12T07:55:41Z", "2026-11-20T00:00:00Z"}) {
 		t.Errorf("archives: got %+v", d.Archives)
 	}
-	if len(d.Packages) != 1 || d.Packages[0].Name != "hello" || d.Packages[0].Old != "2.10-3" || d.Packages[0].New != "2.10-5" || d.Packages[0].OldSize != 5 || d.Packages[0].NewSize != 7 {
+	if len(d.Packages) != 1 || d.Packages[0].Name != "hello" || d.Packages[0].Old != "2.10-3" || d.Packages[0].New != "2.10-5" ||
+		d.Packages[0].OldSize != 5 || d.Packages[0].NewSize != 7 {
 		t.Errorf("packages: got %+v", d.Packages)
 	}
 	if d.Packages[0].Downgrade() || !Compare(after, before).Packages[0].Downgrade() {
@@ -165,7 +168,8 @@ func TestReadNews(t *testing.T) {
 	}))
 	defer mirror.Close()
 	make := func(name, version, source string, data []byte) Package {
-		p := Package{Name: name, Version: version, Architecture: "amd64", Archive: Debian, Filename: "pool/" + name + "_" + version + ".deb", Size: int64(len(data)),
+		p := Package{Name: name, Version: version, Architecture: "amd64", Archive: Debian, Filename: "pool/" + name + "_" + version + ".deb",
+			Size:   int64(len(data)),
 			SHA256: sha256.Sum256(data), values: map[string]string{}}
 		if source != "" {
 			p.values["Source"] = source
@@ -177,11 +181,14 @@ func TestReadNews(t *testing.T) {
 	}
 	named, silent := debPackage(t, "hello", "2.10-5", helloNews), debPackage(t, "quiet", "2.10-5", "")
 	libs := debPackage(t, "libhello", "2.10-5", strings.ReplaceAll(helloNews, "2.10-3", "2.10-2"))
-	before := Lock{Name: "small", Packages: []Package{make("gone", "2.10-3", "", []byte("g")), make("hello", "2.10-3", "", []byte("h")), make("libhello", "2.10-3", "hello", []byte("l")),
+	before := Lock{Name: "small", Packages: []Package{make("gone", "2.10-3", "", []byte("g")), make("hello", "2.10-3", "", []byte("h")),
+		make("libhello", "2.10-3", "hello", []byte("l")),
 		make("old", "2.10-6", "", []byte("o")), make("quiet", "2.10-3", "", []byte("q")), make("removed", "1", "", []byte("r"))}}
-	after := Lock{Name: "small", Releases: []Release{{Archive: Debian, Date: time.Now()}}, Packages: []Package{make("added", "2.10-5", "", []byte("a")), make("gone", "2.10-5", "", []byte("g2")),
-		make("hello", "2.10-5", "", named), make("libhello", "2.10-5", "hello", append(libs, bytes.Repeat([]byte("\n"), len(named))...)), make("old", "2.10-5", "", []byte("o2")),
-		make("quiet", "2.10-5", "", silent)}}
+	after := Lock{Name: "small", Releases: []Release{{Archive: Debian, Date: time.Now()}},
+		Packages: []Package{make("added", "2.10-5", "", []byte("a")), make("gone", "2.10-5", "", []byte("g2")),
+			make("hello", "2.10-5", "", named), make("libhello", "2.10-5", "hello", append(libs, bytes.Repeat([]byte("\n"), len(named))...)),
+			make("old", "2.10-5", "", []byte("o2")),
+			make("quiet", "2.10-5", "", silent)}}
 	d := Compare(before, after)
 	p := Places{Cache: t.TempDir(), Mirrors: map[string][]string{Debian: {mirror.URL}}}
 	if err := p.ReadNews(t.Context(), http.DefaultClient, &d, after); err != nil {
@@ -193,8 +200,10 @@ func TestReadNews(t *testing.T) {
 		advisories []string
 		news       string
 	}{
-		{"added", nil, "no earlier version"}, {"gone", nil, "cannot be told: gone: locked packages are nowhere"}, {"hello", ids, "changelog in hello"},
-		{"libhello", ids, "changelog in hello"}, {"old", nil, "an older version"}, {"quiet", nil, "cannot be told: quiet: no changelog in the package"}, {"removed", nil, "removed"},
+		{"added", nil, "no earlier version"}, {"gone", nil, "cannot be told: gone: locked packages are nowhere"},
+		{"hello", ids, "changelog in hello"},
+		{"libhello", ids, "changelog in hello"}, {"old", nil, "an older version"},
+		{"quiet", nil, "cannot be told: quiet: no changelog in the package"}, {"removed", nil, "removed"},
 	} {
 		if i >= len(d.Packages) {
 			t.Fatalf("got %d changes, want more", len(d.Packages))

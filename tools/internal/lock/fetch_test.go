@@ -18,7 +18,8 @@ import (
 	"time"
 )
 
-var hello = Package{Name: "hello", Version: "1", Archive: Debian, Filename: "pool/hello.deb", Size: 5, SHA256: sha256.Sum256([]byte("hello"))}
+var hello = Package{Name: "hello", Version: "1", Archive: Debian, Filename: "pool/hello.deb", Size: 5,
+	SHA256: sha256.Sum256([]byte("hello"))}
 
 func server(t *testing.T, handler http.HandlerFunc) string {
 	t.Helper()
@@ -160,7 +161,8 @@ func TestFetchOrder(t *testing.T) {
 		t.Fatalf("got error %v, want a MissingError", err)
 	}
 	hash := fmt.Sprintf("%x", hello.SHA256)
-	want := []string{"mirror /debian/pool/hello.deb", "security /debian-security/pool/hello.deb", "store /" + hash, "snapshot /archive/debian/20260912T075541Z/pool/hello.deb"}
+	want := []string{"mirror /debian/pool/hello.deb", "security /debian-security/pool/hello.deb", "store /" + hash,
+		"snapshot /archive/debian/20260912T075541Z/pool/hello.deb"}
 	if !slices.Equal(asked, want) {
 		t.Errorf("asked %q, want %q", asked, want)
 	}

@@ -104,7 +104,8 @@ func Parse(data []byte) (Lock, error) {
 	}
 	for i := 1; i < len(l.Packages); i++ {
 		if order(l.Packages[i-1], l.Packages[i]) >= 0 {
-			return Lock{}, fmt.Errorf("parsing lock: package %s stands after %s, want each once and sorted", l.Packages[i].Name, l.Packages[i-1].Name)
+			return Lock{}, fmt.Errorf("parsing lock: package %s stands after %s, want each once and sorted", l.Packages[i].Name,
+				l.Packages[i-1].Name)
 		}
 	}
 	if again := l.Bytes(); !bytes.Equal(again, data) {
@@ -199,7 +200,8 @@ func newPackage(values map[string]string) (Package, error) {
 		return Package{}, fmt.Errorf("package %s: file name %q is no pool path", p.Name, p.Filename)
 	}
 	var err error
-	if p.Size, err = strconv.ParseInt(values["Size"], 10, 64); err != nil || p.Size <= 0 || p.Size > maxPackageBytes || strconv.FormatInt(p.Size, 10) != values["Size"] {
+	if p.Size, err = strconv.ParseInt(values["Size"], 10, 64); err != nil || p.Size <= 0 || p.Size > maxPackageBytes ||
+		strconv.FormatInt(p.Size, 10) != values["Size"] {
 		return Package{}, fmt.Errorf("package %s: size %q, want 1 to %d", p.Name, values["Size"], maxPackageBytes)
 	}
 	if p.SHA256, err = parseHash(values["SHA256"]); err != nil {

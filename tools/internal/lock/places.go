@@ -48,7 +48,8 @@ func FindPlaces(etc, cache string, getenv func(string) string) (Places, error) {
 }
 
 // ErrNoMirror says that the machine names no Debian mirror.
-var ErrNoMirror = errors.New("no Debian mirror in the machine's apt sources: set DEBIAN_MIRROR=http://HOST/debian (and DEBIAN_SECURITY_MIRROR)")
+var ErrNoMirror = errors.New("no Debian mirror in the machine's apt sources: set DEBIAN_MIRROR=http://HOST/debian (and " +
+	"DEBIAN_SECURITY_MIRROR)")
 
 // Base returns the first base URL of the archive.
 func (p Places) Base(archive string) (string, error) {

@@ -10,7 +10,8 @@ import (
 
 func TestFindPlaces(t *testing.T) {
 	members := filepath.Join(t.TempDir(), "members")
-	if err := os.WriteFile(members, []byte("http://one.test/debian\npriority:2 # not an address\nhttp://two.test/debian\tpriority:1\n"), 0o644); err != nil {
+	if err := os.WriteFile(members, []byte("http://one.test/debian\npriority:2 # not an address\nhttp://two.test/debian\tpriority:1\n"),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
@@ -31,13 +32,15 @@ func TestFindPlaces(t *testing.T) {
 			main: []string{"http://m.test/debian"}, security: []string{"http://sec.test"},
 		},
 		{
-			name:  "other distributions and vendors are no Debian mirror",
-			files: map[string]string{"sources.list.d/ubuntu.sources": "URIs: http://u.test/ubuntu\nSuites: noble noble-security\n", "sources.list.d/vendor.list": "deb https://v.test/apt cloud-sdk-bookworm main\n"},
+			name: "other distributions and vendors are no Debian mirror",
+			files: map[string]string{"sources.list.d/ubuntu.sources": "URIs: http://u.test/ubuntu\nSuites: noble noble-security\n",
+				"sources.list.d/vendor.list": "deb https://v.test/apt cloud-sdk-bookworm main\n"},
 		},
 		{
-			name:  "list of mirrors in a file",
-			files: map[string]string{"sources.list": "deb mirror+file:" + members + " trixie main\n"},
-			main:  []string{"http://one.test/debian", "http://two.test/debian"}, security: []string{"http://one.test/debian-security", "http://two.test/debian-security"},
+			name:     "list of mirrors in a file",
+			files:    map[string]string{"sources.list": "deb mirror+file:" + members + " trixie main\n"},
+			main:     []string{"http://one.test/debian", "http://two.test/debian"},
+			security: []string{"http://one.test/debian-security", "http://two.test/debian-security"},
 		},
 		{
 			name:  "the variables win",

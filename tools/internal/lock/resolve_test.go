@@ -38,7 +38,8 @@ func TestNewestTexts(t *testing.T) {
 	}{
 		{"newest by version, not by name", []suite{known("binary-7.2.9-cloud 7.2.9-1", "modules-7.2.9-cloud 7.2.9-1"),
 			known("binary-7.2.12-cloud 7.2.12-1~bpo", "modules-7.2.12-cloud 7.2.12-1~bpo", "ca-certificates 1")}, []string{"7.2.12", "7.2.9"}},
-		{"only where every package is", []suite{known("binary-7.3.4-cloud 7.3.4-1", "binary-unsigned-7.3.4-cloud 7.3.4-1", "binary-7.2-cloud 7.2-1", "modules-7.2-cloud 7.2-1")}, []string{"7.2"}},
+		{"only where every package is", []suite{known("binary-7.3.4-cloud 7.3.4-1", "binary-unsigned-7.3.4-cloud 7.3.4-1",
+			"binary-7.2-cloud 7.2-1", "modules-7.2-cloud 7.2-1")}, []string{"7.2"}},
 		{"nothing", []suite{known("binary-cloud 1", "modules-cloud 1")}, []string{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -86,7 +87,8 @@ func TestLists(t *testing.T) {
 }
 
 func TestResolveWithoutMirror(t *testing.T) {
-	_, err := Resolve(t.Context(), Places{}, t.TempDir(), Lock{Name: "x", Request: []string{"hello"}, Releases: []Release{{Archive: Debian, Suite: "trixie"}}})
+	_, err := Resolve(t.Context(), Places{}, t.TempDir(),
+		Lock{Name: "x", Request: []string{"hello"}, Releases: []Release{{Archive: Debian, Suite: "trixie"}}})
 	if !errors.Is(err, ErrNoMirror) && !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got error %v, want %v or a missing keyring", err, ErrNoMirror)
 	}

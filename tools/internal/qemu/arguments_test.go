@@ -13,7 +13,8 @@ func TestArguments(t *testing.T) {
 	}{
 		{"code", Flash(0, "/a,b/code.fd", true), []string{"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=/a,,b/code.fd"}},
 		{"variables", Flash(1, "vars.fd", false), []string{"-drive", "if=pflash,unit=1,format=raw,file=vars.fd"}},
-		{"disk", Drive("root", "raw", "root,readonly=off", true), []string{"-drive", "if=none,format=raw,id=root,readonly=on,file=root,,readonly=off"}},
+		{"disk", Drive("root", "raw", "root,readonly=off", true),
+			[]string{"-drive", "if=none,format=raw,id=root,readonly=on,file=root,,readonly=off"}},
 		{"disk to write on", Drive("journal", "qcow2", "j", false), []string{"-drive", "if=none,format=qcow2,id=journal,readonly=off,file=j"}},
 		{"TPM", Emulator("tpm0", "tpm", "a,b"), []string{"-chardev", "socket,id=tpm,path=a,,b", "-tpmdev", "emulator,id=tpm0,chardev=tpm"}},
 		{"monitor", Monitored("a,b"), []string{"-qmp", "unix:a,,b,server=on,wait=off"}},

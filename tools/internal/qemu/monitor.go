@@ -8,8 +8,12 @@ import (
 	"time"
 )
 
-// maxReplyBytes bounds a line of QEMU's monitor.
-const maxReplyBytes = 1 << 20
+const (
+	// maxReplyBytes bounds a line of QEMU's monitor.
+	maxReplyBytes = 1 << 20
+	// maxReplyTime bounds all of a conversation. On a busy machine an emulated guest keeps the monitor waiting for seconds.
+	maxReplyTime = 10 * time.Second
+)
 
 // ask opens QEMU's monitor at socket, gives one command and decodes what it returns.
 func ask(socket, command string, arguments map[string]string, into any) error {
@@ -18,7 +22,7 @@ func ask(socket, command string, arguments map[string]string, into any) error {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(maxReplyTime)); err != nil {
 		return err
 	}
 	replies := bufio.NewScanner(conn)

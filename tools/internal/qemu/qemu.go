@@ -49,7 +49,8 @@ func OfVersion(ctx context.Context, tree toolstree.Tree, want string) (toolstree
 	}
 	newer, err := tree.WithNewerQEMU()
 	if err != nil {
-		return tree, fmt.Errorf("QEMU of the tools tree is %s, want the shape's %s, and there is no other: %w (chrysalis image build makes it)", own, want, err)
+		return tree, fmt.Errorf("QEMU of the tools tree is %s, want the shape's %s, and there is no other: %w (chrysalis image build makes it)",
+			own, want, err)
 	}
 	other, err := Version(ctx, newer)
 	if err == nil && other != want {

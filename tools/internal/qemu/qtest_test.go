@@ -73,8 +73,9 @@ func TestDirectory(t *testing.T) {
 	}
 	dirty := testDirectory("a")
 	dirty[4+8+2] = 'b'
-	for name, b := range map[string][]byte{"truncated": testDirectory("a")[:40], "longer": append(testDirectory("a"), 0), "name twice": testDirectory("a", "a"),
-		"no name": testDirectory(""), "bytes after the name": dirty, "empty": nil} {
+	for name, b := range map[string][]byte{"truncated": testDirectory("a")[:40], "longer": append(testDirectory("a"), 0),
+		"name twice": testDirectory("a", "a"),
+		"no name":    testDirectory(""), "bytes after the name": dirty, "empty": nil} {
 		if _, err := parseDirectory(b); err == nil {
 			t.Errorf("%s: got no error, want a refusal", name)
 		}
@@ -97,10 +98,12 @@ func TestPortRefuses(t *testing.T) {
 	if _, err := answer(t, func(string) string { return "ERR\n" }).In32(1); err == nil || !strings.Contains(err.Error(), "want OK") {
 		t.Errorf("an answer that is none: got error %v, want a refusal", err)
 	}
-	if _, err := answer(t, func(string) string { return "OK " + strings.Repeat("A", maxLine) + "\n" }).do("x"); err == nil || !strings.Contains(err.Error(), "longer than") {
+	if _, err := answer(t, func(string) string { return "OK " + strings.Repeat("A", maxLine) + "\n" }).do("x"); err == nil ||
+		!strings.Contains(err.Error(), "longer than") {
 		t.Errorf("an endless answer: got error %v, want a refusal", err)
 	}
-	if _, err := answer(t, func(string) string { return "OK AAAA\n" }).memory(0, 4); err == nil || !strings.Contains(err.Error(), "3 bytes of memory, want 4") {
+	if _, err := answer(t, func(string) string { return "OK AAAA\n" }).memory(0, 4); err == nil ||
+		!strings.Contains(err.Error(), "3 bytes of memory, want 4") {
 		t.Errorf("too little memory: got error %v, want one that says got and want", err)
 	}
 }

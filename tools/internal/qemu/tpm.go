@@ -71,7 +71,8 @@ func listening(socket string) bool {
 	}
 	for line := range strings.Lines(string(sockets)) {
 		// Number, references, protocol, flags, type, state, inode, path; the flag is the kernel's __SO_ACCEPTCON.
-		if field := strings.Fields(line); len(field) >= 8 && field[3] == "00010000" && strings.HasSuffix(strings.TrimSuffix(line, "\n"), " "+socket) {
+		if field := strings.Fields(line); len(field) >= 8 && field[3] == "00010000" &&
+			strings.HasSuffix(strings.TrimSuffix(line, "\n"), " "+socket) {
 			return true
 		}
 	}

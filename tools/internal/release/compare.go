@@ -115,7 +115,8 @@ func compareFiles(name, a, b string) ([]Difference, error) {
 	}
 	differences := compareEntries(name, entriesA, entriesB)
 	if len(differences) == 0 {
-		differences = []Difference{{File: name, Kind: "order", Bytes: DifferingBytes(inA, inB), A: "the same entries", B: "the same entries, laid out differently"}}
+		differences = []Difference{{File: name, Kind: "order", Bytes: DifferingBytes(inA, inB), A: "the same entries",
+			B: "the same entries, laid out differently"}}
 	}
 	return differences, nil
 }
@@ -168,7 +169,8 @@ func compareEntries(file string, a, b map[string]found) (all []Difference) {
 	}
 	// Places are compared among the names that both have: a file more is no other order of the rest.
 	if at := firstDisorder(a, b); at != "" {
-		all = append(all, Difference{File: file, Path: at, Kind: "order", A: fmt.Sprintf("entry %d", a[at].order), B: fmt.Sprintf("entry %d", b[at].order)})
+		all = append(all, Difference{File: file, Path: at, Kind: "order", A: fmt.Sprintf("entry %d", a[at].order),
+			B: fmt.Sprintf("entry %d", b[at].order)})
 	}
 	return all
 }
@@ -286,7 +288,8 @@ func readInitrd(archive []byte) (map[string]found, error) {
 		if _, twice := entries[header.Name]; twice {
 			return nil, fmt.Errorf("%s stands in the archive twice", header.Name)
 		}
-		e := found{mode: header.FileInfo().Mode(), owner: fmt.Sprintf("%d:%d", header.Uid, header.Guid), link: header.Linkname, data: data, order: int64(len(entries))}
+		e := found{mode: header.FileInfo().Mode(), owner: fmt.Sprintf("%d:%d", header.Uid, header.Guid), link: header.Linkname, data: data,
+			order: int64(len(entries))}
 		if !header.ModTime.IsZero() {
 			e.time = header.ModTime.UnixNano()
 		}

@@ -28,7 +28,8 @@ type entry struct {
 }
 
 func exampleInitrd() []entry {
-	return []entry{{name: "init", data: "init", mode: 0o755}, {name: "modules/00-a.ko.xz", data: "module", mode: 0o644}, {name: "root.json", data: "{}", mode: 0o644}}
+	return []entry{{name: "init", data: "init", mode: 0o755}, {name: "modules/00-a.ko.xz", data: "module", mode: 0o644},
+		{name: "root.json", data: "{}", mode: 0o644}}
 }
 
 func written(t *testing.T, entries []entry) []byte {
@@ -36,7 +37,8 @@ func written(t *testing.T, entries []entry) []byte {
 	var b bytes.Buffer
 	w := cpio.NewWriter(&b)
 	for i, e := range entries {
-		h := &cpio.Header{Name: e.name, Mode: cpio.TypeReg | e.mode, Size: int64(len(e.data)), Inode: int64(i + 1), Links: 1, ModTime: e.time, Uid: e.uid}
+		h := &cpio.Header{Name: e.name, Mode: cpio.TypeReg | e.mode, Size: int64(len(e.data)), Inode: int64(i + 1), Links: 1,
+			ModTime: e.time, Uid: e.uid}
 		if err := w.WriteHeader(h); err != nil {
 			t.Fatal(err)
 		}

@@ -23,8 +23,10 @@ func testContents() Contents {
 		Files: []File{
 			{File: "initrd", Mode: "-rw-r--r--", Size: 9, SHA256: register.Digest{1}, From: Origin{Kind: FromBuild}},
 			{File: "initrd", Path: "init", Mode: "-rwxr-xr-x", Size: 4, SHA256: register.Digest{2}, From: Origin{FromGo, "chrysalis/init"}},
-			{File: "initrd", Path: "modules/00-a.ko.xz", Mode: "-rw-r--r--", Size: 6, SHA256: register.Digest{3}, From: Origin{FromPackage, "linux-modules"}},
-			{File: "root.img", Path: "etc/certs", Mode: "-rw-r--r--", Size: 12, SHA256: register.Digest{4}, From: Origin{FromScript, "ca-certificates"}},
+			{File: "initrd", Path: "modules/00-a.ko.xz", Mode: "-rw-r--r--", Size: 6, SHA256: register.Digest{3},
+				From: Origin{FromPackage, "linux-modules"}},
+			{File: "root.img", Path: "etc/certs", Mode: "-rw-r--r--", Size: 12, SHA256: register.Digest{4},
+				From: Origin{FromScript, "ca-certificates"}},
 			{File: "root.img", Path: "lib", Mode: "Lrwxrwxrwx", Link: "usr/lib", From: Origin{Kind: FromBuild}},
 		},
 		Packages: []Package{
@@ -32,7 +34,8 @@ func testContents() Contents {
 			{"libc6-dev", "2.41-12+deb13u4", "amd64", "glibc", "2.41-12+deb13u4", "tools", register.Digest{6}},
 			{"linux-modules", "7.2.12-1~bpo13+1", "amd64", "linux", "7.2.12-1~bpo13+1", "image", register.Digest{7}},
 		},
-		Programs: []Program{{File: "initrd", Path: "init", Go: "go1.26.8", Main: "chrysalis/init", Module: Module{Path: "chrysalis", Version: "(devel)"},
+		Programs: []Program{{File: "initrd", Path: "init", Go: "go1.26.8", Main: "chrysalis/init",
+			Module:   Module{Path: "chrysalis", Version: "(devel)"},
 			Settings: []string{"-trimpath=true"}, Modules: []Module{{"golang.org/x/sys", "v0.48.0", "h1:abc="}}, Linked: []string{"libc6-dev"}}},
 	}
 }
@@ -153,14 +156,16 @@ func TestSBOM(t *testing.T) {
 	if err := cyclonedx.NewBOMDecoder(bytes.NewReader(data), cyclonedx.BOMFileFormatJSON).Decode(&bom); err != nil {
 		t.Fatal(err)
 	}
-	if bom.SpecVersion != cyclonedx.SpecVersion1_6 || bom.Metadata == nil || bom.Metadata.Timestamp != "" || !strings.HasPrefix(bom.SerialNumber, "urn:uuid:") {
+	if bom.SpecVersion != cyclonedx.SpecVersion1_6 || bom.Metadata == nil || bom.Metadata.Timestamp != "" ||
+		!strings.HasPrefix(bom.SerialNumber, "urn:uuid:") {
 		t.Errorf("got version %v, serial %q, metadata %+v", bom.SpecVersion, bom.SerialNumber, bom.Metadata)
 	}
 	refs := map[string]bool{bom.Metadata.Component.BOMRef: true}
 	for _, c := range *bom.Components {
 		refs[c.BOMRef] = true
 	}
-	for _, want := range []string{"pkg:deb/debian/ca-certificates@20250419?arch=all", "pkg:deb/debian/libc6-dev@2.41-12%2Bdeb13u4?arch=amd64&upstream=glibc%402.41-12%2Bdeb13u4",
+	for _, want := range []string{"pkg:deb/debian/ca-certificates@20250419?arch=all",
+		"pkg:deb/debian/libc6-dev@2.41-12%2Bdeb13u4?arch=amd64&upstream=glibc%402.41-12%2Bdeb13u4",
 		"pkg:golang/golang.org/x/sys@v0.48.0", "pkg:golang/stdlib@1.26.8", "initrd:init"} {
 		if !refs[want] {
 			t.Errorf("no component %s among %v", want, refs)
@@ -197,7 +202,8 @@ func TestDescribe(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for name, data := range map[string][]byte{"initrd": written(t, []entry{{name: "init", data: string(program), mode: 0o755}, {name: "root.json", data: "{}", mode: 0o644}}), "cmdline": []byte("quiet")} {
+	for name, data := range map[string][]byte{"initrd": written(t,
+		[]entry{{name: "init", data: string(program), mode: 0o755}, {name: "root.json", data: "{}", mode: 0o644}}), "cmdline": []byte("quiet")} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -243,7 +249,8 @@ func TestReplacedModules(t *testing.T) {
 	}{
 		{"the root, from a nested module", "chrysalis", debug.Module{Path: "../../", Version: "(devel)"}, ""},
 		{"another module by a folder", "golang.org/x/sys", debug.Module{Path: "../../", Version: "(devel)"}, "want none replaced"},
-		{"another module by another version", "golang.org/x/sys", debug.Module{Path: "golang.org/x/sys", Version: "v0.1.0"}, "want none replaced"},
+		{"another module by another version", "golang.org/x/sys", debug.Module{Path: "golang.org/x/sys", Version: "v0.1.0"},
+			"want none replaced"},
 		{"the root by a folder of a machine", "chrysalis", debug.Module{Path: "/home/me/chrysalis", Version: "(devel)"}, "want none replaced"},
 		{"the root by a fork", "chrysalis", debug.Module{Path: "example.org/fork", Version: "v1.0.0"}, "want none replaced"},
 	} {
@@ -280,7 +287,8 @@ func TestChanges(t *testing.T) {
 		c.Packages[2].Version, c.Programs[0].Go = "7.2.13-1~bpo13+1", "go1.26.9"
 		c.Programs[0].Modules = append(c.Programs[0].Modules, Module{"golang.org/x/net", "v0.59.0", "h1:def="})
 	})
-	want := []Change{{"module", "golang.org/x/net", "", "v0.59.0"}, {"package", "linux-modules", "7.2.12-1~bpo13+1", "7.2.13-1~bpo13+1"}, {"toolchain", "go", "go1.26.8", "go1.26.9"}}
+	want := []Change{{"module", "golang.org/x/net", "", "v0.59.0"}, {"package", "linux-modules", "7.2.12-1~bpo13+1", "7.2.13-1~bpo13+1"},
+		{"toolchain", "go", "go1.26.8", "go1.26.9"}}
 	if got := Changes(a, b); !slices.Equal(got, want) {
 		text, _ := json.Marshal(got)
 		t.Errorf("got %s, want %v", text, want)

@@ -83,7 +83,8 @@ func readProgram(data []byte) (Program, error) {
 }
 
 func describeProgram(info *buildinfo.BuildInfo) (Program, error) {
-	p := Program{Go: info.GoVersion, Main: info.Path, Module: Module{info.Main.Path, info.Main.Version, info.Main.Sum}, Settings: []string{}, Modules: []Module{}}
+	p := Program{Go: info.GoVersion, Main: info.Path, Module: Module{info.Main.Path, info.Main.Version, info.Main.Sum}, Settings: []string{},
+		Modules: []Module{}}
 	for _, s := range info.Settings {
 		p.Settings = append(p.Settings, s.Key+"="+s.Value)
 	}

@@ -40,7 +40,8 @@ func TestProvenance(t *testing.T) {
 	if err := CheckProvenance(dir, statement); err != nil {
 		t.Errorf("the folder itself: %v", err)
 	}
-	for _, want := range []string{`"_type":"https://in-toto.io/Statement/v1"`, `"predicateType":"https://slsa.dev/provenance/v1"`, `"name":"image/image.lock"`, "go1.26.8"} {
+	for _, want := range []string{`"_type":"https://in-toto.io/Statement/v1"`, `"predicateType":"https://slsa.dev/provenance/v1"`,
+		`"name":"image/image.lock"`, "go1.26.8"} {
 		if !bytes.Contains(statement, []byte(want)) {
 			t.Errorf("the statement has no %s: %s", want, statement)
 		}

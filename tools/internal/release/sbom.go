@@ -48,7 +48,8 @@ func SBOM(name string, c Contents) ([]byte, error) {
 	bom.Metadata = &cyclonedx.Metadata{Component: &whole}
 	bom.Components, bom.Dependencies = b.sorted(whole.BOMRef)
 	var out bytes.Buffer
-	if err := cyclonedx.NewBOMEncoder(&out, cyclonedx.BOMFileFormatJSON).SetPretty(true).EncodeVersion(bom, cyclonedx.SpecVersion1_6); err != nil {
+	if err := cyclonedx.NewBOMEncoder(&out, cyclonedx.BOMFileFormatJSON).SetPretty(true).EncodeVersion(bom,
+		cyclonedx.SpecVersion1_6); err != nil {
 		return nil, fmt.Errorf("writing bill of materials: %w", err)
 	}
 	return out.Bytes(), nil
@@ -71,8 +72,9 @@ func (b *bill) need(from, to string) {
 func (b *bill) addProgram(p Program, c Contents) {
 	ref := programRef(p)
 	f, _ := c.find(p.File, p.Path)
-	b.add(cyclonedx.Component{BOMRef: ref, Type: cyclonedx.ComponentTypeApplication, Name: p.Path, Version: p.Module.Version, Description: p.Main,
-		Hashes: &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: f.SHA256.String()}}})
+	b.add(cyclonedx.Component{BOMRef: ref, Type: cyclonedx.ComponentTypeApplication, Name: p.Path, Version: p.Module.Version,
+		Description: p.Main,
+		Hashes:      &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: f.SHA256.String()}}})
 	modules := []Module{{Path: "stdlib", Version: strings.TrimPrefix(p.Go, "go")}}
 	if p.Module.Sum != "" { // the main module of our own programs is this source tree
 		modules = append(modules, p.Module)
@@ -114,8 +116,9 @@ func (b *bill) sorted(root string) (*[]cyclonedx.Component, *[]cyclonedx.Depende
 func programRef(p Program) string { return p.File + ":" + p.Path }
 
 func packageComponent(p Package) cyclonedx.Component {
-	return cyclonedx.Component{BOMRef: packageURL(p), Type: cyclonedx.ComponentTypeLibrary, Name: p.Name, Version: p.Version, PackageURL: packageURL(p),
-		Hashes: &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: p.SHA256.String()}},
+	return cyclonedx.Component{BOMRef: packageURL(p), Type: cyclonedx.ComponentTypeLibrary, Name: p.Name, Version: p.Version,
+		PackageURL: packageURL(p),
+		Hashes:     &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: p.SHA256.String()}},
 		Properties: &[]cyclonedx.Property{{Name: "chrysalis:lock", Value: p.Lock}, {Name: "chrysalis:source", Value: p.Source},
 			{Name: "chrysalis:source-version", Value: p.SourceVersion}}}
 }

@@ -48,7 +48,8 @@ func TestKeys(t *testing.T) {
 	if _, err := NewKey(path); err == nil {
 		t.Error("a second key over the first: got no error")
 	}
-	for name, data := range map[string][]byte{"public as private": read(path + ".pub"), "trailing bytes": append(read(path), "x"...), "empty": nil,
+	for name, data := range map[string][]byte{"public as private": read(path + ".pub"), "trailing bytes": append(read(path), "x"...),
+		"empty":    nil,
 		"too long": make([]byte, maxKeyBytes+1), "no key inside": []byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")} {
 		if _, err := ParseKey(data); err == nil {
 			t.Errorf("%s: got no error, want a refusal", name)
@@ -93,7 +94,8 @@ func TestSignWithKey(t *testing.T) {
 			t.Errorf("%s changed: it was signed, want a refusal", name)
 		}
 	}
-	for name, bad := range map[string][]byte{"empty": nil, "no JSON": []byte("x"), "no bundle": []byte("{}"), "too long": make([]byte, maxBundleBytes+1)} {
+	for name, bad := range map[string][]byte{"empty": nil, "no JSON": []byte("x"), "no bundle": []byte("{}"),
+		"too long": make([]byte, maxBundleBytes+1)} {
 		if _, err := VerifyKey(dir, bad, publicOf(testKey(1))); err == nil {
 			t.Errorf("%s: got no error, want a refusal", name)
 		}
@@ -151,9 +153,12 @@ func TestVerifyIdentity(t *testing.T) {
 		{"subject and pattern", dir, good, trusted, Identity{issuer, subject, ".*"}, "want an issuer"},
 		{"a bad pattern", dir, good, trusted, Identity{Issuer: issuer, SubjectPattern: "("}, "identity"},
 		{"another sigstore's root", dir, good, releasetest.TrustedRoot(t, stranger, false), Identity{Issuer: issuer, Subject: subject}, ""},
-		{"another sigstore's signature", dir, releasetest.Bundle(t, stranger, statement), trusted, Identity{Issuer: issuer, Subject: subject}, ""},
-		{"no certificate timestamp where the root wants one", dir, good, releasetest.TrustedRoot(t, sigstore, true), Identity{Issuer: issuer, Subject: subject}, ""},
-		{"another statement", dir, releasetest.Bundle(t, sigstore, other), trusted, Identity{Issuer: issuer, Subject: subject}, "another statement"},
+		{"another sigstore's signature", dir, releasetest.Bundle(t, stranger, statement), trusted,
+			Identity{Issuer: issuer, Subject: subject}, ""},
+		{"no certificate timestamp where the root wants one", dir, good, releasetest.TrustedRoot(t, sigstore, true),
+			Identity{Issuer: issuer, Subject: subject}, ""},
+		{"another statement", dir, releasetest.Bundle(t, sigstore, other), trusted, Identity{Issuer: issuer, Subject: subject},
+			"another statement"},
 		{"signed by a key", dir, byKey, trusted, Identity{Issuer: issuer, Subject: subject}, ""},
 		{"another manifest", changed(ManifestName), good, trusted, Identity{Issuer: issuer, Subject: subject}, ""},
 		{"another root", changed("root.img"), good, trusted, Identity{Issuer: issuer, Subject: subject}, "root.img: sha256"},
@@ -217,7 +222,8 @@ func TestTrustedRootFile(t *testing.T) {
 	if _, err := Verify(dir, releasetest.Bundle(t, sigstore, statement), trusted, Identity{Issuer: issuer, Subject: subject}); err != nil {
 		t.Errorf("with the root out of a file: %v", err)
 	}
-	for name, data := range map[string][]byte{"empty": nil, "no JSON": []byte("x"), "unknown member": []byte(`{"extra":1}`), "too long": make([]byte, maxBundleBytes+1)} {
+	for name, data := range map[string][]byte{"empty": nil, "no JSON": []byte("x"), "unknown member": []byte(`{"extra":1}`),
+		"too long": make([]byte, maxBundleBytes+1)} {
 		if _, err := ReadTrustedRoot(data); err == nil {
 			t.Errorf("%s: got no error, want a refusal", name)
 		}

@@ -84,13 +84,15 @@ func VerifyKey(dir string, bundleJSON []byte, key ed25519.PublicKey) (Signer, er
 		}
 		return root.NewExpiringKey(verifier, time.Time{}, time.Time{}), nil
 	})
-	if _, err := verifyBundle(dir, bundleJSON, trusted, []verify.VerifierOption{verify.WithNoObserverTimestamps()}, verify.WithKey()); err != nil {
+	if _, err := verifyBundle(dir, bundleJSON, trusted, []verify.VerifierOption{verify.WithNoObserverTimestamps()},
+		verify.WithKey()); err != nil {
 		return Signer{}, fmt.Errorf("verifying release: %w", err)
 	}
 	return Signer{Key: keyHint(key)}, nil
 }
 
-func verifyBundle(dir string, bundleJSON []byte, trusted root.TrustedMaterial, options []verify.VerifierOption, who verify.PolicyOption) (*verify.VerificationResult, error) {
+func verifyBundle(dir string, bundleJSON []byte, trusted root.TrustedMaterial, options []verify.VerifierOption,
+	who verify.PolicyOption) (*verify.VerificationResult, error) {
 	if len(bundleJSON) > maxBundleBytes {
 		return nil, fmt.Errorf("bundle is %d bytes, want at most %d", len(bundleJSON), maxBundleBytes)
 	}

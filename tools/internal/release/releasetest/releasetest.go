@@ -63,7 +63,8 @@ func Bundle(t testing.TB, sigstore *ca.VirtualSigstore, statement []byte) []byte
 		material.TlogEntries = append(material.TlogEntries, entry)
 	}
 	for _, s := range stamps {
-		material.TimestampVerificationData.Rfc3161Timestamps = append(material.TimestampVerificationData.Rfc3161Timestamps, &protocommon.RFC3161SignedTimestamp{SignedTimestamp: s})
+		material.TimestampVerificationData.Rfc3161Timestamps = append(material.TimestampVerificationData.Rfc3161Timestamps,
+			&protocommon.RFC3161SignedTimestamp{SignedTimestamp: s})
 	}
 	raw := signed.EnvelopeContent().RawEnvelope()
 	payload, err := raw.DecodeB64Payload()
@@ -74,7 +75,8 @@ func Bundle(t testing.TB, sigstore *ca.VirtualSigstore, statement []byte) []byte
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := protojson.Marshal(&protobundle.Bundle{MediaType: "application/vnd.dev.sigstore.bundle.v0.3+json", VerificationMaterial: material,
+	text, err := protojson.Marshal(&protobundle.Bundle{MediaType: "application/vnd.dev.sigstore.bundle.v0.3+json",
+		VerificationMaterial: material,
 		Content: &protobundle.Bundle_DsseEnvelope{DsseEnvelope: &protodsse.Envelope{Payload: payload, PayloadType: raw.PayloadType,
 			Signatures: []*protodsse.Signature{{Sig: signature}}}}})
 	if err != nil {
@@ -102,7 +104,8 @@ func TrustedRoot(t testing.TB, sigstore *ca.VirtualSigstore, certificateLogs boo
 		}
 		log.ID = raw
 	}
-	r, err := root.NewTrustedRoot(root.TrustedRootMediaType01, sigstore.FulcioCertificateAuthorities(), ctLogs, sigstore.TimestampingAuthorities(), logs)
+	r, err := root.NewTrustedRoot(root.TrustedRootMediaType01, sigstore.FulcioCertificateAuthorities(), ctLogs,
+		sigstore.TimestampingAuthorities(), logs)
 	if err != nil {
 		t.Fatal(err)
 	}

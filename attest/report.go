@@ -1,0 +1,42 @@
+package attest
+
+import (
+	"encoding/hex"
+	"time"
+
+	"chrysalis/attest/check"
+	"chrysalis/measure/config"
+	"chrysalis/measure/pubkey"
+	"chrysalis/measure/register"
+)
+
+// Report is a verdict about a guest in JSON. What is true of the guest stands in it on acceptance alone.
+type Report struct {
+	check.Report
+	Platform        string           `json:"platform,omitzero"`
+	Machine         string           `json:"machine,omitzero"` // in hexadecimal, as Result.Machine
+	TCB             string           `json:"tcb,omitzero"`
+	Release         string           `json:"release,omitzero"`
+	SecurityVersion uint32           `json:"security_version,omitzero"`
+	Identity        *config.Identity `json:"identity,omitzero"`
+	Service         *config.Service  `json:"service,omitzero"`
+	TLSKey          register.Digest  `json:"tls_key,omitzero"`
+	ReceiptKey      pubkey.Ed25519   `json:"receipt_key,omitzero"`
+	ClaimKey        pubkey.Ed25519   `json:"claim_key,omitzero"`
+	SecretHash      register.Digest  `json:"secret_hash,omitzero"`
+	NotAfter        time.Time        `json:"not_after,omitzero"`
+}
+
+// ReportOf returns the report of what Verify returned.
+func ReportOf(result *Result, err error) Report {
+	if err != nil {
+		return Report{Report: check.Refuse(err)}
+	}
+	m := result.Config()
+	return Report{
+		Report: check.Accept(result.checks, result.weaknesses), Platform: result.platform.String(), Machine: hex.EncodeToString(result.machine),
+		TCB: result.tcb, Release: result.release, SecurityVersion: result.securityVersion, Identity: &m.Identity, Service: &m.Service,
+		TLSKey: result.statement.TLSKey, ReceiptKey: pubkey.Ed25519(result.statement.ReceiptKey), ClaimKey: pubkey.Ed25519(result.statement.ClaimKey),
+		SecretHash: result.statement.SecretHash, NotAfter: result.NotAfter().UTC(),
+	}
+}
