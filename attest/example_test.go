@@ -49,5 +49,5 @@ func Example() {
 	// Output:
 	// accepted: vtpm runs software with model tiny
 	// talk to key true
-	// true true nonce
+	// true true challenge
 }
