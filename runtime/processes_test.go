@@ -266,7 +266,8 @@ func (m *machine) chat() {
 	}
 	hash := receipt.NewResponseHash()
 	hash.Content([]byte("Oslo"))
-	if got.Request != sha256.Sum256([]byte(body)) || got.Response != hash.Sum() || got.Model != [32]byte{2} || got.Engine != [32]byte{1} || got.Weighted != 14+2*3 {
+	if got.Request != sha256.Sum256([]byte(body)) || got.Response != hash.Sum() || got.Model != [32]byte{2} ||
+		got.Engine != [32]byte{1} || got.Weighted != 14+2*3 {
 		m.t.Errorf("receipt: %+v", got)
 	}
 	if m.last != nil {
@@ -280,7 +281,8 @@ func (m *machine) chat() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	charge, err := claim.Verify(answer.Chrysalis.Charge, claim.Policy{Key: pubkey.Of(secret.DeriveSigner(sealed, secret.RoleClaim, scope)), Contract: contract})
+	policy := claim.Policy{Key: pubkey.Of(secret.DeriveSigner(sealed, secret.RoleClaim, scope)), Contract: contract}
+	charge, err := claim.Verify(answer.Chrysalis.Charge, policy)
 	if err != nil {
 		m.t.Fatal(err)
 	}

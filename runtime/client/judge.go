@@ -39,7 +39,8 @@ func Judge(u Untrusted, guest *attest.Result) (*Answer, error) {
 		return nil, err
 	}
 	signed := receipt.Signed(u.Receipt)
-	answer := &Answer{Request: u.Request, Content: u.Content, Reasoning: u.Reasoning, Receipt: r, Signed: receipt.Proof{Receipt: &signed}, Guest: guest}
+	answer := &Answer{Request: u.Request, Content: u.Content, Reasoning: u.Reasoning, Receipt: r, Guest: guest}
+	answer.Signed.Receipt = &signed
 	if guest.Config().Service.Price.Payment != config.PayCharge {
 		if len(u.Charge) != 0 {
 			return nil, fmt.Errorf("verifying charge: %w: there is one, but the config charges nothing", check.ErrRejected)
