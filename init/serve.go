@@ -85,6 +85,10 @@ func (g *guest) startKeeper(ctx context.Context) error {
 	return g.recorder.CountBoot()
 }
 
+func (g *guest) startEngine(ctx context.Context) error {
+	return g.services.EngineHost(ctx, engineDir, modelDir)
+}
+
 func (g *guest) startGateway(ctx context.Context) error {
 	defer g.listener.Close()
 	return g.services.Gateway(ctx, g.listener, g.serveQuotes)
