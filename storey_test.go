@@ -37,6 +37,7 @@ var sideways = map[[2]string]string{
 	{"measure/volume", "measure/verity"}:   "a volume is an image followed by its verity tree",
 	{"measure/snp", "measure/tdvf"}:        "one firmware image has one table of entries",
 	{"attest/pki", "attest/check"}:         "dates are judged as checks of an appraisal",
+	{"attest/evidence", "measure/pubkey"}:  "a statement names keys",
 	{"attest/attesttest", "attest"}:        "the software platform writes the evidence that attest judges",
 	{"measure/eventlog", "measure/config"}: "the sequence of the runtime log follows from a config",
 

@@ -1,7 +1,6 @@
 package attest
 
 import (
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"strings"
@@ -9,22 +8,22 @@ import (
 
 	"chrysalis/attest/check"
 	"chrysalis/attest/release"
-	"chrysalis/measure/register"
+	"chrysalis/measure/pubkey"
 )
 
 // ListRules says who may say which releases may run, in place of a policy that names them itself. Empty, the policy's own
 // releases count.
 type ListRules struct {
 	// Signers are Ed25519 keys, of which Threshold must have signed the list.
-	Signers   []register.Digest `json:"signers"`
-	Threshold int               `json:"threshold"`
+	Signers   []pubkey.Ed25519 `json:"signers"`
+	Threshold int              `json:"threshold"`
 	// MaxAge is how long after its issue a list is believed, such as "168h": whoever keeps a newer list from a client gains
 	// that much time, however late the list expires.
 	MaxAge string `json:"max_age"`
 	// Rebuilders are Ed25519 keys, of which RebuildThreshold must say that they rebuilt the release bit for bit. None: the
 	// signers alone are believed.
-	Rebuilders       []register.Digest `json:"rebuilders"`
-	RebuildThreshold int               `json:"rebuild_threshold"`
+	Rebuilders       []pubkey.Ed25519 `json:"rebuilders"`
+	RebuildThreshold int              `json:"rebuild_threshold"`
 }
 
 // used reports whether the policy asks for a list.
@@ -58,13 +57,6 @@ func (r ListRules) maxAge() time.Duration {
 	return age
 }
 
-func ed25519Keys(digests []register.Digest) (keys []ed25519.PublicKey) {
-	for _, d := range digests {
-		keys = append(keys, d[:])
-	}
-	return keys
-}
-
 // WithReleases returns the policy with the releases of a signed list, which enough of the policy's signers must stand for.
 // Whether the list is fresh is judged by each Verify; when it no longer is, the caller needs a newer one. A policy that
 // names its releases itself takes no list.
@@ -73,7 +65,7 @@ func (p Policy) WithReleases(signed []byte) (Policy, error) {
 		return Policy{}, errors.New("taking release list: the policy names no signers of one")
 	}
 	rules := *p.rules
-	list, err := release.ParseList(signed, ed25519Keys(rules.ReleaseList.Signers), rules.ReleaseList.Threshold)
+	list, err := release.ParseList(signed, rules.ReleaseList.Signers, rules.ReleaseList.Threshold)
 	if err != nil {
 		return Policy{}, err
 	}
@@ -90,7 +82,7 @@ func (p Policy) WithReleases(signed []byte) (Policy, error) {
 	with := policyOf(&rules)
 	with.list = list
 	with.rebuilt = map[string]error{}
-	if keys := ed25519Keys(rules.ReleaseList.Rebuilders); len(keys) > 0 {
+	if keys := rules.ReleaseList.Rebuilders; len(keys) > 0 {
 		for _, r := range rules.Releases {
 			with.rebuilt[r.Name] = list.Rebuilt(r.Name, keys, rules.ReleaseList.RebuildThreshold)
 		}

@@ -9,6 +9,7 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/release"
+	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
 )
 
@@ -42,7 +43,7 @@ func TestPolicyWithReleases(t *testing.T) {
 		if s.list, err = release.SignList(unsigned, listKey(2)); err != nil {
 			t.Fatal(err)
 		}
-		s.rules.ReleaseList.Rebuilders, s.rules.ReleaseList.RebuildThreshold = []register.Digest{keyOf(3), keyOf(4)}, 1
+		s.rules.ReleaseList.Rebuilders, s.rules.ReleaseList.RebuildThreshold = []pubkey.Ed25519{keyOf(3), keyOf(4)}, 1
 		if _, err := s.play(t, attest.Verify); err != nil {
 			t.Errorf("%s, rebuilt by one: %v", platform, err)
 		}
@@ -136,7 +137,8 @@ func TestListRules(t *testing.T) {
 		{"threshold above the signers", "threshold is 3 of 2", func(r *attest.Rules) { r.ReleaseList.Threshold = 3 }},
 		{"no age", "max_age", func(r *attest.Rules) { r.ReleaseList.MaxAge = "" }},
 		{"no time", "max_age", func(r *attest.Rules) { r.ReleaseList.MaxAge = "0s" }},
-		{"rebuilders without threshold", "rebuild_threshold is 0 of 1", func(r *attest.Rules) { r.ReleaseList.Rebuilders = []register.Digest{{}} }},
+		{"rebuilders without threshold", "rebuild_threshold is 0 of 1", func(r *attest.Rules) { r.ReleaseList.Rebuilders = []pubkey.Ed25519{{1}} }},
+		{"a signer that is no key", "key is zero", func(r *attest.Rules) { r.ReleaseList.Signers[1] = pubkey.Ed25519{} }},
 		{"threshold without rebuilders", "rebuild_threshold is 1 of 0", func(r *attest.Rules) { r.ReleaseList.RebuildThreshold = 1 }},
 		{"rules without signers", "without signers", func(r *attest.Rules) {
 			r.ReleaseList.Signers, r.Releases = nil, newScene(t).rules.Releases

@@ -1,7 +1,6 @@
 package attest
 
 import (
-	"crypto/ed25519"
 	"slices"
 	"strings"
 	"time"
@@ -9,6 +8,7 @@ import (
 	"chrysalis/attest/check"
 	"chrysalis/attest/evidence"
 	"chrysalis/measure/config"
+	"chrysalis/measure/pubkey"
 )
 
 // The words of an appraisal, which are those of package check.
@@ -108,10 +108,10 @@ func (r *Result) TLSKey() [32]byte { return r.statement.TLSKey }
 func (r *Result) HPKEKey() [32]byte { return r.statement.HPKEKey }
 
 // ReceiptKey returns the key that signs the guest's receipts.
-func (r *Result) ReceiptKey() ed25519.PublicKey { return slices.Clone(r.statement.ReceiptKey[:]) }
+func (r *Result) ReceiptKey() pubkey.Ed25519 { return r.statement.ReceiptKey }
 
 // ClaimKey returns the key that signs the guest's claims.
-func (r *Result) ClaimKey() ed25519.PublicKey { return slices.Clone(r.statement.ClaimKey[:]) }
+func (r *Result) ClaimKey() pubkey.Ed25519 { return r.statement.ClaimKey }
 
 // SecretHash names the sealed secret behind the keys.
 func (r *Result) SecretHash() [32]byte { return r.statement.SecretHash }

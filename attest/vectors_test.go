@@ -18,6 +18,7 @@ import (
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 )
@@ -103,11 +104,11 @@ func (s *scene) listed(issued time.Time, lasts time.Duration) {
 		panic(err)
 	}
 	s.rules.Releases = nil
-	s.rules.ReleaseList = attest.ListRules{Signers: []register.Digest{keyOf(1), keyOf(2)}, Threshold: 1, MaxAge: "24h"}
+	s.rules.ReleaseList = attest.ListRules{Signers: []pubkey.Ed25519{keyOf(1), keyOf(2)}, Threshold: 1, MaxAge: "24h"}
 }
 
-func keyOf(seed byte) register.Digest {
-	return register.Digest(listKey(seed).Public().(ed25519.PublicKey))
+func keyOf(seed byte) pubkey.Ed25519 {
+	return pubkey.Of(listKey(seed))
 }
 
 // vector spoils a scene in one way, which one check must refuse.
@@ -157,7 +158,7 @@ func commonVectors() []vector {
 		{"release-list-fresh", "a list older than the policy believes", func(s *scene) { s.listed(now.Add(-25*time.Hour), 30*24*time.Hour) }},
 		{"release-rebuilt", "a release that nobody rebuilt", func(s *scene) {
 			s.listed(now, time.Hour)
-			s.rules.ReleaseList.Rebuilders, s.rules.ReleaseList.RebuildThreshold = []register.Digest{keyOf(3)}, 1
+			s.rules.ReleaseList.Rebuilders, s.rules.ReleaseList.RebuildThreshold = []pubkey.Ed25519{keyOf(3)}, 1
 		}},
 		{"challenge", "an answer to an older nonce", func(s *scene) { s.challenge.Nonce[0]++ }},
 		{"challenge", "an answer relayed from another connection", func(s *scene) { s.challenge.Exporter[0]++ }},
@@ -232,6 +233,9 @@ func vtpmVectors() []vector {
 		}},
 		{"boot-log-data", "an event with other data", func(s *scene) {
 			s.guest.Boot[9].Hashed, s.guest.Boot[9].Data = s.guest.Boot[9].Data, []byte("edited")
+		}},
+		{"boot-log-data", "an event of a register that anybody can reset", func(s *scene) {
+			s.guest.Boot = append(s.guest.Boot, attesttest.BootEvent{Register: 16, Type: 4, Data: eventlog.SeparatorData()})
 		}},
 		{"machine", "a machine that is not listed", func(s *scene) {
 			s.rules.Platforms = attest.Platforms{VTPM: []register.Digest{{9}}}

@@ -24,7 +24,7 @@ func (g *guest) steps() []boot.Step {
 		{Name: status.Network, Run: g.bringUpNetwork},
 		{Name: status.Containerd, Run: func(ctx context.Context) error { return g.services.Containerd(ctx, g.measured) }},
 		{Name: status.Keeper, Run: g.startKeeper},
-		{Name: status.Engine, Run: func(ctx context.Context) error { return g.services.EngineHost(ctx, engineDir, modelDir) }, Limit: engineLimit},
+		{Name: status.Engine, Run: g.startEngine, Limit: engineLimit},
 		{Name: status.Gateway, Run: g.startGateway},
 	}
 }

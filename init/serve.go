@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"net"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"chrysalis/init/internal/record"
 	"chrysalis/init/status"
 	"chrysalis/measure/config"
+	"chrysalis/measure/pubkey"
 	"chrysalis/runtime/role"
 	"chrysalis/runtime/secret"
 )
@@ -40,10 +40,10 @@ func (g *guest) takeSecret(context.Context) error {
 	return nil
 }
 
-func publicKey(s *secret.Secret, role secret.Role, scope secret.Scope) [32]byte {
+func publicKey(s *secret.Secret, role secret.Role, scope secret.Scope) pubkey.Ed25519 {
 	key := secret.DeriveSigner(s, role, scope)
 	defer clear(key)
-	return [32]byte(key.Public().(ed25519.PublicKey))
+	return pubkey.Of(key)
 }
 
 func (g *guest) bringUpNetwork(ctx context.Context) error {
@@ -83,6 +83,10 @@ func (g *guest) startKeeper(ctx context.Context) error {
 		return err
 	}
 	return g.recorder.CountBoot()
+}
+
+func (g *guest) startEngine(ctx context.Context) error {
+	return g.services.EngineHost(ctx, engineDir, modelDir)
 }
 
 func (g *guest) startGateway(ctx context.Context) error {

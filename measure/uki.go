@@ -41,7 +41,13 @@ func ukiSections(image []byte) (map[string][]byte, error) {
 		if _, twice := sections[s.Name]; twice {
 			return nil, fmt.Errorf("section %s stands there twice", s.Name)
 		}
-		sections[s.Name] = s.Data
+		// The stub passes over a section that has no size in memory, and takes the others as they lie there.
+		if s.Size == 0 {
+			continue
+		}
+		if sections[s.Name], err = s.Memory(); err != nil {
+			return nil, err
+		}
 	}
 	for _, name := range []string{".linux", ".osrel", ".cmdline", ".initrd"} {
 		if len(sections[name]) == 0 {

@@ -92,6 +92,63 @@ func TestStubDigests(t *testing.T) {
 	}
 }
 
+// TestSectionsInMemory: the stub measures a section as it lies in memory, and none that has no size there.
+func TestSectionsInMemory(t *testing.T) {
+	header := func(uki []byte, i int) []byte { return uki[0xf8+40*i:] }
+	const inMemory, inFile, at = 8, 16, 20
+	for _, tt := range []struct {
+		name  string
+		edit  func(uki []byte)
+		sizes map[string]int // those that differ from 0x180; 0: not measured
+	}{
+		{"as they are", func([]byte) {}, nil},
+		{"empty in both", func(uki []byte) {
+			for _, field := range []int{inMemory, inFile, at} {
+				binary.LittleEndian.PutUint32(header(uki, 4)[field:], 0)
+			}
+		}, map[string]int{".uname": 0}},
+		{"empty in memory alone", func(uki []byte) { binary.LittleEndian.PutUint32(header(uki, 4)[inMemory:], 0) }, map[string]int{".uname": 0}},
+		{"larger in memory", func(uki []byte) { binary.LittleEndian.PutUint32(header(uki, 0)[inMemory:], 0x300) }, map[string]int{".osrel": 0x300}},
+		{"in memory alone", func(uki []byte) {
+			binary.LittleEndian.PutUint32(header(uki, 4)[inFile:], 0)
+			binary.LittleEndian.PutUint32(header(uki, 4)[inMemory:], 0x40)
+		}, map[string]int{".uname": 0x40}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			uki := smallUKI(".osrel", ".cmdline", ".initrd", ".linux", ".uname")
+			tt.edit(uki)
+			sections, err := ukiSections(uki)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want register.Digest
+			for _, name := range []string{".linux", ".osrel", ".cmdline", ".initrd", ".uname"} {
+				size, told := tt.sizes[name]
+				if !told {
+					size = 0x180
+				}
+				if size == 0 {
+					continue
+				}
+				memory := make([]byte, size)
+				place := map[string]int{".osrel": 0, ".cmdline": 1, ".initrd": 2, ".linux": 3, ".uname": 4}[name]
+				if from := 0x600 + 0x200*place; binary.LittleEndian.Uint32(header(uki, place)[inFile:]) > 0 {
+					copy(memory, uki[from:from+min(size, 0x200)])
+				}
+				want = eventlog.Extend256(eventlog.Extend256(want, sha256.Sum256([]byte(name+"\x00"))), sha256.Sum256(memory))
+			}
+			if got := replay256(events256(11, stubParts(sections)...), 11)[11]; got != want {
+				t.Errorf("PCR 11: got %s, want %s", got, want)
+			}
+		})
+	}
+	vast := smallUKI(".osrel", ".cmdline", ".initrd", ".linux")
+	binary.LittleEndian.PutUint32(header(vast, 0)[inMemory:], 0xffffffff)
+	if _, err := ukiSections(vast); err == nil || !strings.Contains(err.Error(), "bytes in memory") {
+		t.Errorf("a section of 4 GiB of zeros: got %v, want a refusal", err)
+	}
+}
+
 // TestStubInitrd has a reader of archives look at what follows the initrd.
 func TestStubInitrd(t *testing.T) {
 	out := stubInitrd([]byte("initrd"), []byte("ID=x\n"))

@@ -33,7 +33,8 @@ func runGateway(ctx context.Context, settings role.Settings, files role.Files) e
 		return fmt.Errorf("taking quote socket: %v", err)
 	}
 	files[role.Quotes].Close()
-	if err := confine.Process(confine.Options{User: role.Gateway.User(), Root: settings[role.Chroot], Calls: confine.Network, UnixSockets: true}); err != nil {
+	confined := confine.Options{User: role.Gateway.User(), Root: settings[role.Chroot], Calls: confine.Network, UnixSockets: true}
+	if err := confine.Process(confined); err != nil {
 		return err
 	}
 	g, err := gateway.New(gatewayConfig(m.Service, keeper.NewClient(settings[role.KeeperSocket]), quotes, settings[role.EngineSocket]))

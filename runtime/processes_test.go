@@ -266,7 +266,8 @@ func (m *machine) chat() {
 	}
 	hash := receipt.NewResponseHash()
 	hash.Content([]byte("Oslo"))
-	if got.Request != sha256.Sum256([]byte(body)) || got.Response != hash.Sum() || got.Model != [32]byte{2} || got.Engine != [32]byte{1} || got.Weighted != 14+2*3 {
+	if got.Request != sha256.Sum256([]byte(body)) || got.Response != hash.Sum() || got.Model != [32]byte{2} ||
+		got.Engine != [32]byte{1} || got.Weighted != 14+2*3 {
 		m.t.Errorf("receipt: %+v", got)
 	}
 	if m.last != nil {
@@ -280,7 +281,8 @@ func (m *machine) chat() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	charge, err := claim.Verify(answer.Chrysalis.Charge, claim.Policy{Key: pubkey.Of(secret.DeriveSigner(sealed, secret.RoleClaim, scope)), Contract: contract})
+	policy := claim.Policy{Key: pubkey.Of(secret.DeriveSigner(sealed, secret.RoleClaim, scope)), Contract: contract}
+	charge, err := claim.Verify(answer.Chrysalis.Charge, policy)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -405,6 +407,41 @@ func TestKeeperRefuses(t *testing.T) {
 	}
 	if _, line := m.startKeeper(1); line != "fail journal-short" {
 		t.Errorf("disk cut short: keeper said %q", line)
+	}
+}
+
+// TestDescriptors: a role that was given a descriptor too few, or one twice, ends before it does anything.
+func TestDescriptors(t *testing.T) {
+	m := newMachine(t)
+	out, in := m.pipe()
+	defer out.Close()
+	defer in.Close()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: m.path("s"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	socket, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	for _, tt := range []struct {
+		name, role, want string
+		flags            []string
+		files            []*os.File
+	}{
+		{"keeper without status", "keeper", "descriptor 6, status: ", nil, []*os.File{out, m.journal, socket}},
+		{"keeper without journal", "keeper", "descriptor 4, journal: ", nil, []*os.File{out, socket, in}},
+		{"keeper whose secret is its status", "keeper", "descriptor 6, status, is the same file as secret", nil, []*os.File{out, m.journal, socket, in}},
+		{"gateway whose listener gives quotes", "gateway", "descriptor 4, quotes, is the same file as listener",
+			[]string{"-keeper", "/k", "-engine", "/e", "-chroot", m.path("root")}, []*os.File{socket, socket, in}},
+	} {
+		c := exec.CommandContext(t.Context(), m.program, append([]string{tt.role, "-measured", m.path("measured")}, tt.flags...)...)
+		c.ExtraFiles = tt.files
+		if said, err := c.CombinedOutput(); err == nil || !strings.Contains(string(said), tt.want) {
+			t.Errorf("%s: got %q (%v), want a refusal with %q", tt.name, said, err, tt.want)
+		}
 	}
 }
 

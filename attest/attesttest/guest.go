@@ -19,6 +19,7 @@ import (
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
 )
 
@@ -66,7 +67,7 @@ func newContents(measured []byte, records []eventlog.Record, now time.Time) Cont
 	}
 	c.Statement = evidence.Statement{
 		Epoch: 1, NotAfter: uint64(now.Add(time.Hour).Unix()), SecretHash: sha256.Sum256([]byte("secret")),
-		ReceiptKey: [32]byte(c.ReceiptKey.Public().(ed25519.PublicKey)), ClaimKey: [32]byte(c.ClaimKey.Public().(ed25519.PublicKey)),
+		ReceiptKey: pubkey.Of(c.ReceiptKey), ClaimKey: pubkey.Of(c.ClaimKey),
 	}
 	return c
 }

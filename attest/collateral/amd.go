@@ -2,10 +2,12 @@ package collateral
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"strings"
+	"time"
 
-	"chrysalis/attest/check"
 	"chrysalis/attest/sevsnp"
 )
 
@@ -23,29 +25,45 @@ func (f *Fetcher) SNP(ctx context.Context, report *sevsnp.Report, product sevsnp
 	if err != nil {
 		return nil, fmt.Errorf("fetching certificates: %w", err)
 	}
+	roots := f.amdRoots()
 	base := fmt.Sprintf("%s/vcek/v1/%s", f.Sources.AMDKDS, product)
-	certificate, err := f.get(ctx, base+"/"+query, "")
+	chain, err := f.get(ctx, base+"/cert_chain", "", func(a answer) (time.Time, error) { return sevsnp.Prove(certificates(a.Body), nil, nil, roots) })
 	if err != nil {
 		return nil, err
 	}
-	chain, err := f.get(ctx, base+"/cert_chain", "")
+	s := &SNP{Chain: certificates(chain.Body)}
+	certificate, err := f.get(ctx, base+"/"+query, "", func(a answer) (time.Time, error) { return sevsnp.Prove(s.Chain, a.Body, nil, roots) })
 	if err != nil {
 		return nil, err
 	}
-	crl, err := f.get(ctx, base+"/crl", "")
-	if err != nil {
+	if s.CRL, err = f.snpCRL(ctx, product, sevsnp.SignerVCEK, s.Chain); err != nil {
 		return nil, err
 	}
-	s := &SNP{Certificate: certificate.Body, CRL: crl.Body}
-	for rest := chain.Body; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		s.Chain = append(s.Chain, block.Bytes)
-	}
-	if len(s.Chain) != 2 {
-		return nil, fmt.Errorf("reading certificate chain: %w: %d certificates, want ASK and ARK", check.ErrUnavailable, len(s.Chain))
-	}
+	s.Certificate = certificate.Body
 	return s, nil
+}
+
+// snpCRL fetches the revocation list of the authorities, which are those of a VCEK or of a VLEK.
+func (f *Fetcher) snpCRL(ctx context.Context, product sevsnp.Product, signer sevsnp.Signer, authorities [][]byte) ([]byte, error) {
+	address := fmt.Sprintf("%s/%s/v1/%s/crl", f.Sources.AMDKDS, strings.ToLower(signer.String()), product)
+	crl, err := f.get(ctx, address, "", func(a answer) (time.Time, error) { return sevsnp.Prove(authorities, nil, a.Body, f.amdRoots()) })
+	return crl.Body, err
+}
+
+func (f *Fetcher) amdRoots() []*x509.Certificate {
+	if f.AMDRoots != nil {
+		return f.AMDRoots
+	}
+	return sevsnp.AMDRoots()
+}
+
+// certificates takes PEM apart.
+func certificates(text []byte) (all [][]byte) {
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			return all
+		}
+		all = append(all, block.Bytes)
+	}
 }

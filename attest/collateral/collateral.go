@@ -1,9 +1,10 @@
 // Package collateral fetches what a verifier needs beside a quote: Intel's TCB info, identities and revocation lists from the
 // provisioning certification service, AMD's certificates and revocation lists from its key distribution service.
 //
-// Nothing that comes back is believed here: attest/tdx and attest/sevsnp check signatures, times and chains. This package
-// bounds what it reads, waits as the services ask, and keeps what it got in a folder, so that a second verification needs no
-// network. It is for command lines and caches; the verifier itself never reaches it.
+// What comes back is bounded before it is read, and taken only when it parses and was signed under the vendor's root: what a portal or
+// a broken proxy answers is asked for again, and never kept. It is kept in a folder until it says that it ends, so that a second
+// verification needs no network. Whether it is recent enough, and what it says of a machine, is judged by attest/tdx and
+// attest/sevsnp. It is for command lines and caches; the verifier itself never reaches it.
 //
 // Every error is a check.ErrUnavailable: collateral that can't be had is a verification that can't be made.
 package collateral
@@ -11,6 +12,7 @@ package collateral
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -44,9 +46,13 @@ type Fetcher struct {
 	Sources Sources
 	Client  *http.Client  // default: one with a deadline of 30 s a request
 	Cache   string        // folder; "" keeps nothing
-	MaxAge  time.Duration // of what the cache gives; default 24 h
+	MaxAge  time.Duration // of what the cache gives; default 24 h, and never longer than a document holds
 	Now     func() time.Time
-	// Attempts is how often a request is made that the service puts off (429, 5xx) or that breaks; default 4. AMD's service
+	// IntelRoot and AMDRoots are under whom documents must be signed to be taken; default the vendors' own.
+	IntelRoot *x509.Certificate
+	AMDRoots  []*x509.Certificate
+	// Attempts is how often a request is made that the service puts off (429, 5xx), that breaks, or whose answer is not what was asked
+	// for; default 4. AMD's service
 	// allows about one request in ten seconds.
 	Attempts int
 	// Pause is the first wait between attempts when the service names none; it doubles. Default 2 s, at most maxPause.
@@ -70,12 +76,15 @@ type answer struct {
 	Body    []byte    `json:"body"`
 }
 
+// judge says until when an answer holds, or why it is none.
+type judge func(answer) (until time.Time, err error)
+
 // get returns the body at the URL and, decoded, the header that carries the issuers' chain ("" wants none).
-func (f *Fetcher) get(ctx context.Context, address, chainHeader string) (answer, error) {
-	if kept, ok := f.kept(address); ok {
+func (f *Fetcher) get(ctx context.Context, address, chainHeader string, judged judge) (answer, error) {
+	if kept, ok := f.kept(address, judged); ok {
 		return kept, nil
 	}
-	a, err := f.fetch(ctx, address, chainHeader)
+	a, err := f.fetch(ctx, address, chainHeader, judged)
 	if err != nil {
 		return answer{}, fmt.Errorf("fetching %s: %w: %w", address, check.ErrUnavailable, err)
 	}
@@ -85,7 +94,7 @@ func (f *Fetcher) get(ctx context.Context, address, chainHeader string) (answer,
 	return a, nil
 }
 
-func (f *Fetcher) fetch(ctx context.Context, address, chainHeader string) (answer, error) {
+func (f *Fetcher) fetch(ctx context.Context, address, chainHeader string, judged judge) (answer, error) {
 	attempts, pause := f.Attempts, f.Pause
 	if attempts == 0 {
 		attempts = 4
@@ -108,7 +117,12 @@ func (f *Fetcher) fetch(ctx context.Context, address, chainHeader string) (answe
 		}
 		a, err := f.once(ctx, address, chainHeader)
 		if err == nil {
-			return a, nil
+			// What has ended is taken all the same: the service has nothing newer, and the verdict says so.
+			if _, wrong := judged(a); wrong == nil {
+				return a, nil
+			} else {
+				err = putOff{err: fmt.Errorf("the answer is not what was asked for: %w", wrong)}
+			}
 		}
 		last = err
 		var put putOff
@@ -190,9 +204,9 @@ func (f *Fetcher) file(address string) string {
 	return filepath.Join(f.Cache, fmt.Sprintf("%x.json", sha256.Sum256([]byte(address))))
 }
 
-// kept returns what the cache has of a URL, when it is young enough. A file that is not as it was written is as good as
-// none.
-func (f *Fetcher) kept(address string) (answer, bool) {
+// kept returns what the cache has of a URL, when it is young enough and holds still. A file that is not as it was written is as good
+// as none.
+func (f *Fetcher) kept(address string, judged judge) (answer, bool) {
 	if f.Cache == "" {
 		return answer{}, false
 	}
@@ -208,8 +222,9 @@ func (f *Fetcher) kept(address string) (answer, bool) {
 	if limit == 0 {
 		limit = 24 * time.Hour
 	}
+	until, err := judged(a)
 	age := f.now().Sub(a.Fetched)
-	return a, age >= 0 && age <= limit
+	return a, err == nil && !f.now().After(until) && age >= 0 && age <= limit
 }
 
 func (f *Fetcher) keep(a answer) error {

@@ -3,99 +3,125 @@ package collateral
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	sevdata "github.com/google/go-sev-guest/verify/testdata"
-	tdxdata "github.com/google/go-tdx-guest/testing/testdata"
-
+	"chrysalis/attest/attesttest"
 	"chrysalis/attest/check"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 )
 
-const chain = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
+var start = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
-// tcbInfo has white space and an order of its own: the signed bytes must come through as they are.
-const tcbInfo = `{"version": 3,  "id":"TDX"}`
+// world is a TDX machine, an SEV-SNP guest, and the vendors' services for both. A test changes what they publish and builds anew.
+type world struct {
+	*Fetcher
+	requests atomic.Int64
+	clock    time.Time
 
-// service answers as Intel's and AMD's do. Each hook may answer first.
-func service(t *testing.T, hook func(w http.ResponseWriter, r *http.Request) bool) (*Fetcher, *atomic.Int64) {
-	t.Helper()
-	var requests atomic.Int64
-	signature := strings.Repeat("ab", 64)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		requests.Add(1)
-		if hook != nil && hook(w, r) {
-			return
-		}
-		issuers := url.PathEscape(chain)
-		switch r.URL.Path {
-		case "/tdx/certification/v4/tcb":
-			w.Header().Set("TCB-Info-Issuer-Chain", issuers)
-			w.Write([]byte(`{"tcbInfo":` + tcbInfo + `,"signature":"` + signature + `"}`))
-		case "/tdx/certification/v4/qe/identity":
-			w.Header().Set("SGX-Enclave-Identity-Issuer-Chain", issuers)
-			w.Write([]byte(`{"enclaveIdentity":{"id":"TD_QE"},"signature":"` + signature + `"}`))
-		case "/sgx/certification/v4/pckcrl":
-			w.Header().Set("SGX-PCK-CRL-Issuer-Chain", issuers)
-			w.Write([]byte("pck " + r.URL.Query().Get("ca")))
-		case "/IntelSGXRootCA.der":
-			w.Write([]byte("root"))
-		case "/vcek/v1/Milan/cert_chain":
-			for range 2 {
-				pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: []byte{1}})
-			}
-		case "/vcek/v1/Milan/crl":
-			w.Write([]byte("crl"))
-		default:
-			if strings.HasPrefix(r.URL.Path, "/vcek/v1/Milan/") {
-				w.Write([]byte("vcek " + r.URL.RawQuery))
-				return
-			}
-			http.NotFound(w, r)
-		}
-	}))
-	t.Cleanup(server.Close)
-	return &Fetcher{Sources: Sources{server.URL, server.URL, server.URL}, Wait: func(ctx context.Context, _ time.Duration) error { return ctx.Err() }}, &requests
+	tdx      *attesttest.TDX
+	tdxBuilt *attesttest.TDXEvidence
+	snp      *attesttest.SNP
+	snpBuilt sevsnp.Evidence
+	hook     func(w http.ResponseWriter, r *http.Request) bool // answers first, where it does
 }
 
-func quote(t *testing.T) *tdx.Quote {
+func newWorld(t *testing.T, hook func(w http.ResponseWriter, r *http.Request) bool) *world {
 	t.Helper()
-	raw := tdxdata.RawQuote
-	if at := strings.Index(string(raw), "\nextra bytes"); at >= 0 { // the sample has text behind the quote
-		raw = raw[:at]
+	w := &world{clock: start, tdx: attesttest.NewTDX(start, 5, true), snp: attesttest.NewSNP(sevsnp.Milan, sevsnp.SignerVCEK, start), hook: hook}
+	w.build()
+	server := httptest.NewServer(http.HandlerFunc(w.serve))
+	t.Cleanup(server.Close)
+	w.Fetcher = &Fetcher{
+		Sources: Sources{server.URL, server.URL, server.URL}, Wait: func(ctx context.Context, _ time.Duration) error { return ctx.Err() },
+		Now: func() time.Time { return w.clock }, IntelRoot: w.tdxBuilt.Root, AMDRoots: []*x509.Certificate{w.snp.Root()},
 	}
-	q, err := tdx.Parse(raw)
+	return w
+}
+
+// build has the vendors publish what the machines' fields say now.
+func (w *world) build() { w.tdxBuilt, w.snpBuilt = w.tdx.Build(), w.snp.Evidence() }
+
+// serve answers as Intel's and AMD's services do.
+func (w *world) serve(out http.ResponseWriter, r *http.Request) {
+	w.requests.Add(1)
+	if w.hook != nil && w.hook(out, r) {
+		return
+	}
+	c, e := w.tdxBuilt.Collateral, w.snpBuilt
+	switch r.URL.Path {
+	case "/tdx/certification/v4/tcb":
+		out.Header().Set("TCB-Info-Issuer-Chain", url.PathEscape(string(c.TCBInfoIssuerChain)))
+		fmt.Fprintf(out, `{"tcbInfo":%s,"signature":"%x"}`, c.TCBInfo, c.TCBInfoSignature)
+	case "/tdx/certification/v4/qe/identity":
+		out.Header().Set("SGX-Enclave-Identity-Issuer-Chain", url.PathEscape(string(c.QEIdentityIssuerChain)))
+		fmt.Fprintf(out, `{"enclaveIdentity":%s,"signature":"%x"}`, c.QEIdentity, c.QEIdentitySignature)
+	case "/sgx/certification/v4/pckcrl":
+		out.Header().Set("SGX-PCK-CRL-Issuer-Chain", url.PathEscape(string(c.PCKCRLIssuerChain)))
+		out.Write(c.PCKCRL)
+	case "/IntelSGXRootCA.der":
+		out.Write(c.RootCACRL)
+	case "/vcek/v1/Milan/cert_chain":
+		for _, der := range e.Chain {
+			pem.Encode(out, &pem.Block{Type: "CERTIFICATE", Bytes: der})
+		}
+	case "/vcek/v1/Milan/crl", "/vlek/v1/Milan/crl":
+		out.Write(e.CRL)
+	default:
+		if strings.HasPrefix(r.URL.Path, "/vcek/v1/Milan/") {
+			out.Write(e.Certificate)
+			return
+		}
+		http.NotFound(out, r)
+	}
+}
+
+func (w *world) quote(t *testing.T) *tdx.Quote {
+	t.Helper()
+	q, err := tdx.Parse(w.tdxBuilt.Quote)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return q
 }
 
+// judge fetches collateral and has the quote judged with it.
+func (w *world) judge(t *testing.T) error {
+	t.Helper()
+	c, err := w.TDX(t.Context(), w.quote(t))
+	if err != nil {
+		return err
+	}
+	_, err = tdx.Verify(w.tdxBuilt.Quote, c, tdx.Options{}, w.clock, w.tdxBuilt.Root)
+	return err
+}
+
 func TestTDX(t *testing.T) {
 	var asked []string
-	f, _ := service(t, func(_ http.ResponseWriter, r *http.Request) bool {
+	w := newWorld(t, func(_ http.ResponseWriter, r *http.Request) bool {
 		asked = append(asked, r.URL.RequestURI())
 		return false
 	})
-	got, err := f.TDX(t.Context(), quote(t))
+	got, err := w.TDX(t.Context(), w.quote(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(got.TCBInfo) != tcbInfo || string(got.QEIdentity) != `{"id":"TD_QE"}` || string(got.TCBInfoIssuerChain) != chain || hex.EncodeToString(got.TCBInfoSignature[:2]) != "abab" {
-		t.Errorf("got %+v, want the service's exact bytes", got)
+	if want := w.tdxBuilt.Collateral; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want the service's exact bytes, %+v", got, want)
 	}
 	want := []string{"/tdx/certification/v4/tcb?fmspc=50806f000000", "/tdx/certification/v4/qe/identity", "/sgx/certification/v4/pckcrl?encoding=der&ca=platform", "/IntelSGXRootCA.der"}
 	if !slices.Equal(asked, want) {
@@ -106,23 +132,30 @@ func TestTDX(t *testing.T) {
 		t.Fatal(err)
 	}
 	again, err := tdx.ParseCollateral(encoded)
-	if err != nil || string(again.TCBInfo) != tcbInfo || string(again.PCKCRL) != "pck platform" {
+	if err != nil || !reflect.DeepEqual(again, got) {
 		t.Errorf("encoded and parsed: got %+v (%v)", again, err)
 	}
 }
 
 func TestSNP(t *testing.T) {
-	f, _ := service(t, nil)
-	report, err := sevsnp.Parse(sevdata.AttestationBytes)
+	var asked []string
+	w := newWorld(t, func(_ http.ResponseWriter, r *http.Request) bool {
+		asked = append(asked, r.URL.RequestURI())
+		return false
+	})
+	report, err := sevsnp.Parse(w.snpBuilt.Report)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := f.SNP(t.Context(), report, sevsnp.Milan)
+	got, err := w.SNP(t.Context(), report, sevsnp.Milan)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "vcek blSPL=02&teeSPL=00&snpSPL=05&ucodeSPL=68"; string(got.Certificate) != want || len(got.Chain) != 2 || string(got.CRL) != "crl" {
-		t.Errorf("got certificate %q, %d in the chain, list %q; want %q, 2 and crl", got.Certificate, len(got.Chain), got.CRL, want)
+	if want := (&SNP{w.snpBuilt.Certificate, w.snpBuilt.Chain, w.snpBuilt.CRL}); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want the service's exact bytes", got)
+	}
+	if want := fmt.Sprintf("/vcek/v1/Milan/%x?blSPL=04&teeSPL=01&snpSPL=22&ucodeSPL=213", report.ChipID); !slices.Contains(asked, want) {
+		t.Errorf("asked for %q, want %s among them", asked, want)
 	}
 }
 
@@ -166,15 +199,15 @@ func TestFailures(t *testing.T) {
 			w.Header().Set("SGX-PCK-CRL-Issuer-Chain", "x")
 			w.Write([]byte("<html>"))
 			return true
-		}, "reading TCB info", 4},
+		}, "not what was asked for", 4},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			f, requests := service(t, tt.hook)
-			_, err := f.TDX(t.Context(), quote(t))
+			f := newWorld(t, tt.hook)
+			_, err := f.TDX(t.Context(), f.quote(t))
 			if !errors.Is(err, check.ErrUnavailable) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got error %v, want one of class unavailable that says %q", err, tt.want)
 			}
-			if got := requests.Load(); got != tt.requests {
+			if got := f.requests.Load(); got != tt.requests {
 				t.Errorf("got %d requests, want %d", got, tt.requests)
 			}
 		})
@@ -185,7 +218,7 @@ func TestFailures(t *testing.T) {
 func TestRetryAfter(t *testing.T) {
 	var waits []time.Duration
 	busy := true
-	f, _ := service(t, func(w http.ResponseWriter, _ *http.Request) bool {
+	f := newWorld(t, func(w http.ResponseWriter, _ *http.Request) bool {
 		if busy {
 			busy = false
 			w.Header().Set("Retry-After", "7")
@@ -195,7 +228,7 @@ func TestRetryAfter(t *testing.T) {
 		return false
 	})
 	f.Wait = func(_ context.Context, d time.Duration) error { waits = append(waits, d); return nil }
-	if _, err := f.TDX(t.Context(), quote(t)); err != nil {
+	if _, err := f.TDX(t.Context(), f.quote(t)); err != nil {
 		t.Fatal(err)
 	}
 	if want := []time.Duration{7 * time.Second}; !slices.Equal(waits, want) {
@@ -204,25 +237,23 @@ func TestRetryAfter(t *testing.T) {
 }
 
 func TestCache(t *testing.T) {
-	f, requests := service(t, nil)
-	f.Cache = t.TempDir()
-	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	f.Now = func() time.Time { return now }
+	f := newWorld(t, nil)
+	f.Cache, f.MaxAge = t.TempDir(), 2*time.Hour
 	fetch := func(want int64) {
 		t.Helper()
-		before := requests.Load()
-		if _, err := f.TDX(t.Context(), quote(t)); err != nil {
+		before := f.requests.Load()
+		if _, err := f.TDX(t.Context(), f.quote(t)); err != nil {
 			t.Fatal(err)
 		}
-		if got := requests.Load() - before; got != want {
+		if got := f.requests.Load() - before; got != want {
 			t.Errorf("got %d requests, want %d", got, want)
 		}
 	}
 	fetch(4)
 	fetch(0)
-	now = now.Add(24*time.Hour + time.Second) // too old
+	f.clock = f.clock.Add(2*time.Hour + time.Second) // too old
 	fetch(4)
-	now = now.Add(-time.Hour) // from the future
+	f.clock = f.clock.Add(-time.Hour) // from the future
 	fetch(4)
 	files, err := filepath.Glob(filepath.Join(f.Cache, "*.json"))
 	if err != nil || len(files) != 4 {
@@ -234,30 +265,142 @@ func TestCache(t *testing.T) {
 	fetch(1)
 }
 
+// TestCacheHoldsNothingLongerThanItHolds: a document that has ended is asked for again, however young its copy.
+func TestCacheHoldsNothingLongerThanItHolds(t *testing.T) {
+	w := newWorld(t, nil)
+	w.Cache = t.TempDir()
+	publish := func(issued, next time.Time) {
+		w.tdx.TCBInfo.IssueDate, w.tdx.TCBInfo.NextUpdate = issued, next
+		w.tdxBuilt.Collateral.TCBInfo = w.tdx.Build().Collateral.TCBInfo // everything else is as it was
+		w.tdx.Resign(w.tdxBuilt.Collateral)
+	}
+	publish(start.Add(-time.Hour), start.Add(time.Hour))
+	if err := w.judge(t); err != nil {
+		t.Fatal(err)
+	}
+	w.clock = start.Add(2 * time.Hour)
+	publish(start.Add(30*time.Minute), start.Add(20*time.Hour)) // the service has a newer document now
+	before := w.requests.Load()
+	if err := w.judge(t); err != nil {
+		t.Errorf("after a document ended: got %v, want the newer one to be accepted", err)
+	}
+	if got := w.requests.Load() - before; got != 1 {
+		t.Errorf("after one document ended: got %d requests, want 1", got)
+	}
+}
+
+// TestWrongAnswerIsNotKept: what a portal answers in a service's place is asked for again at once, and never kept.
+func TestWrongAnswerIsNotKept(t *testing.T) {
+	other := newWorld(t, nil)
+	other.tdx.TCBInfo.Evaluation++
+	other.build()
+	for name, wrong := range map[string]func(w *world, out http.ResponseWriter, r *http.Request) bool{
+		"a page": func(_ *world, out http.ResponseWriter, _ *http.Request) bool {
+			for _, header := range []string{"TCB-Info-Issuer-Chain", "SGX-Enclave-Identity-Issuer-Chain", "SGX-PCK-CRL-Issuer-Chain"} {
+				out.Header().Set(header, "x")
+			}
+			out.Write([]byte("<html>sign in</html>"))
+			return true
+		},
+		"documents that another root's signer signed": func(_ *world, out http.ResponseWriter, r *http.Request) bool {
+			other.serve(out, r)
+			return true
+		},
+		"a revocation list cut short": func(w *world, out http.ResponseWriter, r *http.Request) bool {
+			if !strings.HasSuffix(r.URL.Path, ".der") {
+				return false
+			}
+			out.Write(w.tdxBuilt.Collateral.RootCACRL[:40])
+			return true
+		},
+		"a changed byte": func(w *world, out http.ResponseWriter, r *http.Request) bool {
+			if !strings.HasSuffix(r.URL.Path, "/tcb") {
+				return false
+			}
+			c := w.tdxBuilt.Collateral
+			out.Header().Set("TCB-Info-Issuer-Chain", url.PathEscape(string(c.TCBInfoIssuerChain)))
+			fmt.Fprintf(out, `{"tcbInfo":%s,"signature":"%x"}`, bytes.Replace(c.TCBInfo, []byte("UpToDate"), []byte("Revoked "), 1), c.TCBInfoSignature)
+			return true
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.Cache = t.TempDir()
+			w.hook = func(out http.ResponseWriter, r *http.Request) bool { return wrong(w, out, r) }
+			if err := w.judge(t); !errors.Is(err, check.ErrUnavailable) || !strings.Contains(err.Error(), "not what was asked for") {
+				t.Errorf("got %v, want unavailable: the answer is not what was asked for", err)
+			}
+			w.hook = nil
+			if err := w.judge(t); err != nil {
+				t.Errorf("once the service is itself again: got %v, want the machine accepted", err)
+			}
+			// One wrong answer among right ones costs one request.
+			fresh := newWorld(t, nil)
+			once := true
+			fresh.hook = func(out http.ResponseWriter, r *http.Request) bool {
+				if once && wrong(fresh, out, r) {
+					once = false
+					return true
+				}
+				return false
+			}
+			if err := fresh.judge(t); err != nil || fresh.requests.Load() != 5 {
+				t.Errorf("one wrong answer: got %v after %d requests, want the machine accepted after 5", err, fresh.requests.Load())
+			}
+		})
+	}
+}
+
+// TestWrongAnswerOfAMD is the same for certificates and revocation list.
+func TestWrongAnswerOfAMD(t *testing.T) {
+	w := newWorld(t, nil)
+	w.Cache = t.TempDir()
+	report, err := sevsnp.Parse(w.snpBuilt.Report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"cert_chain", "crl", fmt.Sprintf("%x", report.ChipID)} {
+		w.hook = func(out http.ResponseWriter, r *http.Request) bool {
+			if !strings.HasSuffix(r.URL.Path, path) {
+				return false
+			}
+			out.Write([]byte("<html>sign in</html>"))
+			return true
+		}
+		if _, err := w.SNP(t.Context(), report, sevsnp.Milan); !errors.Is(err, check.ErrUnavailable) {
+			t.Errorf("%s: got %v, want unavailable", path, err)
+		}
+		w.hook = nil
+		if _, err := w.SNP(t.Context(), report, sevsnp.Milan); err != nil {
+			t.Errorf("%s, once the service is itself again: got %v", path, err)
+		}
+		w.Cache = t.TempDir()
+	}
+}
+
 func TestCancel(t *testing.T) {
-	f, _ := service(t, nil)
+	f := newWorld(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := f.TDX(ctx, quote(t)); !errors.Is(err, check.ErrUnavailable) {
+	if _, err := f.TDX(ctx, f.quote(t)); !errors.Is(err, check.ErrUnavailable) {
 		t.Errorf("got error %v, want unavailable", err)
 	}
 }
 
 // TestCacheThatCanNotBeWritten: what can't be kept is not had.
 func TestCacheThatCanNotBeWritten(t *testing.T) {
-	f, _ := service(t, nil)
+	f := newWorld(t, nil)
 	f.Cache = filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(f.Cache, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	quote, err := tdx.Parse(tdxdata.RawQuoteV5)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.TDX(t.Context(), quote); !errors.Is(err, check.ErrUnavailable) {
+	if _, err := f.TDX(t.Context(), f.quote(t)); !errors.Is(err, check.ErrUnavailable) {
 		t.Errorf("got %v, want it to be unavailable", err)
 	}
 }
+
+// tcbInfo has white space and an order of its own: the signed bytes must come through as they are.
+const tcbInfo = `{"version": 3,  "id":"TDX"}`
 
 func FuzzSigned(f *testing.F) {
 	signature := strings.Repeat("ab", 64)

@@ -10,41 +10,77 @@ import (
 	"chrysalis/attest/tdx"
 )
 
-// Complete fetches what evidence lacks to be judged: Intel's collateral for a quote, AMD's certificates and revocation list
-// for a report. What the guest stapled stays. Evidence that does not parse is left as it is, for Verify to refuse.
+// Complete fetches what evidence needs to be judged: Intel's collateral for a quote, AMD's certificates and revocation list for a
+// report. What whoever handed out the evidence stapled does not decide how old it is: of each document the later issue is taken. Where
+// nothing can be fetched the staple stays, for Verify to judge by its dates. Evidence that does not parse is left as it is, for
+// Verify to refuse.
 func (f *Fetcher) Complete(ctx context.Context, e *evidence.Evidence) error {
 	switch e.Platform {
 	case evidence.TDX:
-		quote, err := tdx.Parse(e.Quote)
-		if err != nil || e.Collateral != nil {
-			return nil
-		}
-		c, err := f.TDX(ctx, quote)
-		if err != nil {
-			return err
-		}
-		if e.Collateral, err = c.Encode(); err != nil {
-			return fmt.Errorf("completing evidence: %w: %w", check.ErrUnavailable, err)
-		}
+		return f.completeTDX(ctx, e)
 	case evidence.SEVSNP:
-		report, err := sevsnp.Parse(e.Quote)
-		if err != nil || e.Collateral != nil && len(e.Certificates) > 0 {
+		return f.completeSNP(ctx, e)
+	}
+	return nil
+}
+
+func (f *Fetcher) completeTDX(ctx context.Context, e *evidence.Evidence) error {
+	quote, err := tdx.Parse(e.Quote)
+	if err != nil {
+		return nil
+	}
+	var stapled *tdx.Collateral
+	if e.Collateral != nil {
+		if stapled, err = tdx.ParseCollateral(e.Collateral); err != nil {
 			return nil
 		}
-		product, err := report.Product()
-		if err != nil {
-			return fmt.Errorf("completing evidence: %w: %w", check.ErrUnavailable, err)
+	}
+	c, err := f.TDX(ctx, quote)
+	if err != nil {
+		if stapled != nil {
+			return nil
 		}
+		return err
+	}
+	if stapled != nil {
+		c = tdx.Latest(stapled, c, f.intelRoot())
+	}
+	if e.Collateral, err = c.Encode(); err != nil {
+		return fmt.Errorf("completing evidence: %w: %w", check.ErrUnavailable, err)
+	}
+	return nil
+}
+
+func (f *Fetcher) completeSNP(ctx context.Context, e *evidence.Evidence) error {
+	report, err := sevsnp.Parse(e.Quote)
+	if err != nil {
+		return nil
+	}
+	missing := e.Collateral == nil || len(e.Certificates) == 0
+	product, err := report.Product()
+	if err != nil {
+		if !missing {
+			return nil
+		}
+		return fmt.Errorf("completing evidence: %w: %w", check.ErrUnavailable, err)
+	}
+	if len(e.Certificates) == 0 {
 		got, err := f.SNP(ctx, report, product)
 		if err != nil {
 			return err
 		}
-		if len(e.Certificates) == 0 {
-			e.Certificates = append([][]byte{got.Certificate}, got.Chain...)
-		}
-		if e.Collateral == nil {
-			e.Collateral = got.CRL
-		}
+		e.Certificates = append([][]byte{got.Certificate}, got.Chain...)
+	}
+	authorities := e.Certificates[1:]
+	crl, err := f.snpCRL(ctx, product, report.Signer, authorities)
+	switch {
+	case err != nil && e.Collateral == nil:
+		return err
+	case err != nil: // the staple stays
+	case e.Collateral == nil:
+		e.Collateral = crl
+	default:
+		e.Collateral = sevsnp.LatestCRL(e.Collateral, crl, authorities, f.amdRoots())
 	}
 	return nil
 }

@@ -2,8 +2,10 @@ package collateral
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -18,34 +20,67 @@ func (f *Fetcher) TDX(ctx context.Context, quote *tdx.Quote) (*tdx.Collateral, e
 	if err != nil {
 		return nil, fmt.Errorf("fetching collateral: %w", err)
 	}
+	root := f.intelRoot()
+	c := &tdx.Collateral{}
+	document := func(member string, prove func([]byte, [64]byte, []byte, *x509.Certificate) (tdx.Dates, error)) judge {
+		return func(a answer) (time.Time, error) {
+			body, signature, err := signed(a.Body, member)
+			if err != nil {
+				return time.Time{}, err
+			}
+			dates, err := prove(body, signature, []byte(a.Chain), root)
+			return dates.Until, err
+		}
+	}
+	list := func(a answer) (time.Time, error) {
+		var chain []byte
+		if a.Chain != "" {
+			chain = []byte(a.Chain)
+		}
+		dates, err := tdx.ProveCRL(a.Body, chain, root)
+		return dates.Until, err
+	}
 	pcs := f.Sources.IntelPCS
-	tcbInfo, err := f.get(ctx, fmt.Sprintf("%s/tdx/certification/v4/tcb?fmspc=%x", pcs, fmspc), "TCB-Info-Issuer-Chain")
-	if err != nil {
-		return nil, err
-	}
-	identity, err := f.get(ctx, pcs+"/tdx/certification/v4/qe/identity", "SGX-Enclave-Identity-Issuer-Chain")
-	if err != nil {
-		return nil, err
-	}
-	pckCRL, err := f.get(ctx, pcs+"/sgx/certification/v4/pckcrl?encoding=der&ca="+ca, "SGX-PCK-CRL-Issuer-Chain")
-	if err != nil {
-		return nil, err
-	}
-	rootCRL, err := f.get(ctx, f.Sources.IntelCerts+"/IntelSGXRootCA.der", "")
-	if err != nil {
-		return nil, err
-	}
-	c := &tdx.Collateral{
-		PCKCRL: pckCRL.Body, RootCACRL: rootCRL.Body,
-		PCKCRLIssuerChain: []byte(pckCRL.Chain), TCBInfoIssuerChain: []byte(tcbInfo.Chain), QEIdentityIssuerChain: []byte(identity.Chain),
-	}
-	if c.TCBInfo, c.TCBInfoSignature, err = signed(tcbInfo.Body, "tcbInfo"); err != nil {
-		return nil, fmt.Errorf("reading TCB info: %w: %w", check.ErrUnavailable, err)
-	}
-	if c.QEIdentity, c.QEIdentitySignature, err = signed(identity.Body, "enclaveIdentity"); err != nil {
-		return nil, fmt.Errorf("reading QE identity: %w: %w", check.ErrUnavailable, err)
+	for _, part := range []struct {
+		address, header string
+		judged          judge
+		take            func(answer) error
+	}{
+		{fmt.Sprintf("%s/tdx/certification/v4/tcb?fmspc=%x", pcs, fmspc), "TCB-Info-Issuer-Chain", document("tcbInfo", tdx.ProveTCBInfo), func(a answer) (err error) {
+			c.TCBInfoIssuerChain = []byte(a.Chain)
+			c.TCBInfo, c.TCBInfoSignature, err = signed(a.Body, "tcbInfo")
+			return err
+		}},
+		{pcs + "/tdx/certification/v4/qe/identity", "SGX-Enclave-Identity-Issuer-Chain", document("enclaveIdentity", tdx.ProveQEIdentity), func(a answer) (err error) {
+			c.QEIdentityIssuerChain = []byte(a.Chain)
+			c.QEIdentity, c.QEIdentitySignature, err = signed(a.Body, "enclaveIdentity")
+			return err
+		}},
+		{pcs + "/sgx/certification/v4/pckcrl?encoding=der&ca=" + ca, "SGX-PCK-CRL-Issuer-Chain", list, func(a answer) error {
+			c.PCKCRL, c.PCKCRLIssuerChain = a.Body, []byte(a.Chain)
+			return nil
+		}},
+		{f.Sources.IntelCerts + "/IntelSGXRootCA.der", "", list, func(a answer) error {
+			c.RootCACRL = a.Body
+			return nil
+		}},
+	} {
+		a, err := f.get(ctx, part.address, part.header, part.judged)
+		if err != nil {
+			return nil, err
+		}
+		if err := part.take(a); err != nil {
+			return nil, fmt.Errorf("reading %s: %w: %w", part.address, check.ErrUnavailable, err)
+		}
 	}
 	return c, nil
+}
+
+func (f *Fetcher) intelRoot() *x509.Certificate {
+	if f.IntelRoot != nil {
+		return f.IntelRoot
+	}
+	return tdx.IntelRoot()
 }
 
 // signed takes a document of the service apart: the named member, with the exact bytes that are signed, and its signature.

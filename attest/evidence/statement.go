@@ -5,22 +5,24 @@ import (
 	"crypto/sha512"
 	"encoding/binary"
 	"fmt"
+
+	"chrysalis/measure/pubkey"
 )
 
 // Statement is what a guest says about itself: the hardware signs its hash as report data, and nothing in it is true
 // before Verify has accepted the evidence around it. EVIDENCE.md fixes the layout.
 type Statement struct {
-	NonceRoot  [32]byte // root of the tree of challenges that this quote answers; zeros in epoch evidence
-	TLSKey     [32]byte // SHA-256 of the SubjectPublicKeyInfo that the guest's TLS certificate carries
-	HPKEKey    [32]byte // SHA-256 of the HPKE public key, zeros without one
-	ReceiptKey [32]byte // Ed25519 public key that signs receipts
-	ClaimKey   [32]byte // Ed25519 public key that signs claims
-	Epoch      uint64   // number of the key set, counted from the guest's start
-	NotAfter   uint64   // Unix seconds until which TLS and HPKE key are used
-	SecretHash [32]byte // SHA-256 of the sealed secret's public commitment
-	ConfigHash [32]byte // SHA-256 of the measured config
-	LogHead    [32]byte // head of the runtime log
-	GPUDigest  [32]byte // SHA-256 of the GPU evidence, zeros without a GPU
+	NonceRoot  [32]byte       // root of the tree of challenges that this quote answers; zeros in epoch evidence
+	TLSKey     [32]byte       // SHA-256 of the SubjectPublicKeyInfo that the guest's TLS certificate carries
+	HPKEKey    [32]byte       // SHA-256 of the HPKE public key, zeros without one
+	ReceiptKey pubkey.Ed25519 // signs receipts
+	ClaimKey   pubkey.Ed25519 // signs claims
+	Epoch      uint64         // number of the key set, counted from the guest's start
+	NotAfter   uint64         // Unix seconds until which TLS and HPKE key are used
+	SecretHash [32]byte       // SHA-256 of the sealed secret's public commitment
+	ConfigHash [32]byte       // SHA-256 of the measured config
+	LogHead    [32]byte       // head of the runtime log
+	GPUDigest  [32]byte       // SHA-256 of the GPU evidence, zeros without a GPU
 }
 
 // Request is what the one who speaks TLS brings to a statement. The owner of the device adds the rest from its own state, so
@@ -55,7 +57,7 @@ func DecodeStatement(b []byte) (s Statement, err error) {
 	if len(b) != StatementSize {
 		return s, fmt.Errorf("decoding statement: %d bytes, want %d", len(b), StatementSize)
 	}
-	for _, field := range []*[32]byte{&s.NonceRoot, &s.TLSKey, &s.HPKEKey, &s.ReceiptKey, &s.ClaimKey} {
+	for _, field := range []*[32]byte{&s.NonceRoot, &s.TLSKey, &s.HPKEKey, (*[32]byte)(&s.ReceiptKey), (*[32]byte)(&s.ClaimKey)} {
 		b = b[copy(field[:], b):]
 	}
 	s.Epoch, s.NotAfter, b = binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:]), b[16:]

@@ -76,6 +76,7 @@ func (m *machine) url(path string) string { return "https://" + m.address + path
 func (m *machine) config() Config { return Config{Policy: m.Policy(), Roots: m.Roots(), Now: m.now} }
 
 func TestTransport(t *testing.T) {
+	t.Parallel() // most of it waits for the guest\'s next quote
 	m := newMachine(t)
 	transport := NewTransport(m.config())
 	defer transport.CloseIdleConnections()
@@ -103,6 +104,7 @@ func TestTransport(t *testing.T) {
 }
 
 func TestDialUsesPostQuantumTLS13(t *testing.T) {
+	t.Parallel() // most of it waits for the guest\'s next quote
 	m := newMachine(t)
 	conn, err := Dial(t.Context(), "tcp", m.address, m.config())
 	if err != nil {
@@ -117,6 +119,7 @@ func TestDialUsesPostQuantumTLS13(t *testing.T) {
 
 // TestNoOtherKeyExchange has a peer that knows classical key exchanges alone refused on either side.
 func TestNoOtherKeyExchange(t *testing.T) {
+	t.Parallel() // most of it waits for the guest\'s next quote
 	m := newMachine(t)
 	if conn, err := tls.Dial("tcp", m.address, &tls.Config{InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519}}); err == nil {
 		conn.Close()

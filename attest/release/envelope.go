@@ -3,13 +3,14 @@ package release
 import (
 	"bytes"
 	"crypto/ed25519"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
+
+	"chrysalis/measure/pubkey"
 )
 
 const maxEnvelopeSignatures = 64
@@ -58,7 +59,7 @@ func (e Envelope) check(payloadType string) error {
 		return fmt.Errorf("%d signatures, want at most %d", n, maxEnvelopeSignatures)
 	}
 	for i, s := range e.Signatures {
-		if raw, err := hex.DecodeString(s.KeyID); err != nil || len(raw) != ed25519.PublicKeySize || strings.ToLower(s.KeyID) != s.KeyID {
+		if _, err := pubkey.Parse(s.KeyID); err != nil {
 			return fmt.Errorf("signature %d: key id %.80q, want 64 hexadecimal digits in lower case", i, s.KeyID)
 		}
 		if len(s.Sig) != ed25519.SignatureSize {
@@ -86,15 +87,15 @@ func (e Envelope) signedBytes() []byte {
 
 // signers returns those of the keys that signed the envelope, each once however often it is given. A signature by one of
 // them that does not hold is an error, and signatures by others do not count.
-func (e Envelope) signers(keys []ed25519.PublicKey) ([]ed25519.PublicKey, error) {
+func (e Envelope) signers(keys []pubkey.Ed25519) ([]pubkey.Ed25519, error) {
 	message := e.signedBytes()
-	var found []ed25519.PublicKey
+	var found []pubkey.Ed25519
 	for _, s := range e.Signatures {
-		i := slices.IndexFunc(keys, func(key ed25519.PublicKey) bool { return hex.EncodeToString(key) == s.KeyID })
+		i := slices.IndexFunc(keys, func(key pubkey.Ed25519) bool { return key.String() == s.KeyID })
 		if i < 0 {
 			continue
 		}
-		if !ed25519.Verify(keys[i], message, s.Sig) {
+		if !keys[i].Verify(message, s.Sig) {
 			return nil, fmt.Errorf("the signature of key %s does not hold", s.KeyID)
 		}
 		found = append(found, keys[i])
@@ -107,7 +108,7 @@ func (e *Envelope) sign(key ed25519.PrivateKey) error {
 	if len(key) != ed25519.PrivateKeySize {
 		return fmt.Errorf("key has %d bytes, want %d", len(key), ed25519.PrivateKeySize)
 	}
-	s := Signature{hex.EncodeToString(key.Public().(ed25519.PublicKey)), ed25519.Sign(key, e.signedBytes())}
+	s := Signature{pubkey.Of(key).String(), ed25519.Sign(key, e.signedBytes())}
 	at, twice := slices.BinarySearchFunc(e.Signatures, s.KeyID, func(s Signature, id string) int { return strings.Compare(s.KeyID, id) })
 	if twice {
 		return fmt.Errorf("key %s has signed already", s.KeyID)

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest/check"
+	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
 )
 
@@ -51,18 +52,18 @@ type Revoked struct {
 // List is a release list that enough signers stand for. The zero List knows no release and is of no time.
 type List struct {
 	document Document
-	signers  []ed25519.PublicKey
+	signers  []pubkey.Ed25519
 }
 
 // ParseList reads a signed release list, and takes it if at least threshold of the signers, each counted once, signed
 // exactly its bytes. Signatures by others do not count; one by a signer that does not hold refuses the list.
-func ParseList(signed []byte, signers []ed25519.PublicKey, threshold int) (*List, error) {
+func ParseList(signed []byte, signers []pubkey.Ed25519, threshold int) (*List, error) {
 	if threshold < 1 || threshold > len(signers) {
 		return nil, fmt.Errorf("reading release list: threshold is %d of %d signers, want 1 to all of them", threshold, len(signers))
 	}
 	for _, key := range signers {
-		if len(key) != ed25519.PublicKeySize {
-			return nil, fmt.Errorf("reading release list: a signer's key has %d bytes, want %d", len(key), ed25519.PublicKeySize)
+		if key.IsZero() {
+			return nil, errors.New("reading release list: a signer's key is zero")
 		}
 	}
 	e, document, err := readReleaseList(signed)
@@ -257,7 +258,7 @@ func (l *List) Releases() []Listed { return slices.Clone(l.document.Releases) }
 func (l *List) Revoked() []Revoked { return slices.Clone(l.document.Revoked) }
 
 // Signers returns which of the signers that were passed in signed it.
-func (l *List) Signers() []ed25519.PublicKey { return slices.Clone(l.signers) }
+func (l *List) Signers() []pubkey.Ed25519 { return slices.Clone(l.signers) }
 
 // Fresh reports whether the list may be used now: issued, not expired, and not older than maxAge, which must be positive.
 func (l *List) Fresh(now time.Time, maxAge time.Duration) error {
@@ -301,7 +302,7 @@ func (l *List) Judge(release string, now time.Time, maxAge time.Duration) error 
 
 // Rebuilt reports whether at least threshold of the rebuilders, each counted once, say that they rebuilt the release with
 // the same bytes. Statements by others do not count.
-func (l *List) Rebuilt(release string, rebuilders []ed25519.PublicKey, threshold int) error {
+func (l *List) Rebuilt(release string, rebuilders []pubkey.Ed25519, threshold int) error {
 	if threshold < 1 || threshold > len(rebuilders) {
 		return fmt.Errorf("judging rebuilds: threshold is %d of %d rebuilders, want 1 to all of them", threshold, len(rebuilders))
 	}
@@ -315,7 +316,7 @@ func (l *List) Rebuilt(release string, rebuilders []ed25519.PublicKey, threshold
 		if err != nil {
 			return fmt.Errorf("%w: release %q: rebuild %d: %v", check.ErrRejected, release, i, err)
 		}
-		if key != nil {
+		if !key.IsZero() {
 			count++
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest/check"
+	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
 )
 
@@ -50,48 +51,48 @@ func SignRebuild(manifest register.Digest, rebuilder string, at time.Time, key e
 
 // VerifyRebuild reads a signed statement and checks that one of the rebuilders signed it; it returns that key. It does
 // not judge how old the statement is: a rebuild stays true.
-func VerifyRebuild(signed []byte, rebuilders []ed25519.PublicKey) (Rebuild, ed25519.PublicKey, error) {
+func VerifyRebuild(signed []byte, rebuilders []pubkey.Ed25519) (Rebuild, pubkey.Ed25519, error) {
 	e, err := parseEnvelope(signed, rebuildPayloadType, maxRebuildBytes)
 	if err != nil {
-		return Rebuild{}, nil, fmt.Errorf("%w: reading rebuild: %v", check.ErrRejected, err)
+		return Rebuild{}, pubkey.Ed25519{}, fmt.Errorf("%w: reading rebuild: %v", check.ErrRejected, err)
 	}
 	r, key, err := e.rebuild(rebuilders)
 	if err != nil {
-		return Rebuild{}, nil, fmt.Errorf("%w: reading rebuild: %v", check.ErrRejected, err)
+		return Rebuild{}, key, fmt.Errorf("%w: reading rebuild: %v", check.ErrRejected, err)
 	}
-	if key == nil {
-		return Rebuild{}, nil, fmt.Errorf("%w: reading rebuild: signed by key %s, which is none of the %d rebuilders", check.ErrRejected, e.Signatures[0].KeyID, len(rebuilders))
+	if key.IsZero() {
+		return Rebuild{}, key, fmt.Errorf("%w: reading rebuild: signed by key %s, which is none of the %d rebuilders", check.ErrRejected, e.Signatures[0].KeyID, len(rebuilders))
 	}
 	return r, key, nil
 }
 
-// rebuild reads the statement in an envelope with exactly one signature. The key is nil if it is none of the rebuilders'.
-func (e Envelope) rebuild(rebuilders []ed25519.PublicKey) (r Rebuild, key ed25519.PublicKey, err error) {
+// rebuild reads the statement in an envelope with exactly one signature. The key is zero if it is none of the rebuilders'.
+func (e Envelope) rebuild(rebuilders []pubkey.Ed25519) (r Rebuild, key pubkey.Ed25519, err error) {
 	if err := e.check(rebuildPayloadType); err != nil {
-		return r, nil, err
+		return r, key, err
 	}
 	if len(e.Signatures) != 1 {
-		return r, nil, fmt.Errorf("%d signatures, want 1", len(e.Signatures))
+		return r, key, fmt.Errorf("%d signatures, want 1", len(e.Signatures))
 	}
 	if len(e.Payload) > maxRebuildBytes {
-		return r, nil, fmt.Errorf("payload is %d bytes, want at most %d", len(e.Payload), maxRebuildBytes)
+		return r, key, fmt.Errorf("payload is %d bytes, want at most %d", len(e.Payload), maxRebuildBytes)
 	}
 	if err := json.Unmarshal(e.Payload, &r, json.RejectUnknownMembers(true)); err != nil {
-		return r, nil, err
+		return r, key, err
 	}
 	if err := r.check(); err != nil {
-		return r, nil, err
+		return r, key, err
 	}
 	again, err := json.Marshal(r, json.Deterministic(true))
 	if err != nil {
-		return r, nil, err
+		return r, key, err
 	}
 	if !bytes.Equal(again, e.Payload) {
-		return r, nil, errors.New("the payload is not the one encoding of its content")
+		return r, key, errors.New("the payload is not the one encoding of its content")
 	}
 	found, err := e.signers(rebuilders)
 	if err != nil || len(found) == 0 {
-		return r, nil, err
+		return r, key, err
 	}
 	return r, found[0], nil
 }

@@ -66,31 +66,42 @@ type chain struct {
 	endorsement    *endorsement
 }
 
-// parseChain parses DER. The ARK is told from the ASK by being named as its own issuer, so their order is free.
+// parseChain parses DER.
 func parseChain(leaf []byte, above [][]byte) (*chain, error) {
-	if len(above) != chainLength {
-		return nil, fmt.Errorf("%d certificates above the endorsement key, want %d: ASK or ASVK, and ARK", len(above), chainLength)
+	ask, ark, err := parseAuthorities(above)
+	if err != nil {
+		return nil, err
 	}
-	var parsed [1 + chainLength]*x509.Certificate
-	for i, der := range append([][]byte{leaf}, above...) {
-		var err error
-		if parsed[i], err = pki.Parse(der, maxCertificateBytes); err != nil {
-			return nil, fmt.Errorf("certificate %d: %w", i, err)
-		}
-	}
-	c := &chain{leaf: parsed[0], ask: parsed[1], ark: parsed[2]}
-	if pki.SelfIssued(c.ask) {
-		c.ask, c.ark = c.ark, c.ask
-	}
-	if !pki.SelfIssued(c.ark) || pki.SelfIssued(c.ask) {
-		return nil, errors.New("want one certificate among ASK and ARK that names itself as its issuer")
+	c := &chain{ask: ask, ark: ark}
+	if c.leaf, err = pki.Parse(leaf, maxCertificateBytes); err != nil {
+		return nil, fmt.Errorf("certificate 0: %w", err)
 	}
 	if _, err := pki.On(elliptic.P384(), c.leaf); err != nil {
 		return nil, fmt.Errorf("endorsement %w", err)
 	}
-	var err error
 	c.endorsement, err = parseEndorsement(c.leaf)
 	return c, err
+}
+
+// parseAuthorities parses DER. The ARK is told from the ASK by being named as its own issuer, so their order is free.
+func parseAuthorities(above [][]byte) (ask, ark *x509.Certificate, err error) {
+	if len(above) != chainLength {
+		return nil, nil, fmt.Errorf("%d certificates above the endorsement key, want %d: ASK or ASVK, and ARK", len(above), chainLength)
+	}
+	var parsed [chainLength]*x509.Certificate
+	for i, der := range above {
+		if parsed[i], err = pki.Parse(der, maxCertificateBytes); err != nil {
+			return nil, nil, fmt.Errorf("certificate %d: %w", 1+i, err)
+		}
+	}
+	ask, ark = parsed[0], parsed[1]
+	if pki.SelfIssued(ask) {
+		ask, ark = ark, ask
+	}
+	if !pki.SelfIssued(ark) || pki.SelfIssued(ask) {
+		return nil, nil, errors.New("want one certificate among ASK and ARK that names itself as its issuer")
+	}
+	return ask, ark, nil
 }
 
 // product returns the product whose root the ARK claims to be, or "".

@@ -84,7 +84,9 @@ func TestSpecification(t *testing.T) {
 			a["Codes"]["volume-corrupt"], b["Codes"]["volume-corrupt"] = "", ""
 		}},
 		{"a step without a hint", "tpm has no hint", func(a, b map[string]map[string]string) { a["Steps"]["tpm"], b["Steps"]["tpm"] = "", "" }},
-		{"a hint for no code", "no-code stands in the document alone", func(_, b map[string]map[string]string) { b["Codes"]["no-code"] = "do something" }},
+		{"a hint for no code", "no-code stands in the document alone", func(_, b map[string]map[string]string) {
+			b["Codes"]["no-code"] = "do something"
+		}},
 		{"another hint", "the table says", func(_, b map[string]map[string]string) { b["Codes"]["journal-full"] += " up" }},
 		{"an event that is not specified", "engine-up", func(_, b map[string]map[string]string) { delete(b["Events"], "engine-up") }},
 	} {
@@ -115,7 +117,10 @@ func TestVocabulary(t *testing.T) {
 	if want := len(stages) + len(steps) + len(events) + len(codes) + len(steps) - 5 + 1; len(seen) != want {
 		t.Errorf("got %d lines, want %d", len(seen), want)
 	}
-	for _, none := range []string{Step(0).String(), Step(200).String(), Event(200).String(), Stage(9).String(), Code(0).String(), Code(100).String(), Code(100).Hint(), Code(0).Hint()} {
+	for _, none := range []string{
+		Step(0).String(), Step(200).String(), Event(200).String(), Stage(9).String(),
+		Code(0).String(), Code(100).String(), Code(100).Hint(), Code(0).Hint(),
+	} {
 		if none != "" {
 			t.Errorf("a number without a word: got %q, want nothing", none)
 		}

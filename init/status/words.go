@@ -11,23 +11,29 @@ var (
 	stages = []string{Initrd: "initrd", PID1: "pid1"}
 
 	steps = []word{
-		Mounts:          {"mounts", "the kernel lacks a file system that init needs: take kernel and initrd from one release"},
-		Status:          {"status", "the status port is there and does not open: start the guest with chrysalis up, or with its shape's devices"},
-		Cmdline:         {"cmdline", "the kernel's command line is not the release's: pass the bytes of the release's cmdline file, and nothing else"},
-		Modules:         {"modules", "a kernel module did not load: take kernel and initrd from one release"},
-		Root:            {"root", "the root disk is missing, or is not the one that this initrd names: take both from one release"},
-		Hardening:       {"hardening", "a switch of the kernel is not as the release wants it: boot the release's kernel, initrd and cmdline as they are"},
+		Mounts: {"mounts", "the kernel lacks a file system that init needs: take kernel and initrd from one release"},
+		Status: {"status", "the status port is there and does not open: start the guest with chrysalis up, or with " +
+			"its shape's devices"},
+		Cmdline: {"cmdline", "the kernel's command line is not the release's: pass the bytes of the release's " +
+			"cmdline file, and nothing else"},
+		Modules: {"modules", "a kernel module did not load: take kernel and initrd from one release"},
+		Root:    {"root", "the root disk is missing, or is not the one that this initrd names: take both from one release"},
+		Hardening: {"hardening", "a switch of the kernel is not as the release wants it: boot the release's kernel, " +
+			"initrd and cmdline as they are"},
 		Entropy:         {"entropy", "the kernel's random generator was not seeded: the processor must offer RDRAND or RDSEED"},
 		CorruptionWatch: {"corruption-watch", "the kernel gave init no socket for its own messages: boot the release's kernel"},
 		TPM:             {"tpm", "the machine has no TPM that answers"},
 		Config:          {"config", "the config disk is missing or holds no config: chrysalis up writes it, from what --config names"},
-		EngineVolume:    {"engine-volume", "the engine's disk is missing, or is not the volume that the config names; check it with: chrysalis volume check"},
-		ModelVolume:     {"model-volume", "the model's disk is missing, or is not the volume that the config names; check it with: chrysalis volume check"},
-		GPU:             {"gpu", "the machine's GPUs are not those that the config's rule asks for"},
-		ModuleLock:      {"module-lock", "the kernel did not let its modules be locked: boot the release's kernel"},
+		EngineVolume: {"engine-volume", "the engine's disk is missing, or is not the volume that the config names; check " +
+			"it with: chrysalis volume check"},
+		ModelVolume: {"model-volume", "the model's disk is missing, or is not the volume that the config names; check " +
+			"it with: chrysalis volume check"},
+		GPU:        {"gpu", "the machine's GPUs are not those that the config's rule asks for"},
+		ModuleLock: {"module-lock", "the kernel did not let its modules be locked: boot the release's kernel"},
 		Secret: {"secret", "the TPM gave no secret for another reason than its policy: it does not answer, or its state is older than the guest's " +
 			"last boot; put the newest state back"},
-		Network:    {"network", "the guest got no address, or its port was taken: give its network card a DHCP server, or another host document"},
+		Network: {"network", "the guest got no address, or its port was taken: give its network card a DHCP server, or " +
+			"another host document"},
 		Containerd: {"containerd", "containerd did not come up: give the guest more memory"},
 		Keeper:     {"keeper", "the keeper did not come up: see that the machine has the journal disk, and that it can be written"},
 		Engine:     {"engine", "the engine did not come up in its time: look at the config's arguments, memory limit and model"},
@@ -37,15 +43,18 @@ var (
 	events = []string{KernelUp: "kernel-up", EngineUp: "engine-up", EngineDown: "engine-down"}
 
 	codes = []word{
-		VolumeCorrupt: {"volume-corrupt", "a block of the engine or model volume is not what its root hash says; check it with: chrysalis volume check"},
+		VolumeCorrupt: {"volume-corrupt", "a block of the engine or model volume is not what its root hash says; check it " +
+			"with: chrysalis volume check"},
 		UnsealRefused: {"unseal-refused", "the TPM in this folder sealed its secret for another image or identity; run that one, use another --dir, or start anew " +
 			"with: chrysalis down --forget (the old key and its unpaid claims are then gone)"},
-		ContainerdExited:  {"containerd-exited", "containerd ended: give the guest more memory"},
-		KeeperExited:      {"keeper-exited", "the keeper ended: what it had recorded is on the journal disk; start the guest again"},
-		EngineHostExited:  {"engine-host-exited", "the engine did not come up any more: look at the config's arguments, memory limit and model"},
-		EngineHostFailed:  {"engine-host-failed", "the engine's host gave up: look at the config's arguments, memory limit and model"},
-		GatewayExited:     {"gateway-exited", "the gateway ended: give the guest more memory, and start it again"},
-		JournalTorn:       {"journal-torn", "records are missing in the middle of the journal disk; put a good copy of the newest state back"},
+		ContainerdExited: {"containerd-exited", "containerd ended: give the guest more memory"},
+		KeeperExited:     {"keeper-exited", "the keeper ended: what it had recorded is on the journal disk; start the guest again"},
+		EngineHostExited: {"engine-host-exited", "the engine did not come up any more: look at the config's arguments, " +
+			"memory limit and model"},
+		EngineHostFailed: {"engine-host-failed", "the engine's host gave up: look at the config's arguments, memory limit and model"},
+		GatewayExited:    {"gateway-exited", "the gateway ended: give the guest more memory, and start it again"},
+		JournalTorn: {"journal-torn", "records are missing in the middle of the journal disk; put a good copy of the " +
+			"newest state back"},
 		JournalForeign:    {"journal-foreign", "the journal disk belongs to another guest, or its header was changed"},
 		JournalRolledBack: {"journal-rolled-back", "the journal disk is older than this guest's last boot; put the newest back"},
 		JournalIO:         {"journal-io", "the journal disk can't be read or written; look at the host's disk"},

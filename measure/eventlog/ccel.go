@@ -13,7 +13,7 @@ const ccRegisters = 5
 // CCEvent is one event of a CCEL, the log of a TDX guest's firmware and boot loader. Its data is what the log claims and
 // nothing more, unless Matches reports otherwise.
 type CCEvent struct {
-	Register uint8 // 0 MRTD, 1 to 4 RTMR0 to RTMR3
+	Register uint8 // 0 MRTD, 1 to 4 RTMR0 to RTMR3, or NoRegister
 	Type     uint32
 	Digest   [48]byte
 	Data     []byte // untrusted unless Matches

@@ -25,9 +25,13 @@ const (
 	maxBootEventData = 64 << 10
 	maxBootBanks     = 8
 
-	// bootRegisters bounds the PCR index: 16 and above can be reset at will and prove nothing.
-	bootRegisters = 16
+	bootRegisters = 16 // that a replay speaks of: 16 and above can be reset at will, or do not start at zero, and prove nothing
+	pcRegisters   = 24 // of a TPM in a PC
 )
+
+// NoRegister is the register of an EV_NO_ACTION event that names none of the platform's: it extends nothing, wherever it says it
+// would. Some firmware writes 0xffffffff.
+const NoRegister = 0xff
 
 // digestSizes are the banks that a boot log may carry: TPM 2.0 Part 2, section 6.3.
 var digestSizes = map[uint16]int{0x04: 20, 0x0b: 32, 0x0c: 48, 0x0d: 64, 0x12: 32, 0x27: 32, 0x28: 48, 0x29: 64}
@@ -35,7 +39,7 @@ var digestSizes = map[uint16]int{0x04: 20, 0x0b: 32, 0x0c: 48, 0x0d: 64, 0x12: 3
 // BootEvent is one event of a TCG2 log, reduced to its SHA-256 digest. Its data is what the log claims and nothing more,
 // unless Matches reports otherwise.
 type BootEvent struct {
-	Register uint8
+	Register uint8 // a PCR, or NoRegister
 	Type     uint32
 	Digest   [32]byte
 	Data     []byte // untrusted unless Matches
@@ -200,7 +204,7 @@ func (e bankEvent) digest(banks []uint16, alg uint16) []byte {
 
 // cutBootEvent parses one TCG_PCR_EVENT2.
 func cutBootEvent(b []byte, banks []uint16) (e BootEvent, rest []byte, err error) {
-	raw, rest, err := cutBankEvent(b, banks, bootRegisters)
+	raw, rest, err := cutBankEvent(b, banks, pcRegisters)
 	if err != nil {
 		return e, nil, err
 	}
@@ -214,10 +218,14 @@ func cutBankEvent(b []byte, banks []uint16, registers uint32) (e bankEvent, rest
 	}
 	register, count := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[8:])
 	e.typ = binary.LittleEndian.Uint32(b[4:])
-	if register >= registers {
+	switch {
+	case register < registers:
+		e.register = uint8(register)
+	case e.typ == evNoAction:
+		e.register = NoRegister
+	default:
 		return e, nil, fmt.Errorf("register is %d, want at most %d", register, registers-1)
 	}
-	e.register = uint8(register)
 	if int64(count) != int64(len(banks)) {
 		return e, nil, fmt.Errorf("%d digests, want the %d of the header", count, len(banks))
 	}
@@ -250,7 +258,7 @@ func cutBankEvent(b []byte, banks []uint16, registers uint32) (e bankEvent, rest
 const localitySignature = "StartupLocality\x00"
 
 // ReplayBoot returns the SHA-256 bank that the events leave behind in registers that started at zero, PCR 0 at the startup
-// locality where an event names it. Events of type EV_NO_ACTION are not extended.
+// locality where an event names it. Events of type EV_NO_ACTION are not extended, and those of higher registers are left out.
 func ReplayBoot(events []BootEvent) (bank [bootRegisters][32]byte) {
 	if i := slices.IndexFunc(events, func(e BootEvent) bool { return e.Register == 0 && e.Type != evNoAction }); i > 0 {
 		for _, e := range events[:i] {
@@ -261,7 +269,7 @@ func ReplayBoot(events []BootEvent) (bank [bootRegisters][32]byte) {
 		}
 	}
 	for _, e := range events {
-		if e.Type != evNoAction {
+		if e.Type != evNoAction && e.Register < bootRegisters {
 			bank[e.Register] = Extend256(bank[e.Register], e.Digest)
 		}
 	}

@@ -177,7 +177,7 @@ func TestParseBootRefuses(t *testing.T) {
 		{"bank of another size", edit(32+30, 32), "digests of 32 bytes"},
 		{"no SHA-256 bank", edit(32+32, 0x27), "0 SHA-256 banks"},
 		{"vendor information", edit(headerEnd-1, 1), "vendor information"},
-		{"register 16", edit(headerEnd, 16), "want at most 15"},
+		{"register 24", edit(headerEnd, 24), "want at most 23"},
 		{"a digest more", edit(headerEnd+8, 5), "5 digests"},
 		{"banks in another order", edit(headerEnd+12, 0x0b), "want 0x4"},
 	} {
@@ -215,4 +215,60 @@ func FuzzParseBoot(f *testing.F) {
 			t.Errorf("parsed and written again: got %x, want %x", again, log)
 		}
 	})
+}
+
+// TestNoActionAnywhere: an event that extends nothing may name any register, and any other event none beyond a TPM's.
+func TestNoActionAnywhere(t *testing.T) {
+	good := bootLog(t)
+	events, err := ParseBoot(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := ReplayBoot(events)
+	event := func(register, typ uint32) []byte {
+		b := binary.LittleEndian.AppendUint32(nil, register)
+		b = binary.LittleEndian.AppendUint32(b, typ)
+		banks, _, err := cutBootHeader(good, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(banks)))
+		for _, alg := range banks {
+			b = append(binary.LittleEndian.AppendUint16(b, alg), bytes.Repeat([]byte{7}, digestSizes[alg])...)
+		}
+		return append(binary.LittleEndian.AppendUint32(b, 4), "data"...)
+	}
+	for _, tt := range []struct {
+		name          string
+		register, typ uint32
+		want          string // "": parsed, and nothing in PCR 0 to 15 changes
+		is            uint8
+	}{
+		{"no action in no register", 0xffffffff, evNoAction, "", NoRegister},
+		{"no action beyond a TPM's", 24, evNoAction, "", NoRegister},
+		{"no action in PCR 23", 23, evNoAction, "", 23},
+		{"an event in PCR 16", 16, evSeparator, "", 16},
+		{"an event in PCR 23", 23, evSeparator, "", 23},
+		{"an event beyond a TPM's", 24, evSeparator, "register is 24, want at most 23", 0},
+		{"an event in no register", 0xffffffff, evSeparator, "register is 4294967295", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			events, err := ParseBoot(append(bytes.Clone(good), event(tt.register, tt.typ)...))
+			if tt.want != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("got %v, want an error with %q", err, tt.want)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if last := events[len(events)-1]; last.Register != tt.is {
+				t.Errorf("register: got %d, want %d", last.Register, tt.is)
+			}
+			if got := ReplayBoot(events); got != want {
+				t.Error("the replay differs")
+			}
+		})
+	}
 }

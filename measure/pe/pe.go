@@ -37,6 +37,7 @@ type Image struct {
 type Section struct {
 	Name string
 	Data []byte // as it lies in the file, without what rounds it up; nil if nothing of it does
+	Size uint64 // in memory, where zeros follow the data if it is larger
 
 	start, end uint64 // in the file
 }
@@ -80,6 +81,7 @@ func Parse(image []byte) (Image, error) {
 		h := image[table+i*sectionSize:]
 		s := Section{Name: string(bytes.TrimRight(h[:8], "\x00"))}
 		used, raw, at := uint64(le.Uint32(h[8:])), uint64(le.Uint32(h[16:])), uint64(le.Uint32(h[20:]))
+		s.Size = used
 		if raw == 0 {
 			l.Sections = append(l.Sections, s)
 			continue
@@ -91,6 +93,21 @@ func Parse(image []byte) (Image, error) {
 		l.Sections = append(l.Sections, s)
 	}
 	return l, nil
+}
+
+// maxZeros bounds how much larger a section may be in memory than in the file.
+const maxZeros = 64 << 20
+
+// Memory returns the section as a loader lays it into memory: as many bytes as it has there, with zeros where the file ends.
+func (s Section) Memory() ([]byte, error) {
+	zeros := s.Size - uint64(len(s.Data))
+	if zeros == 0 {
+		return s.Data, nil
+	}
+	if zeros > maxZeros {
+		return nil, fmt.Errorf("section %q has %d bytes in memory and %d in the file, want at most %d more", s.Name, s.Size, len(s.Data), maxZeros)
+	}
+	return append(slices.Clone(s.Data), make([]byte, zeros)...), nil
 }
 
 // Hash writes into sum what the image hash covers that firmware extends before it starts an image: everything but the

@@ -55,7 +55,8 @@ func runContract(t testing.TB, body []byte, key []byte, contract ton.Address) (e
 			t.Fatal(push)
 		}
 	}
-	result, err := tvm.NewTVM().Execute(cell.BeginCell().MustStoreSlice(raw, uint(8*len(raw))).EndCell(), cell.BeginCell().EndCell(), tuple.Tuple{}, vm.NewGas(), stack,
+	code := cell.BeginCell().MustStoreSlice(raw, uint(8*len(raw))).EndCell()
+	result, err := tvm.NewTVM().Execute(code, cell.BeginCell().EndCell(), tuple.Tuple{}, vm.NewGas(), stack,
 		tvm.ExecutionConfig{Config: tvm.MustPrepareBlockchainConfig(params.AsCell())})
 	if err != nil {
 		t.Fatal(err)

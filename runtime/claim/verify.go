@@ -35,9 +35,9 @@ type Untrusted struct {
 	digest    [32]byte
 }
 
-// Parse reads a message without believing it. The error wraps check.ErrRejected. Each message has one encoding here, which ends in a check sum, and the same
+// Parse reads a message without believing it. Each message has one encoding here, which ends in a check sum, and the same
 // bytes without it, as TON's own libraries write them. Parse refuses every other bag of cells, among them one with an
-// index, with more roots or cells, or with bytes behind it.
+// index, with more roots or cells, or with bytes behind it. The error wraps check.ErrRejected.
 func Parse(untrusted []byte) (*Untrusted, error) {
 	b, err := withCheckSum(untrusted)
 	if err != nil {

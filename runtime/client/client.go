@@ -53,7 +53,8 @@ type Guest struct {
 // anew, before anything is sent on it.
 func Dial(ctx context.Context, guestURL string, c ratls.Config) (*Guest, error) {
 	u, err := url.Parse(guestURL)
-	if err != nil || u.Scheme != "https" || u.Host == "" || *u != (url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}) || u.Path != "" && u.Path != "/" {
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/" ||
+		*u != (url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}) {
 		return nil, fmt.Errorf("dialling guest: URL %q, want https://HOST[:PORT]", guestURL)
 	}
 	g := &Guest{base: "https://" + u.Host, transport: ratls.NewTransport(c)}

@@ -7,7 +7,6 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/check"
 	"chrysalis/measure/config"
-	"chrysalis/measure/pubkey"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
@@ -40,7 +39,8 @@ func Judge(u Untrusted, guest *attest.Result) (*Answer, error) {
 		return nil, err
 	}
 	signed := receipt.Signed(u.Receipt)
-	answer := &Answer{Request: u.Request, Content: u.Content, Reasoning: u.Reasoning, Receipt: r, Signed: receipt.Proof{Receipt: &signed}, Guest: guest}
+	answer := &Answer{Request: u.Request, Content: u.Content, Reasoning: u.Reasoning, Receipt: r, Guest: guest}
+	answer.Signed.Receipt = &signed
 	if guest.Config().Service.Price.Payment != config.PayCharge {
 		if len(u.Charge) != 0 {
 			return nil, fmt.Errorf("verifying charge: %w: there is one, but the config charges nothing", check.ErrRejected)
@@ -50,7 +50,7 @@ func Judge(u Untrusted, guest *attest.Result) (*Answer, error) {
 	if len(u.Charge) != claim.BodySize {
 		return nil, fmt.Errorf("verifying charge: %w: it has %d bytes, want %d", check.ErrRejected, len(u.Charge), claim.BodySize)
 	}
-	message, err := claim.Verify(u.Charge, claim.Policy{Key: pubkey.Ed25519(guest.ClaimKey()), Contract: u.Payer})
+	message, err := claim.Verify(u.Charge, claim.Policy{Key: guest.ClaimKey(), Contract: u.Payer})
 	if err != nil {
 		return nil, fmt.Errorf("verifying charge: %w", err)
 	}
@@ -64,7 +64,7 @@ func Judge(u Untrusted, guest *attest.Result) (*Answer, error) {
 }
 
 func judgeReceipt(u Untrusted, guest *attest.Result) (*receipt.Receipt, error) {
-	r, err := receipt.Verify(u.Receipt, pubkey.Ed25519(guest.ReceiptKey()))
+	r, err := receipt.Verify(u.Receipt, guest.ReceiptKey())
 	if err != nil {
 		return nil, err
 	}

@@ -53,7 +53,8 @@ func run(ctx context.Context, args []string) error {
 	}
 	e := m.Service.Engine
 	return engine.Run(ctx, engine.Settings{
-		Containerd: settings[role.Containerd], Runc: runcProgram, Rootfs: settings[role.Rootfs], Model: settings[role.Model], SocketDir: settings[role.SocketDir],
+		Containerd: settings[role.Containerd], Runc: runcProgram,
+		Rootfs: settings[role.Rootfs], Model: settings[role.Model], SocketDir: settings[role.SocketDir],
 		Argv: e.Argv, Env: e.Env, MemoryBytes: e.MemoryBytes,
 		Report: func(w role.Word) { role.Say(files[role.Status], w) },
 	})

@@ -40,7 +40,8 @@ type Usage struct {
 // as COCOON counts them. Cached tokens are no prompt tokens then, and reasoning tokens no completion tokens.
 func (u Usage) Weighted(p ton.Price) (uint64, error) {
 	if u.Cached > u.Prompt || u.Reasoning > u.Completion {
-		return 0, fmt.Errorf("usage has %d cached of %d prompt and %d reasoning of %d completion tokens", u.Cached, u.Prompt, u.Reasoning, u.Completion)
+		return 0, fmt.Errorf("usage has %d cached of %d prompt and %d reasoning of %d completion tokens",
+			u.Cached, u.Prompt, u.Reasoning, u.Completion)
 	}
 	var sum uint64
 	for _, class := range [][2]uint32{

@@ -54,7 +54,8 @@ func newAppraiseEventlog() *cobra.Command {
 		Long: "Replays a log and prints the registers that it leaves and each event, with whether its data hashes to its digest. A log\n" +
 			"is what somebody says until its registers are compared: with --quote (TDX for ccel and cel; a TPMS_ATTEST for tcg2) or\n" +
 			"--registers (a JSON file or text like {\"rtmr0\":\"…\",\"pcr4\":\"…\"}) a register that does not replay is a rejection. The\n" +
-			"quote's own signature is for chrysalis appraise tdx.\nExit code 0: accepted, 1: rejected, 2: usage, 3: could not check.",
+			"quote's own signature is for chrysalis appraise tdx. A CCEL is compared with RTMR0 to RTMR2, and with RTMR3 where it has\n" +
+			"an event of it: what runs later extends that one, and --format cel replays its log.\nExit code 0: accepted, 1: rejected, 2: usage, 3: could not check.",
 		Example: "  chrysalis appraise eventlog --log ccel.bin --format ccel --quote quote.bin\n" +
 			"  chrysalis appraise eventlog --log binary_bios_measurements --format tcg2 --json",
 		Args: cobra.NoArgs,
@@ -106,6 +107,9 @@ func (f *eventlogFlags) appraise(out, notes io.Writer) error {
 	}
 	if broken := slices.IndexFunc(v.Events, func(e reportedEvent) bool { return e.broken }); broken >= 0 {
 		fmt.Fprintf(notes, "chrysalis: note: event %d (%s) has other data than was measured\n", broken, v.Events[broken].Type)
+	}
+	for _, weakness := range v.Weaknesses {
+		fmt.Fprintf(notes, "chrysalis: note: %s\n", weakness)
 	}
 	switch {
 	case err != nil:
@@ -215,7 +219,17 @@ func (v *eventlogReport) compareQuote(raw []byte) {
 		return
 	}
 	for i, rtmr := range q.Body.RTMR {
-		if name := fmt.Sprintf("rtmr%d", i); v.Format == "ccel" || i == 3 || v.Registers[name] != "" {
+		name := fmt.Sprintf("rtmr%d", i)
+		// Firmware and boot loader write the CCEL, and what runs after them extends RTMR3: another log speaks of it.
+		if v.Format == "ccel" && i == 3 && !slices.ContainsFunc(v.Events, func(e reportedEvent) bool { return e.Register == name }) {
+			delete(v.Registers, name)
+			v.Checks = append(v.Checks, attest.Check{Name: name, Got: "no event", Want: "no event, or all of " + hex.EncodeToString(rtmr[:]), Verdict: attest.Accepted})
+			if rtmr != ([48]byte{}) {
+				v.Weaknesses = append(v.Weaknesses, name+" was extended at run time, and no event of this log speaks of it: compare it with the runtime log (--format cel)")
+			}
+			continue
+		}
+		if v.Format == "ccel" || i == 3 || v.Registers[name] != "" {
 			v.add(name, v.value(name), hex.EncodeToString(rtmr[:]))
 		}
 	}
@@ -240,6 +254,9 @@ func (v *eventlogReport) compareTPM(q *vtpm.Quote) {
 	v.add("pcr-digest", hex.EncodeToString(digest[:]), hex.EncodeToString(q.Digest))
 }
 
+// noRegister stands for the register of an event that extends none.
+const noRegister = "none"
+
 func replayCCEL(v *eventlogReport, log []byte) error {
 	events, err := eventlog.ParseCCEL(log)
 	if err != nil {
@@ -247,7 +264,9 @@ func replayCCEL(v *eventlogReport, log []byte) error {
 	}
 	for i, e := range events {
 		register := "mrtd"
-		if e.Register > 0 {
+		if e.Register == eventlog.NoRegister {
+			register = noRegister
+		} else if e.Register > 0 {
 			register = fmt.Sprintf("rtmr%d", e.Register-1)
 		}
 		v.Events = append(v.Events, reportedEvent{
@@ -267,8 +286,12 @@ func replayTCG2(v *eventlogReport, log []byte) error {
 		return err
 	}
 	for i, e := range events {
+		register := fmt.Sprintf("pcr%d", e.Register)
+		if e.Register == eventlog.NoRegister {
+			register = noRegister
+		}
 		v.Events = append(v.Events, reportedEvent{
-			Number: i, Register: fmt.Sprintf("pcr%d", e.Register), Type: eventTypeName(e.Type), Digest: hex.EncodeToString(e.Digest[:]),
+			Number: i, Register: register, Type: eventTypeName(e.Type), Digest: hex.EncodeToString(e.Digest[:]),
 			Data:   hex.EncodeToString(e.Data),
 			Proven: e.Matches(), broken: e.Broken(),
 		})

@@ -166,7 +166,7 @@ func saveAnswer(dir string, a *client.Answer, payer ton.Address) error {
 	var errs []error
 	for name, content := range map[string][]byte{
 		"answer.txt": []byte(a.Content), "request.json": a.Request, "receipt.bin": a.Signed.Receipt[:], "charge.boc": charge,
-		"receipt-key.hex": []byte(hex.EncodeToString(a.Guest.ReceiptKey())), "claim-key.hex": []byte(hex.EncodeToString(a.Guest.ClaimKey())),
+		"receipt-key.hex": []byte(a.Guest.ReceiptKey().String()), "claim-key.hex": []byte(a.Guest.ClaimKey().String()),
 		"contract.txt": []byte(payer.String()),
 	} {
 		errs = append(errs, os.WriteFile(filepath.Join(dir, name), content, 0o644))

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest/collateral"
+	"chrysalis/attest/pki"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 )
@@ -24,7 +25,7 @@ func newCollateral() *cobra.Command {
 }
 
 func newCollateralFetch() *cobra.Command {
-	var quoteFile, reportFile, product, out, cache string
+	var quoteFile, reportFile, product, out, cache, root string
 	var maxAge, limit time.Duration
 	var asJSON bool
 	sources := collateral.DefaultSources()
@@ -33,7 +34,7 @@ func newCollateralFetch() *cobra.Command {
 		Short: "Fetch collateral from Intel's or AMD's service",
 		Long: "For a TDX quote writes one JSON file, as appraise tdx takes it: TCB info, QE identity, revocation lists and their chains. For an\n" +
 			"SEV-SNP report writes cert.der, chain.pem and crl.der into a folder, as appraise sev-snp takes them. What came is kept in a\n" +
-			"cache and nothing of it is believed before it is appraised. AMD's service allows about one request in ten seconds.",
+			"cache while it holds, and only what was signed under the vendor's root is taken. AMD's service allows about one request in ten seconds.",
 		Example: "  chrysalis collateral fetch --quote quote.bin -o collateral.json\n" +
 			"  chrysalis collateral fetch --report report.bin --product Milan -o amd/",
 		Args: cobra.NoArgs,
@@ -45,6 +46,17 @@ func newCollateralFetch() *cobra.Command {
 				}
 			}
 			fetcher := &collateral.Fetcher{Sources: sources, Cache: cache, MaxAge: maxAge}
+			if root != "" {
+				text, err := readInput(root)
+				if err != nil {
+					return unavailable(err)
+				}
+				chain, err := pki.ParsePEM(text, 16<<10, 1)
+				if err != nil {
+					return exitError{exitUsage, fmt.Errorf("reading %s: %w", root, err)}
+				}
+				fetcher.IntelRoot, fetcher.AMDRoots = chain[0], chain
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), limit)
 			defer cancel()
 			fetch := func() (any, error) { return fetchTDX(ctx, fetcher, quoteFile, out) }
@@ -67,6 +79,7 @@ func newCollateralFetch() *cobra.Command {
 	f.StringVar(&reportFile, "report", "", "SEV-SNP report: bytes, hexadecimal or base64")
 	f.StringVar(&product, "product", "", "Milan, Genoa or Turin, for reports before version 3, which do not say it")
 	f.StringVarP(&out, "output", "o", "", "file (TDX) or folder (SEV-SNP) to write")
+	f.StringVar(&root, "root", "", "PEM of the root under which what comes back must be signed (default: Intel's and AMD's own)")
 	f.StringVar(&cache, "cache", "", "folder of what was fetched before (default: chrysalis/collateral in the user's cache folder)")
 	f.DurationVar(&maxAge, "max-age", 24*time.Hour, "how old the cache's answers may be")
 	f.DurationVar(&limit, "wait", 2*time.Minute, "how long all of it may take")

@@ -49,7 +49,7 @@ func TestCollateralFetchThenAppraise(t *testing.T) {
 	}
 	write("quote", []byte(hex.EncodeToString(machine.Quote)))
 	write("root.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: machine.Root.Raw}))
-	fetch := []string{"collateral", "fetch", "--quote", path("quote"), "-o", path("collateral.json"), "--cache", path("cache"),
+	fetch := []string{"collateral", "fetch", "--quote", path("quote"), "-o", path("collateral.json"), "--cache", path("cache"), "--root", path("root.pem"),
 		"--intel-pcs", server.URL, "--intel-certificates", server.URL}
 	appraise := []string{"appraise", "tdx", "--quote", path("quote"), "--collateral", path("collateral.json"), "--root", path("root.pem"),
 		"--at", now.Format(time.RFC3339)}

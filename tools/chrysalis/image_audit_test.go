@@ -1,13 +1,13 @@
 package main
 
 import (
-	"crypto/ed25519"
 	"os"
 	"path/filepath"
 	"testing"
 
 	attestrelease "chrysalis/attest/release"
 	"chrysalis/measure"
+	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
 	"chrysalis/tools/internal/release"
 )
@@ -84,9 +84,9 @@ func TestRebuildStatement(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, key, err := attestrelease.VerifyRebuild(signed, []ed25519.PublicKey{public})
-	if err != nil || !key.Equal(public) || r.Manifest != (register.Digest{2}) || r.Rebuilder != "auditor.example" {
-		t.Errorf("got %+v by %x, error %v", r, key, err)
+	r, key, err := attestrelease.VerifyRebuild(signed, []pubkey.Ed25519{public})
+	if err != nil || key != public || r.Manifest != (register.Digest{2}) || r.Rebuilder != "auditor.example" {
+		t.Errorf("got %+v by %s, error %v", r, key, err)
 	}
 	for name, s := range map[string]rebuildStatement{"a key without a name": {keyFile: s.keyFile},
 		"a name without a key": {name: "auditor.example"}, "no such key": {keyFile: "nosuch", name: "a"}} {

@@ -91,24 +91,16 @@ func (f *valueFlags) list(rules *attest.Rules) (err error) {
 	}
 	rules.Releases = nil
 	rules.ReleaseList = attest.ListRules{Threshold: f.threshold, MaxAge: f.maxListAge}
-	if rules.ReleaseList.Signers, err = parseKeys(f.signers); err != nil {
+	if rules.ReleaseList.Signers, err = readPublicKeys(f.signers); err != nil {
 		return fmt.Errorf("--signer: %w", err)
 	}
 	if len(f.rebuilders) > 0 {
 		rules.ReleaseList.RebuildThreshold = f.rebuildThreshold
-		if rules.ReleaseList.Rebuilders, err = parseKeys(f.rebuilders); err != nil {
+		if rules.ReleaseList.Rebuilders, err = readPublicKeys(f.rebuilders); err != nil {
 			return fmt.Errorf("--rebuilder: %w", err)
 		}
 	}
 	return nil
-}
-
-func parseKeys(texts []string) (keys []register.Digest, err error) {
-	public, err := readPublicKeys(texts)
-	for _, key := range public {
-		keys = append(keys, register.Digest(key))
-	}
-	return keys, err
 }
 
 // readTDXValues reads what measure tdx --json prints. A register that it does not hold is zeros: it must be waived.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/ed25519"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/spf13/cobra"
 
+	"chrysalis/measure/pubkey"
 	"chrysalis/tools/internal/release"
 )
 
@@ -35,9 +35,9 @@ func newReleaseKey() *cobra.Command {
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), map[string]string{"private": args[0], "public": args[0] + ".pub",
-					"key": hex.EncodeToString(public)})
+					"key": public.String()})
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%x\n", public)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s\n", public)
 			return nil
 		},
 	}
@@ -175,22 +175,22 @@ func readPrivateKey(file string) (ed25519.PrivateKey, error) {
 }
 
 // readPublicKey takes 64 hexadecimal digits or a file.
-func readPublicKey(text string) (ed25519.PublicKey, error) {
+func readPublicKey(text string) (key pubkey.Ed25519, err error) {
 	if key, err := release.ParsePublicKey([]byte(text)); err == nil {
 		return key, nil
 	}
 	data, err := readInput(text)
 	if err != nil {
-		return nil, unavailable(err)
+		return key, unavailable(err)
 	}
-	key, err := release.ParsePublicKey(data)
+	key, err = release.ParsePublicKey(data)
 	if err != nil {
-		return nil, exitError{exitUsage, fmt.Errorf("%s: %w", text, err)}
+		return key, exitError{exitUsage, fmt.Errorf("%s: %w", text, err)}
 	}
 	return key, nil
 }
 
-func readPublicKeys(texts []string) (keys []ed25519.PublicKey, err error) {
+func readPublicKeys(texts []string) (keys []pubkey.Ed25519, err error) {
 	for _, text := range texts {
 		key, err := readPublicKey(text)
 		if err != nil {

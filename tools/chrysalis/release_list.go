@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -267,7 +266,7 @@ func newReleaseListVerify() *cobra.Command {
 			if asJSON {
 				signers := []string{}
 				for _, key := range list.Signers() {
-					signers = append(signers, hex.EncodeToString(key))
+					signers = append(signers, key.String())
 				}
 				return printJSON(cmd.OutOrStdout(), struct {
 					Verdict string    `json:"verdict"`

@@ -16,6 +16,7 @@ import (
 	"chrysalis/attest/release"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
+	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
 	"chrysalis/runtime/client/clienttest"
 )
@@ -125,7 +126,7 @@ func (g softwareGuest) listed() (policy, list []byte, err error) {
 		return nil, nil, err
 	}
 	rules.Releases = nil
-	rules.ReleaseList = attest.ListRules{Signers: []register.Digest{register.Digest(key.Public().(ed25519.PublicKey))}, Threshold: 1,
+	rules.ReleaseList = attest.ListRules{Signers: []pubkey.Ed25519{pubkey.Of(key)}, Threshold: 1,
 		MaxAge: "1h"}
 	policy, err = json.Marshal(rules)
 	return policy, list, err

@@ -1,11 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -49,6 +54,9 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			e.Setenv("BOOTLOG", bootLog)
+			if err := unpackLogs(e.WorkDir); err != nil {
+				return err
+			}
 			if err := signed.files(e); err != nil {
 				return err
 			}
@@ -59,6 +67,32 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 	})
+}
+
+// unpackLogs writes the logs that scripts read into dir.
+func unpackLogs(dir string) error {
+	names, err := filepath.Glob("testdata/logs/*.gz")
+	if err != nil || len(names) == 0 {
+		return fmt.Errorf("no logs: %v", err)
+	}
+	for _, name := range names {
+		packed, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		r, err := gzip.NewReader(bytes.NewReader(packed))
+		if err != nil {
+			return err
+		}
+		log, err := io.ReadAll(r)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, strings.TrimSuffix(filepath.Base(name), ".gz")), log, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // exits runs a command and wants an exact exit code: exits CODE PROGRAM ARGUMENTS.

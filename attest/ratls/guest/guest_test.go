@@ -197,6 +197,7 @@ func fetch(conn net.Conn, nonce [32]byte) ([]byte, error) {
 }
 
 func TestServerRefuses(t *testing.T) {
+	t.Parallel() // most of it waits for the guest\'s next quote
 	m := newMachine(t)
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	defer client.CloseIdleConnections()
@@ -279,6 +280,7 @@ func TestServerWithoutQuotes(t *testing.T) {
 
 // TestCertificate has guests refused by the evidence in their certificates alone: none of them is asked anything.
 func TestCertificate(t *testing.T) {
+	t.Parallel() // most of it waits for the guest\'s next quote
 	m, other := newMachine(t), newMachine(t)
 	asked := false
 	listening := func(change func(*tls.Certificate)) string {

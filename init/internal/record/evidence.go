@@ -8,13 +8,14 @@ import (
 	"chrysalis/attest/evidence"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/pubkey"
 )
 
 // Keys are the public values that follow from the sealed secret. They are in every statement, and no caller can name
 // others.
 type Keys struct {
-	Receipt    [32]byte // Ed25519
-	Claim      [32]byte // Ed25519
+	Receipt    pubkey.Ed25519
+	Claim      pubkey.Ed25519
 	SecretHash [32]byte
 }
 

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,6 +19,8 @@ import (
 
 // memory is a platform in memory: two registers, a secret that is bound to PCR 14, and hooks that fail.
 type memory struct {
+	in         eventlog.Registers // where the log is kept; PCRs unless set
+	rtmr       [48]byte
 	pcr        map[eventlog.Register][32]byte
 	sealedTo   *[32]byte
 	secret     *secret.Secret
@@ -46,7 +49,7 @@ func newRecorder(t *testing.T, m *memory) *Recorder {
 	return r
 }
 
-func (m *memory) Registers() eventlog.Registers { return eventlog.InPCRs }
+func (m *memory) Registers() eventlog.Registers { return cmp.Or(m.in, eventlog.InPCRs) }
 func (m *memory) BootLog() ([]byte, error)      { return []byte("boot log"), nil }
 
 func (m *memory) Extend(r eventlog.Record) error {
@@ -54,6 +57,7 @@ func (m *memory) Extend(r eventlog.Record) error {
 	fails := m.extends-1 == m.failExtend
 	if !fails || m.kept {
 		m.pcr[r.Register] = eventlog.Extend256(m.pcr[r.Register], r.SHA256())
+		m.rtmr = eventlog.Extend384(m.rtmr, r.SHA384())
 	}
 	if fails {
 		return errors.New("the TPM does not answer")
@@ -84,7 +88,9 @@ func (m *memory) Quote(report [64]byte) (evidence.Evidence, error) {
 		m.whileQuote()
 	}
 	a, b := m.pcr[eventlog.PCR13], m.pcr[eventlog.PCR14]
-	return evidence.Evidence{Platform: evidence.VTPM, Quote: slices.Concat(report[:], a[:], b[:]), Signature: []byte{1}, Certificates: [][]byte{[]byte("certificate")}}, nil
+	return evidence.Evidence{
+		Platform: evidence.VTPM, Quote: slices.Concat(report[:], a[:], b[:]), Signature: []byte{1}, Certificates: [][]byte{[]byte("certificate")},
+	}, nil
 }
 func (m *memory) CountBoot() error { m.boots++; return nil }
 
@@ -142,6 +148,31 @@ func TestSequence(t *testing.T) {
 		if got, want := eventlog.Replay256(records, register), m.pcr[register]; got != want {
 			t.Errorf("register %d: the log replays to %x, want %x", register, got, want)
 		}
+	}
+}
+
+// TestSequenceInRTMR: a platform without a TPM has the same log in its one register.
+func TestSequenceInRTMR(t *testing.T) {
+	m := newMemory()
+	m.in = eventlog.InRTMR
+	r := serving(t, m)
+	e, err := r.Evidence(evidence.Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, err := eventlog.ParseRuntime(e.RuntimeLog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []eventlog.Place
+	for _, record := range records {
+		got = append(got, eventlog.Place{Register: record.Register, Kind: record.Kind})
+	}
+	if want := eventlog.Places(eventlog.InRTMR); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := eventlog.Replay384(records, eventlog.RTMR3); got != m.rtmr {
+		t.Errorf("the log replays to %x, want %x", got, m.rtmr)
 	}
 }
 
@@ -319,15 +350,18 @@ func TestEvidence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := evidence.Statement{NonceRoot: [32]byte{1}, TLSKey: [32]byte{2}, Epoch: 3, NotAfter: 4, ReceiptKey: keys.Receipt, ClaimKey: keys.Claim,
-		SecretHash: keys.SecretHash, ConfigHash: config.SHA256(measured("me")), LogHead: eventlog.Head(e.RuntimeLog)}
+	want := evidence.Statement{
+		NonceRoot: [32]byte{1}, TLSKey: [32]byte{2}, Epoch: 3, NotAfter: 4, ReceiptKey: keys.Receipt, ClaimKey: keys.Claim,
+		SecretHash: keys.SecretHash, ConfigHash: config.SHA256(measured("me")), LogHead: eventlog.Head(e.RuntimeLog),
+	}
 	if e.Statement != want {
 		t.Errorf("statement: got %+v, want %+v", e.Statement, want)
 	}
 	if report := evidence.ReportData(want); !slices.Equal(e.Quote[:64], report[:]) {
 		t.Errorf("quoted report data: got %x, want %x", e.Quote, report)
 	}
-	if e.Platform != evidence.VTPM || string(e.BootLog) != "boot log" || string(e.Config) != string(measured("me")) || len(e.Signature) != 1 || len(e.Certificates) != 1 {
+	own := string(e.BootLog) == "boot log" && string(e.Config) == string(measured("me"))
+	if !own || e.Platform != evidence.VTPM || len(e.Signature) != 1 || len(e.Certificates) != 1 {
 		t.Errorf("evidence: got %+v, want what the platform and the recorder have", e)
 	}
 	if err := r.Terminated(); err != nil {

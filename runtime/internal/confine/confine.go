@@ -26,7 +26,8 @@ type Options struct {
 }
 
 // Network are the calls of a server on sockets that it was given.
-var Network = []string{"accept4", "recvfrom", "sendto", "recvmsg", "sendmsg", "shutdown", "getsockname", "getpeername", "getsockopt", "setsockopt", "writev", "readv"}
+var Network = []string{"accept4", "recvfrom", "sendto", "recvmsg", "sendmsg",
+	"shutdown", "getsockname", "getpeername", "getsockopt", "setsockopt", "writev", "readv"}
 
 // Disk are the calls of a process that owns one open disk.
 var Disk = []string{"pread64", "pwrite64", "fdatasync", "lseek"}
@@ -95,7 +96,8 @@ func dropCapabilities(user int) error {
 	// Changing the user has cleared permitted and effective; this clears inheritable, too, and says so if not.
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData
-	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none)), 0); errno != 0 {
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none)), 0)
+	if errno != 0 {
 		return fmt.Errorf("dropping capabilities: %v", errno)
 	}
 	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {

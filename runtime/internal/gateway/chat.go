@@ -87,7 +87,8 @@ func (a *answering) run(w http.ResponseWriter, r *http.Request, ask []byte) erro
 	upstream, err := engine{a.gateway.config.DialEngine, a.gateway.waits.engine}.start(r.Context(), ask)
 	switch {
 	case errors.Is(err, errContextLength):
-		return &refusal{status: http.StatusBadRequest, code: "context_length_exceeded", param: "messages", message: "the messages are longer than the model's context"}
+		return &refusal{status: http.StatusBadRequest, code: "context_length_exceeded", param: "messages",
+			message: "the messages are longer than the model's context"}
 	case errors.Is(err, errEngineRefused):
 		return refuse("", "the engine refused the request")
 	case err != nil:
@@ -221,7 +222,8 @@ func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed err
 		return errKeeper
 	}
 	g.config.Log.Debug("answered", "request", hex.EncodeToString(a.record.Request[:]), "outcome", a.record.Outcome.String(),
-		"prompt_tokens", a.record.Usage.Prompt, "completion_tokens", a.record.Usage.Completion, "took", time.Since(a.began).Round(time.Millisecond))
+		"prompt_tokens", a.record.Usage.Prompt, "completion_tokens", a.record.Usage.Completion,
+		"took", time.Since(a.began).Round(time.Millisecond))
 	switch {
 	case relayed != nil && a.stream:
 		a.sendError(errEngine, &proof)

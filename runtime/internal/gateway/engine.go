@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"time"
 )
 
@@ -67,8 +66,9 @@ func (s *engineStream) request(body []byte) error {
 	if err := s.patience(); err != nil {
 		return err
 	}
-	head := append([]byte("POST /v1/chat/completions HTTP/1.1\r\nHost: engine\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: "), strconv.Itoa(len(body))...)
-	buffers := net.Buffers{append(head, "\r\n\r\n"...), body}
+	head := fmt.Appendf(nil, "POST /v1/chat/completions HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n"+
+		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n", len(body))
+	buffers := net.Buffers{head, body}
 	if _, err := buffers.WriteTo(s.conn); err != nil {
 		return fmt.Errorf("asking the engine: %w", err)
 	}

@@ -107,7 +107,8 @@ func (q *fakeQuoter) quote(r evidence.Request) (*evidence.Evidence, error) {
 	if q.err != nil {
 		return nil, q.err
 	}
-	return &evidence.Evidence{Platform: evidence.VTPM, Statement: evidence.Statement{NonceRoot: r.NonceRoot, TLSKey: r.TLSKey, Epoch: r.Epoch, NotAfter: r.NotAfter}}, nil
+	s := evidence.Statement{NonceRoot: r.NonceRoot, TLSKey: r.TLSKey, Epoch: r.Epoch, NotAfter: r.NotAfter}
+	return &evidence.Evidence{Platform: evidence.VTPM, Statement: s}, nil
 }
 
 // fakeEngine answers on a Unix socket as llama-server does. script writes the answer's stream.

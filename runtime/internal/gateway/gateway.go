@@ -78,7 +78,9 @@ type waits struct {
 	client  time.Duration // for a client to take what was sent
 }
 
-var defaultWaits = waits{request: 30 * time.Second, queue: 30 * time.Second, engine: 10 * time.Minute, record: 30 * time.Second, client: 30 * time.Second}
+var defaultWaits = waits{
+	request: 30 * time.Second, queue: 30 * time.Second, engine: 10 * time.Minute, record: 30 * time.Second, client: 30 * time.Second,
+}
 
 // Bounds that no config changes.
 const (

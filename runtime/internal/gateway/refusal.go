@@ -9,8 +9,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// refusal is an answer that is none, in the shape that clients of OpenAI's API read. Its message may name a field, cut to a bound, and never carries
-// a value that the client sent.
+// refusal is an answer that is none, in the shape that clients of OpenAI's API read. Its message may name a field, cut to a
+// bound, and never carries a value that the client sent.
 type refusal struct {
 	status  int
 	kind    string // default by status

@@ -88,7 +88,8 @@ func (l *ledger) replay(entry []byte) error {
 		body := claim.Body(entry[freeEntry:])
 		proof.Charge = &body
 	}
-	l.apply(receipt.Answer{ID: id, Client: r.Client, Request: r.Request, Response: r.Response, Usage: r.Usage, Outcome: r.Outcome}, r.Cumulative, proof)
+	record := receipt.Answer{ID: id, Client: r.Client, Request: r.Request, Response: r.Response, Usage: r.Usage, Outcome: r.Outcome}
+	l.apply(record, r.Cumulative, proof)
 	return nil
 }
 
@@ -124,7 +125,8 @@ func (l *ledger) check(record receipt.Answer) error {
 	case (record.Client != ton.Address{}) != t.Charges:
 		return fmt.Errorf("%w: client is %x, and charging is %t", errRefused, record.Client.Account, t.Charges)
 	case u.Prompt > t.MaxPrompt || u.Completion > t.MaxAnswer:
-		return fmt.Errorf("%w: %d prompt and %d completion tokens, want at most %d and %d", errRefused, u.Prompt, u.Completion, t.MaxPrompt, t.MaxAnswer)
+		return fmt.Errorf("%w: %d prompt and %d completion tokens, want at most %d and %d", errRefused,
+			u.Prompt, u.Completion, t.MaxPrompt, t.MaxAnswer)
 	case record.ID == receipt.AnswerID{}:
 		return fmt.Errorf("%w: id is zero", errRefused)
 	}

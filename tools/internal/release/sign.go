@@ -7,17 +7,19 @@ import (
 	"crypto/rand"
 	"crypto/sha512"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 	"github.com/sigstore/sigstore-go/pkg/sign"
 	"google.golang.org/protobuf/encoding/protojson"
+
+	"chrysalis/measure/pubkey"
 )
 
 const (
@@ -27,26 +29,26 @@ const (
 
 // NewKey makes an Ed25519 key and writes it to path (PKCS #8 in PEM, for its owner alone) and its public half to path.pub. It
 // overwrites nothing.
-func NewKey(path string) (ed25519.PublicKey, error) {
+func NewKey(path string) (key pubkey.Ed25519, err error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("making key: %w", err)
+		return key, fmt.Errorf("making key: %w", err)
 	}
 	secret, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
-		return nil, fmt.Errorf("making key: %w", err)
+		return key, fmt.Errorf("making key: %w", err)
 	}
 	shown, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {
-		return nil, fmt.Errorf("making key: %w", err)
+		return key, fmt.Errorf("making key: %w", err)
 	}
 	if err := writeNew(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600); err != nil {
-		return nil, fmt.Errorf("making key: %w", err)
+		return key, fmt.Errorf("making key: %w", err)
 	}
 	if err := writeNew(path+".pub", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: shown}), 0o644); err != nil {
-		return nil, fmt.Errorf("making key: %w", errors.Join(err, os.Remove(path)))
+		return key, fmt.Errorf("making key: %w", errors.Join(err, os.Remove(path)))
 	}
-	return public, nil
+	return pubkey.Ed25519(public), nil
 }
 
 func writeNew(path string, data []byte, mode os.FileMode) error {
@@ -76,23 +78,23 @@ func ParseKey(data []byte) (ed25519.PrivateKey, error) {
 }
 
 // ParsePublicKey reads a public key: PEM as NewKey writes it, or 64 hexadecimal digits.
-func ParsePublicKey(data []byte) (ed25519.PublicKey, error) {
-	if raw, err := hex.DecodeString(string(data)); err == nil && len(raw) == ed25519.PublicKeySize {
-		return raw, nil
+func ParsePublicKey(data []byte) (key pubkey.Ed25519, err error) {
+	if key, err = pubkey.Parse(strings.ToLower(string(data))); err == nil {
+		return key, nil
 	}
 	der, err := onePEM(data, "PUBLIC KEY")
 	if err != nil {
-		return nil, fmt.Errorf("reading public key: %w", err)
+		return key, fmt.Errorf("reading public key: %w", err)
 	}
-	key, err := x509.ParsePKIXPublicKey(der)
+	parsed, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
-		return nil, fmt.Errorf("reading public key: %w", err)
+		return key, fmt.Errorf("reading public key: %w", err)
 	}
-	public, ok := key.(ed25519.PublicKey)
+	public, ok := parsed.(ed25519.PublicKey)
 	if !ok {
-		return nil, fmt.Errorf("reading public key: it is a %T, want Ed25519", key)
+		return key, fmt.Errorf("reading public key: it is a %T, want Ed25519", parsed)
 	}
-	return public, nil
+	return pubkey.Ed25519(public), nil
 }
 
 func onePEM(data []byte, want string) ([]byte, error) {
@@ -134,14 +136,12 @@ func Sign(ctx context.Context, dir string, key ed25519.PrivateKey) ([]byte, erro
 // keypair is an Ed25519 key as sigstore-go wants it. Its hint, by which a verifier finds the key, is the public key itself.
 type keypair struct{ key ed25519.PrivateKey }
 
-func keyHint(key ed25519.PublicKey) string { return hex.EncodeToString(key) }
-
 func (k keypair) public() ed25519.PublicKey { return k.key.Public().(ed25519.PublicKey) }
 
 func (keypair) GetHashAlgorithm() v1.HashAlgorithm       { return v1.HashAlgorithm_SHA2_512 }
 func (keypair) GetSigningAlgorithm() v1.PublicKeyDetails { return v1.PublicKeyDetails_PKIX_ED25519 }
 func (keypair) GetKeyAlgorithm() string                  { return "ED25519" }
-func (k keypair) GetHint() []byte                        { return []byte(keyHint(k.public())) }
+func (k keypair) GetHint() []byte                        { return []byte(pubkey.Of(k.key).String()) }
 func (k keypair) GetPublicKey() crypto.PublicKey         { return k.public() }
 
 func (k keypair) GetPublicKeyPem() (string, error) {

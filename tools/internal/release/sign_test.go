@@ -11,6 +11,7 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/testing/ca"
 
+	"chrysalis/measure/pubkey"
 	"chrysalis/tools/internal/release/releasetest"
 )
 
@@ -18,7 +19,7 @@ func testKey(b byte) ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{b}, ed25519.SeedSize))
 }
 
-func publicOf(key ed25519.PrivateKey) ed25519.PublicKey { return key.Public().(ed25519.PublicKey) }
+func publicOf(key ed25519.PrivateKey) pubkey.Ed25519 { return pubkey.Of(key) }
 
 func TestKeys(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key.pem")
@@ -37,12 +38,12 @@ func TestKeys(t *testing.T) {
 		return data
 	}
 	key, err := ParseKey(read(path))
-	if err != nil || !publicOf(key).Equal(public) {
+	if err != nil || publicOf(key) != public {
 		t.Errorf("private key: error %v, or another key", err)
 	}
-	for _, text := range [][]byte{read(path + ".pub"), []byte(keyHint(public))} {
-		if got, err := ParsePublicKey(text); err != nil || !got.Equal(public) {
-			t.Errorf("public key %q: got %x, error %v, want %x", text, got, err, public)
+	for _, text := range [][]byte{read(path + ".pub"), []byte(public.String())} {
+		if got, err := ParsePublicKey(text); err != nil || got != public {
+			t.Errorf("public key %q: got %s, error %v, want %s", text, got, err, public)
 		}
 	}
 	if _, err := NewKey(path); err == nil {
@@ -71,14 +72,14 @@ func TestSignWithKey(t *testing.T) {
 	if again, err := Sign(t.Context(), dir, testKey(1)); err != nil || !bytes.Equal(again, bundle) {
 		t.Errorf("signing again: error %v, or other bytes", err)
 	}
-	if s, err := VerifyKey(dir, bundle, publicOf(testKey(1))); err != nil || s.Key != keyHint(publicOf(testKey(1))) {
+	if s, err := VerifyKey(dir, bundle, publicOf(testKey(1))); err != nil || s.Key != publicOf(testKey(1)).String() {
 		t.Errorf("got %+v, error %v, want the key", s, err)
 	}
 	if _, err := VerifyKey(dir, bundle, publicOf(testKey(2))); err == nil {
 		t.Error("another key: got no error")
 	}
 	// The hint alone proves nothing.
-	forged := bytes.ReplaceAll(bundle, []byte(keyHint(publicOf(testKey(1)))), []byte(keyHint(publicOf(testKey(2)))))
+	forged := bytes.ReplaceAll(bundle, []byte(publicOf(testKey(1)).String()), []byte(publicOf(testKey(2)).String()))
 	if _, err := VerifyKey(dir, forged, publicOf(testKey(2))); err == nil {
 		t.Error("another key's hint: got no error")
 	}

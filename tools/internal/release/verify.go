@@ -2,7 +2,6 @@ package release
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,6 +13,8 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/verify"
 	"github.com/sigstore/sigstore/pkg/signature"
+
+	"chrysalis/measure/pubkey"
 )
 
 const maxBundleBytes = 4 << 20
@@ -73,14 +74,14 @@ func verifyIdentity(dir string, bundleJSON []byte, trusted root.TrustedMaterial,
 }
 
 // VerifyKey checks that the key signed the provenance of a release folder, and that the folder is what the provenance says.
-func VerifyKey(dir string, bundleJSON []byte, key ed25519.PublicKey) (Signer, error) {
-	verifier, err := signature.LoadED25519Verifier(key)
+func VerifyKey(dir string, bundleJSON []byte, key pubkey.Ed25519) (Signer, error) {
+	verifier, err := signature.LoadED25519Verifier(key.Public())
 	if err != nil {
 		return Signer{}, fmt.Errorf("verifying release: %w", err)
 	}
 	trusted := root.NewTrustedPublicKeyMaterial(func(hint string) (root.TimeConstrainedVerifier, error) {
-		if hint != keyHint(key) {
-			return nil, fmt.Errorf("signed by key %.80q, want %s", hint, keyHint(key))
+		if hint != key.String() {
+			return nil, fmt.Errorf("signed by key %.80q, want %s", hint, key.String())
 		}
 		return root.NewExpiringKey(verifier, time.Time{}, time.Time{}), nil
 	})
@@ -88,7 +89,7 @@ func VerifyKey(dir string, bundleJSON []byte, key ed25519.PublicKey) (Signer, er
 		verify.WithKey()); err != nil {
 		return Signer{}, fmt.Errorf("verifying release: %w", err)
 	}
-	return Signer{Key: keyHint(key)}, nil
+	return Signer{Key: key.String()}, nil
 }
 
 func verifyBundle(dir string, bundleJSON []byte, trusted root.TrustedMaterial, options []verify.VerifierOption,

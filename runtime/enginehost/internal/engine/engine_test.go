@@ -39,7 +39,8 @@ func TestSpec(t *testing.T) {
 	if !slices.Equal(p.Args, []string{"/usr/bin/llama-server", "-m", "/model/tiny.gguf"}) || !slices.Equal(p.Env, []string{"A=b"}) {
 		t.Errorf("command is %q in environment %q: want the config's and no more", p.Args, p.Env)
 	}
-	if p.User.UID != User || p.User.GID != User || len(p.User.AdditionalGids) != 0 && !slices.Equal(p.User.AdditionalGids, []uint32{User}) || *p.User.Umask != 0 {
+	groups := p.User.AdditionalGids
+	if p.User.UID != User || p.User.GID != User || len(groups) != 0 && !slices.Equal(groups, []uint32{User}) || *p.User.Umask != 0 {
 		t.Errorf("user is %+v", p.User)
 	}
 	if c := p.Capabilities; c == nil || len(c.Bounding)+len(c.Effective)+len(c.Permitted)+len(c.Inheritable)+len(c.Ambient) != 0 {
@@ -51,7 +52,9 @@ func TestSpec(t *testing.T) {
 	if !spec.Root.Readonly || spec.Root.Path != "/run/vol/engine" {
 		t.Errorf("root is %+v", spec.Root)
 	}
-	for _, want := range []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.PIDNamespace, specs.MountNamespace, specs.IPCNamespace, specs.UTSNamespace} {
+	for _, want := range []specs.LinuxNamespaceType{
+		specs.NetworkNamespace, specs.PIDNamespace, specs.MountNamespace, specs.IPCNamespace, specs.UTSNamespace,
+	} {
 		if !slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == want && n.Path == "" }) {
 			t.Errorf("no %s namespace of its own", want)
 		}
