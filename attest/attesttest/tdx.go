@@ -96,9 +96,10 @@ type ModuleIdentity struct {
 
 // TCBLevel is a level of a platform.
 type TCBLevel struct {
-	TCB    PlatformTCB `json:"tcb"`
-	Date   string      `json:"tcbDate"`
-	Status tdx.Status  `json:"tcbStatus"`
+	TCB        PlatformTCB `json:"tcb"`
+	Date       string      `json:"tcbDate"`
+	Status     tdx.Status  `json:"tcbStatus"`
+	Advisories []string    `json:"advisoryIDs,omitempty"`
 }
 
 // PlatformTCB is what a level asks of a platform.
@@ -110,7 +111,9 @@ type PlatformTCB struct {
 
 // Component is one security version.
 type Component struct {
-	SVN uint8 `json:"svn"`
+	SVN      uint8  `json:"svn"`
+	Category string `json:"category,omitempty"`
+	Type     string `json:"type,omitempty"`
 }
 
 // ISVLevel is a level of a module or an enclave.
@@ -118,8 +121,9 @@ type ISVLevel struct {
 	TCB struct {
 		ISVSVN uint16 `json:"isvsvn"`
 	} `json:"tcb"`
-	Date   string     `json:"tcbDate"`
-	Status tdx.Status `json:"tcbStatus"`
+	Date       string     `json:"tcbDate"`
+	Status     tdx.Status `json:"tcbStatus"`
+	Advisories []string   `json:"advisoryIDs,omitempty"`
 }
 
 // QEIdentity is the identity of a quoting enclave, version 2.
@@ -154,7 +158,7 @@ func Components(svn ...uint8) []Component {
 
 // PlatformLevel returns a level of a platform.
 func PlatformLevel(status tdx.Status, pceSVN uint16, sgx, tdxs []Component) TCBLevel {
-	return TCBLevel{PlatformTCB{sgx, pceSVN, tdxs}, tcbDate, status}
+	return TCBLevel{TCB: PlatformTCB{sgx, pceSVN, tdxs}, Date: tcbDate, Status: status}
 }
 
 // ISVSVN returns a level of a module or an enclave.

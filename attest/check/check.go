@@ -34,6 +34,8 @@ type Line struct {
 	Got     string  `json:"got"`
 	Want    string  `json:"want"`
 	Verdict Verdict `json:"verdict"`
+	// Shortfalls say which security versions a check on them found too low.
+	Shortfalls []Shortfall `json:"shortfalls,omitempty"`
 }
 
 // Finding is what a check saw, what it wanted to see, and whether the two agree.
@@ -45,6 +47,7 @@ type Finding struct {
 	Lines []Line
 	// Unavailable says that the appraisal within could not check something.
 	Unavailable bool
+	Shortfalls  []Shortfall
 }
 
 // Found makes a finding.
@@ -131,7 +134,7 @@ func Run[A any](doing string, steps []Step[A], a A) ([]Line, *Refusal) {
 		default:
 			verdict = Denied
 		}
-		failed := Line{Name: s.Name, Got: found.Got, Want: found.Want, Verdict: verdict}
+		failed := Line{Name: s.Name, Got: found.Got, Want: found.Want, Verdict: verdict, Shortfalls: found.Shortfalls}
 		if found.Lines != nil {
 			lines, failed = within(lines, found.Lines, failed)
 		} else {

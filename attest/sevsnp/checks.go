@@ -181,7 +181,11 @@ var tcbChecks = []check.Step[*appraisal]{
 		if want == (TCB{}) {
 			return check.Found(got.String(), "a minimum for "+string(a.product)+", which the options do not give", false)
 		}
-		return check.Found(got.String(), "at least "+want.String(), want.AtMost(got))
+		f := check.Found(got.String(), "at least "+want.String(), want.AtMost(got))
+		if !f.OK {
+			f.Shortfalls = a.tcb.shortfalls(want)
+		}
+		return f
 	}},
 	{Name: "firmware-minimum", Judge: func(a *appraisal) check.Finding {
 		got := a.report.Committed

@@ -3,6 +3,8 @@ package sevsnp
 import (
 	"fmt"
 	"strings"
+
+	"chrysalis/attest/check"
 )
 
 // Product is a line of processors with its own root, key hierarchy and TCB layout.
@@ -98,4 +100,42 @@ func (t TCB) AtMost(u TCB) bool {
 // min returns the lower of each part.
 func (t TCB) min(u TCB) TCB {
 	return TCB{min(t.FMC, u.FMC), min(t.Bootloader, u.Bootloader), min(t.TEE, u.TEE), min(t.SNP, u.SNP), min(t.Microcode, u.Microcode)}
+}
+
+// shortfalls says which patch levels are below the lowest that is accepted. A report has four: what the firmware that runs now has,
+// what it can't be taken back below, what it reports, and what the guest was started on.
+func (t TCBs) shortfalls(want TCB) (all []check.Shortfall) {
+	const firmware, microcode = "SNP firmware (BIOS)", "microcode (BIOS)"
+	for _, level := range []struct {
+		part   string
+		got    TCB
+		update string // instead of the component, where the processor has it already
+	}{
+		{"processor, current level", t.Current, ""},
+		{"processor, committed level", t.Committed, "the committed level: the host has to commit the firmware that runs"},
+		{"processor, reported level", t.Reported, "the reported level: the host has to set it"},
+		{"guest, level at launch", t.Launch, "the guest: it has to be started again"},
+	} {
+		for _, part := range []struct {
+			name               string
+			got, want, current uint8
+			update             string
+		}{
+			{"FMC", level.got.FMC, want.FMC, t.Current.FMC, firmware},
+			{"bootloader", level.got.Bootloader, want.Bootloader, t.Current.Bootloader, firmware},
+			{"TEE", level.got.TEE, want.TEE, t.Current.TEE, firmware},
+			{"SNP", level.got.SNP, want.SNP, t.Current.SNP, firmware},
+			{"microcode", level.got.Microcode, want.Microcode, t.Current.Microcode, microcode},
+		} {
+			if part.got >= part.want {
+				continue
+			}
+			update := part.update
+			if level.update != "" && part.current >= part.want {
+				update = level.update
+			}
+			all = append(all, check.Shortfall{Part: level.part, Component: part.name, Got: uint64(part.got), Want: uint64(part.want), Update: update})
+		}
+	}
+	return all
 }

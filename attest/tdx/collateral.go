@@ -28,6 +28,7 @@ const (
 	maxCRLBytes        = 2 << 20
 	maxDocumentBytes   = 512 << 10
 	maxLevels          = 256
+	maxAdvisories      = 256
 )
 
 // collateralFile is collateral in JSON.
@@ -131,14 +132,23 @@ type moduleIdentity struct {
 }
 
 type tcbLevel struct {
-	sgx, tdx [16]byte
-	pceSVN   uint16
-	status   Status
+	sgx, tdx           [16]byte
+	sgxNames, tdxNames [16]string // what each component is, in Intel's words; often ""
+	pceSVN             uint16
+	status             Status
+	known
 }
 
 type isvLevel struct {
 	isvSVN uint16
 	status Status
+	known
+}
+
+// known is what is known of a level: all up to its date, and what it is open to.
+type known struct {
+	date       time.Time
+	advisories []string
 }
 
 // module returns the identity of modules of a version: "TDX_" and the version in two hexadecimal digits.
@@ -192,10 +202,14 @@ type (
 			TDX    []componentJSON `json:"tdxtcbcomponents"`
 			ISVSVN *uint16         `json:"isvsvn"`
 		} `json:"tcb"`
-		Status string `json:"tcbStatus"`
+		Status     string   `json:"tcbStatus"`
+		Date       string   `json:"tcbDate"`
+		Advisories []string `json:"advisoryIDs"`
 	}
 	componentJSON struct {
-		SVN *uint8 `json:"svn"`
+		SVN      *uint8 `json:"svn"`
+		Category string `json:"category"`
+		Type     string `json:"type"`
 	}
 	qeIdentityJSON struct {
 		ID             string      `json:"id"`
@@ -262,10 +276,13 @@ func parseTCBInfo(b []byte) (*tcbInfo, error) {
 			return nil, fmt.Errorf("level %d: no pcesvn", i)
 		}
 		level.pceSVN = *l.TCB.PCESVN
-		if level.sgx, err = parseComponents(l.TCB.SGX); err != nil {
+		if level.known, err = l.known(); err != nil {
+			return nil, fmt.Errorf("level %d: %w", i, err)
+		}
+		if level.sgx, level.sgxNames, err = parseComponents(l.TCB.SGX); err != nil {
 			return nil, fmt.Errorf("level %d: sgxtcbcomponents: %w", i, err)
 		}
-		if level.tdx, err = parseComponents(l.TCB.TDX); err != nil {
+		if level.tdx, level.tdxNames, err = parseComponents(l.TCB.TDX); err != nil {
 			return nil, fmt.Errorf("level %d: tdxtcbcomponents: %w", i, err)
 		}
 		info.levels = append(info.levels, level)
@@ -353,20 +370,39 @@ func parseISVLevels(docs []levelJSON) (levels []isvLevel, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("level %d: %w", i, err)
 		}
-		levels = append(levels, isvLevel{*doc.TCB.ISVSVN, status})
+		known, err := doc.known()
+		if err != nil {
+			return nil, fmt.Errorf("level %d: %w", i, err)
+		}
+		levels = append(levels, isvLevel{*doc.TCB.ISVSVN, status, known})
 	}
 	return levels, nil
 }
 
-func parseComponents(docs []componentJSON) (svn [16]byte, err error) {
+// known reads what is known of a level. Both are for people, and absent in older documents.
+func (l levelJSON) known() (k known, err error) {
+	if l.Date != "" {
+		if k.date, err = time.Parse(time.RFC3339, l.Date); err != nil {
+			return k, fmt.Errorf("tcbDate: %w", err)
+		}
+	}
+	if len(l.Advisories) > maxAdvisories {
+		return k, fmt.Errorf("%d advisories, want at most %d", len(l.Advisories), maxAdvisories)
+	}
+	k.advisories = l.Advisories
+	return k, nil
+}
+
+func parseComponents(docs []componentJSON) (svn [16]byte, names [16]string, err error) {
 	if len(docs) != len(svn) {
-		return svn, fmt.Errorf("%d components, want %d", len(docs), len(svn))
+		return svn, names, fmt.Errorf("%d components, want %d", len(docs), len(svn))
 	}
 	for i, doc := range docs {
 		if doc.SVN == nil {
-			return svn, fmt.Errorf("component %d has no svn", i)
+			return svn, names, fmt.Errorf("component %d has no svn", i)
 		}
 		svn[i] = *doc.SVN
+		names[i] = strings.TrimSpace(doc.Category + " " + doc.Type)
 	}
-	return svn, nil
+	return svn, names, nil
 }

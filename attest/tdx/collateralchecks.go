@@ -165,7 +165,11 @@ var statusChecks = []check.Step[*appraisal]{
 			ok = ok || accepted == a.tcb.Status
 		}
 		got := fmt.Sprintf("%s (platform %s, module %s, QE %s)", a.tcb.Status, a.tcb.Platform, a.tcb.Module, a.tcb.QE)
-		return check.Found(got, strings.Join(want, " or "), ok)
+		f := check.Found(got, strings.Join(want, " or "), ok)
+		if !ok {
+			f.Shortfalls = a.shortfalls()
+		}
+		return f
 	}},
 }
 

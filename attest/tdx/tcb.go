@@ -44,10 +44,7 @@ type TCB struct {
 // Intel PCS API, TCB info version 3, "Determining the status of a TDX TCB level".
 func matchPlatform(levels []tcbLevel, p Platform, svn [16]byte) (platform, sgx Status) {
 	platform, sgx = NotSupported, NotSupported
-	first := 0
-	if svn[1] > 0 {
-		first = 2
-	}
+	first := firstTDX(svn)
 	for _, level := range levels {
 		if !covers(p.SGXSVN[:], level.sgx[:]) || p.PCESVN < level.pceSVN {
 			continue
@@ -60,6 +57,14 @@ func matchPlatform(levels []tcbLevel, p Platform, svn [16]byte) (platform, sgx S
 		}
 	}
 	return NotSupported, sgx
+}
+
+// firstTDX is the first of a TD's security versions that the platform's level judges.
+func firstTDX(svn [16]byte) int {
+	if svn[1] > 0 {
+		return 2
+	}
+	return 0
 }
 
 // covers reports whether no component of have is below that of need.

@@ -78,6 +78,11 @@ func printChecks(w io.Writer, checks []attest.Check) {
 	for line := range strings.Lines(checkTable(checks).String()) {
 		lipgloss.Fprintln(w, strings.TrimRight(line, " \n"))
 	}
+	for _, c := range checks {
+		for _, short := range c.Shortfalls {
+			fmt.Fprintf(w, "too low: %s\n", printable(short.String()))
+		}
+	}
 }
 
 // parseAt reads the time of an appraisal.

@@ -14,7 +14,6 @@ import (
 	"github.com/google/go-tdx-guest/testing/testdata"
 
 	"chrysalis/attest/attesttest"
-	"chrysalis/attest/tdx"
 	"chrysalis/measure/eventlog"
 )
 
@@ -59,7 +58,7 @@ func writeAppraisals(dir string) error {
 		return err
 	}
 	old := attesttest.NewTDX(appraisedAt, 4, false)
-	old.TCBInfo.Levels[0].Status = tdx.OutOfDate
+	old.Platform.PCESVN = 12
 	if _, err := add("old", old); err != nil {
 		return err
 	}

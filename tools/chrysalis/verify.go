@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"regexp"
-	"strings"
 	"time"
 
 	"charm.land/lipgloss/v2"
@@ -108,11 +107,7 @@ func printVerification(out, notes io.Writer, result *attest.Result, err error) {
 	} else if errors.As(err, &refused) {
 		checks = refused.Checks()
 	}
-	if len(checks) > 0 {
-		for line := range strings.Lines(checkTable(checks).String()) {
-			lipgloss.Fprintln(out, strings.TrimRight(line, " \n"))
-		}
-	}
+	printChecks(out, checks)
 	if result == nil {
 		return
 	}
