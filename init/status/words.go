@@ -45,7 +45,8 @@ var (
 	codes = []word{
 		VolumeCorrupt: {"volume-corrupt", "a block of the engine or model volume is not what its root hash says; check it " +
 			"with: chrysalis volume check"},
-		UnsealRefused: {"unseal-refused", "the TPM in this folder sealed its secret for another image or identity; run that one, use another --dir, or start anew " +
+		UnsealRefused: {"unseal-refused", "the TPM in this folder sealed its secret for another image or identity; run that one, use " +
+			"another --dir, or start anew " +
 			"with: chrysalis down --forget (the old key and its unpaid claims are then gone)"},
 		ContainerdExited: {"containerd-exited", "containerd ended: give the guest more memory"},
 		KeeperExited:     {"keeper-exited", "the keeper ended: what it had recorded is on the journal disk; start the guest again"},

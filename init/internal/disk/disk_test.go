@@ -85,8 +85,10 @@ func TestFindRoot(t *testing.T) {
 			addPartition(t, p, "vda2", uuid, "8")
 		}, Disk{"/dev/vda2", 4096}, ""},
 		{"both", func(p Paths) { addDisk(t, p, "vda", Root, "8"); addPartition(t, p, "vdb2", uuid, "8") }, Disk{}, "found 2, want 1"},
-		{"two partitions", func(p Paths) { addPartition(t, p, "vda2", uuid, "8"); addPartition(t, p, "vdb2", uuid, "8") }, Disk{}, "found 2, want 1"},
-		{"the partition of another root", func(p Paths) { addPartition(t, p, "vda2", strings.Replace(uuid, "8d", "8e", 1), "8") }, Disk{}, "none appeared"},
+		{"two partitions", func(p Paths) { addPartition(t, p, "vda2", uuid, "8"); addPartition(t, p, "vdb2", uuid, "8") }, Disk{},
+			"found 2, want 1"},
+		{"the partition of another root", func(p Paths) { addPartition(t, p, "vda2", strings.Replace(uuid, "8d", "8e", 1), "8") }, Disk{},
+			"none appeared"},
 		{"size is no number", func(p Paths) { addPartition(t, p, "vda2", uuid, "-1") }, Disk{}, `size of vda2 is "-1"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -105,7 +107,8 @@ func TestFindRoot(t *testing.T) {
 // TestVolumePastDisk: more data blocks than the disk has are refused before the kernel is asked.
 func TestVolumePastDisk(t *testing.T) {
 	for _, blocks := range []uint64{0, 3, 1 << 62} {
-		if _, err := OpenVerity(Disk{"/dev/none", 2 * 4096}, "x", [32]byte{1}, blocks); err == nil || !strings.Contains(err.Error(), "data blocks, but") {
+		if _, err := OpenVerity(Disk{"/dev/none", 2 * 4096}, "x", [32]byte{1}, blocks); err == nil ||
+			!strings.Contains(err.Error(), "data blocks, but") {
 			t.Errorf("%d blocks on a disk of 2: got error %v, want a refusal", blocks, err)
 		}
 	}

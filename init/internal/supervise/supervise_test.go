@@ -43,7 +43,8 @@ func TestChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	c := start(t, Process{Name: "env", Argv: []string{"/bin/sh", "-c", "env >" + out + "; ls /proc/self/fd >>" + out + "; echo hello >&3; exit 7"},
+	c := start(t, Process{Name: "env", Argv: []string{"/bin/sh", "-c",
+		"env >" + out + "; ls /proc/self/fd >>" + out + "; echo hello >&3; exit 7"},
 		Env: []string{"A=b"}, Files: []*os.File{w}})
 	w.Close()
 	if s := status(t, c); s.ExitStatus() != 7 {
@@ -85,7 +86,8 @@ func TestKill(t *testing.T) {
 }
 
 func TestStartRefuses(t *testing.T) {
-	if _, err := owner.Start(Process{Name: "none", Argv: []string{"/no/such/program"}}); err == nil || !strings.Contains(err.Error(), "starting none") {
+	if _, err := owner.Start(Process{Name: "none", Argv: []string{"/no/such/program"}}); err == nil ||
+		!strings.Contains(err.Error(), "starting none") {
 		t.Errorf("got error %v, want one that names the process", err)
 	}
 }

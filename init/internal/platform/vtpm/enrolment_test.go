@@ -139,7 +139,8 @@ func TestEnrolment(t *testing.T) {
 	if _, err := enrol.Activate(other, credential); err == nil {
 		t.Error("another TPM: opened the credential")
 	}
-	if _, err := pending.Certify(make([]byte, 32), m.certificate, m.key, now, now.Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "another TPM") {
+	if _, err := pending.Certify(make([]byte, 32), m.certificate, m.key, now, now.Add(time.Hour)); err == nil ||
+		!strings.Contains(err.Error(), "another TPM") {
 		t.Errorf("a guessed answer: got %v, want a refusal", err)
 	}
 	if _, err := pending.Certify(answer, m.certificate, m.key, now, now.Add(time.Hour)); err == nil {
@@ -171,15 +172,23 @@ func TestEnrolment(t *testing.T) {
 		{"no certificate", "endorsement key's certificate 0", enrol.Enrolment{EKCertificates: [][]byte{{1}}, AK: ak}, m.pool, now},
 		{"an attestation key's certificate", "2.23.133.8.3", enrol.Enrolment{EKCertificates: [][]byte{der}, AK: ak}, m.pool, now},
 		{"a CA's certificate", "a CA's", enrol.Enrolment{EKCertificates: [][]byte{m.certificate.Raw}, AK: ak}, m.pool, now},
-		{"another critical extension", "critical extension 1.2.3 is unknown", enrol.Enrolment{EKCertificates: [][]byte{m.endorse(t, device, enrol.EKTemplate(), now, func(c *x509.Certificate) {
-			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: []int{1, 2, 3}, Critical: true, Value: []byte{5, 0}})
-		})}, AK: ak}, m.pool, now},
+		{"another critical extension", "critical extension 1.2.3 is unknown",
+			enrol.Enrolment{EKCertificates: [][]byte{m.endorse(t, device, enrol.EKTemplate(), now, func(c *x509.Certificate) {
+				c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: []int{1, 2, 3}, Critical: true, Value: []byte{5, 0}})
+			})}, AK: ak}, m.pool, now},
 		{"no attestation key", "public area", enrol.Enrolment{EKCertificates: [][]byte{ek}}, m.pool, now},
 		{"too long", "at most", enrol.Enrolment{EKCertificates: [][]byte{ek}, AK: make([]byte, 2000)}, m.pool, now},
-		{"trailing byte", "public area", enrol.Enrolment{EKCertificates: [][]byte{ek}, AK: append(edited(func(*tpm2.TPMTPublic) {}), 0)}, m.pool, now},
-		{"a key that is not restricted", "by the template", enrol.Enrolment{EKCertificates: [][]byte{ek}, AK: edited(func(p *tpm2.TPMTPublic) { p.ObjectAttributes.Restricted = false })}, m.pool, now},
-		{"a key that can leave its TPM", "by the template", enrol.Enrolment{EKCertificates: [][]byte{ek}, AK: edited(func(p *tpm2.TPMTPublic) { p.ObjectAttributes.FixedTPM = false })}, m.pool, now},
-		{"a key that came from outside", "by the template", enrol.Enrolment{EKCertificates: [][]byte{ek}, AK: edited(func(p *tpm2.TPMTPublic) { p.ObjectAttributes.SensitiveDataOrigin = false })}, m.pool, now},
+		{"trailing byte", "public area", enrol.Enrolment{EKCertificates: [][]byte{ek}, AK: append(edited(func(*tpm2.TPMTPublic) {}), 0)},
+			m.pool, now},
+		{"a key that is not restricted", "by the template",
+			enrol.Enrolment{EKCertificates: [][]byte{ek}, AK: edited(func(p *tpm2.TPMTPublic) { p.ObjectAttributes.Restricted = false })},
+			m.pool, now},
+		{"a key that can leave its TPM", "by the template",
+			enrol.Enrolment{EKCertificates: [][]byte{ek}, AK: edited(func(p *tpm2.TPMTPublic) { p.ObjectAttributes.FixedTPM = false })},
+			m.pool, now},
+		{"a key that came from outside", "by the template",
+			enrol.Enrolment{EKCertificates: [][]byte{ek}, AK: edited(func(p *tpm2.TPMTPublic) { p.ObjectAttributes.SensitiveDataOrigin = false })},
+			m.pool, now},
 	} {
 		if p, c, err := tt.e.Challenge(tt.makers, tt.at); p != nil || c != nil || err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want an error with %q", tt.name, err, tt.want)
@@ -187,7 +196,8 @@ func TestEnrolment(t *testing.T) {
 	}
 
 	// Many makers certify an RSA key.
-	if _, _, err := (enrol.Enrolment{EKCertificates: [][]byte{m.endorse(t, device, tpm2.RSAEKTemplate, now, nil)}, AK: ak}).Challenge(m.pool, now); err != nil {
+	if _, _, err := (enrol.Enrolment{EKCertificates: [][]byte{m.endorse(t, device, tpm2.RSAEKTemplate, now, nil)}, AK: ak}).Challenge(m.pool,
+		now); err != nil {
 		t.Errorf("an RSA endorsement key: %v", err)
 	}
 }

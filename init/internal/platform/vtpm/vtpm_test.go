@@ -35,7 +35,8 @@ func start(t *testing.T, dir string) transport.TPMCloser {
 	argv := []string{"swtpm"}
 	if _, err := os.Stat(filepath.Join(root, "usr/bin/swtpm")); err == nil {
 		lib := filepath.Join(root, "usr/lib/x86_64-linux-gnu")
-		argv = []string{filepath.Join(root, "usr/lib64/ld-linux-x86-64.so.2"), "--library-path", lib + ":" + lib + "/swtpm", filepath.Join(root, "usr/bin/swtpm")}
+		argv = []string{filepath.Join(root, "usr/lib64/ld-linux-x86-64.so.2"), "--library-path", lib + ":" + lib + "/swtpm",
+			filepath.Join(root, "usr/bin/swtpm")}
 	} else if _, err := exec.LookPath("swtpm"); err != nil {
 		t.Skip("no swtpm: neither in the tools tree nor on this machine")
 	}
