@@ -114,6 +114,7 @@ func TestWaivers(t *testing.T) {
 		{"mr-config-id", evidence.TDX, func(s *scene) { s.td.Body = func(b *tdx.Body) { b.MRCONFIGID = [48]byte{} } }, "mr-config-id is zeros"},
 		{"rtmr-3", evidence.TDX, func(s *scene) { s.td.Body = func(b *tdx.Body) { b.RTMR[3] = [48]byte{} } }, "weaker than a register"},
 		{"rtmr-0", evidence.TDX, func(s *scene) { s.rules.Releases[0].TDX[0].RTMR0 = register.Digest384{} }, "rtmr-0 was not judged"},
+		{"sept-ve-disable", evidence.TDX, func(s *scene) { s.td.Body = func(b *tdx.Body) { b.TDAttributes[3] &^= 0x10 } }, "td-sept-ve-disable was waived"},
 		{"acpi", evidence.SEVSNP, func(*scene) {}, "acpi: not measured"},
 		{"host-data", evidence.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.HostData = [32]byte{} } }, "host-data is zeros"},
 		{"smt", evidence.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.Policy |= sevsnp.PolicySMT } }, "sev-snp.smt"},

@@ -3,6 +3,7 @@ package attest
 import (
 	"bytes"
 	"encoding/hex"
+	"maps"
 	"slices"
 
 	"chrysalis/attest/check"
@@ -16,9 +17,7 @@ const waiverConfidentiality = "confidentiality"
 // waivable are the names that a policy can waive.
 func waivable() []string {
 	all := slices.Concat([]string{waiverConfidentiality, waiverRTMR3, waiverConfigID, waiverACPI, waiverHostData}, release.Registers(evidence.VTPM), release.Registers(evidence.TDX))
-	for name := range sevsnpWaivers {
-		all = append(all, name)
-	}
+	all = slices.AppendSeq(slices.AppendSeq(all, maps.Keys(sevsnpWaivers)), maps.Keys(tdxWaivers))
 	slices.Sort(all)
 	return all
 }

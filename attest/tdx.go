@@ -37,7 +37,7 @@ var tdxChecks = []step{
 				return check.Found(err.Error(), "collateral", false)
 			}
 		}
-		report, err := tdx.Verify(a.evidence.Quote, collateral, a.rules.TDX.options(a.roots.Facts), a.now, a.roots.TDX)
+		report, err := tdx.Verify(a.evidence.Quote, collateral, a.tdxOptions(), a.now, a.roots.TDX)
 		if err != nil {
 			return refused(err)
 		}
@@ -127,6 +127,22 @@ type TDXRules struct {
 	ServiceTDs    []register.Digest384 `json:"service_tds"`
 	MROwner       register.Digest384   `json:"mr_owner"`
 	MROwnerConfig register.Digest384   `json:"mr_owner_config"`
+}
+
+// tdxWaivers are the hardenings of package tdx that a policy can do without, each under a name of its own.
+var tdxWaivers = map[string]func(*tdx.Options){
+	"sept-ve-disable": func(o *tdx.Options) { o.InsecureAllowSEPTVE = true },
+}
+
+// tdxOptions says what the policy accepts of a quote.
+func (a *appraisal) tdxOptions() tdx.Options {
+	o := a.rules.TDX.options(a.roots.Facts)
+	for name, allow := range tdxWaivers {
+		if a.policy.waives(name) {
+			allow(&o)
+		}
+	}
+	return o
 }
 
 func (r TDXRules) options(facts *check.Facts) tdx.Options {

@@ -21,7 +21,8 @@ import (
 // snpFlags are what appraise sev-snp takes.
 type snpFlags struct {
 	report, cert, chain, root, crl, at string
-	provisional                        bool
+	minTCB                             []string
+	provisional, skipRevocation        bool
 	maxVMPL                            uint32
 }
 
@@ -33,10 +34,12 @@ func newAppraiseSEVSNP() *cobra.Command {
 		Short: "Judge an AMD SEV-SNP attestation report",
 		Long: "Judges a report of version 2 to 5 offline, at the time given: certificates up to AMD's root for Milan, Genoa or Turin, patch\n" +
 			"levels against the certificate's, DEBUG, migration, privilege level. It judges the platform alone and prints what was measured;\n" +
-			"sibling threads, several sockets and hosts that can't hide ciphertext are accepted and named as waived. The report is bytes or\n" +
+			"sibling threads, several sockets and hosts that can't hide ciphertext are accepted and named as waived; so are patch levels without\n" +
+			"--min-tcb. A revocation list is needed unless --insecure-skip-revocation says that revocation is not judged. The report is bytes or\n" +
 			"their hexadecimal or base64 text; certificates are PEM or DER. Exit code 0: accepted, 1: rejected, 3: could not check.",
-		Example: "  chrysalis appraise sev-snp --report report.bin --cert vcek.der --chain cert_chain.pem --at 2026-11-20T12:00:00Z\n" +
-			"  chrysalis appraise sev-snp --report report.hex --cert vlek.pem --chain cert_chain.pem --crl crl.der --at 2026-11-20T12:00:00Z --json",
+		Example: "  chrysalis appraise sev-snp --report report.bin --cert vcek.der --chain cert_chain.pem --crl crl.der --at 2026-11-20T12:00:00Z\n" +
+			"  chrysalis appraise sev-snp --report report.hex --cert vlek.pem --chain cert_chain.pem --crl crl.der --at 2026-11-20T12:00:00Z \\\n" +
+			"    --min-tcb Genoa=bootloader:4,tee:1,snp:22,microcode:213 --json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			at, err := parseAt(flags.at)
@@ -46,6 +49,13 @@ func newAppraiseSEVSNP() *cobra.Command {
 			if flags.maxVMPL > 3 {
 				return exitError{exitUsage, fmt.Errorf("--max-vmpl %d: want 0 to 3", flags.maxVMPL)}
 			}
+			if flags.crl == "" && !flags.skipRevocation {
+				return exitError{exitUsage, errors.New("no --crl: without it revocation can't be judged (--insecure-skip-revocation does without)")}
+			}
+			options, err := flags.options()
+			if err != nil {
+				return err
+			}
 			roots, err := flags.roots()
 			if err != nil {
 				return err
@@ -53,7 +63,7 @@ func newAppraiseSEVSNP() *cobra.Command {
 			var result *sevsnp.Result
 			evidence, err := flags.evidence()
 			if err == nil {
-				result, err = sevsnp.Verify(evidence, flags.options(), at, roots)
+				result, err = sevsnp.Verify(evidence, options, at, roots)
 			}
 			v := snpReport(result, err)
 			if asJSON {
@@ -72,7 +82,9 @@ func newAppraiseSEVSNP() *cobra.Command {
 	f.StringVar(&flags.chain, "chain", "", "ASK (or ASVK) and ARK, PEM or DER, in any order")
 	f.StringVar(&flags.at, "at", "", "time of the appraisal, RFC 3339")
 	f.StringVar(&flags.root, "root", "", "PEM file of the ARKs that are trusted (default: AMD's for Milan, Genoa and Turin)")
-	f.StringVar(&flags.crl, "crl", "", "revocation list of the ARK, DER or PEM (default: revocation is not judged)")
+	f.StringVar(&flags.crl, "crl", "", "revocation list of the ARK, DER or PEM")
+	f.BoolVar(&flags.skipRevocation, "insecure-skip-revocation", false, "do without a revocation list: the key may be one that AMD has revoked")
+	f.StringArrayVar(&flags.minTCB, "min-tcb", nil, "lowest patch levels to accept of a line of processors, as policy takes them: Genoa=bootloader:4,tee:1,snp:22,microcode:213")
 	f.BoolVar(&flags.provisional, "allow-provisional-firmware", false, "accept firmware that the host has not committed to and can take back")
 	f.Uint32Var(&flags.maxVMPL, "max-vmpl", 0, "lowest privilege level that is accepted, 0 to 3")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
@@ -150,13 +162,24 @@ func authorities(leaf []byte, chain [][]byte) (needed [][]byte) {
 }
 
 // options judge the platform: what depends on the guest or on the processor's generation is waived.
-func (f *snpFlags) options() sevsnp.Options {
-	return sevsnp.Options{
+func (f *snpFlags) options() (sevsnp.Options, error) {
+	o := sevsnp.Options{
 		AllowProvisionalFirmware: f.provisional, MaxVMPL: f.maxVMPL, InsecureSkipCRL: f.crl == "",
-		AnyChip: true, InsecureSkipTCB: true, AnyMeasurement: true, AnyHostData: true, AnyReportData: true, AnyIDBlock: true,
+		AnyChip: true, InsecureSkipTCB: len(f.minTCB) == 0, AnyMeasurement: true, AnyHostData: true, AnyReportData: true, AnyIDBlock: true,
 		AllowSMT: true, AllowManySockets: true, AllowAES128: true, AllowRAPL: true, AllowVisibleCiphertext: true, AllowPageSwap: true,
 		AllowUnknownPlatformInfo: true, AllowUncheckedAliases: true,
 	}
+	levels, err := parseTCBs(f.minTCB, nil)
+	for product, tcb := range levels {
+		if !slices.Contains(sevsnp.Products(), product) || tcb == (sevsnp.TCB{}) {
+			err = errors.Join(err, fmt.Errorf("--min-tcb: got %s of %q, want levels of %v, not all zero", tcb, product, sevsnp.Products()))
+		}
+	}
+	if err != nil {
+		return o, exitError{exitUsage, err}
+	}
+	o.MinTCB = levels
+	return o, nil
 }
 
 // snpAppraisal is appraise sev-snp's JSON. Its patch levels stand in the place of the statuses, which AMD does not publish.

@@ -15,6 +15,7 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/check"
 	"chrysalis/attest/tdx"
+	"chrysalis/measure/register"
 )
 
 // tdxFlags are appraise tdx's.
@@ -22,7 +23,8 @@ type tdxFlags struct {
 	quote, collateral, at, root string
 	acceptStatus                []string
 	minEvaluation               uint32
-	skipTCB, asJSON             bool
+	skipTCB, septVE, asJSON     bool
+	modules, serviceTDs         []string
 }
 
 func newAppraiseTDX() *cobra.Command {
@@ -54,6 +56,10 @@ func newAppraiseTDX() *cobra.Command {
 	f.Uint32Var(&flags.minEvaluation, "min-tcb-evaluation", 0, "lowest tcbEvaluationDataNumber to accept")
 	f.BoolVar(&flags.skipTCB, "insecure-skip-tcb", false,
 		"accept any TCB status; without --collateral judge no revocation and no quoting enclave either")
+	f.BoolVar(&flags.septVE, "insecure-allow-sept-ve", false,
+		"accept a TD with SEPT_VE_DISABLE off, as Azure's are: the host can make its accesses to memory fault into its handlers")
+	f.StringSliceVar(&flags.modules, "mr-seam", nil, "MRSEAM of a TDX module to accept, in hexadecimal (default: any that Intel signed)")
+	f.StringSliceVar(&flags.serviceTDs, "service-td", nil, "MRSERVICETD to accept beside none, in hexadecimal")
 	f.BoolVar(&flags.asJSON, "json", false, "print JSON")
 	for _, name := range []string{"quote", "at"} {
 		_ = cmd.MarkFlagRequired(name)
@@ -91,7 +97,20 @@ func (f *tdxFlags) appraise(out, notes io.Writer) error {
 
 // parse reads the flags that are no evidence.
 func (f *tdxFlags) parse() (options tdx.Options, at time.Time, root *x509.Certificate, err error) {
-	options = tdx.Options{MinTCBEvaluation: f.minEvaluation, InsecureSkipTCB: f.skipTCB}
+	options = tdx.Options{MinTCBEvaluation: f.minEvaluation, InsecureSkipTCB: f.skipTCB, InsecureAllowSEPTVE: f.septVE}
+	for _, list := range []struct {
+		flag  string
+		texts []string
+		into  *[][48]byte
+	}{{"mr-seam", f.modules, &options.MRSEAM}, {"service-td", f.serviceTDs, &options.ServiceTDs}} {
+		for _, text := range list.texts {
+			var d register.Digest384
+			if err := d.UnmarshalText([]byte(text)); err != nil || d == (register.Digest384{}) {
+				return options, at, nil, exitError{exitUsage, fmt.Errorf("--%s %.100q: want 96 lower-case hexadecimal digits, not all zeros", list.flag, text)}
+			}
+			*list.into = append(*list.into, d)
+		}
+	}
 	for _, name := range f.acceptStatus {
 		name = strings.TrimSpace(name)
 		if !slices.Contains(tdx.Acceptable(), tdx.Status(name)) {

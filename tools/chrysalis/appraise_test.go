@@ -57,6 +57,16 @@ func writeAppraisals(dir string) error {
 	if _, err := add("debug", &debug); err != nil {
 		return err
 	}
+	septVE := attesttest.NewTDX(appraisedAt, 5, true)
+	septVE.Body.TDAttributes[3] &^= 0x10
+	if _, err := add("septve", septVE); err != nil {
+		return err
+	}
+	service := attesttest.NewTDX(appraisedAt, 5, true)
+	service.Body.MRSERVICETD = [48]byte{7}
+	if _, err := add("service", service); err != nil {
+		return err
+	}
 	old := attesttest.NewTDX(appraisedAt, 4, false)
 	old.Platform.PCESVN = 12
 	if _, err := add("old", old); err != nil {

@@ -64,18 +64,9 @@ func (f *valueFlags) apply(rules *attest.Rules) error {
 		}
 		release.SEVSNP = append(release.SEVSNP, digest.LaunchDigest)
 	}
-	for _, text := range f.minTCB {
-		product, tcb, err := parseTCB(text)
-		if err != nil {
-			return fmt.Errorf("--min-tcb: %w", err)
-		}
-		if rules.SEVSNP.MinTCB == nil {
-			rules.SEVSNP.MinTCB = map[sevsnp.Product]sevsnp.TCB{}
-		}
-		if _, twice := rules.SEVSNP.MinTCB[product]; twice {
-			return fmt.Errorf("--min-tcb: %s is given twice", product)
-		}
-		rules.SEVSNP.MinTCB[product] = tcb
+	var err error
+	if rules.SEVSNP.MinTCB, err = parseTCBs(f.minTCB, rules.SEVSNP.MinTCB); err != nil {
+		return err
 	}
 	rules.Waive = append(rules.Waive, f.waive...)
 	return f.list(rules)
@@ -130,6 +121,24 @@ func readStrict(file string, into any) error {
 		return fmt.Errorf("reading %s: %w", file, err)
 	}
 	return nil
+}
+
+// parseTCBs adds what --min-tcb gives, once for each line of processors, to the levels that are there.
+func parseTCBs(texts []string, levels map[sevsnp.Product]sevsnp.TCB) (map[sevsnp.Product]sevsnp.TCB, error) {
+	for _, text := range texts {
+		product, tcb, err := parseTCB(text)
+		if err != nil {
+			return nil, fmt.Errorf("--min-tcb: %w", err)
+		}
+		if levels == nil {
+			levels = map[sevsnp.Product]sevsnp.TCB{}
+		}
+		if _, twice := levels[product]; twice {
+			return nil, fmt.Errorf("--min-tcb: %s is given twice", product)
+		}
+		levels[product] = tcb
+	}
+	return levels, nil
 }
 
 // parseTCB reads PRODUCT=part:level,…. Every part that the product has must be named: one that is left out would be judged
