@@ -285,9 +285,20 @@ func parseTCBInfo(b []byte) (*tcbInfo, error) {
 		if level.tdx, level.tdxNames, err = parseComponents(l.TCB.TDX); err != nil {
 			return nil, fmt.Errorf("level %d: tdxtcbcomponents: %w", i, err)
 		}
+		for j, above := range info.levels {
+			// The first level that a machine reaches is its own, so one below that asks for as much would never be anybody's.
+			if level.reaches(above) {
+				return nil, fmt.Errorf("level %d asks for all that level %d asks for, want levels in descending order", i, j)
+			}
+		}
 		info.levels = append(info.levels, level)
 	}
 	return info, nil
+}
+
+// reaches reports whether every machine of the level is one of the other's.
+func (l tcbLevel) reaches(other tcbLevel) bool {
+	return covers(l.sgx[:], other.sgx[:]) && l.pceSVN >= other.pceSVN && covers(l.tdx[:], other.tdx[:])
 }
 
 func parseQEIdentity(b []byte) (*qeIdentity, error) {
@@ -373,6 +384,9 @@ func parseISVLevels(docs []levelJSON) (levels []isvLevel, err error) {
 		known, err := doc.known()
 		if err != nil {
 			return nil, fmt.Errorf("level %d: %w", i, err)
+		}
+		if i > 0 && *doc.TCB.ISVSVN >= levels[i-1].isvSVN {
+			return nil, fmt.Errorf("level %d has isvsvn %d after %d, want levels in descending order", i, *doc.TCB.ISVSVN, levels[i-1].isvSVN)
 		}
 		levels = append(levels, isvLevel{*doc.TCB.ISVSVN, status, known})
 	}

@@ -87,6 +87,8 @@ var disagreements = map[string]bool{
 	"pck-crl-format/a byte after the CRL":                          true,
 	"tcb-info-format/fifteen components":                           true,
 	"tcb-info-format/a module twice":                               true,
+	"tcb-info-format/levels out of order":                          true,
+	"tcb-info-format/a level twice":                                true,
 	"tcb-info-dates/of tomorrow":                                   true,
 	"tdx-module-signer/another signer":                             true,
 	"tdx-module-attributes/other attributes":                       true,

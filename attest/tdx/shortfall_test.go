@@ -6,6 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	tdxdata "github.com/google/go-tdx-guest/testing/testdata"
+
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/tdx"
 )
@@ -73,6 +77,21 @@ func TestShortfalls(t *testing.T) {
 	for _, c := range r.Checks() {
 		if len(c.Shortfalls) != 0 {
 			t.Errorf("%s of an accepted machine: got %v, want no shortfall", c.Name, c.Shortfalls)
+		}
+	}
+}
+
+// TestIntelsTCBInfo: what Intel has published is in the order that is demanded.
+func TestIntelsTCBInfo(t *testing.T) {
+	for name, answer := range map[string][]byte{"TDX 1.0": tdxdata.TcbInfoBody, "TDX 1.5": tdxdata.TcbInfoBodyV5} {
+		var document struct {
+			TCBInfo jsontext.Value `json:"tcbInfo"`
+		}
+		if err := json.Unmarshal(answer, &document); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if info, _ := tdx.ParseSigned(document.TCBInfo); info != nil {
+			t.Errorf("%s: got %v, want it to be read", name, info)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"math/big"
+	"slices"
 	"time"
 
 	"chrysalis/attest/attesttest"
@@ -247,6 +248,10 @@ func collateralVectors() []vector {
 		{"tcb-info-format", "fifteen components", func(s *scene) { s.m.TCBInfo.Levels[0].TCB.SGX = s.m.TCBInfo.Levels[0].TCB.SGX[:15] }},
 		{"tcb-info-format", "an unknown status", func(s *scene) { s.m.TCBInfo.Levels[1].Status = "Fine" }},
 		{"tcb-info-format", "a module twice", func(s *scene) { s.m.TCBInfo.Modules = append(s.m.TCBInfo.Modules, s.m.TCBInfo.Modules[0]) }},
+		{"tcb-info-format", "levels out of order", func(s *scene) { slices.Reverse(s.m.TCBInfo.Levels) }},
+		{"tcb-info-format", "a level twice", func(s *scene) { s.m.TCBInfo.Levels = append(s.m.TCBInfo.Levels, s.m.TCBInfo.Levels[1]) }},
+		{"tcb-info-format", "levels of a module out of order", func(s *scene) { slices.Reverse(s.m.TCBInfo.Modules[0].Levels) }},
+		{"qe-identity-format", "levels out of order", func(s *scene) { slices.Reverse(s.m.QEIdentity.Levels) }},
 		{"tcb-info-dates", "over", func(s *scene) { s.m.TCBInfo.NextUpdate = now.Add(-time.Second) }},
 		{"tcb-info-dates", "of tomorrow", func(s *scene) { s.m.TCBInfo.IssueDate = now.Add(time.Second) }},
 		{"tcb-info-evaluation", "below the floor", func(s *scene) { s.options.MinTCBEvaluation, s.m.TCBInfo.Evaluation = 17, 16 }},
