@@ -30,7 +30,8 @@ func tdxVectors() []vector {
 		{"tdx.pck-chain", "no root", func(s *scene) { s.roots = &attest.Roots{} }},
 		{"tdx.pck-chain", "Intel's root", func(s *scene) { s.roots = &attest.Roots{TDX: tdx.IntelRoot()} }},
 		{"tdx.td-debug", "a TD under debug", body(func(b *tdx.Body) { b.TDAttributes[0] |= 1 })},
-		{"tdx.tcb-status", "a status that the policy does not name", func(s *scene) { s.td.Machine.TCBInfo.Levels[0].Status = tdx.SWHardeningNeeded }},
+		{"tdx.tcb-status", "a status that the policy does not name",
+			func(s *scene) { s.td.Machine.TCBInfo.Levels[0].Status = tdx.SWHardeningNeeded }},
 		{"tdx.mr-seam", "a TDX module that the policy does not name", func(s *scene) { s.rules.TDX.MRSEAM = []register.Digest384{{1}} }},
 		{"tdx.mr-service-td", "a service TD", body(func(b *tdx.Body) { b.MRSERVICETD[0] = 1 })},
 		{"report-data", "another statement", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Statement.Epoch++ } }},
@@ -114,14 +115,17 @@ func TestWaivers(t *testing.T) {
 		{"mr-config-id", evidence.TDX, func(s *scene) { s.td.Body = func(b *tdx.Body) { b.MRCONFIGID = [48]byte{} } }, "mr-config-id is zeros"},
 		{"rtmr-3", evidence.TDX, func(s *scene) { s.td.Body = func(b *tdx.Body) { b.RTMR[3] = [48]byte{} } }, "weaker than a register"},
 		{"rtmr-0", evidence.TDX, func(s *scene) { s.rules.Releases[0].TDX[0].RTMR0 = register.Digest384{} }, "rtmr-0 was not judged"},
-		{"sept-ve-disable", evidence.TDX, func(s *scene) { s.td.Body = func(b *tdx.Body) { b.TDAttributes[3] &^= 0x10 } }, "td-sept-ve-disable was waived"},
+		{"sept-ve-disable", evidence.TDX, func(s *scene) { s.td.Body = func(b *tdx.Body) { b.TDAttributes[3] &^= 0x10 } },
+			"td-sept-ve-disable was waived"},
 		{"acpi", evidence.SEVSNP, func(*scene) {}, "acpi: not measured"},
-		{"host-data", evidence.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.HostData = [32]byte{} } }, "host-data is zeros"},
+		{"host-data", evidence.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.HostData = [32]byte{} } },
+			"host-data is zeros"},
 		{"smt", evidence.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.Policy |= sevsnp.PolicySMT } }, "sev-snp.smt"},
 		{"ciphertext-hiding", evidence.SEVSNP, func(s *scene) {
 			s.snp.Report = func(r *sevsnp.Report) { r.Policy &^= sevsnp.PolicyCiphertextHidden }
 		}, "sev-snp.ciphertext-hiding"},
-		{"provisional-firmware", evidence.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.Current.Build++ } }, "sev-snp.provisional-firmware"},
+		{"provisional-firmware", evidence.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.Current.Build++ } },
+			"sev-snp.provisional-firmware"},
 	} {
 		t.Run(tt.on.String()+"/"+tt.waive, func(t *testing.T) {
 			s := newSceneOn(t, tt.on)
@@ -224,7 +228,8 @@ func TestEpochEvidence(t *testing.T) {
 			{"another statement", "report-data", &other, key, now},
 			{"an answer to a challenge", "epoch", bound, key, now},
 		} {
-			if _, err := attest.VerifyEpoch(tt.evidence, tt.key, policy, tt.at, s.source.Roots()); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := attest.VerifyEpoch(tt.evidence, tt.key, policy, tt.at, s.source.Roots()); err == nil ||
+				!strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%s: %s: got %v, want %s to refuse", platform, tt.name, err, tt.want)
 			}
 		}

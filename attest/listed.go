@@ -42,8 +42,10 @@ func (r ListRules) validate(releases int) error {
 	if n := len(r.Signers); n > release.MaxListed || r.Threshold < 1 || r.Threshold > n {
 		return fmt.Errorf("threshold is %d of %d signers, want 1 to all of at most %d", r.Threshold, n, release.MaxListed)
 	}
-	if n := len(r.Rebuilders); n > release.MaxListed || n == 0 && r.RebuildThreshold != 0 || n > 0 && (r.RebuildThreshold < 1 || r.RebuildThreshold > n) {
-		return fmt.Errorf("rebuild_threshold is %d of %d rebuilders, want 1 to all of at most %d, or neither", r.RebuildThreshold, n, release.MaxListed)
+	if n := len(r.Rebuilders); n > release.MaxListed || n == 0 && r.RebuildThreshold != 0 ||
+		n > 0 && (r.RebuildThreshold < 1 || r.RebuildThreshold > n) {
+		return fmt.Errorf("rebuild_threshold is %d of %d rebuilders, want 1 to all of at most %d, or neither",
+			r.RebuildThreshold, n, release.MaxListed)
 	}
 	if age, err := time.ParseDuration(r.MaxAge); err != nil || age <= 0 {
 		return fmt.Errorf("max_age is %.40q, want a duration above zero, such as 168h", r.MaxAge)

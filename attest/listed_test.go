@@ -122,7 +122,8 @@ func TestRevokedAlone(t *testing.T) {
 	if s.list, err = release.SignList(unsigned, listKey(1)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.play(t, attest.Verify); !errors.Is(err, attest.ErrRejected) || !strings.Contains(err.Error(), `"software": the gateway logged prompts`) {
+	if _, err := s.play(t, attest.Verify); !errors.Is(err, attest.ErrRejected) ||
+		!strings.Contains(err.Error(), `"software": the gateway logged prompts`) {
 		t.Errorf("got %v, want a refusal that names the revoked release and why", err)
 	}
 }
@@ -137,7 +138,8 @@ func TestListRules(t *testing.T) {
 		{"threshold above the signers", "threshold is 3 of 2", func(r *attest.Rules) { r.ReleaseList.Threshold = 3 }},
 		{"no age", "max_age", func(r *attest.Rules) { r.ReleaseList.MaxAge = "" }},
 		{"no time", "max_age", func(r *attest.Rules) { r.ReleaseList.MaxAge = "0s" }},
-		{"rebuilders without threshold", "rebuild_threshold is 0 of 1", func(r *attest.Rules) { r.ReleaseList.Rebuilders = []pubkey.Ed25519{{1}} }},
+		{"rebuilders without threshold", "rebuild_threshold is 0 of 1",
+			func(r *attest.Rules) { r.ReleaseList.Rebuilders = []pubkey.Ed25519{{1}} }},
 		{"a signer that is no key", "key is zero", func(r *attest.Rules) { r.ReleaseList.Signers[1] = pubkey.Ed25519{} }},
 		{"threshold without rebuilders", "rebuild_threshold is 1 of 0", func(r *attest.Rules) { r.ReleaseList.RebuildThreshold = 1 }},
 		{"rules without signers", "without signers", func(r *attest.Rules) {

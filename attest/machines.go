@@ -23,7 +23,8 @@ type Platforms struct {
 
 func (p Platforms) validate() error {
 	if n := len(p.VTPM) + len(p.TDX) + len(p.SEVSNP); p.Any == (n > 0) || n > release.MaxListed {
-		return fmt.Errorf("any_platform is %t beside %d named machines, want either any_platform or 1 to %d machines", p.Any, n, release.MaxListed)
+		return fmt.Errorf("any_platform is %t beside %d named machines, want either any_platform or 1 to %d machines",
+			p.Any, n, release.MaxListed)
 	}
 	return nil
 }

@@ -16,7 +16,8 @@ const waiverConfidentiality = "confidentiality"
 
 // waivable are the names that a policy can waive.
 func waivable() []string {
-	all := slices.Concat([]string{waiverConfidentiality, waiverRTMR3, waiverConfigID, waiverACPI, waiverHostData}, release.Registers(evidence.VTPM), release.Registers(evidence.TDX))
+	all := slices.Concat([]string{waiverConfidentiality, waiverRTMR3, waiverConfigID, waiverACPI, waiverHostData},
+		release.Registers(evidence.VTPM), release.Registers(evidence.TDX))
 	all = slices.AppendSeq(slices.AppendSeq(all, maps.Keys(sevsnpWaivers)), maps.Keys(tdxWaivers))
 	slices.Sort(all)
 	return all

@@ -19,7 +19,8 @@ func TestReport(t *testing.T) {
 		members              []string
 	}{
 		{"accepted", "accepted", "", func() (*attest.Result, error) { return newScene(t).play(t, attest.Verify) },
-			append([]string{"platform", "machine", "release", "security_version", "identity", "service", "tls_key", "receipt_key", "claim_key", "secret_hash", "not_after"}, common...)},
+			append([]string{"platform", "machine", "release", "security_version", "identity", "service", "tls_key", "receipt_key",
+				"claim_key", "secret_hash", "not_after"}, common...)},
 		{"rejected", "rejected", "tls-key", func() (*attest.Result, error) {
 			s := newScene(t)
 			s.challenge.TLSKey[0]++

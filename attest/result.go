@@ -50,18 +50,21 @@ type Result struct {
 
 func newResult(a *appraisal, done []Check) *Result {
 	r := &Result{
-		platform: a.evidence.Platform, machine: slices.Clone(a.machine), release: a.reference.Release.Name, securityVersion: a.reference.Release.SecurityVersion,
-		statement: a.evidence.Statement, config: slices.Clone(a.evidence.Config), measured: a.config, checks: done,
+		platform: a.evidence.Platform, machine: slices.Clone(a.machine), release: a.reference.Release.Name,
+		securityVersion: a.reference.Release.SecurityVersion,
+		statement:       a.evidence.Statement, config: slices.Clone(a.evidence.Config), measured: a.config, checks: done,
 	}
 	switch r.platform {
 	case evidence.VTPM:
-		r.weaknesses = append(r.weaknesses, "vtpm proves measurement and protocol, not confidentiality: the host runs the TPM and can read the guest's memory")
+		r.weaknesses = append(r.weaknesses,
+			"vtpm proves measurement and protocol, not confidentiality: the host runs the TPM and can read the guest's memory")
 	case evidence.TDX:
 		r.tcb = string(a.td.TCB().Status)
 		r.weaknesses = append(r.weaknesses, a.td.Weaknesses()...)
 	case evidence.SEVSNP:
 		r.tcb = a.guest.TCBs().Reported.String()
-		r.weaknesses = append(r.weaknesses, "the runtime log is bound by report data alone, which is weaker than a register: it is the guest's own word for what it did before")
+		r.weaknesses = append(r.weaknesses,
+			"the runtime log is bound by report data alone, which is weaker than a register: it is the guest's own word for what it did before")
 	}
 	for _, c := range done {
 		if text, told := waived[c.Name]; c.Verdict == Waived && told {

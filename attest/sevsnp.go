@@ -73,7 +73,8 @@ func (a *appraisal) sevsnpOptions() sevsnp.Options {
 	o := sevsnp.Options{
 		Facts:   a.roots.Facts,
 		AnyChip: a.rules.Platforms.Any, MinTCB: rules.MinTCB, MinFirmware: rules.MinFirmware, LaunchMitigations: rules.LaunchMitigations,
-		CurrentMitigations: rules.CurrentMitigations, ReportData: evidence.ReportData(a.evidence.Statement), HostData: config.SHA256(a.evidence.Config),
+		CurrentMitigations: rules.CurrentMitigations, ReportData: evidence.ReportData(a.evidence.Statement),
+		HostData: config.SHA256(a.evidence.Config),
 	}
 	for _, id := range a.rules.Platforms.SEVSNP {
 		o.Chips = append(o.Chips, id)

@@ -22,7 +22,8 @@ func TestSpecification(t *testing.T) {
 		all = append(all, names...)
 	}
 	for _, name := range all {
-		if strings.HasPrefix(name, "config.") || strings.HasPrefix(name, "event-") || strings.HasPrefix(name, "statement-") || strings.HasPrefix(name, "pcr-") {
+		if strings.HasPrefix(name, "config.") || strings.HasPrefix(name, "event-") || strings.HasPrefix(name, "statement-") ||
+			strings.HasPrefix(name, "pcr-") {
 			continue // named together
 		}
 		if !strings.Contains(spec, name) {

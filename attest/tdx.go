@@ -152,7 +152,8 @@ func (r TDXRules) options(facts *check.Facts) tdx.Options {
 		}
 		return out
 	}
-	return tdx.Options{Facts: facts, AcceptStatus: r.AcceptStatus, MinTCBEvaluation: r.MinTCBEvaluation, MRSEAM: plain(r.MRSEAM), ServiceTDs: plain(r.ServiceTDs)}
+	return tdx.Options{Facts: facts, AcceptStatus: r.AcceptStatus, MinTCBEvaluation: r.MinTCBEvaluation, MRSEAM: plain(r.MRSEAM),
+		ServiceTDs: plain(r.ServiceTDs)}
 }
 
 func (r TDXRules) validate() error {

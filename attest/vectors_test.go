@@ -65,7 +65,8 @@ func newSceneOn(t testing.TB, platform evidence.Platform) *scene {
 	return s
 }
 
-func (s *scene) play(t testing.TB, verify func(*evidence.Evidence, attest.Challenge, attest.Policy, time.Time, attest.Roots) (*attest.Result, error)) (*attest.Result, error) {
+func (s *scene) play(t testing.TB, verify func(*evidence.Evidence, attest.Challenge, attest.Policy, time.Time,
+	attest.Roots) (*attest.Result, error)) (*attest.Result, error) {
 	t.Helper()
 	e := s.source.Evidence(s.asked)
 	roots := s.source.Roots()
@@ -169,7 +170,8 @@ func commonVectors() []vector {
 		{"tls-key", "another TLS key", func(s *scene) { s.challenge.TLSKey[0]++ }},
 		{"not-after", "a second late", func(s *scene) { s.contents.Statement.NotAfter = uint64(now.Unix()) - 1 }},
 		{"not-after", "far beyond time", func(s *scene) { s.contents.Statement.NotAfter = 1 << 63 }},
-		{"runtime-log-format", "trailing byte", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.RuntimeLog = append(e.RuntimeLog, 0) } }},
+		{"runtime-log-format", "trailing byte",
+			func(s *scene) { s.edit = func(e *evidence.Evidence) { e.RuntimeLog = append(e.RuntimeLog, 0) } }},
 		{"config-format", "no config", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Config = nil } }},
 		{"security-version", "an old release", func(s *scene) { s.rules.MinSecurityVersion = 2 }},
 		{"runtime-log-order", "model before engine", func(s *scene) {
@@ -250,7 +252,8 @@ func vtpmVectors() []vector {
 		if index == 1 || index == 13 || index == 14 {
 			continue // 1 is waived in the scene, and in TestPinnedPCR1 it is not
 		}
-		vs = append(vs, vector{fmt.Sprintf("pcr-%d", index), "another value", func(s *scene) { s.rules.Releases[0].VTPM[0][uint8(index)] = register.Digest{1} }})
+		vs = append(vs, vector{fmt.Sprintf("pcr-%d", index), "another value",
+			func(s *scene) { s.rules.Releases[0].VTPM[0][uint8(index)] = register.Digest{1} }})
 	}
 	return vs
 }

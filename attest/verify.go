@@ -101,8 +101,10 @@ func listsOf(own ...[]step) lists {
 }
 
 var (
-	vtpmAppraisal   = listsOf(vtpmChecks, registerChecks(release.Registers(evidence.VTPM)), logChecks(eventlog.InPCRs), statementChecks, configChecks)
-	tdxAppraisal    = listsOf(tdxChecks, registerChecks(release.Registers(evidence.TDX)), logChecks(eventlog.InRTMR), statementChecks, configChecks)
+	vtpmAppraisal = listsOf(vtpmChecks, registerChecks(release.Registers(evidence.VTPM)), logChecks(eventlog.InPCRs),
+		statementChecks, configChecks)
+	tdxAppraisal = listsOf(tdxChecks, registerChecks(release.Registers(evidence.TDX)), logChecks(eventlog.InRTMR),
+		statementChecks, configChecks)
 	sevsnpAppraisal = listsOf(sevsnpChecks, logChecks(eventlog.InRTMR), statementChecks, configChecks)
 )
 

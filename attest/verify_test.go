@@ -49,10 +49,12 @@ func TestVerifyAccepts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.TLSKey() != s.challenge.TLSKey || !bytes.Equal(r.ConfigBytes(), s.guest.Measured) || r.Release() != "software" || r.SecurityVersion() != 1 {
+	if r.TLSKey() != s.challenge.TLSKey || !bytes.Equal(r.ConfigBytes(), s.guest.Measured) || r.Release() != "software" ||
+		r.SecurityVersion() != 1 {
 		t.Errorf("result: TLS key %x, release %q version %d", r.TLSKey(), r.Release(), r.SecurityVersion())
 	}
-	if r.ReceiptKey() != pubkey.Of(s.guest.ReceiptKey) || r.ClaimKey() != pubkey.Of(s.guest.ClaimKey) || r.SecretHash() != s.contents.Statement.SecretHash {
+	if r.ReceiptKey() != pubkey.Of(s.guest.ReceiptKey) || r.ClaimKey() != pubkey.Of(s.guest.ClaimKey) ||
+		r.SecretHash() != s.contents.Statement.SecretHash {
 		t.Error("the result's keys are not the guest's")
 	}
 	waived := 0
@@ -64,7 +66,8 @@ func TestVerifyAccepts(t *testing.T) {
 	if waived != 2 {
 		t.Errorf("waived checks: got %d, want confidentiality and pcr-1", waived)
 	}
-	if w := strings.Join(r.Weaknesses(), "; "); !strings.Contains(w, "not confidentiality") || !strings.Contains(w, "pcr-1") || !strings.Contains(w, "any machine") {
+	if w := strings.Join(r.Weaknesses(), "; "); !strings.Contains(w, "not confidentiality") || !strings.Contains(w, "pcr-1") ||
+		!strings.Contains(w, "any machine") {
 		t.Errorf("weaknesses: got %q", w)
 	}
 }
@@ -80,7 +83,8 @@ func TestVectors(t *testing.T) {
 				v.spoil(s)
 				r, err := s.play(t, attest.Verify)
 				var refused *attest.Refused
-				if r != nil || !errors.As(err, &refused) || errors.Is(err, attest.ErrRejected) == errors.Is(err, attest.ErrUnavailable) || errors.Is(err, attest.ErrUnavailable) != v.unavailable() {
+				if r != nil || !errors.As(err, &refused) || errors.Is(err, attest.ErrRejected) == errors.Is(err, attest.ErrUnavailable) ||
+					errors.Is(err, attest.ErrUnavailable) != v.unavailable() {
 					t.Fatalf("got a result: %t, %v, want a *Refused", r != nil, err)
 				}
 				for _, c := range refused.Checks() {
@@ -111,7 +115,8 @@ func TestEachCheckIsNeeded(t *testing.T) {
 			t.Run(platform.String()+"/"+v.check+"/"+v.name, func(t *testing.T) {
 				s := newSceneOn(t, platform)
 				v.spoil(s)
-				_, err := s.play(t, func(e *evidence.Evidence, c attest.Challenge, p attest.Policy, now time.Time, roots attest.Roots) (*attest.Result, error) {
+				_, err := s.play(t, func(e *evidence.Evidence, c attest.Challenge, p attest.Policy, now time.Time,
+					roots attest.Roots) (*attest.Result, error) {
 					return attest.VerifyDropping(e, c, p, now, roots, v.check)
 				})
 				if err != nil {

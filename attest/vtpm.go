@@ -57,7 +57,8 @@ var vtpmChecks = []step{
 		return check.Same(a.quote.Extra, want[:])
 	}},
 	{Name: "pcr-selection", Proof: true, Judge: func(a *appraisal) check.Finding {
-		return check.Found(fmt.Sprint(a.quote.Selections), fmt.Sprint([]vtpm.Selection{vtpm.SHA256Selection(register.Quoted())}), a.quote.Selects(register.Quoted()))
+		return check.Found(fmt.Sprint(a.quote.Selections), fmt.Sprint([]vtpm.Selection{vtpm.SHA256Selection(register.Quoted())}),
+			a.quote.Selects(register.Quoted()))
 	}},
 	{Name: "pcr-digest", Proof: true, Judge: func(a *appraisal) check.Finding {
 		bank := a.replay()

@@ -103,7 +103,8 @@ func (g *TDXGuest) Attest(nonceRoot, tlsKey [32]byte) *evidence.Evidence {
 	collateral, err := built.Collateral.Encode()
 	check(err)
 	return &evidence.Evidence{
-		Platform: evidence.TDX, Statement: s, Config: g.Measured, RuntimeLog: log, BootLog: g.BootLog, Quote: machine.Quote(), Collateral: collateral,
+		Platform: evidence.TDX, Statement: s, Config: g.Measured, RuntimeLog: log, BootLog: g.BootLog, Quote: machine.Quote(),
+		Collateral: collateral,
 	}
 }
 
@@ -122,7 +123,8 @@ type SNPGuest struct {
 func NewSNPGuest(measured []byte, product sevsnp.Product, now time.Time) *SNPGuest {
 	sequence, err := eventlog.SequenceOf(measured)
 	check(err)
-	return &SNPGuest{Contents: newContents(measured, sequence.Records(eventlog.InRTMR), now), Processor: NewSNP(product, sevsnp.SignerVCEK, now), Product: product, Follow: true}
+	return &SNPGuest{Contents: newContents(measured, sequence.Records(eventlog.InRTMR), now),
+		Processor: NewSNP(product, sevsnp.SignerVCEK, now), Product: product, Follow: true}
 }
 
 // Roots returns the processor's root.

@@ -124,7 +124,8 @@ func New(measured []byte, now time.Time) *Guest {
 		Contents: newContents(measured, sequence.Records(eventlog.InPCRs), now), RootKey: newKey(), CertifiedKey: key, SigningKey: key,
 	}
 	root := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "software TPM maker"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "software TPM maker"}, NotBefore: now.Add(-time.Hour),
+		NotAfter:              now.Add(24 * time.Hour),
 		BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, root, root, g.RootKey.Public(), g.RootKey)
@@ -132,7 +133,8 @@ func New(measured []byte, now time.Time) *Guest {
 	g.Root, err = x509.ParseCertificate(der)
 	check(err)
 	g.Leaf = &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "attestation key"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "attestation key"}, NotBefore: now.Add(-time.Hour),
+		NotAfter:              now.Add(24 * time.Hour),
 		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature, UnknownExtKeyUsage: []asn1.ObjectIdentifier{aikUsage},
 	}
 	for register := range uint8(8) {

@@ -88,7 +88,8 @@ func NewSNP(product sevsnp.Product, signer sevsnp.Signer, now time.Time) *SNP {
 	}
 	version := tcb.Version(product)
 	s.Report = sevsnp.Report{
-		Version: 5, GuestSVN: 7, SignatureAlgo: 1, Signer: signer, CPUID: id, ChipID: chip, Measurement: [48]byte{1}, ReportData: [64]byte{2}, ReportID: [32]byte{3},
+		Version: 5, GuestSVN: 7, SignatureAlgo: 1, Signer: signer, CPUID: id, ChipID: chip, Measurement: [48]byte{1},
+		ReportData: [64]byte{2}, ReportID: [32]byte{3},
 		Policy:     1<<17 | sevsnp.PolicySingleSocket | sevsnp.PolicyAES256 | sevsnp.PolicyNoRAPL | sevsnp.PolicyCiphertextHidden | sevsnp.PolicyNoPageSwap | 1<<8 | 55,
 		Platform:   sevsnp.PlatformECC | sevsnp.PlatformNoRAPL | sevsnp.PlatformCiphertextHidden | sevsnp.PlatformAliasesChecked,
 		CurrentTCB: version, ReportedTCB: version, CommittedTCB: version, LaunchTCB: version,
@@ -103,7 +104,8 @@ func NewSNP(product sevsnp.Product, signer sevsnp.Signer, now time.Time) *SNP {
 
 func snpTemplate(serial int64, name string, now time.Time) *x509.Certificate {
 	return &x509.Certificate{
-		SerialNumber: big.NewInt(serial), SignatureAlgorithm: x509.SHA384WithRSAPSS, NotBefore: now.Add(-24 * time.Hour), NotAfter: now.Add(24 * time.Hour),
+		SerialNumber: big.NewInt(serial), SignatureAlgorithm: x509.SHA384WithRSAPSS, NotBefore: now.Add(-24 * time.Hour),
+		NotAfter: now.Add(24 * time.Hour),
 		Subject: pkix.Name{
 			Country: []string{"US"}, Locality: []string{"Santa Clara"}, Province: []string{"CA"}, Organization: []string{"Advanced Micro Devices"},
 			OrganizationalUnit: []string{"Engineering"}, CommonName: name,
@@ -117,7 +119,8 @@ func (s *SNP) Options(product sevsnp.Product) sevsnp.Options {
 	tcb, err := s.Report.ReportedTCB.Parts(product)
 	check(err)
 	return sevsnp.Options{
-		Chips: [][64]byte{s.Report.ChipID}, MinTCB: map[sevsnp.Product]sevsnp.TCB{product: tcb}, Measurements: [][48]byte{s.Report.Measurement}, HostData: s.Report.HostData, ReportData: s.Report.ReportData,
+		Chips: [][64]byte{s.Report.ChipID}, MinTCB: map[sevsnp.Product]sevsnp.TCB{product: tcb},
+		Measurements: [][48]byte{s.Report.Measurement}, HostData: s.Report.HostData, ReportData: s.Report.ReportData,
 		MinFirmware: s.Report.Committed, MinABIMajor: 1, MinABIMinor: 55, MinGuestSVN: s.Report.GuestSVN,
 		LaunchMitigations: s.Report.LaunchMitigations, CurrentMitigations: s.Report.CurrentMitigations,
 	}

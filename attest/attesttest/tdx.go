@@ -173,7 +173,8 @@ func NewTDX(now time.Time, version uint16, tdx15 bool) *TDX {
 	from, to := now.Add(-time.Hour).Truncate(time.Second).UTC(), now.Add(24*time.Hour).Truncate(time.Second).UTC()
 	certified := func(serial int64, name string, ca bool, issuer *Certified) *Certified {
 		c := &Certified{Key: newKey(), Issuer: issuer, Template: &x509.Certificate{
-			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name, Organization: []string{"Software"}}, NotBefore: from, NotAfter: to,
+			SerialNumber: big.NewInt(serial), NotBefore: from, NotAfter: to,
+			Subject:               pkix.Name{CommonName: name, Organization: []string{"Software"}},
 			BasicConstraintsValid: true, IsCA: ca, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment,
 		}}
 		if ca {
@@ -193,7 +194,8 @@ func NewTDX(now time.Time, version uint16, tdx15 bool) *TDX {
 	m.TCBInfoChain, m.QEIdentityChain = []*Certified{m.Signer, m.Root}, []*Certified{m.Signer, m.Root}
 
 	m.Platform = tdx.Platform{
-		PPID: [16]byte{0xaa, 1}, FMSPC: [6]byte{0x50, 0x80, 0x6f}, SGXSVN: [16]byte{5, 5, 2, 2, 3, 1, 0, 3}, CPUSVN: [16]byte{5, 5, 2, 2, 3, 1, 0, 3}, PCESVN: 13, SGXType: 1,
+		PPID: [16]byte{0xaa, 1}, FMSPC: [6]byte{0x50, 0x80, 0x6f}, SGXSVN: [16]byte{5, 5, 2, 2, 3, 1, 0, 3},
+		CPUSVN: [16]byte{5, 5, 2, 2, 3, 1, 0, 3}, PCESVN: 13, SGXType: 1,
 	}
 	m.Body = tdx.Body{
 		TEETCBSVN: [16]byte{6, 1, 5}, MRSEAM: [48]byte{0x5e}, TDAttributes: [8]byte{0, 0, 0, 0x10}, XFAM: [8]byte{0xe7, 0x02, 0x06},
@@ -209,7 +211,8 @@ func NewTDX(now time.Time, version uint16, tdx15 bool) *TDX {
 	one := intel
 	one.ID, one.Levels = "TDX_01", []ISVLevel{ISVSVN(tdx.UpToDate, 6), ISVSVN(tdx.OutOfDate, 4), ISVSVN(tdx.Revoked, 2)}
 	m.TCBInfo = TCBInfo{
-		ID: "TDX", Version: 3, IssueDate: from, NextUpdate: to, FMSPC: "50806F000000", PCEID: "0000", Evaluation: 17, Module: intel, Modules: []ModuleIdentity{one},
+		ID: "TDX", Version: 3, IssueDate: from, NextUpdate: to, FMSPC: "50806F000000", PCEID: "0000", Evaluation: 17,
+		Module: intel, Modules: []ModuleIdentity{one},
 		Levels: []TCBLevel{
 			PlatformLevel(tdx.UpToDate, 13, Components(5, 5, 2, 2, 3, 1, 0, 3), Components(5, 0, 5)),
 			PlatformLevel(tdx.OutOfDate, 5, Components(4, 4, 2, 2, 3, 1, 0, 3), Components(3, 0, 4)),
@@ -217,7 +220,8 @@ func NewTDX(now time.Time, version uint16, tdx15 bool) *TDX {
 	}
 	m.QEIdentity = QEIdentity{
 		ID: "TD_QE", Version: 2, IssueDate: from, NextUpdate: to, Evaluation: 17, MiscSelect: "00000000", MiscSelectMask: "FFFFFFFF",
-		Attributes: "11000000000000000000000000000000", AttributesMask: "FBFFFFFFFFFFFFFF0000000000000000", MRSIGNER: hex.EncodeToString(m.QE.MRSIGNER[:]), ISVProdID: 2,
+		Attributes: "11000000000000000000000000000000", AttributesMask: "FBFFFFFFFFFFFFFF0000000000000000",
+		MRSIGNER: hex.EncodeToString(m.QE.MRSIGNER[:]), ISVProdID: 2,
 		Levels: []ISVLevel{ISVSVN(tdx.UpToDate, 6), ISVSVN(tdx.OutOfDate, 4), ISVSVN(tdx.Revoked, 2)},
 	}
 	m.PCKCRL = &CRL{Template: &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: from, NextUpdate: to}, Issuer: m.CA}

@@ -51,7 +51,10 @@ func TestRun(t *testing.T) {
 		{"one is waived", func(s *subject) { s.even, s.waive = false, true }, "", "", nil, 4},
 		{"a proof ends the run", func(s *subject) { s.known = false }, "", "known", check.ErrUnavailable, 3},
 		{"a rejection outweighs", func(s *subject) { s.odd, s.known = false, false }, "", "odd", check.ErrRejected, 3},
-		{"an appraisal within accepts", func(s *subject) { s.inner = []check.Line{{Name: "a"}, {Name: "b", Verdict: check.Accepted}} }, "", "", nil, 6},
+		{"an appraisal within accepts", func(s *subject) {
+			s.inner = []check.Line{{Name: "a"},
+				{Name: "b", Verdict: check.Accepted}}
+		}, "", "", nil, 6},
 		{"an appraisal within denies", func(s *subject) {
 			s.inner = []check.Line{{Name: "a", Verdict: check.Accepted}, {Name: "b", Verdict: check.Denied}, {Name: "c", Verdict: check.Denied}}
 		}, "", "inner.b", check.ErrRejected, 6 + 1},
@@ -70,7 +73,8 @@ func TestRun(t *testing.T) {
 			if refusal != nil {
 				lines = refusal.Checks()
 				var as *check.Refusal
-				if err := error(refusal); !errors.As(err, &as) || !errors.Is(err, tt.class) || refusal.Failed.Name != tt.failed || err.Error() != "judging: "+tt.failed+": got "+refusal.Failed.Got+", want "+refusal.Failed.Want {
+				if err := error(refusal); !errors.As(err, &as) || !errors.Is(err, tt.class) || refusal.Failed.Name != tt.failed ||
+					err.Error() != "judging: "+tt.failed+": got "+refusal.Failed.Got+", want "+refusal.Failed.Want {
 					t.Errorf("got %q of class %v, want %s of %v", err, errors.Is(err, check.ErrUnavailable), tt.failed, tt.class)
 				}
 				for _, other := range []error{check.ErrRejected, check.ErrUnavailable} {

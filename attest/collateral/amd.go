@@ -27,7 +27,9 @@ func (f *Fetcher) SNP(ctx context.Context, report *sevsnp.Report, product sevsnp
 	}
 	roots := f.amdRoots()
 	base := fmt.Sprintf("%s/vcek/v1/%s", f.Sources.AMDKDS, product)
-	chain, err := f.get(ctx, base+"/cert_chain", "", func(a answer) (time.Time, error) { return sevsnp.Prove(certificates(a.Body), nil, nil, roots) })
+	chain, err := f.get(ctx, base+"/cert_chain", "", func(a answer) (time.Time, error) {
+		return sevsnp.Prove(certificates(a.Body), nil, nil, roots)
+	})
 	if err != nil {
 		return nil, err
 	}

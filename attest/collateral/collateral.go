@@ -145,7 +145,8 @@ func (p putOff) Unwrap() error { return p.err }
 func (f *Fetcher) once(ctx context.Context, address, chainHeader string) (answer, error) {
 	client := f.Client
 	if client == nil {
-		client = &http.Client{Timeout: requestLimit, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, MaxResponseHeaderBytes: maxHeaderBytes}}
+		client = &http.Client{Timeout: requestLimit, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment,
+			MaxResponseHeaderBytes: maxHeaderBytes}}
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {

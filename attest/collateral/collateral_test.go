@@ -42,7 +42,8 @@ type world struct {
 
 func newWorld(t *testing.T, hook func(w http.ResponseWriter, r *http.Request) bool) *world {
 	t.Helper()
-	w := &world{clock: start, tdx: attesttest.NewTDX(start, 5, true), snp: attesttest.NewSNP(sevsnp.Milan, sevsnp.SignerVCEK, start), hook: hook}
+	w := &world{clock: start, tdx: attesttest.NewTDX(start, 5, true),
+		snp: attesttest.NewSNP(sevsnp.Milan, sevsnp.SignerVCEK, start), hook: hook}
 	w.build()
 	server := httptest.NewServer(http.HandlerFunc(w.serve))
 	t.Cleanup(server.Close)
@@ -123,7 +124,8 @@ func TestTDX(t *testing.T) {
 	if want := w.tdxBuilt.Collateral; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want the service's exact bytes, %+v", got, want)
 	}
-	want := []string{"/tdx/certification/v4/tcb?fmspc=50806f000000", "/tdx/certification/v4/qe/identity", "/sgx/certification/v4/pckcrl?encoding=der&ca=platform", "/IntelSGXRootCA.der"}
+	want := []string{"/tdx/certification/v4/tcb?fmspc=50806f000000", "/tdx/certification/v4/qe/identity",
+		"/sgx/certification/v4/pckcrl?encoding=der&ca=platform", "/IntelSGXRootCA.der"}
 	if !slices.Equal(asked, want) {
 		t.Errorf("asked for %q, want %q", asked, want)
 	}
@@ -319,7 +321,8 @@ func TestWrongAnswerIsNotKept(t *testing.T) {
 			}
 			c := w.tdxBuilt.Collateral
 			out.Header().Set("TCB-Info-Issuer-Chain", url.PathEscape(string(c.TCBInfoIssuerChain)))
-			fmt.Fprintf(out, `{"tcbInfo":%s,"signature":"%x"}`, bytes.Replace(c.TCBInfo, []byte("UpToDate"), []byte("Revoked "), 1), c.TCBInfoSignature)
+			fmt.Fprintf(out, `{"tcbInfo":%s,"signature":"%x"}`, bytes.Replace(c.TCBInfo, []byte("UpToDate"), []byte("Revoked "),
+				1), c.TCBInfoSignature)
 			return true
 		},
 	} {

@@ -35,12 +35,14 @@ func TestComplete(t *testing.T) {
 	if err := w.Complete(t.Context(), snp); err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(snp.Collateral, w.snpBuilt.CRL) || len(snp.Certificates) != 3 || !bytes.Equal(snp.Certificates[0], w.snpBuilt.Certificate) {
+	if !bytes.Equal(snp.Collateral, w.snpBuilt.CRL) || len(snp.Certificates) != 3 ||
+		!bytes.Equal(snp.Certificates[0], w.snpBuilt.Certificate) {
 		t.Errorf("SEV-SNP: got a list of %d bytes and %d certificates, want the service's", len(snp.Collateral), len(snp.Certificates))
 	}
 	before := w.requests.Load()
 	stapled := &evidence.Evidence{Platform: evidence.TDX, Quote: td.Quote, Collateral: []byte("the guest's")}
-	for _, e := range []*evidence.Evidence{stapled, {Platform: evidence.VTPM}, {Platform: evidence.TDX, Quote: []byte("no quote")}, {Platform: evidence.SEVSNP}} {
+	for _, e := range []*evidence.Evidence{stapled, {Platform: evidence.VTPM}, {Platform: evidence.TDX, Quote: []byte("no quote")},
+		{Platform: evidence.SEVSNP}} {
 		if err := w.Complete(t.Context(), e); err != nil {
 			t.Errorf("%s: got %v, want nothing to be done", e.Platform, err)
 		}
@@ -137,7 +139,8 @@ func TestStapleOfOthers(t *testing.T) {
 	other := newWorld(t, nil)
 	other.tdx.TCBInfo.IssueDate = start
 	other.build()
-	if got := tdx.Latest(other.tdxBuilt.Collateral, w.tdxBuilt.Collateral, w.tdxBuilt.Root); !bytes.Equal(got.TCBInfo, w.tdxBuilt.Collateral.TCBInfo) {
+	if got := tdx.Latest(other.tdxBuilt.Collateral, w.tdxBuilt.Collateral, w.tdxBuilt.Root); !bytes.Equal(got.TCBInfo,
+		w.tdxBuilt.Collateral.TCBInfo) {
 		t.Error("a document under another root won")
 	}
 }

@@ -46,16 +46,18 @@ func (f *Fetcher) TDX(ctx context.Context, quote *tdx.Quote) (*tdx.Collateral, e
 		judged          judge
 		take            func(answer) error
 	}{
-		{fmt.Sprintf("%s/tdx/certification/v4/tcb?fmspc=%x", pcs, fmspc), "TCB-Info-Issuer-Chain", document("tcbInfo", tdx.ProveTCBInfo), func(a answer) (err error) {
-			c.TCBInfoIssuerChain = []byte(a.Chain)
-			c.TCBInfo, c.TCBInfoSignature, err = signed(a.Body, "tcbInfo")
-			return err
-		}},
-		{pcs + "/tdx/certification/v4/qe/identity", "SGX-Enclave-Identity-Issuer-Chain", document("enclaveIdentity", tdx.ProveQEIdentity), func(a answer) (err error) {
-			c.QEIdentityIssuerChain = []byte(a.Chain)
-			c.QEIdentity, c.QEIdentitySignature, err = signed(a.Body, "enclaveIdentity")
-			return err
-		}},
+		{fmt.Sprintf("%s/tdx/certification/v4/tcb?fmspc=%x", pcs, fmspc), "TCB-Info-Issuer-Chain",
+			document("tcbInfo", tdx.ProveTCBInfo), func(a answer) (err error) {
+				c.TCBInfoIssuerChain = []byte(a.Chain)
+				c.TCBInfo, c.TCBInfoSignature, err = signed(a.Body, "tcbInfo")
+				return err
+			}},
+		{pcs + "/tdx/certification/v4/qe/identity", "SGX-Enclave-Identity-Issuer-Chain",
+			document("enclaveIdentity", tdx.ProveQEIdentity), func(a answer) (err error) {
+				c.QEIdentityIssuerChain = []byte(a.Chain)
+				c.QEIdentity, c.QEIdentitySignature, err = signed(a.Body, "enclaveIdentity")
+				return err
+			}},
 		{pcs + "/sgx/certification/v4/pckcrl?encoding=der&ca=" + ca, "SGX-PCK-CRL-Issuer-Chain", list, func(a answer) error {
 			c.PCKCRL, c.PCKCRLIssuerChain = a.Body, []byte(a.Chain)
 			return nil

@@ -95,7 +95,8 @@ func (e *Evidence) Encode() ([]byte, error) {
 		body   []byte
 	}{
 		{sectionPath, e.Path.encode()}, {sectionConfig, e.Config}, {sectionRuntimeLog, e.RuntimeLog}, {sectionBootLog, e.BootLog},
-		{sectionQuote, e.Quote}, {sectionSignature, e.Signature}, {sectionCertificates, encodeList(e.Certificates)}, {sectionCollateral, e.Collateral},
+		{sectionQuote, e.Quote}, {sectionSignature, e.Signature},
+		{sectionCertificates, encodeList(e.Certificates)}, {sectionCollateral, e.Collateral},
 	} {
 		if len(s.body) == 0 {
 			continue

@@ -16,7 +16,8 @@ func TestSpecification(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		evidence.ExporterLabel, fmt.Sprintf("| 9 | %d | statement |", evidence.StatementSize), fmt.Sprintf("at most %d MiB", evidence.MaxBytes>>20),
+		evidence.ExporterLabel, fmt.Sprintf("| 9 | %d | statement |", evidence.StatementSize), fmt.Sprintf("at most %d MiB",
+			evidence.MaxBytes>>20),
 	} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("EVIDENCE.md does not say %q", want)

@@ -128,7 +128,8 @@ func TestParse(t *testing.T) {
 		{"RSA of 60000 bits", m.issue(t, heavyRSA(t, 60000), nil), nil, "key is RSA of 60000 bits"},
 		{"a critical extension", m.issue(t, p256, critical), nil, "critical extension 1.2.3.4 is unknown"},
 		{"a critical extension that the caller knows", m.issue(t, p256, critical), []asn1.ObjectIdentifier{unknown}, ""},
-		{"a critical extension beside the known one", m.issue(t, p256, critical), []asn1.ObjectIdentifier{{1, 2, 3}}, "critical extension 1.2.3.4 is unknown"},
+		{"a critical extension beside the known one", m.issue(t, p256, critical), []asn1.ObjectIdentifier{{1, 2, 3}},
+			"critical extension 1.2.3.4 is unknown"},
 		{"trailing byte", append(slices.Clone(good), 0), nil, "trailing data"},
 		{"nothing", nil, nil, "malformed"},
 		{"too long", make([]byte, 10001), nil, "10001 bytes, want at most 10000"},
@@ -305,7 +306,8 @@ func TestCRL(t *testing.T) {
 // TestNoNextUpdate: a list that does not say until when it holds would hold for ever.
 func TestNoNextUpdate(t *testing.T) {
 	m := newMaker(t, nil)
-	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: now.Add(-time.Hour), NextUpdate: now}, m.cert, m.key)
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: now.Add(-time.Hour),
+		NextUpdate: now}, m.cert, m.key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,7 @@ func Under(roots *x509.CertPool, now time.Time, cert *x509.Certificate, intermed
 	for _, c := range intermediates {
 		pool.AddCert(c)
 	}
-	_, err := cert.Verify(x509.VerifyOptions{Roots: roots, Intermediates: pool, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	_, err := cert.Verify(x509.VerifyOptions{Roots: roots, Intermediates: pool, CurrentTime: now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	return err
 }

@@ -165,7 +165,8 @@ func (c Config) judgeCertificate(state tls.ConnectionState) error {
 func fetch(ctx context.Context, conn *tls.Conn, nonce [32]byte) ([]byte, error) {
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if _, err := fmt.Fprintf(conn, "GET %s?nonce=%s HTTP/1.1\r\nHost: guest\r\n\r\n", session.EvidencePath, hex.EncodeToString(nonce[:])); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET %s?nonce=%s HTTP/1.1\r\nHost: guest\r\n\r\n", session.EvidencePath,
+		hex.EncodeToString(nonce[:])); err != nil {
 		return nil, err
 	}
 	// The header is bounded by the same limit as the body.
@@ -179,7 +180,8 @@ func fetch(ctx context.Context, conn *tls.Conn, nonce [32]byte) ([]byte, error) 
 		return nil, fmt.Errorf("status is %q, want 200", response.Status)
 	}
 	if response.ContentLength < 0 || response.ContentLength > evidence.MaxBytes || response.Close {
-		return nil, fmt.Errorf("body of %d bytes (close: %t), want a length of at most %d and an open connection", response.ContentLength, response.Close, evidence.MaxBytes)
+		return nil, fmt.Errorf("body of %d bytes (close: %t), want a length of at most %d and an open connection",
+			response.ContentLength, response.Close, evidence.MaxBytes)
 	}
 	body, err := io.ReadAll(response.Body)
 	if err != nil {

@@ -121,7 +121,8 @@ func TestDialUsesPostQuantumTLS13(t *testing.T) {
 func TestNoOtherKeyExchange(t *testing.T) {
 	t.Parallel() // most of it waits for the guest\'s next quote
 	m := newMachine(t)
-	if conn, err := tls.Dial("tcp", m.address, &tls.Config{InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519}}); err == nil {
+	if conn, err := tls.Dial("tcp", m.address, &tls.Config{InsecureSkipVerify: true,
+		CurvePreferences: []tls.CurveID{tls.X25519}}); err == nil {
 		conn.Close()
 		t.Error("a client with X25519 alone: connected")
 	}
@@ -147,10 +148,12 @@ func TestDialRefuses(t *testing.T) {
 	oldTLS.MinVersion, oldTLS.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
 	tls12 := attesttest.Listen(t, m.server, oldTLS, m.server.ConnContext)
 	answering := func(body string) string {
-		web := attesttest.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) }), m.server.TLSConfig(), nil)
+		web := attesttest.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) }),
+			m.server.TLSConfig(), nil)
 		return web
 	}
-	endless := attesttest.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), m.server.TLSConfig(), nil)
+	endless := attesttest.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
+		m.server.TLSConfig(), nil)
 	for _, tt := range []struct {
 		name, address string
 		config        Config
@@ -282,7 +285,8 @@ func TestRotation(t *testing.T) {
 		t.Errorf("quotes for it: got %d, want 1", got)
 	}
 	m.clock.Store(int64(3 * time.Hour))
-	if _, err := transport.http.RoundTrip(httptest.NewRequest(http.MethodPost, m.url("/echo"), io.NopCloser(strings.NewReader("once")))); err != nil && !errors.Is(err, ErrExpired) {
+	if _, err := transport.http.RoundTrip(httptest.NewRequest(http.MethodPost, m.url("/echo"),
+		io.NopCloser(strings.NewReader("once")))); err != nil && !errors.Is(err, ErrExpired) {
 		t.Errorf("a body that can't be sent twice: got %v, want nil or ErrExpired", err)
 	}
 }
@@ -339,7 +343,8 @@ func TestConfidentialGuests(t *testing.T) {
 			if err := dial(func(_ context.Context, e *evidence.Evidence) error { e.Collateral = kept; return nil }); err != nil {
 				t.Errorf("brought by the client: %v", err)
 			}
-			if err := dial(func(context.Context, *evidence.Evidence) error { return errors.New("no network") }); !errors.Is(err, attest.ErrUnavailable) {
+			if err := dial(func(context.Context, *evidence.Evidence) error { return errors.New("no network") }); !errors.Is(err,
+				attest.ErrUnavailable) {
 				t.Errorf("collateral that can't be had: got %v, want ErrUnavailable", err)
 			}
 		})

@@ -75,7 +75,8 @@ func ParseList(signed []byte, signers []pubkey.Ed25519, threshold int) (*List, e
 		return nil, fmt.Errorf("%w: reading release list: %v", check.ErrRejected, err)
 	}
 	if len(found) < threshold {
-		return nil, fmt.Errorf("%w: reading release list: %d of its %d signatures are by the %d signers, want at least %d", check.ErrRejected, len(found), len(e.Signatures), len(signers), threshold)
+		return nil, fmt.Errorf("%w: reading release list: %d of its %d signatures are by the %d signers, want at least %d",
+			check.ErrRejected, len(found), len(e.Signatures), len(signers), threshold)
 	}
 	return &List{document, found}, nil
 }
@@ -234,7 +235,8 @@ func (d *Document) AddRebuild(signed []byte) error {
 		return fmt.Errorf("adding rebuild: the list has no release with manifest %s", statement.Manifest)
 	}
 	r := &d.Releases[i]
-	at, twice := slices.BinarySearchFunc(r.Rebuilds, e.Signatures[0].KeyID, func(e Envelope, id string) int { return bytes.Compare([]byte(e.Signatures[0].KeyID), []byte(id)) })
+	at, twice := slices.BinarySearchFunc(r.Rebuilds, e.Signatures[0].KeyID,
+		func(e Envelope, id string) int { return bytes.Compare([]byte(e.Signatures[0].KeyID), []byte(id)) })
 	if twice {
 		return fmt.Errorf("adding rebuild: key %s speaks of %q already", e.Signatures[0].KeyID, r.Values.Name)
 	}
@@ -245,7 +247,8 @@ func (d *Document) AddRebuild(signed []byte) error {
 // NewDocument returns an empty list.
 func NewDocument(issued time.Time, lasts time.Duration) Document {
 	issued = issued.UTC().Truncate(time.Second)
-	return Document{Format: releaseListFormat, Issued: issued, Expires: issued.Add(lasts).Truncate(time.Second), Releases: []Listed{}, Revoked: []Revoked{}}
+	return Document{Format: releaseListFormat, Issued: issued, Expires: issued.Add(lasts).Truncate(time.Second),
+		Releases: []Listed{}, Revoked: []Revoked{}}
 }
 
 // Issued returns the time at which the signers issued the list. A client that keeps it refuses an older list later.
@@ -267,11 +270,14 @@ func (l *List) Fresh(now time.Time, maxAge time.Duration) error {
 	case maxAge <= 0:
 		return fmt.Errorf("judging release list: maximum age is %v, want more", maxAge)
 	case now.Before(d.Issued):
-		return fmt.Errorf("%w: release list is not yet issued: now is %s, issued %s", check.ErrRejected, now.UTC().Format(time.RFC3339), d.Issued.Format(time.RFC3339))
+		return fmt.Errorf("%w: release list is not yet issued: now is %s, issued %s", check.ErrRejected, now.UTC().Format(time.RFC3339),
+			d.Issued.Format(time.RFC3339))
 	case !now.Before(d.Expires):
-		return fmt.Errorf("%w: release list has expired: now is %s, expires %s", check.ErrRejected, now.UTC().Format(time.RFC3339), d.Expires.Format(time.RFC3339))
+		return fmt.Errorf("%w: release list has expired: now is %s, expires %s", check.ErrRejected, now.UTC().Format(time.RFC3339),
+			d.Expires.Format(time.RFC3339))
 	case age > maxAge:
-		return fmt.Errorf("%w: release list is too old: issued %s, which is %v ago, want at most %v", check.ErrRejected, d.Issued.Format(time.RFC3339), age.Truncate(time.Second), maxAge)
+		return fmt.Errorf("%w: release list is too old: issued %s, which is %v ago, want at most %v", check.ErrRejected,
+			d.Issued.Format(time.RFC3339), age.Truncate(time.Second), maxAge)
 	}
 	return nil
 }
@@ -321,7 +327,8 @@ func (l *List) Rebuilt(release string, rebuilders []pubkey.Ed25519, threshold in
 		}
 	}
 	if count < threshold {
-		return fmt.Errorf("%w: release %q was rebuilt by %d of %d rebuilders, want at least %d", check.ErrRejected, release, count, len(rebuilders), threshold)
+		return fmt.Errorf("%w: release %q was rebuilt by %d of %d rebuilders, want at least %d", check.ErrRejected, release, count,
+			len(rebuilders), threshold)
 	}
 	return nil
 }

@@ -41,8 +41,10 @@ func exampleReleases(t testing.TB) release.Document {
 	t.Helper()
 	d := release.NewDocument(listIssued, listLasts)
 	d.Releases = []release.Listed{
-		{Manifest: register.Digest{1}, Values: release.Release{Name: "cpu 1", SecurityVersion: 1, VTPM: []register.PCRs{{4: {4}, 9: {9}}}}, Rebuilds: []release.Envelope{}},
-		{Manifest: register.Digest{2}, Values: release.Release{Name: "cpu 2", SecurityVersion: 2, VTPM: []register.PCRs{{4: {5}, 9: {10}}}, SEVSNP: []register.Digest384{{6}}}, Rebuilds: []release.Envelope{}},
+		{Manifest: register.Digest{1}, Values: release.Release{Name: "cpu 1", SecurityVersion: 1,
+			VTPM: []register.PCRs{{4: {4}, 9: {9}}}}, Rebuilds: []release.Envelope{}},
+		{Manifest: register.Digest{2}, Values: release.Release{Name: "cpu 2", SecurityVersion: 2,
+			VTPM: []register.PCRs{{4: {5}, 9: {10}}}, SEVSNP: []register.Digest384{{6}}}, Rebuilds: []release.Envelope{}},
 	}
 	d.Revoked = []release.Revoked{{Name: "cpu 0", Manifest: register.Digest{9}, Reason: "the gateway logged prompts"}}
 	for _, b := range []byte{12, 11} {
@@ -91,7 +93,8 @@ func TestReleaseListVector(t *testing.T) {
 		t.Errorf("got %d signers, issued %v, want 2, %v", len(l.Signers()), l.Issued(), listIssued)
 	}
 	r, err := l.Release("cpu 2")
-	if err != nil || r.Manifest != (register.Digest{2}) || r.Values.SecurityVersion != 2 || r.Values.VTPM[0][9] != (register.Digest{10}) || r.Values.SEVSNP[0] != (register.Digest384{6}) {
+	if err != nil || r.Manifest != (register.Digest{2}) || r.Values.SecurityVersion != 2 ||
+		r.Values.VTPM[0][9] != (register.Digest{10}) || r.Values.SEVSNP[0] != (register.Digest384{6}) {
 		t.Errorf("release: got %+v, error %v", r, err)
 	}
 }
@@ -176,11 +179,13 @@ func TestReleaseListRefuses(t *testing.T) {
 	}
 	for _, tt := range []struct{ name, old, new, want string }{
 		{"unknown member", `"format":`, `"extra":1,"format":`, "extra"},
-		{"member twice", `"format":"chrysalis release list v1",`, `"format":"chrysalis release list v1","format":"chrysalis release list v1",`, "duplicate"},
+		{"member twice", `"format":"chrysalis release list v1",`,
+			`"format":"chrysalis release list v1","format":"chrysalis release list v1",`, "duplicate"},
 		{"member absent", `"revoked":[{"name":"cpu 0",`, `"revoked":[{`, ""},
 		{"other format", "release list v1", "release list v2", "format"},
 		{"spacing", `"format":`, `"format": `, "one encoding"},
-		{"order of members", `{"format":"chrysalis release list v1","issued":"2026-11-20T12:00:00Z",`, `{"issued":"2026-11-20T12:00:00Z","format":"chrysalis release list v1",`, "one encoding"},
+		{"order of members", `{"format":"chrysalis release list v1","issued":"2026-11-20T12:00:00Z",`,
+			`{"issued":"2026-11-20T12:00:00Z","format":"chrysalis release list v1",`, "one encoding"},
 		{"issued with an offset", `"issued":"2026-11-20T12:00:00Z"`, `"issued":"2026-11-20T12:00:00+00:00"`, ""},
 		{"issued with a fraction", `"issued":"2026-11-20T12:00:00Z"`, `"issued":"2026-11-20T12:00:00.5Z"`, "whole seconds"},
 		{"issued at zero", `"issued":"2026-11-20T12:00:00Z"`, `"issued":"0001-01-01T00:00:00Z"`, "whole seconds"},
@@ -194,7 +199,8 @@ func TestReleaseListRefuses(t *testing.T) {
 		{"short manifest", "01" + strings.Repeat("00", 31), "01" + strings.Repeat("00", 30), ""},
 		{"security version zero", `"security_version":1`, `"security_version":0`, "security version is 0"},
 		{"revoked and listed by name", `"name":"cpu 0"`, `"name":"cpu 1"`, "yet listed"},
-		{"revoked and listed by manifest", "09" + strings.Repeat("00", 31) + `","reason"`, "01" + strings.Repeat("00", 31) + `","reason"`, "yet listed"},
+		{"revoked and listed by manifest", "09" + strings.Repeat("00", 31) + `","reason"`,
+			"01" + strings.Repeat("00", 31) + `","reason"`, "yet listed"},
 		{"no reason", "the gateway logged prompts", "", "reason is 0 bytes"},
 		{"a long reason", "the gateway logged prompts", strings.Repeat("x", 513), "reason is 513 bytes"},
 		{"rebuilds absent", `"rebuilds":[]`, `"rebuilds":null`, ""},
@@ -313,7 +319,8 @@ func TestForgedRebuild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Rebuilt("cpu 2", publicKeys(11, 12), 1); !errors.Is(err, check.ErrRejected) || !strings.Contains(err.Error(), "does not hold") {
+	if err := l.Rebuilt("cpu 2", publicKeys(11, 12), 1); !errors.Is(err, check.ErrRejected) ||
+		!strings.Contains(err.Error(), "does not hold") {
 		t.Errorf("got error %v, want a rejection of the signature", err)
 	}
 	moved := exampleReleases(t)
@@ -329,7 +336,8 @@ func TestRebuild(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, key, err := release.VerifyRebuild(signed, publicKeys(12, 11))
-	if err != nil || key != publicKeys(11)[0] || r.Manifest != (register.Digest{2}) || r.Rebuilder != "auditor.example" || !r.Time.Equal(listIssued) {
+	if err != nil || key != publicKeys(11)[0] || r.Manifest != (register.Digest{2}) || r.Rebuilder != "auditor.example" ||
+		!r.Time.Equal(listIssued) {
 		t.Errorf("got %+v by %s, error %v", r, key, err)
 	}
 	for i := range signed {

@@ -61,7 +61,8 @@ func VerifyRebuild(signed []byte, rebuilders []pubkey.Ed25519) (Rebuild, pubkey.
 		return Rebuild{}, key, fmt.Errorf("%w: reading rebuild: %v", check.ErrRejected, err)
 	}
 	if key.IsZero() {
-		return Rebuild{}, key, fmt.Errorf("%w: reading rebuild: signed by key %s, which is none of the %d rebuilders", check.ErrRejected, e.Signatures[0].KeyID, len(rebuilders))
+		return Rebuild{}, key, fmt.Errorf("%w: reading rebuild: signed by key %s, which is none of the %d rebuilders",
+			check.ErrRejected, e.Signatures[0].KeyID, len(rebuilders))
 	}
 	return r, key, nil
 }

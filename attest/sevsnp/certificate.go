@@ -123,7 +123,8 @@ func parseEndorsement(cert *x509.Certificate) (*endorsement, error) {
 		}
 		name := ext.Id[len(amdArc):].String()
 		switch name {
-		case extStructVersion, extProduct, extBootloader, extTEE, extSNP, extSPL4, extSPL5, extSPL6, extSPL7, extMicrocode, extFMC, extHWID, extCSP:
+		case extStructVersion, extProduct, extBootloader, extTEE, extSNP, extSPL4, extSPL5, extSPL6, extSPL7, extMicrocode, extFMC,
+			extHWID, extCSP:
 		default:
 			return nil, fmt.Errorf("extension %v is unknown", ext.Id)
 		}
@@ -140,7 +141,8 @@ func parseEndorsement(cert *x509.Certificate) (*endorsement, error) {
 		if !ok && !needed {
 			return ""
 		}
-		if rest, err := asn1.UnmarshalWithParams(value, &s, "ia5"); err != nil || len(rest) != 0 || s == "" || len(s) > 128 || value[0] != asn1.TagIA5String {
+		if rest, err := asn1.UnmarshalWithParams(value, &s, "ia5"); err != nil || len(rest) != 0 || s == "" || len(s) > 128 ||
+			value[0] != asn1.TagIA5String {
 			errs = append(errs, fmt.Errorf("extension %v.%s is %x, want an IA5String", amdArc, name, value))
 		}
 		return s
@@ -165,7 +167,8 @@ func parseEndorsement(cert *x509.Certificate) (*endorsement, error) {
 		errs = append(errs, fmt.Errorf("product is %q, want %s, %s or %s, with or without a stepping", e.productName, Milan, Genoa, Turin))
 	}
 	_, e.hasFMC = values[extFMC]
-	e.tcb = TCB{FMC: level(extFMC, e.product == Turin), Bootloader: level(extBootloader, true), TEE: level(extTEE, true), SNP: level(extSNP, true), Microcode: level(extMicrocode, true)}
+	e.tcb = TCB{FMC: level(extFMC, e.product == Turin), Bootloader: level(extBootloader, true), TEE: level(extTEE, true),
+		SNP: level(extSNP, true), Microcode: level(extMicrocode, true)}
 	if e.hasFMC && e.product != Turin {
 		errs = append(errs, fmt.Errorf("%s has a patch level of an FMC, which only %s has", e.product, Turin))
 	}

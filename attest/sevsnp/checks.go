@@ -52,20 +52,22 @@ var chainChecks = []check.Step[*appraisal]{
 	{Name: "ark-validity", Judge: func(a *appraisal) check.Finding { return pki.Dates(a.at, a.chain.ark) }},
 	{Name: "ask-validity", Judge: func(a *appraisal) check.Finding { return pki.Dates(a.at, a.chain.ask) }},
 	{Name: "certificate-validity", Judge: func(a *appraisal) check.Finding { return pki.Dates(a.at, a.chain.leaf) }},
-	{Name: "crl", Unavailable: true, Waived: func(a *appraisal) bool { return a.options.InsecureSkipCRL }, Judge: func(a *appraisal) check.Finding {
-		const want = "a revocation list"
-		if a.evidence.CRL == nil {
-			return check.Found("none", want, false)
-		}
-		return check.Found(want, want, true)
-	}},
+	{Name: "crl", Unavailable: true, Waived: func(a *appraisal) bool { return a.options.InsecureSkipCRL },
+		Judge: func(a *appraisal) check.Finding {
+			const want = "a revocation list"
+			if a.evidence.CRL == nil {
+				return check.Found("none", want, false)
+			}
+			return check.Found(want, want, true)
+		}},
 	{Name: "crl-format", Proof: true, Judge: withCRL(func(a *appraisal) check.Finding {
 		var err error
 		a.crl, err = pki.ParseCRL(a.evidence.CRL, maxCRLBytes)
 		return check.Holds(err, "a revocation list")
 	})},
 	{Name: "crl-signature", Proof: true, Judge: withCRL(func(a *appraisal) check.Finding {
-		return check.Holds(a.proven("crl signed", func() error { return pki.CRLIssuedBy(a.crl, a.chain.ark, x509.SHA384WithRSAPSS) }, a.crl.Raw, a.chain.ark.Raw), "a revocation list signed by the ARK")
+		return check.Holds(a.proven("crl signed", func() error { return pki.CRLIssuedBy(a.crl, a.chain.ark, x509.SHA384WithRSAPSS) },
+			a.crl.Raw, a.chain.ark.Raw), "a revocation list signed by the ARK")
 	})},
 	{Name: "crl-validity", Judge: withCRL(func(a *appraisal) check.Finding { return pki.Between(a.at, a.crl.ThisUpdate, a.crl.NextUpdate) })},
 	{Name: "revocation", Judge: withCRL(func(a *appraisal) check.Finding {
@@ -138,10 +140,11 @@ var reportChecks = []check.Step[*appraisal]{
 		want := e.chipID()
 		return check.Same(a.report.ChipID[:], want[:])
 	}},
-	{Name: "chip-list", Waived: func(a *appraisal) bool { return a.options.AnyChip && len(a.options.Chips) == 0 }, Judge: func(a *appraisal) check.Finding {
-		return listed(a.report.ChipID[:], slices.ContainsFunc(a.options.Chips, func(id [64]byte) bool { return id == a.report.ChipID }) &&
-			a.report.ChipID != [64]byte{}, "a chip that the options name")
-	}},
+	{Name: "chip-list", Waived: func(a *appraisal) bool { return a.options.AnyChip && len(a.options.Chips) == 0 },
+		Judge: func(a *appraisal) check.Finding {
+			return listed(a.report.ChipID[:], slices.ContainsFunc(a.options.Chips, func(id [64]byte) bool { return id == a.report.ChipID }) &&
+				a.report.ChipID != [64]byte{}, "a chip that the options name")
+		}},
 }
 
 // tcbChecks judge patch levels. The reported one is believed because the key was derived for it; the others because the
@@ -170,23 +173,26 @@ var tcbChecks = []check.Step[*appraisal]{
 		r := a.report
 		return check.Found(r.Committed.String(), "at most the current "+r.Current.String(), !r.Current.less(r.Committed))
 	}},
-	{Name: "provisional-tcb", Waived: func(a *appraisal) bool { return a.options.AllowProvisionalFirmware }, Judge: func(a *appraisal) check.Finding {
-		return check.Found(a.tcb.Committed.String(), "the current "+a.tcb.Current.String(), a.tcb.Committed == a.tcb.Current)
-	}},
-	{Name: "provisional-firmware", Waived: func(a *appraisal) bool { return a.options.AllowProvisionalFirmware }, Judge: func(a *appraisal) check.Finding {
-		return check.Found(a.report.Committed.String(), "the current "+a.report.Current.String(), a.report.Committed == a.report.Current)
-	}},
-	{Name: "tcb-minimum", Waived: func(a *appraisal) bool { return a.options.InsecureSkipTCB && len(a.options.MinTCB) == 0 }, Judge: func(a *appraisal) check.Finding {
-		got, want := a.tcb.lowest(), a.options.MinTCB[a.product]
-		if want == (TCB{}) {
-			return check.Found(got.String(), "a minimum for "+string(a.product)+", which the options do not give", false)
-		}
-		f := check.Found(got.String(), "at least "+want.String(), want.AtMost(got))
-		if !f.OK {
-			f.Shortfalls = a.tcb.shortfalls(want)
-		}
-		return f
-	}},
+	{Name: "provisional-tcb", Waived: func(a *appraisal) bool { return a.options.AllowProvisionalFirmware },
+		Judge: func(a *appraisal) check.Finding {
+			return check.Found(a.tcb.Committed.String(), "the current "+a.tcb.Current.String(), a.tcb.Committed == a.tcb.Current)
+		}},
+	{Name: "provisional-firmware", Waived: func(a *appraisal) bool { return a.options.AllowProvisionalFirmware },
+		Judge: func(a *appraisal) check.Finding {
+			return check.Found(a.report.Committed.String(), "the current "+a.report.Current.String(), a.report.Committed == a.report.Current)
+		}},
+	{Name: "tcb-minimum", Waived: func(a *appraisal) bool { return a.options.InsecureSkipTCB && len(a.options.MinTCB) == 0 },
+		Judge: func(a *appraisal) check.Finding {
+			got, want := a.tcb.lowest(), a.options.MinTCB[a.product]
+			if want == (TCB{}) {
+				return check.Found(got.String(), "a minimum for "+string(a.product)+", which the options do not give", false)
+			}
+			f := check.Found(got.String(), "at least "+want.String(), want.AtMost(got))
+			if !f.OK {
+				f.Shortfalls = a.tcb.shortfalls(want)
+			}
+			return f
+		}},
 	{Name: "firmware-minimum", Judge: func(a *appraisal) check.Finding {
 		got := a.report.Committed
 		if a.report.Current.less(got) {
@@ -210,26 +216,30 @@ func vector(got, want uint64) check.Finding {
 var policyChecks = []check.Step[*appraisal]{
 	{Name: "debug", Judge: policy(PolicyDebug, false)}, // no option: the host reads such a guest's memory
 	{Name: "migration", Waived: func(a *appraisal) bool { return a.options.AllowMigrationAgent }, Judge: policy(PolicyMigrationAgent, false)},
-	{Name: "migration-agent", Waived: func(a *appraisal) bool { return a.options.AllowMigrationAgent }, Judge: func(a *appraisal) check.Finding {
-		return check.Same(a.report.ReportIDMA[:], bytes.Repeat([]byte{0xff}, len(a.report.ReportIDMA)))
-	}},
+	{Name: "migration-agent", Waived: func(a *appraisal) bool { return a.options.AllowMigrationAgent },
+		Judge: func(a *appraisal) check.Finding {
+			return check.Same(a.report.ReportIDMA[:], bytes.Repeat([]byte{0xff}, len(a.report.ReportIDMA)))
+		}},
 	{Name: "smt", Waived: func(a *appraisal) bool { return a.options.AllowSMT }, Judge: policy(PolicySMT, false)},
 	{Name: "single-socket", Waived: func(a *appraisal) bool { return a.options.AllowManySockets }, Judge: policy(PolicySingleSocket, true)},
 	{Name: "cxl", Waived: func(a *appraisal) bool { return a.options.AllowCXL }, Judge: policy(PolicyCXL, false)},
 	{Name: "aes-256", Waived: func(a *appraisal) bool { return a.options.AllowAES128 }, Judge: policy(PolicyAES256, true)},
 	{Name: "rapl", Waived: func(a *appraisal) bool { return a.options.AllowRAPL }, Judge: policy(PolicyNoRAPL, true)},
-	{Name: "ciphertext-hiding", Waived: func(a *appraisal) bool { return a.options.AllowVisibleCiphertext }, Judge: policy(PolicyCiphertextHidden, true)},
+	{Name: "ciphertext-hiding", Waived: func(a *appraisal) bool { return a.options.AllowVisibleCiphertext },
+		Judge: policy(PolicyCiphertextHidden, true)},
 	{Name: "page-swap", Waived: func(a *appraisal) bool { return a.options.AllowPageSwap }, Judge: policy(PolicyNoPageSwap, true)},
 	{Name: "abi", Judge: func(a *appraisal) check.Finding {
 		major, minor := a.report.Policy.ABI()
 		want := [2]uint8{a.options.MinABIMajor, a.options.MinABIMinor}
 		got := [2]uint8{major, minor}
-		return check.Found(fmt.Sprintf("%d.%d", major, minor), fmt.Sprintf("at least %d.%d", want[0], want[1]), bytes.Compare(got[:], want[:]) >= 0)
+		return check.Found(fmt.Sprintf("%d.%d", major, minor), fmt.Sprintf("at least %d.%d", want[0], want[1]),
+			bytes.Compare(got[:], want[:]) >= 0)
 	}},
-	{Name: "platform-info", Waived: func(a *appraisal) bool { return a.options.AllowUnknownPlatformInfo }, Judge: func(a *appraisal) check.Finding {
-		unknown := a.report.Platform &^ platformKnown
-		return check.Found(fmt.Sprintf("unknown bits %#x", uint64(unknown)), "unknown bits 0x0", unknown == 0)
-	}},
+	{Name: "platform-info", Waived: func(a *appraisal) bool { return a.options.AllowUnknownPlatformInfo },
+		Judge: func(a *appraisal) check.Finding {
+			unknown := a.report.Platform &^ platformKnown
+			return check.Found(fmt.Sprintf("unknown bits %#x", uint64(unknown)), "unknown bits 0x0", unknown == 0)
+		}},
 	{Name: "aliases", Waived: func(a *appraisal) bool { return a.options.AllowUncheckedAliases }, Judge: func(a *appraisal) check.Finding {
 		ok := a.report.Platform&PlatformAliasesChecked != 0
 		return check.Found(fmt.Sprintf("checked: %t", ok), "memory checked for aliases", ok)
@@ -252,25 +262,32 @@ func policy(bit Policy, want bool) func(*appraisal) check.Finding {
 
 // guestChecks judge which guest it is, and whether the report answers this client.
 var guestChecks = []check.Step[*appraisal]{
-	{Name: "measurement", Waived: func(a *appraisal) bool { return a.options.AnyMeasurement && len(a.options.Measurements) == 0 }, Judge: func(a *appraisal) check.Finding {
-		return listed(a.report.Measurement[:], slices.Contains(a.options.Measurements, a.report.Measurement), "a measurement that the options name")
-	}},
-	{Name: "host-data", Waived: func(a *appraisal) bool { return a.options.AnyHostData && a.options.HostData == [32]byte{} }, Judge: func(a *appraisal) check.Finding {
-		return check.Same(a.report.HostData[:], a.options.HostData[:])
-	}},
-	{Name: "report-data", Waived: func(a *appraisal) bool { return a.options.AnyReportData && a.options.ReportData == [64]byte{} }, Judge: func(a *appraisal) check.Finding {
-		return check.Same(a.report.ReportData[:], a.options.ReportData[:])
-	}},
+	{Name: "measurement", Waived: func(a *appraisal) bool { return a.options.AnyMeasurement && len(a.options.Measurements) == 0 },
+		Judge: func(a *appraisal) check.Finding {
+			return listed(a.report.Measurement[:], slices.Contains(a.options.Measurements, a.report.Measurement),
+				"a measurement that the options name")
+		}},
+	{Name: "host-data", Waived: func(a *appraisal) bool { return a.options.AnyHostData && a.options.HostData == [32]byte{} },
+		Judge: func(a *appraisal) check.Finding {
+			return check.Same(a.report.HostData[:], a.options.HostData[:])
+		}},
+	{Name: "report-data", Waived: func(a *appraisal) bool { return a.options.AnyReportData && a.options.ReportData == [64]byte{} },
+		Judge: func(a *appraisal) check.Finding {
+			return check.Same(a.report.ReportData[:], a.options.ReportData[:])
+		}},
 	{Name: "author-key", Judge: func(a *appraisal) check.Finding {
 		set := a.report.AuthorKeyDigest != [48]byte{}
-		return check.Found(fmt.Sprintf("author key enabled: %t, digest set: %t", a.report.AuthorKeyEnabled, set), "both or neither", set == a.report.AuthorKeyEnabled)
+		return check.Found(fmt.Sprintf("author key enabled: %t, digest set: %t", a.report.AuthorKeyEnabled, set), "both or neither",
+			set == a.report.AuthorKeyEnabled)
 	}},
-	{Name: "id-block", Waived: func(a *appraisal) bool { return a.options.AnyIDBlock && a.options.IDBlock == IDBlock{} }, Judge: func(a *appraisal) check.Finding {
-		got := IDBlock{a.report.FamilyID, a.report.ImageID, a.report.IDKeyDigest, a.report.AuthorKeyDigest}
-		return check.Found(got.String(), a.options.IDBlock.String(), got == a.options.IDBlock)
-	}},
+	{Name: "id-block", Waived: func(a *appraisal) bool { return a.options.AnyIDBlock && a.options.IDBlock == IDBlock{} },
+		Judge: func(a *appraisal) check.Finding {
+			got := IDBlock{a.report.FamilyID, a.report.ImageID, a.report.IDKeyDigest, a.report.AuthorKeyDigest}
+			return check.Found(got.String(), a.options.IDBlock.String(), got == a.options.IDBlock)
+		}},
 	{Name: "guest-svn", Judge: func(a *appraisal) check.Finding {
-		return check.Found(fmt.Sprint(a.report.GuestSVN), fmt.Sprintf("at least %d", a.options.MinGuestSVN), a.report.GuestSVN >= a.options.MinGuestSVN)
+		return check.Found(fmt.Sprint(a.report.GuestSVN), fmt.Sprintf("at least %d", a.options.MinGuestSVN),
+			a.report.GuestSVN >= a.options.MinGuestSVN)
 	}},
 }
 

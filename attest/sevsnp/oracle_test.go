@@ -75,7 +75,8 @@ func validation(o sevsnp.Options, product sevsnp.Product) *validate.Options {
 		},
 		MinimumGuestSvn: o.MinGuestSVN, MinimumBuild: o.MinFirmware.Build, MinimumVersion: uint16(o.MinFirmware.Major)<<8 | uint16(o.MinFirmware.Minor),
 		MinimumTCB: parts, MinimumLaunchTCB: parts, PermitProvisionalFirmware: o.AllowProvisionalFirmware, VMPL: &vmpl,
-		PlatformInfo:                  &abi.SnpPlatformInfo{SMTEnabled: true, TSMEEnabled: true, TIOEnabled: true, AliasCheckComplete: !o.AllowUncheckedAliases},
+		PlatformInfo: &abi.SnpPlatformInfo{SMTEnabled: true, TSMEEnabled: true, TIOEnabled: true,
+			AliasCheckComplete: !o.AllowUncheckedAliases},
 		MinimumLaunchMitigationVector: o.LaunchMitigations, MinimumCurrentMitigationVector: o.CurrentMitigations,
 	}
 	if !o.AllowMigrationAgent {

@@ -30,7 +30,8 @@ func Prove(authorities [][]byte, certificate, crl []byte, roots []*x509.Certific
 	if ask.Subject.CommonName == askName(product, SignerVLEK) {
 		signer = SignerVLEK
 	}
-	if err := errors.Join(checkAuthority(ark, ark, "ARK-"+string(product), -1), checkAuthority(ask, ark, askName(product, signer), 0)); err != nil {
+	if err := errors.Join(checkAuthority(ark, ark, "ARK-"+string(product), -1),
+		checkAuthority(ask, ark, askName(product, signer), 0)); err != nil {
 		return until, err
 	}
 	held := []time.Time{ark.NotAfter, ask.NotAfter}

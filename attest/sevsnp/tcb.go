@@ -134,7 +134,8 @@ func (t TCBs) shortfalls(want TCB) (all []check.Shortfall) {
 			if level.update != "" && part.current >= part.want {
 				update = level.update
 			}
-			all = append(all, check.Shortfall{Part: level.part, Component: part.name, Got: uint64(part.got), Want: uint64(part.want), Update: update})
+			all = append(all, check.Shortfall{Part: level.part, Component: part.name, Got: uint64(part.got),
+				Want: uint64(part.want), Update: update})
 		}
 	}
 	return all

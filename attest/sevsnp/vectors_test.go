@@ -115,8 +115,10 @@ var vectors = []vector{
 			e.Certificate = append(e.Certificate[:len(e.Certificate):len(e.Certificate)], 0)
 		}
 	}},
-	{"RSA endorsement key", "certificate-format", nil, func(r *run) { r.EditEvidence = func(e *sevsnp.Evidence) { e.Certificate = e.Chain[0] } }},
-	{"long certificate", "certificate-format", nil, func(r *run) { r.EditEvidence = func(e *sevsnp.Evidence) { e.Certificate = make([]byte, 8<<10+1) } }},
+	{"RSA endorsement key", "certificate-format", nil,
+		func(r *run) { r.EditEvidence = func(e *sevsnp.Evidence) { e.Certificate = e.Chain[0] } }},
+	{"long certificate", "certificate-format", nil,
+		func(r *run) { r.EditEvidence = func(e *sevsnp.Evidence) { e.Certificate = make([]byte, 8<<10+1) } }},
 	{"critical extension", "certificate-format", nil, func(r *run) {
 		r.Leaf.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}
 	}},
@@ -167,7 +169,8 @@ var vectors = []vector{
 	{"ASK above a VLEK", "ask", vlek, func(r *run) { r.ASK.Subject.CommonName = "SEV-Genoa" }},
 	{"VCEK signed by another", "certificate", nil, func(r *run) { r.LeafIssuerKey = data.ARKPrivateKey }},
 	{"VCEK without PSS", "certificate", nil, func(r *run) { r.Leaf.SignatureAlgorithm = x509.SHA384WithRSA }},
-	{"VCEK of another issuer", "certificate", nil, func(r *run) { issuer := *r.ASK; issuer.Subject.CommonName = "SEV-Milan"; r.LeafIssuer = &issuer }},
+	{"VCEK of another issuer", "certificate", nil,
+		func(r *run) { issuer := *r.ASK; issuer.Subject.CommonName = "SEV-Milan"; r.LeafIssuer = &issuer }},
 	{"VCEK under another name", "certificate", nil, func(r *run) { r.Leaf.Subject.CommonName = "SEV-VLEK" }},
 	{"VCEK that is an authority", "certificate", nil, func(r *run) { r.Leaf.BasicConstraintsValid, r.Leaf.IsCA = true, true }},
 
@@ -181,13 +184,15 @@ var vectors = []vector{
 	{"no revocation list", "crl", nil, func(r *run) { r.CRL = nil }},
 	{"empty revocation list", "crl-format", nil, func(r *run) { r.EditEvidence = func(e *sevsnp.Evidence) { e.CRL = []byte{} } }},
 	{"long revocation list", "crl-format", nil, func(r *run) { r.EditEvidence = func(e *sevsnp.Evidence) { e.CRL = make([]byte, 1<<20+1) } }},
-	{"byte after the revocation list", "crl-format", nil, func(r *run) { r.EditEvidence = func(e *sevsnp.Evidence) { e.CRL = append(e.CRL, 0) } }},
+	{"byte after the revocation list", "crl-format", nil,
+		func(r *run) { r.EditEvidence = func(e *sevsnp.Evidence) { e.CRL = append(e.CRL, 0) } }},
 	{"revocation list of some certificates", "crl-format", nil, func(r *run) {
 		r.CRL.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: []byte{0x30, 0}}}
 	}},
 	{"revoked by another issuer", "crl-format", nil, func(r *run) {
-		r.CRL.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: big.NewInt(77), RevocationTime: now, ExtraExtensions: []pkix.Extension{
-			{Id: asn1.ObjectIdentifier{2, 5, 29, 29}, Critical: true, Value: []byte{0x30, 0}}}}}
+		r.CRL.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: big.NewInt(77), RevocationTime: now,
+			ExtraExtensions: []pkix.Extension{
+				{Id: asn1.ObjectIdentifier{2, 5, 29, 29}, Critical: true, Value: []byte{0x30, 0}}}}}
 	}},
 	{"revocation list signed by the ASK", "crl-signature", nil, func(r *run) { r.CRLKey = data.ASKPrivateKey }},
 	{"revocation list without PSS", "crl-signature", nil, func(r *run) { r.CRL.SignatureAlgorithm = x509.SHA384WithRSA }},
@@ -246,7 +251,8 @@ var vectors = []vector{
 	}},
 	{"launched above current", "tcb-launch", nil, func(r *run) { r.Report.LaunchTCB[0]++ }},
 	{"committed above current", "tcb-committed", nil, func(r *run) { r.Report.CommittedTCB[0]++; r.options.AllowProvisionalFirmware = true }},
-	{"committed firmware above current", "firmware-committed", nil, func(r *run) { r.Report.Committed.Build++; r.options.AllowProvisionalFirmware = true }},
+	{"committed firmware above current", "firmware-committed", nil,
+		func(r *run) { r.Report.Committed.Build++; r.options.AllowProvisionalFirmware = true }},
 	{"provisional TCB", "provisional-tcb", nil, func(r *run) { r.Report.CurrentTCB[7]++ }},
 	{"provisional firmware build", "provisional-firmware", nil, func(r *run) { r.Report.Current.Build++ }},
 	{"provisional firmware version", "provisional-firmware", nil, func(r *run) { r.Report.Current.Minor++ }},
@@ -255,7 +261,8 @@ var vectors = []vector{
 		r.options.MinTCB = map[sevsnp.Product]sevsnp.TCB{sevsnp.Milan: r.options.MinTCB[r.product]}
 	}},
 	{"reported below the minimum", "tcb-minimum", nil, func(r *run) { r.above(func(t *sevsnp.TCB) { t.SNP++ }) }},
-	{"reported below the minimum, beside skipping", "tcb-minimum", nil, func(r *run) { r.above(func(t *sevsnp.TCB) { t.SNP++ }); r.options.InsecureSkipTCB = true }},
+	{"reported below the minimum, beside skipping", "tcb-minimum", nil,
+		func(r *run) { r.above(func(t *sevsnp.TCB) { t.SNP++ }); r.options.InsecureSkipTCB = true }},
 	{"launched below the minimum", "tcb-minimum", nil, func(r *run) { r.Report.LaunchTCB[6]-- }},
 	{"committed below the minimum", "tcb-minimum", nil, func(r *run) {
 		r.Report.CommittedTCB[6]--

@@ -149,7 +149,8 @@ func TestRefuses(t *testing.T) {
 		if refused.Failed.Name != v.refuse {
 			t.Errorf("%s: refused by %s (%v), want %s", v.name, refused.Failed.Name, err, v.refuse)
 		}
-		if unavailable := v.refuse == "crl"; errors.Is(err, check.ErrUnavailable) != unavailable || errors.Is(err, check.ErrRejected) == unavailable {
+		if unavailable := v.refuse == "crl"; errors.Is(err, check.ErrUnavailable) != unavailable ||
+			errors.Is(err, check.ErrRejected) == unavailable {
 			t.Errorf("%s: unavailable is %t, want %t", v.name, !unavailable, unavailable)
 		}
 		if refused.Failed.Verdict != check.Denied {

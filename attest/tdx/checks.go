@@ -100,19 +100,22 @@ var bodyChecks = []check.Step[*appraisal]{
 		}
 		return check.Found("DEBUG off", "DEBUG off", true)
 	}},
-	{Name: "td-sept-ve-disable", Waived: func(a *appraisal) bool { return a.options.InsecureAllowSEPTVE }, Judge: func(a *appraisal) check.Finding {
-		return bit(a.quote.Body.attributes()&attributeSEPTVEDisable != 0, true, "SEPT_VE_DISABLE")
-	}},
-	{Name: "td-migratable", Waived: func(a *appraisal) bool { return a.options.InsecureAllowMigratable }, Judge: func(a *appraisal) check.Finding {
-		return bit(a.quote.Body.attributes()&attributeMigratable != 0, false, "MIGRATABLE")
-	}},
+	{Name: "td-sept-ve-disable", Waived: func(a *appraisal) bool { return a.options.InsecureAllowSEPTVE },
+		Judge: func(a *appraisal) check.Finding {
+			return bit(a.quote.Body.attributes()&attributeSEPTVEDisable != 0, true, "SEPT_VE_DISABLE")
+		}},
+	{Name: "td-migratable", Waived: func(a *appraisal) bool { return a.options.InsecureAllowMigratable },
+		Judge: func(a *appraisal) check.Finding {
+			return bit(a.quote.Body.attributes()&attributeMigratable != 0, false, "MIGRATABLE")
+		}},
 	{Name: "td-attributes", Judge: func(a *appraisal) check.Finding {
 		rest := a.quote.Body.attributes() &^ (allowedAttributes | attributeMigratable | attributeDebug)
 		return check.Found(fmt.Sprintf("%#x", rest), "no profiling, reserved or other bits", rest == 0)
 	}},
 	{Name: "xfam", Judge: func(a *appraisal) check.Finding {
 		xfam := binary.LittleEndian.Uint64(a.quote.Body.XFAM[:])
-		return check.Found(fmt.Sprintf("%#x", xfam), fmt.Sprintf("%#x, and no bits outside %#x", xfamAlways, xfamMay), xfam&xfamAlways == xfamAlways && xfam&^xfamMay == 0)
+		return check.Found(fmt.Sprintf("%#x", xfam), fmt.Sprintf("%#x, and no bits outside %#x", xfamAlways, xfamMay),
+			xfam&xfamAlways == xfamAlways && xfam&^xfamMay == 0)
 	}},
 	{Name: "mr-seam", Judge: func(a *appraisal) check.Finding {
 		got := a.quote.Body.MRSEAM
@@ -144,12 +147,13 @@ func bit(got, want bool, name string) check.Finding {
 // checkCollateral is the name of the check whose refusal means that nothing could be checked.
 const checkCollateral = "collateral"
 
-var collateralCheck = check.Step[*appraisal]{Name: checkCollateral, Proof: true, Unavailable: true, Waived: func(a *appraisal) bool { return a.options.InsecureSkipTCB }, Judge: func(a *appraisal) check.Finding {
-	if a.collateral == nil {
-		return check.Found("none", "collateral", false)
-	}
-	return check.Found("collateral", "collateral", true)
-}}
+var collateralCheck = check.Step[*appraisal]{Name: checkCollateral, Proof: true, Unavailable: true,
+	Waived: func(a *appraisal) bool { return a.options.InsecureSkipTCB }, Judge: func(a *appraisal) check.Finding {
+		if a.collateral == nil {
+			return check.Found("none", "collateral", false)
+		}
+		return check.Found("collateral", "collateral", true)
+	}}
 
 // withCollateral reports whether there is any. Whether there must be is the check collateral.
 func withCollateral(a *appraisal) bool { return a.collateral != nil }

@@ -55,13 +55,15 @@ func ParseCollateral(b []byte) (*Collateral, error) {
 		return nil, fmt.Errorf("parsing collateral: %w", err)
 	}
 	c := &Collateral{
-		PCKCRLIssuerChain: []byte(f.PCKCRLIssuerChain), TCBInfoIssuerChain: []byte(f.TCBInfoIssuerChain), QEIdentityIssuerChain: []byte(f.QEIdentityIssuerChain),
-		TCBInfo: []byte(f.TCBInfo), QEIdentity: []byte(f.QEIdentity),
+		PCKCRLIssuerChain: []byte(f.PCKCRLIssuerChain), TCBInfoIssuerChain: []byte(f.TCBInfoIssuerChain),
+		QEIdentityIssuerChain: []byte(f.QEIdentityIssuerChain),
+		TCBInfo:               []byte(f.TCBInfo), QEIdentity: []byte(f.QEIdentity),
 	}
 	for _, member := range []struct{ name, value string }{
 		{"pck_crl", f.PCKCRL}, {"root_ca_crl", f.RootCACRL}, {"pck_crl_issuer_chain", f.PCKCRLIssuerChain},
 		{"tcb_info_issuer_chain", f.TCBInfoIssuerChain}, {"qe_identity_issuer_chain", f.QEIdentityIssuerChain},
-		{"tcb_info", f.TCBInfo}, {"qe_identity", f.QEIdentity}, {"tcb_info_signature", f.TCBInfoSignature}, {"qe_identity_signature", f.QEIdentitySignature},
+		{"tcb_info", f.TCBInfo}, {"qe_identity", f.QEIdentity}, {"tcb_info_signature", f.TCBInfoSignature},
+		{"qe_identity_signature", f.QEIdentitySignature},
 	} {
 		if member.value == "" {
 			return nil, fmt.Errorf("parsing collateral: %s is missing or empty: %w", member.name, check.ErrUnavailable)
@@ -269,7 +271,8 @@ func parseTCBInfo(b []byte) (*tcbInfo, error) {
 	}
 	for i, l := range doc.TCBLevels {
 		level := tcbLevel{}
-		if level.status, err = knownStatus(l.Status, UpToDate, SWHardeningNeeded, ConfigurationNeeded, ConfigurationAndSWHardeningNeeded, OutOfDate, OutOfDateConfigurationNeeded, Revoked); err != nil {
+		if level.status, err = knownStatus(l.Status, UpToDate, SWHardeningNeeded, ConfigurationNeeded,
+			ConfigurationAndSWHardeningNeeded, OutOfDate, OutOfDateConfigurationNeeded, Revoked); err != nil {
 			return nil, fmt.Errorf("level %d: %w", i, err)
 		}
 		if l.TCB.PCESVN == nil {
@@ -322,7 +325,8 @@ func parseQEIdentity(b []byte) (*qeIdentity, error) {
 		into       []byte
 	}{
 		{"miscselect", doc.MiscSelect, id.miscSelect[:]}, {"miscselectMask", doc.MiscSelectMask, id.miscSelectMask[:]},
-		{"attributes", doc.Attributes, id.attributes[:]}, {"attributesMask", doc.AttributesMask, id.attributesMask[:]}, {"mrsigner", doc.MRSIGNER, id.signer[:]},
+		{"attributes", doc.Attributes, id.attributes[:]}, {"attributesMask", doc.AttributesMask, id.attributesMask[:]},
+		{"mrsigner", doc.MRSIGNER, id.signer[:]},
 	} {
 		if err := hexInto(field.into, field.text); err != nil {
 			return nil, fmt.Errorf("%s: %w", field.name, err)

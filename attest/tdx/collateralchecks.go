@@ -38,7 +38,8 @@ var crlChecks = []check.Step[*appraisal]{
 		// The CRL of another CA, or of another key under the same name, says nothing of this PCK.
 		signer, ca := a.crlChain[0], a.chain[1]
 		ok := bytes.Equal(signer.RawSubject, ca.RawSubject) && bytes.Equal(signer.RawSubjectPublicKeyInfo, ca.RawSubjectPublicKeyInfo)
-		return check.Found(fmt.Sprintf("%s, key %x", signer.Subject.CommonName, signer.SubjectKeyId), fmt.Sprintf("%s, key %x, the PCK's own CA", ca.Subject.CommonName, ca.SubjectKeyId), ok)
+		return check.Found(fmt.Sprintf("%s, key %x", signer.Subject.CommonName, signer.SubjectKeyId),
+			fmt.Sprintf("%s, key %x, the PCK's own CA", ca.Subject.CommonName, ca.SubjectKeyId), ok)
 	}},
 	{Name: "pck-crl-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		a.pckCRLProof = a.crlOf(a.collateral.PCKCRL, a.crlChain[0])
@@ -52,7 +53,8 @@ var crlChecks = []check.Step[*appraisal]{
 		return pki.Between(a.at, a.pckCRL.ThisUpdate, a.pckCRL.NextUpdate)
 	}},
 	{Name: "pck-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.pckCRL, a.chain[0]) }},
-	{Name: "pck-ca-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, a.chain[1], a.crlChain[0]) }},
+	{Name: "pck-ca-revoked", Applies: withCollateral,
+		Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, a.chain[1], a.crlChain[0]) }},
 }
 
 // document is a signed document of collateral on its way through the appraisal.
@@ -75,8 +77,10 @@ func documentChecks[T interface{ dated() dates }](name, want string, of func(*ap
 		{Name: name + "-chain", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 			return check.Holds(of(a).chain.signed, "TCB signing under the trusted root")
 		}},
-		{Name: name + "-signer-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return pki.Dates(a.at, of(a).chain.value...) }},
-		{Name: name + "-signer-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, of(a).chain.value[0]) }},
+		{Name: name + "-signer-dates", Applies: withCollateral,
+			Judge: func(a *appraisal) check.Finding { return pki.Dates(a.at, of(a).chain.value...) }},
+		{Name: name + "-signer-revoked", Applies: withCollateral,
+			Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, of(a).chain.value[0]) }},
 		{Name: name + "-signature", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 			_, document, signature := parts(a.collateral)
 			d := of(a)
@@ -94,7 +98,8 @@ func documentChecks[T interface{ dated() dates }](name, want string, of func(*ap
 			d := of(a).value.dated()
 			return pki.Between(a.at, d.issued, d.next)
 		}},
-		{Name: name + "-evaluation", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return a.floor(of(a).value.dated().evaluation) }},
+		{Name: name + "-evaluation", Applies: withCollateral,
+			Judge: func(a *appraisal) check.Finding { return a.floor(of(a).value.dated().evaluation) }},
 	}
 }
 
@@ -104,8 +109,10 @@ var tcbInfoChecks = slices.Concat(documentChecks("tcb-info", "TCB info of versio
 	func(c *Collateral) (chain, document []byte, signature [64]byte) {
 		return c.TCBInfoIssuerChain, c.TCBInfo, c.TCBInfoSignature
 	}, parseTCBInfo), []check.Step[*appraisal]{
-	{Name: "fmspc", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return check.Same(a.info.value.fmspc[:], a.platform.FMSPC[:]) }},
-	{Name: "pce-id", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return check.Same(a.info.value.pceID[:], a.platform.PCEID[:]) }},
+	{Name: "fmspc", Applies: withCollateral,
+		Judge: func(a *appraisal) check.Finding { return check.Same(a.info.value.fmspc[:], a.platform.FMSPC[:]) }},
+	{Name: "pce-id", Applies: withCollateral,
+		Judge: func(a *appraisal) check.Finding { return check.Same(a.info.value.pceID[:], a.platform.PCEID[:]) }},
 	{Name: "tdx-module-signer", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		identity := a.module()
 		if identity == nil {
@@ -138,7 +145,8 @@ var qeIdentityChecks = slices.Concat(documentChecks("qe-identity", "identity of 
 	func(c *Collateral) (chain, document []byte, signature [64]byte) {
 		return c.QEIdentityIssuerChain, c.QEIdentity, c.QEIdentitySignature
 	}, parseQEIdentity), []check.Step[*appraisal]{
-	{Name: "qe-signer", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return check.Same(a.qeReport.MRSIGNER[:], a.qeID.value.signer[:]) }},
+	{Name: "qe-signer", Applies: withCollateral,
+		Judge: func(a *appraisal) check.Finding { return check.Same(a.qeReport.MRSIGNER[:], a.qeID.value.signer[:]) }},
 	{Name: "qe-product", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		return check.Found(fmt.Sprint(a.qeReport.ISVProdID), fmt.Sprint(a.qeID.value.prodID), a.qeReport.ISVProdID == a.qeID.value.prodID)
 	}},
@@ -152,25 +160,26 @@ var qeIdentityChecks = slices.Concat(documentChecks("qe-identity", "identity of 
 
 // statusChecks judge what the security versions amount to.
 var statusChecks = []check.Step[*appraisal]{
-	{Name: "tcb-status", Applies: withCollateral, Waived: func(a *appraisal) bool { return a.options.InsecureSkipTCB }, Judge: func(a *appraisal) check.Finding {
-		a.tcb = judgeTCB(a.info.value, a.platform, &a.quote.Body, matchISVSVN(a.qeID.value.levels, a.qeReport.ISVSVN))
-		var want []string
-		ok := false
-		for _, accepted := range a.options.statuses() {
-			// Options come from people and files: a status that is no status accepts nothing.
-			if !slices.Contains(Acceptable(), accepted) {
-				continue
+	{Name: "tcb-status", Applies: withCollateral, Waived: func(a *appraisal) bool { return a.options.InsecureSkipTCB },
+		Judge: func(a *appraisal) check.Finding {
+			a.tcb = judgeTCB(a.info.value, a.platform, &a.quote.Body, matchISVSVN(a.qeID.value.levels, a.qeReport.ISVSVN))
+			var want []string
+			ok := false
+			for _, accepted := range a.options.statuses() {
+				// Options come from people and files: a status that is no status accepts nothing.
+				if !slices.Contains(Acceptable(), accepted) {
+					continue
+				}
+				want = append(want, string(accepted))
+				ok = ok || accepted == a.tcb.Status
 			}
-			want = append(want, string(accepted))
-			ok = ok || accepted == a.tcb.Status
-		}
-		got := fmt.Sprintf("%s (platform %s, module %s, QE %s)", a.tcb.Status, a.tcb.Platform, a.tcb.Module, a.tcb.QE)
-		f := check.Found(got, strings.Join(want, " or "), ok)
-		if !ok {
-			f.Shortfalls = a.shortfalls()
-		}
-		return f
-	}},
+			got := fmt.Sprintf("%s (platform %s, module %s, QE %s)", a.tcb.Status, a.tcb.Platform, a.tcb.Module, a.tcb.QE)
+			f := check.Found(got, strings.Join(want, " or "), ok)
+			if !ok {
+				f.Shortfalls = a.shortfalls()
+			}
+			return f
+		}},
 }
 
 func (a *appraisal) floor(got uint32) check.Finding {
@@ -194,7 +203,8 @@ func parseCRL(der []byte) (*x509.RevocationList, error) { return pki.ParseCRL(de
 func notRevoked(crl *x509.RevocationList, certificates ...*x509.Certificate) check.Finding {
 	const want = "not revoked"
 	if cert, since := pki.Revoked(crl, certificates...); cert != nil {
-		return check.Found(fmt.Sprintf("%s %x revoked at %s", cert.Subject.CommonName, cert.SerialNumber, since.UTC().Format(time.RFC3339)), want, false)
+		return check.Found(fmt.Sprintf("%s %x revoked at %s", cert.Subject.CommonName, cert.SerialNumber,
+			since.UTC().Format(time.RFC3339)), want, false)
 	}
 	return check.Found(want, want, true)
 }

@@ -32,7 +32,8 @@ func parsedAndSigned[T any](a *appraisal, kind string, parse func() (T, error), 
 }
 
 // chainOf proves a PEM chain of n certificates by a rule that ends in the trusted root.
-func (a *appraisal) chainOf(kind string, pem []byte, n int, rule func(chain []*x509.Certificate, root *x509.Certificate) error) proven[[]*x509.Certificate] {
+func (a *appraisal) chainOf(kind string, pem []byte, n int, rule func(chain []*x509.Certificate,
+	root *x509.Certificate) error) proven[[]*x509.Certificate] {
 	parse := func() ([]*x509.Certificate, error) { return parseChain(pem, n) }
 	if a.root == nil {
 		chain, err := parse()
@@ -48,7 +49,8 @@ func (a *appraisal) crlOf(der []byte, issuer *x509.Certificate) proven[*x509.Rev
 }
 
 // documentOf proves a signed document of collateral. It is not parsed before its signature holds.
-func documentOf[T any](a *appraisal, kind string, document []byte, signature [64]byte, signer *x509.Certificate, parse func([]byte) (T, error)) proven[T] {
+func documentOf[T any](a *appraisal, kind string, document []byte, signature [64]byte, signer *x509.Certificate,
+	parse func([]byte) (T, error)) proven[T] {
 	p, _ := check.Prove(a.options.Facts, kind, func() (p proven[T], err error) {
 		if !verifyRaw(signer.PublicKey.(*ecdsa.PublicKey), document, signature) {
 			p.signed = errors.New("another signature")

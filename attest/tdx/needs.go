@@ -35,7 +35,8 @@ func (q *Quote) Needs() (fmspc [6]byte, ca string, err error) {
 	case "Intel SGX PCK Processor CA":
 		ca = CAProcessor
 	default:
-		return fmspc, "", fmt.Errorf("reading PCK certificate: issuer is %q, want Intel's PCK Platform CA or Processor CA", cert.Issuer.CommonName)
+		return fmspc, "", fmt.Errorf("reading PCK certificate: issuer is %q, want Intel's PCK Platform CA or Processor CA",
+			cert.Issuer.CommonName)
 	}
 	return platform.FMSPC, ca, nil
 }
@@ -70,7 +71,8 @@ func (c *Collateral) Describe() ([]Described, error) {
 		if err != nil {
 			return nil, fmt.Errorf("describing collateral: %s: %w", list.name, err)
 		}
-		all = append(all, Described{list.name, crl.ThisUpdate, crl.NextUpdate, fmt.Sprintf("%d revoked, by %s", len(crl.RevokedCertificateEntries), crl.Issuer.CommonName)})
+		all = append(all, Described{list.name, crl.ThisUpdate, crl.NextUpdate,
+			fmt.Sprintf("%d revoked, by %s", len(crl.RevokedCertificateEntries), crl.Issuer.CommonName)})
 	}
 	return all, nil
 }

@@ -48,9 +48,11 @@ func askOracle(e *attesttest.TDXEvidence, at time.Time) error {
 		CheckRevocations: true, GetCollateral: true, TrustedRoots: pool,
 		Now: &oracle.TimeSet{PckCertChain: at, TcbInfo: at, QeIdentity: at, PckCrl: at, RootCaCrl: at},
 		Getter: &oracletest.Getter{Responses: map[string]oracletest.HTTPResponse{
-			pcs.QeIdentityURL():            {Header: header(pcs.SgxQeIdentityIssuerChainPhrase, c.QEIdentityIssuerChain), Body: body("enclaveIdentity", c.QEIdentity, c.QEIdentitySignature)},
-			pcs.TcbInfoURL("50806f000000"): {Header: header(pcs.TcbInfoIssuerChainPhrase, c.TCBInfoIssuerChain), Body: body("tcbInfo", c.TCBInfo, c.TCBInfoSignature)},
-			pcs.PckCrlURL("platform"):      {Header: header(pcs.SgxPckCrlIssuerChainPhrase, c.PCKCRLIssuerChain), Body: c.PCKCRL},
+			pcs.QeIdentityURL(): {Header: header(pcs.SgxQeIdentityIssuerChainPhrase, c.QEIdentityIssuerChain),
+				Body: body("enclaveIdentity", c.QEIdentity, c.QEIdentitySignature)},
+			pcs.TcbInfoURL("50806f000000"): {Header: header(pcs.TcbInfoIssuerChainPhrase, c.TCBInfoIssuerChain),
+				Body: body("tcbInfo", c.TCBInfo, c.TCBInfoSignature)},
+			pcs.PckCrlURL("platform"): {Header: header(pcs.SgxPckCrlIssuerChainPhrase, c.PCKCRLIssuerChain), Body: c.PCKCRL},
 			"https://certificates.trustedservices.intel.com/IntelSGXRootCA.der": {Body: c.RootCACRL},
 		}},
 	})
@@ -139,7 +141,8 @@ func TestAgainstOracle(t *testing.T) {
 // TestOracleDropsPlatformStatus pins the difference that matters most: with a TDX module that has a version, go-tdx-guest
 // takes the module's status alone.
 func TestOracleDropsPlatformStatus(t *testing.T) {
-	for _, status := range []tdx.Status{tdx.OutOfDate, tdx.Revoked, tdx.SWHardeningNeeded, tdx.ConfigurationNeeded, tdx.ConfigurationAndSWHardeningNeeded, tdx.OutOfDateConfigurationNeeded} {
+	for _, status := range []tdx.Status{tdx.OutOfDate, tdx.Revoked, tdx.SWHardeningNeeded, tdx.ConfigurationNeeded,
+		tdx.ConfigurationAndSWHardeningNeeded, tdx.OutOfDateConfigurationNeeded} {
 		for _, module := range []byte{0, 1} {
 			m := attesttest.NewTDX(now, 4, false)
 			m.TCBInfo.Levels[0].Status = status
@@ -210,24 +213,28 @@ func TestGenuine(t *testing.T) {
 		if got, want := strings.Join(denied, " "), "td-sept-ve-disable tcb-status"; got != want {
 			t.Errorf("refused by %s, want %s", got, want)
 		}
-		if got, want := rejected.TCB(), (tdx.TCB{Status: tdx.NotSupported, Platform: tdx.NotSupported, Module: tdx.UpToDate, QE: tdx.UpToDate}); got != want {
+		if got, want := rejected.TCB(), (tdx.TCB{Status: tdx.NotSupported, Platform: tdx.NotSupported, Module: tdx.UpToDate,
+			QE: tdx.UpToDate}); got != want {
 			t.Errorf("TCB: got %+v, want %+v", got, want)
 		}
 		if body, signed := rejected.Body(); !signed || body.Debug() {
 			t.Error("the quote does not count as signed, or as one of a TD under debug")
 		}
-		r, err := tdx.Verify(quotes[0], intelCollateral(t, testdata.TcbInfoBody), tdx.Options{InsecureSkipTCB: true, InsecureAllowSEPTVE: true}, july2023, tdx.IntelRoot())
+		r, err := tdx.Verify(quotes[0], intelCollateral(t, testdata.TcbInfoBody),
+			tdx.Options{InsecureSkipTCB: true, InsecureAllowSEPTVE: true}, july2023, tdx.IntelRoot())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p := r.Platform(); fmt.Sprintf("%x", p.PPID) != "089ddfdb9c0359c82a3bc7719239574e" || p.PCESVN != 11 || p.SGXSVN != [16]byte{3, 3, 2, 2, 2, 1, 0, 2} {
+		if p := r.Platform(); fmt.Sprintf("%x", p.PPID) != "089ddfdb9c0359c82a3bc7719239574e" || p.PCESVN != 11 ||
+			p.SGXSVN != [16]byte{3, 3, 2, 2, 2, 1, 0, 2} {
 			t.Errorf("platform: got %+v", p)
 		}
 		// The appended text is refused, and so is another root.
 		if _, err := tdx.Parse(testdata.RawQuote); err == nil {
 			t.Error("text after the quote: got no error")
 		}
-		if _, err := tdx.Verify(quotes[0], nil, tdx.Options{InsecureSkipTCB: true, InsecureAllowSEPTVE: true}, july2023, newScene().m.Build().Root); !errors.Is(err, check.ErrRejected) {
+		if _, err := tdx.Verify(quotes[0], nil, tdx.Options{InsecureSkipTCB: true, InsecureAllowSEPTVE: true}, july2023,
+			newScene().m.Build().Root); !errors.Is(err, check.ErrRejected) {
 			t.Errorf("under another root: got %v, want a refusal", err)
 		}
 	})

@@ -116,8 +116,10 @@ func TestRelaunch(t *testing.T) {
 	}{
 		{"a newer module runs now", func(m *attesttest.TDX) {}, tdx.TDRelaunchAdvised},
 		{"and software hardening", func(m *attesttest.TDX) { m.TCBInfo.Levels[0].Status = tdx.SWHardeningNeeded }, tdx.TDRelaunchAdvised},
-		{"and configuration", func(m *attesttest.TDX) { m.TCBInfo.Levels[0].Status = tdx.ConfigurationNeeded }, tdx.TDRelaunchAdvisedConfigurationNeeded},
-		{"and both", func(m *attesttest.TDX) { m.TCBInfo.Levels[0].Status = tdx.ConfigurationAndSWHardeningNeeded }, tdx.TDRelaunchAdvisedConfigurationNeeded},
+		{"and configuration", func(m *attesttest.TDX) { m.TCBInfo.Levels[0].Status = tdx.ConfigurationNeeded },
+			tdx.TDRelaunchAdvisedConfigurationNeeded},
+		{"and both", func(m *attesttest.TDX) { m.TCBInfo.Levels[0].Status = tdx.ConfigurationAndSWHardeningNeeded },
+			tdx.TDRelaunchAdvisedConfigurationNeeded},
 		{"the same old module still runs", func(m *attesttest.TDX) { m.Body.TEETCBSVN2 = m.Body.TEETCBSVN }, tdx.OutOfDate},
 		{"microcode of the running module is old", func(m *attesttest.TDX) { m.Body.TEETCBSVN2[2] = 4 }, tdx.OutOfDate},
 		{"the running module has no identity", func(m *attesttest.TDX) { m.Body.TEETCBSVN2[1] = 9 }, tdx.NotSupported},
@@ -128,9 +130,13 @@ func TestRelaunch(t *testing.T) {
 			m.Body.TEETCBSVN[0], m.Body.TEETCBSVN2[0] = 6, 4
 		}, tdx.OutOfDateConfigurationNeeded},
 		{"the running module alone is revoked", func(m *attesttest.TDX) { m.Body.TEETCBSVN[0], m.Body.TEETCBSVN2[0] = 6, 2 }, tdx.Revoked},
-		{"the running module alone has no identity", func(m *attesttest.TDX) { m.Body.TEETCBSVN[0], m.Body.TEETCBSVN2[1] = 6, 9 }, tdx.NotSupported},
+		{"the running module alone has no identity", func(m *attesttest.TDX) {
+			m.Body.TEETCBSVN[0], m.Body.TEETCBSVN2[1] = 6,
+				9
+		}, tdx.NotSupported},
 		{"another TDX component alone is old now", func(m *attesttest.TDX) { m.Body.TEETCBSVN[0], m.Body.TEETCBSVN2[2] = 6, 4 }, tdx.OutOfDate},
-		{"another TDX component alone was old", func(m *attesttest.TDX) { m.Body.TEETCBSVN[0], m.Body.TEETCBSVN[2] = 6, 4 }, tdx.TDRelaunchAdvised},
+		{"another TDX component alone was old", func(m *attesttest.TDX) { m.Body.TEETCBSVN[0], m.Body.TEETCBSVN[2] = 6, 4 },
+			tdx.TDRelaunchAdvised},
 		{"the running module is of TDX 1.0 and newest", func(m *attesttest.TDX) { m.Body.TEETCBSVN2 = [16]byte{5, 0, 5} }, tdx.TDRelaunchAdvised},
 		{"the running module is of TDX 1.0 and old", func(m *attesttest.TDX) { m.Body.TEETCBSVN2 = [16]byte{4, 0, 5} }, tdx.OutOfDate},
 		{"the platform is old too", func(m *attesttest.TDX) { m.TCBInfo.Levels[0].Status = tdx.OutOfDate }, tdx.OutOfDate},

@@ -46,7 +46,8 @@ func newKey() *ecdsa.PrivateKey {
 }
 
 func revoke(c *attesttest.CRL, who *attesttest.Certified) {
-	c.Template.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: who.Template.SerialNumber, RevocationTime: now.Add(-time.Minute)}}
+	c.Template.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: who.Template.SerialNumber,
+		RevocationTime: now.Add(-time.Minute)}}
 }
 
 // replace gives an entry of the SGX extension another value.
@@ -87,7 +88,8 @@ type vector struct {
 
 func quoteVectors() []vector {
 	return []vector{
-		{"quote-format", "a byte after the quote", func(s *scene) { s.edit = func(e *attesttest.TDXEvidence) { e.Quote = append(e.Quote, 0, 1) } }},
+		{"quote-format", "a byte after the quote",
+			func(s *scene) { s.edit = func(e *attesttest.TDXEvidence) { e.Quote = append(e.Quote, 0, 1) } }},
 		{"pck-chain-format", "two certificates", func(s *scene) { s.m.QuoteChain = s.m.QuoteChain[:2] }},
 		{"pck-chain-format", "four certificates", func(s *scene) { s.m.QuoteChain = append(s.m.QuoteChain, s.m.Root) }},
 		{"pck-chain-format", "an unknown critical extension", func(s *scene) {
@@ -163,7 +165,8 @@ func crlVectors() []vector {
 			s.edit = func(e *attesttest.TDXEvidence) { e.Collateral.RootCACRL = append(e.Collateral.RootCACRL, 0) }
 		}},
 		{"root-crl-format", "a CRL for some certificates", func(s *scene) {
-			s.m.RootCRL.Template.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: []byte{0x30, 0}}}
+			s.m.RootCRL.Template.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true,
+				Value: []byte{0x30, 0}}}
 		}},
 		{"root-crl-signature", "another key", func(s *scene) { otherKey(s.m.RootCRL) }},
 		{"root-crl-signature", "another issuer", func(s *scene) {
@@ -302,10 +305,12 @@ func collateralVectors() []vector {
 					s.m.QEIdentityChain = foreign(s)
 				}
 			}},
-			vector{doc.name + "-chain", "another name", mistaken(doc.info, func(c *attesttest.Certified) { c.Template.Subject.CommonName = "Intel SGX PCK Certificate" })},
+			vector{doc.name + "-chain", "another name", mistaken(doc.info,
+				func(c *attesttest.Certified) { c.Template.Subject.CommonName = "Intel SGX PCK Certificate" })},
 			vector{doc.name + "-chain", "a CA", mistaken(doc.info, func(c *attesttest.Certified) { c.Template.IsCA = true })},
 			vector{doc.name + "-chain", "another key signed it", mistaken(doc.info, func(c *attesttest.Certified) { c.SignedBy = newKey() })},
-			vector{doc.name + "-signer-dates", "over", mistaken(doc.info, func(c *attesttest.Certified) { c.Template.NotAfter = now.Add(-time.Second) })},
+			vector{doc.name + "-signer-dates", "over", mistaken(doc.info,
+				func(c *attesttest.Certified) { c.Template.NotAfter = now.Add(-time.Second) })},
 			vector{doc.name + "-signer-revoked", "revoked", func(s *scene) {
 				mistaken(doc.info, func(c *attesttest.Certified) {
 					c.Template.SerialNumber = big.NewInt(77)

@@ -92,7 +92,8 @@ func Verify(quote []byte, collateral *Collateral, options Options, at time.Time,
 	return verify(checks, quote, collateral, options, at, root)
 }
 
-func verify(steps []check.Step[*appraisal], quote []byte, collateral *Collateral, options Options, at time.Time, root *x509.Certificate) (*Result, error) {
+func verify(steps []check.Step[*appraisal], quote []byte, collateral *Collateral, options Options, at time.Time,
+	root *x509.Certificate) (*Result, error) {
 	a := &appraisal{raw: quote, collateral: collateral, options: options, at: at, root: root}
 	lines, refusal := check.Run("verifying TDX quote", steps, a)
 	if refusal != nil {
@@ -109,7 +110,8 @@ func newResult(a *appraisal, done []check.Line) *Result {
 	r := &Result{body: a.quote.Body, platform: a.platform, tcb: a.tcb, checks: done}
 	if a.collateral == nil {
 		r.tcb = TCB{Unchecked, Unchecked, Unchecked, Unchecked}
-		r.weaknesses = append(r.weaknesses, "no collateral was judged: the machine may be revoked or out of date, and the quoting enclave anybody's")
+		r.weaknesses = append(r.weaknesses,
+			"no collateral was judged: the machine may be revoked or out of date, and the quoting enclave anybody's")
 	} else {
 		r.evaluation = min(a.info.value.evaluation, a.qeID.value.evaluation)
 	}
@@ -118,14 +120,16 @@ func newResult(a *appraisal, done []check.Line) *Result {
 			r.weaknesses = append(r.weaknesses, fmt.Sprintf("%s was waived: got %s, want %s", c.Name, c.Got, c.Want))
 		}
 	}
-	if a.collateral != nil && !slices.ContainsFunc(done, func(c check.Line) bool { return c.Verdict == check.Waived }) && a.tcb.Status != UpToDate {
+	if a.collateral != nil && !slices.ContainsFunc(done, func(c check.Line) bool { return c.Verdict == check.Waived }) &&
+		a.tcb.Status != UpToDate {
 		r.weaknesses = append(r.weaknesses, fmt.Sprintf("the machine's TCB is %s, which the options accept", a.tcb.Status))
 	}
 	return r
 }
 
 // checks lists the appraisal in order. Nothing in the quote changes the list.
-var checks = slices.Concat(quoteChecks, bodyChecks, []check.Step[*appraisal]{collateralCheck}, crlChecks, tcbInfoChecks, qeIdentityChecks, statusChecks)
+var checks = slices.Concat(quoteChecks, bodyChecks, []check.Step[*appraisal]{collateralCheck}, crlChecks, tcbInfoChecks,
+	qeIdentityChecks, statusChecks)
 
 func zeros(got []byte) check.Finding {
 	return check.Found(fmt.Sprintf("%x", got), "zeros", len(bytes.Trim(got, "\x00")) == 0)

@@ -111,7 +111,8 @@ func TestChain(t *testing.T) {
 		})
 	}
 	five := [][]byte{leaf(t, root), root.cert.Raw, root.cert.Raw, root.cert.Raw, root.cert.Raw}
-	for name, chain := range map[string][][]byte{"none": nil, "five": five, "no DER": {{1}}, "a long one": {make([]byte, maxCertificateBytes+1)}} {
+	for name, chain := range map[string][][]byte{"none": nil, "five": five, "no DER": {{1}},
+		"a long one": {make([]byte, maxCertificateBytes+1)}} {
 		if _, err := ParseChain(chain); err == nil {
 			t.Errorf("%s: got no error, want a refusal", name)
 		}

@@ -154,7 +154,8 @@ func ParseSignature(b []byte) (Signature, error) {
 	c := cutter{rest: b}
 	alg, hash := c.uint16(), c.uint16()
 	if c.err == nil && (alg != algECDSA || hash != algSHA256) {
-		return Signature{}, fmt.Errorf("parsing quote signature: algorithms are %#x and %#x, want ECDSA (%#x) and SHA-256 (%#x)", alg, hash, algECDSA, algSHA256)
+		return Signature{}, fmt.Errorf("parsing quote signature: algorithms are %#x and %#x, want ECDSA (%#x) and SHA-256 (%#x)", alg,
+			hash, algECDSA, algSHA256)
 	}
 	s := Signature{R: c.sized(32), S: c.sized(32)}
 	if err := c.end(); err != nil {

@@ -16,7 +16,8 @@ import (
 
 func exampleQuote() *Quote {
 	return &Quote{
-		Signer: append([]byte{0, 0x0b}, bytes.Repeat([]byte{7}, 32)...), Extra: bytes.Repeat([]byte{9}, 64), Clock: 123456, ResetCount: 3, RestartCount: 1,
+		Signer: append([]byte{0, 0x0b}, bytes.Repeat([]byte{7}, 32)...), Extra: bytes.Repeat([]byte{9},
+			64), Clock: 123456, ResetCount: 3, RestartCount: 1,
 		Safe: true, FirmwareVersion: 0x2024012500120000, Selections: []Selection{SHA256Selection(register.Quoted())}, Digest: bytes.Repeat([]byte{5}, 32),
 	}
 }
@@ -30,7 +31,8 @@ func TestAgainstGoTPM(t *testing.T) {
 		ClockInfo:       tpm2.TPMSClockInfo{Clock: own.Clock, ResetCount: own.ResetCount, RestartCount: own.RestartCount, Safe: true},
 		FirmwareVersion: own.FirmwareVersion,
 		Attested: tpm2.NewTPMUAttest(tpm2.TPMSTAttestQuote, &tpm2.TPMSQuoteInfo{
-			PCRSelect: tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{{Hash: tpm2.TPMAlgSHA256, PCRSelect: tpm2.PCClientCompatible.PCRs(register.Quoted()...)}}},
+			PCRSelect: tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{{Hash: tpm2.TPMAlgSHA256,
+				PCRSelect: tpm2.PCClientCompatible.PCRs(register.Quoted()...)}}},
 			PCRDigest: tpm2.TPM2BDigest{Buffer: own.Digest},
 		}),
 	}
@@ -45,8 +47,9 @@ func TestAgainstGoTPM(t *testing.T) {
 		t.Errorf("parsed: got %+v, want %+v", q, own)
 	}
 	signature := Signature{R: bytes.Repeat([]byte{1}, 32), S: bytes.Repeat([]byte{2}, 32)}
-	want := tpm2.Marshal(tpm2.TPMTSignature{SigAlg: tpm2.TPMAlgECDSA, Signature: tpm2.NewTPMUSignature(tpm2.TPMAlgECDSA, &tpm2.TPMSSignatureECC{
-		Hash: tpm2.TPMAlgSHA256, SignatureR: tpm2.TPM2BECCParameter{Buffer: signature.R}, SignatureS: tpm2.TPM2BECCParameter{Buffer: signature.S}})})
+	want := tpm2.Marshal(tpm2.TPMTSignature{SigAlg: tpm2.TPMAlgECDSA,
+		Signature: tpm2.NewTPMUSignature(tpm2.TPMAlgECDSA, &tpm2.TPMSSignatureECC{
+			Hash: tpm2.TPMAlgSHA256, SignatureR: tpm2.TPM2BECCParameter{Buffer: signature.R}, SignatureS: tpm2.TPM2BECCParameter{Buffer: signature.S}})})
 	if got := signature.Marshal(); !bytes.Equal(got, want) {
 		t.Errorf("signature: got %x, want go-tpm's %x", got, want)
 	}
@@ -144,7 +147,8 @@ func TestSignature(t *testing.T) {
 	if signature.Verify(nil, attest) || signature.Verify(&other.PublicKey, attest) || (Signature{}).Verify(&key.PublicKey, attest) {
 		t.Error("no key, a P-384 key or an empty signature: got true, want false")
 	}
-	for _, b := range [][]byte{nil, {0, 0x14, 0, 0x0b, 0, 0, 0, 0}, {0, 0x18, 0, 0x0c, 0, 0, 0, 0}, append(signature.Marshal(), 0), make([]byte, 300)} {
+	for _, b := range [][]byte{nil, {0, 0x14, 0, 0x0b, 0, 0, 0, 0}, {0, 0x18, 0, 0x0c, 0, 0, 0, 0},
+		append(signature.Marshal(), 0), make([]byte, 300)} {
 		if _, err := ParseSignature(b); err == nil {
 			t.Errorf("%x: got no error, want a refusal", b)
 		}

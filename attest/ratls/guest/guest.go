@@ -120,7 +120,8 @@ func parseNonce(query string) (nonce [32]byte, err error) {
 	if len(query) != len(name)+64 || query[:len(name)] != name {
 		return nonce, errors.New("want nonce= and 64 hexadecimal digits")
 	}
-	if _, err := hex.Decode(nonce[:], []byte(query[len(name):])); err != nil || hex.EncodeToString(nonce[:]) != query[len(name):] || nonce == ([32]byte{}) {
+	if _, err := hex.Decode(nonce[:], []byte(query[len(name):])); err != nil || hex.EncodeToString(nonce[:]) != query[len(name):] ||
+		nonce == ([32]byte{}) {
 		return nonce, errors.New("want nonce= and 64 lower-case hexadecimal digits that are not all zero")
 	}
 	return nonce, nil
