@@ -46,7 +46,7 @@ func (s *Services) Containerd(ctx context.Context, measured []byte) error {
 	err := s.start(supervise.Process{
 		Name: "containerd",
 		Argv: []string{containerdProgram, "--config", containerdConfig, "--log-level", "warn"},
-	}, status.ContainerdExited)
+	}, status.ContainerdExited, nil)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"chrysalis/init/internal/port"
 	"chrysalis/init/internal/supervise"
@@ -109,8 +110,9 @@ func (s *Services) Kill() {
 	}
 }
 
-// start starts a process whose end is the guest's end, with code.
-func (s *Services) start(p supervise.Process, exited status.Code) error {
+// start starts a process whose end is the guest's end, with code, once heard, which may be nil, has returned: what a process said
+// before it went tells more than that it went.
+func (s *Services) start(p supervise.Process, exited status.Code, heard func()) error {
 	p.Env = environment
 	if s.Cgroups != "" {
 		p.Cgroup = s.Cgroups + "/" + p.Name
@@ -130,6 +132,9 @@ func (s *Services) start(p supervise.Process, exited status.Code) error {
 	s.mu.Unlock()
 	go func() {
 		exit := <-child.Exited()
+		if heard != nil {
+			heard()
+		}
 		s.End(exited, fmt.Errorf("%s ended with %s", p.Name, describe(exit)))
 	}()
 	return nil
@@ -154,7 +159,6 @@ func (s *Services) run(ctx context.Context, r role.Role, settings role.Settings,
 	if err != nil {
 		return err
 	}
-	// Until it is ready the pipe does not end here: a role that dies before is told by its exit.
 	defer in.Close()
 	passed, err := ordered(r, files, in)
 	if err != nil {
@@ -162,12 +166,23 @@ func (s *Services) run(ctx context.Context, r role.Role, settings role.Settings,
 		return err
 	}
 	p := supervise.Process{Name: r.String(), Argv: argv, NoNetwork: !r.Network(), Files: passed}
-	if err := s.start(p, roles[r].exited); err != nil {
+	listened := make(chan struct{})
+	err = s.start(p, roles[r].exited, func() {
+		in.Close() // nobody writes any more: what is in the pipe is all
+		select {
+		case <-listened:
+		case <-time.After(lastWords):
+		}
+	})
+	if err != nil {
 		out.Close()
 		return err
 	}
 	ready := make(chan error, 1)
-	go s.listen(r, out, ready)
+	go func() {
+		defer close(listened)
+		s.listen(r, out, ready)
+	}()
 	if begun != nil {
 		if err := begun(); err != nil {
 			return err
@@ -199,20 +214,20 @@ func ordered(r role.Role, files role.Files, status *os.File) (passed []*os.File,
 	return passed, nil
 }
 
-// listen hears a role until its status pipe ends. ready gets nil, or why it will not be, once.
+// lastWords bounds how long a role that has gone is listened to: its pipe is at its end, unless somebody else holds it.
+const lastWords = time.Second
+
+// listen hears a role until its status pipe ends, which is when its process does. ready gets nil once it is.
 func (s *Services) listen(r role.Role, out *os.File, ready chan<- error) {
 	defer out.Close()
-	say := func(err error) {
-		select {
-		case ready <- err:
-		default:
-		}
-	}
 	err := r.Listen(out, func(w role.Word) bool {
 		code, gaveUp := reasons[w]
 		switch {
 		case w == role.Ready:
-			say(nil)
+			select {
+			case ready <- nil:
+			default: // once is enough
+			}
 		case gaveUp:
 			s.End(code, fmt.Errorf("%s gave up: %q", r, w))
 			return false
@@ -224,5 +239,4 @@ func (s *Services) listen(r role.Role, out *os.File, ready chan<- error) {
 	if err != nil {
 		s.End(roles[r].failed, err)
 	}
-	say(fmt.Errorf("%s closed its status pipe before it was ready", r))
 }
