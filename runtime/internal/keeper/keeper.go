@@ -10,7 +10,6 @@ package keeper
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"chrysalis/runtime/internal/journal"
@@ -166,9 +165,6 @@ func (k *Keeper) take(waiting int) bool {
 	k.reserved++
 	return true
 }
-
-// ErrStopped answers calls after Run has ended.
-var ErrStopped = errors.New("the keeper has stopped")
 
 func (k *Keeper) ask(c call) reply {
 	c.reply = make(chan reply, 1)
