@@ -55,13 +55,13 @@ var sevsnpChecks = []step{
 		a.reference = a.policy.nearest(evidence.SEVSNP, a.registers)
 		return check.Finding{OK: true, Lines: result.Checks()}
 	}},
-	{Name: "host-data", Waived: func(a *appraisal) bool {
+	{Name: waiverHostData, Waived: func(a *appraisal) bool {
 		return a.guest.Report().HostData == [32]byte{} && a.policy.waives(waiverHostData)
 	}, Judge: func(a *appraisal) check.Finding {
 		got, want := a.guest.Report().HostData, config.SHA256(a.evidence.Config)
 		return check.Same(got[:], want[:])
 	}},
-	{Name: "acpi", Waived: waives(waiverACPI), Judge: func(*appraisal) check.Finding {
+	{Name: waiverACPI, Waived: waives(waiverACPI), Judge: func(*appraisal) check.Finding {
 		return check.Found("not measured", "ACPI tables that are measured", false)
 	}},
 	securityVersion, rebuiltCheck,

@@ -14,7 +14,8 @@ import (
 )
 
 // waiverRTMR3 does without RTMR3 where the guest's kernel can't extend it, waiverConfigID without the config's hash in the
-// hardware's own field. Both cover a field of zeros alone: another value is never explained by them.
+// hardware's own field; each is the name of the check that it waives. Both cover a field of zeros alone: another value is never
+// explained by them.
 const (
 	waiverRTMR3    = "rtmr-3"
 	waiverConfigID = "mr-config-id"
@@ -37,24 +38,24 @@ var tdxChecks = []step{
 				return check.Found(err.Error(), "collateral", false)
 			}
 		}
-		report, err := tdx.Verify(a.evidence.Quote, collateral, a.tdxOptions(), a.now, a.roots.TDX)
+		result, err := tdx.Verify(a.evidence.Quote, collateral, a.tdxOptions(), a.now, a.roots.TDX)
 		if err != nil {
 			return refused(err)
 		}
-		a.td = report
-		body, platform := report.Body(), report.Platform()
+		a.td = result
+		body, platform := result.Body(), result.Platform()
 		a.machine = platform.PPID[:]
 		a.registers = map[string][]byte{
 			register.MRTD: body.MRTD[:], register.RTMR(0): body.RTMR[0][:], register.RTMR(1): body.RTMR[1][:], register.RTMR(2): body.RTMR[2][:],
 		}
 		a.reference = a.policy.nearest(evidence.TDX, a.registers)
-		return check.Finding{OK: true, Lines: report.Checks()}
+		return check.Finding{OK: true, Lines: result.Checks()}
 	}},
 	{Name: "report-data", Proof: true, Judge: func(a *appraisal) check.Finding {
 		got, want := a.td.Body().ReportData, evidence.ReportData(a.evidence.Statement)
 		return check.Same(got[:], want[:])
 	}},
-	{Name: "mr-config-id", Waived: func(a *appraisal) bool {
+	{Name: waiverConfigID, Waived: func(a *appraisal) bool {
 		return a.policy.waives(waiverConfigID) && a.td.Body().MRCONFIGID == [48]byte{}
 	}, Judge: func(a *appraisal) check.Finding {
 		got, want := a.td.Body().MRCONFIGID, config.SHA384(a.evidence.Config)
@@ -71,7 +72,7 @@ var tdxChecks = []step{
 	{Name: "machine", Judge: func(a *appraisal) check.Finding {
 		return a.listed(named(a.rules.Platforms.TDX, func(id PPID) []byte { return id[:] }))
 	}},
-	{Name: "rtmr-3", Proof: true, Waived: func(a *appraisal) bool {
+	{Name: waiverRTMR3, Proof: true, Waived: func(a *appraisal) bool {
 		return a.policy.waives(waiverRTMR3) && a.td.Body().RTMR[3] == [48]byte{}
 	}, Judge: func(a *appraisal) check.Finding {
 		got, want := a.td.Body().RTMR[3], eventlog.Replay384(a.runtime, eventlog.RTMR3)

@@ -15,7 +15,7 @@ import (
 
 // vtpmChecks prove that a TPM which a root vouches for signed this statement and these registers.
 var vtpmChecks = []step{
-	{Name: "confidentiality", Waived: waives(waiverConfidentiality), Judge: func(a *appraisal) check.Finding {
+	{Name: waiverConfidentiality, Waived: waives(waiverConfidentiality), Judge: func(a *appraisal) check.Finding {
 		return check.Found("none: the host runs the TPM", "hardware that hides memory", false)
 	}},
 	{Name: "quote-format", Proof: true, Judge: func(a *appraisal) check.Finding {
