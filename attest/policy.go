@@ -42,10 +42,8 @@ type Rules struct {
 	Config ConfigRules `json:"config"`
 }
 
-// maxPolicyBytes bounds a policy document; MaxListed each list in it.
-const (
-	maxPolicyBytes = 1 << 20
-)
+// maxPolicyBytes bounds a policy document.
+const maxPolicyBytes = 1 << 20
 
 // ParsePolicy parses a policy document. Unknown, repeated and missing members are refused, and so is a document that
 // would accept nothing or leave a register unjudged.
@@ -150,9 +148,9 @@ func (r *Rules) validate() error {
 			return fmt.Errorf("waive names %q, want each of %s at most once", name, strings.Join(known, ", "))
 		}
 	}
-	for _, release := range r.Releases {
-		if err := release.Validate(r.Waive); err != nil {
-			return fmt.Errorf("release %q: %w", release.Name, err)
+	for _, listed := range r.Releases {
+		if err := listed.Validate(r.Waive); err != nil {
+			return fmt.Errorf("release %q: %w", listed.Name, err)
 		}
 	}
 	if err := r.Platforms.validate(); err != nil {

@@ -62,16 +62,16 @@ var (
 	exitedBootServices = part{InputStep, "", []byte("Exit Boot Services Returned with Success")}
 )
 
-func events256(register uint8, parts ...part) (events []PCREvent) {
+func events256(index uint8, parts ...part) (events []PCREvent) {
 	for _, p := range parts {
-		events = append(events, PCREvent{register, p.input, p.label(), sha256.Sum256(p.data)})
+		events = append(events, PCREvent{index, p.input, p.label(), sha256.Sum256(p.data)})
 	}
 	return events
 }
 
-func events384(register uint8, parts ...part) (events []RTMREvent) {
+func events384(index uint8, parts ...part) (events []RTMREvent) {
 	for _, p := range parts {
-		events = append(events, RTMREvent{register, p.input, p.label(), sha512.Sum384(p.data)})
+		events = append(events, RTMREvent{index, p.input, p.label(), sha512.Sum384(p.data)})
 	}
 	return events
 }
@@ -100,9 +100,9 @@ func replay256(events []PCREvent, registers ...uint8) register.PCRs {
 }
 
 // replay384 returns an RTMR as the events leave it.
-func replay384(events []RTMREvent, register uint8) (value register.Digest384) {
+func replay384(events []RTMREvent, index uint8) (value register.Digest384) {
 	for _, e := range events {
-		if e.Register == register {
+		if e.Register == index {
 			value = eventlog.Extend384(value, e.Digest)
 		}
 	}

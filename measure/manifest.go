@@ -140,9 +140,9 @@ func (m Manifest) check() error {
 	if err := checkFiles("documents", m.Documents, ReleaseDocuments()); err != nil {
 		return err
 	}
-	for _, register := range []uint8{0, 4, 9} {
-		if _, ok := m.PCRs[register]; !ok {
-			return fmt.Errorf("PCR %d is missing", register)
+	for _, index := range []uint8{0, 4, 9} {
+		if _, ok := m.PCRs[index]; !ok {
+			return fmt.Errorf("PCR %d is missing", index)
 		}
 	}
 	for index := range m.PCRs {

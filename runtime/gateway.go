@@ -88,9 +88,9 @@ func (q *quoteSocket) quote(r evidence.Request) (*evidence.Evidence, error) {
 	if err := q.conn.SetDeadline(time.Now().Add(quoteWait)); err != nil {
 		return nil, err
 	}
-	evidence, err := role.AskQuote(q.conn, r)
+	e, err := role.AskQuote(q.conn, r)
 	if err != nil && !errors.Is(err, role.ErrRefused) {
 		q.broken = err // an answer that comes late would be taken for the next one
 	}
-	return evidence, err
+	return e, err
 }

@@ -17,7 +17,7 @@ import (
 
 // runKeeper owns the secret's keys and the journal.
 func runKeeper(ctx context.Context, settings role.Settings, files role.Files) error {
-	config, raw, err := readMeasured(settings[role.Measured])
+	measured, raw, err := readMeasured(settings[role.Measured])
 	if err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func runKeeper(ctx context.Context, settings role.Settings, files role.Files) er
 	if err != nil {
 		return err
 	}
-	terms, key, err := keeperTerms(sealed, config, raw)
+	terms, key, err := keeperTerms(sealed, measured, raw)
 	sealed.Wipe()
 	if err != nil {
 		return err

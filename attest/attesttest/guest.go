@@ -137,8 +137,8 @@ func New(measured []byte, now time.Time) *Guest {
 		NotAfter:              now.Add(24 * time.Hour),
 		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature, UnknownExtKeyUsage: []asn1.ObjectIdentifier{aikUsage},
 	}
-	for register := range uint8(8) {
-		g.Boot = append(g.Boot, BootEvent{Register: register, Type: 4, Data: eventlog.SeparatorData()})
+	for index := range uint8(8) {
+		g.Boot = append(g.Boot, BootEvent{Register: index, Type: 4, Data: eventlog.SeparatorData()})
 	}
 	g.Boot = append(g.Boot,
 		BootEvent{Register: 0, Type: 8, Data: []byte("f\x00w\x00")},

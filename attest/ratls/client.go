@@ -119,15 +119,15 @@ func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fetching evidence: %w: %w", attest.ErrUnavailable, err)
 	}
-	evidence, err := evidence.Decode(body)
+	e, err := evidence.Decode(body)
 	if err != nil {
 		return nil, fmt.Errorf("fetching evidence: %w: %w", attest.ErrRejected, err)
 	}
 	if config.Seen != nil {
-		config.Seen(evidence)
+		config.Seen(e)
 	}
 	if config.Complete != nil {
-		err := config.Complete(ctx, evidence)
+		err := config.Complete(ctx, e)
 		if errors.Is(err, attest.ErrUnavailable) {
 			return nil, fmt.Errorf("fetching collateral: %w", err)
 		}
@@ -135,7 +135,7 @@ func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
 			return nil, fmt.Errorf("fetching collateral: %w: %w", attest.ErrUnavailable, err)
 		}
 	}
-	result, err := attest.Verify(evidence, challenge, config.Policy, config.Now(), config.Roots)
+	result, err := attest.Verify(e, challenge, config.Policy, config.Now(), config.Roots)
 	if err != nil {
 		return nil, err
 	}
@@ -147,14 +147,14 @@ func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
 // is fetched next, which decides in any case.
 func (c Config) judgeCertificate(state tls.ConnectionState) error {
 	certificate := state.PeerCertificates[0]
-	evidence, err := evidence.FromCertificate(certificate)
+	e, err := evidence.FromCertificate(certificate)
 	if err != nil {
 		return fmt.Errorf("dialling guest: %w: %w", attest.ErrRejected, err)
 	}
 	if c.Seen != nil {
-		c.Seen(evidence)
+		c.Seen(e)
 	}
-	_, err = attest.VerifyEpoch(evidence, session.KeyHash(certificate), c.Policy, c.Now(), c.Roots)
+	_, err = attest.VerifyEpoch(e, session.KeyHash(certificate), c.Policy, c.Now(), c.Roots)
 	if errors.Is(err, attest.ErrUnavailable) {
 		return nil
 	}

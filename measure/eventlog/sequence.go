@@ -128,8 +128,8 @@ func (in Registers) of(k Kind) []Register {
 // event comes once and in its order; gpu-lost may come once keys are released; terminated may come at any time and ends the log.
 func Next(in Registers, so []Kind, k Kind) ([]Place, error) {
 	var places []Place
-	for _, register := range in.of(k) {
-		places = append(places, Place{register, k})
+	for _, at := range in.of(k) {
+		places = append(places, Place{at, k})
 	}
 	switch {
 	case slices.Contains(so, KindTerminated):
