@@ -10,8 +10,8 @@
 //
 // What can go wrong has four classes. An error that wraps check.ErrRejected says that the guest is not what the policy
 // accepts, or that what it sent is not proven. *Declined is a guest's own refusal. *Cut is an answer that ended early, with
-// what is proven of its beginning. Anything else wraps check.ErrUnavailable: it could not be found out. No error quotes a
-// prompt.
+// what is proven of its beginning. An error that wraps check.ErrUnavailable, as a Cut may, says that it could not be found out.
+// What the caller has done wrong, an URL or a Request that no guest takes, has no class. No error quotes a prompt.
 //
 // What this package does not promise: that an answer is a good one, or that the count in a charge began where the caller
 // thinks. Whoever pays keeps the last receipt: the next one's Cumulative is that one's and the answer's Weighted, as long as
