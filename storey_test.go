@@ -66,7 +66,7 @@ func TestStoreysCanRefuse(t *testing.T) {
 		{"init to runtime", "init/x.go", "chrysalis/runtime/internal/keeper"},
 		{"engine-host to the keeper's rooms", "runtime/enginehost/x.go", "chrysalis/runtime/internal/keeper"},
 		{"containerd in the program with the keys", "runtime/internal/gateway/x.go", "github.com/containerd/containerd/v2/client"},
-		{"attest to collect", "attest/x.go", "chrysalis/attest/collateral"},
+		{"attest to collateral", "attest/x.go", "chrysalis/attest/collateral"},
 		{"client in the service", "runtime/internal/gateway/x.go", "chrysalis/runtime/client"},
 		{"containerd elsewhere", "init/x.go", "github.com/containerd/containerd/v2/client"},
 		{"unknown folder", "stray/x.go", "fmt"},
