@@ -192,6 +192,11 @@ func (s *Services) run(ctx context.Context, r role.Role, settings role.Settings,
 	case err := <-ready:
 		return err
 	case <-ctx.Done():
+	}
+	select {
+	case err := <-ready: // it was, and what ended the wait came after
+		return err
+	default:
 		return fmt.Errorf("waiting for %s: %w", r, ctx.Err())
 	}
 }
