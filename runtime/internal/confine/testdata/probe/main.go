@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"chrysalis/runtime/internal/confine"
+	"chrysalis/runtime/role"
 )
 
 func main() {
@@ -21,9 +22,9 @@ func main() {
 		panic(err)
 	}
 	if len(os.Args) > 1 {
-		o := confine.Options{User: 65531, Calls: confine.Network, UnixSockets: true}
+		o := confine.Options{User: role.GatewayUser, Calls: confine.Network, UnixSockets: true}
 		if os.Args[1] == "keeper" {
-			o = confine.Options{User: 65530, Calls: append(confine.Disk, confine.Network...)}
+			o = confine.Options{User: role.KeeperUser, Calls: append(confine.Disk, confine.Network...)}
 		}
 		if err := confine.Process(o); err != nil {
 			fmt.Println(err)
