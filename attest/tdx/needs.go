@@ -1,11 +1,12 @@
 package tdx
 
 import (
-	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"time"
+
+	"chrysalis/attest/pki"
 )
 
 // The CAs that issue PCK certificates, by the names that Intel's service gives their CRLs.
@@ -21,7 +22,7 @@ func (q *Quote) Needs() (fmspc [6]byte, ca string, err error) {
 	if block == nil {
 		return fmspc, "", errors.New("reading PCK certificate: no PEM")
 	}
-	cert, err := x509.ParseCertificate(block.Bytes)
+	cert, err := pki.Parse(block.Bytes, maxChainBytes)
 	if err != nil {
 		return fmspc, "", fmt.Errorf("reading PCK certificate: %w", err)
 	}
