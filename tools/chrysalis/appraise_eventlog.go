@@ -23,8 +23,8 @@ import (
 
 // eventlogFlags are appraise eventlog's.
 type eventlogFlags struct {
-	log, format, registers, quote string
-	asJSON                        bool
+	log, format, runtime, registers, quote string
+	asJSON                                 bool
 }
 
 // eventlogReport is its JSON.
@@ -55,8 +55,9 @@ func newAppraiseEventlog() *cobra.Command {
 			"is what somebody says until its registers are compared: with --quote (TDX for ccel and cel; a TPMS_ATTEST for tcg2) or\n" +
 			"--registers (a JSON file or text like {\"rtmr0\":\"…\",\"pcr4\":\"…\"}) a register that does not replay is a rejection. The\n" +
 			"quote's own signature is for chrysalis appraise tdx. A CCEL is compared with RTMR0 to RTMR2, and with RTMR3 where it has\n" +
-			"an event of it: what runs later extends that one, and --format cel replays its log.\nExit code 0: accepted, 1: rejected, 2: usage, 3: could not check.",
-		Example: "  chrysalis appraise eventlog --log ccel.bin --format ccel --quote quote.bin\n" +
+			"an event of it: what runs later extends that one, and --runtime gives its log. A replay that was compared with nothing has a\n" +
+			"verdict of its own, not-compared.\nExit code 0: accepted, 1: rejected, 2: usage, 3: could not check, or compared with nothing.",
+		Example: "  chrysalis appraise eventlog --log ccel.bin --format ccel --runtime runtime.cel --quote quote.bin\n" +
 			"  chrysalis appraise eventlog --log binary_bios_measurements --format tcg2 --json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -66,6 +67,7 @@ func newAppraiseEventlog() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&flags.log, "log", "", "log")
 	f.StringVar(&flags.format, "format", "", "ccel (SHA-384, RTMRs), tcg2 (SHA-256, PCRs) or cel (runtime log, CEL-TLV)")
+	f.StringVar(&flags.runtime, "runtime", "", "with ccel: the log of what extended RTMR3 after firmware and boot loader, CEL-TLV")
 	f.StringVar(&flags.registers, "registers", "", "registers to compare with: JSON, or a file with it")
 	f.StringVar(&flags.quote, "quote", "", "quote to compare with: bytes, hexadecimal or base64")
 	f.BoolVar(&flags.asJSON, "json", false, "print JSON")
@@ -80,22 +82,30 @@ func (f *eventlogFlags) appraise(out, notes io.Writer) error {
 	if !ok {
 		return exitError{exitUsage, fmt.Errorf("--format %q: want ccel, tcg2 or cel", f.format)}
 	}
+	if f.runtime != "" && f.format != "ccel" {
+		return exitError{exitUsage, fmt.Errorf("--runtime with --format %s: want it with ccel", f.format)}
+	}
 	want, err := f.wanted()
 	if err != nil {
 		return err
 	}
 	v := eventlogReport{Report: check.Accept(nil, nil), Format: f.format, Registers: map[string]string{}, Events: []reportedEvent{}}
-	log, quote, err := f.read()
+	log, runtime, quote, err := f.read()
 	var unread unreadable
 	if errors.As(err, &unread) {
 		v.Report = check.Refuse(err)
 		v.Check = unread.what
 	} else if err := replay(&v, log); err != nil {
 		v.deny("log-format", err.Error(), "a "+f.format+" log")
+	} else if err := v.goOn(runtime); err != nil {
+		v.deny("runtime-log-format", err.Error(), "a cel log of RTMR3")
 	} else {
 		v.compare(want)
 		if f.quote != "" {
 			v.compareQuote(quote)
+		}
+		if len(v.Checks) == 0 {
+			v.Verdict, v.Reason = notCompared, "nothing was compared: the log is what somebody says (--quote or --registers compares it)"
 		}
 	}
 	if f.asJSON {
@@ -114,23 +124,61 @@ func (f *eventlogFlags) appraise(out, notes io.Writer) error {
 	switch {
 	case err != nil:
 		return exitOf(err)
+	case v.Verdict == notCompared:
+		return unavailable(errors.New(v.Reason))
 	case v.Verdict != check.WordAccepted:
 		return rejected(errors.New(v.Reason))
-	case len(v.Checks) == 0:
-		fmt.Fprintln(notes, "chrysalis: note: nothing was compared: the log is what somebody says (--quote or --registers compares it)")
 	}
 	return nil
 }
 
-// read reads the log and, where there is one, the quote.
-func (f *eventlogFlags) read() (log, quote []byte, err error) {
+// notCompared is the verdict of a replay that nothing was held against.
+const notCompared = "not-compared"
+
+// goOn replays into RTMR3 what a runtime log says was extended after the firmware's log ended.
+func (v *eventlogReport) goOn(log []byte) error {
+	if log == nil {
+		return nil
+	}
+	events, err := eventlog.ParseCEL(log)
+	if err != nil {
+		return err
+	}
+	const name = "rtmr3"
+	b, err := hex.DecodeString(v.value(name))
+	if err != nil || len(b) != 48 {
+		return fmt.Errorf("%s of the log is %q, want 96 hexadecimal digits", name, v.value(name))
+	}
+	value := [48]byte(b)
+	for i, e := range events {
+		if !e.CC || eventlog.Register(e.Register) != eventlog.RTMR3 || e.SHA384 == nil {
+			return fmt.Errorf("record %d is of another register, or has no digest for it", i)
+		}
+		value = eventlog.Extend384(value, *e.SHA384)
+		v.Events = append(v.Events, reportedEvent{
+			Number: len(v.Events), Register: name, Type: fmt.Sprintf("content %d", e.Type), Digest: hex.EncodeToString(e.SHA384[:]),
+			Data: hex.EncodeToString(e.Content), Proven: e.Matches(), broken: !e.Matches(),
+		})
+	}
+	v.Registers[name] = hex.EncodeToString(value[:])
+	return nil
+}
+
+// read reads the log and, where there are some, runtime log and quote.
+func (f *eventlogFlags) read() (log, runtime, quote []byte, err error) {
 	if log, err = readInput(f.log); err != nil {
-		return nil, nil, unreadable{"log", err}
+		return nil, nil, nil, unreadable{"log", err}
+	}
+	if f.runtime != "" {
+		if runtime, err = readInput(f.runtime); err != nil {
+			return nil, nil, nil, unreadable{"runtime-log", err}
+		}
+		runtime = append([]byte{}, runtime...) // an empty file is a log too
 	}
 	if f.quote != "" {
 		quote, err = readEvidence("quote", f.quote, []byte{4, 0, 2, 0}, []byte{5, 0, 2, 0}, []byte{0xff, 'T', 'C', 'G'})
 	}
-	return log, quote, err
+	return log, runtime, quote, err
 }
 
 var registerName = regexp.MustCompile(`^(rtmr[0-3]|pcr(1?[0-9]|2[0-3]))$`)
@@ -225,7 +273,7 @@ func (v *eventlogReport) compareQuote(raw []byte) {
 			delete(v.Registers, name)
 			v.Checks = append(v.Checks, attest.Check{Name: name, Got: "no event", Want: "no event, or all of " + hex.EncodeToString(rtmr[:]), Verdict: attest.Accepted})
 			if rtmr != ([48]byte{}) {
-				v.Weaknesses = append(v.Weaknesses, name+" was extended at run time, and no event of this log speaks of it: compare it with the runtime log (--format cel)")
+				v.Weaknesses = append(v.Weaknesses, name+" was extended at run time, and no event of this log speaks of it: --runtime gives its log")
 			}
 			continue
 		}

@@ -57,6 +57,20 @@ func writeAppraisals(dir string) error {
 	if _, err := add("debug", &debug); err != nil {
 		return err
 	}
+	firmware, err := os.ReadFile(filepath.Join(dir, "ccel-live.bin"))
+	if err != nil {
+		return err
+	}
+	booted, err := eventlog.ParseCCEL(firmware)
+	if err != nil {
+		return err
+	}
+	live := attesttest.NewTDX(appraisedAt, 5, true)
+	live.Body.RTMR = eventlog.ReplayCCEL(booted)
+	live.Body.RTMR[3] = m.Body.RTMR[3]
+	if _, err := add("live", live); err != nil {
+		return err
+	}
 	septVE := attesttest.NewTDX(appraisedAt, 5, true)
 	septVE.Body.TDAttributes[3] &^= 0x10
 	if _, err := add("septve", septVE); err != nil {
