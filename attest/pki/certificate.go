@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"math/bits"
 	"slices"
 )
 
@@ -19,7 +20,7 @@ import (
 const maxRSABits = 4096
 
 // Parse parses a certificate of at most so many bytes. Its key must be on P-256, P-384 or P-521, or RSA of at most 4096 bits
-// with an exponent of at most 32 bits, and no critical extension may be unknown but those that the caller knows.
+// with an exponent of at most 31 bits, and no critical extension may be unknown but those that the caller knows.
 func Parse(der []byte, most int, known ...asn1.ObjectIdentifier) (*x509.Certificate, error) {
 	if len(der) > most {
 		return nil, fmt.Errorf("%d bytes, want at most %d", len(der), most)
@@ -50,8 +51,11 @@ func bounded(cert *x509.Certificate) error {
 		}
 		return fmt.Errorf("key is on %s, "+want, key.Curve.Params().Name, maxRSABits)
 	case *rsa.PublicKey:
-		if bits := key.N.BitLen(); bits > maxRSABits {
-			return fmt.Errorf("key is RSA of %d bits, "+want, bits, maxRSABits)
+		if n := key.N.BitLen(); n > maxRSABits {
+			return fmt.Errorf("key is RSA of %d bits, "+want, n, maxRSABits)
+		}
+		if bits.Len(uint(key.E)) > 31 {
+			return fmt.Errorf("key is RSA with the exponent %d, want one of at most 31 bits", key.E)
 		}
 		return nil
 	}

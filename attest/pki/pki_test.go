@@ -112,6 +112,11 @@ func TestParse(t *testing.T) {
 		c.ExtraExtensions = []pkix.Extension{{Id: unknown, Critical: true, Value: []byte{5, 0}}}
 	}
 	good := m.issue(t, p256, nil)
+	exponent := func(e int64) *rsa.PublicKey {
+		key := heavyRSA(t, 2048)
+		key.E = int(e)
+		return key
+	}
 	for _, tt := range []struct {
 		name  string
 		der   []byte
@@ -126,6 +131,8 @@ func TestParse(t *testing.T) {
 		{"RSA of 4096 bits", m.issue(t, heavyRSA(t, 4096), nil), nil, ""},
 		{"RSA of 4097 bits", m.issue(t, heavyRSA(t, 4097), nil), nil, "key is RSA of 4097 bits"},
 		{"RSA of 60000 bits", m.issue(t, heavyRSA(t, 60000), nil), nil, "key is RSA of 60000 bits"},
+		{"RSA with an exponent of 31 bits", m.issue(t, exponent(1<<31-1), nil), nil, ""},
+		{"RSA with an exponent of 32 bits", m.issue(t, exponent(1<<31+1), nil), nil, "exponent 2147483649"},
 		{"a critical extension", m.issue(t, p256, critical), nil, "critical extension 1.2.3.4 is unknown"},
 		{"a critical extension that the caller knows", m.issue(t, p256, critical), []asn1.ObjectIdentifier{unknown}, ""},
 		{"a critical extension beside the known one", m.issue(t, p256, critical), []asn1.ObjectIdentifier{{1, 2, 3}},
