@@ -33,7 +33,7 @@ var chain = []string{
 }
 
 var bans = []ban{
-	{from: "init", never: verifiers, exact: verdicts, reason: "process 1 is judged and judges nobody but its GPUs"},
+	{from: "init", never: slices.Concat(verifiers, []string{"attest/vtpm/enrol", "attest/pki", "attest/check"}), exact: verdicts, reason: "process 1 is judged and judges nobody but its GPUs"},
 	{from: "init", never: []string{"runtime/internal", "runtime/enginehost", "runtime/claim", "runtime/receipt", "runtime/client"},
 		reason: "process 1 starts the services and carries none of their code"},
 	{from: "runtime", but: []string{"runtime/enginehost", "runtime/client"}, never: slices.Concat(verifiers, chain,
@@ -42,7 +42,7 @@ var bans = []ban{
 		reason: "the programs with the keys carry neither an engine's host nor a verifier nor a network of others"},
 	{from: "runtime/enginehost", never: slices.Concat(verifiers, []string{"runtime/claim", "runtime/receipt", "runtime/internal"}),
 		exact: verdicts, reason: "the engine's host holds no key and judges nobody"},
-	{from: "attest", but: []string{"attest/vtpm/enrol", "attest/attesttest"}, only: []string{"github.com/go-json-experiment/json"},
+	{from: "attest", but: []string{"attest/vtpm/enrol", "attest/vtpm/template", "attest/attesttest"}, only: []string{"github.com/go-json-experiment/json"},
 		reason: "who imports the verifier links JSON and nothing else that is not Go's own"},
 	{from: "runtime/client", but: []string{"runtime/client/clienttest"},
 		never:  []string{"runtime/internal", "runtime/secret", "runtime/role", "runtime/enginehost"},

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"chrysalis/init/disks"
 	"chrysalis/init/internal/boot"
 	"chrysalis/init/internal/disk"
 	"chrysalis/init/internal/gpu"
@@ -50,7 +51,7 @@ func (g *guest) openPlatform(context.Context) error {
 
 // measureConfig records the config before it is parsed.
 func (g *guest) measureConfig(ctx context.Context) error {
-	d, err := systemPaths.Find(ctx, disk.Config)
+	d, err := systemPaths.Find(ctx, disks.Config)
 	if err != nil {
 		return err
 	}
@@ -71,7 +72,7 @@ func (g *guest) measureConfig(ctx context.Context) error {
 
 func (g *guest) openEngine(ctx context.Context) error {
 	volume := g.config.Service.Engine.Volume
-	if err := g.openVolume(ctx, disk.Engine, engineVolume, volume, engineDir, true); err != nil {
+	if err := g.openVolume(ctx, disks.Engine, engineVolume, volume, engineDir, true); err != nil {
 		return err
 	}
 	return g.recorder.Engine(volume)
@@ -79,7 +80,7 @@ func (g *guest) openEngine(ctx context.Context) error {
 
 func (g *guest) openModel(ctx context.Context) error {
 	volume := g.config.Service.Model.Volume
-	if err := g.openVolume(ctx, disk.Model, modelVolume, volume, modelDir, false); err != nil {
+	if err := g.openVolume(ctx, disks.Model, modelVolume, volume, modelDir, false); err != nil {
 		return err
 	}
 	return g.recorder.Model(volume)

@@ -6,8 +6,8 @@ import (
 	"net"
 	"os"
 
+	"chrysalis/init/disks"
 	"chrysalis/init/internal/boot"
-	"chrysalis/init/internal/disk"
 	"chrysalis/init/internal/network"
 	"chrysalis/init/internal/record"
 	"chrysalis/init/status"
@@ -40,8 +40,8 @@ func (g *guest) takeSecret(context.Context) error {
 	return nil
 }
 
-func publicKey(s *secret.Secret, role secret.Role, scope secret.Scope) pubkey.Ed25519 {
-	key := secret.DeriveSigner(s, role, scope)
+func publicKey(s *secret.Secret, r secret.Role, scope secret.Scope) pubkey.Ed25519 {
+	key := secret.DeriveSigner(s, r, scope)
 	defer clear(key)
 	return pubkey.Of(key)
 }
@@ -70,7 +70,7 @@ func listen(port uint16) (*os.File, error) {
 
 // startKeeper gives the secret to the keeper. The boot counts once the journal carries it.
 func (g *guest) startKeeper(ctx context.Context) error {
-	journal, err := systemPaths.Find(ctx, disk.Journal)
+	journal, err := systemPaths.Find(ctx, disks.Journal)
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,7 @@ import (
 	"chrysalis/attest/check"
 	"chrysalis/attest/ratls"
 	"chrysalis/measure/config"
+	"chrysalis/runtime/api"
 )
 
 // Bounds of what is read of a guest.
@@ -67,7 +68,7 @@ func Dial(ctx context.Context, guestURL string, c ratls.Config) (*Guest, error) 
 
 // meet asks for the models, which any guest answers: what counts is the connection, which carries the next request.
 func (g *Guest) meet(ctx context.Context) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, g.base+"/v1/models", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, g.base+api.Models, nil)
 	if err != nil {
 		return err
 	}
@@ -106,13 +107,13 @@ func (g *Guest) Ask(ctx context.Context, r Request, each func(Piece) error) (*An
 	if err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, g.base+"/v1/chat/completions", bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, g.base+api.ChatCompletions, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
 	if !r.Payer.IsZero() {
-		request.Header.Set("Chrysalis-Client", r.Payer.String())
+		request.Header.Set(api.ClientHeader, r.Payer.String())
 	}
 	response, result, err := g.transport.Do(request)
 	if err != nil {

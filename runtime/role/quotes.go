@@ -96,10 +96,10 @@ func ServeQuotes(conn io.ReadWriter, quote func(evidence.Request) (*evidence.Evi
 }
 
 func answer(request evidence.Request, quote func(evidence.Request) (*evidence.Evidence, error), report func(error)) []byte {
-	evidence, err := quote(request)
+	e, err := quote(request)
 	if err == nil {
 		var body []byte
-		if body, err = evidence.Encode(); err == nil {
+		if body, err = e.Encode(); err == nil {
 			return append(binary.LittleEndian.AppendUint32([]byte{statusEvidence}, uint32(len(body))), body...)
 		}
 	}

@@ -50,7 +50,7 @@ func TestAskAndServeQuotes(t *testing.T) {
 	}
 	gateway.Close()
 	if err := <-done; err != nil {
-		t.Errorf("Serve at the end of the stream: got %v, want nil", err)
+		t.Errorf("at the end of the stream: got %v, want nil", err)
 	}
 	if want := []string{"answering quote request: the log is broken"}; !reflect.DeepEqual(reported, want) {
 		t.Errorf("reported: got %q, want %q", reported, want)

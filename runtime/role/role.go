@@ -37,7 +37,9 @@ const (
 // Names of the sockets in the directories of keeper and engine.
 const (
 	KeeperSocketName = "keeper.sock"
-	EngineSocketName = "e.sock" // llama-server wants the ending
+	EngineSocketName = "e.sock"      // llama-server wants the ending
+	EngineRun        = "/run/engine" // where the engine, in its container, sees the folder of that socket
+	EngineModel      = "/model"      // and the model's volume
 )
 
 // Flag is an argument of a role by its name.

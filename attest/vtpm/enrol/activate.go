@@ -5,14 +5,13 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
-)
 
-// EKTemplate is the TCG's default template of a P-256 endorsement key.
-func EKTemplate() tpm2.TPMTPublic { return tpm2.ECCEKTemplate }
+	"chrysalis/attest/vtpm/template"
+)
 
 // AKPublic returns the attestation key's TPMT_PUBLIC, for an Enrolment.
 func AKPublic(t transport.TPM) ([]byte, error) {
-	ak, err := primary(t, AKTemplate())
+	ak, err := primary(t, template.AK())
 	if err != nil {
 		return nil, fmt.Errorf("reading attestation key: %w", err)
 	}
@@ -23,12 +22,12 @@ func AKPublic(t transport.TPM) ([]byte, error) {
 // Activate has the TPM open a credential: it succeeds only where the endorsement key that it was encrypted to and the
 // attestation key that it names lie in this one TPM. The TPM's endorsement hierarchy must have no password.
 func Activate(t transport.TPM, c *Credential) (answer []byte, err error) {
-	ek, err := primary(t, EKTemplate())
+	ek, err := primary(t, template.EK())
 	if err != nil {
 		return nil, fmt.Errorf("activating credential: endorsement key: %w", err)
 	}
 	defer flush(t, ek.ObjectHandle)
-	ak, err := primary(t, AKTemplate())
+	ak, err := primary(t, template.AK())
 	if err != nil {
 		return nil, fmt.Errorf("activating credential: attestation key: %w", err)
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"chrysalis/attest/pki"
+	"chrysalis/attest/vtpm/template"
 )
 
 // Enrolment is how an attestation key without a certificate gets one, online and once: the TPM shows the certificate that
@@ -62,7 +63,7 @@ const (
 var oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
 
 // Challenge judges an enrolment at the time now and returns what the TPM must open. The attestation key must be one of
-// AKTemplate, the endorsement key one of the TCG's default templates, certified up to one of the makers.
+// template.AK, the endorsement key one of the TCG's default templates, certified up to one of the makers.
 func (e Enrolment) Challenge(makers *x509.CertPool, now time.Time) (*Pending, *Credential, error) {
 	ak, key, err := parseAK(e.AK)
 	if err != nil {
@@ -109,7 +110,7 @@ func (p *Pending) Certify(answer []byte, authority *x509.Certificate, signer cry
 	return der, nil
 }
 
-// parseAK reads a TPMT_PUBLIC that is AKTemplate with a point in it: restricted, so that it signs nothing but what the TPM
+// parseAK reads a TPMT_PUBLIC that is template.AK with a point in it: restricted, so that it signs nothing but what the TPM
 // itself says, and fixed to its TPM.
 func parseAK(public []byte) (*tpm2.TPMTPublic, *ecdsa.PublicKey, error) {
 	if len(public) > maxAKBytes {
@@ -130,7 +131,7 @@ func parseAK(public []byte) (*tpm2.TPMTPublic, *ecdsa.PublicKey, error) {
 	if _, err := point.ECDH(); err != nil {
 		return nil, nil, fmt.Errorf("its point: %w", err)
 	}
-	want := AKTemplate()
+	want := template.AK()
 	want.Unique = ak.Unique
 	if !bytes.Equal(tpm2.Marshal(want), public) {
 		return nil, nil, errors.New("its public area is not that of a restricted P-256 signing key, fixed to its TPM, by the template")

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
+
+	"chrysalis/attest/vtpm/template"
 )
 
 // FuzzEnrolment throws public areas at an enrolment: none panics, and none that is not the template comes as far as the
@@ -22,7 +24,7 @@ func FuzzEnrolment(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	genuine := AKTemplate()
+	genuine := template.AK()
 	genuine.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{
 		X: tpm2.TPM2BECCParameter{Buffer: point[1:33]}, Y: tpm2.TPM2BECCParameter{Buffer: point[33:]},
 	})

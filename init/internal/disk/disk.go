@@ -15,16 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"chrysalis/init/disks"
 	"chrysalis/measure/bootdisk"
-)
-
-// The serial numbers of the disks.
-const (
-	Root    = "chrysalis-root"
-	Config  = "chrysalis-config"
-	Journal = "chrysalis-journal"
-	Engine  = "chrysalis-engine"
-	Model   = "chrysalis-model"
 )
 
 // Paths is where block devices are looked for; tests point it at a folder of their own.
@@ -41,16 +33,16 @@ func (p Paths) Find(ctx context.Context, serial string) (Disk, error) {
 	return wait(ctx, serial, func() ([]Disk, error) { return p.find(serial) })
 }
 
-// FindRoot waits for the disk with the serial number Root, or for the partition that the root hash gives its name to, until
+// FindRoot waits for the disk with the serial number disks.Root, or for the partition that the root hash gives its name to, until
 // ctx ends. More than one such place is refused.
 func (p Paths) FindRoot(ctx context.Context, root [32]byte) (Disk, error) {
-	return wait(ctx, Root, func() ([]Disk, error) {
-		disks, err := p.find(Root)
+	return wait(ctx, disks.Root, func() ([]Disk, error) {
+		found, err := p.find(disks.Root)
 		if err != nil {
 			return nil, err
 		}
 		partitions, err := p.partitions(bootdisk.RootPartition(root))
-		return append(disks, partitions...), err
+		return append(found, partitions...), err
 	})
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"chrysalis/init/disks"
 )
 
 func addDisk(t *testing.T, p Paths, name, serial, sectors string) {
@@ -25,8 +27,8 @@ func addDisk(t *testing.T, p Paths, name, serial, sectors string) {
 func TestFind(t *testing.T) {
 	p := Paths{Sys: t.TempDir(), Dev: "/dev"}
 	addDisk(t, p, "vda", "chrysalis-model\n", "16\n")
-	addDisk(t, p, "vdb", Root, "8\n")
-	got, err := p.Find(t.Context(), Root)
+	addDisk(t, p, "vdb", disks.Root, "8\n")
+	got, err := p.Find(t.Context(), disks.Root)
 	if want := (Disk{"/dev/vdb", 4096}); err != nil || got != want {
 		t.Errorf("got %+v (%v), want %+v", got, err, want)
 	}
@@ -39,16 +41,16 @@ func TestFindRefuses(t *testing.T) {
 		want string
 	}{
 		{"none", func(Paths) {}, "none appeared"},
-		{"two of one serial", func(p Paths) { addDisk(t, p, "vda", Root, "8"); addDisk(t, p, "vdb", Root, "8") }, "found 2, want 1"},
-		{"prefix of the serial", func(p Paths) { addDisk(t, p, "vda", Root+"2", "8") }, "none appeared"},
-		{"size is no number", func(p Paths) { addDisk(t, p, "vda", Root, "many") }, `size of vda is "many"`},
+		{"two of one serial", func(p Paths) { addDisk(t, p, "vda", disks.Root, "8"); addDisk(t, p, "vdb", disks.Root, "8") }, "found 2, want 1"},
+		{"prefix of the serial", func(p Paths) { addDisk(t, p, "vda", disks.Root+"2", "8") }, "none appeared"},
+		{"size is no number", func(p Paths) { addDisk(t, p, "vda", disks.Root, "many") }, `size of vda is "many"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := Paths{Sys: t.TempDir(), Dev: "/dev"}
 			tt.add(p)
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 			defer cancel()
-			if _, err := p.Find(ctx, Root); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := p.Find(ctx, disks.Root); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got error %v, want one that says %q", err, tt.want)
 			}
 		})
@@ -78,13 +80,13 @@ func TestFindRoot(t *testing.T) {
 		want Disk
 		err  string
 	}{
-		{"a disk", func(p Paths) { addDisk(t, p, "vda", Root, "8") }, Disk{"/dev/vda", 4096}, ""},
+		{"a disk", func(p Paths) { addDisk(t, p, "vda", disks.Root, "8") }, Disk{"/dev/vda", 4096}, ""},
 		{"a partition", func(p Paths) {
 			addDisk(t, p, "vda", "chrysalis-disk", "80")
 			addPartition(t, p, "vda1", "c4a7c5f2-8b53-4d0e-9d1e-636872797302", "16")
 			addPartition(t, p, "vda2", uuid, "8")
 		}, Disk{"/dev/vda2", 4096}, ""},
-		{"both", func(p Paths) { addDisk(t, p, "vda", Root, "8"); addPartition(t, p, "vdb2", uuid, "8") }, Disk{}, "found 2, want 1"},
+		{"both", func(p Paths) { addDisk(t, p, "vda", disks.Root, "8"); addPartition(t, p, "vdb2", uuid, "8") }, Disk{}, "found 2, want 1"},
 		{"two partitions", func(p Paths) { addPartition(t, p, "vda2", uuid, "8"); addPartition(t, p, "vdb2", uuid, "8") }, Disk{},
 			"found 2, want 1"},
 		{"the partition of another root", func(p Paths) { addPartition(t, p, "vda2", strings.Replace(uuid, "8d", "8e", 1), "8") }, Disk{},

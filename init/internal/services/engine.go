@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"chrysalis/init/internal/supervise"
@@ -15,6 +16,7 @@ import (
 const (
 	containerdProgram = "/usr/bin/containerd"
 	containerdDir     = "/run/containerd"
+	containerdRoot    = "/var/lib/containerd"
 	containerdConfig  = containerdDir + "/config.toml"
 	containerdSocket  = containerdDir + "/containerd.sock"
 )
@@ -22,14 +24,14 @@ const (
 // containerdTOML leaves containerd without anything that is not needed to run one container on a root that is mounted
 // already: no images are pulled, no layers are mounted, no plugin reaches out. Its socket is where it always is.
 const containerdTOML = `version = 4
-root = "/var/lib/containerd"
-state = "/run/containerd"
+root = "` + containerdRoot + `"
+state = "` + containerdDir + `"
 disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.overlayfs", "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs", "io.containerd.differ.v1.erofs", "io.containerd.mount-handler.v1.erofs", "io.containerd.image-verifier.v1.bindir", "io.containerd.transfer.v1.local", "io.containerd.grpc.v1.transfer", "io.containerd.monitor.container.v1.restart"]
 `
 
 // Containerd starts containerd, and leaves the measured config where the roles read it.
 func (s *Services) Containerd(ctx context.Context, measured []byte) error {
-	for _, dir := range []string{containerdDir, "/var/lib/containerd", "/run/chrysalis"} {
+	for _, dir := range []string{containerdDir, containerdRoot, filepath.Dir(measuredFile)} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}

@@ -202,11 +202,11 @@ func (s *Services) run(ctx context.Context, r role.Role, settings role.Settings,
 }
 
 // ordered returns the files of a role in the order of its contract. One that is missing, or left over, is an error.
-func ordered(r role.Role, files role.Files, status *os.File) (passed []*os.File, err error) {
+func ordered(r role.Role, files role.Files, pipe *os.File) (passed []*os.File, err error) {
 	for _, name := range r.Files() {
 		file := files[name]
 		if name == role.Status {
-			file = status
+			file = pipe
 		}
 		if file == nil {
 			return nil, fmt.Errorf("starting %s: there is no descriptor for %s", r, name)

@@ -27,6 +27,7 @@ import (
 	"chrysalis/attest/ratls/guest"
 	"chrysalis/attest/ratls/session"
 	"chrysalis/measure/ton"
+	"chrysalis/runtime/api"
 	"chrysalis/runtime/receipt"
 )
 
@@ -155,8 +156,8 @@ type route struct {
 
 func (g *Gateway) handler() http.Handler {
 	routes := map[string]route{
-		"/v1/models":           {method: http.MethodGet, serve: g.models},
-		"/v1/chat/completions": {method: http.MethodPost, serve: g.chat, body: true},
+		api.Models:            {method: http.MethodGet, serve: g.models},
+		api.ChatCompletions:   {method: http.MethodPost, serve: g.chat, body: true},
 		session.EvidencePath:   {method: http.MethodGet, serve: g.evidence, query: true},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -245,19 +246,19 @@ func (g *Gateway) models(w http.ResponseWriter, _ *http.Request) error {
 
 // client returns the payment contract that the request names.
 func (g *Gateway) client(r *http.Request) (ton.Address, error) {
-	named := r.Header.Values("Chrysalis-Client")
+	named := r.Header.Values(api.ClientHeader)
 	switch {
 	case !g.config.Charges && len(named) == 0:
 		return ton.Address{}, nil
 	case !g.config.Charges:
-		return ton.Address{}, refuse("Chrysalis-Client", "answers are not charged here: leave out the header Chrysalis-Client")
+		return ton.Address{}, refuse(api.ClientHeader, "answers are not charged here: leave out the header "+api.ClientHeader)
 	case len(named) != 1:
-		return ton.Address{}, &refusal{status: http.StatusPaymentRequired, code: "no_client", param: "Chrysalis-Client",
-			message: "name the payment contract in one header Chrysalis-Client"}
+		return ton.Address{}, &refusal{status: http.StatusPaymentRequired, code: "no_client", param: api.ClientHeader,
+			message: "name the payment contract in one header " + api.ClientHeader}
 	}
 	a, err := ton.Parse(named[0])
 	if err != nil || a.IsZero() {
-		return ton.Address{}, refuse("Chrysalis-Client", "Chrysalis-Client is no TON address")
+		return ton.Address{}, refuse(api.ClientHeader, api.ClientHeader+" is no TON address")
 	}
 	return a, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
+	"chrysalis/runtime/role"
 )
 
 // DemoConfig is the config of the demonstration: the tiny model on the CPU engine, on a local chain whose addresses belong
@@ -24,7 +25,7 @@ func DemoConfig() config.Measured {
 		},
 		Service: config.Service{
 			Engine: config.Engine{
-				Argv: []string{"/usr/bin/llama-server", "-m", "/model/tiny.gguf", "--host", "/run/engine/e.sock",
+				Argv: []string{"/usr/bin/llama-server", "-m", role.EngineModel + "/tiny.gguf", "--host", role.EngineRun + "/" + role.EngineSocketName,
 					"-np", "2", "-c", "2048", "-t", "1", "--no-ui", "--no-slots", "--cache-ram", "0", "--no-cache-prompt",
 					"--no-kv-unified", "--offline", "--log-disable"},
 				Env:         []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"},

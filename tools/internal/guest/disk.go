@@ -4,14 +4,15 @@ import (
 	"slices"
 	"strings"
 
+	"chrysalis/init/disks"
 	"chrysalis/measure"
 	"chrysalis/tools/internal/qemu"
 )
 
 // rootSerial and diskSerial name the disk of the root volume alone, and a boot disk that holds it in a partition.
 const (
-	rootSerial = "serial=chrysalis-root"
-	diskSerial = "serial=chrysalis-disk"
+	rootSerial = "serial=" + disks.Root
+	diskSerial = "serial=" + disks.Boot
 )
 
 // OnDisk returns the shape of the same machine with a boot disk in the place of the root's disk.

@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"chrysalis/init/disks"
 	"chrysalis/init/status"
 	"chrysalis/measure"
 	"chrysalis/measure/register"
@@ -30,11 +31,11 @@ func DefaultShape(qemuVersion string, accelerated *qemu.CPU, firmware string) (m
 		CPUs: 2, MemoryMiB: 1024,
 		Devices: []string{
 			"tpm-crb,tpmdev=tpm0",
-			"virtio-blk-pci,drive=root,serial=chrysalis-root,bootindex=1",
-			"virtio-blk-pci,drive=config,serial=chrysalis-config",
-			"virtio-blk-pci,drive=journal,serial=chrysalis-journal",
-			"virtio-blk-pci,drive=engine,serial=chrysalis-engine",
-			"virtio-blk-pci,drive=model,serial=chrysalis-model",
+			"virtio-blk-pci,drive=root,serial=" + disks.Root + ",bootindex=1",
+			"virtio-blk-pci,drive=config,serial=" + disks.Config,
+			"virtio-blk-pci,drive=journal,serial=" + disks.Journal,
+			"virtio-blk-pci,drive=engine,serial=" + disks.Engine,
+			"virtio-blk-pci,drive=model,serial=" + disks.Model,
 			"virtio-net-pci,netdev=net0,romfile=",
 			"virtio-serial-pci",
 			"virtserialport,chardev=status,name=" + status.PortName,

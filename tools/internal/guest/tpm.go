@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 
 	"chrysalis/attest/vtpm/enrol"
+	"chrysalis/attest/vtpm/template"
 	"chrysalis/tools/internal/qemu"
 	"chrysalis/tools/internal/toolstree"
 )
@@ -61,7 +62,7 @@ func makeTPM(ctx context.Context, tree toolstree.Tree, dir string, now time.Time
 	if err != nil {
 		return nil, fmt.Errorf("making TPM: %w", err)
 	}
-	if err := writeNV(t, enrol.AKCertificateIndex, certificate); err != nil {
+	if err := writeNV(t, template.AKCertificate, certificate); err != nil {
 		return nil, fmt.Errorf("making TPM: storing certificate: %w", err)
 	}
 	if _, err := (tpm2.Shutdown{ShutdownType: tpm2.TPMSUClear}).Execute(t); err != nil {
@@ -97,7 +98,7 @@ func newMaker(now time.Time) (*maker, error) {
 // enrol certifies the endorsement key, which only the maker can vouch for, and by it the attestation key, as an enrolment
 // service would that knows the maker alone.
 func (m *maker) enrol(t transport.TPM, now time.Time) (certificate []byte, err error) {
-	ek, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(enrol.EKTemplate())}.Execute(t)
+	ek, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(template.EK())}.Execute(t)
 	if err != nil {
 		return nil, fmt.Errorf("endorsement key: %w", err)
 	}

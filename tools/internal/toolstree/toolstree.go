@@ -115,29 +115,3 @@ func (t Tree) libraries() string {
 	lib := t.Path("usr/lib/x86_64-linux-gnu")
 	return lib + ":" + filepath.Join(lib, "swtpm")
 }
-
-// Wrap writes into dir one script for each named program, so that a program that starts others by name (swtpm_setup) finds
-// those of the tree when dir comes first in PATH.
-func (t Tree) Wrap(dir string, programs ...string) error {
-	for _, program := range programs {
-		argv, err := t.argv(program)
-		if err != nil {
-			return err
-		}
-		for i, arg := range argv {
-			argv[i] = quote(arg)
-		}
-		script := "#!/bin/sh\nexec " + strings.Join(argv, " ") + " \"$@\"\n"
-		path := filepath.Join(dir, program)
-		if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
-			return fmt.Errorf("wrapping %s: %w", program, err)
-		}
-		// The mode given to WriteFile passes the umask, which may drop the bits of the others.
-		if err := os.Chmod(path, 0o755); err != nil {
-			return fmt.Errorf("wrapping %s: %w", program, err)
-		}
-	}
-	return nil
-}
-
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -100,22 +100,8 @@ func TestMissingProgram(t *testing.T) {
 	if err := tree.Command(t.Context(), "nosuch").Run(); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("running a program that is not there: got error %v, want %v", err, fs.ErrNotExist)
 	}
-	if err := tree.Wrap(t.TempDir(), "nosuch"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("wrapping a program that is not there: got error %v, want %v", err, fs.ErrNotExist)
-	}
 	if _, err := Open(t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("opening an empty folder: got error %v, want %v", err, fs.ErrNotExist)
-	}
-}
-
-func TestWrap(t *testing.T) {
-	tree, dir := fakeTree(t), t.TempDir()
-	if err := tree.Wrap(dir, "swtpm"); err != nil {
-		t.Fatal(err)
-	}
-	got := output(t, exec.CommandContext(t.Context(), filepath.Join(dir, "swtpm"), "two words", "$HOME"))
-	if want := []string{tree.Path("usr/bin/swtpm"), "two words", "$HOME"}; !slices.Equal(got[len(got)-3:], want) {
-		t.Errorf("got %q, want %q at the end", got, want)
 	}
 }
 

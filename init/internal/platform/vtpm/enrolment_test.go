@@ -17,6 +17,7 @@ import (
 
 	"chrysalis/attest/vtpm"
 	"chrysalis/attest/vtpm/enrol"
+	"chrysalis/attest/vtpm/template"
 )
 
 // maker certifies endorsement keys.
@@ -95,7 +96,7 @@ func TestEnrolment(t *testing.T) {
 	now := time.Now()
 	device, other := start(t, t.TempDir()), start(t, t.TempDir())
 	m, stranger := newMaker(t, now), newMaker(t, now)
-	ek := m.endorse(t, device, enrol.EKTemplate(), now, nil)
+	ek := m.endorse(t, device, template.EK(), now, nil)
 	ak, err := enrol.AKPublic(device)
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +174,7 @@ func TestEnrolment(t *testing.T) {
 		{"an attestation key's certificate", "2.23.133.8.3", enrol.Enrolment{EKCertificates: [][]byte{der}, AK: ak}, m.pool, now},
 		{"a CA's certificate", "a CA's", enrol.Enrolment{EKCertificates: [][]byte{m.certificate.Raw}, AK: ak}, m.pool, now},
 		{"another critical extension", "critical extension 1.2.3 is unknown",
-			enrol.Enrolment{EKCertificates: [][]byte{m.endorse(t, device, enrol.EKTemplate(), now, func(c *x509.Certificate) {
+			enrol.Enrolment{EKCertificates: [][]byte{m.endorse(t, device, template.EK(), now, func(c *x509.Certificate) {
 				c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: []int{1, 2, 3}, Critical: true, Value: []byte{5, 0}})
 			})}, AK: ak}, m.pool, now},
 		{"no attestation key", "public area", enrol.Enrolment{EKCertificates: [][]byte{ek}}, m.pool, now},

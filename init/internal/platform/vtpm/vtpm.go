@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"chrysalis/attest/evidence"
-	"chrysalis/attest/vtpm/enrol"
+	"chrysalis/attest/vtpm/template"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
 )
@@ -52,7 +52,7 @@ func (t *TPM) Quote(reportData [64]byte) (evidence.Evidence, error) {
 	if err != nil {
 		return evidence.Evidence{}, fmt.Errorf("quoting: %w", err)
 	}
-	ak, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(enrol.AKTemplate())}.Execute(t.t)
+	ak, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(template.AK())}.Execute(t.t)
 	if err != nil {
 		return evidence.Evidence{}, fmt.Errorf("quoting: making attestation key: %v", err)
 	}
@@ -76,7 +76,7 @@ func (t *TPM) akCertificate() ([]byte, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.certificate == nil {
-		certificate, err := t.readNV(enrol.AKCertificateIndex)
+		certificate, err := t.readNV(template.AKCertificate)
 		if err != nil {
 			return nil, fmt.Errorf("reading attestation key certificate: %v", err)
 		}

@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 
 	"chrysalis/attest/evidence"
-	"chrysalis/attest/vtpm/enrol"
+	"chrysalis/attest/vtpm/template"
 	"chrysalis/measure/eventlog"
 	"chrysalis/runtime/secret"
 )
@@ -131,17 +131,17 @@ func leaveCertificate(t *testing.T, device transport.TPM, certificate []byte) {
 	t.Helper()
 	owner := tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)}
 	public := tpm2.New2B(tpm2.TPMSNVPublic{
-		NVIndex: enrol.AKCertificateIndex, NameAlg: tpm2.TPMAlgSHA256, DataSize: uint16(len(certificate)),
+		NVIndex: template.AKCertificate, NameAlg: tpm2.TPMAlgSHA256, DataSize: uint16(len(certificate)),
 		Attributes: tpm2.TPMANV{OwnerWrite: true, OwnerRead: true, NT: tpm2.TPMNTOrdinary, NoDA: true},
 	})
 	if _, err := (tpm2.NVDefineSpace{AuthHandle: owner, PublicInfo: public}).Execute(device); err != nil {
 		t.Fatal(err)
 	}
-	name, err := tpm2.NVReadPublic{NVIndex: enrol.AKCertificateIndex}.Execute(device)
+	name, err := tpm2.NVReadPublic{NVIndex: template.AKCertificate}.Execute(device)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (tpm2.NVWrite{AuthHandle: owner, NVIndex: tpm2.NamedHandle{Handle: enrol.AKCertificateIndex, Name: name.NVName},
+	if _, err := (tpm2.NVWrite{AuthHandle: owner, NVIndex: tpm2.NamedHandle{Handle: template.AKCertificate, Name: name.NVName},
 		Data: tpm2.TPM2BMaxNVBuffer{Buffer: certificate}}).Execute(device); err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func TestQuote(t *testing.T) {
 	if !bytes.Contains(quote.Quote, report[:]) {
 		t.Errorf("quote %x does not hold the report data", quote.Quote)
 	}
-	ak, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(enrol.AKTemplate())}.Execute(device)
+	ak, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(template.AK())}.Execute(device)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ type Settings struct {
 	Runc        string // path of runc
 	Rootfs      string // where the engine's volume is mounted
 	Model       string // where the model's volume is mounted; the engine sees it as /model
-	SocketDir   string // the engine's user may write it; the engine sees it as /run/engine
+	SocketDir   string // the engine's user may write it; the engine sees it as role.EngineRun
 	Argv, Env   []string
 	MemoryBytes uint64
 	// Report gets Ready once, when the engine first answers, and EngineUp and EngineDown as that changes.
@@ -238,8 +238,8 @@ func (s Settings) spec() []oci.SpecOpts {
 		oci.WithoutRunMount,
 		oci.WithMounts([]specs.Mount{
 			{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "noexec", "mode=1777", "size=" + tmpBytes}},
-			{Destination: "/model", Type: "bind", Source: s.Model, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}},
-			{Destination: "/run/engine", Type: "bind", Source: s.SocketDir, Options: []string{"bind", "rw", "nosuid", "nodev", "noexec"}},
+			{Destination: role.EngineModel, Type: "bind", Source: s.Model, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}},
+			{Destination: role.EngineRun, Type: "bind", Source: s.SocketDir, Options: []string{"bind", "rw", "nosuid", "nodev", "noexec"}},
 		}),
 		oci.WithUIDGID(User, User),
 		oci.WithUmask(0), // the gateway, another user, must be able to open the socket; the directory decides who gets there

@@ -1,0 +1,12 @@
+// Package api has the names that a guest and its clients call each other by: the paths that are served, and the header that says who
+// pays. What is sent and answered there is in runtime/internal/gateway/API.md.
+package api
+
+// The paths, beside that of evidence (attest/ratls/session).
+const (
+	Models          = "/v1/models"
+	ChatCompletions = "/v1/chat/completions"
+)
+
+// ClientHeader names the payment contract that an answer is charged to, in raw form.
+const ClientHeader = "Chrysalis-Client"
