@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/check"
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/client"
@@ -141,15 +142,36 @@ func printProof(w io.Writer, a *client.Answer) {
 		a.Charge.Op, a.Charge.Tokens, a.Charge.Contract, r.Price.NanotonPerToken, a.Signed.Charge[:])
 }
 
-func chatReport(a *client.Answer) any {
+// answerReport is chat's JSON.
+type answerReport struct {
+	check.Report
+	Answer  string            `json:"answer"`
+	Outcome string            `json:"outcome"`
+	Usage   map[string]uint32 `json:"usage"`
+	Receipt struct {
+		Body       string `json:"body"`
+		Sequence   uint64 `json:"sequence"`
+		Cumulative uint64 `json:"cumulative"`
+	} `json:"receipt"`
+	Charge *chargeReport `json:"charge,omitempty"`
+}
+
+type chargeReport struct {
+	Body     string `json:"body"`
+	Op       string `json:"op"`
+	Tokens   uint64 `json:"tokens"`
+	Contract string `json:"contract"`
+}
+
+func chatReport(a *client.Answer) answerReport {
 	r := a.Receipt
-	report := map[string]any{
-		"answer": a.Content, "verdict": "accepted", "outcome": r.Outcome.String(),
-		"usage":   map[string]uint32{"prompt_tokens": r.Usage.Prompt, "completion_tokens": r.Usage.Completion},
-		"receipt": map[string]any{"body": hex.EncodeToString(a.Signed.Receipt[:]), "sequence": r.Sequence, "cumulative": r.Cumulative},
+	report := answerReport{
+		Report: check.Accept(nil, nil), Answer: a.Content, Outcome: r.Outcome.String(),
+		Usage: map[string]uint32{"prompt_tokens": r.Usage.Prompt, "completion_tokens": r.Usage.Completion},
 	}
+	report.Receipt.Body, report.Receipt.Sequence, report.Receipt.Cumulative = hex.EncodeToString(a.Signed.Receipt[:]), r.Sequence, r.Cumulative
 	if c := a.Charge; c != nil {
-		report["charge"] = map[string]any{"body": hex.EncodeToString(a.Signed.Charge[:]), "op": c.Op.String(), "tokens": c.Tokens, "contract": c.Contract.String()}
+		report.Charge = &chargeReport{hex.EncodeToString(a.Signed.Charge[:]), c.Op.String(), c.Tokens, c.Contract.String()}
 	}
 	return report
 }

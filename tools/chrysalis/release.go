@@ -12,6 +12,7 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/spf13/cobra"
 
+	"chrysalis/attest/check"
 	"chrysalis/measure/pubkey"
 	"chrysalis/tools/internal/release"
 )
@@ -150,9 +151,9 @@ func readTrustedRoot(file string) (*root.TrustedRoot, error) {
 func printSigner(w io.Writer, dir string, s release.Signer, asJSON bool) error {
 	if asJSON {
 		return printJSON(w, struct {
-			Verdict string         `json:"verdict"`
-			Signer  release.Signer `json:"signer"`
-		}{"accepted", s})
+			check.Report
+			Signer release.Signer `json:"signer"`
+		}{check.Accept(nil, nil), s})
 	}
 	who := "key " + s.Key
 	if s.Key == "" {

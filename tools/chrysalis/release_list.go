@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/check"
 	"chrysalis/attest/release"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
@@ -269,11 +270,11 @@ func newReleaseListVerify() *cobra.Command {
 					signers = append(signers, key.String())
 				}
 				return printJSON(cmd.OutOrStdout(), struct {
-					Verdict string    `json:"verdict"`
+					check.Report
 					Issued  time.Time `json:"issued"`
 					Signers []string  `json:"signers"`
 					Release string    `json:"release,omitempty"`
-				}{"accepted", list.Issued(), signers, q.release})
+				}{check.Accept(nil, nil), list.Issued(), signers, q.release})
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "accepted: %d of %d signers, issued %s\n", len(list.Signers()), len(q.signers),
 				list.Issued().Format(time.RFC3339))

@@ -156,9 +156,9 @@ type route struct {
 
 func (g *Gateway) handler() http.Handler {
 	routes := map[string]route{
-		api.Models:            {method: http.MethodGet, serve: g.models},
-		api.ChatCompletions:   {method: http.MethodPost, serve: g.chat, body: true},
-		session.EvidencePath:   {method: http.MethodGet, serve: g.evidence, query: true},
+		api.Models:           {method: http.MethodGet, serve: g.models},
+		api.ChatCompletions:  {method: http.MethodPost, serve: g.chat, body: true},
+		session.EvidencePath: {method: http.MethodGet, serve: g.evidence, query: true},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer g.recover(w)
