@@ -49,11 +49,12 @@ type Guest struct {
 
 // The files of a guest's folder.
 const (
-	specFile   = "guest.json"
-	RootsFile  = "tpm-maker.pem" // certificate of the TPM's maker
-	ShapeFile  = "shape.json"    // what QEMU makes of it
-	StatusFile = "status.log"    // lines of the guest's status port
-	journal    = "journal.disk"
+	specFile    = "guest.json"
+	RootsFile   = "tpm-maker.pem" // certificate of the TPM's maker
+	ShapeFile   = "shape.json"    // what QEMU makes of it
+	StatusFile  = "status.log"    // lines of the guest's status port
+	journal     = "journal.disk"
+	monitorFile = "qmp.sock" // QEMU listens there
 )
 
 // Path returns the path of a file in the guest's folder.
@@ -133,7 +134,7 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 		kernel: filepath.Join(spec.Release, "vmlinuz"), initrd: filepath.Join(spec.Release, "initrd"), cmdline: string(cmdline),
 		root: filepath.Join(spec.Release, "root.img"), disk: spec.Disk, config: g.Path("config.disk"), journal: g.Path(journal),
 		engine: spec.Engine, model: spec.Model,
-		tpmSocket: tpmSocket, status: g.Path(StatusFile), qmp: g.Path("qmp.sock"), pid: g.Path("qemu.pid"),
+		tpmSocket: tpmSocket, status: g.Path(StatusFile), qmp: g.Path(monitorFile), pid: g.Path("qemu.pid"),
 		hostPort: spec.Port, guestPort: guestPort, extra: extra,
 	})
 	log, err := os.Create(g.Path("qemu.log"))
@@ -280,7 +281,7 @@ func (g Guest) follow(ctx context.Context, seen func(status.Line), done func(sta
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("following guest: %w; its last words: %q", ctx.Err(), lines[max(0, len(lines)-3):])
+			return fmt.Errorf("following guest: %w; its last words: %q; %s", ctx.Err(), lines[max(0, len(lines)-3):], qemu.Where(g.Path(monitorFile)))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

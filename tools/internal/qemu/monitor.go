@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"regexp"
 	"time"
 )
 
@@ -84,6 +85,23 @@ func cpu(socket string) (c CPU, err error) {
 	}
 	return c, nil
 }
+
+// Where says what the machine whose monitor listens at socket is doing, for a message about a guest that does nothing: its state, and
+// where its first processor is.
+func Where(socket string) string {
+	state, err := machineState(socket)
+	if err != nil {
+		return fmt.Sprintf("QEMU does not say what it does: %v", err)
+	}
+	var registers string
+	if err := ask(socket, "human-monitor-command", map[string]string{"command-line": "info registers"}, &registers); err != nil {
+		return fmt.Sprintf("the machine is %s: %v", state, err)
+	}
+	return fmt.Sprintf("the machine is %s at %s", state, instructionPointer.FindString(registers))
+}
+
+// instructionPointer is where a processor is, in the text of QEMU's monitor.
+var instructionPointer = regexp.MustCompile(`[ER]IP=[0-9a-f]+`)
 
 // Pause stops the CPUs of the machine whose monitor listens at socket.
 func Pause(socket string) error { return ask(socket, "stop", nil, &struct{}{}) }
