@@ -116,25 +116,31 @@ func TestStaple(t *testing.T) {
 
 // TestStapleOfOthers: a later date alone lets no document in: it must be by the same signers, about the same machines.
 func TestStapleOfOthers(t *testing.T) {
-	w := newWorld(t, nil)
-	for name, spoil := range map[string]func(m *attesttest.TDX){
-		"another machine's TCB info": func(m *attesttest.TDX) { m.TCBInfo.FMSPC = "00906F000000" },
-		"another signer": func(m *attesttest.TDX) {
-			signer := m.Signer.Authority(m.Root, nil)
-			m.TCBInfoChain = []*attesttest.Certified{signer, m.Root}
-		},
+	for name, other := range map[string]func(m *attesttest.TDX){
+		"another machine's TCB info":  func(m *attesttest.TDX) { m.TCBInfo.FMSPC = "00906F000000" },
+		"another signer":              func(m *attesttest.TDX) { m.TCBInfoChain[0] = m.Signer.Authority(m.Root, nil) },
+		"an older document":           func(m *attesttest.TDX) { m.TCBInfo.IssueDate = start.Add(-2 * time.Hour) },
+		"the same signer's newer one": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			own := newWorld(t, nil)
+			older := own.tdxBuilt.Collateral.TCBInfo
 			own.tdx.TCBInfo.IssueDate = start
-			spoil(own.tdx)
-			stapled := own.tdx.Build().Collateral
-			own.tdx.TCBInfo.IssueDate = start.Add(-time.Hour)
-			if got := tdx.Latest(stapled, own.tdxBuilt.Collateral, own.tdxBuilt.Root); !bytes.Equal(got.TCBInfo, own.tdxBuilt.Collateral.TCBInfo) {
-				t.Error("the stapled document won")
+			if other != nil {
+				other(own.tdx)
+			}
+			e := own.tdx.Build() // both sets are under this root: it is made anew each time
+			fetched := *e.Collateral
+			fetched.TCBInfo, fetched.TCBInfoIssuerChain = older, fetched.QEIdentityIssuerChain
+			own.tdx.TCBInfoChain = own.tdx.QEIdentityChain
+			own.tdx.Resign(&fetched)
+			got := tdx.Latest(e.Collateral, &fetched, e.Root)
+			if won := bytes.Equal(got.TCBInfo, e.Collateral.TCBInfo); won != (other == nil) {
+				t.Errorf("the stapled document won: got %t, want %t", won, other == nil)
 			}
 		})
 	}
+	w := newWorld(t, nil)
 	// Nor does one under another root.
 	other := newWorld(t, nil)
 	other.tdx.TCBInfo.IssueDate = start
@@ -150,13 +156,15 @@ func TestStapledCRL(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		issued  time.Duration // of the staple, against the service's
+		forged  bool
 		broken  bool
 		stapled bool
 	}{
-		{"older", -time.Hour, false, false},
-		{"older, and no service", -time.Hour, true, true},
-		{"newer", time.Minute, false, true},
-		{"as old", 0, false, false},
+		{"older", -time.Hour, false, false, false},
+		{"older, and no service", -time.Hour, false, true, true},
+		{"newer", time.Minute, false, false, true},
+		{"newer, signed by somebody else", time.Minute, true, false, false},
+		{"as old", 0, false, false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t, nil)
@@ -164,6 +172,9 @@ func TestStapledCRL(t *testing.T) {
 			list := *w.snp.CRL
 			list.ThisUpdate = list.ThisUpdate.Add(tt.issued)
 			w.snp.CRL = &list
+			if tt.forged {
+				w.snp.CRLKey = w.snp.ASKKey
+			}
 			staple := w.snp.Evidence()
 			if tt.broken {
 				w.hook = func(out http.ResponseWriter, _ *http.Request) bool { out.WriteHeader(http.StatusNotFound); return true }
