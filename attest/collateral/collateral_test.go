@@ -63,19 +63,11 @@ func (w *world) serve(out http.ResponseWriter, r *http.Request) {
 	if w.hook != nil && w.hook(out, r) {
 		return
 	}
-	c, e := w.tdxBuilt.Collateral, w.snpBuilt
+	if attesttest.IntelService(out, r, w.tdxBuilt.Collateral) {
+		return
+	}
+	e := w.snpBuilt
 	switch r.URL.Path {
-	case "/tdx/certification/v4/tcb":
-		out.Header().Set("TCB-Info-Issuer-Chain", url.PathEscape(string(c.TCBInfoIssuerChain)))
-		fmt.Fprintf(out, `{"tcbInfo":%s,"signature":"%x"}`, c.TCBInfo, c.TCBInfoSignature)
-	case "/tdx/certification/v4/qe/identity":
-		out.Header().Set("SGX-Enclave-Identity-Issuer-Chain", url.PathEscape(string(c.QEIdentityIssuerChain)))
-		fmt.Fprintf(out, `{"enclaveIdentity":%s,"signature":"%x"}`, c.QEIdentity, c.QEIdentitySignature)
-	case "/sgx/certification/v4/pckcrl":
-		out.Header().Set("SGX-PCK-CRL-Issuer-Chain", url.PathEscape(string(c.PCKCRLIssuerChain)))
-		out.Write(c.PCKCRL)
-	case "/IntelSGXRootCA.der":
-		out.Write(c.RootCACRL)
 	case "/vcek/v1/Milan/cert_chain":
 		for _, der := range e.Chain {
 			pem.Encode(out, &pem.Block{Type: "CERTIFICATE", Bytes: der})

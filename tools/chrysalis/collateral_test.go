@@ -3,10 +3,8 @@ package main
 import (
 	"encoding/hex"
 	"encoding/pem"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
@@ -22,19 +20,7 @@ func TestCollateralFetchThenAppraise(t *testing.T) {
 	machine := attesttest.NewTDX(now, 4, false).Build()
 	c := machine.Collateral
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/tdx/certification/v4/tcb":
-			w.Header().Set("TCB-Info-Issuer-Chain", url.PathEscape(string(c.TCBInfoIssuerChain)))
-			fmt.Fprintf(w, `{"tcbInfo":%s,"signature":"%x"}`, c.TCBInfo, c.TCBInfoSignature)
-		case "/tdx/certification/v4/qe/identity":
-			w.Header().Set("SGX-Enclave-Identity-Issuer-Chain", url.PathEscape(string(c.QEIdentityIssuerChain)))
-			fmt.Fprintf(w, `{"enclaveIdentity":%s,"signature":"%x"}`, c.QEIdentity, c.QEIdentitySignature)
-		case "/sgx/certification/v4/pckcrl":
-			w.Header().Set("SGX-PCK-CRL-Issuer-Chain", url.PathEscape(string(c.PCKCRLIssuerChain)))
-			w.Write(c.PCKCRL)
-		case "/IntelSGXRootCA.der":
-			w.Write(c.RootCACRL)
-		default:
+		if !attesttest.IntelService(w, r, c) {
 			http.NotFound(w, r)
 		}
 	}))
