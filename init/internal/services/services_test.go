@@ -238,3 +238,26 @@ func TestNotReadyInTime(t *testing.T) {
 		t.Errorf("got %v, want the step's limit", err)
 	}
 }
+
+// TestLastWordsComeFirst: a process that has gone ends the guest only when what it said has been heard.
+func TestLastWordsComeFirst(t *testing.T) {
+	s, g := start(t)
+	hearing, heard := make(chan struct{}), make(chan struct{})
+	err := s.start(supervise.Process{Name: "short", Argv: []string{"-test.run=^$"}}, status.KeeperExited, func() {
+		close(hearing)
+		<-heard
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-hearing // the process has gone
+	select {
+	case code := <-g.ends:
+		t.Fatalf("the guest's end before its last words were heard: got %s, want none", code)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(heard)
+	if code := <-g.ends; code != status.KeeperExited {
+		t.Errorf("the guest's end: got %s, want %s", code, status.KeeperExited)
+	}
+}
