@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"chrysalis/attest/check"
 	"chrysalis/attest/dialect"
@@ -50,25 +51,57 @@ func readFile(name string) ([]byte, error) {
 	return b, err
 }
 
-// folderTDX returns what the folder has for a quote: files in any of package dialect's forms, those of AMD's beside them.
-func (f *Fetcher) folderTDX(quote *tdx.Quote) (*tdx.Collateral, error) {
+// sets returns the folder's collateral of Intel's: files in any of package dialect's forms, those of AMD's beside them.
+func (f *Fetcher) sets() ([]*tdx.Collateral, error) {
 	files, err := f.files()
 	if err == nil {
-		var intel [][]byte
-		for _, file := range files {
-			if !amds(file) {
-				intel = append(intel, file)
-			}
-		}
+		files = slices.DeleteFunc(files, amds)
 		var sets []*tdx.Collateral
-		if sets, err = dialect.Collateral(intel...); err == nil {
-			var c *tdx.Collateral
-			if c, err = dialect.Pick(sets, quote, f.intelRoot()); err == nil {
-				return c, nil
-			}
+		if sets, err = dialect.Collateral(files...); err == nil {
+			return sets, nil
 		}
 	}
 	return nil, fmt.Errorf("reading folder %s: %w: %w", f.Folder, check.ErrUnavailable, err)
+}
+
+// folderTDX returns what the folder has for a quote.
+func (f *Fetcher) folderTDX(quote *tdx.Quote) (*tdx.Collateral, error) {
+	sets, err := f.sets()
+	if err != nil {
+		return nil, err
+	}
+	c, err := dialect.Pick(sets, quote, f.intelRoot())
+	if err != nil {
+		return nil, fmt.Errorf("reading folder %s: %w: %w", f.Folder, check.ErrUnavailable, err)
+	}
+	return c, nil
+}
+
+func (f *Fetcher) folderEvaluation() (uint32, error) {
+	sets, err := f.sets()
+	if err != nil {
+		return 0, err
+	}
+	n, err := Evaluation(sets, f.intelRoot())
+	if err != nil {
+		return 0, fmt.Errorf("reading folder %s: %w: %w", f.Folder, check.ErrUnavailable, err)
+	}
+	return n, nil
+}
+
+// Evaluation returns the highest tcbEvaluationDataNumber of sets that prove under the root. The last error is returned when none does.
+func Evaluation(sets []*tdx.Collateral, root *x509.Certificate) (highest uint32, err error) {
+	for _, set := range sets {
+		n, wrong := set.Evaluation(root)
+		if wrong != nil {
+			err = wrong
+		}
+		highest = max(highest, n)
+	}
+	if highest == 0 {
+		return 0, err
+	}
+	return highest, nil
 }
 
 // amds reports whether a file is of AMD's: its certificates, and the lists that they sign, have RSA-4096 signatures.

@@ -28,6 +28,26 @@ func (f *Fetcher) TDX(ctx context.Context, quote *tdx.Quote) (*tdx.Collateral, e
 	return f.tdx(ctx, f.intelAddresses(fmspc, ca))
 }
 
+// TDXBeside is TDX for a quote without a chain, which stands beside it in PEM: PCK, its CA, root. The collateral carries it.
+func (f *Fetcher) TDXBeside(ctx context.Context, chain []byte) (*tdx.Collateral, error) {
+	fmspc, ca, err := tdx.NeedsOf(chain)
+	if err != nil {
+		return nil, fmt.Errorf("fetching collateral: %w", err)
+	}
+	var c *tdx.Collateral
+	if f.Folder != "" {
+		c, err = f.folderTDX(&tdx.Quote{PCKChain: chain})
+	} else {
+		c, err = f.tdx(ctx, f.intelAddresses(fmspc, ca))
+	}
+	if err != nil {
+		return nil, err
+	}
+	beside := *c
+	beside.PCKChain = chain
+	return &beside, nil
+}
+
 // addresses are where the documents of one machine are.
 type addresses struct{ info, identity, pckCRL, rootCRL string }
 
@@ -49,7 +69,11 @@ func (f *Fetcher) intelAddresses(fmspc [6]byte, ca string) addresses {
 }
 
 // TDXEvaluation fetches the identity of the quoting enclave, which depends on no machine, and returns its tcbEvaluationDataNumber.
+// Of a folder it is the highest that a whole set has.
 func (f *Fetcher) TDXEvaluation(ctx context.Context) (uint32, error) {
+	if f.Folder != "" {
+		return f.folderEvaluation()
+	}
 	identity, err := f.get(ctx, f.intelAddresses([6]byte{}, "").identity, headerIdentity, document("enclaveIdentity", f.intelRoot(), tdx.ProveQEIdentity))
 	if err != nil {
 		return 0, err

@@ -172,6 +172,9 @@ func TestFolder(t *testing.T) {
 			t.Errorf("%s: got %v, want it to be complete", e.Platform, err)
 		}
 	}
+	if got, err := w.TDXEvaluation(t.Context()); err != nil || got != 17 {
+		t.Errorf("evaluation: got %d, %v, want 17", got, err)
+	}
 	if got := w.requests.Load(); got != 0 {
 		t.Errorf("got %d requests, want none", got)
 	}
