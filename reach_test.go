@@ -51,9 +51,9 @@ var bans = []ban{
 	{from: "measure", never: []string{"attest", "runtime", "init", "tools"}, reason: "what is expected does not depend on what is shown"},
 	{from: "init/status", only: []string{}, reason: "the words to the host are read by every tool"},
 	{from: ".", but: []string{"attest/attesttest", "attest/check/checktest", "runtime/client/clienttest",
-		"tools/internal/release/releasetest"},
+		"tools/internal/release/releasetest", "tools/double"},
 		never:  []string{"attest/attesttest", "attest/check/checktest", "runtime/client/clienttest", "tools/internal/release/releasetest"},
-		reason: "what forges evidence, drops checks or plays a certificate authority is for tests alone"},
+		reason: "what forges evidence, drops checks or plays a certificate authority is for tests and the double of hardware alone"},
 }
 
 // graph is the imports of each package of ours outside its tests: packages of ours by their folder, others by their path. The
