@@ -1,6 +1,7 @@
 package attest_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,17 @@ func tdxVectors() []vector {
 		{"tdx.td-debug", "a TD under debug", body(func(b *tdx.Body) { b.TDAttributes[0] |= 1 })},
 		{"tdx.tcb-status", "a status that the policy does not name",
 			func(s *scene) { s.td.Machine.TCBInfo.Levels[0].Status = tdx.SWHardeningNeeded }},
+		{"tdx.tcb-status", "a module that is out of date now", body(func(b *tdx.Body) { b.TEETCBSVN2[0] = 4 })},
+		{"tdx.tcb-info-age", "collateral older than the policy believes", func(s *scene) {
+			s.rules.TDX.MaxCollateralAge = "1h"
+			s.td.Machine.TCBInfo.IssueDate = now.Add(-time.Hour - time.Second)
+		}},
+		{"tdx.tcb-date", "a level older than the policy's date", func(s *scene) {
+			s.rules.TDX.MinTCBDate = time.Date(2026, 8, 13, 0, 0, 0, 0, time.UTC)
+		}},
+		{"tdx.tcb-info-evaluation", "an evaluation below the floor", func(s *scene) {
+			s.rules.TDX.MinTCBEvaluation, s.td.Machine.TCBInfo.Evaluation = 17, 16
+		}},
 		{"tdx.mr-seam", "a TDX module that the policy does not name", func(s *scene) { s.rules.TDX.MRSEAM = []register.Digest384{{1}} }},
 		{"tdx.mr-service-td", "a service TD", body(func(b *tdx.Body) { b.MRSERVICETD[0] = 1 })},
 		{"report-data", "another statement", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Statement.Epoch++ } }},
@@ -98,6 +110,13 @@ func sevsnpVectors() []vector {
 			s.snp.Report = func(r *sevsnp.Report) { r.HostData[0]++ }
 		}},
 		{"sev-snp.id-block", "an id block", report(func(r *sevsnp.Report) { r.ImageID[0] = 1 })},
+		{"sev-snp.id-block", "an id block of another key than the policy's", func(s *scene) {
+			s.rules.SEVSNP.IDBlocks = []attest.IDBlockRule{{IDKeyDigest: register.Digest384{1}}}
+			s.snp.Report = func(r *sevsnp.Report) { r.IDKeyDigest[0] = 2 }
+		}},
+		{"sev-snp.guest-svn", "an id block of a lower security version", func(s *scene) { s.rules.SEVSNP.MinGuestSVN = 8 }},
+		{"sev-snp.chip-masked", "a chip that is masked", report(func(r *sevsnp.Report) { r.ChipID = [64]byte{} })},
+		{"sev-snp.crl-age", "a revocation list older than the policy believes", func(s *scene) { s.rules.SEVSNP.MaxCRLAge = "59m" }},
 		{"acpi", "not waived", func(s *scene) { s.rules.Waive = []string{} }},
 		{"event-separator", "another separator", func(s *scene) { record(s, 5).Data = []byte{0, 0, 0, 1} }},
 		{"event-keys-released", "with data", func(s *scene) { record(s, 6).Data = []byte{1} }},
@@ -124,6 +143,8 @@ func TestWaivers(t *testing.T) {
 		{"ciphertext-hiding", evidence.SEVSNP, func(s *scene) {
 			s.snp.Report = func(r *sevsnp.Report) { r.Policy &^= sevsnp.PolicyCiphertextHidden }
 		}, "sev-snp.ciphertext-hiding"},
+		{"chip-masked", evidence.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.ChipID = [64]byte{} } },
+			"sev-snp.chip-masked was not judged"},
 		{"provisional-firmware", evidence.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.Current.Build++ } },
 			"sev-snp.provisional-firmware"},
 	} {
@@ -141,6 +162,83 @@ func TestWaivers(t *testing.T) {
 				t.Errorf("weaknesses: got %q, want %q among them", w, tt.says)
 			}
 		})
+	}
+}
+
+// TestChoices: what a policy lists beyond the strictest is accepted, and the Result says so.
+func TestChoices(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		on     evidence.Platform
+		choose func(*scene)
+		says   string
+	}{
+		{"a service TD", evidence.TDX, func(s *scene) {
+			s.rules.TDX.ServiceTDs = []register.Digest384{{7}}
+			s.td.Body = func(b *tdx.Body) { b.MRSERVICETD[0] = 7 }
+		}, "the service TD 07"},
+		{"a TDX module", evidence.TDX, func(s *scene) {
+			s.rules.TDX.MRSEAM = []register.Digest384{{1}, s.td.Machine.Body.MRSEAM}
+		}, ""},
+		{"a date, an age and an evaluation", evidence.TDX, func(s *scene) {
+			s.rules.TDX.MinTCBDate, s.rules.TDX.MaxCollateralAge = time.Date(2026, 8, 12, 0, 0, 0, 0, time.UTC), "1h"
+			s.rules.TDX.MinTCBEvaluation = 17
+		}, ""},
+		{"an id block", evidence.SEVSNP, func(s *scene) {
+			s.rules.SEVSNP.IDBlocks = []attest.IDBlockRule{{register.Digest384{2}, register.Digest384{3}}}
+			s.rules.SEVSNP.MinGuestSVN = 7
+			s.snp.Report = func(r *sevsnp.Report) {
+				r.IDKeyDigest[0], r.AuthorKeyDigest[0], r.AuthorKeyEnabled, r.FamilyID[0] = 2, 3, true, 9
+			}
+		}, "id blocks of the key 02"},
+		{"a masked chip that is listed, which its certificate names", evidence.SEVSNP, func(s *scene) {
+			s.rules.Platforms = attest.Platforms{SEVSNP: []attest.ChipID{s.snp.Processor.Report.ChipID}}
+			s.rules.Waive = append(s.rules.Waive, "chip-masked")
+			s.snp.Report = func(r *sevsnp.Report) { r.ChipID = [64]byte{} }
+		}, "sev-snp.chip-masked was not judged"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSceneOn(t, tt.on)
+			plain, err := newSceneOn(t, tt.on).play(t, attest.Verify)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tt.choose(s)
+			r, err := s.play(t, attest.Verify)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := strings.Join(r.Weaknesses(), "; ")
+			if !strings.Contains(w, tt.says) || tt.says != "" && strings.Contains(strings.Join(plain.Weaknesses(), "; "), tt.says) {
+				t.Errorf("weaknesses: got %q, want %q among them, and not without the choice", w, tt.says)
+			}
+			if len(r.Machine()) == 0 || slices.Max(r.Machine()) == 0 {
+				t.Errorf("machine: got %x, want it to be named", r.Machine())
+			}
+		})
+	}
+}
+
+// TestConfidentialPolicy refuses rules of the platforms that would leave something unjudged.
+func TestConfidentialPolicy(t *testing.T) {
+	for _, tt := range []struct {
+		on    evidence.Platform
+		spoil func(*attest.Rules)
+		want  string
+	}{
+		{evidence.TDX, func(r *attest.Rules) { r.TDX.MaxCollateralAge = "" }, `max_collateral_age is ""`},
+		{evidence.TDX, func(r *attest.Rules) { r.TDX.MaxCollateralAge = "-1h" }, `max_collateral_age is "-1h"`},
+		{evidence.TDX, func(r *attest.Rules) { r.TDX.MaxCollateralAge = "a week" }, `max_collateral_age is "a week"`},
+		{evidence.TDX, func(r *attest.Rules) { r.TDX.AcceptStatus = nil }, "accept_status is empty"},
+		{evidence.SEVSNP, func(r *attest.Rules) { r.SEVSNP.MaxCRLAge = "" }, `max_crl_age is ""`},
+		{evidence.SEVSNP, func(r *attest.Rules) { r.SEVSNP.IDBlocks = []attest.IDBlockRule{{}} }, "id_key_digest of zeros"},
+		{evidence.SEVSNP, func(r *attest.Rules) { r.SEVSNP.MinTCB = nil }, "min_tcb is empty"},
+	} {
+		rules := newSceneOn(t, tt.on).rules
+		tt.spoil(&rules)
+		if _, err := rules.Policy(); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.on, err, tt.want)
+		}
 	}
 }
 

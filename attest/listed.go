@@ -47,10 +47,7 @@ func (r ListRules) validate(releases int) error {
 		return fmt.Errorf("rebuild_threshold is %d of %d rebuilders, want 1 to all of at most %d, or neither",
 			r.RebuildThreshold, n, release.MaxListed)
 	}
-	if age, err := time.ParseDuration(r.MaxAge); err != nil || age <= 0 {
-		return fmt.Errorf("max_age is %.40q, want a duration above zero, such as 168h", r.MaxAge)
-	}
-	return nil
+	return validAge("max_age", r.MaxAge)
 }
 
 // maxAge returns MaxAge, which validate has parsed.

@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -61,10 +62,16 @@ func newResult(a *appraisal, done []Check) *Result {
 	case evidence.TDX:
 		r.tcb = string(a.td.TCB().Status)
 		r.weaknesses = append(r.weaknesses, a.td.Weaknesses()...)
+		if service := a.td.Body().MRSERVICETD; service != [48]byte{} {
+			r.weaknesses = append(r.weaknesses, fmt.Sprintf("the policy accepts the service TD %x, which can reach what this TD keeps", service))
+		}
 	case evidence.SEVSNP:
 		r.tcb = a.guest.TCBs().Reported.String()
 		r.weaknesses = append(r.weaknesses,
 			"the runtime log is bound by report data alone, which is weaker than a register: it is the guest's own word for what it did before")
+		if key := a.guest.Report().IDKeyDigest; key != [48]byte{} {
+			r.weaknesses = append(r.weaknesses, fmt.Sprintf("the policy accepts id blocks of the key %x, whose owner says what the guest is called", key))
+		}
 	}
 	for _, c := range done {
 		if text, told := waived[c.Name]; c.Verdict == Waived && told {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"chrysalis/attest/check"
 	"chrysalis/attest/evidence"
@@ -31,6 +32,7 @@ var sevsnpWaivers = map[string]func(*sevsnp.Options){
 	"page-swap":            func(o *sevsnp.Options) { o.AllowPageSwap = true },
 	"platform-info":        func(o *sevsnp.Options) { o.AllowUnknownPlatformInfo = true },
 	"aliases":              func(o *sevsnp.Options) { o.AllowUncheckedAliases = true },
+	"chip-masked":          func(o *sevsnp.Options) { o.AllowMaskedChip = true },
 	"provisional-firmware": func(o *sevsnp.Options) { o.AllowProvisionalFirmware = true },
 }
 
@@ -49,8 +51,8 @@ var sevsnpChecks = []step{
 			return refused(err)
 		}
 		a.guest = result
-		report := result.Report()
-		a.machine = report.ChipID[:]
+		report, chip := result.Report(), result.ChipID()
+		a.machine = chip[:]
 		a.registers = map[string][]byte{register.Launch: report.Measurement[:]}
 		a.reference = a.policy.nearest(evidence.SEVSNP, a.registers)
 		return check.Finding{OK: true, Lines: result.Checks()}
@@ -74,7 +76,11 @@ func (a *appraisal) sevsnpOptions() sevsnp.Options {
 		Facts:   a.roots.Facts,
 		AnyChip: a.rules.Platforms.Any, MinTCB: rules.MinTCB, MinFirmware: rules.MinFirmware, LaunchMitigations: rules.LaunchMitigations,
 		CurrentMitigations: rules.CurrentMitigations, ReportData: evidence.ReportData(a.evidence.Statement),
-		HostData: config.SHA256(a.evidence.Config),
+		HostData: config.SHA256(a.evidence.Config), MinGuestSVN: rules.MinGuestSVN,
+	}
+	o.MaxCRLAge, _ = time.ParseDuration(rules.MaxCRLAge) // validate has parsed it
+	for _, block := range rules.IDBlocks {
+		o.IDKeys = append(o.IDKeys, sevsnp.IDKeys{IDKeyDigest: block.IDKeyDigest, AuthorKeyDigest: block.AuthorKeyDigest})
 	}
 	for _, id := range a.rules.Platforms.SEVSNP {
 		o.Chips = append(o.Chips, id)
@@ -103,6 +109,18 @@ type SEVSNPRules struct {
 	// LaunchMitigations and CurrentMitigations are bits that must be set in the vectors of a report of version 5.
 	LaunchMitigations  uint64 `json:"launch_mitigations"`
 	CurrentMitigations uint64 `json:"current_mitigations"`
+	// MaxCRLAge is how long after its issue a revocation list is believed, such as "9000h": AMD issues one a year.
+	MaxCRLAge string `json:"max_crl_age,omitzero"`
+	// IDBlocks lists the keys whose id blocks are accepted; absent: a guest has none.
+	IDBlocks []IDBlockRule `json:"id_blocks,omitzero"`
+	// MinGuestSVN refuses guests whose id block gives them a lower security version.
+	MinGuestSVN uint32 `json:"min_guest_svn,omitzero"`
+}
+
+// IDBlockRule accepts the id blocks of one key, by the SHA-384 of it and of the author key that signed it, zeros where none did.
+type IDBlockRule struct {
+	IDKeyDigest     register.Digest384 `json:"id_key_digest"`
+	AuthorKeyDigest register.Digest384 `json:"author_key_digest"`
 }
 
 func (r SEVSNPRules) validate() error {
@@ -114,5 +132,10 @@ func (r SEVSNPRules) validate() error {
 			return fmt.Errorf("min_tcb gives %q %s, want levels of %s", product, tcb, either(names(sevsnp.Products())))
 		}
 	}
-	return nil
+	for _, block := range r.IDBlocks {
+		if block.IDKeyDigest == (register.Digest384{}) {
+			return errors.New("id_blocks has an id_key_digest of zeros, which is no key's")
+		}
+	}
+	return validAge("max_crl_age", r.MaxCRLAge)
 }

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"chrysalis/attest"
 )
@@ -45,11 +46,14 @@ func TestPolicySpecification(t *testing.T) {
 		for typ.Kind() == reflect.Slice {
 			typ = typ.Elem()
 		}
-		if typ.Kind() != reflect.Struct || typ == reflect.TypeFor[attest.ConfigRules]() {
+		if typ.Kind() != reflect.Struct || typ == reflect.TypeFor[attest.ConfigRules]() || typ == reflect.TypeFor[time.Time]() {
 			return
 		}
 		for f := range typ.Fields() {
-			name := f.Tag.Get("json")
+			name, optional, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if marked := strings.Contains(spec, "`"+name+"` (o)"); marked != (optional != "") {
+				t.Errorf("POLICY.md marks %s as one that may be left out: got %t, want %t", name, marked, optional != "")
+			}
 			if name == "major" { // of a firmware's version
 				return
 			}

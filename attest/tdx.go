@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"chrysalis/attest/check"
 	"chrysalis/attest/evidence"
@@ -122,6 +123,12 @@ type TDXRules struct {
 	// MinTCBEvaluation is the lowest tcbEvaluationDataNumber of collateral: it refuses collateral that is valid still and
 	// older than a TCB recovery.
 	MinTCBEvaluation uint32 `json:"min_tcb_evaluation"`
+	// MinTCBDate is the earliest date that the levels of platform, module and quoting enclave may have, in UTC; absent: any.
+	MinTCBDate time.Time `json:"min_tcb_date,omitzero"`
+	// MaxCollateralAge is how long after its issue collateral is believed, such as "168h": whoever keeps newer collateral from a
+	// client gains that much time, however long the documents hold. The root's revocation list, of which there is one a year, is
+	// believed as long as it says.
+	MaxCollateralAge string `json:"max_collateral_age,omitzero"`
 	// MRSEAM lists the TDX modules that are accepted; none: any that Intel signed, judged by its security version.
 	MRSEAM []register.Digest384 `json:"mr_seam"`
 	// ServiceTDs lists the values of MRSERVICETD that are accepted beside zeros.
@@ -153,8 +160,17 @@ func (r TDXRules) options(facts *check.Facts) tdx.Options {
 		}
 		return out
 	}
-	return tdx.Options{Facts: facts, AcceptStatus: r.AcceptStatus, MinTCBEvaluation: r.MinTCBEvaluation, MRSEAM: plain(r.MRSEAM),
-		ServiceTDs: plain(r.ServiceTDs)}
+	age, _ := time.ParseDuration(r.MaxCollateralAge) // validate has parsed it
+	return tdx.Options{Facts: facts, AcceptStatus: r.AcceptStatus, MinTCBEvaluation: r.MinTCBEvaluation, MinTCBDate: r.MinTCBDate,
+		MaxCollateralAge: age, MRSEAM: plain(r.MRSEAM), ServiceTDs: plain(r.ServiceTDs)}
+}
+
+// validAge judges a rule for the age of something.
+func validAge(name, text string) error {
+	if age, err := time.ParseDuration(text); err != nil || age <= 0 {
+		return fmt.Errorf("%s is %.40q, want a duration above zero, such as 168h", name, text)
+	}
+	return nil
 }
 
 func (r TDXRules) validate() error {
@@ -166,7 +182,7 @@ func (r TDXRules) validate() error {
 			return fmt.Errorf("accept_status names %q, want %s", status, either(names(tdx.Acceptable())))
 		}
 	}
-	return nil
+	return validAge("max_collateral_age", r.MaxCollateralAge)
 }
 
 func names[T ~string](list []T) (out []string) {

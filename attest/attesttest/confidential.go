@@ -77,7 +77,7 @@ func (g *TDXGuest) Roots() attest.Roots { return attest.Roots{TDX: g.build().Roo
 func (g *TDXGuest) Rules() attest.Rules {
 	b := g.Machine.Body
 	r := g.rules(release.Release{TDX: []release.TDXValues{{MRTD: b.MRTD, RTMR0: b.RTMR[0], RTMR1: b.RTMR[1], RTMR2: b.RTMR[2]}}})
-	r.TDX.AcceptStatus = []tdx.Status{tdx.UpToDate}
+	r.TDX.AcceptStatus, r.TDX.MaxCollateralAge = []tdx.Status{tdx.UpToDate}, "168h"
 	return r
 }
 
@@ -137,6 +137,7 @@ func (g *SNPGuest) Rules() attest.Rules {
 	r := g.rules(release.Release{SEVSNP: []register.Digest384{g.Processor.Report.Measurement}}, "acpi")
 	tcb, err := g.Processor.Report.ReportedTCB.Parts(g.Product)
 	check(err)
+	r.SEVSNP.MaxCRLAge = "9000h"
 	r.SEVSNP.MinTCB = map[sevsnp.Product]sevsnp.TCB{g.Product: tcb}
 	return r
 }

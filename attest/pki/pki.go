@@ -11,6 +11,7 @@ package pki
 
 import (
 	"crypto/x509"
+	"fmt"
 	"slices"
 	"time"
 
@@ -23,6 +24,15 @@ func Between(at, from, to time.Time) check.Finding {
 		at.UTC().Format(time.RFC3339), from.UTC().Format(time.RFC3339)+" to "+to.UTC().Format(time.RFC3339),
 		!at.Before(from) && !at.After(to),
 	)
+}
+
+// Age judges how long ago something was issued, where most is not zero.
+func Age(at, issued time.Time, most time.Duration) check.Finding {
+	got := fmt.Sprintf("issued at %s, %s ago", issued.UTC().Format(time.RFC3339), at.Sub(issued).Truncate(time.Second))
+	if most == 0 {
+		return check.Found(got, "any age while it holds", true)
+	}
+	return check.Found(got, fmt.Sprintf("at most %s ago", most), at.Sub(issued) <= most)
 }
 
 // Dates judges certificates, of which there must be one, at a time.

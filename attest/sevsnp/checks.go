@@ -70,6 +70,7 @@ var chainChecks = []check.Step[*appraisal]{
 			a.crl.Raw, a.chain.ark.Raw), "a revocation list signed by the ARK")
 	})},
 	{Name: "crl-validity", Judge: withCRL(func(a *appraisal) check.Finding { return pki.Between(a.at, a.crl.ThisUpdate, a.crl.NextUpdate) })},
+	{Name: "crl-age", Judge: withCRL(func(a *appraisal) check.Finding { return pki.Age(a.at, a.crl.ThisUpdate, a.options.MaxCRLAge) })},
 	{Name: "revocation", Judge: withCRL(func(a *appraisal) check.Finding {
 		const want = "no certificate of the chain revoked"
 		if cert, _ := pki.Revoked(a.crl, a.chain.ark, a.chain.ask, a.chain.leaf); cert != nil {
@@ -132,19 +133,34 @@ var reportChecks = []check.Step[*appraisal]{
 		}
 		return check.Found(string(a.product), want, true)
 	}},
+	{Name: "chip-masked", Waived: func(a *appraisal) bool { return a.options.AllowMaskedChip }, Judge: func(a *appraisal) check.Finding {
+		masked := a.report.ChipID == [64]byte{}
+		return check.Found(fmt.Sprintf("masked: %t", masked), "a report that names its chip", !masked)
+	}},
 	{Name: "chip", Judge: func(a *appraisal) check.Finding {
 		e := a.chain.endorsement
 		if e.signer() == SignerVLEK {
 			return check.Found("a VLEK of "+e.csp, "the chip of a VCEK, or any for a VLEK", true)
 		}
 		want := e.chipID()
+		if a.report.ChipID == [64]byte{} {
+			return check.Found("masked, and a certificate of "+hex.EncodeToString(want[:]), "the chip of the VCEK, where one is named", true)
+		}
 		return check.Same(a.report.ChipID[:], want[:])
 	}},
 	{Name: "chip-list", Waived: func(a *appraisal) bool { return a.options.AnyChip && len(a.options.Chips) == 0 },
 		Judge: func(a *appraisal) check.Finding {
-			return listed(a.report.ChipID[:], slices.ContainsFunc(a.options.Chips, func(id [64]byte) bool { return id == a.report.ChipID }) &&
-				a.report.ChipID != [64]byte{}, "a chip that the options name")
+			id := a.chipID()
+			return listed(id[:], slices.Contains(a.options.Chips, id) && id != [64]byte{}, "a chip that the options name")
 		}},
+}
+
+// chipID returns the chip that the report names, or its certificate where it is masked: zeros where a VLEK signs it then.
+func (a *appraisal) chipID() [64]byte {
+	if a.report.ChipID == [64]byte{} {
+		return a.chain.endorsement.chipID()
+	}
+	return a.report.ChipID
 }
 
 // tcbChecks judge patch levels. The reported one is believed because the key was derived for it; the others because the
@@ -280,10 +296,18 @@ var guestChecks = []check.Step[*appraisal]{
 		return check.Found(fmt.Sprintf("author key enabled: %t, digest set: %t", a.report.AuthorKeyEnabled, set), "both or neither",
 			set == a.report.AuthorKeyEnabled)
 	}},
-	{Name: "id-block", Waived: func(a *appraisal) bool { return a.options.AnyIDBlock && a.options.IDBlock == IDBlock{} },
+	{Name: "id-block", Waived: func(a *appraisal) bool {
+		return a.options.AnyIDBlock && a.options.IDBlock == IDBlock{} && len(a.options.IDKeys) == 0
+	},
 		Judge: func(a *appraisal) check.Finding {
 			got := IDBlock{a.report.FamilyID, a.report.ImageID, a.report.IDKeyDigest, a.report.AuthorKeyDigest}
-			return check.Found(got.String(), a.options.IDBlock.String(), got == a.options.IDBlock)
+			want, ok := a.options.IDBlock.String(), got == a.options.IDBlock
+			for _, keys := range a.options.IDKeys {
+				want += fmt.Sprintf(", or one of the id key %x and the author key %x", keys.IDKeyDigest, keys.AuthorKeyDigest)
+				// No key has a digest of zeros: without an id block there are none to list.
+				ok = ok || keys.IDKeyDigest != [48]byte{} && keys == IDKeys{got.IDKeyDigest, got.AuthorKeyDigest}
+			}
+			return check.Found(got.String(), want, ok)
 		}},
 	{Name: "guest-svn", Judge: func(a *appraisal) check.Finding {
 		return check.Found(fmt.Sprint(a.report.GuestSVN), fmt.Sprintf("at least %d", a.options.MinGuestSVN),

@@ -1,6 +1,10 @@
 package sevsnp
 
-import "chrysalis/attest/check"
+import (
+	"time"
+
+	"chrysalis/attest/check"
+)
 
 // Options is what a client accepts. The zero value accepts nothing: no chip is named, no patch level is given. A field that
 // is absent is the strictest; whatever makes an appraisal accept more has a name that says so. An Any… or InsecureSkip… field
@@ -14,6 +18,9 @@ type Options struct {
 	// chip that its owner has broken forge evidence for all.
 	Chips   [][64]byte
 	AnyChip bool
+	// AllowMaskedChip accepts a report whose CHIP_ID the host has masked. Danger: where a VLEK signs, nothing names the machine;
+	// a VCEK's certificate names it all the same, and Chips are held against that.
+	AllowMaskedChip bool
 
 	// MinTCB is compared, part by part, with the reported, committed, current and launch patch levels; a line of processors
 	// without an entry is refused. InsecureSkipTCB accepts every level that the signing key was derived for. Danger: also
@@ -31,6 +38,9 @@ type Options struct {
 	CurrentMitigations uint64
 	// InsecureSkipCRL does without a revocation list; one that is given is judged all the same.
 	InsecureSkipCRL bool
+
+	// MaxCRLAge is how long after its issue a revocation list is believed; default as long as it says itself. AMD issues one a year.
+	MaxCRLAge time.Duration
 
 	// MaxVMPL is the lowest privilege level that is accepted: 0 alone by default, 3 at most.
 	MaxVMPL uint32
@@ -69,6 +79,9 @@ type Options struct {
 	// IDBlock must be equal, without an id block when it is not set; AnyIDBlock accepts every one.
 	IDBlock    IDBlock
 	AnyIDBlock bool
+	// IDKeys accepts every id block that one of these keys has signed, beside IDBlock. Danger: whoever has such a key says which
+	// family and image a guest is, and of which version; the measurement is judged all the same.
+	IDKeys []IDKeys
 	// MinGuestSVN refuses guests whose id block gives them a lower security version.
 	MinGuestSVN uint32
 }
@@ -79,3 +92,6 @@ type IDBlock struct {
 	FamilyID, ImageID            [16]byte
 	IDKeyDigest, AuthorKeyDigest [48]byte // SHA-384; the author's is zeros when no author key signed the id key
 }
+
+// IDKeys are the keys behind an id block, by their SHA-384. The author's is zeros for an id key that no author key signed.
+type IDKeys struct{ IDKeyDigest, AuthorKeyDigest [48]byte }

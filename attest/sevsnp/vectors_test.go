@@ -198,6 +198,7 @@ var vectors = []vector{
 	{"revocation list without PSS", "crl-signature", nil, func(r *run) { r.CRL.SignatureAlgorithm = x509.SHA384WithRSA }},
 	{"ARK that may not revoke", "crl-signature", nil, func(r *run) { r.ARK.KeyUsage = x509.KeyUsageCertSign }},
 	{"revocation list from the future", "crl-validity", nil, func(r *run) { r.CRL.ThisUpdate = now.Add(time.Second) }},
+	{"revocation list older than is believed", "crl-age", nil, func(r *run) { r.options.MaxCRLAge = time.Hour - time.Second }},
 	{"old revocation list", "crl-validity", nil, func(r *run) { r.CRL.NextUpdate = now.Add(-time.Second) }},
 	{"revoked ASK", "revocation", nil, revoke(2)},
 	{"revoked ARK", "revocation", nil, revoke(1)},
@@ -224,10 +225,16 @@ var vectors = []vector{
 	{"another chip by its last byte", "chip", nil, func(r *run) { r.Endorsement["4"][63]++ }},
 	{"another chip of Turin", "chip", turin, func(r *run) { r.Endorsement["4"][7]++ }},
 	{"long chip id on Turin", "chip", turin, func(r *run) { r.Report.ChipID[8] = 1; r.options.Chips[0][8] = 1 }},
-	{"masked chip id", "chip", nil, func(r *run) { r.Report.ChipID, r.options.Chips, r.options.AnyChip = [64]byte{}, nil, true }},
+	{"masked chip id", "chip-masked", nil, func(r *run) { r.Report.ChipID, r.options.Chips, r.options.AnyChip = [64]byte{}, nil, true }},
 	{"chip that is not listed", "chip-list", nil, func(r *run) { r.options.Chips[0][0]++ }},
 	{"no chip listed", "chip-list", nil, func(r *run) { r.options.Chips = nil }},
-	{"masked chip id in the list", "chip-list", vlek, func(r *run) { r.Report.ChipID, r.options.Chips = [64]byte{}, [][64]byte{{}} }},
+	{"masked chip id in the list", "chip-list", vlek, func(r *run) {
+		r.Report.ChipID, r.options.Chips, r.options.AllowMaskedChip = [64]byte{}, [][64]byte{{}}, true
+	}},
+	{"masked chip id beside another chip's certificate", "chip-list", nil, func(r *run) {
+		r.Report.ChipID, r.options.AllowMaskedChip = [64]byte{}, true
+		r.Endorsement["4"][0]++
+	}},
 	{"chip that is not listed, beside any", "chip-list", nil, func(r *run) { r.options.Chips[0][0]++; r.options.AnyChip = true }},
 
 	// Patch levels.
@@ -311,6 +318,12 @@ var vectors = []vector{
 	{"another family", "id-block", nil, func(r *run) { r.Report.FamilyID[0] = 1 }},
 	{"another image", "id-block", nil, func(r *run) { r.Report.ImageID[0] = 1 }},
 	{"another id key", "id-block", nil, func(r *run) { r.Report.IDKeyDigest[0] = 1 }},
+	{"an id key without its author key", "id-block", nil, func(r *run) {
+		r.Report.IDKeyDigest[0], r.options.IDKeys = 1, []sevsnp.IDKeys{{IDKeyDigest: [48]byte{1}, AuthorKeyDigest: [48]byte{2}}}
+	}},
+	{"a family of no key, where keys of zeros are listed", "id-block", nil, func(r *run) {
+		r.Report.FamilyID[0], r.options.IDKeys = 1, []sevsnp.IDKeys{{}}
+	}},
 	{"another author key", "id-block", nil, func(r *run) { r.Report.AuthorKeyDigest[0], r.Report.AuthorKeyEnabled = 1, true }},
 	{"old guest", "guest-svn", nil, func(r *run) { r.Report.GuestSVN-- }},
 }

@@ -44,6 +44,7 @@ type Result struct {
 	product Product
 	tcb     TCBs
 	csp     string
+	chip    [64]byte
 	checks  []check.Line
 }
 
@@ -66,6 +67,9 @@ func (r *Result) Product() Product { return r.product }
 
 // TCBs returns the patch levels, which the certificate and the options agree to.
 func (r *Result) TCBs() TCBs { return r.tcb }
+
+// ChipID returns the chip: the report's, or where that is masked the certificate's; zeros where neither names one.
+func (r *Result) ChipID() [64]byte { return r.chip }
 
 // CSP returns the cloud whose VLEK signed, or "" when the chip's own key did.
 func (r *Result) CSP() string { return r.csp }
@@ -122,7 +126,8 @@ func verify(steps []check.Step[*appraisal], evidence Evidence, options Options, 
 	if refusal != nil {
 		return nil, &Refused{Refusal: refusal, report: a.report, signed: a.signed, tcb: a.tcb}
 	}
-	return &Result{report: *a.report, product: a.product, tcb: a.tcb, csp: a.chain.endorsement.csp, checks: lines}, nil
+	return &Result{report: *a.report, product: a.product, tcb: a.tcb, csp: a.chain.endorsement.csp,
+		chip: a.chipID(), checks: lines}, nil
 }
 
 // checks lists the appraisal in order. Nothing in the evidence changes the list.

@@ -108,6 +108,12 @@ func TestOptions(t *testing.T) {
 		{"any report data", func(r *run) { r.options.ReportData, r.options.AnyReportData = [64]byte{}, true }, []string{"report-data"}},
 		{"any id block", func(r *run) { r.Report.FamilyID[0], r.options.AnyIDBlock = 1, true }, []string{"id-block"}},
 		{"id block", func(r *run) { r.Report.FamilyID[0], r.options.IDBlock.FamilyID[0] = 1, 1 }, nil},
+		{"id block of a key", func(r *run) {
+			r.Report.FamilyID[0], r.Report.IDKeyDigest[0], r.Report.AuthorKeyDigest[0], r.Report.AuthorKeyEnabled = 1, 2, 3, true
+			r.options.IDKeys = []sevsnp.IDKeys{{IDKeyDigest: [48]byte{7}}, {IDKeyDigest: [48]byte{2}, AuthorKeyDigest: [48]byte{3}}}
+		}, nil},
+		{"masked chip id", func(r *run) { r.Report.ChipID, r.options.AllowMaskedChip = [64]byte{}, true }, []string{"chip-masked"}},
+		{"a revocation list of that very age", func(r *run) { r.options.MaxCRLAge = time.Hour }, nil},
 	} {
 		r := vector{change: tt.change}.make()
 		result, err := r.verify()
@@ -158,7 +164,7 @@ func TestRefuses(t *testing.T) {
 		}
 		checks, _ := sevsnp.CheckNames()
 		signed := slices.Index(checks, v.refuse) > slices.Index(checks, "signature") || slices.Contains([]string{
-			"ark-validity", "ask-validity", "certificate-validity", "crl", "crl-validity", "revocation"}, v.refuse)
+			"ark-validity", "ask-validity", "certificate-validity", "crl", "crl-validity", "crl-age", "revocation"}, v.refuse)
 		if report, got := refused.Report(); got != signed || (report == nil) != (v.refuse == "report-format") {
 			t.Errorf("%s: report is %v and signed %t, want signed %t", v.name, report, got, signed)
 		}

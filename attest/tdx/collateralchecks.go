@@ -52,6 +52,10 @@ var crlChecks = []check.Step[*appraisal]{
 	{Name: "pck-crl-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		return pki.Between(a.at, a.pckCRL.ThisUpdate, a.pckCRL.NextUpdate)
 	}},
+	{Name: "pck-crl-age", Applies: withCollateral,
+		Judge: func(a *appraisal) check.Finding {
+			return pki.Age(a.at, a.pckCRL.ThisUpdate, a.options.MaxCollateralAge)
+		}},
 	{Name: "pck-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.pckCRL, a.chain[0]) }},
 	{Name: "pck-ca-revoked", Applies: withCollateral,
 		Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, a.chain[1], a.crlChain[0]) }},
@@ -97,6 +101,9 @@ func documentChecks[T interface{ dated() dates }](name, want string, of func(*ap
 		{Name: name + "-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 			d := of(a).value.dated()
 			return pki.Between(a.at, d.issued, d.next)
+		}},
+		{Name: name + "-age", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+			return pki.Age(a.at, of(a).value.dated().issued, a.options.MaxCollateralAge)
 		}},
 		{Name: name + "-evaluation", Applies: withCollateral,
 			Judge: func(a *appraisal) check.Finding { return a.floor(of(a).value.dated().evaluation) }},
@@ -176,10 +183,27 @@ var statusChecks = []check.Step[*appraisal]{
 			got := fmt.Sprintf("%s (platform %s, module %s, QE %s)", a.tcb.Status, a.tcb.Platform, a.tcb.Module, a.tcb.QE)
 			f := check.Found(got, strings.Join(want, " or "), ok)
 			if !ok {
-				f.Shortfalls = a.shortfalls()
+				f.Shortfalls = a.shortfalls(a.accepts, a.acceptsPart)
 			}
 			return f
 		}},
+	{Name: "tcb-date", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
+		floor := a.options.MinTCBDate
+		if floor.IsZero() {
+			return check.Found("no date is asked for", "no date is asked for", true)
+		}
+		date, part := a.earliest()
+		got := "no date of the " + part + "'s level"
+		if !date.IsZero() {
+			got = date.UTC().Format(time.DateOnly) + ", of the " + part
+		}
+		f := check.Found(got, "a level of "+floor.UTC().Format(time.DateOnly)+" or later", !date.Before(floor))
+		if !f.OK {
+			since := func(l level) bool { return !l.date.Before(floor) && l.status != Revoked }
+			f.Shortfalls = a.shortfalls(since, since)
+		}
+		return f
+	}},
 }
 
 func (a *appraisal) floor(got uint32) check.Finding {

@@ -1,6 +1,10 @@
 package tdx
 
-import "chrysalis/attest/check"
+import (
+	"time"
+
+	"chrysalis/attest/check"
+)
 
 // Options say what is accepted beyond the strictest.
 type Options struct {
@@ -9,6 +13,12 @@ type Options struct {
 	// MinTCBEvaluation is the lowest tcbEvaluationDataNumber that collateral may have; default 0. A floor stops collateral
 	// that is still valid and older than a TCB recovery.
 	MinTCBEvaluation uint32
+	// MinTCBDate is the earliest tcbDate that the levels of platform, module and quoting enclave may have; default any. All that
+	// was known up to a level's date is mended in it.
+	MinTCBDate time.Time
+	// MaxCollateralAge is how long after its issue a document is believed: TCB info, QE identity and the PCK's CRL; default as
+	// long as it says itself, a month. The root's CRL, which Intel issues once a year, is believed as long as it says.
+	MaxCollateralAge time.Duration
 	// MRSEAM lists the TDX modules that are accepted; default any that Intel signed, judged by its security version.
 	MRSEAM [][48]byte
 	// ServiceTDs lists the values of MRSERVICETD that are accepted beside zeros; default none.

@@ -107,7 +107,8 @@ func TestAgainstOracle(t *testing.T) {
 	for _, v := range vectors() {
 		s := newScene()
 		v.spoil(s)
-		if s.options.AcceptStatus != nil || s.options.MRSEAM != nil || s.options.ServiceTDs != nil || s.options.MinTCBEvaluation != 0 {
+		if s.options.AcceptStatus != nil || s.options.MRSEAM != nil || s.options.ServiceTDs != nil || s.options.MinTCBEvaluation != 0 ||
+			s.options.MaxCollateralAge != 0 || !s.options.MinTCBDate.IsZero() {
 			continue // it has no such option
 		}
 		e := s.m.Build()

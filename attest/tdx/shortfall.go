@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"chrysalis/attest/check"
 )
@@ -13,24 +14,119 @@ const (
 	updateBIOS   = "BIOS and microcode"
 	updateModule = "the TDX module"
 	updatePCE    = "the provisioning certification enclave, of the host's SGX packages"
+	updateTD     = "the TD: the module that runs is in order, and the TD has to be started again"
 	updateQE     = "the quoting enclave, of the host's SGX packages"
 )
 
-// shortfalls says which security versions hold the TD below the statuses that are accepted, each against the lowest level that
-// has one of them. Under TDX 1.5 the module that the TD was launched on and the one that runs now are parts of their own.
-func (a *appraisal) shortfalls() []check.Shortfall {
+// The parts of a machine that have levels of their own. Under TDX 1.5 the module that the TD was launched on and the one that runs now
+// are two.
+const (
+	partPlatform = "platform"
+	partModule   = "TDX module"
+	partLaunched = "TDX module at launch"
+	partRunning  = "TDX module that runs"
+	partQE       = "quoting enclave"
+)
+
+// level is what a part's security versions amount to.
+type level struct {
+	status Status
+	known
+}
+
+// partLevel is the level of a part. What has none is NotSupported, without a date.
+type partLevel struct {
+	part string
+	level
+}
+
+// parts returns the level of each part, the platform's once for each set of a TD's versions.
+func (a *appraisal) parts() (all []partLevel) {
 	body, info := &a.quote.Body, a.info.value
-	all := a.platformShortfalls(info.levels, body.TEETCBSVN)
-	launched := "TDX module"
+	launched := partModule
 	if body.TDX15 {
-		launched = "TDX module at launch"
-		all = append(all, a.platformShortfalls(info.levels, body.TEETCBSVN2)...)
+		launched = partLaunched
 	}
-	all = append(all, a.moduleShortfalls(launched, body.TEETCBSVN)...)
+	add := func(svn [16]byte, module string) {
+		all = append(all, partLevel{partPlatform, platformLevel(info.levels, a.platform, svn)})
+		if svn[1] > 0 {
+			all = append(all, partLevel{module, isvLevelOf(a.moduleLevels(svn), uint16(svn[0]))})
+		}
+	}
+	add(body.TEETCBSVN, launched)
 	if body.TDX15 {
-		all = append(all, a.moduleShortfalls("TDX module that runs", body.TEETCBSVN2)...)
+		add(body.TEETCBSVN2, partRunning)
 	}
-	all = append(all, a.isvShortfalls("quoting enclave", "ISVSVN", updateQE, a.qeID.value.levels, a.qeReport.ISVSVN)...)
+	return append(all, partLevel{partQE, isvLevelOf(a.qeID.value.levels, a.qeReport.ISVSVN)})
+}
+
+// earliest returns the earliest date of a part's level, and the part. A level without a date is earlier than all.
+func (a *appraisal) earliest() (time.Time, string) {
+	first := slices.MinFunc(a.parts(), func(x, y partLevel) int { return x.date.Compare(y.date) })
+	return first.date, first.part
+}
+
+func platformLevel(levels []tcbLevel, p Platform, svn [16]byte) level {
+	first := firstTDX(svn)
+	for _, l := range levels {
+		if covers(p.SGXSVN[:], l.sgx[:]) && p.PCESVN >= l.pceSVN && covers(svn[first:], l.tdx[first:]) {
+			return level{l.status, l.known}
+		}
+	}
+	return level{status: NotSupported}
+}
+
+func isvLevelOf(levels []isvLevel, svn uint16) level {
+	for _, l := range levels {
+		if svn >= l.isvSVN {
+			return level{l.status, l.known}
+		}
+	}
+	return level{status: NotSupported}
+}
+
+func (a *appraisal) moduleLevels(svn [16]byte) []isvLevel {
+	if identity := a.info.value.module(svn[1]); identity != nil {
+		return identity.levels
+	}
+	return nil // the TCB info knows no module of that version, and no lowest level of it
+}
+
+// accepts reports whether a platform's level is good to the options.
+func (a *appraisal) accepts(l level) bool {
+	return slices.Contains(Acceptable(), l.status) && slices.Contains(a.options.statuses(), l.status)
+}
+
+// acceptsPart reports whether a module's or an enclave's level is. Of their three statuses a verdict takes only UpToDate as good: what
+// is out of date makes the whole so.
+func (a *appraisal) acceptsPart(l level) bool {
+	return l.status == UpToDate || l.status == OutOfDate && a.accepts(l)
+}
+
+// shortfalls says which security versions hold the TD below the levels that are good, each against the lowest good one.
+func (a *appraisal) shortfalls(goodPlatform, goodPart func(level) bool) []check.Shortfall {
+	body, info := &a.quote.Body, a.info.value
+	launched := partModule
+	all := platformShortfalls(info.levels, a.platform, body.TEETCBSVN, goodPlatform)
+	if body.TDX15 {
+		launched = partLaunched
+		all = append(all, platformShortfalls(info.levels, a.platform, body.TEETCBSVN2, goodPlatform)...)
+	}
+	module := func(part, update string, svn [16]byte) {
+		if svn[1] > 0 { // else one of the platform's components
+			all = append(all, isvShortfalls(part, fmt.Sprintf("ISVSVN of version %d", svn[1]), update, a.moduleLevels(svn), uint16(svn[0]),
+				goodPart)...)
+		}
+	}
+	update := updateModule
+	if body.TDX15 {
+		if running := body.TEETCBSVN2; running[1] > 0 && goodPart(isvLevelOf(a.moduleLevels(running), uint16(running[0]))) {
+			update = updateTD
+		}
+		module(partRunning, updateModule, body.TEETCBSVN2)
+	}
+	module(launched, update, body.TEETCBSVN)
+	all = append(all, isvShortfalls(partQE, "ISVSVN", updateQE, a.qeID.value.levels, a.qeReport.ISVSVN, goodPart)...)
 	// A component that both sets of a TD's versions have is one.
 	slices.SortStableFunc(all, func(x, y check.Shortfall) int {
 		return cmp.Or(cmp.Compare(x.Part, y.Part), cmp.Compare(x.Component, y.Component), cmp.Compare(x.Got, y.Got))
@@ -38,31 +134,22 @@ func (a *appraisal) shortfalls() []check.Shortfall {
 	return slices.CompactFunc(all, func(x, y check.Shortfall) bool { return x.Part == y.Part && x.Component == y.Component })
 }
 
-func (a *appraisal) accepts(s Status) bool {
-	return slices.Contains(Acceptable(), s) && slices.Contains(a.options.statuses(), s)
-}
-
-func (a *appraisal) platformShortfalls(levels []tcbLevel, svn [16]byte) (all []check.Shortfall) {
-	p, first := a.platform, firstTDX(svn)
-	var at known
-	status := NotSupported
-	good := -1
-	for i, level := range levels {
-		if status == NotSupported && covers(p.SGXSVN[:], level.sgx[:]) && p.PCESVN >= level.pceSVN && covers(svn[first:], level.tdx[first:]) {
-			status, at = level.status, level.known
-		}
-		if a.accepts(level.status) {
-			good = i
+func platformShortfalls(levels []tcbLevel, p Platform, svn [16]byte, good func(level) bool) (all []check.Shortfall) {
+	first, at := firstTDX(svn), platformLevel(levels, p, svn)
+	lowest := -1
+	for i, l := range levels {
+		if good(level{l.status, l.known}) {
+			lowest = i
 		}
 	}
-	if a.accepts(status) || good < 0 {
+	if good(at) || lowest < 0 {
 		return nil
 	}
-	need := levels[good]
+	need := levels[lowest]
 	short := func(component string, got, want uint64, update string) {
 		if got < want {
 			all = append(all, check.Shortfall{
-				Part: "platform", Component: component, Got: got, Want: want, Status: string(status),
+				Part: partPlatform, Component: component, Got: got, Want: want, Status: string(at.status),
 				GotDate: at.date, WantDate: need.date, Advisories: at.advisories, Update: update,
 			})
 		}
@@ -87,37 +174,20 @@ func (a *appraisal) platformShortfalls(levels []tcbLevel, svn [16]byte) (all []c
 	return all
 }
 
-func (a *appraisal) moduleShortfalls(part string, svn [16]byte) []check.Shortfall {
-	if svn[1] == 0 {
-		return nil // one of the platform's components
-	}
-	identity := a.info.value.module(svn[1])
-	if identity == nil {
-		return nil // the TCB info knows no module of that version, and no lowest level of it
-	}
-	return a.isvShortfalls(part, fmt.Sprintf("ISVSVN of version %d", svn[1]), updateModule, identity.levels, uint16(svn[0]))
-}
-
-// isvShortfalls judges a module or an enclave. Of its three statuses a verdict takes only UpToDate as good: what is out of date makes
-// the whole so.
-func (a *appraisal) isvShortfalls(part, component, update string, levels []isvLevel, svn uint16) []check.Shortfall {
-	var at known
-	status := NotSupported
-	good := -1
-	for i, level := range levels {
-		if status == NotSupported && svn >= level.isvSVN {
-			status, at = level.status, level.known
-		}
-		if level.status == UpToDate {
-			good = i
+func isvShortfalls(part, component, update string, levels []isvLevel, svn uint16, good func(level) bool) []check.Shortfall {
+	at := isvLevelOf(levels, svn)
+	lowest := -1
+	for i, l := range levels {
+		if good(level{l.status, l.known}) {
+			lowest = i
 		}
 	}
-	if status == UpToDate || status == OutOfDate && a.accepts(OutOfDate) || good < 0 || svn >= levels[good].isvSVN {
+	if good(at) || lowest < 0 || svn >= levels[lowest].isvSVN {
 		return nil
 	}
-	need := levels[good]
+	need := levels[lowest]
 	return []check.Shortfall{{
-		Part: part, Component: component, Got: uint64(svn), Want: uint64(need.isvSVN), Status: string(status),
+		Part: part, Component: component, Got: uint64(svn), Want: uint64(need.isvSVN), Status: string(at.status),
 		GotDate: at.date, WantDate: need.date, Advisories: at.advisories, Update: update,
 	}}
 }

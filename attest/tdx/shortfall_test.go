@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -36,7 +37,11 @@ func TestShortfalls(t *testing.T) {
 		{"module", false, func(m *attesttest.TDX, _ *tdx.Options) { m.Body.TEETCBSVN[0] = 5 },
 			[]string{"TDX module: ISVSVN of version 1 is 5, want at least 6 (of 2026-08-12); update the TDX module"}},
 		{"module at launch, and a newer one runs", true, func(m *attesttest.TDX, _ *tdx.Options) { m.Body.TEETCBSVN[0] = 4 },
-			[]string{"TDX module at launch: ISVSVN of version 1 is 4, want at least 6"}},
+			[]string{"TDX module at launch: ISVSVN of version 1 is 4, want at least 6 (of 2026-08-12); update the TD: the module that runs is in order"}},
+		{"module at launch, and no newer one runs", true, func(m *attesttest.TDX, _ *tdx.Options) {
+			m.Body.TEETCBSVN[0], m.Body.TEETCBSVN2[0] = 4, 5
+		}, []string{"TDX module at launch: ISVSVN of version 1 is 4, want at least 6 (of 2026-08-12); update the TDX module",
+			"TDX module that runs: ISVSVN of version 1 is 5, want at least 6"}},
 		{"module that runs", true, func(m *attesttest.TDX, _ *tdx.Options) { m.Body.TEETCBSVN2[0] = 4 },
 			[]string{"TDX module that runs: ISVSVN of version 1 is 4, want at least 6"}},
 		{"quoting enclave", false, func(m *attesttest.TDX, _ *tdx.Options) { m.QE.ISVSVN = 5 },
@@ -69,7 +74,20 @@ func TestShortfalls(t *testing.T) {
 		})
 	}
 	m := attesttest.NewTDX(now, 5, true)
+	// A date that is asked for is a level's too.
+	m.TCBInfo.Levels[0].TCB.SGX[1].SVN, m.TCBInfo.Levels[1].Date = 6, "2024-03-13T00:00:00Z"
+	m.Body.TEETCBSVN2[0], m.TCBInfo.Modules[0].Levels[1].Date = 4, "2024-03-12T00:00:00Z"
 	e := m.Build()
+	_, err := tdx.Verify(e.Quote, e.Collateral, tdx.Options{AcceptStatus: tdx.Acceptable(),
+		MinTCBDate: time.Date(2024, 3, 14, 0, 0, 0, 0, time.UTC)}, now, e.Root)
+	var refused *tdx.Refused
+	if !errors.As(err, &refused) || refused.Failed.Name != "tcb-date" || len(refused.Failed.Shortfalls) != 2 ||
+		refused.Failed.Shortfalls[1].String() != "platform: SGX component 2 is 5, want at least 6 (of 2026-08-12); update BIOS and microcode" ||
+		refused.Failed.Got != "2024-03-12, of the TDX module that runs" {
+		t.Errorf("a date: got %v and %v, want a refusal by tcb-date with what to update", err, refused.Failed.Shortfalls)
+	}
+	m = attesttest.NewTDX(now, 5, true)
+	e = m.Build()
 	r, err := tdx.Verify(e.Quote, e.Collateral, tdx.Options{}, now, e.Root)
 	if err != nil {
 		t.Fatal(err)

@@ -37,6 +37,9 @@ func (s *scene) play(v verifier) (*tdx.Result, error) {
 	return v(e.Quote, e.Collateral, s.options, s.at, e.Root)
 }
 
+// floor is the date of the software machine's levels.
+var floor = time.Date(2026, 8, 12, 0, 0, 0, 0, time.UTC)
+
 func newKey() *ecdsa.PrivateKey {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -203,6 +206,9 @@ func crlVectors() []vector {
 		{"pck-crl-signature", "another key", func(s *scene) { otherKey(s.m.PCKCRL) }},
 		{"pck-crl-dates", "over", func(s *scene) { s.m.PCKCRL.Template.NextUpdate = now.Add(-time.Second) }},
 		{"pck-crl-dates", "of tomorrow", func(s *scene) { s.m.PCKCRL.Template.ThisUpdate = now.Add(time.Second) }},
+		{"pck-crl-age", "too old", func(s *scene) {
+			s.options.MaxCollateralAge, s.m.PCKCRL.Template.ThisUpdate = time.Hour, now.Add(-time.Hour-time.Second)
+		}},
 		{"pck-revoked", "the PCK", func(s *scene) { revoke(s.m.PCKCRL, s.m.PCK) }},
 		{"pck-ca-revoked", "the PCK's CA", func(s *scene) { revoke(s.m.RootCRL, s.m.CA) }},
 		{"pck-ca-revoked", "the CA's certificate in the quote alone", func(s *scene) {
@@ -258,6 +264,18 @@ func collateralVectors() []vector {
 		{"tcb-info-dates", "over", func(s *scene) { s.m.TCBInfo.NextUpdate = now.Add(-time.Second) }},
 		{"tcb-info-dates", "of tomorrow", func(s *scene) { s.m.TCBInfo.IssueDate = now.Add(time.Second) }},
 		{"tcb-info-evaluation", "below the floor", func(s *scene) { s.options.MinTCBEvaluation, s.m.TCBInfo.Evaluation = 17, 16 }},
+		{"tcb-info-age", "too old", func(s *scene) {
+			s.options.MaxCollateralAge, s.m.TCBInfo.IssueDate = time.Hour, now.Add(-time.Hour-time.Second)
+		}},
+		{"qe-identity-age", "too old", func(s *scene) {
+			s.options.MaxCollateralAge, s.m.QEIdentity.IssueDate = time.Hour, now.Add(-time.Hour-time.Second)
+		}},
+		{"tcb-date", "a platform's level of another day", func(s *scene) { s.options.MinTCBDate, s.m.TCBInfo.Levels[0].Date = floor, "2026-08-11T00:00:00Z" }},
+		{"tcb-date", "a module's", func(s *scene) {
+			s.options.MinTCBDate, s.m.TCBInfo.Modules[0].Levels[0].Date = floor, "2026-08-11T00:00:00Z"
+		}},
+		{"tcb-date", "the quoting enclave's", func(s *scene) { s.options.MinTCBDate, s.m.QEIdentity.Levels[0].Date = floor, "2026-08-11T00:00:00Z" }},
+		{"tcb-date", "none", func(s *scene) { s.options.MinTCBDate, s.m.QEIdentity.Levels[0].Date = floor, "" }},
 		{"fmspc", "of another kind of machine", func(s *scene) { s.m.TCBInfo.FMSPC = "50806F000001" }},
 		{"pce-id", "of another PCE", func(s *scene) { s.m.TCBInfo.PCEID = "0001" }},
 		{"tdx-module-signer", "another signer", func(s *scene) {

@@ -203,6 +203,11 @@ func TestOptions(t *testing.T) {
 		t.Errorf("listed service TD and module: got %v, want them accepted", err)
 	}
 	s = newScene()
+	s.options.MinTCBDate, s.options.MaxCollateralAge = floor, time.Hour
+	if _, err := s.play(tdx.Verify); err != nil {
+		t.Errorf("levels of that very date, and collateral of that very age: got %v, want them accepted", err)
+	}
+	s = newScene()
 	s.m.CA.Template.Subject.CommonName = "Intel SGX PCK Processor CA"
 	if _, err := s.play(tdx.Verify); err != nil {
 		t.Errorf("a PCK of the processor CA: got %v, want it accepted", err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"chrysalis/measure/fault"
 	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 )
@@ -162,7 +163,7 @@ func canonical(v any) ([]byte, error) { return json.Marshal(v, json.Deterministi
 // repeated names, other letter case, white space, other number forms and missing fields at once.
 func decodeCanonical(data []byte, v any) error {
 	if err := json.Unmarshal(data, v, json.RejectUnknownMembers(true)); err != nil {
-		return err
+		return fault.JSON(err)
 	}
 	again, err := canonical(v)
 	if err != nil {

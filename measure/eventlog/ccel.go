@@ -71,8 +71,8 @@ func cutCCEL(log []byte) (events []CCEvent, rest []byte, err error) {
 	return events, rest, nil
 }
 
-// padding reports whether b is all zeros or all 0xff. No event begins so: type 0 in register 0 extends MRTD, and no register
-// has the other number. So what is found here at once is looked at whole but once.
+// padding reports whether b is all zeros or all 0xff. No event is so: type 0 in register 0 extends MRTD, a PCR takes no digest of
+// zeros, and no register has the other number. What does not begin so is not looked at whole.
 func padding(b []byte) bool {
 	const begin = 8
 	for _, fill := range []byte{0, 0xff} {

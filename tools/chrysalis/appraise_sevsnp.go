@@ -11,6 +11,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,7 +23,10 @@ import (
 type snpFlags struct {
 	report, cert, chain, root, crl, at string
 	minTCB                             []string
+	idBlocks                           []string
 	provisional, skipRevocation        bool
+	maskedChip                         bool
+	maxCRLAge                          time.Duration
 	maxVMPL                            uint32
 }
 
@@ -86,6 +90,10 @@ func newAppraiseSEVSNP() *cobra.Command {
 	f.BoolVar(&flags.skipRevocation, "insecure-skip-revocation", false, "do without a revocation list: the key may be one that AMD has revoked")
 	f.StringArrayVar(&flags.minTCB, "min-tcb", nil, "lowest patch levels to accept of a line of processors, as policy takes them: Genoa=bootloader:4,tee:1,snp:22,microcode:213")
 	f.BoolVar(&flags.provisional, "allow-provisional-firmware", false, "accept firmware that the host has not committed to and can take back")
+	f.StringArrayVar(&flags.idBlocks, "id-block", nil,
+		"SHA-384 of an id key whose id blocks are accepted, as IDKEY or IDKEY:AUTHORKEY in hexadecimal (default: any, named as not judged)")
+	f.BoolVar(&flags.maskedChip, "allow-masked-chip", false, "accept a report in which the host has masked the chip's id")
+	f.DurationVar(&flags.maxCRLAge, "max-crl-age", 0, "how long after its issue a revocation list is believed (default: as long as it holds)")
 	f.Uint32Var(&flags.maxVMPL, "max-vmpl", 0, "lowest privilege level that is accepted, 0 to 3")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	for _, name := range []string{"report", "cert", "chain", "at"} {
@@ -167,7 +175,17 @@ func (f *snpFlags) options() (sevsnp.Options, error) {
 		AllowProvisionalFirmware: f.provisional, MaxVMPL: f.maxVMPL, InsecureSkipCRL: f.crl == "",
 		AnyChip: true, InsecureSkipTCB: len(f.minTCB) == 0, AnyMeasurement: true, AnyHostData: true, AnyReportData: true, AnyIDBlock: true,
 		AllowSMT: true, AllowManySockets: true, AllowAES128: true, AllowRAPL: true, AllowVisibleCiphertext: true, AllowPageSwap: true,
-		AllowUnknownPlatformInfo: true, AllowUncheckedAliases: true,
+		AllowUnknownPlatformInfo: true, AllowUncheckedAliases: true, AllowMaskedChip: f.maskedChip, MaxCRLAge: f.maxCRLAge,
+	}
+	if f.maxCRLAge < 0 {
+		return o, exitError{exitUsage, fmt.Errorf("--max-crl-age %s: want a duration above zero", f.maxCRLAge)}
+	}
+	blocks, err := parseIDBlocks(f.idBlocks)
+	if err != nil {
+		return o, err
+	}
+	for _, block := range blocks {
+		o.IDKeys = append(o.IDKeys, sevsnp.IDKeys{IDKeyDigest: block.IDKeyDigest, AuthorKeyDigest: block.AuthorKeyDigest})
 	}
 	levels, err := parseTCBs(f.minTCB, nil)
 	for product, tcb := range levels {
@@ -239,18 +257,22 @@ func snpReport(result *sevsnp.Result, err error) *snpAppraisal {
 		}
 		return v
 	}
-	report := result.Report()
+	report, chip := result.Report(), result.ChipID()
 	v.addSNP(&report, result.TCBs(), true)
 	text := func(value uint64) string { return fmt.Sprintf("%#x", value) }
 	v.Platform = map[string]string{
 		"product": string(result.Product()), "signing_key": report.Signer.String(), "csp": result.CSP(),
-		"chip_id": hex.EncodeToString(report.ChipID[:]),
+		"chip_id": hex.EncodeToString(chip[:]),
 		"vmpl":    fmt.Sprint(report.VMPL), "guest_svn": fmt.Sprint(report.GuestSVN), "guest_policy": text(uint64(report.Policy)),
 		"platform_info":    text(uint64(report.Platform)),
 		"current_firmware": report.Current.String(), "committed_firmware": report.Committed.String(),
 		"launch_mitigations": text(report.LaunchMitigations), "current_mitigations": text(report.CurrentMitigations),
 	}
-	v.Report = check.Accept(result.Checks(), []string{"not judged: " + strings.Join(result.Waived(), ", "), noMeasurementPolicy})
+	notes := []string{"not judged: " + strings.Join(result.Waived(), ", "), noMeasurementPolicy}
+	if report.IDKeyDigest != [48]byte{} && !slices.Contains(result.Waived(), "id-block") {
+		notes = append(notes, fmt.Sprintf("an id block of the key %x was accepted, whose owner says what the guest is called", report.IDKeyDigest))
+	}
+	v.Report = check.Accept(result.Checks(), notes)
 	return v
 }
 

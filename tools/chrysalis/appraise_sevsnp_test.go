@@ -37,6 +37,8 @@ func writeSNPAppraisals(dir string) error {
 	add("snp-vmpl", sevsnp.Genoa, sevsnp.SignerVCEK, func(s *attesttest.SNP) { s.Report.VMPL = 2 })
 	add("snp-provisional", sevsnp.Genoa, sevsnp.SignerVCEK, func(s *attesttest.SNP) { s.Report.CurrentTCB[7]++ })
 	add("snp-smt", sevsnp.Genoa, sevsnp.SignerVCEK, func(s *attesttest.SNP) { s.Report.Policy |= sevsnp.PolicySMT })
+	add("snp-masked", sevsnp.Genoa, sevsnp.SignerVCEK, func(s *attesttest.SNP) { s.Report.ChipID = [64]byte{} })
+	add("snp-block", sevsnp.Genoa, sevsnp.SignerVCEK, func(s *attesttest.SNP) { s.Report.IDKeyDigest[0], s.Report.FamilyID[0] = 2, 1 })
 	vlek := add("snp-vlek", sevsnp.Genoa, sevsnp.SignerVLEK, func(*attesttest.SNP) {})
 	e := add("snp-good", sevsnp.Genoa, sevsnp.SignerVCEK, func(*attesttest.SNP) {})
 	files["snp-good.hex"], files["snp-good.b64"] = []byte(hex.EncodeToString(e.Report)+

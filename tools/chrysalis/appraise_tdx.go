@@ -15,7 +15,6 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/check"
 	"chrysalis/attest/tdx"
-	"chrysalis/measure/register"
 )
 
 // tdxFlags are appraise tdx's.
@@ -25,6 +24,8 @@ type tdxFlags struct {
 	minEvaluation               uint32
 	skipTCB, septVE, asJSON     bool
 	modules, serviceTDs         []string
+	maxAge                      time.Duration
+	minDate                     string
 }
 
 func newAppraiseTDX() *cobra.Command {
@@ -54,6 +55,10 @@ func newAppraiseTDX() *cobra.Command {
 	f.StringSliceVar(&flags.acceptStatus, "accept-status", nil,
 		"TCB statuses to accept (default UpToDate): "+strings.Join(statusNames(), ", "))
 	f.Uint32Var(&flags.minEvaluation, "min-tcb-evaluation", 0, "lowest tcbEvaluationDataNumber to accept")
+	f.DurationVar(&flags.maxAge, "max-collateral-age", 0,
+		"how long after their issue TCB info, QE identity and the PCK's revocation list are believed (default: as long as they hold)")
+	f.StringVar(&flags.minDate, "min-tcb-date", "",
+		"earliest tcbDate of the levels of platform, TDX module and quoting enclave, such as 2025-05-14 (default: any)")
 	f.BoolVar(&flags.skipTCB, "insecure-skip-tcb", false,
 		"accept any TCB status; without --collateral judge no revocation and no quoting enclave either")
 	f.BoolVar(&flags.septVE, "insecure-allow-sept-ve", false,
@@ -97,17 +102,24 @@ func (f *tdxFlags) appraise(out, notes io.Writer) error {
 
 // parse reads the flags that are no evidence.
 func (f *tdxFlags) parse() (options tdx.Options, at time.Time, root *x509.Certificate, err error) {
-	options = tdx.Options{MinTCBEvaluation: f.minEvaluation, InsecureSkipTCB: f.skipTCB, InsecureAllowSEPTVE: f.septVE}
+	options = tdx.Options{MinTCBEvaluation: f.minEvaluation, InsecureSkipTCB: f.skipTCB, InsecureAllowSEPTVE: f.septVE,
+		MaxCollateralAge: f.maxAge}
+	if f.maxAge < 0 {
+		return options, at, nil, exitError{exitUsage, fmt.Errorf("--max-collateral-age %s: want a duration above zero", f.maxAge)}
+	}
+	if options.MinTCBDate, err = parseDate("min-tcb-date", f.minDate); err != nil {
+		return options, at, nil, err
+	}
 	for _, list := range []struct {
 		flag  string
 		texts []string
 		into  *[][48]byte
 	}{{"mr-seam", f.modules, &options.MRSEAM}, {"service-td", f.serviceTDs, &options.ServiceTDs}} {
-		for _, text := range list.texts {
-			var d register.Digest384
-			if err := d.UnmarshalText([]byte(text)); err != nil || d == (register.Digest384{}) {
-				return options, at, nil, exitError{exitUsage, fmt.Errorf("--%s %.100q: want 96 lower-case hexadecimal digits, not all zeros", list.flag, text)}
-			}
+		digests, err := parseDigests(list.flag, list.texts)
+		if err != nil {
+			return options, at, nil, err
+		}
+		for _, d := range digests {
 			*list.into = append(*list.into, d)
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,6 +74,14 @@ func TestPolicyValues(t *testing.T) {
 		{"TDX without RTMR0 to 2", "rtmr-0: pinned is false and waived is false", valueFlags{tdx: []string{firmwareAlone}}},
 		{"TDX without them, waived", "", valueFlags{tdx: []string{firmwareAlone}, waive: []string{"rtmr-0", "rtmr-1", "rtmr-2"}}},
 		{"SEV-SNP", "", valueFlags{snp: []string{snp}, minTCB: []string{tcb}, waive: []string{"acpi"}}},
+		{"what an operator chooses on TDX", "", valueFlags{tdx: []string{td}, modules: []string{index}, serviceTDs: []string{index},
+			minTCBDate: "2025-05-14", maxCollateralAge: "24h"}},
+		{"a module of zeros", "want 96 lower-case hexadecimal digits", valueFlags{tdx: []string{td}, modules: []string{strings.Repeat("00", 48)}}},
+		{"a day that is none", "want a day like", valueFlags{tdx: []string{td}, minTCBDate: "2025-13-14"}},
+		{"an age that is none", "max_collateral_age is", valueFlags{tdx: []string{td}, maxCollateralAge: "week"}},
+		{"what an operator chooses on SEV-SNP", "", valueFlags{snp: []string{snp}, minTCB: []string{tcb}, waive: []string{"acpi", "chip-masked"},
+			idBlocks: []string{index, index + ":" + index}, minGuestSVN: 3, maxCRLAge: "100h"}},
+		{"an id key that is none", "--id-block", valueFlags{snp: []string{snp}, minTCB: []string{tcb}, idBlocks: []string{index + ":" + index + ":" + index}}},
 		{"SEV-SNP without patch levels", "min_tcb is empty", valueFlags{snp: []string{snp}}},
 		{"unknown product", "min_tcb gives", valueFlags{snp: []string{snp}, minTCB: []string{"Naples=bootloader:1,tee:1,snp:1,microcode:1"}}},
 		{"a part left out", "no level for microcode, tee", valueFlags{minTCB: []string{"Genoa=bootloader:10,snp:24"}}},
@@ -93,9 +102,16 @@ func TestPolicyValues(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := rules()
+			tt.flags.maxCollateralAge, tt.flags.maxCRLAge = cmp.Or(tt.flags.maxCollateralAge, "168h"), cmp.Or(tt.flags.maxCRLAge, "9000h")
 			err := tt.flags.apply(&r)
 			if err == nil {
 				_, err = r.Policy()
+			}
+			if len(r.Releases) > 0 && len(tt.flags.modules) > 0 && err == nil && (len(r.TDX.MRSEAM) != 1 || len(r.TDX.ServiceTDs) != 1 || r.TDX.MinTCBDate.IsZero()) {
+				t.Errorf("got %+v, want the flags in it", r.TDX)
+			}
+			if len(tt.flags.idBlocks) == 2 && err == nil && (len(r.SEVSNP.IDBlocks) != 2 || r.SEVSNP.MinGuestSVN != 3 || r.SEVSNP.MaxCRLAge != "100h") {
+				t.Errorf("got %+v, want the flags in it", r.SEVSNP)
 			}
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, want an error with %q", err, tt.want)

@@ -16,13 +16,16 @@ import (
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 	"chrysalis/measure"
+	"chrysalis/measure/fault"
 	"chrysalis/measure/register"
 )
 
 // valueFlags add to a policy what no manifest knows: reference values of confidential platforms, the rules that go with
 // them, waivers, and who signs the list of releases.
 type valueFlags struct {
-	tdx, snp, minTCB, waive []string
+	tdx, snp, minTCB, waive, modules, serviceTDs, idBlocks []string
+	maxCollateralAge, maxCRLAge, minTCBDate                string
+	minGuestSVN                                            uint32
 
 	signers, rebuilders         []string
 	threshold, rebuildThreshold int
@@ -36,6 +39,13 @@ func (f *valueFlags) add(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.minTCB, "min-tcb", nil,
 		"lowest patch levels of a line of SEV-SNP processors, such as Genoa=bootloader:10,tee:0,snp:24,microcode:85")
 	flags.StringArrayVar(&f.waive, "waive", nil, "name of a check that the client does without, such as rtmr-0 or smt")
+	flags.StringArrayVar(&f.modules, "mr-seam", nil, "MRSEAM of a TDX module to accept, in hexadecimal (default: any that Intel signed, by its security version)")
+	flags.StringArrayVar(&f.serviceTDs, "service-td", nil, "MRSERVICETD to accept beside none, in hexadecimal")
+	flags.StringVar(&f.maxCollateralAge, "max-collateral-age", "168h", "how long after its issue Intel's collateral is believed, where a release runs on TDX")
+	flags.StringVar(&f.minTCBDate, "min-tcb-date", "", "earliest tcbDate of the levels of platform, TDX module and quoting enclave, such as 2025-05-14")
+	flags.StringVar(&f.maxCRLAge, "max-crl-age", "9000h", "how long after its issue AMD's revocation list, one a year, is believed, where a release runs on SEV-SNP")
+	flags.StringArrayVar(&f.idBlocks, "id-block", nil, "SHA-384 of an id key whose id blocks are accepted, as IDKEY or IDKEY:AUTHORKEY in hexadecimal")
+	flags.Uint32Var(&f.minGuestSVN, "min-guest-svn", 0, "lowest security version in an id block")
 	flags.StringArrayVar(&f.signers, "signer", nil,
 		"public key (file, or 64 hexadecimal digits) whose signed list says which releases may run, in place of --manifest's")
 	flags.IntVar(&f.threshold, "threshold", 1, "how many signers must have signed the list, with --signer")
@@ -53,7 +63,6 @@ func (f *valueFlags) apply(rules *attest.Rules) error {
 			return fmt.Errorf("--tdx: %w", err)
 		}
 		release.TDX = append(release.TDX, values)
-		rules.TDX.AcceptStatus = []tdx.Status{tdx.UpToDate}
 	}
 	for _, file := range f.snp {
 		var digest struct {
@@ -68,8 +77,37 @@ func (f *valueFlags) apply(rules *attest.Rules) error {
 	if rules.SEVSNP.MinTCB, err = parseTCBs(f.minTCB, rules.SEVSNP.MinTCB); err != nil {
 		return err
 	}
+	if err := f.choose(rules); err != nil {
+		return err
+	}
 	rules.Waive = append(rules.Waive, f.waive...)
 	return f.list(rules)
+}
+
+// choose adds what an operator accepts by name, to the rules of the platforms that the release runs on or a list may name.
+func (f *valueFlags) choose(rules *attest.Rules) (err error) {
+	release := &rules.Releases[0]
+	if len(release.TDX) > 0 {
+		t := &rules.TDX
+		t.AcceptStatus, t.MaxCollateralAge = []tdx.Status{tdx.UpToDate}, f.maxCollateralAge
+		if t.MRSEAM, err = parseDigests("mr-seam", f.modules); err != nil {
+			return err
+		}
+		if t.ServiceTDs, err = parseDigests("service-td", f.serviceTDs); err != nil {
+			return err
+		}
+		if t.MinTCBDate, err = parseDate("min-tcb-date", f.minTCBDate); err != nil {
+			return err
+		}
+	}
+	if len(release.SEVSNP) > 0 {
+		s := &rules.SEVSNP
+		s.MaxCRLAge, s.MinGuestSVN = f.maxCRLAge, f.minGuestSVN
+		if s.IDBlocks, err = parseIDBlocks(f.idBlocks); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // list puts signers in the place of the release.
@@ -118,7 +156,7 @@ func readStrict(file string, into any) error {
 		return err
 	}
 	if err := json.Unmarshal(data, into, json.RejectUnknownMembers(true)); err != nil {
-		return fmt.Errorf("reading %s: %w", file, err)
+		return fmt.Errorf("reading %s: %w", file, fault.JSON(err))
 	}
 	return nil
 }

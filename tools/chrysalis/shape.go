@@ -11,7 +11,6 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/release"
-	"chrysalis/attest/tdx"
 	"chrysalis/measure"
 	"chrysalis/measure/register"
 	"chrysalis/measure/tdvf"
@@ -80,7 +79,6 @@ func pinShape(ctx context.Context, rules *attest.Rules, release measure.Manifest
 			return unavailable(err)
 		}
 		entry.TDX = append(entry.TDX, values)
-		rules.TDX.AcceptStatus = []tdx.Status{tdx.UpToDate}
 		return nil
 	}
 	_, tables, err := shape.tables(ctx)
