@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"chrysalis/measure/fault"
 	"chrysalis/measure/register"
 )
 
@@ -160,7 +161,7 @@ func DecodeShape(data []byte) (Shape, error) {
 	}
 	var s Shape
 	if err := json.Unmarshal(data, &s, json.RejectUnknownMembers(true)); err != nil {
-		return Shape{}, fmt.Errorf("decoding shape: %w", err)
+		return Shape{}, fmt.Errorf("decoding shape: %w", fault.JSON(err))
 	}
 	if err := s.Check(); err != nil {
 		return Shape{}, fmt.Errorf("decoding shape: %w", err)
