@@ -152,6 +152,21 @@ func ParseMemoryMap(b []byte) ([]MapEntry, error) {
 	return entries, nil
 }
 
+// Memory returns the ranges of memory in the machine's map.
+func (a Tables) Memory() ([]tdvf.Range, error) {
+	entries, err := ParseMemoryMap(a.Settings[MemoryMap])
+	if err != nil {
+		return nil, err
+	}
+	var memory []tdvf.Range
+	for _, e := range entries {
+		if e.Memory {
+			memory = append(memory, e.Range)
+		}
+	}
+	return memory, nil
+}
+
 // Events returns what the firmware extends into PCR 1 of a direct boot, in order: the machine's tables and the boot variables.
 func (a Tables) Events() ([]PCREvent, error) { return a.events(bootVariables()) }
 

@@ -18,6 +18,8 @@ import (
 // from the release's files. A shape.json is one Shape; whoever starts a guest and whoever computes its registers read the
 // same one. SHAPE.md says what each field moves.
 type Shape struct {
+	// Platform is "" on a vtpm, which shapes without the member are of.
+	Platform    Platform    `json:"platform,omitzero"`
 	QEMU        string      `json:"qemu"`        // version of QEMU, such as 10.0.13
 	Machine     string      `json:"machine"`     // -machine, without accelerator and confidential guest support
 	Accelerator Accelerator `json:"accelerator"` // what runs the CPUs
@@ -30,6 +32,12 @@ type Shape struct {
 	GPUs        []string    `json:"gpus"`        // -device of each passed-through GPU, in order, after Devices
 	Firmware    File        `json:"firmware"`    // of the release folder
 }
+
+// Platform is what a machine is to its guest.
+type Platform string
+
+// TDX is a machine whose guest is a TD.
+const TDX Platform = "tdx"
 
 // Accelerator is what runs a guest's CPUs.
 type Accelerator string
@@ -95,6 +103,18 @@ func (s Shape) Check() error {
 	case len(s.Devices)+len(s.GPUs) > maxDevices:
 		return fmt.Errorf("%d devices, want at most %d", len(s.Devices)+len(s.GPUs), maxDevices)
 	}
+	switch s.Platform {
+	case "":
+	case TDX:
+		if err := s.isTDX(); err != nil {
+			return err
+		}
+		if i := slices.IndexFunc(s.Devices, func(d string) bool { return isVirtioPCI(d) && !strings.HasSuffix(d, shared) }); i >= 0 {
+			return fmt.Errorf("device is %q, want %q at its end, without which a TD does not talk to it", s.Devices[i], shared)
+		}
+	default:
+		return fmt.Errorf("platform is %.20q, want none or %q", s.Platform, TDX)
+	}
 	for _, d := range s.Devices {
 		kind, _, _ := strings.Cut(d, ",")
 		if len(d) > maxDeviceBytes || !shapeArgument.MatchString(d) || !slices.Contains(deviceTypes, kind) {
@@ -107,6 +127,16 @@ func (s Shape) Check() error {
 		}
 	}
 	return nil
+}
+
+// shared are the properties by which a virtio device leaves a guest's private memory alone: it speaks version 1 and goes by the
+// guest's own mapping. Linux refuses it inside a TD without.
+const shared = ",disable-legacy=on,iommu_platform=on"
+
+// isVirtioPCI reports whether a device is of virtio and on the PCI bus.
+func isVirtioPCI(device string) bool {
+	kind, _, _ := strings.Cut(device, ",")
+	return strings.HasPrefix(kind, "virtio-") || kind == "vhost-vsock-pci"
 }
 
 // cpuArgument is a CPU model; its switches may begin with + and -.

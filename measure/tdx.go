@@ -118,7 +118,7 @@ func (b TDXBoot) Events() (events []RTMREvent, err error) {
 // rtmr0 returns, in order: the memory that the hypervisor says there is, the variable store, settings, the Secure Boot
 // variables and a separator, ACPI tables, boot variables. Sources: EDK2, OvmfPkg/IntelTdx and OvmfPkg/Tcg/TdTcg2Dxe.
 func (b TDXBoot) rtmr0() ([]part, error) {
-	if err := b.Shape.isTDX(); err != nil {
+	if err := errors.Join(b.Shape.Check(), b.Shape.isTDX()); err != nil {
 		return nil, err
 	}
 	sections, err := tdvf.Sections(b.Firmware)
@@ -129,15 +129,9 @@ func (b TDXBoot) rtmr0() ([]part, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := ParseMemoryMap(b.Tables.Settings[MemoryMap])
+	memory, err := b.Tables.Memory()
 	if err != nil {
 		return nil, err
-	}
-	var memory []tdvf.Range
-	for _, e := range entries {
-		if e.Memory {
-			memory = append(memory, e.Range)
-		}
 	}
 	hob, err := tdvf.HOB(sections, memory)
 	if err != nil {
@@ -193,11 +187,23 @@ func (s Shape) TDX() Shape {
 	return s
 }
 
+// ForTD returns the shape as that of a TDX guest: TDX, no TPM, and no virtio device that reaches for private memory.
+func (s Shape) ForTD() Shape {
+	s = s.TDX()
+	s.Platform, s.CPUVendor = TDX, VendorIntel
+	s.Devices = slices.DeleteFunc(slices.Clone(s.Devices), isTPM)
+	for i, d := range s.Devices {
+		if isVirtioPCI(d) && !strings.HasSuffix(d, shared) {
+			s.Devices[i] += shared
+		}
+	}
+	return s
+}
+
+func isTPM(device string) bool { return strings.HasPrefix(device, "tpm-") }
+
 // isTDX reports what keeps QEMU from starting the shape as a TDX guest, or its registers from being known.
 func (s Shape) isTDX() error {
-	if err := s.Check(); err != nil {
-		return err
-	}
 	for _, name := range []string{"smm", "pic"} {
 		if !strings.Contains(s.Machine+",", ","+name+"=off,") {
 			return fmt.Errorf("machine is %q, want %s=off, as a TDX guest has it", s.Machine, name)
@@ -206,7 +212,7 @@ func (s Shape) isTDX() error {
 	if s.CPUVendor != VendorIntel {
 		return fmt.Errorf("cpu_vendor is %q, want %q", s.CPUVendor, VendorIntel)
 	}
-	if i := slices.IndexFunc(s.Devices, func(d string) bool { return strings.HasPrefix(d, "tpm-") }); i >= 0 {
+	if i := slices.IndexFunc(s.Devices, isTPM); i >= 0 {
 		return fmt.Errorf("device %q is a TPM of the host's, want none", s.Devices[i])
 	}
 	return nil
