@@ -10,6 +10,7 @@ import (
 
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/release"
+	"chrysalis/measure/fault"
 )
 
 // Policy is what a client accepts. It never changes after it is made, and the zero Policy accepts nothing.
@@ -53,7 +54,7 @@ func ParsePolicy(document []byte) (Policy, error) {
 	}
 	var rules Rules
 	if err := json.Unmarshal(document, &rules, json.RejectUnknownMembers(true)); err != nil {
-		return Policy{}, fmt.Errorf("parsing policy: %w", err)
+		return Policy{}, fmt.Errorf("parsing policy: %w", fault.JSON(err))
 	}
 	if err := sameMembers(document, &rules); err != nil {
 		return Policy{}, fmt.Errorf("parsing policy: %w", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"chrysalis/measure/config"
+	"chrysalis/measure/fault"
 	"chrysalis/measure/register"
 )
 
@@ -106,7 +107,7 @@ func DecodeManifest(data []byte) (Manifest, error) {
 	}
 	var m Manifest
 	if err := json.Unmarshal(data, &m, json.RejectUnknownMembers(true)); err != nil {
-		return Manifest{}, fmt.Errorf("decoding manifest: %w", err)
+		return Manifest{}, fmt.Errorf("decoding manifest: %w", fault.JSON(err))
 	}
 	if err := m.check(); err != nil {
 		return Manifest{}, fmt.Errorf("decoding manifest: %w", err)

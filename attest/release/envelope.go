@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"chrysalis/measure/fault"
 	"chrysalis/measure/pubkey"
 )
 
@@ -36,7 +37,7 @@ func parseEnvelope(data []byte, payloadType string, limit int) (Envelope, error)
 	}
 	var e Envelope
 	if err := json.Unmarshal(data, &e, json.RejectUnknownMembers(true)); err != nil {
-		return Envelope{}, err
+		return Envelope{}, fault.JSON(err)
 	}
 	if err := e.check(payloadType); err != nil {
 		return Envelope{}, err

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest/check"
+	"chrysalis/measure/fault"
 	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
 )
@@ -118,7 +119,7 @@ func readReleaseList(signed []byte) (Envelope, Document, error) {
 		return e, d, err
 	}
 	if err := json.Unmarshal(e.Payload, &d, json.RejectUnknownMembers(true)); err != nil {
-		return e, d, err
+		return e, d, fault.JSON(err)
 	}
 	again, err := d.encode()
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest/check"
+	"chrysalis/measure/fault"
 	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
 )
@@ -79,7 +80,7 @@ func (e Envelope) rebuild(rebuilders []pubkey.Ed25519) (r Rebuild, key pubkey.Ed
 		return r, key, fmt.Errorf("payload is %d bytes, want at most %d", len(e.Payload), maxRebuildBytes)
 	}
 	if err := json.Unmarshal(e.Payload, &r, json.RejectUnknownMembers(true)); err != nil {
-		return r, key, err
+		return r, key, fault.JSON(err)
 	}
 	if err := r.check(); err != nil {
 		return r, key, err

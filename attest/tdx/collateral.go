@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest/check"
+	"chrysalis/measure/fault"
 )
 
 // Collateral is what Intel's provisioning certification service says of a machine, as it came: unverified.
@@ -57,7 +58,7 @@ func ParseCollateral(b []byte) (*Collateral, error) {
 	}
 	var f collateralFile
 	if err := json.Unmarshal(b, &f, json.RejectUnknownMembers(true)); err != nil {
-		return nil, fmt.Errorf("parsing collateral: %w", err)
+		return nil, fmt.Errorf("parsing collateral: %w", fault.JSON(err))
 	}
 	c := &Collateral{
 		PCKCRLIssuerChain: []byte(f.PCKCRLIssuerChain), TCBInfoIssuerChain: []byte(f.TCBInfoIssuerChain),
@@ -352,7 +353,7 @@ func parseDocument(b []byte, into any) error {
 	if len(b) > maxDocumentBytes {
 		return fmt.Errorf("%d bytes, want at most %d", len(b), maxDocumentBytes)
 	}
-	return json.Unmarshal(b, into)
+	return fault.JSON(json.Unmarshal(b, into))
 }
 
 func parseDates(issued, next string, evaluation uint32) (d dates, err error) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"chrysalis/measure/fault"
 	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 )
@@ -33,7 +34,9 @@ type Identity struct {
 	RootContract ton.Address `json:"root_contract"` // COCOON root contract that fixes the code and price of payments
 	PayoutOwner  ton.Address `json:"payout_owner"`  // account that is paid
 	Sealing      Sealing     `json:"sealing"`       // what the secret is bound to
-	Instance     Instance    `json:"instance"`      // how the instance id comes about
+	// Stranding is left out of the document where it is none.
+	Stranding Stranding `json:"stranding,omitzero"`
+	Instance  Instance  `json:"instance"` // how the instance id comes about
 }
 
 // Service says what the guest computes, how, and for how much. A change of it keeps the sealed secret and is visible in
@@ -160,7 +163,7 @@ func canonical(v any) ([]byte, error) { return json.Marshal(v, json.Deterministi
 // repeated names, other letter case, white space, other number forms and missing fields at once.
 func decodeCanonical(data []byte, v any) error {
 	if err := json.Unmarshal(data, v, json.RejectUnknownMembers(true)); err != nil {
-		return err
+		return fault.JSON(err)
 	}
 	again, err := canonical(v)
 	if err != nil {

@@ -13,6 +13,7 @@ const (
 	evNoAction             = 0x00000003
 	evSeparator            = 0x00000004
 	evSCRTMVersion         = 0x00000008
+	evIPL                  = 0x0000000d
 	evEFIVariableConfig    = 0x80000001
 	evEFIVariableBoot      = 0x80000002
 	evEFIAction            = 0x80000007
@@ -22,7 +23,7 @@ const (
 const (
 	maxBootBytes     = 2 << 20 // the area of a CCEL is often 1 MiB, most of it padding
 	maxBootEvents    = 1024
-	maxBootEventData = 64 << 10
+	maxBootEventData = 1 << 20 // a dbx and a vendor's tables go past 64 KiB
 	maxBootBanks     = 8
 
 	bootRegisters = 16 // that a replay speaks of: 16 and above can be reset at will, or do not start at zero, and prove nothing
@@ -218,13 +219,8 @@ func cutBankEvent(b []byte, banks []uint16, registers uint32) (e bankEvent, rest
 	}
 	register, count := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[8:])
 	e.typ = binary.LittleEndian.Uint32(b[4:])
-	switch {
-	case register < registers:
-		e.register = uint8(register)
-	case e.typ == evNoAction:
-		e.register = NoRegister
-	default:
-		return e, nil, fmt.Errorf("register is %d, want at most %d", register, registers-1)
+	if e.register, err = registerOf(register, e.typ, registers); err != nil {
+		return e, nil, err
 	}
 	if int64(count) != int64(len(banks)) {
 		return e, nil, fmt.Errorf("%d digests, want the %d of the header", count, len(banks))
@@ -242,15 +238,33 @@ func cutBankEvent(b []byte, banks []uint16, registers uint32) (e bankEvent, rest
 		b = b[2+size:]
 	}
 	e.digests = digests[:len(digests)-len(b)]
+	if e.data, rest, err = cutData(b); err != nil {
+		return e, nil, err
+	}
+	return e, rest, nil
+}
+
+// registerOf returns the register of an event. One that extends nothing may name any.
+func registerOf(register, typ, registers uint32) (uint8, error) {
+	switch {
+	case register < registers:
+		return uint8(register), nil
+	case typ == evNoAction:
+		return NoRegister, nil
+	}
+	return 0, fmt.Errorf("register is %d, want at most %d", register, registers-1)
+}
+
+// cutData parses the size and the data that end an event.
+func cutData(b []byte) (data, rest []byte, err error) {
 	if len(b) < 4 {
-		return e, nil, fmt.Errorf("%d bytes left, want a length of 4", len(b))
+		return nil, nil, fmt.Errorf("%d bytes left, want a length of 4", len(b))
 	}
 	size := binary.LittleEndian.Uint32(b)
 	if b = b[4:]; size > maxBootEventData || int64(size) > int64(len(b)) {
-		return e, nil, fmt.Errorf("%d bytes of data, want at most %d and the %d left", size, maxBootEventData, len(b))
+		return nil, nil, fmt.Errorf("%d bytes of data, want at most %d and the %d left", size, maxBootEventData, len(b))
 	}
-	e.data = b[:size:size]
-	return e, b[size:], nil
+	return b[:size:size], b[size:], nil
 }
 
 // localitySignature opens the data of the event by which firmware says that PCR 0 started at another value: TCG PC Client

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,12 +87,31 @@ func writeAppraisals(dir string) error {
 	if _, err := add("old", old); err != nil {
 		return err
 	}
+	maps.Copy(files, mistaken())
 	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// mistaken are what people give in place of a quote or a log.
+func mistaken() map[string][]byte {
+	report := make([]byte, 1024)
+	report[0] = 0x81
+	sgx := make([]byte, 500)
+	sgx[0], sgx[2] = 3, 2
+	sgx4 := bytes.Clone(sgx)
+	sgx4[0] = 4
+	table := func(name string, size int) []byte {
+		b := make([]byte, size)
+		copy(b, name)
+		b[4] = byte(size)
+		return b
+	}
+	return map[string][]byte{"tdreport.bin": report, "sgx-quote.bin": sgx, "sgx4-quote.bin": sgx4, "ccel-table.bin": table("CCEL", 56),
+		"tpm2-table.bin": table("TPM2", 76)}
 }
 
 // TestReadEvidence takes a quote in each of its forms.

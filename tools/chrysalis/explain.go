@@ -19,6 +19,7 @@ import (
 	"chrysalis/attest/evidence"
 	"chrysalis/measure"
 	"chrysalis/measure/bootdisk"
+	"chrysalis/measure/fault"
 	"chrysalis/tools/internal/acpi"
 	"chrysalis/tools/internal/explain"
 	"chrysalis/tools/internal/guest"
@@ -116,7 +117,7 @@ func (f *explainFlags) open(ctx context.Context) (in explain.Inputs, err error) 
 		}
 		in.Policy = new(attest.Rules)
 		if err := json.Unmarshal(document, in.Policy); err != nil {
-			return in, unavailable(fmt.Errorf("reading %s: %w", f.policy, err))
+			return in, unavailable(fmt.Errorf("reading %s: %w", f.policy, fault.JSON(err)))
 		}
 	}
 	if f.shape.file == "" {

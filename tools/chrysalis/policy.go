@@ -16,6 +16,7 @@ import (
 	"chrysalis/attest/release"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
+	"chrysalis/measure/fault"
 	"chrysalis/measure/register"
 	"chrysalis/tools/internal/guest"
 )
@@ -114,7 +115,7 @@ func readPCRs(file string) (register.PCRs, error) {
 	}
 	var named map[string]register.Digest // repeated names are refused by the decoder
 	if err := json.Unmarshal(data, &named); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", file, err)
+		return nil, fmt.Errorf("reading %s: %w", file, fault.JSON(err))
 	}
 	pcrs := register.PCRs{}
 	for name, value := range named {

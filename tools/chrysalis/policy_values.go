@@ -20,6 +20,7 @@ import (
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 	"chrysalis/measure"
+	"chrysalis/measure/fault"
 	"chrysalis/measure/register"
 )
 
@@ -226,7 +227,7 @@ func readStrict(file string, into any) error {
 		return err
 	}
 	if err := json.Unmarshal(data, into, json.RejectUnknownMembers(true)); err != nil {
-		return fmt.Errorf("reading %s: %w", file, err)
+		return fmt.Errorf("reading %s: %w", file, fault.JSON(err))
 	}
 	return nil
 }

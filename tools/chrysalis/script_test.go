@@ -71,9 +71,13 @@ func TestScripts(t *testing.T) {
 
 // unpackLogs writes the logs that scripts read into dir.
 func unpackLogs(dir string) error {
-	names, err := filepath.Glob("testdata/logs/*.gz")
-	if err != nil || len(names) == 0 {
-		return fmt.Errorf("no logs: %v", err)
+	var names []string
+	for _, logs := range []string{"testdata/logs/*.gz", "../../measure/eventlog/testdata/logs/*.gz"} {
+		found, err := filepath.Glob(logs)
+		if err != nil || len(found) == 0 {
+			return fmt.Errorf("no logs in %s: %v", logs, err)
+		}
+		names = append(names, found...)
 	}
 	for _, name := range names {
 		packed, err := os.ReadFile(name)
