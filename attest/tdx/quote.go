@@ -149,7 +149,11 @@ func (q *Quote) parseHeader(r *reader) {
 	copy(q.UserData[:], header[28:])
 	switch {
 	case q.Version != 4 && q.Version != 5:
-		r.err = fmt.Errorf("version is %d, want 4 or 5", q.Version)
+		newer := ""
+		if q.Version > 5 {
+			newer = ", which is newer than this build knows"
+		}
+		r.err = fmt.Errorf("version is %d%s, want 4 or 5", q.Version, newer)
 	case key != attestationKeyECDSAP256:
 		r.err = fmt.Errorf("attestation key is of type %d, want %d", key, attestationKeyECDSAP256)
 	case tee != teeTypeTDX:

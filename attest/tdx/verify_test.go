@@ -300,6 +300,22 @@ func TestChainBeside(t *testing.T) {
 	}
 }
 
+// TestNewLines: what is newer than this build or the collateral knows is named as such.
+func TestNewLines(t *testing.T) {
+	for name, change := range map[string]func(*scene){
+		"a module that runs":   func(s *scene) { s.m.Body.TEETCBSVN2[1] = 9 },
+		"a module at launch":   func(s *scene) { s.m.Body.TEETCBSVN[1] = 9 },
+		"a quote of version 6": func(s *scene) { s.edit = func(e *attesttest.TDXEvidence) { e.Quote[0] = 6 } },
+	} {
+		s := newScene()
+		change(s)
+		_, err := s.play(tdx.Verify)
+		if !errors.Is(err, check.ErrRejected) || !strings.Contains(err.Error(), "does not know") && !strings.Contains(err.Error(), "newer than") {
+			t.Errorf("%s: got %v, want a refusal that says so", name, err)
+		}
+	}
+}
+
 // TestRefusalSaysDebug: whoever is refused learns that the TD was under debug, and what a genuine machine signed.
 func TestRefusalSaysDebug(t *testing.T) {
 	s := newScene()
