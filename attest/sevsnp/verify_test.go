@@ -2,7 +2,9 @@ package sevsnp_test
 
 import (
 	"bytes"
+	"crypto/elliptic"
 	"errors"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
@@ -249,6 +251,22 @@ func TestTwice(t *testing.T) {
 	wrong.ReportData[0]++
 	if _, err := sevsnp.Verify(e, wrong, now, r.roots); err == nil {
 		t.Error("other report data: got no error after an acceptance, want a refusal")
+	}
+}
+
+// TestOtherSignature: of a report nothing but its signature's S can be written otherwise, which SECURITY.md says.
+func TestOtherSignature(t *testing.T) {
+	r := good(sevsnp.Genoa, sevsnp.SignerVCEK)
+	e := r.Evidence()
+	report, err := sevsnp.Parse(e.Report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := new(big.Int).SetBytes(report.S[:])
+	s.Sub(elliptic.P384().Params().N, s).FillBytes(report.S[:])
+	e.Report = report.Marshal()
+	if _, err := sevsnp.Verify(e, r.options, now, r.roots); err != nil {
+		t.Errorf("R and N-S: got %v, want it accepted", err)
 	}
 }
 

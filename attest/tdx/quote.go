@@ -115,7 +115,7 @@ var certifications = map[uint16]string{
 }
 
 // Parse reads a quote of version 4, or of version 5 with a TDX 1.0 or 1.5 report. Zeros may follow it, as guests hand out
-// buffers of fixed size; anything else may not. There is one encoding of each quote, padding apart.
+// buffers of fixed size; anything else may not. Encode writes it again byte for byte, padding apart.
 func Parse(b []byte) (*Quote, error) {
 	if len(b) > MaxQuoteBytes {
 		return nil, fmt.Errorf("parsing quote: %d bytes, want at most %d", len(b), MaxQuoteBytes)
