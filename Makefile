@@ -6,6 +6,7 @@ export GOTOOLCHAIN := $(shell sed -n "s/^toolchain //p" go.mod)
 # One way to compile, so that the command line, vet and the tests share what Go keeps; the guest's programs are built alike.
 export GOFLAGS := -buildvcs=false -trimpath
 BIN := build/bin/chrysalis
+DOUBLE := build/double/double
 # The modules of this tree: CONTRIBUTING.md says why there are several.
 MODULES := $(patsubst %/,%,$(dir $(shell git ls-files '*go.mod')))
 
@@ -41,8 +42,9 @@ wasm: ## what clients import, tested as WebAssembly under node, and the size of 
 		PATH="$$($(GO) env GOROOT)/lib/wasm:$$PATH" GOOS=js GOARCH=wasm $(GO) test -short $(CLIENT); \
 	else echo "skipped: no node here to run them; they build, and verifier.wasm has $$(stat -c %s build/verifier.wasm) bytes"; GOOS=js GOARCH=wasm $(GO) vet $(CLIENT); fi
 
-image: $(BIN) ## tools tree, release folder, engine and model volumes (cached by what they are made of)
+image: $(BIN) $(DOUBLE) ## tools tree, release folder, engine and model volumes (cached by what they are made of)
 	@$(BIN) image build --out build/release
+	@$(DOUBLE) plugin -tools-tree build/tools-tree -o build/double/tdx.so
 
 matrix: image ## the registers over versions of QEMU, memory sizes and CPU counts, into measure/MATRIX.md
 	@CHRYSALIS_MATRIX=1 $(GO) test -C tools -count=1 -run '^TestMatrix$$' ./e2e/
@@ -65,6 +67,10 @@ clean: ## remove what was built; downloads stay in build/cache
 $(BIN): FORCE
 	@[ -x $@ ] || echo "== the command line: the first time Go compiles all that it needs, for a minute or two"
 	@$(GO) build -C tools -o ../$@ ./chrysalis
+
+# The double of hardware links what forges evidence for tests, so it is a program of its own.
+$(DOUBLE): FORCE
+	@$(GO) build -C tools -o ../$@ ./double
 
 FORCE:
 .PHONY: help demo test unit check wasm image matrix console bench fuzz clean FORCE

@@ -32,6 +32,10 @@ var chain = []string{
 	"runtime/internal/chain",
 }
 
+// testRooms forge evidence, drop checks, or play a kernel or a certificate authority.
+var testRooms = []string{"attest/attesttest", "attest/check/checktest", "runtime/client/clienttest", "tools/internal/release/releasetest",
+	"init/internal/platform/tsm/tsmtest"}
+
 var bans = []ban{
 	{from: "init", never: slices.Concat(verifiers, []string{"attest/vtpm/enrol", "attest/pki", "attest/check"}), exact: verdicts, reason: "process 1 is judged and judges nobody but its GPUs"},
 	{from: "init", never: []string{"runtime/internal", "runtime/enginehost", "runtime/claim", "runtime/receipt", "runtime/client"},
@@ -50,10 +54,8 @@ var bans = []ban{
 		reason: "who asks a guest links a verifier and the formats of its proofs, and nothing of the guest"},
 	{from: "measure", never: []string{"attest", "runtime", "init", "tools"}, reason: "what is expected does not depend on what is shown"},
 	{from: "init/status", only: []string{}, reason: "the words to the host are read by every tool"},
-	{from: ".", but: []string{"attest/attesttest", "attest/check/checktest", "runtime/client/clienttest",
-		"tools/internal/release/releasetest"},
-		never:  []string{"attest/attesttest", "attest/check/checktest", "runtime/client/clienttest", "tools/internal/release/releasetest"},
-		reason: "what forges evidence, drops checks or plays a certificate authority is for tests alone"},
+	{from: ".", but: slices.Concat(testRooms, []string{"tools/double"}), never: testRooms,
+		reason: "what forges evidence, drops checks or plays a certificate authority is for tests and the double of hardware alone"},
 }
 
 // graph is the imports of each package of ours outside its tests: packages of ours by their folder, others by their path. The

@@ -13,17 +13,19 @@ import (
 // ConfigRules judges the measured config. It has a rule for each field of config.Measured; a config with a field that
 // this verifier does not know is not decoded, so it is refused.
 type ConfigRules struct {
-	Network      config.Network    `json:"network"`
-	RootContract ton.Address       `json:"root_contract"`
-	PayoutOwner  string            `json:"payout_owner"` // an address, or "any": a client need not care who is paid
-	Sealing      []config.Sealing  `json:"sealing"`
-	Instance     []config.Instance `json:"instance"`
-	Engine       EngineRules       `json:"engine"`
-	Model        ModelRules        `json:"model"`
-	GPU          []config.GPURule  `json:"gpu"`
-	Limits       LimitRules        `json:"limits"`
-	Price        PriceRules        `json:"price"`
-	Wipe         []config.Wipe     `json:"wipe"`
+	Network      config.Network   `json:"network"`
+	RootContract ton.Address      `json:"root_contract"`
+	PayoutOwner  string           `json:"payout_owner"` // an address, or "any": a client need not care who is paid
+	Sealing      []config.Sealing `json:"sealing"`
+	// Stranding lists what is accepted beside a config that says none. It may be left out of the document.
+	Stranding []config.Stranding `json:"stranding,omitzero"`
+	Instance  []config.Instance  `json:"instance"`
+	Engine    EngineRules        `json:"engine"`
+	Model     ModelRules         `json:"model"`
+	GPU       []config.GPURule   `json:"gpu"`
+	Limits    LimitRules         `json:"limits"`
+	Price     PriceRules         `json:"price"`
+	Wipe      []config.Wipe      `json:"wipe"`
 }
 
 // EngineRules judges the engine: one of the volumes, started in exactly this way.
@@ -80,7 +82,7 @@ func ExactConfig(m config.Measured) ConfigRules {
 	exact := func(n uint64) Range { return Range{n, n} }
 	return ConfigRules{
 		Network: id.Network, RootContract: id.RootContract, PayoutOwner: id.PayoutOwner.String(),
-		Sealing: []config.Sealing{id.Sealing}, Instance: []config.Instance{id.Instance},
+		Sealing: []config.Sealing{id.Sealing}, Stranding: stranding(id.Stranding), Instance: []config.Instance{id.Instance},
 		Engine: EngineRules{Volumes: []config.Volume{sv.Engine.Volume}, Argv: slices.Clone(sv.Engine.Argv), Env: slices.Clone(sv.Engine.Env),
 			MemoryBytes: exact(sv.Engine.MemoryBytes)},
 		Model: ModelRules{Name: sv.Model.Name, Volumes: []config.Volume{sv.Model.Volume}},
@@ -92,6 +94,14 @@ func ExactConfig(m config.Measured) ConfigRules {
 			CompletionWeight: exact(uint64(sv.Price.CompletionWeight)), ReasoningWeight: exact(uint64(sv.Price.ReasoningWeight))},
 		Wipe: []config.Wipe{sv.Wipe},
 	}
+}
+
+// stranding returns the rule that accepts a config's own word.
+func stranding(s config.Stranding) []config.Stranding {
+	if s == "" {
+		return nil
+	}
+	return []config.Stranding{s}
 }
 
 // Judge judges a config by the rules alone, and returns a line for each field. It proves nothing of a guest: Verify does.
@@ -124,6 +134,9 @@ var configChecks = []step{
 	}),
 	field("identity.sealing", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Identity.Sealing, r.Sealing...)
+	}),
+	field("identity.stranding", func(m *config.Measured, r *ConfigRules) check.Finding {
+		return oneOf(m.Identity.Stranding, append([]config.Stranding{""}, r.Stranding...)...)
 	}),
 	field("identity.instance", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Identity.Instance, r.Instance...)

@@ -65,6 +65,27 @@ func newSceneOn(t testing.TB, platform evidence.Platform) *scene {
 	return s
 }
 
+// serves lets the guest have another config, and the rules accept that alone.
+func (s *scene) serves(change func(*config.Measured)) {
+	m, err := config.Decode(s.contents.Measured)
+	if err != nil {
+		panic(err)
+	}
+	change(&m)
+	if s.contents.Measured, err = m.Encode(); err != nil {
+		panic(err)
+	}
+	sequence, err := eventlog.SequenceOf(s.contents.Measured)
+	if err != nil {
+		panic(err)
+	}
+	in := eventlog.InRTMR
+	if s.guest != nil {
+		in = eventlog.InPCRs
+	}
+	s.contents.Records, s.rules.Config = sequence.Records(in), attest.ExactConfig(m)
+}
+
 func (s *scene) play(t testing.TB, verify func(*evidence.Evidence, attest.Challenge, attest.Policy, time.Time,
 	attest.Roots) (*attest.Result, error)) (*attest.Result, error) {
 	t.Helper()
@@ -267,6 +288,12 @@ func configVectors() []vector {
 		rule("identity.root_contract", func(r *attest.ConfigRules) { r.RootContract = ton.Address{} }),
 		rule("identity.payout_owner", func(r *attest.ConfigRules) { r.PayoutOwner = "" }),
 		rule("identity.sealing", func(r *attest.ConfigRules) { r.Sealing = nil }),
+		{"config.identity.stranding", "accepted by the owner alone", func(s *scene) {
+			s.serves(func(m *config.Measured) {
+				m.Identity.Sealing, m.Identity.Stranding = config.SealNothing, config.StrandingAccepted
+			})
+			s.rules.Config.Stranding = nil
+		}},
 		rule("identity.instance", func(r *attest.ConfigRules) { r.Instance = nil }),
 		rule("service.engine.volume", func(r *attest.ConfigRules) { r.Engine.Volumes[0].Root[0]++ }),
 		rule("service.engine.argv", func(r *attest.ConfigRules) { r.Engine.Argv = append(r.Engine.Argv, "--slots") }),

@@ -268,7 +268,7 @@ func TestEachConfigFieldHasACheck(t *testing.T) {
 	var walk func(name string, typ reflect.Type)
 	walk = func(name string, typ reflect.Type) {
 		for f := range typ.Fields() {
-			tag := f.Tag.Get("json")
+			tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 			if tag == "" {
 				tag = strings.ToLower(f.Name)
 			}

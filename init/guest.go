@@ -14,7 +14,7 @@ func (g *guest) steps() []boot.Step {
 		{Name: status.Hardening, Run: func(context.Context) error { return hardening.Apply(kernelPaths) }},
 		{Name: status.Entropy, Run: waitForEntropy},
 		{Name: status.CorruptionWatch, Run: g.watchCorruption},
-		{Name: status.TPM, Run: g.openPlatform},
+		{Name: status.Platform, Run: g.openPlatform},
 		{Name: status.Config, Run: g.measureConfig},
 		{Name: status.EngineVolume, Run: g.openEngine},
 		{Name: status.ModelVolume, Run: g.openModel},

@@ -63,8 +63,9 @@ func initrdMain() {
 	boot.NewEnder(nil, nil).End(status.Root.Failed(), fmt.Errorf("starting %s: %v", secondInit, err))
 }
 
-// loaderWords is what QEMU's loader adds to the command line when it boots a kernel without a boot loader.
-const loaderWords = " initrd=initrd"
+// loaderWords is what the firmware adds to the command line when it boots a kernel without a boot loader: after it, and from
+// EDK2 of 2026 on before it.
+const loaderWords = "initrd=initrd"
 
 // checkCmdline holds the kernel's command line against the release's. Every client sees another one in the registers, and
 // the secret does not open under it; this check is for what runs before either counts, and says at once what is wrong.
@@ -77,7 +78,8 @@ func checkCmdline(running, release string) error {
 	if err != nil {
 		return err
 	}
-	if line := strings.TrimSuffix(string(got), "\n"); line != string(want) && line != string(want)+loaderWords {
+	line := strings.TrimSuffix(string(got), "\n")
+	if line != string(want) && line != string(want)+" "+loaderWords && line != loaderWords+" "+string(want) {
 		return fmt.Errorf("command line is %q, want %q", line, want)
 	}
 	return nil

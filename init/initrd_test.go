@@ -14,6 +14,9 @@ func TestCheckCmdline(t *testing.T) {
 		ok            bool
 	}{
 		{"a direct boot", release + " initrd=initrd\n", true},
+		{"a direct boot under a newer firmware", "initrd=initrd " + release + "\n", true},
+		{"both", "initrd=initrd " + release + " initrd=initrd\n", false},
+		{"another initrd", "initrd=other " + release + "\n", false},
 		{"a boot from a disk", release + "\n", true},
 		{"text after it", release + " initrd=initrd rdinit=/bin/sh\n", false},
 		{"text before it", "debug " + release + "\n", false},

@@ -15,6 +15,7 @@ import (
 	"chrysalis/init/internal/gpu"
 	"chrysalis/init/internal/mount"
 	"chrysalis/init/internal/platform"
+	"chrysalis/init/internal/platform/tsm"
 	"chrysalis/init/internal/record"
 	"chrysalis/init/status"
 	"chrysalis/measure/config"
@@ -41,15 +42,18 @@ func waitForEntropy(ctx context.Context) error {
 
 // openPlatform finds out what the guest runs on. Nothing has been recorded before.
 func (g *guest) openPlatform(context.Context) error {
-	p, err := platform.Open(platformPaths)
-	if err != nil {
+	var err error
+	if g.platform, err = platform.Open(platformPaths); errors.Is(err, tsm.ErrEnded) {
+		return boot.Coded{Code: status.PlatformLost, Err: err}
+	} else if err != nil {
 		return err
 	}
-	g.recorder, err = record.New(p)
+	g.recorder, err = record.New(g.platform)
 	return err
 }
 
-// measureConfig records the config before it is parsed.
+// measureConfig records the config before it is parsed. A config that the machine was not launched with, or that asks for a way of
+// sealing which it does not have, is the host's mistake, and said to be.
 func (g *guest) measureConfig(ctx context.Context) error {
 	d, err := systemPaths.Find(ctx, disks.Config)
 	if err != nil {
@@ -66,8 +70,16 @@ func (g *guest) measureConfig(ctx context.Context) error {
 	if err := g.recorder.Config(g.measured); err != nil {
 		return err
 	}
-	g.config, err = config.Decode(g.measured)
-	return err
+	if err := g.platform.Launched(g.measured); err != nil {
+		return boot.Coded{Code: status.ConfigForeign, Err: err}
+	}
+	if g.config, err = config.Decode(g.measured); err != nil {
+		return err
+	}
+	if err := platform.Fits(g.platform, g.config.Identity.Sealing); err != nil {
+		return boot.Coded{Code: status.SealingUnfit, Err: err}
+	}
+	return nil
 }
 
 func (g *guest) openEngine(ctx context.Context) error {

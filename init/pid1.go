@@ -11,6 +11,7 @@ import (
 	"chrysalis/init/internal/platform"
 	"chrysalis/init/internal/port"
 	"chrysalis/init/internal/record"
+	"chrysalis/init/internal/sealing"
 	"chrysalis/init/internal/services"
 	"chrysalis/init/internal/supervise"
 	"chrysalis/init/status"
@@ -21,8 +22,10 @@ const (
 	// Names of the mapped volumes, and where they are mounted.
 	engineVolume = "engine"
 	modelVolume  = "model"
-	engineDir    = "/run/vol/engine"
-	modelDir     = "/run/vol/model"
+	// journalVolume maps what of the journal's disk is the journal's, where a sealed record lies before it.
+	journalVolume = "journal"
+	engineDir     = "/run/vol/engine"
+	modelDir      = "/run/vol/model"
 
 	// engineLimit is how long an engine may take to read its model: hundreds of gigabytes from a slow disk.
 	engineLimit = 45 * time.Minute
@@ -34,12 +37,15 @@ const (
 
 var (
 	kernelPaths   = hardening.Paths{Proc: "/proc", Sys: "/sys"}
-	platformPaths = platform.Paths{Dev: "/dev", Sys: "/sys"}
+	platformPaths = platform.Paths{Dev: "/dev", Sys: "/sys", Proc: "/proc"}
 )
 
 // guest is the state of a boot. The steps fill it in their order; after the last one nothing changes it.
 type guest struct {
 	ender    *boot.Ender
+	host     *port.Port
+	platform platform.Platform
+	vault    sealing.Vault
 	recorder *record.Recorder
 	services *services.Services
 
@@ -60,7 +66,7 @@ func guestMain() {
 	if err != nil {
 		g.ender.End(status.Status.Failed(), err)
 	}
-	g.ender = boot.NewEnder(host, g.last)
+	g.host, g.ender = host, boot.NewEnder(host, g.last)
 	g.services = services.New(services.Settings{
 		Start: supervise.New().Start, End: g.ender.End, Host: host, Cgroups: cgroups, Log: kernelLog,
 	})

@@ -6,10 +6,16 @@ import (
 	"net"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"chrysalis/init/disks"
 	"chrysalis/init/internal/boot"
+	"chrysalis/init/internal/disk"
 	"chrysalis/init/internal/network"
+	"chrysalis/init/internal/platform"
+	"chrysalis/init/internal/platform/tsm"
 	"chrysalis/init/internal/record"
+	"chrysalis/init/internal/sealing"
 	"chrysalis/init/status"
 	"chrysalis/measure/config"
 	"chrysalis/measure/pubkey"
@@ -17,10 +23,13 @@ import (
 	"chrysalis/runtime/secret"
 )
 
-// takeSecret takes the sealed secret; nobody can take it again in this boot. The public keys that follow from it go into
+// takeSecret takes the secret out of what the config seals it with; nobody can take it again in this boot. The public keys that follow from it go into
 // every statement, so that the gateway can't name others.
-func (g *guest) takeSecret(context.Context) error {
-	taken, boots, err := g.recorder.Secret()
+func (g *guest) takeSecret(ctx context.Context) error {
+	if err := g.openVault(ctx); err != nil {
+		return err
+	}
+	taken, boots, err := g.recorder.Secret(g.vault)
 	if errors.Is(err, secret.ErrSealed) {
 		return boot.Coded{Code: status.UnsealRefused, Err: err}
 	}
@@ -40,6 +49,27 @@ func (g *guest) takeSecret(context.Context) error {
 	return nil
 }
 
+// openVault finds the way of sealing that the config names, and the beginning of the journal's disk where it keeps a record there.
+func (g *guest) openVault(ctx context.Context) error {
+	identity, _, err := config.Split(g.measured)
+	if err != nil {
+		return err
+	}
+	var store sealing.Store
+	if sealed := g.config.Identity.Sealing; platform.InStore(sealed) {
+		journal, err := systemPaths.Find(ctx, disks.Journal)
+		if err != nil {
+			return err
+		}
+		// It stays open until the boot is counted, and then as long as the guest: nobody else is given it.
+		if store, err = os.OpenFile(journal.Path, os.O_RDWR|unix.O_EXCL, 0); err != nil {
+			return err
+		}
+	}
+	g.vault, err = platform.Vault(g.platform, g.config.Identity.Sealing, config.IdentityDigest(identity), store)
+	return err
+}
+
 func publicKey(s *secret.Secret, r secret.Role, scope secret.Scope) pubkey.Ed25519 {
 	key := secret.DeriveSigner(s, r, scope)
 	defer clear(key)
@@ -49,6 +79,9 @@ func publicKey(s *secret.Secret, r secret.Role, scope secret.Scope) pubkey.Ed255
 func (g *guest) bringUpNetwork(ctx context.Context) error {
 	host, err := config.DecodeHost(g.hostSays)
 	if err != nil {
+		return err
+	}
+	if err := g.platform.UseHost(host); err != nil {
 		return err
 	}
 	if err := network.Up(ctx, host.Network); err != nil {
@@ -74,6 +107,11 @@ func (g *guest) startKeeper(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if platform.InStore(g.config.Identity.Sealing) {
+		if journal, err = disk.OpenAfter(journal, journalVolume, sealing.StoreBytes); err != nil {
+			return err
+		}
+	}
 	device, err := os.OpenFile(journal.Path, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -82,7 +120,7 @@ func (g *guest) startKeeper(ctx context.Context) error {
 	if err := g.services.Keeper(ctx, device); err != nil {
 		return err
 	}
-	return g.recorder.CountBoot()
+	return g.vault.CountBoot()
 }
 
 func (g *guest) startEngine(ctx context.Context) error {
@@ -94,10 +132,34 @@ func (g *guest) startGateway(ctx context.Context) error {
 	return g.services.Gateway(ctx, g.listener, g.serveQuotes)
 }
 
+// failedQuotes are the words for evidence that did not come about.
+var failedQuotes = []struct {
+	why  error
+	word status.Event
+}{
+	{tsm.ErrTimeout, status.QuoteLate}, {tsm.ErrBusy, status.QuoteBusy}, {tsm.ErrRefused, status.QuoteRefused}, {tsm.ErrForeign, status.QuoteForeign},
+	{nil, status.QuoteFailed},
+}
+
+// quoteFailed tells the host why evidence failed, for it is most often the host that can do something about it. When none will
+// ever come again, the guest is of no use to anybody.
+func (g *guest) quoteFailed(err error) {
+	boot.Log("%v", err)
+	if errors.Is(err, tsm.ErrEnded) {
+		g.ender.End(status.PlatformLost, err)
+	}
+	for _, f := range failedQuotes {
+		if f.why == nil || errors.Is(err, f.why) {
+			g.host.Event(f.word)
+			return
+		}
+	}
+}
+
 // serveQuotes answers the gateway until it is gone, and then the guest ends anyway.
 func (g *guest) serveQuotes(stream *os.File) {
 	defer stream.Close()
-	if err := role.ServeQuotes(stream, g.recorder.Evidence, func(err error) { boot.Log("%v", err) }); err != nil {
+	if err := role.ServeQuotes(stream, g.recorder.Evidence, g.quoteFailed); err != nil {
 		boot.Log("quotes: %v", err)
 	}
 }

@@ -36,7 +36,7 @@ var tdxSettings = []struct {
 
 // SettingNames returns the names of the settings that firmware goes by or measures.
 func SettingNames() []string {
-	names := []string{MemoryMap}
+	names := []string{MemoryMap, SMBIOSTables}
 	for _, s := range tdxSettings {
 		names = append(names, s.name)
 	}
@@ -150,6 +150,21 @@ func ParseMemoryMap(b []byte) ([]MapEntry, error) {
 		entries = append(entries, e)
 	}
 	return entries, nil
+}
+
+// Memory returns the ranges of memory in the machine's map.
+func (a Tables) Memory() ([]tdvf.Range, error) {
+	entries, err := ParseMemoryMap(a.Settings[MemoryMap])
+	if err != nil {
+		return nil, err
+	}
+	var memory []tdvf.Range
+	for _, e := range entries {
+		if e.Memory {
+			memory = append(memory, e.Range)
+		}
+	}
+	return memory, nil
 }
 
 // Events returns what the firmware extends into PCR 1 of a direct boot, in order: the machine's tables and the boot variables.

@@ -35,6 +35,7 @@ const (
 	InputMemory        Input = "memory"          // of the machine: the hypervisor's list of memory
 	InputSetting       Input = "machine-setting" // of the machine: what the hypervisor tells the firmware
 	InputACPI          Input = "acpi"            // of the machine: tables
+	InputSMBIOS        Input = "smbios"          // of the machine: what it says of its parts
 	InputKernel        Input = "kernel"          // image hash
 	InputInitrd        Input = "initrd"          //
 	InputCmdline       Input = "command-line"    //
@@ -47,7 +48,9 @@ const (
 )
 
 // OfMachine reports whether the input follows from the shape of the machine.
-func (i Input) OfMachine() bool { return i == InputMemory || i == InputSetting || i == InputACPI }
+func (i Input) OfMachine() bool {
+	return i == InputMemory || i == InputSetting || i == InputACPI || i == InputSMBIOS
+}
 
 // part is what is hashed for an event.
 type part struct {

@@ -18,18 +18,29 @@ import (
 // from the release's files. A shape.json is one Shape; whoever starts a guest and whoever computes its registers read the
 // same one. SHAPE.md says what each field moves.
 type Shape struct {
+	// Platform is "" on a vtpm, which shapes without the member are of.
+	Platform    Platform    `json:"platform,omitzero"`
 	QEMU        string      `json:"qemu"`        // version of QEMU, such as 10.0.13
 	Machine     string      `json:"machine"`     // -machine, without accelerator and confidential guest support
 	Accelerator Accelerator `json:"accelerator"` // what runs the CPUs
 	CPU         string      `json:"cpu"`         // -cpu
 	CPUVendor   string      `json:"cpu_vendor"`  // CPUID's vendor as the guest sees it
-	PhysBits    int         `json:"phys_bits"`   // bits of a physical address as the guest's CPUID says
-	CPUs        int         `json:"cpus"`        // -smp
-	MemoryMiB   int         `json:"memory_mib"`  // -m
-	Devices     []string    `json:"devices"`     // -device, in order
-	GPUs        []string    `json:"gpus"`        // -device of each passed-through GPU, in order, after Devices
-	Firmware    File        `json:"firmware"`    // of the release folder
+	// Processor is EAX and EDX of CPUID leaf 1 as the guest sees them, 16 digits in the order of their bytes in memory. Emulation's
+	// follow from CPU.
+	Processor string   `json:"processor,omitzero"`
+	PhysBits  int      `json:"phys_bits"`  // bits of a physical address as the guest's CPUID says
+	CPUs      int      `json:"cpus"`       // -smp
+	MemoryMiB int      `json:"memory_mib"` // -m
+	Devices   []string `json:"devices"`    // -device, in order
+	GPUs      []string `json:"gpus"`       // -device of each passed-through GPU, in order, after Devices
+	Firmware  File     `json:"firmware"`   // of the release folder
 }
+
+// Platform is what a machine is to its guest.
+type Platform string
+
+// TDX is a machine whose guest is a TD.
+const TDX Platform = "tdx"
 
 // Accelerator is what runs a guest's CPUs.
 type Accelerator string
@@ -61,8 +72,9 @@ const (
 var (
 	shapeVersion = regexp.MustCompile(`^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$`)
 	// An argument of QEMU: names no path, and no second option. Shapes come from strangers.
-	shapeArgument = regexp.MustCompile(`^[a-z0-9][A-Za-z0-9_.:=,+-]*$`)
-	shapeMachine  = regexp.MustCompile(`^(q35|pc-q35-[0-9]{1,2}\.[0-9])(,(smm|pic|hpet|vmport|usb|graphics|i8042|smbus|sata)=(on|off)|,kernel-irqchip=split)*$`)
+	shapeArgument  = regexp.MustCompile(`^[a-z0-9][A-Za-z0-9_.:=,+-]*$`)
+	shapeProcessor = regexp.MustCompile(`^[0-9a-f]{16}$`)
+	shapeMachine   = regexp.MustCompile(`^(q35|pc-q35-[0-9]{1,2}\.[0-9])(,(smm|pic|hpet|vmport|usb|graphics|i8042|smbus|sata)=(on|off)|,kernel-irqchip=split)*$`)
 )
 
 // deviceTypes are the devices that a shape may hold: those that a guest here has a use for.
@@ -83,6 +95,8 @@ func (s Shape) Check() error {
 		return fmt.Errorf("cpu is %.300q, want a model with its switches", s.CPU)
 	case s.CPUVendor != VendorIntel && s.CPUVendor != VendorAMD:
 		return fmt.Errorf("cpu_vendor is %q, want %q or %q", s.CPUVendor, VendorIntel, VendorAMD)
+	case s.Processor != "" && (s.Accelerator == TCG || !shapeProcessor.MatchString(s.Processor)):
+		return fmt.Errorf("processor is %.40q, want 16 hexadecimal digits, and none under %s", s.Processor, TCG)
 	case s.PhysBits < 36 || s.PhysBits > 52:
 		return fmt.Errorf("phys_bits is %d, want 36 to 52", s.PhysBits)
 	case s.CPUs < 1 || s.CPUs > maxCPUs:
@@ -94,6 +108,18 @@ func (s Shape) Check() error {
 		return errors.New("firmware has no name, size or hash")
 	case len(s.Devices)+len(s.GPUs) > maxDevices:
 		return fmt.Errorf("%d devices, want at most %d", len(s.Devices)+len(s.GPUs), maxDevices)
+	}
+	switch s.Platform {
+	case "":
+	case TDX:
+		if err := s.isTDX(); err != nil {
+			return err
+		}
+		if i := slices.IndexFunc(s.Devices, func(d string) bool { return isVirtioPCI(d) && !strings.HasSuffix(d, shared) }); i >= 0 {
+			return fmt.Errorf("device is %q, want %q at its end, without which a TD does not talk to it", s.Devices[i], shared)
+		}
+	default:
+		return fmt.Errorf("platform is %.20q, want none or %q", s.Platform, TDX)
 	}
 	for _, d := range s.Devices {
 		kind, _, _ := strings.Cut(d, ",")
@@ -107,6 +133,16 @@ func (s Shape) Check() error {
 		}
 	}
 	return nil
+}
+
+// shared are the properties by which a virtio device leaves a guest's private memory alone: it speaks version 1 and goes by the
+// guest's own mapping. Linux refuses it inside a TD without.
+const shared = ",disable-legacy=on,iommu_platform=on"
+
+// isVirtioPCI reports whether a device is of virtio and on the PCI bus.
+func isVirtioPCI(device string) bool {
+	kind, _, _ := strings.Cut(device, ",")
+	return strings.HasPrefix(kind, "virtio-") || kind == "vhost-vsock-pci"
 }
 
 // cpuArgument is a CPU model; its switches may begin with + and -.

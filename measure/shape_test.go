@@ -30,6 +30,27 @@ func TestShapeRoundTrip(t *testing.T) {
 	}
 }
 
+// TestForTD makes the demo's machine one for a TD, and nothing else of it.
+func TestForTD(t *testing.T) {
+	s := testShape()
+	s.Devices = append(s.Devices, "virtio-serial-pci", "virtserialport,chardev=status,name=x", "vhost-vsock-pci,guest-cid=3", "pvpanic-pci")
+	td := s.ForTD()
+	if err := td.Check(); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"virtio-blk-pci,drive=root,bootindex=1" + shared, "virtio-serial-pci" + shared, "virtserialport,chardev=status,name=x",
+		"vhost-vsock-pci,guest-cid=3" + shared, "pvpanic-pci"}
+	if !slices.Equal(td.Devices, want) || td.Platform != TDX || td.Machine != "q35,smm=off,pic=off" {
+		t.Errorf("got %+v, want the devices %q", td, want)
+	}
+	if again := td.ForTD(); !slices.Equal(again.Devices, want) {
+		t.Errorf("again: got %q, want %q", again.Devices, want)
+	}
+	if s.Platform != "" || len(s.Devices) != 6 {
+		t.Errorf("the machine itself became %+v", s)
+	}
+}
+
 func TestShapeRefuses(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -42,6 +63,8 @@ func TestShapeRefuses(t *testing.T) {
 		{"accelerator", func(s *Shape) { s.Accelerator = "hvf" }, "accelerator is"},
 		{"cpu with a path", func(s *Shape) { s.CPU = "max,x=/etc" }, "cpu is"},
 		{"vendor", func(s *Shape) { s.CPUVendor = "" }, "cpu_vendor is"},
+		{"processor under emulation", func(s *Shape) { s.Processor = "f2060800ffffffff" }, "none under tcg"},
+		{"processor", func(s *Shape) { s.Accelerator, s.Processor = KVM, "f206" }, "processor is"},
 		{"address bits", func(s *Shape) { s.PhysBits = 64 }, "phys_bits is 64"},
 		{"no CPU", func(s *Shape) { s.CPUs = 0 }, "cpus is 0"},
 		{"too many CPUs", func(s *Shape) { s.CPUs = maxCPUs + 1 }, "cpus is 1025"},
@@ -51,6 +74,12 @@ func TestShapeRefuses(t *testing.T) {
 		{"device that reads a file", func(s *Shape) { s.Devices = []string{"loader,file=secret"} }, "device is"},
 		{"device with a path", func(s *Shape) { s.Devices = []string{"virtio-net-pci,romfile=/etc/shadow"} }, "device is"},
 		{"too many devices", func(s *Shape) { s.Devices = slices.Repeat([]string{"virtio-rng-pci"}, maxDevices+1) }, "65 devices"},
+		{"platform", func(s *Shape) { s.Platform = "sgx" }, "platform is"},
+		{"TD with a TPM", func(s *Shape) { *s = s.ForTD(); s.Devices = append(s.Devices, "tpm-crb,tpmdev=tpm0") }, "is a TPM"},
+		{"TD with a device of private memory", func(s *Shape) { *s = s.ForTD(); s.Devices[0] = "virtio-blk-pci,drive=root,iommu_platform=on" },
+			"disable-legacy=on"},
+		{"TD with a socket of private memory", func(s *Shape) { *s = s.ForTD(); s.Devices[0] = "vhost-vsock-pci,guest-cid=3" }, "disable-legacy=on"},
+		{"TD with system management mode", func(s *Shape) { *s = s.ForTD(); s.Machine = "q35,pic=off" }, "want smm=off"},
 		{"gpu", func(s *Shape) { s.GPUs = []string{"virtio-rng-pci"} }, "gpu is"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

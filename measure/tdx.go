@@ -36,15 +36,20 @@ type TDXRegisters struct {
 
 // tdxBuild says what a firmware build measures that can't be read off the file.
 type tdxBuild struct {
-	name       string
-	settings   bool   // it measures settings before it believes them
-	secureBoot []byte // the variable SecureBoot over an empty variable store
+	name        string
+	settings    bool             // it measures settings before it believes them
+	secureBoot  []byte           // the variable SecureBoot over an empty variable store
+	bios        *biosInformation // what it adds to the machine's SMBIOS; nil: it measures none
+	boot        []part           // the boot variables
+	initrdFirst bool             // it puts the initrd's name before the command line
 }
 
 // tdxBuilds are the known builds by SHA-256 of the image without its variable store.
 var tdxBuilds = map[string]tdxBuild{
 	"c06fefe89e56dcce948f3c3a6756455ace2cfa7abb03fe5f641f1a616d9f49fb": {
 		name: "Debian ovmf-inteltdx 2026.08+ds-2, OVMF.inteltdx.ms.fd", settings: true, secureBoot: []byte{0},
+		bios: &biosInformation{"Debian distribution of EDK II", "2026.08+ds-2", "09/26/2026"},
+		boot: plainBootVariables(), initrdFirst: true,
 	},
 }
 
@@ -87,7 +92,11 @@ func (b TDXBoot) Events() (events []RTMREvent, err error) {
 	if b.Kernel == nil {
 		return events, nil
 	}
-	cmdline, err := LoadOptions(b.Cmdline)
+	options := LoadOptions
+	if build, ok := tdxBuilds[codeHash(b.Firmware)]; ok && build.initrdFirst {
+		options = LoadOptionsFirst
+	}
+	cmdline, err := options(b.Cmdline)
 	if err != nil {
 		return nil, fmt.Errorf("measuring command line: %v", err)
 	}
@@ -116,9 +125,9 @@ func (b TDXBoot) Events() (events []RTMREvent, err error) {
 }
 
 // rtmr0 returns, in order: the memory that the hypervisor says there is, the variable store, settings, the Secure Boot
-// variables and a separator, ACPI tables, boot variables. Sources: EDK2, OvmfPkg/IntelTdx and OvmfPkg/Tcg/TdTcg2Dxe.
+// variables and a separator, ACPI tables, SMBIOS, boot variables. Sources: EDK2, OvmfPkg/IntelTdx and OvmfPkg/Tcg/TdTcg2Dxe.
 func (b TDXBoot) rtmr0() ([]part, error) {
-	if err := b.Shape.isTDX(); err != nil {
+	if err := errors.Join(b.Shape.Check(), b.Shape.isTDX()); err != nil {
 		return nil, err
 	}
 	sections, err := tdvf.Sections(b.Firmware)
@@ -129,15 +138,9 @@ func (b TDXBoot) rtmr0() ([]part, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := ParseMemoryMap(b.Tables.Settings[MemoryMap])
+	memory, err := b.Tables.Memory()
 	if err != nil {
 		return nil, err
-	}
-	var memory []tdvf.Range
-	for _, e := range entries {
-		if e.Memory {
-			memory = append(memory, e.Range)
-		}
 	}
 	hob, err := tdvf.HOB(sections, memory)
 	if err != nil {
@@ -155,7 +158,15 @@ func (b TDXBoot) rtmr0() ([]part, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(measured, secureBootVariables(build.secureBoot), []part{separator}, tables, bootVariables()), nil
+	measured = slices.Concat(measured, secureBootVariables(build.secureBoot), []part{separator}, tables)
+	if build.bios != nil {
+		smbios, err := b.Tables.smbios(*build.bios, *b.Shape)
+		if err != nil {
+			return nil, err
+		}
+		measured = append(measured, part{InputSMBIOS, "", smbios})
+	}
+	return append(measured, build.boot...), nil
 }
 
 // build returns what is known of the firmware, and its variable store, which must be empty.
@@ -165,10 +176,7 @@ func (b TDXBoot) build(sections []tdvf.Section) (tdxBuild, []byte, error) {
 		return tdxBuild{}, nil, fmt.Errorf("firmware has no variable store among %d sections", len(sections))
 	}
 	start, end := sections[i].Offset, sections[i].Offset+sections[i].Size
-	code := sha256.New()
-	code.Write(b.Firmware[:start])
-	code.Write(b.Firmware[end:])
-	sum := hex.EncodeToString(code.Sum(nil))
+	sum := codeHash(b.Firmware)
 	build, ok := tdxBuilds[sum]
 	if !ok {
 		return build, nil, fmt.Errorf("firmware without its variable store has SHA-256 %s, which is no known build: what it measures into "+
@@ -182,6 +190,22 @@ func (b TDXBoot) build(sections []tdvf.Section) (tdxBuild, []byte, error) {
 	return build, variables, nil
 }
 
+// codeHash is the SHA-256 of a firmware image without its variable store, "" where it has none.
+func codeHash(firmware []byte) string {
+	sections, err := tdvf.Sections(firmware)
+	if err != nil {
+		return ""
+	}
+	i := slices.IndexFunc(sections, func(s tdvf.Section) bool { return s.Type == tdvf.SectionVariables })
+	if i < 0 {
+		return ""
+	}
+	code := sha256.New()
+	code.Write(firmware[:sections[i].Offset])
+	code.Write(firmware[sections[i].Offset+sections[i].Size:])
+	return hex.EncodeToString(code.Sum(nil))
+}
+
 // TDX returns the shape as QEMU makes it for a TDX guest, which has no system management mode and no legacy interrupt
 // controller. Source: QEMU, target/i386/kvm/tdx.c, tdx_kvm_init.
 func (s Shape) TDX() Shape {
@@ -193,11 +217,23 @@ func (s Shape) TDX() Shape {
 	return s
 }
 
+// ForTD returns the shape as that of a TDX guest: TDX, no TPM, and no virtio device that reaches for private memory.
+func (s Shape) ForTD() Shape {
+	s = s.TDX()
+	s.Platform, s.CPUVendor = TDX, VendorIntel
+	s.Devices = slices.DeleteFunc(slices.Clone(s.Devices), isTPM)
+	for i, d := range s.Devices {
+		if isVirtioPCI(d) && !strings.HasSuffix(d, shared) {
+			s.Devices[i] += shared
+		}
+	}
+	return s
+}
+
+func isTPM(device string) bool { return strings.HasPrefix(device, "tpm-") }
+
 // isTDX reports what keeps QEMU from starting the shape as a TDX guest, or its registers from being known.
 func (s Shape) isTDX() error {
-	if err := s.Check(); err != nil {
-		return err
-	}
 	for _, name := range []string{"smm", "pic"} {
 		if !strings.Contains(s.Machine+",", ","+name+"=off,") {
 			return fmt.Errorf("machine is %q, want %s=off, as a TDX guest has it", s.Machine, name)
@@ -206,7 +242,7 @@ func (s Shape) isTDX() error {
 	if s.CPUVendor != VendorIntel {
 		return fmt.Errorf("cpu_vendor is %q, want %q", s.CPUVendor, VendorIntel)
 	}
-	if i := slices.IndexFunc(s.Devices, func(d string) bool { return strings.HasPrefix(d, "tpm-") }); i >= 0 {
+	if i := slices.IndexFunc(s.Devices, isTPM); i >= 0 {
 		return fmt.Errorf("device %q is a TPM of the host's, want none", s.Devices[i])
 	}
 	return nil

@@ -35,7 +35,7 @@ const (
 	Hardening
 	Entropy
 	CorruptionWatch
-	TPM
+	Platform
 	Config
 	EngineVolume
 	ModelVolume
@@ -59,6 +59,11 @@ const (
 	KernelUp Event = iota + 1
 	EngineUp
 	EngineDown
+	QuoteLate
+	QuoteBusy
+	QuoteRefused
+	QuoteForeign
+	QuoteFailed
 
 	endOfEvents
 )
@@ -69,8 +74,11 @@ type Code uint8
 
 // The codes that are not those of a step.
 const (
-	VolumeCorrupt Code = iota + 1
+	ConfigForeign Code = iota + 1
+	SealingUnfit
+	VolumeCorrupt
 	UnsealRefused
+	PlatformLost
 	ContainerdExited
 	KeeperExited
 	EngineHostExited

@@ -83,7 +83,7 @@ func TestSpecification(t *testing.T) {
 		{"a code without a hint", "volume-corrupt has no hint", func(a, b map[string]map[string]string) {
 			a["Codes"]["volume-corrupt"], b["Codes"]["volume-corrupt"] = "", ""
 		}},
-		{"a step without a hint", "tpm has no hint", func(a, b map[string]map[string]string) { a["Steps"]["tpm"], b["Steps"]["tpm"] = "", "" }},
+		{"a step without a hint", "platform has no hint", func(a, b map[string]map[string]string) { a["Steps"]["platform"], b["Steps"]["platform"] = "", "" }},
 		{"a hint for no code", "no-code stands in the document alone", func(_, b map[string]map[string]string) {
 			b["Codes"]["no-code"] = "do something"
 		}},
@@ -174,7 +174,7 @@ func TestParse(t *testing.T) {
 		"step engine-volume 0":    {Step: EngineVolume},
 		"serving 7000":            {Serving: true, Uptime: 7 * time.Second},
 		"event kernel-up":         {Event: KernelUp},
-		"end tpm-failed":          {Code: TPM.Failed()},
+		"end platform-failed":     {Code: Platform.Failed()},
 		"end journal-rolled-back": {Code: JournalRolledBack},
 	} {
 		if got, err := Parse(text); err != nil || got != want {
@@ -192,21 +192,21 @@ func TestParseRefuses(t *testing.T) {
 		{"another code", "end because", `no code "because"`},
 		{"the code of no step", "end shell-failed", `no code "shell-failed"`},
 		{"the code of a stage", "end pid1-failed", `no code "pid1-failed"`},
-		{"a step as a code", "end tpm", `no code "tpm"`},
+		{"a step as a code", "end platform", `no code "platform"`},
 		{"an empty code", "end ", `no code ""`},
 		{"a failure of nothing", "end -failed", `no code "-failed"`},
 		{"a step before the port", "step mounts 12", `no step "mounts"`},
-		{"no uptime", "step tpm", "2 words, want 3"},
-		{"a word more", "end tpm-failed now", "3 words, want 2"},
+		{"no uptime", "step platform", "2 words, want 3"},
+		{"a word more", "end platform-failed now", "3 words, want 2"},
 		{"two spaces", "step  tpm 12", "4 words"},
 		{"a space behind", "serving 12 ", "3 words"},
 		{"another case", "end TPM-failed", "no code"},
 		{"a sign", "serving +12", "uptime"},
 		{"below zero", "serving -1", "uptime"},
-		{"a zero before", "step tpm 012", "uptime"},
+		{"a zero before", "step platform 012", "uptime"},
 		{"a fraction", "serving 1.5", "uptime"},
 		{"more than a duration holds", "serving 9223372036855", "uptime"},
-		{"a carriage return", "end tpm-failed\r", "no code"},
+		{"a carriage return", "end platform-failed\r", "no code"},
 		{"an escape", "end \x1b[2J", "no code"},
 		{"too long", "end " + strings.Repeat("x", maxLineBytes), "at most 64"},
 	} {

@@ -22,7 +22,7 @@ var (
 			"initrd and cmdline as they are"},
 		Entropy:         {"entropy", "the kernel's random generator was not seeded: the processor must offer RDRAND or RDSEED"},
 		CorruptionWatch: {"corruption-watch", "the kernel gave init no socket for its own messages: boot the release's kernel"},
-		TPM:             {"tpm", "the machine has no TPM that answers"},
+		Platform:        {"platform", "the machine is no TD, no SEV-SNP guest and has no TPM that answers; or its hardware refuses what it was asked first: boot the release as chrysalis up does"},
 		Config:          {"config", "the config disk is missing or holds no config: chrysalis up writes it, from what --config names"},
 		EngineVolume: {"engine-volume", "the engine's disk is missing, or is not the volume that the config names; check " +
 			"it with: chrysalis volume check"},
@@ -30,8 +30,7 @@ var (
 			"it with: chrysalis volume check"},
 		GPU:        {"gpu", "the machine's GPUs are not those that the config's rule asks for"},
 		ModuleLock: {"module-lock", "the kernel did not let its modules be locked: boot the release's kernel"},
-		Secret: {"secret", "the TPM gave no secret for another reason than its policy: it does not answer, or its state is older than the guest's " +
-			"last boot; put the newest state back"},
+		Secret:     {"secret", "what the config seals the secret with gave none for another reason than its policy: it does not answer, or its state is older than the guest's last boot; put the newest state back"},
 		Network: {"network", "the guest got no address, or its port was taken: give its network card a DHCP server, or " +
 			"another host document"},
 		Containerd: {"containerd", "containerd did not come up: give the guest more memory"},
@@ -40,14 +39,16 @@ var (
 		Gateway:    {"gateway", "the gateway did not come up: give the guest more memory"},
 	}
 
-	events = []string{KernelUp: "kernel-up", EngineUp: "engine-up", EngineDown: "engine-down"}
+	events = []string{KernelUp: "kernel-up", EngineUp: "engine-up", EngineDown: "engine-down",
+		QuoteLate: "quote-late", QuoteBusy: "quote-busy", QuoteRefused: "quote-refused", QuoteForeign: "quote-foreign", QuoteFailed: "quote-failed"}
 
 	codes = []word{
+		ConfigForeign: {"config-foreign", "the config on the disk is not the one that the machine was launched with: launch it with the hash of this one (MRCONFIGID of a TD, HOST_DATA of an SEV-SNP guest), as chrysalis up does"},
+		SealingUnfit:  {"sealing-unfit", "identity.sealing of the config is not to be had on this machine: tpm-pcr needs a TPM, snp-derived an SEV-SNP guest; a TD has ephemeral alone"},
 		VolumeCorrupt: {"volume-corrupt", "a block of the engine or model volume is not what its root hash says; check it " +
 			"with: chrysalis volume check"},
-		UnsealRefused: {"unseal-refused", "the TPM in this folder sealed its secret for another image or identity; run that one, use " +
-			"another --dir, or start anew " +
-			"with: chrysalis down --forget (the old key and its unpaid claims are then gone)"},
+		UnsealRefused:    {"unseal-refused", "the secret was sealed for another image, identity or chip, or at a higher patch level of the firmware; run those, use another --dir, or start anew with: chrysalis down --forget (the old key and its unpaid claims are then gone)"},
+		PlatformLost:     {"platform-lost", "the kernel closed the guest's channel to the processor's firmware, after an answer that the host changed, repeated or left out: look at the host's kernel and QEMU, and start the guest again"},
 		ContainerdExited: {"containerd-exited", "containerd ended: give the guest more memory"},
 		KeeperExited:     {"keeper-exited", "the keeper ended: what it had recorded is on the journal disk; start the guest again"},
 		EngineHostExited: {"engine-host-exited", "the engine did not come up any more: look at the config's arguments, " +

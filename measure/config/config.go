@@ -34,7 +34,9 @@ type Identity struct {
 	RootContract ton.Address `json:"root_contract"` // COCOON root contract that fixes the code and price of payments
 	PayoutOwner  ton.Address `json:"payout_owner"`  // account that is paid
 	Sealing      Sealing     `json:"sealing"`       // what the secret is bound to
-	Instance     Instance    `json:"instance"`      // how the instance id comes about
+	// Stranding is left out of the document where it is none.
+	Stranding Stranding `json:"stranding,omitzero"`
+	Instance  Instance  `json:"instance"` // how the instance id comes about
 }
 
 // Service says what the guest computes, how, and for how much. A change of it keeps the sealed secret and is visible in

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -64,6 +65,47 @@ func TestVector(t *testing.T) {
 	}
 	if again := mustEncode(t, m); !bytes.Equal(again, want) {
 		t.Errorf("decoded and encoded: got %q, want %q", again, want)
+	}
+}
+
+// TestSealing: each way of sealing has its encoding, and a charge under a key that ends with the boot needs the owner's word.
+func TestSealing(t *testing.T) {
+	for _, tt := range []struct {
+		name, refused string
+		change        func(*Measured)
+	}{
+		{"derived on SEV-SNP", "", func(m *Measured) { m.Identity.Sealing = SealSNP }},
+		{"none, with charges", "may be lost", func(m *Measured) { m.Identity.Sealing = SealNothing }},
+		{"none, without charges", "", func(m *Measured) {
+			m.Identity.Sealing, m.Service.Price.Payment, m.Service.Price.NanotonPerToken = SealNothing, PayNothing, 0
+		}},
+		{"none, with charges and the owner's word", "", func(m *Measured) {
+			m.Identity.Sealing, m.Identity.Stranding = SealNothing, StrandingAccepted
+		}},
+		{"the owner's word for a sealed key", "stranding", func(m *Measured) { m.Identity.Stranding = StrandingAccepted }},
+		{"another word", "stranding", func(m *Measured) { m.Identity.Sealing, m.Identity.Stranding = SealNothing, "yes" }},
+		{"no way", "sealing", func(m *Measured) { m.Identity.Sealing = "" }},
+		{"an unknown way", "sealing", func(m *Measured) { m.Identity.Sealing = "rot13" }},
+	} {
+		m := example()
+		tt.change(&m)
+		b, err := m.Encode()
+		if tt.refused != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.refused) {
+				t.Errorf("%s: got error %v, want one with %q", tt.name, err, tt.refused)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+			continue
+		}
+		if got, err := Decode(b); err != nil || got.Identity != m.Identity {
+			t.Errorf("%s: got %+v and error %v, want %+v", tt.name, got.Identity, err, m.Identity)
+		}
+		if has := strings.Contains(string(b), "stranding"); has != (m.Identity.Stranding != "") {
+			t.Errorf("%s: the document names stranding: %v, want %v", tt.name, has, !has)
+		}
 	}
 }
 
@@ -155,6 +197,8 @@ func TestDisk(t *testing.T) {
 		"dhcp4": {Network: HostNetwork{Mode: ModeDHCP4}, Port: 8443},
 		"static": {Network: HostNetwork{Mode: ModeStatic, Address: netip.MustParsePrefix("10.0.2.15/24"),
 			Gateway: netip.MustParseAddr("10.0.2.2")}, Port: 443},
+		"confidential": {Network: HostNetwork{Mode: ModeDHCP4}, Port: 8443, QuotingPort: 4050,
+			Endorsements: Endorsements{Certificates: [][]byte{{0x30, 1}, {0x30, 2}}, Collateral: []byte("{}")}},
 	}
 	for name, want := range hosts {
 		t.Run(name, func(t *testing.T) {
@@ -180,7 +224,7 @@ func TestDisk(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got != want {
+			if !reflect.DeepEqual(got, want) {
 				t.Errorf("host document: got %+v, want %+v", got, want)
 			}
 			for cut := range len(diskMagic) + len(measured) + 4 + len(host) {

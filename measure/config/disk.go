@@ -17,6 +17,20 @@ const sectorBytes = 512
 type Host struct {
 	Network HostNetwork `json:"network"`
 	Port    uint16      `json:"port"` // TCP port of the service inside the guest
+	// QuotingPort is the vsock port on which the host's quoting service answers a TD; it is left out of the document where quotes
+	// go by way of the kernel.
+	QuotingPort uint32 `json:"quoting_port,omitzero"`
+	// Endorsements are handed on to clients, and left out where there are none.
+	Endorsements Endorsements `json:"endorsements,omitzero"`
+}
+
+// Endorsements are what others vouch for about the machine, as the host got it from them. The guest believes none of it: it goes
+// into the evidence, where clients judge it, so that they need not fetch it themselves.
+type Endorsements struct {
+	// Certificates lead from the key that signs the machine's reports towards a root, the key's own first, in DER.
+	Certificates [][]byte `json:"certificates,omitzero"`
+	// Collateral is Intel's in JSON on TDX, AMD's revocation list in DER on SEV-SNP.
+	Collateral []byte `json:"collateral,omitzero"`
 }
 
 // HostNetwork is how the guest gets its address.

@@ -45,8 +45,25 @@ func (n Network) Zerostate() (register.Digest, bool) {
 // Sealing says what the sealed secret is bound to.
 type Sealing string
 
-// SealTPM binds the secret to PCR 0, 4, 9 and 14 of a TPM.
-const SealTPM Sealing = "tpm-pcr"
+// The ways of sealing.
+const (
+	// SealTPM binds the secret to PCR 0, 4, 9 and 14 of a TPM.
+	SealTPM Sealing = "tpm-pcr"
+	// SealSNP wraps the secret with a key that the processor's firmware derives from the launch digest, the guest policy and its
+	// own patch level.
+	SealSNP Sealing = "snp-derived"
+	// SealNothing seals nothing: every boot makes a secret of its own, and what earlier keys could still sign is gone with them.
+	SealNothing Sealing = "ephemeral"
+)
+
+// Sealings returns all of them.
+func Sealings() []Sealing { return []Sealing{SealTPM, SealSNP, SealNothing} }
+
+// Stranding says whether the owner takes into account that claims which are not carried on chain may be lost with their key.
+type Stranding string
+
+// StrandingAccepted is the one value beside none. A guest that charges under keys which end with the boot needs it.
+const StrandingAccepted Stranding = "accepted"
 
 // Instance says how the instance id comes about.
 type Instance string
@@ -81,7 +98,7 @@ const wipeTunables = "GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcach
 const (
 	maxIdentityBytes = 16 << 10
 	maxServiceBytes  = 64 << 10
-	maxHostBytes     = 16 << 10
+	maxHostBytes     = 512 << 10 // collateral, in base64, is most of it
 
 	maxArguments     = 128
 	maxArgumentBytes = 1024
@@ -100,6 +117,10 @@ func (m Measured) validate() error {
 	if err := m.Service.validate(); err != nil {
 		return fmt.Errorf("service: %v", err)
 	}
+	if m.Identity.Sealing == SealNothing && m.Service.Price.Payment == PayCharge && m.Identity.Stranding != StrandingAccepted {
+		return fmt.Errorf("sealing is %q and payment %q: a charge that is not carried on chain before the guest ends may be lost, "+
+			"want stranding %q to say so", SealNothing, PayCharge, StrandingAccepted)
+	}
 	return nil
 }
 
@@ -113,8 +134,12 @@ func (i Identity) validate() error {
 	if err := i.PayoutOwner.Check(); err != nil {
 		return fmt.Errorf("payout_owner: %v", err)
 	}
-	if i.Sealing != SealTPM {
-		return fmt.Errorf("sealing is %.40q, want %q", i.Sealing, SealTPM)
+	if !slices.Contains(Sealings(), i.Sealing) {
+		return fmt.Errorf("sealing is %.40q, want one of %q", i.Sealing, Sealings())
+	}
+	if i.Stranding != "" && (i.Stranding != StrandingAccepted || i.Sealing != SealNothing) {
+		return fmt.Errorf("stranding is %.40q with sealing %q, want %q with sealing %q, or none", i.Stranding, i.Sealing, StrandingAccepted,
+			SealNothing)
 	}
 	if i.Instance != InstanceSealed {
 		return fmt.Errorf("instance is %.40q, want %q", i.Instance, InstanceSealed)

@@ -30,8 +30,22 @@ func (e CCEvent) is(data []byte) bool { return sha512.Sum384(data) == e.Digest }
 // ParseCCEL parses the log area that the ACPI table CCEL points to: a TCG2 log with a SHA-384 bank, then 0xff or zeros up
 // to the end of the area and nothing else.
 func ParseCCEL(log []byte) ([]CCEvent, error) {
+	events, _, err := cutCCEL(log)
+	return events, err
+}
+
+// CutCCEL returns a log area without what fills it after the last event.
+func CutCCEL(area []byte) ([]byte, error) {
+	_, rest, err := cutCCEL(area)
+	if err != nil {
+		return nil, err
+	}
+	return area[:len(area)-len(rest)], nil
+}
+
+func cutCCEL(log []byte) (events []CCEvent, rest []byte, err error) {
 	if len(log) > maxBootBytes {
-		return nil, fmt.Errorf("parsing CCEL: %d bytes, want at most %d", len(log), maxBootBytes)
+		return nil, nil, fmt.Errorf("parsing CCEL: %d bytes, want at most %d", len(log), maxBootBytes)
 	}
 	// Firmware puts the header into RTMR0, or leaves zero.
 	banks, rest, err := cutBootHeader(log, 1)
@@ -39,23 +53,22 @@ func ParseCCEL(log []byte) ([]CCEvent, error) {
 		err = oneBank(banks, algSHA384)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("parsing CCEL: header: %v", err)
+		return nil, nil, fmt.Errorf("parsing CCEL: header: %v", err)
 	}
-	var events []CCEvent
 	for !padding(rest) {
 		if len(events) == maxBootEvents {
-			return nil, fmt.Errorf("parsing CCEL: more than %d events", maxBootEvents)
+			return nil, nil, fmt.Errorf("parsing CCEL: more than %d events", maxBootEvents)
 		}
 		var raw bankEvent
 		if raw, rest, err = cutBankEvent(rest, banks, ccRegisters); err != nil {
-			return nil, fmt.Errorf("parsing CCEL: event %d: %v", len(events), err)
+			return nil, nil, fmt.Errorf("parsing CCEL: event %d: %v", len(events), err)
 		}
 		if raw.register == 0 && raw.typ != evNoAction {
-			return nil, fmt.Errorf("parsing CCEL: event %d extends MRTD, which nothing can", len(events))
+			return nil, nil, fmt.Errorf("parsing CCEL: event %d extends MRTD, which nothing can", len(events))
 		}
 		events = append(events, CCEvent{Register: raw.register, Type: raw.typ, Digest: [48]byte(raw.digest(banks, algSHA384)), Data: raw.data})
 	}
-	return events, nil
+	return events, rest, nil
 }
 
 // padding reports whether b is all zeros or all 0xff. No event is so: type 0 in register 0 extends MRTD, a PCR takes no digest of

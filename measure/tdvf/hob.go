@@ -11,13 +11,14 @@ import (
 type Range struct{ Start, Length uint64 }
 
 // Types of a section whose memory the hypervisor adds before the guest starts: TDX Virtual Firmware Design Guide, table 11-2.
-const (
-	sectionTDHOB   = 2
-	sectionTempMem = 3
-)
+const sectionTempMem = 3
 
-// SectionVariables is the type of the section with the variable store.
-const SectionVariables = 1
+// SectionVariables is the type of the section with the variable store, SectionHOB that of the memory in which the firmware looks
+// for the list of memory.
+const (
+	SectionVariables = 1
+	SectionHOB       = 2
+)
 
 // Kinds of hand-off blocks and of memory in them: UEFI PI 1.8, volume 3, sections 4.5 and 5.5. Unaccepted memory is of the TDX
 // Virtual Firmware Design Guide, section 7.
@@ -56,10 +57,10 @@ func HOB(sections []Section, ram []Range) ([]byte, error) {
 	var base uint64
 	found := false
 	for _, s := range sections {
-		if s.Type != sectionTDHOB && s.Type != sectionTempMem {
+		if s.Type != SectionHOB && s.Type != sectionTempMem {
 			continue
 		}
-		if s.Type == sectionTDHOB {
+		if s.Type == SectionHOB {
 			if found {
 				return nil, fmt.Errorf("computing TD-HOB: firmware has a second place for it at %#x, want one", s.Address)
 			}

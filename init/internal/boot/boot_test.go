@@ -28,11 +28,11 @@ func TestRun(t *testing.T) {
 			step := func(name status.Step, err error) Step {
 				return Step{Name: name, Run: func(context.Context) error { ran = append(ran, name.String()); return err }}
 			}
-			code, err := Run(t.Context(), nil, []Step{step(status.TPM, nil), step(status.Config, tt.fail), step(status.GPU, nil)})
+			code, err := Run(t.Context(), nil, []Step{step(status.Platform, nil), step(status.Config, tt.fail), step(status.GPU, nil)})
 			if code != tt.want || !errors.Is(err, tt.fail) {
 				t.Errorf("got code %s and error %v, want %s and %v", code, err, tt.want, tt.fail)
 			}
-			want := []string{"tpm", "config", "gpu"}
+			want := []string{"platform", "config", "gpu"}
 			if tt.fail != nil {
 				want = want[:2]
 			}
@@ -52,9 +52,9 @@ func TestOverrun(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
-				code, err := Run(t.Context(), nil, []Step{{Name: status.TPM, Run: run, Limit: 5 * time.Second}})
-				if code != status.TPM.Failed() || err == nil {
-					t.Errorf("got code %s and error %v, want tpm-failed", code, err)
+				code, err := Run(t.Context(), nil, []Step{{Name: status.Platform, Run: run, Limit: 5 * time.Second}})
+				if code != status.Platform.Failed() || err == nil {
+					t.Errorf("got code %s and error %v, want platform-failed", code, err)
 				}
 				if took := time.Since(began); took > 7*time.Second {
 					t.Errorf("took %s, want about the limit of 5 s", took)

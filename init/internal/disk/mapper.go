@@ -35,25 +35,45 @@ func OpenVerity(d Disk, name string, root [32]byte, blocks uint64, options ...st
 	if max := uint64(d.Bytes) / verity.BlockSize; blocks == 0 || blocks > max {
 		return "", fmt.Errorf("opening volume %s: %d data blocks, but %s has %d blocks", name, blocks, d.Path, max)
 	}
+	path, err := activate(name, target(blocks, "verity", verity.TableParams(d.Path, blocks, root, options...)), dmReadOnlyFlag)
+	if err != nil {
+		return "", fmt.Errorf("opening volume %s: %v", name, err)
+	}
+	return path, nil
+}
+
+// OpenAfter maps what of d lies behind its first skipped bytes under name, to be read and written.
+func OpenAfter(d Disk, name string, skipped int64) (Disk, error) {
+	rest := (d.Bytes - skipped) / verity.BlockSize
+	if skipped%512 != 0 || rest <= 0 {
+		return Disk{}, fmt.Errorf("opening %s: %d bytes of %s are to be skipped, which has %d", name, skipped, d.Path, d.Bytes)
+	}
+	path, err := activate(name, target(uint64(rest), "linear", fmt.Sprintf("%s %d", d.Path, skipped/512)), 0)
+	if err != nil {
+		return Disk{}, fmt.Errorf("opening %s: %v", name, err)
+	}
+	return Disk{Path: path, Bytes: rest * verity.BlockSize}, nil
+}
+
+// activate makes a device of one target and returns its path.
+func activate(name string, table []byte, flags uint32) (string, error) {
 	control, err := unix.Open(controlPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return "", fmt.Errorf("opening volume %s: %s: %v", name, controlPath, err)
+		return "", fmt.Errorf("%s: %v", controlPath, err)
 	}
 	defer unix.Close(control)
 	reply, err := dmCall(control, dmDevCreate, name, 0, nil, 0)
 	if err != nil {
-		return "", fmt.Errorf("opening volume %s: creating device: %v", name, err)
+		return "", fmt.Errorf("creating device: %v", err)
 	}
-	dev := binary.LittleEndian.Uint64(reply[40:])
-	params := verity.TableParams(d.Path, blocks, root, options...)
-	if _, err := dmCall(control, dmTableLoad, name, dmReadOnlyFlag, target(blocks, "verity", params), 1); err != nil {
-		return "", fmt.Errorf("opening volume %s: loading table %q: %v", name, params, err)
+	if _, err := dmCall(control, dmTableLoad, name, flags, table, 1); err != nil {
+		return "", fmt.Errorf("loading table %q: %v", table[dmSpecBytes:], err)
 	}
 	// DM_DEV_SUSPEND without the suspend flag resumes.
-	if _, err := dmCall(control, dmDevSuspend, name, dmReadOnlyFlag, nil, 0); err != nil {
-		return "", fmt.Errorf("opening volume %s: activating: %v", name, err)
+	if _, err := dmCall(control, dmDevSuspend, name, flags, nil, 0); err != nil {
+		return "", fmt.Errorf("activating: %v", err)
 	}
-	return fmt.Sprintf("/dev/dm-%d", unix.Minor(dev)), nil
+	return fmt.Sprintf("/dev/dm-%d", unix.Minor(binary.LittleEndian.Uint64(reply[40:]))), nil
 }
 
 // Intact reports whether the mapped volume has seen no block that fails its check.

@@ -25,6 +25,7 @@ var early = []entry{
 
 // late is what PID 1 adds on the verified root.
 var late = []entry{
+	{"configfs", "/sys/kernel/config", guarded, ""}, // requests for evidence of TDX and SEV-SNP
 	{"securityfs", "/sys/kernel/security", guarded | unix.MS_RDONLY, ""},
 	{"cgroup2", "/sys/fs/cgroup", guarded, "nsdelegate,memory_recursiveprot"},
 	{"devpts", "/dev/pts", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0620,ptmxmode=0666"},

@@ -45,14 +45,14 @@ func TestLines(t *testing.T) {
 	p.Serving()
 	p.Event(status.EngineUp)
 	p.End(status.VolumeCorrupt)
-	p.End(status.TPM.Failed())
+	p.End(status.Platform.Failed())
 	p.Close()
 	buf := make([]byte, 4096)
 	n, err := r.Read(buf)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := regexp.MustCompile(`^step pid1 [0-9]+\nstep config [0-9]+\nserving [0-9]+\nevent engine-up\nend volume-corrupt\nend tpm-failed\n$`)
+	want := regexp.MustCompile(`^step pid1 [0-9]+\nstep config [0-9]+\nserving [0-9]+\nevent engine-up\nend volume-corrupt\nend platform-failed\n$`)
 	if got := buf[:n]; !want.Match(got) {
 		t.Errorf("got %q, want %s", got, want)
 	}

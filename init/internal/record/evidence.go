@@ -34,7 +34,7 @@ const quoteTries = 2
 // nonces and its TLS key, and over nothing else.
 //
 // The log goes on while the platform answers. The quote of a register covers whatever was extended by then, so evidence over
-// which the log has moved is thrown away and made once more.
+// which the log has moved is thrown away and made once more, and a platform that met a register in between may have failed over it.
 func (r *Recorder) Evidence(request evidence.Request) (*evidence.Evidence, error) {
 	r.quoting.Lock()
 	defer r.quoting.Unlock()
@@ -43,13 +43,13 @@ func (r *Recorder) Evidence(request evidence.Request) (*evidence.Evidence, error
 		if err != nil {
 			return nil, fmt.Errorf("making evidence: %w", err)
 		}
-		quoted, err := r.platform.Quote(evidence.ReportData(e.Statement))
-		if err != nil {
-			return nil, fmt.Errorf("making evidence: %w", err)
-		}
+		quoted, failed := r.platform.Quote(evidence.ReportData(e.Statement))
 		still, err := r.still(records)
 		if err != nil {
 			return nil, fmt.Errorf("making evidence: %w", err)
+		}
+		if still && failed != nil {
+			return nil, fmt.Errorf("making evidence: %w", failed)
 		}
 		if still {
 			e.Platform, e.Quote, e.Signature = quoted.Platform, quoted.Quote, quoted.Signature

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"chrysalis/init/internal/platform"
+	"chrysalis/init/internal/sealing"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 	"chrysalis/runtime/secret"
@@ -74,16 +75,16 @@ func (r *Recorder) GPU(found string) error {
 	return r.add(func(s *eventlog.Sequence) { s.GPU = found }, eventlog.KindGPU, eventlog.KindSeparator)
 }
 
-// Secret takes the sealed secret and at once records keys-released, in every register that the secret is sealed to, so
-// that nobody can take it again in this boot. boots counts the boots since the secret was made. It is refused, before the platform
+// Secret takes the sealed secret out of its vault and at once records keys-released, in every register that the secret is sealed to, so
+// that nobody can take it again in this boot. boots counts the boots since the secret was made. It is refused, before the vault
 // is asked, unless keys-released is the event that follows.
-func (r *Recorder) Secret() (taken *secret.Secret, boots uint64, err error) {
+func (r *Recorder) Secret(vault sealing.Vault) (taken *secret.Secret, boots uint64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, err := r.next(eventlog.KindKeysReleased); err != nil {
 		return nil, 0, fmt.Errorf("taking secret: %w", err)
 	}
-	taken, boots, err = r.platform.Secret()
+	taken, boots, err = vault.Secret()
 	// Also after a refusal: the boot ends, and nothing may try again.
 	released := r.record(eventlog.KindKeysReleased, r.states)
 	if err != nil {
@@ -95,9 +96,6 @@ func (r *Recorder) Secret() (taken *secret.Secret, boots uint64, err error) {
 	}
 	return taken, boots, nil
 }
-
-// CountBoot adds one to the boot counter, once the journal carries the boot.
-func (r *Recorder) CountBoot() error { return r.platform.CountBoot() }
 
 // Terminated records the end of the guest. Nothing is recorded after it.
 func (r *Recorder) Terminated() error {

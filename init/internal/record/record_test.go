@@ -50,6 +50,8 @@ func newRecorder(t *testing.T, m *memory) *Recorder {
 }
 
 func (m *memory) Registers() eventlog.Registers { return cmp.Or(m.in, eventlog.InPCRs) }
+func (m *memory) Launched([]byte) error         { return nil }
+func (m *memory) UseHost(config.Host) error     { return nil }
 func (m *memory) BootLog() ([]byte, error)      { return []byte("boot log"), nil }
 
 func (m *memory) Extend(r eventlog.Record) error {
@@ -125,7 +127,7 @@ func TestSequence(t *testing.T) {
 	if err := measure(r, "me"); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := r.Secret(); err != nil {
+	if _, _, err := r.Secret(m); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Terminated(); err != nil {
@@ -183,17 +185,17 @@ func TestSecretOnce(t *testing.T) {
 	if err := measure(r, "me"); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := r.Secret(); err != nil {
+	if _, _, err := r.Secret(m); err != nil {
 		t.Fatal(err)
 	}
-	if again, _, err := r.Secret(); err == nil || again != nil || m.opened != 1 {
+	if again, _, err := r.Secret(m); err == nil || again != nil || m.opened != 1 {
 		t.Errorf("a second time: got %v, error %v and %d unseals, want a refusal before the second", again, err, m.opened)
 	}
 	another := newRecorder(t, m)
 	if err := measure(another, "me"); err != nil {
 		t.Fatal(err)
 	}
-	if again, _, err := another.Secret(); !errors.Is(err, secret.ErrSealed) || again != nil {
+	if again, _, err := another.Secret(m); !errors.Is(err, secret.ErrSealed) || again != nil {
 		t.Errorf("by another recorder: got %v and error %v, want %v", again, err, secret.ErrSealed)
 	}
 }
@@ -209,7 +211,7 @@ func TestOutOfOrder(t *testing.T) {
 		{"engine", func(r *Recorder) error { return r.Engine(engineVolume) }},
 		{"model", func(r *Recorder) error { return r.Model(modelVolume) }},
 		{"gpu", func(r *Recorder) error { return r.GPU("none") }},
-		{"secret", func(r *Recorder) error { _, _, err := r.Secret(); return err }},
+		{"secret", func(r *Recorder) error { _, _, err := r.Secret(r.platform.(*memory)); return err }},
 		{"terminated", (*Recorder).Terminated},
 	}
 	for done := range len(acts) + 1 {
@@ -280,7 +282,7 @@ func TestSecretAcrossBoots(t *testing.T) {
 		if err := measure(r, tt.identity); err != nil {
 			t.Fatal(err)
 		}
-		got, _, err := r.Secret()
+		got, _, err := r.Secret(m)
 		if !errors.Is(err, tt.want) {
 			t.Errorf("%s: got error %v, want %v", tt.name, err, tt.want)
 		}
@@ -302,7 +304,7 @@ func TestFailedExtend(t *testing.T) {
 			err := measure(r, "me")
 			if err == nil {
 				var got *secret.Secret
-				if got, _, err = r.Secret(); got != nil {
+				if got, _, err = r.Secret(m); got != nil {
 					t.Errorf("extend %d failed (kept %v): the secret came out all the same", fail, kept)
 				}
 			}
@@ -315,7 +317,7 @@ func TestFailedExtend(t *testing.T) {
 			}
 			for name, act := range map[string]func() error{
 				"the config": func() error { return r.Config(measured("me")) },
-				"the secret": func() error { _, _, err := r.Secret(); return err },
+				"the secret": func() error { _, _, err := r.Secret(m); return err },
 				"evidence":   func() error { r.SetKeys(Keys{}); _, err := r.Evidence(evidence.Request{}); return err },
 			} {
 				opened := m.opened
@@ -341,7 +343,7 @@ func TestEvidence(t *testing.T) {
 	if err := measure(r, "me"); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := r.Secret(); err != nil {
+	if _, _, err := r.Secret(m); err != nil {
 		t.Fatal(err)
 	}
 	keys := Keys{Receipt: [32]byte{5}, Claim: [32]byte{6}, SecretHash: [32]byte{7}}
@@ -383,7 +385,7 @@ func serving(t *testing.T, m *memory) *Recorder {
 	if err := measure(r, "me"); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := r.Secret(); err != nil {
+	if _, _, err := r.Secret(m); err != nil {
 		t.Fatal(err)
 	}
 	r.SetKeys(Keys{})

@@ -39,12 +39,16 @@ type Spec struct {
 	Config  config.Measured `json:"config"`
 	Shape   measure.Shape   `json:"shape"`
 	Port    int             `json:"port"` // port on this machine's loopback interface
+	// Double are further arguments of the double that plays a TD's hardware: tests pass what an attacker's would do.
+	Double []string `json:"double,omitzero"`
 }
 
 // Guest is a guest's folder on this machine.
 type Guest struct {
 	Dir  string
 	Tree toolstree.Tree
+	// Double is the folder with the program and the plugin that play the hardware of an emulated TD. Other guests need none.
+	Double string
 }
 
 // The files of a guest's folder.
@@ -124,9 +128,15 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	if err := g.prepare(ctx, spec); err != nil {
 		return err
 	}
-	g.endTPM() // a guest that ended by itself may have left one that still writes
+	g.endHardware() // a guest that ended by itself may have left some that still writes
 	tpmSocket := g.Path("tpm.sock")
-	if _, err := qemu.StartTPM(ctx, g.Tree, g.Path("tpm"), tpmSocket); err != nil {
+	if spec.Shape.Platform == measure.TDX {
+		plugin, err := g.startDouble(ctx, spec)
+		if err != nil {
+			return err
+		}
+		extra = append(plugin, extra...)
+	} else if _, err := qemu.StartTPM(ctx, g.Tree, g.Path("tpm"), tpmSocket); err != nil {
 		return err
 	}
 	args := arguments(spec.Shape, files{
@@ -196,7 +206,7 @@ func (g Guest) prepare(ctx context.Context, spec Spec) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(g.Path("tpm")); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(g.Path("tpm")); errors.Is(err, os.ErrNotExist) && spec.Shape.Platform != measure.TDX {
 		roots, err := makeTPM(ctx, g.Tree, g.Path("tpm"), time.Now())
 		if err != nil {
 			return errors.Join(err, os.RemoveAll(g.Path("tpm")))
@@ -326,7 +336,7 @@ func (g Guest) Stop(ctx context.Context) error {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	g.endTPM()
+	g.endHardware()
 	return nil
 }
 
@@ -336,18 +346,20 @@ func (g Guest) Cut() {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 		time.Sleep(5 * time.Millisecond)
 	}
-	g.endTPM()
+	g.endHardware()
 }
 
-// endTPM waits until the TPM has written its state and is gone: it ends when QEMU does, and would otherwise be in the way
-// of the next start.
-func (g Guest) endTPM() {
+// endHardware waits until the TPM has written its state and is gone, or the double: both end when QEMU does, and would otherwise
+// be in the way of the next start.
+func (g Guest) endHardware() {
 	began := time.Now()
-	for pid := g.process(filepath.Join("tpm", qemu.TPMPID)); pid != 0; pid = g.process(filepath.Join("tpm", qemu.TPMPID)) {
-		if time.Since(began) > 5*time.Second {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+	for _, name := range []string{filepath.Join("tpm", qemu.TPMPID), doublePID} {
+		for pid := g.process(name); pid != 0; pid = g.process(name) {
+			if time.Since(began) > 5*time.Second {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+			time.Sleep(5 * time.Millisecond)
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 

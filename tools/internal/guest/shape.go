@@ -52,6 +52,20 @@ func DefaultShape(qemuVersion string, accelerated *qemu.CPU, firmware string) (m
 	return s, s.Check()
 }
 
+// emulatedTD is the processor of an emulated TD. Its highest CPUID leaf is 0x21, where a TD is told that it is one.
+const emulatedTD = "max,vendor=" + measure.VendorIntel + ",level=33"
+
+// SoftwareTDX is the machine of an emulated TD over the firmware of TDX guests: the demo's, with the one CPU that the double plays.
+func SoftwareTDX(qemuVersion, firmware string) (measure.Shape, error) {
+	s, err := DefaultShape(qemuVersion, nil, firmware)
+	if err != nil {
+		return s, err
+	}
+	s = s.ForTD()
+	s.CPU, s.CPUs = emulatedTD, 1
+	return s, s.Check()
+}
+
 // maxFirmwareBytes bounds a firmware file.
 const maxFirmwareBytes = 64 << 20
 
@@ -133,8 +147,12 @@ func arguments(s measure.Shape, f files) []string {
 		"-chardev", "file,id=status,path="+qemu.Escape(f.status),
 		"-netdev", fmt.Sprintf("user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:%d-:%d", f.hostPort, f.guestPort),
 		"-pidfile", f.pid)
-	args = slices.Concat(args, qemu.Flash(0, f.firmware, true), qemu.Flash(1, f.variables, false), qemu.Emulator("tpm0", "tpm", f.tpmSocket),
-		qemu.Monitored(f.qmp))
+	if s.Platform == measure.TDX {
+		args = append(args, "-bios", f.firmware)
+	} else {
+		args = slices.Concat(args, qemu.Flash(0, f.firmware, true), qemu.Flash(1, f.variables, false), qemu.Emulator("tpm0", "tpm", f.tpmSocket))
+	}
+	args = append(args, qemu.Monitored(f.qmp)...)
 	args = append(args, f.boot()...)
 	for _, d := range []struct {
 		id, file string

@@ -17,6 +17,7 @@ import (
 
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/vtpm/template"
+	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
 )
@@ -45,6 +46,12 @@ func (t *TPM) Extend(r eventlog.Record) error {
 	}
 	return nil
 }
+
+// Launched does nothing: a TPM has no field that is given at launch.
+func (t *TPM) Launched([]byte) error { return nil }
+
+// UseHost does nothing: a TPM holds what goes with its quotes.
+func (t *TPM) UseHost(config.Host) error { return nil }
 
 // Quote quotes register.Quoted with reportData as qualifying data.
 func (t *TPM) Quote(reportData [64]byte) (evidence.Evidence, error) {

@@ -1,0 +1,83 @@
+package guest
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"chrysalis/measure"
+	"chrysalis/measure/config"
+	"chrysalis/tools/internal/qemu"
+)
+
+// The files of the folder Guest.Double: a program that plays the hardware of an emulated TD, and its other half, which is a plugin
+// of QEMU. make image makes both.
+const (
+	doubleProgram = "double"
+	PluginFile    = "tdx.so"
+)
+
+// What the double leaves in a guest's folder.
+const (
+	TDXRootFile       = "tdx-root.pem"    // certificate of the root that vouches for the quotes of this start
+	TDXCollateralFile = "collateral.json" // what Intel's service would say of the machine
+	QuotesFile        = "quotes"          // says how its quoting service behaves; no file is a good one
+	doublePID         = "double.pid"
+	doubleSocket      = "double.sock"
+	doubleLog         = "double.log"
+)
+
+// startDouble starts the double and returns QEMU's arguments for it once it listens. It ends with QEMU.
+func (g Guest) startDouble(ctx context.Context, spec Spec) (args []string, err error) {
+	if spec.Shape.Accelerator != measure.TCG {
+		return nil, fmt.Errorf("starting double: accelerator is %q, want %q, which it is a plugin of", spec.Shape.Accelerator, measure.TCG)
+	}
+	program, plugin := filepath.Join(g.Double, doubleProgram), filepath.Join(g.Double, PluginFile)
+	for _, file := range []string{program, plugin} {
+		if _, err := os.Stat(file); err != nil {
+			return nil, fmt.Errorf("starting double: %w (make image makes it)", err)
+		}
+	}
+	measured, err := spec.Config.Encode()
+	if err != nil {
+		return nil, fmt.Errorf("starting double: %w", err)
+	}
+	id := config.SHA384(measured)
+	log, err := os.Create(g.Path(doubleLog))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	if err := os.Remove(g.Path(doublePID)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	// It outlives this program, as the guest does.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, append([]string{"serve", "-socket", g.Path(doubleSocket), "-pid", g.Path(doublePID),
+		"-out", g.Dir, "-tools-tree", g.Tree.Path("."), "-firmware", filepath.Join(spec.Release, spec.Shape.Firmware.Name),
+		"-shape", g.Path(ShapeFile), "-config-id", hex.EncodeToString(id[:]), "-quotes", g.Path(QuotesFile)}, spec.Double...)...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting double: %w", err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	for g.process(doublePID) == 0 {
+		select {
+		case err := <-exited:
+			said, _ := os.ReadFile(log.Name())
+			return nil, fmt.Errorf("starting double: it ended at once: %v: %.2000s", err, said)
+		case <-ctx.Done():
+			_ = cmd.Process.Kill()
+			return nil, fmt.Errorf("starting double: %w", ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return []string{"-plugin", qemu.Escape(plugin) + ",socket=" + qemu.Escape(g.Path(doubleSocket))}, nil
+}
