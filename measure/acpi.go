@@ -36,7 +36,7 @@ var tdxSettings = []struct {
 
 // SettingNames returns the names of the settings that firmware goes by or measures.
 func SettingNames() []string {
-	names := []string{MemoryMap}
+	names := []string{MemoryMap, SMBIOSTables}
 	for _, s := range tdxSettings {
 		names = append(names, s.name)
 	}

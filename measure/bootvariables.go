@@ -10,11 +10,12 @@ import (
 	"chrysalis/measure/tdvf"
 )
 
-// GUIDs of EDK2: OVMF's DXE volume; MdeModulePkg's UiApp and ShellPkg's Shell in it; and mBmAutoCreateBootOptionGuid of
+// GUIDs of EDK2: OVMF's DXE volume; MdeModulePkg's UiApp and BootManagerMenuApp and ShellPkg's Shell in it; and mBmAutoCreateBootOptionGuid of
 // MdeModulePkg/Library/UefiBootManagerLib, which marks the options that the firmware makes for the devices it finds.
 var (
 	dxeVolume     = tdvf.ParseGUID("7cb8bdc9-f8eb-4f34-aaea-3ee4af6516a1")
 	uiApp         = tdvf.ParseGUID("462caa21-7614-4503-836e-8ab6f4662331")
+	menuApp       = tdvf.ParseGUID("eec25bdc-67f2-4d95-b1d5-f81b2039d11d")
 	internalShell = tdvf.ParseGUID("7c04a583-9e3e-4f1c-ad65-e05268d0b4d1")
 	autoCreated   = tdvf.ParseGUID("8108ac4e-9f11-4d59-850e-e21a522c59b2")
 )
@@ -29,6 +30,12 @@ const (
 // bootVariables returns the contents of BootOrder and Boot0000 of OVMF with an empty variable store when it starts the
 // kernel that QEMU hands over: the menu is the one boot option, and no other is looked for.
 func bootVariables() []part { return []part{bootOrder(0), bootMenu()} }
+
+// plainBootVariables are those of a firmware without UiApp, which has a plainer menu.
+func plainBootVariables() []part {
+	return []part{bootOrder(0), {InputBootVariables, "Boot0000",
+		loadOption(optionActive|optionHidden|optionApplication, "BootManagerMenuApp", firmwareFile(menuApp))}}
+}
 
 // diskVariables returns those where QEMU's boot order names one disk: Boot0001 is that disk, the only device that the
 // firmware connects, Boot0000 its menu, Boot0002 its shell.

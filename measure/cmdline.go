@@ -11,13 +11,24 @@ import (
 // maxCmdline is the kernel's COMMAND_LINE_SIZE on x86 without the NUL.
 const maxCmdline = 2047
 
-// LoadOptions returns the command line as the kernel's EFI stub sees and measures it: in UTF-16, after QEMU's loader has
-// added the initrd's name.
+// initrdName is what the firmware adds to the command line of a kernel that QEMU hands over with an initrd.
+const initrdName = "initrd=initrd"
+
+// LoadOptions returns the command line as the kernel's EFI stub sees and measures it: in UTF-16, after the firmware has added the
+// initrd's name behind it.
 func LoadOptions(cmdline string) ([]byte, error) {
 	if err := checkCmdline(cmdline); err != nil {
 		return nil, err
 	}
-	return utf16z(cmdline + " initrd=initrd"), nil
+	return utf16z(cmdline + " " + initrdName), nil
+}
+
+// LoadOptionsFirst is LoadOptions under the firmware of TDX guests that releases have: it puts the name in front.
+func LoadOptionsFirst(cmdline string) ([]byte, error) {
+	if err := checkCmdline(cmdline); err != nil {
+		return nil, err
+	}
+	return utf16z(initrdName + " " + cmdline), nil
 }
 
 // checkCmdline refuses a command line that would not reach the kernel as it is.

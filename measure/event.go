@@ -35,18 +35,22 @@ const (
 	InputMemory        Input = "memory"          // of the machine: the hypervisor's list of memory
 	InputSetting       Input = "machine-setting" // of the machine: what the hypervisor tells the firmware
 	InputACPI          Input = "acpi"            // of the machine: tables
+	InputSMBIOS        Input = "smbios"          // of the machine: what it says of its parts
 	InputKernel        Input = "kernel"          // image hash
 	InputInitrd        Input = "initrd"          //
 	InputCmdline       Input = "command-line"    //
 	InputUKI           Input = "boot-image"      // image hash of a unified kernel image
 	InputSection       Input = "boot-section"    // a section of it
+	InputProfile       Input = "boot-profile"    // number of one of its profiles
 	InputPartitions    Input = "partition-table" // of a boot disk
 	InputStep          Input = "boot-step"       // that the boot has come so far
 	InputSeparator     Input = "boot-separator"  // that what belongs to the firmware ends here
 )
 
 // OfMachine reports whether the input follows from the shape of the machine.
-func (i Input) OfMachine() bool { return i == InputMemory || i == InputSetting || i == InputACPI }
+func (i Input) OfMachine() bool {
+	return i == InputMemory || i == InputSetting || i == InputACPI || i == InputSMBIOS
+}
 
 // part is what is hashed for an event.
 type part struct {

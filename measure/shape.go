@@ -25,12 +25,15 @@ type Shape struct {
 	Accelerator Accelerator `json:"accelerator"` // what runs the CPUs
 	CPU         string      `json:"cpu"`         // -cpu
 	CPUVendor   string      `json:"cpu_vendor"`  // CPUID's vendor as the guest sees it
-	PhysBits    int         `json:"phys_bits"`   // bits of a physical address as the guest's CPUID says
-	CPUs        int         `json:"cpus"`        // -smp
-	MemoryMiB   int         `json:"memory_mib"`  // -m
-	Devices     []string    `json:"devices"`     // -device, in order
-	GPUs        []string    `json:"gpus"`        // -device of each passed-through GPU, in order, after Devices
-	Firmware    File        `json:"firmware"`    // of the release folder
+	// Processor is EAX and EDX of CPUID leaf 1 as the guest sees them, 16 digits in the order of their bytes in memory. Emulation's
+	// follow from CPU.
+	Processor string   `json:"processor,omitzero"`
+	PhysBits  int      `json:"phys_bits"`  // bits of a physical address as the guest's CPUID says
+	CPUs      int      `json:"cpus"`       // -smp
+	MemoryMiB int      `json:"memory_mib"` // -m
+	Devices   []string `json:"devices"`    // -device, in order
+	GPUs      []string `json:"gpus"`       // -device of each passed-through GPU, in order, after Devices
+	Firmware  File     `json:"firmware"`   // of the release folder
 }
 
 // Platform is what a machine is to its guest.
@@ -69,8 +72,9 @@ const (
 var (
 	shapeVersion = regexp.MustCompile(`^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$`)
 	// An argument of QEMU: names no path, and no second option. Shapes come from strangers.
-	shapeArgument = regexp.MustCompile(`^[a-z0-9][A-Za-z0-9_.:=,+-]*$`)
-	shapeMachine  = regexp.MustCompile(`^(q35|pc-q35-[0-9]{1,2}\.[0-9])(,(smm|pic|hpet|vmport|usb|graphics|i8042|smbus|sata)=(on|off)|,kernel-irqchip=split)*$`)
+	shapeArgument  = regexp.MustCompile(`^[a-z0-9][A-Za-z0-9_.:=,+-]*$`)
+	shapeProcessor = regexp.MustCompile(`^[0-9a-f]{16}$`)
+	shapeMachine   = regexp.MustCompile(`^(q35|pc-q35-[0-9]{1,2}\.[0-9])(,(smm|pic|hpet|vmport|usb|graphics|i8042|smbus|sata)=(on|off)|,kernel-irqchip=split)*$`)
 )
 
 // deviceTypes are the devices that a shape may hold: those that a guest here has a use for.
@@ -91,6 +95,8 @@ func (s Shape) Check() error {
 		return fmt.Errorf("cpu is %.300q, want a model with its switches", s.CPU)
 	case s.CPUVendor != VendorIntel && s.CPUVendor != VendorAMD:
 		return fmt.Errorf("cpu_vendor is %q, want %q or %q", s.CPUVendor, VendorIntel, VendorAMD)
+	case s.Processor != "" && (s.Accelerator == TCG || !shapeProcessor.MatchString(s.Processor)):
+		return fmt.Errorf("processor is %.40q, want 16 hexadecimal digits, and none under %s", s.Processor, TCG)
 	case s.PhysBits < 36 || s.PhysBits > 52:
 		return fmt.Errorf("phys_bits is %d, want 36 to 52", s.PhysBits)
 	case s.CPUs < 1 || s.CPUs > maxCPUs:

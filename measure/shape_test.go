@@ -63,6 +63,8 @@ func TestShapeRefuses(t *testing.T) {
 		{"accelerator", func(s *Shape) { s.Accelerator = "hvf" }, "accelerator is"},
 		{"cpu with a path", func(s *Shape) { s.CPU = "max,x=/etc" }, "cpu is"},
 		{"vendor", func(s *Shape) { s.CPUVendor = "" }, "cpu_vendor is"},
+		{"processor under emulation", func(s *Shape) { s.Processor = "f2060800ffffffff" }, "none under tcg"},
+		{"processor", func(s *Shape) { s.Accelerator, s.Processor = KVM, "f206" }, "processor is"},
 		{"address bits", func(s *Shape) { s.PhysBits = 64 }, "phys_bits is 64"},
 		{"no CPU", func(s *Shape) { s.CPUs = 0 }, "cpus is 0"},
 		{"too many CPUs", func(s *Shape) { s.CPUs = maxCPUs + 1 }, "cpus is 1025"},

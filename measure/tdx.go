@@ -36,15 +36,20 @@ type TDXRegisters struct {
 
 // tdxBuild says what a firmware build measures that can't be read off the file.
 type tdxBuild struct {
-	name       string
-	settings   bool   // it measures settings before it believes them
-	secureBoot []byte // the variable SecureBoot over an empty variable store
+	name        string
+	settings    bool             // it measures settings before it believes them
+	secureBoot  []byte           // the variable SecureBoot over an empty variable store
+	bios        *biosInformation // what it adds to the machine's SMBIOS; nil: it measures none
+	boot        []part           // the boot variables
+	initrdFirst bool             // it puts the initrd's name before the command line
 }
 
 // tdxBuilds are the known builds by SHA-256 of the image without its variable store.
 var tdxBuilds = map[string]tdxBuild{
 	"c06fefe89e56dcce948f3c3a6756455ace2cfa7abb03fe5f641f1a616d9f49fb": {
 		name: "Debian ovmf-inteltdx 2026.08+ds-2, OVMF.inteltdx.ms.fd", settings: true, secureBoot: []byte{0},
+		bios: &biosInformation{"Debian distribution of EDK II", "2026.08+ds-2", "09/26/2026"},
+		boot: plainBootVariables(), initrdFirst: true,
 	},
 }
 
@@ -87,7 +92,11 @@ func (b TDXBoot) Events() (events []RTMREvent, err error) {
 	if b.Kernel == nil {
 		return events, nil
 	}
-	cmdline, err := LoadOptions(b.Cmdline)
+	options := LoadOptions
+	if build, ok := tdxBuilds[codeHash(b.Firmware)]; ok && build.initrdFirst {
+		options = LoadOptionsFirst
+	}
+	cmdline, err := options(b.Cmdline)
 	if err != nil {
 		return nil, fmt.Errorf("measuring command line: %v", err)
 	}
@@ -116,7 +125,7 @@ func (b TDXBoot) Events() (events []RTMREvent, err error) {
 }
 
 // rtmr0 returns, in order: the memory that the hypervisor says there is, the variable store, settings, the Secure Boot
-// variables and a separator, ACPI tables, boot variables. Sources: EDK2, OvmfPkg/IntelTdx and OvmfPkg/Tcg/TdTcg2Dxe.
+// variables and a separator, ACPI tables, SMBIOS, boot variables. Sources: EDK2, OvmfPkg/IntelTdx and OvmfPkg/Tcg/TdTcg2Dxe.
 func (b TDXBoot) rtmr0() ([]part, error) {
 	if err := errors.Join(b.Shape.Check(), b.Shape.isTDX()); err != nil {
 		return nil, err
@@ -149,7 +158,15 @@ func (b TDXBoot) rtmr0() ([]part, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(measured, secureBootVariables(build.secureBoot), []part{separator}, tables, bootVariables()), nil
+	measured = slices.Concat(measured, secureBootVariables(build.secureBoot), []part{separator}, tables)
+	if build.bios != nil {
+		smbios, err := b.Tables.smbios(*build.bios, *b.Shape)
+		if err != nil {
+			return nil, err
+		}
+		measured = append(measured, part{InputSMBIOS, "", smbios})
+	}
+	return append(measured, build.boot...), nil
 }
 
 // build returns what is known of the firmware, and its variable store, which must be empty.
@@ -159,10 +176,7 @@ func (b TDXBoot) build(sections []tdvf.Section) (tdxBuild, []byte, error) {
 		return tdxBuild{}, nil, fmt.Errorf("firmware has no variable store among %d sections", len(sections))
 	}
 	start, end := sections[i].Offset, sections[i].Offset+sections[i].Size
-	code := sha256.New()
-	code.Write(b.Firmware[:start])
-	code.Write(b.Firmware[end:])
-	sum := hex.EncodeToString(code.Sum(nil))
+	sum := codeHash(b.Firmware)
 	build, ok := tdxBuilds[sum]
 	if !ok {
 		return build, nil, fmt.Errorf("firmware without its variable store has SHA-256 %s, which is no known build: what it measures into "+
@@ -174,6 +188,22 @@ func (b TDXBoot) build(sections []tdvf.Section) (tdxBuild, []byte, error) {
 			emptyVariables)
 	}
 	return build, variables, nil
+}
+
+// codeHash is the SHA-256 of a firmware image without its variable store, "" where it has none.
+func codeHash(firmware []byte) string {
+	sections, err := tdvf.Sections(firmware)
+	if err != nil {
+		return ""
+	}
+	i := slices.IndexFunc(sections, func(s tdvf.Section) bool { return s.Type == tdvf.SectionVariables })
+	if i < 0 {
+		return ""
+	}
+	code := sha256.New()
+	code.Write(firmware[:sections[i].Offset])
+	code.Write(firmware[sections[i].Offset+sections[i].Size:])
+	return hex.EncodeToString(code.Sum(nil))
 }
 
 // TDX returns the shape as QEMU makes it for a TDX guest, which has no system management mode and no legacy interrupt

@@ -5,6 +5,7 @@ import (
 	"crypto/sha512"
 	"encoding/binary"
 	"encoding/hex"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -46,6 +47,89 @@ func TestRTMR0AgainstGuest(t *testing.T) {
 	}
 }
 
+// TestAgainstFirmware compares what does not depend on the shape with what OVMF.inteltdx.fd of a release extended in an emulated TD: its
+// log, events of RTMR0 from the separator on. make test boots one, and compares whole registers.
+func TestAgainstFirmware(t *testing.T) {
+	tables := Tables{Settings: map[string][]byte{}}
+	var err error
+	if tables.Settings[SMBIOSTables], err = os.ReadFile("testdata/smbios-tables.bin"); err != nil {
+		t.Fatal(err)
+	}
+	build := tdxBuilds["c06fefe89e56dcce948f3c3a6756455ace2cfa7abb03fe5f641f1a616d9f49fb"]
+	smbios, err := tables.smbios(*build.bios, testShape())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, tt := range []struct {
+		data []byte
+		want string
+	}{
+		{smbios, "7a860d9fad613adfd845ca6f1568fd32ef280cdd768521249a08712ab434a1eda590acf4b15236b1c7dc476986a8d111"},
+		{build.boot[0].data, "1dd6f7b457ad880d840d41c961283bab688e94e4b59359ea45686581e90feccea3c624b1226113f824f315eb60ae0a7c"},
+		{build.boot[1].data, "5068e6a9ded2a1c3a8ebb5d26004410ea8670742d8f444c5c3d161b76c66fa23a7b1d2fb3f9840570b675384b5818f2d"},
+	} {
+		if got := sha512.Sum384(tt.data); hex.EncodeToString(got[:]) != tt.want {
+			t.Errorf("event %d: got %x, want %s", i, got, tt.want)
+		}
+	}
+}
+
+// TestSMBIOSRefuses changes one thing of the machine's SMBIOS after the other.
+func TestSMBIOSRefuses(t *testing.T) {
+	good, err := os.ReadFile("testdata/smbios-tables.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(kind byte) int { return bytes.Index(good, []byte{kind, map[byte]byte{3: 22, 4: 42, 32: 11}[kind]}) }
+	accelerated := testShape()
+	accelerated.Accelerator = KVM
+	named := accelerated
+	named.Processor = "f2060800ffffffff"
+	own := *tdxBuilds["c06fefe89e56dcce948f3c3a6756455ace2cfa7abb03fe5f641f1a616d9f49fb"].bios
+	for _, tt := range []struct {
+		name   string
+		shape  Shape
+		change func([]byte) []byte
+		want   string
+	}{
+		{"none", testShape(), func([]byte) []byte { return nil }, "tables of 0 bytes"},
+		{"too many", testShape(), func(b []byte) []byte { return make([]byte, maxSMBIOSBytes+1) }, "tables of 65537 bytes"},
+		{"no end", testShape(), func(b []byte) []byte { return b[:len(b)-6] }, "want a structure"},
+		{"cut", testShape(), func(b []byte) []byte { return b[:len(b)-1] }, "has no end"},
+		{"more after the end", testShape(), func(b []byte) []byte { return append(b, 0) }, "1 bytes after the last"},
+		{"fields beyond the tables", testShape(), func(b []byte) []byte { b[1] = 0xff; return b[:40] }, "want a structure"},
+		{"a length below the header", testShape(), func(b []byte) []byte { b[1] = 3; return b }, "want a structure"},
+		{"a firmware of the host's", testShape(), func(b []byte) []byte { b[at(3)] = 0; return b }, "describes the firmware"},
+		{"a type whose fields are unknown", testShape(), func(b []byte) []byte { b[at(32)] = 22; return b }, "structure of type 22"},
+		{"a short processor", named, func(b []byte) []byte { b[at(4)+1] = 15; return b }, "a processor of 15 bytes"},
+		{"accelerated, by a processor that nobody named", accelerated, func(b []byte) []byte { return b }, "the shape has no processor"},
+	} {
+		tables := Tables{Settings: map[string][]byte{SMBIOSTables: tt.change(bytes.Clone(good))}}
+		if _, err := tables.smbios(own, tt.shape); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got error %v, want one that says %q", tt.name, err, tt.want)
+		}
+	}
+	tables := Tables{Settings: map[string][]byte{SMBIOSTables: good}}
+	other, err := tables.smbios(own, named)
+	if err != nil || bytes.Index(other, []byte{0xf2, 6, 8, 0, 0xff, 0xff, 0xff, 0xff}) != at(4)+processorID {
+		t.Errorf("the processor's own id: got %x, error %v, want it in the processor's structure", other, err)
+	}
+	// Serial numbers, what the machine is called by its owner, and counts and speeds of processors are not measured.
+	changed := bytes.Clone(good)
+	changed[at(4)+22], changed[at(4)+35] = 0x12, 64
+	same, err := Tables{Settings: map[string][]byte{SMBIOSTables: changed}}.smbios(own, testShape())
+	if want, _ := tables.smbios(own, testShape()); err != nil || !bytes.Equal(same, want) {
+		t.Errorf("another speed and another count of cores move what is measured (error %v)", err)
+	}
+	// A string is blanked in its place: "QEMU" as the serial number of the processor.
+	changed = bytes.Clone(good)
+	changed[at(4)+32] = 2
+	blanked, err := Tables{Settings: map[string][]byte{SMBIOSTables: changed}}.smbios(own, testShape())
+	if err != nil || !bytes.Contains(blanked, []byte("CPU 0\x00    \x00pc-q35-11.1")) {
+		t.Errorf("a serial number: got %q, error %v, want spaces", blanked, err)
+	}
+}
+
 func tdxShape() Shape {
 	s := testShape()
 	s.QEMU, s.CPUVendor, s.PhysBits, s.Devices = "11.1.3", VendorIntel, 46, []string{"virtio-blk-pci,drive=root"}
@@ -58,7 +142,7 @@ func testTables() Tables {
 	return Tables{
 		Loader: testLoader("etc/acpi/rsdp", "etc/acpi/tables"),
 		Files:  map[string][]byte{"etc/acpi/rsdp": []byte("RSD PTR "), "etc/acpi/tables": []byte("DSDT")},
-		Settings: map[string][]byte{MemoryMap: binary.LittleEndian.AppendUint32(memory, e820Memory), BootMenu: {0, 0},
+		Settings: map[string][]byte{SMBIOSTables: {127, 4, 0, 127, 0, 0}, MemoryMap: binary.LittleEndian.AppendUint32(memory, e820Memory), BootMenu: {0, 0},
 			"bootorder": []byte("/rom@genroms/linuxboot_dma.bin\x00")},
 	}
 }
@@ -93,6 +177,10 @@ func TestEachInputMovesItsRegister(t *testing.T) {
 		{"command line", func(b *TDXBoot) { b.Cmdline = "quiet loud" }, [4]bool{3: true}},
 		{"initrd", func(b *TDXBoot) { b.Initrd = strings.NewReader("another") }, [4]bool{3: true}},
 		{"memory", func(b *TDXBoot) { b.Tables.Settings[MemoryMap][12]++ }, [4]bool{1: true}},
+		{"SMBIOS", func(b *TDXBoot) {
+			b.Tables.Settings[SMBIOSTables] = append([]byte{32, 5, 0, 0, 1, 0, 0}, 127, 4, 0, 127, 0, 0)
+		},
+			[4]bool{1: true}},
 		{"boot menu", func(b *TDXBoot) { b.Tables.Settings[BootMenu][0] = 1 }, [4]bool{1: true}},
 		{"boot order", func(b *TDXBoot) { b.Tables.Settings["bootorder"] = []byte("/x\x00") }, [4]bool{1: true}},
 		{"ACPI script", func(b *TDXBoot) { b.Tables.Loader[120] = 1 }, [4]bool{1: true}},
@@ -122,6 +210,7 @@ func TestEachInputMovesItsRegister(t *testing.T) {
 		{"AMD", func(b *TDXBoot) { b.Shape.CPUVendor = VendorAMD }, "cpu_vendor is"},
 		{"TPM", func(b *TDXBoot) { b.Shape.Devices = []string{"tpm-crb,tpmdev=tpm0"} }, "is a TPM"},
 		{"no memory map", func(b *TDXBoot) { delete(b.Tables.Settings, MemoryMap) }, "memory map: 0 bytes"},
+		{"no SMBIOS", func(b *TDXBoot) { delete(b.Tables.Settings, SMBIOSTables) }, "SMBIOS: tables of 0 bytes"},
 		{"no boot menu", func(b *TDXBoot) { delete(b.Tables.Settings, BootMenu) }, "BootMenu has 0 bytes"},
 		{"ACPI file that nobody loads", func(b *TDXBoot) { b.Tables.Files["x"] = []byte("x") }, "3 files, want the 2"},
 		{"ACPI file missing", func(b *TDXBoot) { delete(b.Tables.Files, "etc/acpi/rsdp") }, "has 0 bytes"},

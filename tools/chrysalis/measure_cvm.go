@@ -102,7 +102,7 @@ func printRegisters(w io.Writer, r measure.TDXRegisters) error {
 		if line.value == nil {
 			continue
 		}
-		if _, err := fmt.Fprintf(w, "%-5s %x\n", line.name, *line.value); err != nil {
+		if _, err := fmt.Fprintf(w, "%-5s %s\n", line.name, *line.value); err != nil {
 			return err
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
-	"chrysalis/attest/collateral"
 	"chrysalis/attest/ratls"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
@@ -20,6 +19,7 @@ import (
 type remoteFlags struct {
 	policy, roots, list string
 	offline             bool
+	sources             sourceFlags
 }
 
 func (f *remoteFlags) add(cmd *cobra.Command) {
@@ -28,6 +28,7 @@ func (f *remoteFlags) add(cmd *cobra.Command) {
 		"PEM file of the TPM makers that are trusted (default: none; Intel and AMD are, for their own hardware)")
 	cmd.Flags().StringVar(&f.list, "release-list", "", "signed list of the releases that may run, for a policy that names its signers")
 	cmd.Flags().BoolVar(&f.offline, "offline", false, "fetch no collateral: judge by what the guest staples, or not at all")
+	f.sources.add(cmd)
 	_ = cmd.MarkFlagRequired("policy")
 }
 
@@ -51,11 +52,11 @@ func (f *remoteFlags) open() (ratls.Config, error) {
 		}
 	}
 	if !f.offline {
-		cache, err := collateralCache()
+		fetcher, err := f.sources.fetcher()
 		if err != nil {
-			cache = "" // a user without a home keeps nothing
+			return config, err
 		}
-		config.Complete = (&collateral.Fetcher{Sources: collateral.DefaultSources(), Cache: cache}).Complete
+		config.Complete, config.Again = fetcher.Complete, fetcher.Again
 	}
 	config.Roots.TDX, config.Roots.SEVSNP = tdx.IntelRoot(), sevsnp.AMDRoots()
 	if f.roots == "" {

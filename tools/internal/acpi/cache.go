@@ -34,7 +34,7 @@ func Cached(ctx context.Context, tree toolstree.Tree, shape measure.Shape, dir s
 	if err != nil {
 		return measure.Tables{}, fmt.Errorf("asking QEMU for ACPI tables: %w", err)
 	}
-	name := filepath.Join(dir, fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "1\n%s\n%s", build, canonical))))
+	name := filepath.Join(dir, fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "2\n%s\n%s", build, canonical))))
 	if tables, err := load(name); err == nil {
 		return tables, nil
 	}

@@ -23,7 +23,7 @@ func demoMachine(t *testing.T, r Release, firmware string) measure.Shape {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := measure.Shape{QEMU: "10.0.13", Machine: "q35", Accelerator: measure.KVM, CPU: "host", CPUVendor: measure.VendorIntel, PhysBits: 46,
+	s := measure.Shape{QEMU: "10.0.13", Machine: "q35", Accelerator: measure.KVM, CPU: "host", CPUVendor: measure.VendorIntel, Processor: "f2060800fffbeb0f", PhysBits: 46,
 		CPUs: 2, MemoryMiB: 2048,
 		Devices: []string{"virtio-blk-pci,drive=root,bootindex=1", "virtio-net-pci,netdev=net0,romfile="}, GPUs: []string{}, Firmware: file}
 	return s

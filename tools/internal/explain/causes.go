@@ -135,7 +135,7 @@ func inputOf(named string, e event) measure.Input {
 		return measure.InputPartitions
 	case typeApplication, typeDriver:
 		return measure.InputUKI
-	case 0x0a:
+	case 0x0a, typeHandoff:
 		return measure.InputACPI
 	}
 	if named == register.PCR(9) || named == register.PCR(12) {
@@ -152,7 +152,7 @@ func (x *explanation) groupCauses(ctx context.Context, name string, g group) ([]
 		return []Cause{x.cause(kind, name, g.first, says, do)}, nil
 	}
 	switch g.input {
-	case measure.InputACPI, measure.InputMemory, measure.InputSetting:
+	case measure.InputACPI, measure.InputMemory, measure.InputSetting, measure.InputSMBIOS:
 		c, err := x.machineCause(ctx, g.first)
 		return []Cause{c}, err
 	case measure.InputFirmware:
@@ -357,12 +357,17 @@ func (x *explanation) cmdline(register string) string {
 	}
 	own := string(x.Release.Files[cmdlineFile])
 	try := func(text string) bool {
-		options, err := measure.LoadOptions(text)
-		if err != nil {
-			return false
+		for _, loaded := range []func(string) ([]byte, error){measure.LoadOptions, measure.LoadOptionsFirst} {
+			options, err := loaded(text)
+			if err != nil {
+				return false
+			}
+			s256, s384 := sha256.Sum256(options), sha512.Sum384(options)
+			if x.hits(register, measure.InputCmdline, s256[:]) || x.hits(register, measure.InputCmdline, s384[:]) {
+				return true
+			}
 		}
-		s256, s384 := sha256.Sum256(options), sha512.Sum384(options)
-		return x.hits(register, measure.InputCmdline, s256[:]) || x.hits(register, measure.InputCmdline, s384[:])
+		return false
 	}
 	for _, word := range triedWords {
 		if try(own + " " + word) {

@@ -22,6 +22,7 @@ const (
 	typeDriver        = 0x80000004
 	typePartitions    = 0x80000006
 	typeAction        = 0x80000007
+	typeHandoff       = 0x80000009
 	typeAuthority     = 0x800000e0
 	maxShownDataBytes = 64
 )
@@ -95,6 +96,7 @@ var inputMeanings = map[measure.Input]string{
 	measure.InputVariableStore: "firmware's variable store",
 	measure.InputBootVariables: "boot variable %s", measure.InputMemory: "list of the machine's memory",
 	measure.InputSetting: "machine setting %s",
+	measure.InputSMBIOS:  "SMBIOS",
 	measure.InputACPI:    "ACPI tables, %s", measure.InputKernel: "kernel", measure.InputInitrd: "initrd",
 	measure.InputCmdline: "command line",
 	measure.InputUKI:     "boot image", measure.InputSection: "boot image's section: %s", measure.InputPartitions: "partition table",
@@ -108,7 +110,7 @@ var typeMeanings = map[uint32]string{
 	typeSecureBoot: "Secure Boot variable", typeBootVariable: "boot variable", typeApplication: "boot image",
 	typeDriver:     "driver or option ROM",
 	typePartitions: "partition table", typeAction: "action", 0x80000008: "firmware volume", 0x8000000a: "firmware volume",
-	0x8000000b:    "table handed over",
+	typeHandoff: "table handed over", 0x8000000b: "table handed over",
 	typeAuthority: "key that has vouched for an image",
 }
 

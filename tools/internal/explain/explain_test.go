@@ -266,7 +266,7 @@ func (m imagined) Tables(_ context.Context, s measure.Shape) (measure.Tables, er
 		*m.asked++
 	}
 	root := uint32(1000 + 16*s.CPUs + 8*len(s.Devices) + len(s.QEMU+s.Machine))
-	t := measure.Tables{Settings: map[string][]byte{measure.BootMenu: {0, 0}, "bootorder": []byte(strings.Join(s.Devices, "\n"))}}
+	t := measure.Tables{Settings: map[string][]byte{measure.SMBIOSTables: {127, 4, 0, 127, 0, 0}, measure.BootMenu: {0, 0}, "bootorder": []byte(strings.Join(s.Devices, "\n"))}}
 	memory := binary.LittleEndian.AppendUint64(make([]byte, 8), uint64(s.MemoryMiB)<<20)
 	t.Settings[measure.MemoryMap] = binary.LittleEndian.AppendUint32(memory, 1)
 	t.Loader = script(root, 3)
