@@ -24,8 +24,8 @@ var storeys = map[string]int{
 	"runtime/secret":    2, "runtime/role": 3,
 	"measure/verity": 1, "measure/eventlog": 1, "measure/tdvf": 1, "measure/snp": 1, "measure/volume": 1, "measure/config": 1,
 	"measure/bootdisk": 1,
-	"measure/pe":       1,
-	"attest/tdx":       1, "attest/sevsnp": 1, "attest/vtpm": 1, "attest/nvidia": 1, "attest/release": 1,
+	"measure/pe":       1, "measure/uki": 1,
+	"attest/tdx": 1, "attest/sevsnp": 1, "attest/vtpm": 1, "attest/nvidia": 1, "attest/release": 1,
 	"runtime/claim": 1, "runtime/receipt": 1, "runtime/envelope": 1,
 	"measure/register": 0, "measure/ton": 0, "measure/fault": 0, "measure/pubkey": 0, "attest/check": 0, "attest/pki": 0, "attest/evidence": 0, "init/status": 0, "init/disks": 0, "runtime/api": 0,
 	// The software platform signs what attest judges, so it stands beside attest; only tests may reach it.
@@ -36,6 +36,7 @@ var storeys = map[string]int{
 var sideways = map[[2]string]string{
 	{"measure/volume", "measure/config"}:   "a volume is named as the config names it",
 	{"measure/volume", "measure/verity"}:   "a volume is an image followed by its verity tree",
+	{"measure/uki", "measure/pe"}:          "a unified kernel image is a PE image, and so is the kernel in it",
 	{"measure/snp", "measure/tdvf"}:        "one firmware image has one table of entries",
 	{"attest/pki", "attest/check"}:         "dates are judged as checks of an appraisal",
 	{"attest/evidence", "measure/pubkey"}:  "a statement names keys",
