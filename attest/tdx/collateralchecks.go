@@ -38,8 +38,10 @@ var crlChecks = []check.Step[*appraisal]{
 		// The CRL of another CA, or of another key under the same name, says nothing of this PCK.
 		signer, ca := a.crlChain[0], a.chain[1]
 		ok := bytes.Equal(signer.RawSubject, ca.RawSubject) && bytes.Equal(signer.RawSubjectPublicKeyInfo, ca.RawSubjectPublicKeyInfo)
-		return check.Found(fmt.Sprintf("%s, key %x", signer.Subject.CommonName, signer.SubjectKeyId),
-			fmt.Sprintf("%s, key %x, the PCK's own CA", ca.Subject.CommonName, ca.SubjectKeyId), ok)
+		return check.Saying(ok, func() (string, string) {
+			return fmt.Sprintf("%s, key %x", signer.Subject.CommonName, signer.SubjectKeyId),
+				fmt.Sprintf("%s, key %x, the PCK's own CA", ca.Subject.CommonName, ca.SubjectKeyId)
+		})
 	}},
 	{Name: "pck-crl-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		a.pckCRLProof = a.crlOf(a.collateral.PCKCRL, a.crlChain[0])
@@ -155,7 +157,8 @@ var qeIdentityChecks = slices.Concat(documentChecks("qe-identity", "identity of 
 	{Name: "qe-signer", Applies: withCollateral,
 		Judge: func(a *appraisal) check.Finding { return check.Same(a.qeReport.MRSIGNER[:], a.qeID.value.signer[:]) }},
 	{Name: "qe-product", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return check.Found(fmt.Sprint(a.qeReport.ISVProdID), fmt.Sprint(a.qeID.value.prodID), a.qeReport.ISVProdID == a.qeID.value.prodID)
+		got, want := a.qeReport.ISVProdID, a.qeID.value.prodID
+		return check.Saying(got == want, func() (string, string) { return fmt.Sprint(got), fmt.Sprint(want) })
 	}},
 	{Name: "qe-misc-select", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		return check.Same(masked(a.qeReport.MiscSelect[:], a.qeID.value.miscSelectMask[:]), a.qeID.value.miscSelect[:])
@@ -213,7 +216,8 @@ var statusChecks = []check.Step[*appraisal]{
 }
 
 func (a *appraisal) floor(got uint32) check.Finding {
-	return check.Found(fmt.Sprint(got), fmt.Sprintf("at least %d", a.options.MinTCBEvaluation), got >= a.options.MinTCBEvaluation)
+	least := a.options.MinTCBEvaluation
+	return check.Saying(got >= least, func() (string, string) { return fmt.Sprint(got), fmt.Sprintf("at least %d", least) })
 }
 
 // signerChain judges the chain of TCB info or QE identity.
