@@ -45,7 +45,7 @@ var quoteChecks = []check.Step[*appraisal]{
 			}
 			chain = a.collateral.PCKChain // the PCK of another machine has not signed the QE report
 		}
-		a.chainProof = a.chainOf("pck chain", chain, 3, pckChain)
+		a.chainProof = a.chainOf("pck chain", chain, 3, a.pckChain)
 		a.chain = a.chainProof.value
 		return check.Parsed(a.chainProof.format, "PEM of the PCK, its CA and the root")
 	}},
@@ -90,7 +90,7 @@ var quoteChecks = []check.Step[*appraisal]{
 }
 
 // pckChain checks the chain in the quote up to the trusted root.
-func pckChain(chain []*x509.Certificate, root *x509.Certificate) error {
+func (a *appraisal) pckChain(chain []*x509.Certificate, root *x509.Certificate) error {
 	pck, ca, top := chain[0], chain[1], chain[2]
 	switch {
 	case !top.Equal(root):
@@ -100,10 +100,10 @@ func pckChain(chain []*x509.Certificate, root *x509.Certificate) error {
 	case pck.Subject.CommonName != namePCK:
 		return fmt.Errorf("the certificate is %q, want %q", pck.Subject.CommonName, namePCK)
 	}
-	if err := signedBy(ca, root); err != nil {
+	if err := a.signedBy(ca, root); err != nil {
 		return fmt.Errorf("the CA: %w", err)
 	}
-	if err := signedBy(pck, ca); err != nil {
+	if err := a.signedBy(pck, ca); err != nil {
 		return fmt.Errorf("the PCK: %w", err)
 	}
 	return pki.EndEntity(pck)
@@ -192,9 +192,9 @@ var collateralCheck = check.Step[*appraisal]{Name: checkCollateral, Proof: true,
 func withCollateral(a *appraisal) bool { return a.collateral != nil }
 
 // issuerChain judges the chain of a signed document: a signer directly under the trusted root.
-func issuerChain(chain []*x509.Certificate, root *x509.Certificate) error {
+func (a *appraisal) issuerChain(chain []*x509.Certificate, root *x509.Certificate) error {
 	if !chain[1].Equal(root) {
 		return fmt.Errorf("the chain ends in another root, %q", chain[1].Subject.CommonName)
 	}
-	return signedBy(chain[0], root)
+	return a.signedBy(chain[0], root)
 }

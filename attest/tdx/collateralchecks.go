@@ -26,7 +26,7 @@ var crlChecks = []check.Step[*appraisal]{
 		return pki.Between(a.at, a.rootCRL.ThisUpdate, a.rootCRL.NextUpdate)
 	}},
 	{Name: "pck-crl-chain-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		a.crlChainProof = a.chainOf("issuer chain", a.collateral.PCKCRLIssuerChain, 2, issuerChain)
+		a.crlChainProof = a.chainOf("issuer chain", a.collateral.PCKCRLIssuerChain, 2, a.issuerChain)
 		a.crlChain = a.crlChainProof.value
 		return check.Parsed(a.crlChainProof.format, "PEM of the CRL's signer and the root")
 	}},
@@ -77,7 +77,7 @@ func documentChecks[T interface{ dated() dates }](name, want string, of func(*ap
 		{Name: name + "-chain-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 			chain, _, _ := parts(a.collateral)
 			d := of(a)
-			d.chain = a.chainOf("signer chain", chain, 2, signerChain)
+			d.chain = a.chainOf("signer chain", chain, 2, a.signerChain)
 			return check.Parsed(d.chain.format, "PEM of the signer and the root")
 		}},
 		{Name: name + "-chain", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
@@ -221,14 +221,14 @@ func (a *appraisal) floor(got uint32) check.Finding {
 }
 
 // signerChain judges the chain of TCB info or QE identity.
-func signerChain(chain []*x509.Certificate, root *x509.Certificate) error {
+func (a *appraisal) signerChain(chain []*x509.Certificate, root *x509.Certificate) error {
 	if name := chain[0].Subject.CommonName; name != nameTCBSigning {
 		return fmt.Errorf("the signer is %q, want %q", name, nameTCBSigning)
 	}
 	if err := pki.EndEntity(chain[0]); err != nil {
 		return err
 	}
-	return issuerChain(chain, root)
+	return a.issuerChain(chain, root)
 }
 
 func parseCRL(der []byte) (*x509.RevocationList, error) { return pki.ParseCRL(der, maxCRLBytes) }

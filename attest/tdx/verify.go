@@ -81,6 +81,7 @@ type appraisal struct {
 	qeID            document[*qeIdentity]
 	tcb             TCB
 
+	seen
 	chainProof, crlChainProof proven[[]*x509.Certificate]
 	rootCRLProof, pckCRLProof proven[*x509.RevocationList]
 
