@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -89,6 +88,9 @@ func newUp() *cobra.Command {
 			if err := g.Wait(waiting, bootLines(cmd.ErrOrStderr())); err != nil {
 				return unavailable(fmt.Errorf("booting: %w%s", err, endHint(err)))
 			}
+			if err := g.RememberSigners(ctx, spec); err != nil {
+				fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: hint: the guest's claims can't be verified later, its keys did not come: %v\n", err)
+			}
 			return printUp(cmd.OutOrStdout(), g, spec, asJSON)
 		},
 	}
@@ -162,7 +164,7 @@ func newDown() *cobra.Command {
 	var forget bool
 	cmd := &cobra.Command{
 		Use: "down", Short: "Power a guest off", Args: cobra.NoArgs,
-		Example: "  chrysalis down\n  chrysalis down --forget   # and throw its TPM and journal away",
+		Example: "  chrysalis down\n  chrysalis down --forget   # and throw its TPM and journal away; its claims stay",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			g, err := flags.open()
 			if err != nil {
@@ -172,12 +174,12 @@ func newDown() *cobra.Command {
 				return unavailable(err)
 			}
 			if forget {
-				return os.RemoveAll(g.Dir)
+				return g.Forget()
 			}
 			return nil
 		},
 	}
 	flags.add(cmd)
-	cmd.Flags().BoolVar(&forget, "forget", false, "remove the guest's folder: its key and its unpaid claims are gone for good")
+	cmd.Flags().BoolVar(&forget, "forget", false, "remove the guest's folder but for the claims that it has handed out (chrysalis claims lists them): its key is gone for good")
 	return cmd
 }

@@ -144,7 +144,7 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 		kernel: filepath.Join(spec.Release, "vmlinuz"), initrd: filepath.Join(spec.Release, "initrd"), cmdline: string(cmdline),
 		root: filepath.Join(spec.Release, "root.img"), disk: spec.Disk, config: g.Path("config.disk"), journal: g.Path(journal),
 		engine: spec.Engine, model: spec.Model,
-		tpmSocket: tpmSocket, status: g.Path(StatusFile), qmp: g.Path(monitorFile), pid: g.Path("qemu.pid"),
+		tpmSocket: tpmSocket, status: g.Path(StatusFile), proofs: g.Path(ProofsFile), qmp: g.Path(monitorFile), pid: g.Path("qemu.pid"),
 		hostPort: spec.Port, guestPort: guestPort, extra: extra,
 	})
 	log, err := os.Create(g.Path("qemu.log"))
@@ -202,7 +202,8 @@ func (g Guest) prepare(ctx context.Context, spec Spec) error {
 		os.WriteFile(g.Path("variables.fd"), variables, 0o644),
 		os.WriteFile(g.Path(StatusFile), nil, 0o644),
 		os.WriteFile(g.Path(ShapeFile), shape, 0o644),
-		writeJSON(g.Path(specFile), spec))
+		writeJSON(g.Path(specFile), spec),
+		g.tidyProofs())
 	if err != nil {
 		return err
 	}
@@ -212,6 +213,12 @@ func (g Guest) prepare(ctx context.Context, spec Spec) error {
 			return errors.Join(err, os.RemoveAll(g.Path("tpm")))
 		}
 		if err := os.WriteFile(g.Path(RootsFile), roots, 0o644); err != nil {
+			return err
+		}
+	}
+	if spec.Config.Identity.Sealing == config.SealNothing {
+		// Each boot is another guest, whose key opens no record of an earlier one: what they were good for left by the proofs' port.
+		if err := os.RemoveAll(g.Path(journal)); err != nil {
 			return err
 		}
 	}
