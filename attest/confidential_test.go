@@ -1,12 +1,14 @@
 package attest_test
 
 import (
+	"encoding/asn1"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"chrysalis/attest"
+	"chrysalis/attest/attesttest"
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
@@ -136,6 +138,12 @@ func TestWaivers(t *testing.T) {
 		{"rtmr-0", evidence.TDX, func(s *scene) { s.rules.Releases[0].TDX[0].RTMR0 = register.Digest384{} }, "rtmr-0 was not judged"},
 		{"sept-ve-disable", evidence.TDX, func(s *scene) { s.td.Body = func(b *tdx.Body) { b.TDAttributes[3] &^= 0x10 } },
 			"td-sept-ve-disable was waived"},
+		{"xfam-known", evidence.TDX, func(s *scene) { s.td.Body = func(b *tdx.Body) { b.XFAM[7] = 1 } }, "xfam-known was waived"},
+		{"pck-extension-known", evidence.TDX, func(s *scene) {
+			s.td.Machine.Extension = func(e []attesttest.SGXEntry) []attesttest.SGXEntry {
+				return append(e, attesttest.SGXEntry{Name: asn1.ObjectIdentifier{1, 2, 3}, Value: asn1.RawValue{FullBytes: asn1.NullBytes}})
+			}
+		}, "pck-extension-known was waived"},
 		{"acpi", evidence.SEVSNP, func(*scene) {}, "acpi: not measured"},
 		{"host-data", evidence.SEVSNP, func(s *scene) { s.snp.Report = func(r *sevsnp.Report) { r.HostData = [32]byte{} } },
 			"host-data is zeros"},

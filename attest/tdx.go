@@ -139,7 +139,9 @@ type TDXRules struct {
 
 // tdxWaivers are the hardenings of package tdx that a policy can do without, each under a name of its own.
 var tdxWaivers = map[string]func(*tdx.Options){
-	"sept-ve-disable": func(o *tdx.Options) { o.InsecureAllowSEPTVE = true },
+	"sept-ve-disable":     func(o *tdx.Options) { o.InsecureAllowSEPTVE = true },
+	"pck-extension-known": func(o *tdx.Options) { o.AllowUnknownExtension = true },
+	"xfam-known":          func(o *tdx.Options) { o.AllowUnknownXFAM = true },
 }
 
 // tdxOptions says what the policy accepts of a quote.

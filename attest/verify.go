@@ -2,7 +2,9 @@ package attest
 
 import (
 	"crypto/x509"
+	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"chrysalis/attest/check"
@@ -75,6 +77,17 @@ func verify(steps []step, e *evidence.Evidence, challenge Challenge, policy Poli
 		return nil, refusal
 	}
 	return newResult(a, lines), nil
+}
+
+// OfCollateral reports whether a refusal is for what collateral says of the machine or of itself, so that newer collateral could
+// change it.
+func OfCollateral(err error) bool {
+	var refused *Refused
+	if !errors.As(err, &refused) {
+		return false
+	}
+	platform, name, _ := strings.Cut(refused.Failed.Name, ".")
+	return platform == "tdx" && tdx.RestsOnCollateral(name) || platform == "sev-snp" && sevsnp.RestsOnCollateral(name)
 }
 
 // VerifyEpoch judges the epoch evidence that a certificate carries for the key in it, as Verify does but for the challenge:

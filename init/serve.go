@@ -14,6 +14,7 @@ import (
 	"chrysalis/init/internal/network"
 	"chrysalis/init/internal/platform"
 	"chrysalis/init/internal/platform/tsm"
+	"chrysalis/init/internal/port"
 	"chrysalis/init/internal/record"
 	"chrysalis/init/internal/sealing"
 	"chrysalis/init/status"
@@ -117,7 +118,11 @@ func (g *guest) startKeeper(ctx context.Context) error {
 		return err
 	}
 	defer device.Close()
-	if err := g.services.Keeper(ctx, device); err != nil {
+	proofs, err := port.Proofs(statusPaths)
+	if err != nil {
+		return err
+	}
+	if err := g.services.Keeper(ctx, device, proofs); err != nil {
 		return err
 	}
 	return g.vault.CountBoot()

@@ -41,6 +41,7 @@ const (
 	InputCmdline       Input = "command-line"    //
 	InputUKI           Input = "boot-image"      // image hash of a unified kernel image
 	InputSection       Input = "boot-section"    // a section of it
+	InputProfile       Input = "boot-profile"    // number of one of its profiles
 	InputPartitions    Input = "partition-table" // of a boot disk
 	InputStep          Input = "boot-step"       // that the boot has come so far
 	InputSeparator     Input = "boot-separator"  // that what belongs to the firmware ends here

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 
 	"golang.org/x/sync/errgroup"
 
@@ -45,6 +46,12 @@ func runKeeper(ctx context.Context, settings role.Settings, files role.Files) er
 		role.Say(status, journal.Word(err))
 		return err
 	}
+	// A host that takes nothing holds up the exports alone, so nobody waits for their end.
+	go func() {
+		if err := k.Export(ctx, files[role.Proofs]); err != nil && ctx.Err() == nil {
+			fmt.Fprintf(os.Stderr, "keeper: %v\n", err)
+		}
+	}()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return k.Run(ctx) })
 	group.Go(func() error { return k.Serve(ctx, listener) })

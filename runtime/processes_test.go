@@ -65,6 +65,7 @@ type machine struct {
 	url     string
 	http    *http.Client
 	claims  []uint64
+	proofs  *bufio.Reader // of the keeper that was started last
 	last    *receipt.Signed
 }
 
@@ -164,7 +165,11 @@ func (m *machine) startKeeper(boots uint64) (*exec.Cmd, string) {
 		m.t.Fatal(err)
 	}
 	defer f.Close()
-	return m.spawn("keeper", false, nil, secretOut, m.journal, f)
+	proofsOut, proofsIn := m.pipe()
+	m.t.Cleanup(func() { proofsOut.Close() })
+	defer proofsIn.Close()
+	m.proofs = bufio.NewReader(proofsOut)
+	return m.spawn("keeper", false, nil, secretOut, m.journal, f, proofsIn)
 }
 
 func (m *machine) startGateway() *exec.Cmd {
@@ -292,6 +297,23 @@ func (m *machine) chat() {
 	}
 }
 
+// exported reads what the keeper hands to the host next: the proof of the last answer.
+func (m *machine) exported() {
+	m.t.Helper()
+	line, err := m.proofs.ReadString('\n')
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	p, err := receipt.ParseLine(strings.TrimSuffix(line, "\n"))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	charge, err := claim.Parse(p.Charge[:])
+	if err != nil || *p.Receipt != *m.last || charge.Message.Tokens != m.claims[len(m.claims)-1] {
+		m.t.Errorf("exported: got a charge of %v and error %v, want the last answer's proof", charge, err)
+	}
+}
+
 // confined checks each thread of a process.
 func confined(t *testing.T, pid, user int) {
 	t.Helper()
@@ -357,8 +379,12 @@ func TestProcesses(t *testing.T) {
 		g := m.startGateway()
 		confined(t, k.Process.Pid, role.KeeperUser)
 		confined(t, g.Process.Pid, role.GatewayUser)
+		if boot > 0 {
+			m.exported() // the newest of the boot before
+		}
 		for range 3 {
 			m.chat()
+			m.exported()
 		}
 		response, err := m.http.Get(m.url + "/v1/evidence?nonce=" + strings.Repeat("5a", 32))
 		if err != nil {
@@ -426,14 +452,17 @@ func TestDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer socket.Close()
+	proofsOut, proofs := m.pipe()
+	defer proofsOut.Close()
+	defer proofs.Close()
 	for _, tt := range []struct {
 		name, role, want string
 		flags            []string
 		files            []*os.File
 	}{
-		{"keeper without status", "keeper", "descriptor 6, status: ", nil, []*os.File{out, m.journal, socket}},
-		{"keeper without journal", "keeper", "descriptor 4, journal: ", nil, []*os.File{out, socket, in}},
-		{"keeper whose secret is its status", "keeper", "descriptor 6, status, is the same file as secret", nil, []*os.File{out, m.journal, socket, in}},
+		{"keeper without status", "keeper", "descriptor 7, status: ", nil, []*os.File{out, m.journal, socket, proofs}},
+		{"keeper without journal", "keeper", "descriptor 4, journal: ", nil, []*os.File{out, socket, proofs, in}},
+		{"keeper whose secret is its status", "keeper", "descriptor 7, status, is the same file as secret", nil, []*os.File{out, m.journal, socket, proofs, in}},
 		{"gateway whose listener gives quotes", "gateway", "descriptor 4, quotes, is the same file as listener",
 			[]string{"-keeper", "/k", "-engine", "/e", "-chroot", m.path("root")}, []*os.File{socket, socket, in}},
 	} {

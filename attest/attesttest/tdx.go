@@ -34,6 +34,7 @@ type TDX struct {
 	QE                             tdx.QEReport // ReportData is filled in
 	QEReportData                   func(*[64]byte)
 	QEAuthData                     []byte
+	Certification                  tdx.Certification // in the place of the chain, where its type is not zero
 
 	// The chains as they stand in quote and collateral, root last.
 	QuoteChain, CRLChain, TCBInfoChain, QEIdentityChain []*Certified
@@ -279,6 +280,9 @@ func (m *TDX) Build() *TDXEvidence {
 	return e
 }
 
+// PEM returns the chain of the machine's quotes.
+func (m *TDX) PEM() []byte { return pemOf(m.QuoteChain) }
+
 // Quote quotes the body as it is now, under the certificates of the last Build.
 func (m *TDX) Quote() []byte { return m.quote().Encode() }
 
@@ -289,7 +293,8 @@ func (m *TDX) Resign(c *tdx.Collateral) {
 }
 
 func (m *TDX) quote() *tdx.Quote {
-	q := &tdx.Quote{Version: m.Version, Body: m.Body, QEAuthData: m.QEAuthData, PCKChain: append(pemOf(m.QuoteChain), 0)}
+	q := &tdx.Quote{Version: m.Version, Body: m.Body, QEAuthData: m.QEAuthData, PCKChain: append(pemOf(m.QuoteChain), 0),
+		Certification: m.Certification}
 	point, err := m.Attestation.PublicKey.Bytes()
 	check(err)
 	copy(q.AttestationKey[:], point[1:])

@@ -21,6 +21,9 @@ type SNP struct {
 // SNP fetches the endorsement key's certificate of a report, its chain and the revocation list. A report that is signed by a
 // VLEK has its certificate from the cloud that runs it, not from this service.
 func (f *Fetcher) SNP(ctx context.Context, report *sevsnp.Report, product sevsnp.Product) (*SNP, error) {
+	if f.Folder != "" {
+		return f.folderSNP(report, product)
+	}
 	query, err := report.VCEKQuery(product)
 	if err != nil {
 		return nil, fmt.Errorf("fetching certificates: %w", err)
@@ -47,9 +50,15 @@ func (f *Fetcher) SNP(ctx context.Context, report *sevsnp.Report, product sevsnp
 
 // snpCRL fetches the revocation list of the authorities, which are those of a VCEK or of a VLEK.
 func (f *Fetcher) snpCRL(ctx context.Context, product sevsnp.Product, signer sevsnp.Signer, authorities [][]byte) ([]byte, error) {
-	address := fmt.Sprintf("%s/%s/v1/%s/crl", f.Sources.AMDKDS, strings.ToLower(signer.String()), product)
-	crl, err := f.get(ctx, address, "", func(a answer) (time.Time, error) { return sevsnp.Prove(authorities, nil, a.Body, f.amdRoots()) })
+	if f.Folder != "" {
+		return f.folderCRL(authorities)
+	}
+	crl, err := f.get(ctx, f.crlAddress(product, signer), "", func(a answer) (time.Time, error) { return sevsnp.Prove(authorities, nil, a.Body, f.amdRoots()) })
 	return crl.Body, err
+}
+
+func (f *Fetcher) crlAddress(product sevsnp.Product, signer sevsnp.Signer) string {
+	return fmt.Sprintf("%s/%s/v1/%s/crl", f.Sources.AMDKDS, strings.ToLower(signer.String()), product)
 }
 
 func (f *Fetcher) amdRoots() []*x509.Certificate {

@@ -34,20 +34,35 @@ type Sources struct {
 	IntelPCS   string // https://api.trustedservices.intel.com
 	IntelCerts string // https://certificates.trustedservices.intel.com
 	AMDKDS     string // https://kdsintf.amd.com
+	// PCCS is the address of a provisioning certificate caching service, which is asked in the place of both of Intel's.
+	PCCS string
+	// Update is which of two TCB infos and identities is asked for: UpdateEarly is that of a TCB recovery from the day on which it is
+	// disclosed, UpdateStandard that of a year later. Default: the service's own, which is UpdateStandard.
+	Update string
 }
+
+// The updates of Intel's service: PCS API 4, parameter update.
+const (
+	UpdateEarly    = "early"
+	UpdateStandard = "standard"
+)
 
 // DefaultSources are the vendors' own services. Source: Intel's API documentation for the PCS, version 4; AMD document 57230.
 func DefaultSources() Sources {
-	return Sources{"https://api.trustedservices.intel.com", "https://certificates.trustedservices.intel.com", "https://kdsintf.amd.com"}
+	return Sources{IntelPCS: "https://api.trustedservices.intel.com", IntelCerts: "https://certificates.trustedservices.intel.com",
+		AMDKDS: "https://kdsintf.amd.com"}
 }
 
 // Fetcher fetches. The zero value of a field is its default. It is safe for concurrent use.
 type Fetcher struct {
 	Sources Sources
-	Client  *http.Client  // default: one with a deadline of 30 s a request
-	Cache   string        // folder; "" keeps nothing
-	MaxAge  time.Duration // of what the cache gives; default 24 h, and never longer than a document holds
-	Now     func() time.Time
+	// Folder is a folder of files that is read in the place of all services: Intel's in the forms of package dialect, AMD's
+	// certificates and revocation lists in DER or PEM. Default "": the services.
+	Folder string
+	Client *http.Client  // default: one with a deadline of 30 s a request
+	Cache  string        // folder; "" keeps nothing
+	MaxAge time.Duration // of what the cache gives; default 24 h, and never longer than a document holds
+	Now    func() time.Time
 	// IntelRoot and AMDRoots are under whom documents must be signed to be taken; default the vendors' own.
 	IntelRoot *x509.Certificate
 	AMDRoots  []*x509.Certificate
@@ -226,6 +241,18 @@ func (f *Fetcher) kept(address string, judged judge) (answer, bool) {
 	until, err := judged(a)
 	age := f.now().Sub(a.Fetched)
 	return a, err == nil && !f.now().After(until) && age >= 0 && age <= limit
+}
+
+// againAfter is how old an answer must be to be asked for again: whoever is refused once a second asks no service once a second.
+const againAfter = time.Minute
+
+// drop removes from the cache what it has of a URL, unless that came just now, and reports whether there was something.
+func (f *Fetcher) drop(address string) bool {
+	kept, ok := f.kept(address, func(answer) (time.Time, error) { return f.now(), nil })
+	if ok && f.now().Sub(kept.Fetched) < againAfter {
+		return false
+	}
+	return f.Cache != "" && os.Remove(f.file(address)) == nil && ok
 }
 
 func (f *Fetcher) keep(a answer) error {

@@ -48,7 +48,7 @@ func newWorld(t *testing.T, hook func(w http.ResponseWriter, r *http.Request) bo
 	server := httptest.NewServer(http.HandlerFunc(w.serve))
 	t.Cleanup(server.Close)
 	w.Fetcher = &Fetcher{
-		Sources: Sources{server.URL, server.URL, server.URL}, Wait: func(ctx context.Context, _ time.Duration) error { return ctx.Err() },
+		Sources: Sources{IntelPCS: server.URL, IntelCerts: server.URL, AMDKDS: server.URL}, Wait: func(ctx context.Context, _ time.Duration) error { return ctx.Err() },
 		Now: func() time.Time { return w.clock }, IntelRoot: w.tdxBuilt.Root, AMDRoots: []*x509.Certificate{w.snp.Root()},
 	}
 	return w

@@ -24,6 +24,42 @@ func (f *Fetcher) Complete(ctx context.Context, e *evidence.Evidence) error {
 	return nil
 }
 
+// Again is for evidence that Complete has completed and that was refused all the same for what the collateral says: where that came out
+// of the cache, and not just now, it is dropped and asked for again. It reports whether it was. A service that gives nothing else makes
+// no difference, and one that can't be reached leaves the evidence as it is.
+func (f *Fetcher) Again(ctx context.Context, e *evidence.Evidence) (bool, error) {
+	dropped := false
+	for _, address := range f.addressesOf(e) {
+		dropped = f.drop(address) || dropped
+	}
+	if !dropped {
+		return false, nil
+	}
+	if err := f.Complete(ctx, e); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+// addressesOf lists from where the collateral of evidence may have come that can be another tomorrow. AMD's certificates can't.
+func (f *Fetcher) addressesOf(e *evidence.Evidence) []string {
+	switch e.Platform {
+	case evidence.TDX:
+		if quote, err := tdx.Parse(e.Quote); err == nil {
+			if fmspc, ca, err := quote.Needs(); err == nil {
+				return f.intelAddresses(fmspc, ca).all()
+			}
+		}
+	case evidence.SEVSNP:
+		if report, err := sevsnp.Parse(e.Quote); err == nil {
+			if product, err := report.Product(); err == nil {
+				return []string{f.crlAddress(product, report.Signer)}
+			}
+		}
+	}
+	return nil
+}
+
 func (f *Fetcher) completeTDX(ctx context.Context, e *evidence.Evidence) error {
 	quote, err := tdx.Parse(e.Quote)
 	if err != nil {
@@ -35,7 +71,17 @@ func (f *Fetcher) completeTDX(ctx context.Context, e *evidence.Evidence) error {
 			return nil
 		}
 	}
-	c, err := f.TDX(ctx, quote)
+	var c *tdx.Collateral
+	if quote.Certification.Type != 0 && stapled != nil && f.Folder == "" {
+		// Which machine it is of, the chain beside the quote says.
+		fmspc, ca, needs := tdx.NeedsOf(stapled.PCKChain)
+		if needs != nil {
+			return nil
+		}
+		c, err = f.tdx(ctx, f.intelAddresses(fmspc, ca))
+	} else {
+		c, err = f.TDX(ctx, quote)
+	}
 	if err != nil {
 		if stapled != nil {
 			return nil

@@ -37,6 +37,9 @@ type Config struct {
 	// Complete fetches the collateral that evidence lacks, and may be nil: what is then not stapled can't be judged. It is
 	// called once a connection, within Timeout. collateral.Fetcher has one.
 	Complete func(context.Context, *evidence.Evidence) error
+	// Again replaces the collateral of evidence that was refused for what its collateral says, and reports whether it did; it may be
+	// nil. It is called at most once a connection, within Timeout. collateral.Fetcher has one.
+	Again func(context.Context, *evidence.Evidence) (bool, error)
 	// MaxConns bounds a Transport's connections to one host, and with them how often it asks for evidence. Default 8.
 	MaxConns int
 }
@@ -136,6 +139,12 @@ func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
 		}
 	}
 	result, err := attest.Verify(e, challenge, config.Policy, config.Now(), config.Roots)
+	if config.Again != nil && attest.OfCollateral(err) {
+		// An error of the service changes nothing: the refusal stands.
+		if newer, fetched := config.Again(ctx, e); newer && fetched == nil {
+			result, err = attest.Verify(e, challenge, config.Policy, config.Now(), config.Roots)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -155,8 +164,8 @@ func (c Config) judgeCertificate(state tls.ConnectionState) error {
 		c.Seen(e)
 	}
 	_, err = attest.VerifyEpoch(e, session.KeyHash(certificate), c.Policy, c.Now(), c.Roots)
-	if errors.Is(err, attest.ErrUnavailable) {
-		return nil
+	if errors.Is(err, attest.ErrUnavailable) || c.Complete != nil && attest.OfCollateral(err) {
+		return nil // a staple that has ended is replaced
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -23,6 +24,7 @@ import (
 	"chrysalis/attest/ratls/guest"
 	"chrysalis/attest/ratls/session"
 	"chrysalis/attest/sevsnp"
+	"chrysalis/attest/tdx"
 )
 
 // machine is a software guest that answers challenges and echoes.
@@ -304,19 +306,42 @@ func TestConfidentialGuests(t *testing.T) {
 		contents *attesttest.Contents
 		attest   func(nonceRoot, tlsKey [32]byte) *evidence.Evidence
 		config   Config
+		ended    func() []byte // collateral that ends half an hour from now
 	}{
-		{"tdx", &td.Contents, td.Attest, Config{Policy: td.Policy(), Roots: td.Roots()}},
-		{"sev-snp", &snp.Contents, snp.Attest, Config{Policy: snp.Policy(), Roots: snp.Roots()}},
+		{"tdx", &td.Contents, td.Attest, Config{Policy: td.Policy(), Roots: td.Roots()}, func() []byte {
+			c, err := tdx.ParseCollateral(td.Attest([32]byte{}, [32]byte{}).Collateral)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := bytes.Index(c.TCBInfo, []byte(`"nextUpdate":`))
+			next, err := json.Marshal(map[string]time.Time{"nextUpdate": time.Now().Add(30 * time.Minute).UTC().Truncate(time.Second)})
+			if err != nil || at < 0 {
+				t.Fatalf("no nextUpdate in %s: %v", c.TCBInfo, err)
+			}
+			copy(c.TCBInfo[at:], next[1:len(next)-1])
+			td.Machine.Resign(c)
+			encoded, err := c.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return encoded
+		}},
+		{"sev-snp", &snp.Contents, snp.Attest, Config{Policy: snp.Policy(), Roots: snp.Roots()}, func() []byte {
+			processor, list := *snp.Processor, *snp.Processor.CRL
+			list.NextUpdate = time.Now().Add(30 * time.Minute)
+			processor.CRL = &list
+			return processor.Evidence().CRL
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			staple := true
-			var kept []byte
+			var kept, stapled []byte
 			server, err := guest.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
 				tt.contents.Statement.Epoch, tt.contents.Statement.NotAfter = r.Epoch, r.NotAfter
 				e := tt.attest(r.NonceRoot, r.TLSKey)
 				if kept = e.Collateral; !staple {
-					e.Collateral = nil
+					e.Collateral = stapled
 				}
 				return e, nil
 			}, nil)
@@ -346,6 +371,51 @@ func TestConfidentialGuests(t *testing.T) {
 			if err := dial(func(context.Context, *evidence.Evidence) error { return errors.New("no network") }); !errors.Is(err,
 				attest.ErrUnavailable) {
 				t.Errorf("collateral that can't be had: got %v, want ErrUnavailable", err)
+			}
+			// Collateral that has ended, stapled or out of a cache, is replaced once.
+			config := tt.config
+			asked := 0
+			config.Now = func() time.Time { return time.Now().Add(50 * time.Minute) }
+			ended := tt.ended()
+			stapled = ended
+			config.Complete = func(_ context.Context, e *evidence.Evidence) error { e.Collateral = ended; return nil }
+			for _, again := range []struct {
+				name   string
+				again  func(context.Context, *evidence.Evidence) (bool, error)
+				accept bool
+			}{
+				{"none", nil, false},
+				{"newer", func(_ context.Context, e *evidence.Evidence) (bool, error) {
+					asked++
+					e.Collateral = kept
+					return true, nil
+				}, true},
+				{"the same", func(context.Context, *evidence.Evidence) (bool, error) { asked++; return true, nil }, false},
+				{"nothing in a cache", func(context.Context, *evidence.Evidence) (bool, error) { asked++; return false, nil }, false},
+				{"no network", func(context.Context, *evidence.Evidence) (bool, error) {
+					asked++
+					return false, errors.New("no network")
+				}, false},
+			} {
+				asked = 0
+				config.Again = again.again
+				conn, err := Dial(t.Context(), "tcp", address, config)
+				if err == nil {
+					conn.Close()
+				}
+				if (err == nil) != again.accept || err != nil && !errors.Is(err, attest.ErrRejected) || asked > 1 || again.again != nil && asked == 0 {
+					t.Errorf("asked again, %s: got %v after %d times, want accepted: %t, once", again.name, err, asked, again.accept)
+				}
+			}
+			config.Complete = func(_ context.Context, e *evidence.Evidence) error { e.Collateral = kept; return nil }
+			if conn, err := Dial(t.Context(), "tcp", address, config); err != nil {
+				t.Errorf("a staple that has ended, and a service: got %v, want it replaced", err)
+			} else {
+				conn.Close()
+			}
+			config.Complete, config.Again = nil, nil
+			if _, err := Dial(t.Context(), "tcp", address, config); !errors.Is(err, attest.ErrRejected) {
+				t.Errorf("a staple that has ended, offline: got %v, want a refusal", err)
 			}
 		})
 	}

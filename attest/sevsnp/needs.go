@@ -3,6 +3,8 @@ package sevsnp
 import (
 	"encoding/hex"
 	"fmt"
+
+	"chrysalis/attest/pki"
 )
 
 // turinChipBytes is how much of the chip id names a Turin processor to AMD's service; the rest is zero.
@@ -35,4 +37,19 @@ func (r *Report) VCEKQuery(p Product) (string, error) {
 		return fmt.Sprintf("%s?fmcSPL=%02d&%s", hex.EncodeToString(r.ChipID[:turinChipBytes]), tcb.FMC, levels), nil
 	}
 	return hex.EncodeToString(r.ChipID[:]) + "?" + levels, nil
+}
+
+// EndorsedBy reports whether a certificate says that it is of the key that signed the report: of its chip, unless the report hides it, at
+// its patch level. Nothing is verified.
+func (r *Report) EndorsedBy(certificate []byte, p Product) bool {
+	cert, err := pki.Parse(certificate, maxCertificateBytes)
+	if err != nil {
+		return false
+	}
+	e, err := parseEndorsement(cert)
+	if err != nil || e.product != p || e.signer() != r.Signer {
+		return false
+	}
+	tcb, err := r.ReportedTCB.Parts(p)
+	return err == nil && tcb == e.tcb && (e.signer() == SignerVLEK || r.ChipID == [64]byte{} || r.ChipID == e.chipID())
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"chrysalis/attest/check"
@@ -128,6 +129,11 @@ func verify(steps []check.Step[*appraisal], evidence Evidence, options Options, 
 	}
 	return &Result{report: *a.report, product: a.product, tcb: a.tcb, csp: a.chain.endorsement.csp,
 		chip: a.chipID(), checks: lines}, nil
+}
+
+// RestsOnCollateral reports whether a newer revocation list could change a check's verdict.
+func RestsOnCollateral(name string) bool {
+	return strings.HasPrefix(name, "crl-") || name == "revocation"
 }
 
 // checks lists the appraisal in order. Nothing in the evidence changes the list.

@@ -8,7 +8,9 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"chrysalis/attest/pki"
 )
@@ -76,6 +78,8 @@ type Platform struct {
 	SGXType uint8 // 0 standard, 1 scalable, 2 scalable with integrity
 
 	PlatformInstanceID [16]byte // zeros where the certificate has none
+
+	unknown string // names of entries that this package does not know, in the order of their text
 }
 
 // entry is one element of the SGX extension: a name and a value.
@@ -133,13 +137,13 @@ func parsePlatform(cert *x509.Certificate) (p Platform, err error) {
 		x.octets(entries, sgxOID(6), p.PlatformInstanceID[:])
 	}
 	delete(entries, sgxOID(7).String()) // configuration: says nothing about the TCB
-	x.none(entries)
 	for i := range p.SGXSVN {
 		p.SGXSVN[i] = uint8(x.integer(tcb, append(slices.Clone(oidTCB), i+1), asn1.TagInteger, 255))
 	}
 	p.PCESVN = uint16(x.integer(tcb, append(slices.Clone(oidTCB), 17), asn1.TagInteger, 65535))
 	x.octets(tcb, append(slices.Clone(oidTCB), 18), p.CPUSVN[:])
-	x.none(tcb)
+	// What Intel adds is signed by it. Whether to go by a certificate of which a part is not understood is for the caller to say.
+	p.unknown = strings.Join(slices.Sorted(maps.Keys(merged(entries, tcb))), ", ")
 	if x.err != nil {
 		return p, fmt.Errorf("SGX extension: %w", x.err)
 	}
@@ -192,10 +196,7 @@ func (x *extensionReader) integer(entries map[string]asn1.RawValue, oid asn1.Obj
 	return n
 }
 
-func (x *extensionReader) none(entries map[string]asn1.RawValue) {
-	for name := range entries {
-		if x.err == nil {
-			x.err = fmt.Errorf("%s is unknown", name)
-		}
-	}
+func merged(a, b map[string]asn1.RawValue) map[string]asn1.RawValue {
+	maps.Copy(a, b)
+	return a
 }

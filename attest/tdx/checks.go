@@ -38,7 +38,14 @@ var quoteChecks = []check.Step[*appraisal]{
 		return check.Parsed(err, "a TDX quote of version 4 or 5")
 	}},
 	{Name: "pck-chain-format", Proof: true, Judge: func(a *appraisal) check.Finding {
-		a.chainProof = a.chainOf("pck chain", a.quote.PCKChain, 3, pckChain)
+		chain := a.quote.PCKChain
+		if a.quote.Certification.Type != 0 {
+			if a.collateral == nil || a.collateral.PCKChain == nil {
+				return check.Finding{Got: a.quote.chainless(), Want: "the PCK's chain beside it", Unavailable: true}
+			}
+			chain = a.collateral.PCKChain // the PCK of another machine has not signed the QE report
+		}
+		a.chainProof = a.chainOf("pck chain", chain, 3, pckChain)
 		a.chain = a.chainProof.value
 		return check.Parsed(a.chainProof.format, "PEM of the PCK, its CA and the root")
 	}},
@@ -50,6 +57,13 @@ var quoteChecks = []check.Step[*appraisal]{
 		var err error
 		a.platform, err = check.Prove(a.options.Facts, "platform", func() (Platform, error) { return parsePlatform(a.chain[0]) }, a.chain[0].Raw)
 		return check.Parsed(err, "an SGX extension")
+	}},
+	{Name: "pck-extension-known", Waived: func(a *appraisal) bool { return a.options.AllowUnknownExtension }, Judge: func(a *appraisal) check.Finding {
+		const want = "entries of the SGX extension that this build knows"
+		if unknown := a.platform.unknown; unknown != "" {
+			return check.Found("unknown entries "+unknown, want, false)
+		}
+		return check.Found(want, want, true)
 	}},
 	{Name: "qe-report-signature", Proof: true, Judge: func(a *appraisal) check.Finding {
 		a.qeReport = parseQEReport(a.quote.QEReport)
@@ -114,8 +128,11 @@ var bodyChecks = []check.Step[*appraisal]{
 	}},
 	{Name: "xfam", Judge: func(a *appraisal) check.Finding {
 		xfam := binary.LittleEndian.Uint64(a.quote.Body.XFAM[:])
-		return check.Found(fmt.Sprintf("%#x", xfam), fmt.Sprintf("%#x, and no bits outside %#x", xfamAlways, xfamMay),
-			xfam&xfamAlways == xfamAlways && xfam&^xfamMay == 0)
+		return check.Found(fmt.Sprintf("%#x", xfam), fmt.Sprintf("the bits %#x, which are always on", xfamAlways), xfam&xfamAlways == xfamAlways)
+	}},
+	{Name: "xfam-known", Waived: func(a *appraisal) bool { return a.options.AllowUnknownXFAM }, Judge: func(a *appraisal) check.Finding {
+		xfam := binary.LittleEndian.Uint64(a.quote.Body.XFAM[:])
+		return check.Found(fmt.Sprintf("unknown bits %#x", xfam&^xfamMay), fmt.Sprintf("none but %#x, which this build knows", xfamMay), xfam&^xfamMay == 0)
 	}},
 	{Name: "mr-seam", Judge: func(a *appraisal) check.Finding {
 		got := a.quote.Body.MRSEAM

@@ -21,6 +21,9 @@ type Collateral struct {
 
 	TCBInfo, QEIdentity                   []byte // JSON, the exact bytes that are signed
 	TCBInfoSignature, QEIdentitySignature [64]byte
+
+	// PCKChain is the chain of a quote that carries none: PCK, its CA, root, in PEM; nil for other quotes, which have their own.
+	PCKChain []byte
 }
 
 // Sizes: the largest CRL of the service is a few hundred KiB.
@@ -43,10 +46,12 @@ type collateralFile struct {
 	QEIdentity            string `json:"qe_identity"`
 	TCBInfoSignature      string `json:"tcb_info_signature"`
 	QEIdentitySignature   string `json:"qe_identity_signature"`
+	PCKChain              string `json:"pck_certificate_chain,omitzero"`
 }
 
 // ParseCollateral reads collateral in JSON: CRLs and signatures in hexadecimal, chains in PEM, the signed documents as
-// strings with their exact bytes. No other member may be there; without one of them check.ErrUnavailable is returned.
+// strings with their exact bytes. A chain of the PCK may be there for a quote that carries none. No other member may be there; without one
+// of them check.ErrUnavailable is returned.
 func ParseCollateral(b []byte) (*Collateral, error) {
 	if len(b) > MaxCollateralBytes {
 		return nil, fmt.Errorf("parsing collateral: %d bytes, want at most %d", len(b), MaxCollateralBytes)
@@ -59,6 +64,9 @@ func ParseCollateral(b []byte) (*Collateral, error) {
 		PCKCRLIssuerChain: []byte(f.PCKCRLIssuerChain), TCBInfoIssuerChain: []byte(f.TCBInfoIssuerChain),
 		QEIdentityIssuerChain: []byte(f.QEIdentityIssuerChain),
 		TCBInfo:               []byte(f.TCBInfo), QEIdentity: []byte(f.QEIdentity),
+	}
+	if f.PCKChain != "" {
+		c.PCKChain = []byte(f.PCKChain)
 	}
 	for _, member := range []struct{ name, value string }{
 		{"pck_crl", f.PCKCRL}, {"root_ca_crl", f.RootCACRL}, {"pck_crl_issuer_chain", f.PCKCRLIssuerChain},
@@ -93,6 +101,7 @@ func (c *Collateral) Encode() ([]byte, error) {
 		TCBInfoIssuerChain: string(c.TCBInfoIssuerChain), QEIdentityIssuerChain: string(c.QEIdentityIssuerChain),
 		TCBInfo: string(c.TCBInfo), QEIdentity: string(c.QEIdentity),
 		TCBInfoSignature: hex.EncodeToString(c.TCBInfoSignature[:]), QEIdentitySignature: hex.EncodeToString(c.QEIdentitySignature[:]),
+		PCKChain: string(c.PCKChain),
 	}, json.Deterministic(true))
 }
 

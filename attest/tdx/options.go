@@ -24,6 +24,13 @@ type Options struct {
 	// ServiceTDs lists the values of MRSERVICETD that are accepted beside zeros; default none.
 	ServiceTDs [][48]byte
 
+	// AllowUnknownExtension accepts a PCK certificate with entries in its SGX extension that this package does not know. Danger: one
+	// may be a security version, which nothing here compares.
+	AllowUnknownExtension bool
+	// AllowUnknownXFAM accepts extended state of the processor that this package does not know. Danger: what it lets the host see is
+	// not known.
+	AllowUnknownXFAM bool
+
 	// Facts remembers parses and signatures of chains and collateral between calls; default nil, which remembers nothing. What
 	// it remembers never changes a verdict.
 	Facts *check.Facts

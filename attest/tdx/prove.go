@@ -74,6 +74,9 @@ func ProveCRL(der, chain []byte, root *x509.Certificate) (Dates, error) {
 // proves under the root, by the same signers as b's and about the same machines; b is taken as it is.
 func Latest(a, b *Collateral, root *x509.Certificate) *Collateral {
 	latest := *b
+	if latest.PCKChain == nil {
+		latest.PCKChain = a.PCKChain
+	}
 	later := func(prove func(c *Collateral) (Dates, error)) bool {
 		mine, err := prove(a)
 		if err != nil {

@@ -93,7 +93,25 @@ type Quote struct {
 	QEReport          [qeReportBytes]byte
 	QEReportSignature [64]byte // by the PCK, over the QE report
 	QEAuthData        []byte
-	PCKChain          []byte // PEM: PCK, its CA, root
+	PCKChain          []byte // PEM: PCK, its CA, root; nil where Certification is of another type
+
+	// Certification is certification data that is no chain. The PCK's chain then has to come beside the quote.
+	Certification Certification
+}
+
+// Certification is certification data of another type than the chain's: what names the PCK, or a part of its chain.
+type Certification struct {
+	Type uint16
+	Data []byte
+}
+
+// certificationBytes are the lengths of those that have one.
+var certificationBytes = map[uint16]int{1: 36, 2: 276, 3: 404}
+
+// certifications are the types that name a PCK without its chain: Intel TDX DCAP Quoting Library API, appendix 3.9.
+var certifications = map[uint16]string{
+	1: "the PPID in plain text", 2: "the PPID, encrypted by RSA-2048", 3: "the PPID, encrypted by RSA-3072", 4: "the PCK's certificate alone",
+	7: "the platform's manifest",
 }
 
 // Parse reads a quote of version 4, or of version 5 with a TDX 1.0 or 1.5 report. Zeros may follow it, as guests hand out
@@ -188,7 +206,23 @@ func (q *Quote) parseSignatureData(b []byte) error {
 	if size := r.take("size of QE authentication data", 2); r.err == nil {
 		q.QEAuthData = r.take("QE authentication data", int(binary.LittleEndian.Uint16(size)))
 	}
-	q.PCKChain = r.typed("QE certification data", certificationPCKChain)
+	head := r.take("type of QE certification data", 2)
+	if r.err != nil {
+		return r.err
+	}
+	typ := binary.LittleEndian.Uint16(head)
+	data := r.sized("QE certification data")
+	switch {
+	case typ == certificationPCKChain:
+		q.PCKChain = data
+	case certifications[typ] != "":
+		if want := certificationBytes[typ]; r.err == nil && want != 0 && len(data) != want {
+			r.err = fmt.Errorf("QE certification data of type %d has %d bytes, want %d", typ, len(data), want)
+		}
+		q.Certification = Certification{typ, data}
+	case r.err == nil:
+		r.err = fmt.Errorf("QE certification data is of type %d, want %d, or one of 1 to 4 and 7 with the chain beside the quote", typ, certificationPCKChain)
+	}
 	return r.end()
 }
 
@@ -226,7 +260,11 @@ func (q *Quote) Encode() []byte {
 	certification := append(bytes.Clone(q.QEReport[:]), q.QEReportSignature[:]...)
 	certification = binary.LittleEndian.AppendUint16(certification, uint16(len(q.QEAuthData)))
 	certification = append(certification, q.QEAuthData...)
-	certification = appendTyped(certification, certificationPCKChain, q.PCKChain)
+	if q.Certification.Type != 0 {
+		certification = appendTyped(certification, q.Certification.Type, q.Certification.Data)
+	} else {
+		certification = appendTyped(certification, certificationPCKChain, q.PCKChain)
+	}
 	signed := append(bytes.Clone(q.Signature[:]), q.AttestationKey[:]...)
 	signed = appendTyped(signed, certificationQEReport, certification)
 	b := q.signedBytes()

@@ -78,7 +78,8 @@ func TestParseRefuses(t *testing.T) {
 		{"certification data of another type", edit(v4, typeAt, 5), "certification data is of type 5, want 6"},
 		{"huge certification data", edit(v4, typeAt+2, 0xff, 0xff, 0xff, 0xff), "want 4294967295"},
 		{"long authentication data", edit(v4, authAt, 0xff, 0xff), "QE authentication data is"},
-		{"PPID instead of a chain", edit(v4, authAt+2+auth, 3), "QE certification data is of type 3, want 5"},
+		{"a chain that is called a PPID", edit(v4, authAt+2+auth, 3), "QE certification data of type 3 has"},
+		{"certification data of no known type", edit(v4, authAt+2+auth, 6), "QE certification data is of type 6, want 5"},
 		{"chain shorter than its place", edit(v4, authAt+4+auth, u32(10)...), "left over"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -108,6 +109,12 @@ func FuzzParse(f *testing.F) {
 	for _, version := range []uint16{4, 5} {
 		f.Add(attesttest.NewTDX(now, version, version == 5).Build().Quote)
 	}
+	ppid := attesttest.NewTDX(now, 4, false)
+	ppid.Certification = tdx.Certification{Type: 3, Data: make([]byte, 404)}
+	if _, err := tdx.Parse(ppid.Build().Quote); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(ppid.Quote())
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		q, err := tdx.Parse(b)

@@ -118,9 +118,18 @@ func quoteVectors() []vector {
 		{"pck-extension-format", "no FMSPC", func(s *scene) {
 			s.m.Extension = func(e []attesttest.SGXEntry) []attesttest.SGXEntry { return append(e[:3:3], e[4:]...) }
 		}},
-		{"pck-extension-format", "an unknown entry", func(s *scene) {
+		{"pck-extension-known", "an unknown entry", func(s *scene) {
 			s.m.Extension = func(e []attesttest.SGXEntry) []attesttest.SGXEntry {
 				return append(e, attesttest.SGXEntry{Name: asn1.ObjectIdentifier{1, 2, 3}, Value: asn1.RawValue{FullBytes: asn1.NullBytes}})
+			}
+		}},
+		{"pck-extension-known", "an unknown entry of the TCB", func(s *scene) {
+			s.m.Extension = func(e []attesttest.SGXEntry) []attesttest.SGXEntry {
+				var tcb []attesttest.SGXEntry
+				if _, err := asn1.Unmarshal(e[1].Value.FullBytes, &tcb); err != nil {
+					panic(err)
+				}
+				return replace(1, append(tcb, attesttest.SGXEntry{Name: asn1.ObjectIdentifier{1, 2, 3}, Value: asn1.RawValue{FullBytes: []byte{2, 1, 7}}}))(e)
 			}
 		}},
 		{"pck-extension-format", "PPID twice", func(s *scene) {
@@ -145,7 +154,7 @@ func quoteVectors() []vector {
 		{"td-attributes", "a reserved bit", func(s *scene) { s.m.Body.TDAttributes[4] = 1 }},
 		{"td-attributes", "TPA", func(s *scene) { s.m.Body.TDAttributes[7] = 0x40 }},
 		{"xfam", "no SSE", func(s *scene) { s.m.Body.XFAM[0] &^= 2 }},
-		{"xfam", "a reserved bit", func(s *scene) { s.m.Body.XFAM[7] = 1 }},
+		{"xfam-known", "a reserved bit", func(s *scene) { s.m.Body.XFAM[7] = 1 }},
 		{"mr-seam", "a module that is not listed", func(s *scene) { s.options.MRSEAM = [][48]byte{{1}} }},
 		{"mr-signer-seam", "another signer, whom the TCB info knows", func(s *scene) {
 			s.m.Body.MRSIGNERSEAM[0] = 1

@@ -131,6 +131,16 @@ func newResult(a *appraisal, done []check.Line) *Result {
 var checks = slices.Concat(quoteChecks, bodyChecks, []check.Step[*appraisal]{collateralCheck}, crlChecks, tcbInfoChecks,
 	qeIdentityChecks, statusChecks)
 
+// RestsOnCollateral reports whether newer collateral could change a check's verdict.
+func RestsOnCollateral(name string) bool {
+	for _, list := range [][]check.Step[*appraisal]{crlChecks, tcbInfoChecks, qeIdentityChecks, statusChecks} {
+		if slices.ContainsFunc(list, func(s check.Step[*appraisal]) bool { return s.Name == name }) {
+			return true
+		}
+	}
+	return false
+}
+
 func zeros(got []byte) check.Finding {
 	return check.Found(fmt.Sprintf("%x", got), "zeros", len(bytes.Trim(got, "\x00")) == 0)
 }

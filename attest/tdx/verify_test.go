@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"runtime"
@@ -175,6 +176,13 @@ func TestOptions(t *testing.T) {
 	}{
 		{"td-debug", func(s *scene) { s.options.InsecureAllowDebug, s.m.Body.TDAttributes[0] = true, 1 }},
 		{"td-sept-ve-disable", func(s *scene) { s.options.InsecureAllowSEPTVE, s.m.Body.TDAttributes[3] = true, 0 }},
+		{"pck-extension-known", func(s *scene) {
+			s.options.AllowUnknownExtension = true
+			s.m.Extension = func(e []attesttest.SGXEntry) []attesttest.SGXEntry {
+				return append(e, attesttest.SGXEntry{Name: asn1.ObjectIdentifier{1, 2, 3}, Value: asn1.RawValue{FullBytes: asn1.NullBytes}})
+			}
+		}},
+		{"xfam-known", func(s *scene) { s.options.AllowUnknownXFAM, s.m.Body.XFAM[7] = true, 1 }},
 		{"td-migratable", func(s *scene) { s.options.InsecureAllowMigratable, s.m.Body.TDAttributes[3] = true, 0x30 }},
 		{"tcb-status", func(s *scene) {
 			s.options.InsecureSkipTCB = true
@@ -236,12 +244,59 @@ func TestEveryBitOfQuote(t *testing.T) {
 					continue
 				}
 				quote[bit/8] ^= 1 << (bit % 8)
-				if _, err := tdx.Verify(quote, nil, options, now, e.Root); !errors.Is(err, check.ErrRejected) {
+				_, err := tdx.Verify(quote, nil, options, now, e.Root)
+				if at := bit / 8; errors.Is(err, check.ErrUnavailable) && at == chain-6 {
+					err = check.ErrRejected // the type of the data: a chain that is called something else is no chain
+				}
+				if !errors.Is(err, check.ErrRejected) {
 					t.Fatalf("bit %d of byte %d: got %v, want a refusal", bit%8, bit/8, err)
 				}
 				quote[bit/8] ^= 1 << (bit % 8)
 			}
 		})
+	}
+}
+
+// TestChainBeside: a quote that names its PCK and carries no chain is judged with the chain beside it, and with no other machine's.
+func TestChainBeside(t *testing.T) {
+	for typ, size := range map[uint16]int{1: 36, 2: 276, 3: 404, 4: 1000, 7: 17} {
+		s := newScene()
+		s.m.Certification = tdx.Certification{Type: typ, Data: make([]byte, size)}
+		for _, tt := range []struct {
+			name   string
+			chain  func(e *attesttest.TDXEvidence) []byte
+			class  error
+			refuse string
+		}{
+			{"its own", func(*attesttest.TDXEvidence) []byte { return s.m.PEM() }, nil, ""},
+			{"none", func(*attesttest.TDXEvidence) []byte { return nil }, check.ErrUnavailable, "pck-chain-format"},
+			{"another machine's", func(*attesttest.TDXEvidence) []byte {
+				own := s.m.QuoteChain
+				defer func() { s.m.QuoteChain = own }()
+				s.m.QuoteChain = []*attesttest.Certified{s.m.PCK.Authority(s.m.CA, nil), s.m.CA, s.m.Root}
+				return s.m.PEM()
+			}, check.ErrRejected, "qe-report-signature"},
+			{"another document", func(e *attesttest.TDXEvidence) []byte { return e.Collateral.TCBInfoIssuerChain }, check.ErrRejected, "pck-chain-format"},
+			{"no PEM", func(*attesttest.TDXEvidence) []byte { return []byte("chain") }, check.ErrRejected, "pck-chain-format"},
+		} {
+			s.edit = func(e *attesttest.TDXEvidence) { e.Collateral.PCKChain = tt.chain(e) }
+			_, err := s.play(tdx.Verify)
+			var refused *tdx.Refused
+			if tt.class == nil && err != nil || tt.class != nil && (!errors.Is(err, tt.class) || !errors.As(err, &refused) || refused.Failed.Name != tt.refuse) {
+				t.Errorf("type %d, the chain is %s: got %v, want %v by %q", typ, tt.name, err, tt.class, tt.refuse)
+			}
+		}
+		s.edit = nil
+		raw := s.m.Build().Quote
+		if q, err := tdx.Parse(raw); err != nil || !bytes.Equal(q.Encode(), raw) || q.PCKChain != nil {
+			t.Errorf("type %d: got %v, want the quote to be written again as it is", typ, err)
+		}
+	}
+	// A quote's own chain decides, whatever stands beside it.
+	s := newScene()
+	s.edit = func(e *attesttest.TDXEvidence) { e.Collateral.PCKChain = []byte("another") }
+	if _, err := s.play(tdx.Verify); err != nil {
+		t.Errorf("a chain of its own beside another: got %v", err)
 	}
 }
 

@@ -11,6 +11,10 @@ package status
 // PortName is the name that the host gives to the port.
 const PortName = "org.chrysalis.status"
 
+// ProofsPortName is the name of the port on which a guest hands out what it has signed for its owner: lines of runtime/receipt, which
+// prove themselves. It belongs to the vocabulary of this package's port as little as the answers to clients do.
+const ProofsPortName = "org.chrysalis.proofs"
+
 // Stage is a program of the boot that has begun.
 type Stage uint8
 

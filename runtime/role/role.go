@@ -65,6 +65,7 @@ const (
 	SecretPipe File = "secret"   // the secret's message, to its end
 	Journal    File = "journal"  // the journal's disk
 	Socket     File = "socket"   // the keeper's, listening
+	Proofs     File = "proofs"   // on which the keeper hands out what it has signed, for the host to keep
 	Listener   File = "listener" // the TCP socket of the service, listening
 	Quotes     File = "quotes"   // the stream to init that gives quotes
 	Status     File = "status"   // on which the role says its words
@@ -90,7 +91,7 @@ var contracts = []contract{
 	Keeper: {
 		name: "keeper", argv: []string{runtimeProgram, "keeper"}, user: KeeperUser,
 		flags: []Flag{Measured},
-		files: []File{SecretPipe, Journal, Socket, Status},
+		files: []File{SecretPipe, Journal, Socket, Proofs, Status},
 		words: []Word{Ready, JournalTorn, JournalForeign, JournalRolledBack, JournalIO, JournalFull, JournalCorrupt, JournalShort, JournalRefused},
 	},
 	EngineHost: {

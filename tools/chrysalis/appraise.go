@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"charm.land/lipgloss/v2"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
@@ -38,6 +39,7 @@ type appraisalReport struct {
 	Measurements map[string]string `json:"measurements"` // none of evidence that is not signed
 	ReportData   string            `json:"report_data"`
 	Platform     map[string]string `json:"platform,omitempty"`
+	Runtime      jsontext.Value    `json:"runtime_data,omitzero"` // Azure's, where the evidence binds it
 }
 
 type appraisedTCB struct {
@@ -55,6 +57,15 @@ type unreadable struct {
 
 func (u unreadable) Error() string        { return fmt.Sprintf("reading %s: %v", u.what, u.err) }
 func (u unreadable) Is(target error) bool { return target == attest.ErrUnavailable }
+
+// malformed is a file that is not what it should be, and the check that it fails.
+type malformed struct {
+	check string
+	err   error
+}
+
+func (m malformed) Error() string { return m.err.Error() }
+func (m malformed) Unwrap() error { return m.err }
 
 // exitOf gives the error of an appraisal its exit code.
 func exitOf(err error) error {

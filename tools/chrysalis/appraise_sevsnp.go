@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/hex"
@@ -16,12 +17,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest/check"
+	"chrysalis/attest/dialect"
 	"chrysalis/attest/sevsnp"
 )
 
 // snpFlags are what appraise sev-snp takes.
 type snpFlags struct {
 	report, cert, chain, root, crl, at string
+	product                            string
+	fetch                              bool
+	sources                            sourceFlags
 	minTCB                             []string
 	idBlocks                           []string
 	provisional, skipRevocation        bool
@@ -40,21 +45,26 @@ func newAppraiseSEVSNP() *cobra.Command {
 			"levels against the certificate's, DEBUG, migration, privilege level. It judges the platform alone and prints what was measured;\n" +
 			"sibling threads, several sockets and hosts that can't hide ciphertext are accepted and named as waived; so are patch levels without\n" +
 			"--min-tcb. A revocation list is needed unless --insecure-skip-revocation says that revocation is not judged. The report is bytes or\n" +
-			"their hexadecimal or base64 text; certificates are PEM or DER. Exit code 0: accepted, 1: rejected, 3: could not check.",
+			"their hexadecimal or base64 text, alone, with its table of certificates as Google's and Amazon's clouds hand them out, or in Azure's\n" +
+			"HCL report, whose runtime data must then be what the report binds; certificates are PEM, DER or the answer of Azure's service.\n" +
+			"--fetch and --collateral-dir bring what is missing. Exit code 0: accepted, 1: rejected, 3: could not check.",
 		Example: "  chrysalis appraise sev-snp --report report.bin --cert vcek.der --chain cert_chain.pem --crl crl.der --at 2026-11-20T12:00:00Z\n" +
 			"  chrysalis appraise sev-snp --report report.hex --cert vlek.pem --chain cert_chain.pem --crl crl.der --at 2026-11-20T12:00:00Z \\\n" +
 			"    --min-tcb Genoa=bootloader:4,tee:1,snp:22,microcode:213 --json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			at, err := parseAt(flags.at)
-			if err != nil {
-				return err
+			at, err := time.Now(), error(nil)
+			if flags.at != "" || !flags.fetches() {
+				if at, err = parseAt(flags.at); err != nil {
+					return err
+				}
 			}
 			if flags.maxVMPL > 3 {
 				return exitError{exitUsage, fmt.Errorf("--max-vmpl %d: want 0 to 3", flags.maxVMPL)}
 			}
-			if flags.crl == "" && !flags.skipRevocation {
-				return exitError{exitUsage, errors.New("no --crl: without it revocation can't be judged (--insecure-skip-revocation does without)")}
+			if flags.crl == "" && !flags.fetches() && !flags.skipRevocation {
+				return exitError{exitUsage,
+					errors.New("no --crl: without it revocation can't be judged (--fetch and --collateral-dir bring it, --insecure-skip-revocation does without)")}
 			}
 			options, err := flags.options()
 			if err != nil {
@@ -65,11 +75,21 @@ func newAppraiseSEVSNP() *cobra.Command {
 				return err
 			}
 			var result *sevsnp.Result
-			evidence, err := flags.evidence()
+			evidence, azure, err := flags.evidence(cmd.Context(), roots)
+			var usage exitError
+			if errors.As(err, &usage) {
+				return err
+			}
+			if azure != nil {
+				options.ReportData, options.AnyReportData = azure.ReportData(), false
+			}
 			if err == nil {
 				result, err = sevsnp.Verify(evidence, options, at, roots)
 			}
 			v := snpReport(result, err)
+			if azure != nil && err == nil {
+				v.Runtime = runtimeOf(azure)
+			}
 			if asJSON {
 				if printed := printJSON(cmd.OutOrStdout(), v); printed != nil {
 					return unavailable(printed)
@@ -84,7 +104,9 @@ func newAppraiseSEVSNP() *cobra.Command {
 	f.StringVar(&flags.report, "report", "", "attestation report: bytes, hexadecimal or base64 text")
 	f.StringVar(&flags.cert, "cert", "", "VCEK or VLEK certificate, DER or PEM")
 	f.StringVar(&flags.chain, "chain", "", "ASK (or ASVK) and ARK, PEM or DER, in any order")
-	f.StringVar(&flags.at, "at", "", "time of the appraisal, RFC 3339")
+	f.StringVar(&flags.at, "at", "", "time of the appraisal, RFC 3339 (default where certificates are fetched: now)")
+	f.BoolVar(&flags.fetch, "fetch", false, "fetch the certificate, its chain and the revocation list from AMD's service")
+	f.StringVar(&flags.product, "product", "", "Milan, Genoa or Turin, to fetch for reports before version 3, which do not say it")
 	f.StringVar(&flags.root, "root", "", "PEM file of the ARKs that are trusted (default: AMD's for Milan, Genoa and Turin)")
 	f.StringVar(&flags.crl, "crl", "", "revocation list of the ARK, DER or PEM")
 	f.BoolVar(&flags.skipRevocation, "insecure-skip-revocation", false, "do without a revocation list: the key may be one that AMD has revoked")
@@ -96,11 +118,8 @@ func newAppraiseSEVSNP() *cobra.Command {
 	f.DurationVar(&flags.maxCRLAge, "max-crl-age", 0, "how long after its issue a revocation list is believed (default: as long as it holds)")
 	f.Uint32Var(&flags.maxVMPL, "max-vmpl", 0, "lowest privilege level that is accepted, 0 to 3")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
-	for _, name := range []string{"report", "cert", "chain", "at"} {
-		if err := cmd.MarkFlagRequired(name); err != nil {
-			panic(err)
-		}
-	}
+	flags.sources.add(cmd)
+	_ = cmd.MarkFlagRequired("report")
 	return cmd
 }
 
@@ -127,29 +146,104 @@ func (f *snpFlags) roots() ([]*x509.Certificate, error) {
 	return roots, nil
 }
 
-// evidence reads the files. What they hold is for Verify to refuse.
-func (f *snpFlags) evidence() (e sevsnp.Evidence, err error) {
-	if e.Report, err = readEvidence("report", f.report, []byte{2, 0, 0, 0}, []byte{3, 0, 0, 0}, []byte{4, 0, 0, 0},
-		[]byte{5, 0, 0, 0}); err != nil {
-		return e, err
-	}
-	leaf, err := readCertificates("certificate", f.cert, "CERTIFICATE")
+// fetches reports whether certificates come from a service or a folder.
+func (f *snpFlags) fetches() bool { return f.fetch || f.sources.folder != "" }
+
+// evidence reads the files. What they hold is for Verify to refuse. A report of Azure's is returned beside it.
+func (f *snpFlags) evidence(ctx context.Context, roots []*x509.Certificate) (e sevsnp.Evidence, azure *dialect.HCL, err error) {
+	raw, err := readEvidence("report", f.report, []byte{2, 0, 0, 0}, []byte{3, 0, 0, 0}, []byte{4, 0, 0, 0}, []byte{5, 0, 0, 0}, []byte("HCLA"))
 	if err != nil {
-		return e, err
+		return e, nil, err
 	}
-	if e.Chain, err = readCertificates("chain", f.chain, "CERTIFICATE"); err != nil {
-		return e, err
+	switch e.Report = raw; {
+	case dialect.IsHCL(raw):
+		if azure, err = dialect.ParseHCL(raw); err != nil {
+			return e, nil, malformed{"hcl-format", err}
+		}
+		if azure.SNP == nil {
+			return e, nil, exitError{exitUsage, errors.New("--report is Azure's report of a TD: appraise tdx takes it as --hcl, beside the quote")}
+		}
+		e.Report = azure.SNP
+	case dialect.IsExtended(raw):
+		extended, err := dialect.ParseExtended(raw)
+		if err != nil {
+			return e, nil, malformed{"certificate-table-format", err}
+		}
+		e.Report, e.Certificate, e.Chain = extended.Report, extended.Certificate, extended.Chain
+	}
+	if f.fetches() {
+		return e, azure, f.complete(ctx, &e, roots)
+	}
+	if err := f.certificates(&e); err != nil {
+		return e, azure, err
+	}
+	if f.crl == "" {
+		return e, azure, nil
+	}
+	lists, err := readCertificates("crl", f.crl, "X509 CRL")
+	e.CRL = append([]byte{}, slices.Concat(lists...)...) // an empty file is a list too, which does not parse
+	return e, azure, err
+}
+
+// complete fetches what the report needs. One that does not parse is left for Verify to refuse.
+func (f *snpFlags) complete(ctx context.Context, e *sevsnp.Evidence, roots []*x509.Certificate) error {
+	fetcher, err := f.sources.fetcher()
+	if err != nil {
+		return err
+	}
+	fetcher.AMDRoots = roots
+	report, err := sevsnp.Parse(e.Report)
+	if err != nil {
+		return nil
+	}
+	product := sevsnp.Product(f.product)
+	if product == "" {
+		if product, err = report.Product(); err != nil {
+			return exitError{exitUsage, fmt.Errorf("%w (give --product)", err)}
+		}
+	}
+	got, err := fetcher.SNP(ctx, report, product)
+	if err != nil {
+		return err
+	}
+	e.Certificate, e.Chain, e.CRL = got.Certificate, got.Chain, got.CRL
+	return nil
+}
+
+// certificates reads --cert and --chain, where the report does not carry them. Azure's service hands out both in one answer.
+func (f *snpFlags) certificates(e *sevsnp.Evidence) error {
+	if f.cert == "" {
+		if e.Certificate == nil {
+			return exitError{exitUsage, errors.New("no --cert: the report carries no certificate of its key (--fetch and --collateral-dir bring one)")}
+		}
+		return nil
+	}
+	text, err := readInput(f.cert)
+	if err != nil {
+		return unreadable{"certificate", err}
+	}
+	var leaf [][]byte
+	if dialect.IsTHIM(text) {
+		answer, err := dialect.ParseTHIM(text)
+		if err != nil {
+			return malformed{"certificate-format", err}
+		}
+		leaf = append([][]byte{answer.Certificate}, answer.Chain...)
+	} else if leaf, err = readCertificates("certificate", f.cert, "CERTIFICATE"); err != nil {
+		return err
+	}
+	if f.chain != "" {
+		if e.Chain, err = readCertificates("chain", f.chain, "CERTIFICATE"); err != nil {
+			return err
+		}
+	} else if e.Chain = nil; len(leaf) < 3 {
+		return exitError{exitUsage, errors.New("no --chain: want ASK and ARK, or the three certificates in --cert")}
 	}
 	if len(leaf) > 0 {
 		e.Certificate = leaf[0]
 		e.Chain = authorities(leaf[0], append(e.Chain, leaf[1:]...))
 	}
-	if f.crl == "" {
-		return e, nil
-	}
-	lists, err := readCertificates("crl", f.crl, "X509 CRL")
-	e.CRL = append([]byte{}, slices.Concat(lists...)...) // an empty file is a list too, which does not parse
-	return e, err
+	return nil
 }
 
 // authorities leaves out of more than two certificates those that are there twice or have nothing to do with the key: the
@@ -172,7 +266,7 @@ func authorities(leaf []byte, chain [][]byte) (needed [][]byte) {
 // options judge the platform: what depends on the guest or on the processor's generation is waived.
 func (f *snpFlags) options() (sevsnp.Options, error) {
 	o := sevsnp.Options{
-		AllowProvisionalFirmware: f.provisional, MaxVMPL: f.maxVMPL, InsecureSkipCRL: f.crl == "",
+		AllowProvisionalFirmware: f.provisional, MaxVMPL: f.maxVMPL, InsecureSkipCRL: f.skipRevocation,
 		AnyChip: true, InsecureSkipTCB: len(f.minTCB) == 0, AnyMeasurement: true, AnyHostData: true, AnyReportData: true, AnyIDBlock: true,
 		AllowSMT: true, AllowManySockets: true, AllowAES128: true, AllowRAPL: true, AllowVisibleCiphertext: true, AllowPageSwap: true,
 		AllowUnknownPlatformInfo: true, AllowUncheckedAliases: true, AllowMaskedChip: f.maskedChip, MaxCRLAge: f.maxCRLAge,
@@ -257,6 +351,13 @@ func snpReport(result *sevsnp.Result, err error) *snpAppraisal {
 		}
 		return v
 	}
+	var wrong malformed
+	if errors.As(err, &wrong) {
+		v.Check = wrong.check
+	}
+	if err != nil {
+		return v
+	}
 	report, chip := result.Report(), result.ChipID()
 	v.addSNP(&report, result.TCBs(), true)
 	text := func(value uint64) string { return fmt.Sprintf("%#x", value) }
@@ -310,6 +411,7 @@ func printSNP(out, notes io.Writer, v *snpAppraisal) {
 		}
 		return
 	}
+	printRuntime(out, v.Runtime)
 	for _, name := range []string{"measurement", "host_data", "family_id", "image_id", "id_key_digest", "author_key_digest"} {
 		fmt.Fprintf(out, "%-18s %s\n", name, v.Measurements[name])
 	}

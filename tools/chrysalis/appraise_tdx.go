@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
@@ -14,29 +15,38 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/check"
+	"chrysalis/attest/collateral"
+	"chrysalis/attest/dialect"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/tdx"
 )
 
 // tdxFlags are appraise tdx's.
 type tdxFlags struct {
-	quote, collateral, at, root string
-	acceptStatus                []string
-	minEvaluation               uint32
-	skipTCB, septVE, asJSON     bool
-	modules, serviceTDs         []string
-	maxAge                      time.Duration
-	minDate                     string
+	quote, at, root         string
+	collateral              []string
+	pckChain, hcl           string
+	fetch                   bool
+	sources                 sourceFlags
+	acceptStatus            []string
+	minEvaluation           uint32
+	skipTCB, septVE, asJSON bool
+	modules, serviceTDs     []string
+	maxAge                  time.Duration
+	minDate                 string
 }
 
 func newAppraiseTDX() *cobra.Command {
 	var flags tdxFlags
 	cmd := &cobra.Command{
-		Use:   "tdx --quote FILE --collateral FILE.json --at TIME",
+		Use:   "tdx --quote FILE --collateral FILE --at TIME",
 		Short: "Judge an Intel TDX quote and its collateral",
 		Long: "Judges a TDX quote (version 4 or 5; bytes, hexadecimal or base64) with its collateral at a time, offline, and prints the\n" +
 			"measurements in it. The collateral is JSON with pck_crl, root_ca_crl (hexadecimal DER), pck_crl_issuer_chain,\n" +
 			"tcb_info_issuer_chain, qe_identity_issuer_chain (PEM), tcb_info, qe_identity (the exact strings that are signed),\n" +
-			"tcb_info_signature and qe_identity_signature (hexadecimal). The status converges over platform, TDX module and quoting\n" +
+			"tcb_info_signature and qe_identity_signature (hexadecimal), as dcap-qvl writes it; or Intel's platform_collaterals; or several\n" +
+			"files that together are answers of Intel's service with their headers, as curl -i writes them. Without --collateral, --fetch,\n" +
+			"--pccs or --collateral-dir say where it comes from. On Azure --hcl judges that the quote binds the runtime data. The status converges over platform, TDX module and quoting\n" +
 			"enclave; UpToDate alone is accepted unless --accept-status says otherwise. A TD under debug is always rejected.\n" +
 			"Exit code 0: accepted, 1: rejected, 2: usage, 3: could not check.",
 		Example: "  chrysalis appraise tdx --quote quote.bin --collateral collateral.json --at 2026-11-20T12:00:00Z\n" +
@@ -44,13 +54,16 @@ func newAppraiseTDX() *cobra.Command {
 			"  chrysalis appraise tdx --quote quote.bin --at 2026-11-20T12:00:00Z --insecure-skip-tcb",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return flags.appraise(cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return flags.appraise(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&flags.quote, "quote", "", "quote: bytes, hexadecimal or base64")
-	f.StringVar(&flags.collateral, "collateral", "", "collateral in JSON")
-	f.StringVar(&flags.at, "at", "", "time of the appraisal, RFC 3339")
+	f.StringArrayVar(&flags.collateral, "collateral", nil, "file of collateral; may stand several times")
+	f.BoolVar(&flags.fetch, "fetch", false, "fetch the collateral from Intel's service")
+	f.StringVar(&flags.pckChain, "pck-chain", "", "PEM of the PCK, its CA and the root, for a quote that carries none")
+	f.StringVar(&flags.hcl, "hcl", "", "report of Azure's host compatibility layer, whose runtime data the quote must bind")
+	f.StringVar(&flags.at, "at", "", "time of the appraisal, RFC 3339 (default where collateral is fetched: now)")
 	f.StringVar(&flags.root, "root", "", "PEM file of the root to trust (default: Intel SGX Root CA)")
 	f.StringSliceVar(&flags.acceptStatus, "accept-status", nil,
 		"TCB statuses to accept (default UpToDate): "+strings.Join(statusNames(), ", "))
@@ -66,9 +79,8 @@ func newAppraiseTDX() *cobra.Command {
 	f.StringSliceVar(&flags.modules, "mr-seam", nil, "MRSEAM of a TDX module to accept, in hexadecimal (default: any that Intel signed)")
 	f.StringSliceVar(&flags.serviceTDs, "service-td", nil, "MRSERVICETD to accept beside none, in hexadecimal")
 	f.BoolVar(&flags.asJSON, "json", false, "print JSON")
-	for _, name := range []string{"quote", "at"} {
-		_ = cmd.MarkFlagRequired(name)
-	}
+	flags.sources.add(cmd)
+	_ = cmd.MarkFlagRequired("quote")
 	return cmd
 }
 
@@ -79,17 +91,40 @@ func statusNames() (names []string) {
 	return names
 }
 
-func (f *tdxFlags) appraise(out, notes io.Writer) error {
+func (f *tdxFlags) appraise(ctx context.Context, out, notes io.Writer) error {
 	options, at, root, err := f.parse()
 	if err != nil {
 		return err
 	}
+	fetcher, err := f.sources.fetcher()
+	if err != nil {
+		return err
+	}
+	fetcher.IntelRoot = root
 	var report *tdx.Result
-	quote, err := readEvidence("quote", f.quote, []byte{4, 0, 2, 0}, []byte{5, 0, 2, 0})
+	var azure *dialect.HCL
+	quote, err := readEvidence("quote", f.quote, []byte{4, 0, 2, 0}, []byte{5, 0, 2, 0}, []byte("HCLA"))
+	if err == nil && dialect.IsHCL(quote) {
+		err = exitError{exitUsage, errors.New("--quote is a report of Azure's host compatibility layer: give it as --hcl, and the quote as --quote; " +
+			"of SEV-SNP appraise sev-snp takes it as --report")}
+		return err
+	}
+	if err == nil && f.hcl != "" {
+		if azure, err = readHCL(f.hcl); err == nil && azure.TD == nil {
+			return exitError{exitUsage, errors.New("--hcl is a report of SEV-SNP, which appraise sev-snp takes as --report")}
+		}
+	}
 	if err == nil {
-		report, err = f.verify(quote, options, at, root)
+		report, err = f.verify(ctx, fetcher, quote, options, at, root)
+	}
+	var bound []check.Line
+	if err == nil && azure != nil {
+		bound, err = bindsRuntime(report.Body().ReportData, azure)
 	}
 	v := tdxReport(quote, report, err)
+	if azure != nil && err == nil {
+		v.Checks, v.Runtime = append(v.Checks, bound...), runtimeOf(azure)
+	}
 	if f.asJSON {
 		if printed := printJSON(out, v); printed != nil {
 			return unavailable(printed)
@@ -130,12 +165,17 @@ func (f *tdxFlags) parse() (options tdx.Options, at time.Time, root *x509.Certif
 		}
 		options.AcceptStatus = append(options.AcceptStatus, tdx.Status(name))
 	}
-	if f.collateral == "" && !f.skipTCB {
+	if len(f.collateral) == 0 && !f.fetches() && !f.skipTCB {
 		return options, at, nil, exitError{exitUsage,
-			errors.New("no --collateral: without it revocation and TCB can't be judged (--insecure-skip-tcb does without)")}
+			errors.New("no --collateral: without it revocation and TCB can't be judged (--fetch, --pccs and --collateral-dir bring it, --insecure-skip-tcb does without)")}
 	}
-	if at, err = parseAt(f.at); err != nil {
-		return options, at, nil, err
+	if len(f.collateral) > 0 && f.fetches() {
+		return options, at, nil, exitError{exitUsage, errors.New("--collateral beside --fetch, --pccs or --collateral-dir: want one of them")}
+	}
+	if at = time.Now(); f.at != "" || !f.fetches() {
+		if at, err = parseAt(f.at); err != nil {
+			return options, at, nil, err
+		}
 	}
 	if f.root == "" {
 		return options, at, tdx.IntelRoot(), nil
@@ -150,19 +190,88 @@ func (f *tdxFlags) parse() (options tdx.Options, at time.Time, root *x509.Certif
 	return options, at, root, nil
 }
 
+// fetches reports whether collateral comes from a service or a folder.
+func (f *tdxFlags) fetches() bool {
+	return f.fetch || f.sources.sources.PCCS != "" || f.sources.folder != ""
+}
+
 // verify judges the quote with the collateral, where there is some.
-func (f *tdxFlags) verify(quote []byte, options tdx.Options, at time.Time, root *x509.Certificate) (*tdx.Result, error) {
-	var collateral *tdx.Collateral
-	if f.collateral != "" {
-		document, err := readInput(f.collateral)
+func (f *tdxFlags) verify(ctx context.Context, fetcher *collateral.Fetcher, quote []byte, options tdx.Options, at time.Time,
+	root *x509.Certificate) (*tdx.Result, error) {
+	parsed, err := tdx.Parse(quote)
+	if err != nil {
+		return tdx.Verify(quote, nil, options, at, root) // which says so
+	}
+	var chain []byte
+	if f.pckChain != "" {
+		if chain, err = readInput(f.pckChain); err != nil {
+			return nil, unreadable{"pck-chain", err}
+		}
+	}
+	switch {
+	case f.fetches() && chain != nil:
+		c, err := fetcher.TDXBeside(ctx, chain)
+		if err != nil {
+			return nil, err
+		}
+		return tdx.Verify(quote, c, options, at, root)
+	case f.fetches():
+		return f.verifyFetched(ctx, fetcher, quote, options, at, root)
+	case len(f.collateral) > 0:
+		c, err := f.readCollateral(parsed, chain, root)
+		if err != nil {
+			return nil, err
+		}
+		return tdx.Verify(quote, c, options, at, root)
+	}
+	return tdx.Verify(quote, nil, options, at, root)
+}
+
+// verifyFetched judges by what the sources have, and once more where a copy that was kept refuses.
+func (f *tdxFlags) verifyFetched(ctx context.Context, fetcher *collateral.Fetcher, quote []byte, options tdx.Options, at time.Time,
+	root *x509.Certificate) (*tdx.Result, error) {
+	e := &evidence.Evidence{Platform: evidence.TDX, Quote: quote}
+	if err := fetcher.Complete(ctx, e); err != nil {
+		return nil, err
+	}
+	judge := func() (*tdx.Result, error) {
+		c, err := tdx.ParseCollateral(e.Collateral)
+		if err != nil {
+			return nil, err
+		}
+		return tdx.Verify(quote, c, options, at, root)
+	}
+	result, err := judge()
+	var refused *tdx.Refused
+	if errors.As(err, &refused) && tdx.RestsOnCollateral(refused.Failed.Name) {
+		if newer, fetched := fetcher.Again(ctx, e); newer && fetched == nil {
+			return judge()
+		}
+	}
+	return result, err
+}
+
+// readCollateral reads the files that --collateral names.
+func (f *tdxFlags) readCollateral(quote *tdx.Quote, chain []byte, root *x509.Certificate) (*tdx.Collateral, error) {
+	var files [][]byte
+	for _, name := range f.collateral {
+		file, err := readInput(name)
 		if err != nil {
 			return nil, unreadable{checkCollateral, err}
 		}
-		if collateral, err = tdx.ParseCollateral(document); err != nil {
-			return nil, err
+		files = append(files, file)
+	}
+	sets, err := dialect.Collateral(files...)
+	if err != nil {
+		return nil, err
+	}
+	if chain != nil {
+		for i := range sets {
+			set := *sets[i]
+			set.PCKChain, sets[i] = chain, &set
 		}
 	}
-	return tdx.Verify(quote, collateral, options, at, root)
+	return dialect.Pick(sets, quote, root)
 }
 
 // checkCollateral is the check that fails when there is no collateral to judge by.
@@ -172,6 +281,8 @@ func tdxReport(quote []byte, report *tdx.Result, err error) appraisalReport {
 	v := appraisalReport{TEE: "tdx", Measurements: map[string]string{}}
 	var refused *tdx.Refused
 	var unread unreadable
+	var wrong malformed
+	var bound *check.Refusal
 	if q, err := tdx.Parse(quote); err == nil {
 		debug := q.Body.Debug()
 		v.Debug = &debug
@@ -188,6 +299,11 @@ func tdxReport(quote []byte, report *tdx.Result, err error) appraisalReport {
 		return v
 	case errors.As(err, &unread):
 		v.Check = unread.what
+		return v
+	case errors.As(err, &wrong):
+		v.Check = wrong.check
+		return v
+	case errors.As(err, &bound):
 		return v
 	case errors.Is(err, attest.ErrUnavailable):
 		v.Check = checkCollateral
@@ -236,6 +352,7 @@ func printTDX(out, notes io.Writer, v appraisalReport) {
 		}
 		return
 	}
+	printRuntime(out, v.Runtime)
 	for _, name := range []string{"mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mrconfigid", "mrowner", "mrownerconfig", "mrservicetd",
 		"td_attributes"} {
 		if value, ok := v.Measurements[name]; ok {

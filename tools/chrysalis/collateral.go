@@ -25,27 +25,26 @@ func newCollateral() *cobra.Command {
 }
 
 func newCollateralFetch() *cobra.Command {
-	var quoteFile, reportFile, product, out, cache, root string
-	var maxAge, limit time.Duration
+	var quoteFile, reportFile, product, out, root string
+	var limit time.Duration
 	var asJSON bool
-	sources := collateral.DefaultSources()
+	var sources sourceFlags
 	cmd := &cobra.Command{
 		Use:   "fetch --quote FILE -o FILE | --report FILE -o DIR",
 		Short: "Fetch collateral from Intel's or AMD's service",
 		Long: "For a TDX quote writes one JSON file, as appraise tdx takes it: TCB info, QE identity, revocation lists and their chains. For an\n" +
 			"SEV-SNP report writes cert.der, chain.pem and crl.der into a folder, as appraise sev-snp takes them. What came is kept in a\n" +
-			"cache while it holds, and only what was signed under the vendor's root is taken. AMD's service allows about one request in ten seconds.",
+			"cache while it holds, and only what was signed under the vendor's root is taken. AMD's service allows about one request in ten\n" +
+			"seconds. --pccs asks a caching service of the data centre, --collateral-dir reads files, --tcb-update early asks for the TCB info\n" +
+			"of a recovery from the day on which it is disclosed.",
 		Example: "  chrysalis collateral fetch --quote quote.bin -o collateral.json\n" +
 			"  chrysalis collateral fetch --report report.bin --product Milan -o amd/",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if cache == "" {
-				var err error
-				if cache, err = collateralCache(); err != nil {
-					return unavailable(err)
-				}
+			fetcher, err := sources.fetcher()
+			if err != nil {
+				return err
 			}
-			fetcher := &collateral.Fetcher{Sources: sources, Cache: cache, MaxAge: maxAge}
 			if root != "" {
 				text, err := readInput(root)
 				if err != nil {
@@ -80,23 +79,13 @@ func newCollateralFetch() *cobra.Command {
 	f.StringVar(&product, "product", "", "Milan, Genoa or Turin, for reports before version 3, which do not say it")
 	f.StringVarP(&out, "output", "o", "", "file (TDX) or folder (SEV-SNP) to write")
 	f.StringVar(&root, "root", "", "PEM of the root under which what comes back must be signed (default: Intel's and AMD's own)")
-	f.StringVar(&cache, "cache", "", "folder of what was fetched before (default: chrysalis/collateral in the user's cache folder)")
-	f.DurationVar(&maxAge, "max-age", 24*time.Hour, "how old the cache's answers may be")
 	f.DurationVar(&limit, "wait", 2*time.Minute, "how long all of it may take")
-	f.StringVar(&sources.IntelPCS, "intel-pcs", sources.IntelPCS, "base URL of Intel's service, or of a cache of it")
-	f.StringVar(&sources.IntelCerts, "intel-certificates", sources.IntelCerts, "base URL of Intel's root revocation list")
-	f.StringVar(&sources.AMDKDS, "amd-kds", sources.AMDKDS, "base URL of AMD's service, or of a cache of it")
+	sources.add(cmd)
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	_ = cmd.MarkFlagRequired("output")
 	cmd.MarkFlagsOneRequired("quote", "report")
 	cmd.MarkFlagsMutuallyExclusive("quote", "report")
 	return cmd
-}
-
-// collateralCache is where collateral is kept between runs.
-func collateralCache() (string, error) {
-	dir, err := os.UserCacheDir()
-	return filepath.Join(dir, "chrysalis", "collateral"), err
 }
 
 func fetchTDX(ctx context.Context, f *collateral.Fetcher, file, out string) (any, error) {

@@ -11,6 +11,7 @@ import (
 // vtpmInputs are the files of measure vtpm: kernel, initrd and command line, or a disk, or what lies in one.
 type vtpmInputs struct {
 	firmware, kernel, initrd, cmdline, disk, uki, config string
+	profile                                              int
 }
 
 // pcrs returns the registers of a boot of the files, and with a config also those that follow from it.
@@ -70,18 +71,25 @@ func (in vtpmInputs) direct(firmware []byte) (register.PCRs, error) {
 }
 
 func (in vtpmInputs) fromDisk(firmware []byte) (register.PCRs, error) {
-	b := measure.DiskBoot{Firmware: firmware}
-	if in.disk == "" {
-		var err error
-		if b.UKI, err = readInput(in.uki); err != nil {
-			return nil, err
-		}
-		return b.PCRs()
-	}
-	disk, err := readDisk(in.disk)
+	b, err := in.diskBoot()
 	if err != nil {
 		return nil, err
 	}
-	b.UKI, b.Partitions = disk.UKI, disk.Partitions
+	b.Firmware = firmware
 	return b.PCRs()
+}
+
+// diskBoot reads the disk, or the image that lies in one.
+func (in vtpmInputs) diskBoot() (b measure.DiskBoot, err error) {
+	b.Profile = in.profile
+	if in.disk == "" {
+		b.UKI, err = readInput(in.uki)
+		return b, err
+	}
+	disk, err := readDisk(in.disk)
+	if err != nil {
+		return b, err
+	}
+	b.UKI, b.Partitions = disk.UKI, disk.Partitions
+	return b, nil
 }

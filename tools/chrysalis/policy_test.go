@@ -103,7 +103,10 @@ func TestPolicyValues(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := rules()
 			tt.flags.maxCollateralAge, tt.flags.maxCRLAge = cmp.Or(tt.flags.maxCollateralAge, "168h"), cmp.Or(tt.flags.maxCRLAge, "9000h")
-			err := tt.flags.apply(&r)
+			if tt.flags.minEvaluation == "" && tt.flags.collateral == nil && tt.flags.sources.folder == "" {
+				tt.flags.minEvaluation = "17"
+			}
+			err := tt.flags.apply(t.Context(), &r)
 			if err == nil {
 				_, err = r.Policy()
 			}

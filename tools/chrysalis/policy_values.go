@@ -1,17 +1,21 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/collateral"
+	"chrysalis/attest/dialect"
 	"chrysalis/attest/release"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
@@ -26,6 +30,9 @@ type valueFlags struct {
 	tdx, snp, minTCB, waive, modules, serviceTDs, idBlocks []string
 	maxCollateralAge, maxCRLAge, minTCBDate                string
 	minGuestSVN                                            uint32
+	minEvaluation, root                                    string
+	collateral                                             []string
+	sources                                                sourceFlags
 
 	signers, rebuilders         []string
 	threshold, rebuildThreshold int
@@ -42,6 +49,10 @@ func (f *valueFlags) add(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.modules, "mr-seam", nil, "MRSEAM of a TDX module to accept, in hexadecimal (default: any that Intel signed, by its security version)")
 	flags.StringArrayVar(&f.serviceTDs, "service-td", nil, "MRSERVICETD to accept beside none, in hexadecimal")
 	flags.StringVar(&f.maxCollateralAge, "max-collateral-age", "168h", "how long after its issue Intel's collateral is believed, where a release runs on TDX")
+	flags.StringVar(&f.minEvaluation, "min-tcb-evaluation", "", "lowest tcbEvaluationDataNumber of collateral, where a release runs on TDX; 0: none (default: today's, out of --collateral or fetched)")
+	flags.StringArrayVar(&f.collateral, "collateral", nil, "file of TDX collateral, as appraise tdx takes it, that has today's tcbEvaluationDataNumber; may stand several times")
+	flags.StringVar(&f.root, "root", "", "PEM of the root under which that collateral must be signed (default: Intel's own)")
+	f.sources.add(cmd)
 	flags.StringVar(&f.minTCBDate, "min-tcb-date", "", "earliest tcbDate of the levels of platform, TDX module and quoting enclave, such as 2025-05-14")
 	flags.StringVar(&f.maxCRLAge, "max-crl-age", "9000h", "how long after its issue AMD's revocation list, one a year, is believed, where a release runs on SEV-SNP")
 	flags.StringArrayVar(&f.idBlocks, "id-block", nil, "SHA-384 of an id key whose id blocks are accepted, as IDKEY or IDKEY:AUTHORKEY in hexadecimal")
@@ -55,7 +66,7 @@ func (f *valueFlags) add(cmd *cobra.Command) {
 }
 
 // apply changes the rules, which accept one release.
-func (f *valueFlags) apply(rules *attest.Rules) error {
+func (f *valueFlags) apply(ctx context.Context, rules *attest.Rules) error {
 	release := &rules.Releases[0]
 	for _, file := range f.tdx {
 		values, err := readTDXValues(file)
@@ -77,7 +88,7 @@ func (f *valueFlags) apply(rules *attest.Rules) error {
 	if rules.SEVSNP.MinTCB, err = parseTCBs(f.minTCB, rules.SEVSNP.MinTCB); err != nil {
 		return err
 	}
-	if err := f.choose(rules); err != nil {
+	if err := f.choose(ctx, rules); err != nil {
 		return err
 	}
 	rules.Waive = append(rules.Waive, f.waive...)
@@ -85,7 +96,7 @@ func (f *valueFlags) apply(rules *attest.Rules) error {
 }
 
 // choose adds what an operator accepts by name, to the rules of the platforms that the release runs on or a list may name.
-func (f *valueFlags) choose(rules *attest.Rules) (err error) {
+func (f *valueFlags) choose(ctx context.Context, rules *attest.Rules) (err error) {
 	release := &rules.Releases[0]
 	if len(release.TDX) > 0 {
 		t := &rules.TDX
@@ -99,6 +110,9 @@ func (f *valueFlags) choose(rules *attest.Rules) (err error) {
 		if t.MinTCBDate, err = parseDate("min-tcb-date", f.minTCBDate); err != nil {
 			return err
 		}
+		if t.MinTCBEvaluation, err = f.evaluation(ctx); err != nil {
+			return err
+		}
 	}
 	if len(release.SEVSNP) > 0 {
 		s := &rules.SEVSNP
@@ -108,6 +122,63 @@ func (f *valueFlags) choose(rules *attest.Rules) (err error) {
 		}
 	}
 	return nil
+}
+
+// evaluationWait is how long today's number may take to be had.
+const evaluationWait = 30 * time.Second
+
+// evaluation returns the floor for tcbEvaluationDataNumber: what was given, or today's. Without a network there must be one of the
+// first two: a policy without a floor takes collateral from before a recovery for as long as it holds.
+func (f *valueFlags) evaluation(ctx context.Context) (uint32, error) {
+	if f.minEvaluation != "" {
+		n, err := strconv.ParseUint(f.minEvaluation, 10, 32)
+		if err != nil {
+			return 0, fmt.Errorf("--min-tcb-evaluation %q: want a number, such as 18", f.minEvaluation)
+		}
+		return uint32(n), nil
+	}
+	fetcher, err := f.sources.fetcher()
+	if err != nil {
+		return 0, err
+	}
+	root := tdx.IntelRoot()
+	if f.root != "" {
+		text, err := readInput(f.root)
+		if err != nil {
+			return 0, err
+		}
+		if root, err = tdx.ParseRoot(text); err != nil {
+			return 0, fmt.Errorf("reading %s: %w", f.root, err)
+		}
+	}
+	if len(f.collateral) == 0 {
+		ctx, cancel := context.WithTimeout(ctx, evaluationWait)
+		defer cancel()
+		fetcher.IntelRoot = root
+		n, err := fetcher.TDXEvaluation(ctx)
+		if err != nil {
+			return 0, unavailable(fmt.Errorf("today's TDX evaluation number: %w\nchrysalis: hint: --collateral gives a file that has it, "+
+				"--min-tcb-evaluation the number itself (0: no floor)", err))
+		}
+		return n, nil
+	}
+	var files [][]byte
+	for _, name := range f.collateral {
+		file, err := readInput(name)
+		if err != nil {
+			return 0, err
+		}
+		files = append(files, file)
+	}
+	sets, err := dialect.Collateral(files...)
+	if err != nil {
+		return 0, fmt.Errorf("--collateral: %w", err)
+	}
+	n, err := collateral.Evaluation(sets, root)
+	if err != nil {
+		return 0, fmt.Errorf("--collateral: %w", err)
+	}
+	return n, nil
 }
 
 // list puts signers in the place of the release.

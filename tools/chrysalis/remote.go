@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
-	"chrysalis/attest/collateral"
 	"chrysalis/attest/pki"
 	"chrysalis/attest/ratls"
 	"chrysalis/attest/sevsnp"
@@ -21,6 +20,7 @@ import (
 type remoteFlags struct {
 	policy, roots, tdxRoot, list string
 	offline                      bool
+	sources                      sourceFlags
 }
 
 func (f *remoteFlags) add(cmd *cobra.Command) {
@@ -31,6 +31,7 @@ func (f *remoteFlags) add(cmd *cobra.Command) {
 		"are shown then, and nothing is confidential")
 	cmd.Flags().StringVar(&f.list, "release-list", "", "signed list of the releases that may run, for a policy that names its signers")
 	cmd.Flags().BoolVar(&f.offline, "offline", false, "fetch no collateral: judge by what the guest staples, or not at all")
+	f.sources.add(cmd)
 	_ = cmd.MarkFlagRequired("policy")
 }
 
@@ -54,11 +55,11 @@ func (f *remoteFlags) open() (ratls.Config, error) {
 		}
 	}
 	if !f.offline {
-		cache, err := collateralCache()
+		fetcher, err := f.sources.fetcher()
 		if err != nil {
-			cache = "" // a user without a home keeps nothing
+			return config, err
 		}
-		config.Complete = (&collateral.Fetcher{Sources: collateral.DefaultSources(), Cache: cache}).Complete
+		config.Complete, config.Again = fetcher.Complete, fetcher.Again
 	}
 	config.Roots.TDX, config.Roots.SEVSNP = tdx.IntelRoot(), sevsnp.AMDRoots()
 	if f.tdxRoot != "" {
@@ -71,7 +72,7 @@ func (f *remoteFlags) open() (ratls.Config, error) {
 			return config, exitError{exitUsage, fmt.Errorf("reading %s: %w", f.tdxRoot, err)}
 		}
 		// Nobody but the guest has collateral of a machine that Intel does not know.
-		config.Roots.TDX, config.Complete = chain[0], nil
+		config.Roots.TDX, config.Complete, config.Again = chain[0], nil, nil
 	}
 	if f.roots == "" {
 		return config, nil

@@ -57,6 +57,9 @@ func TestScripts(t *testing.T) {
 			if err := unpackLogs(e.WorkDir); err != nil {
 				return err
 			}
+			if err := writeMeasured(e.WorkDir); err != nil {
+				return err
+			}
 			if err := signed.files(e); err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ package port
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,23 +25,47 @@ type Paths struct{ Sys, Dev string }
 
 // Open opens the port named status.PortName. A machine without one is no error: the guest then runs unseen.
 func Open(p Paths) (*Port, error) {
-	names, err := filepath.Glob(filepath.Join(p.Sys, "class/virtio-ports/*/name"))
+	dev, err := p.find(status.PortName)
+	if dev == "" || err != nil {
+		return nil, err
+	}
+	fd, err := unix.Open(dev, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening status port %s: %v", dev, err)
+	}
+	return &Port{fd}, nil
+}
+
+// Proofs opens the port on which signed proofs leave. A write to it waits for the host. A machine without one drops them.
+func Proofs(p Paths) (io.Writer, error) {
+	dev, err := p.find(status.ProofsPortName)
 	if err != nil {
 		return nil, err
 	}
+	if dev == "" {
+		return io.Discard, nil
+	}
+	f, err := os.OpenFile(dev, os.O_WRONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening proofs' port %s: %v", dev, err)
+	}
+	return f, nil
+}
+
+// find returns the device of the port of that name, or "".
+func (p Paths) find(port string) (dev string, err error) {
+	names, err := filepath.Glob(filepath.Join(p.Sys, "class/virtio-ports/*/name"))
+	if err != nil {
+		return "", err
+	}
 	for _, file := range names {
 		name, err := os.ReadFile(file)
-		if err != nil || strings.TrimSpace(string(name)) != status.PortName {
+		if err != nil || strings.TrimSpace(string(name)) != port {
 			continue
 		}
-		dev := filepath.Join(p.Dev, filepath.Base(filepath.Dir(file)))
-		fd, err := unix.Open(dev, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return nil, fmt.Errorf("opening status port %s: %v", dev, err)
-		}
-		return &Port{fd}, nil
+		return filepath.Join(p.Dev, filepath.Base(filepath.Dir(file))), nil
 	}
-	return nil, nil
+	return "", nil
 }
 
 // Close closes the port.

@@ -1,6 +1,7 @@
 package port
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -72,6 +73,30 @@ func TestSlowHost(t *testing.T) {
 	defer p.Close()
 	for range 100_000 { // far more than the pipe holds
 		p.Event(status.EngineUp)
+	}
+}
+
+// TestProofs: the port of the proofs is another, is written whole, and need not be there.
+func TestProofs(t *testing.T) {
+	paths, r := port(t, status.ProofsPortName)
+	w, err := Proofs(paths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := Open(paths); p != nil || err != nil {
+		t.Errorf("the status port: got %v and error %v, want none", p, err)
+	}
+	const lines = "proof a b\nproof c d\n"
+	if _, err := io.WriteString(w, lines); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 64)
+	if n, err := r.Read(b); err != nil || string(b[:n]) != lines {
+		t.Errorf("got %q and error %v, want %q", b[:n], err, lines)
+	}
+	paths, _ = port(t, status.PortName)
+	if w, err := Proofs(paths); w != io.Discard || err != nil {
+		t.Errorf("no such port: got %v and error %v, want what drops all", w, err)
 	}
 }
 

@@ -3,14 +3,17 @@ package services
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 
+	"chrysalis/init/status"
 	"chrysalis/runtime/role"
 )
 
-// Keeper starts the keeper with the journal's disk, gives it the secret, which nobody else gets, and forgets it.
-func (s *Services) Keeper(ctx context.Context, journal *os.File) error {
+// Keeper starts the keeper with the journal's disk, gives it the secret, which nobody else gets, and forgets it. What the keeper hands
+// out goes to proofs.
+func (s *Services) Keeper(ctx context.Context, journal *os.File, proofs io.Writer) error {
 	if err := os.MkdirAll(keeperDir, 0o755); err != nil {
 		return err
 	}
@@ -19,18 +22,47 @@ func (s *Services) Keeper(ctx context.Context, journal *os.File) error {
 		return err
 	}
 	defer socket.Close()
-	return s.keeper(ctx, journal, socket)
+	return s.keeper(ctx, journal, socket, proofs)
 }
 
-func (s *Services) keeper(ctx context.Context, journal, socket *os.File) error {
+func (s *Services) keeper(ctx context.Context, journal, socket *os.File, proofs io.Writer) error {
 	out, in, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer out.Close()
 	defer in.Close()
-	files := role.Files{role.SecretPipe: out, role.Journal: journal, role.Socket: socket}
+	handed, hands, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer hands.Close()
+	go s.forward(handed, proofs)
+	files := role.Files{role.SecretPipe: out, role.Journal: journal, role.Socket: socket, role.Proofs: hands}
 	return s.run(ctx, role.Keeper, role.Settings{}, files, func() error { return s.hand(in) })
+}
+
+// forward hands the keeper's proofs to the host. A keeper that says anything else is somebody else's by now; a host that takes nothing
+// any more loses what it does not take.
+func (s *Services) forward(handed *os.File, proofs io.Writer) {
+	defer handed.Close()
+	if err := role.ForwardProofs(handed, &host{to: proofs}); err != nil {
+		s.End(status.KeeperExited, err)
+	}
+}
+
+// host is a writer whose errors are the host's own affair.
+type host struct {
+	to   io.Writer
+	gone bool
+}
+
+func (h *host) Write(b []byte) (int, error) {
+	if !h.gone {
+		_, err := h.to.Write(b)
+		h.gone = err != nil
+	}
+	return len(b), nil
 }
 
 // hand writes the secret's message, and ends the pipe.

@@ -1,8 +1,11 @@
 package services
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -48,6 +51,11 @@ func keeperMain() {
 	}
 	id := s.Instance()
 	fmt.Fprintf(files[role.Journal], "%x %d", id, boots)
+	if bytes.HasPrefix(say, []byte("proof ")) { // on the proofs' pipe alone
+		files[role.Proofs].Write(say)
+		files[role.Status].Write([]byte("ready\n"))
+		time.Sleep(time.Hour)
+	}
 	files[role.Status].Write(say)
 	if strings.HasPrefix(string(say), "ready") {
 		time.Sleep(time.Hour)
@@ -161,7 +169,7 @@ func TestKeeper(t *testing.T) {
 			id := held.Instance()
 			s.Hold(held, 7)
 			journal, socket := keeperFiles(t, tt.says)
-			err := s.keeper(g.ctx, journal, socket)
+			err := s.keeper(g.ctx, journal, socket, io.Discard)
 			if (err == nil) != (tt.fails == "") || err != nil && !strings.Contains(err.Error(), tt.fails) {
 				t.Errorf("starting: got %v, want an error with %q", err, tt.fails)
 			}
@@ -181,18 +189,75 @@ func TestKeeper(t *testing.T) {
 			}
 			argv := []string{"/usr/bin/runtime", "keeper", "-measured", measuredFile}
 			p := g.started
-			if p.Name != "keeper" || !p.NoNetwork || !slices.Equal(p.Argv, argv) || len(p.Files) != 4 || !slices.Equal(p.Env, environment) {
-				t.Errorf("started %+v, want the keeper without a network, with four descriptors", p)
+			if p.Name != "keeper" || !p.NoNetwork || !slices.Equal(p.Argv, argv) || len(p.Files) != 5 || !slices.Equal(p.Env, environment) {
+				t.Errorf("started %+v, want the keeper without a network, with five descriptors", p)
 			}
 		})
 	}
+}
+
+// TestProofs: what the keeper hands out reaches the host as it is; anything else ends the guest; a host that is gone does not.
+func TestProofs(t *testing.T) {
+	for _, tt := range []struct {
+		name, says, want string
+		fails            error
+		ends             bool
+	}{
+		{"proofs", "proof a b\nproof c d\n", "proof a b\nproof c d\n", nil, false},
+		{"another word", "proof a b\nend init-broken\n", "proof a b\n", nil, true},
+		{"a host that is gone", "proof a b\nproof c d\n", "", errors.New("the port is gone"), false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, g := start(t)
+			s.Hold(testSecret(t), 0)
+			journal, socket := keeperFiles(t, tt.says)
+			to := &hostPort{fails: tt.fails, wrote: make(chan string, 8)}
+			if err := s.keeper(g.ctx, journal, socket, to); err != nil {
+				t.Fatal(err)
+			}
+			var got string
+			for len(got) < len(tt.want) {
+				got += <-to.wrote
+			}
+			if got != tt.want {
+				t.Errorf("the host got %q, want %q", got, tt.want)
+			}
+			if tt.fails != nil {
+				<-to.wrote // it was tried, once
+			}
+			if tt.ends {
+				if code := <-g.ends; code != status.KeeperExited {
+					t.Errorf("the guest's end: got %s, want %s", code, status.KeeperExited)
+				}
+				return
+			}
+			select {
+			case code := <-g.ends:
+				t.Errorf("the guest ended with %s, want it to go on", code)
+			case more := <-to.wrote:
+				t.Errorf("the host got %q as well", more)
+			case <-time.After(50 * time.Millisecond):
+			}
+		})
+	}
+}
+
+// hostPort is the host's side of the proofs.
+type hostPort struct {
+	fails error
+	wrote chan string
+}
+
+func (p *hostPort) Write(b []byte) (int, error) {
+	p.wrote <- string(b)
+	return len(b), p.fails
 }
 
 // TestKeeperWithoutSecret: nothing is given to the keeper when nothing was taken, or when the guest is ending.
 func TestKeeperWithoutSecret(t *testing.T) {
 	s, _ := start(t)
 	journal, socket := keeperFiles(t, "ready\n")
-	if err := s.keeper(t.Context(), journal, socket); err == nil || !strings.Contains(err.Error(), "no secret") {
+	if err := s.keeper(t.Context(), journal, socket, io.Discard); err == nil || !strings.Contains(err.Error(), "no secret") {
 		t.Errorf("before it was taken: got %v, want a refusal", err)
 	}
 	held := testSecret(t)
@@ -202,7 +267,7 @@ func TestKeeperWithoutSecret(t *testing.T) {
 	if held.Instance() == id {
 		t.Error("a killed guest's secret is still there")
 	}
-	if err := s.keeper(t.Context(), journal, socket); err == nil || !strings.Contains(err.Error(), "no secret") {
+	if err := s.keeper(t.Context(), journal, socket, io.Discard); err == nil || !strings.Contains(err.Error(), "no secret") {
 		t.Errorf("after the end: got %v, want a refusal", err)
 	}
 }
@@ -215,13 +280,13 @@ func TestOrdered(t *testing.T) {
 		files role.Files
 		want  string
 	}{
-		{"whole", role.Files{role.SecretPipe: f, role.Journal: f, role.Socket: f}, ""},
-		{"one missing", role.Files{role.SecretPipe: f, role.Socket: f}, "no descriptor for journal"},
-		{"one closed", role.Files{role.SecretPipe: f, role.Journal: nil, role.Socket: f}, "no descriptor for journal"},
-		{"another role's", role.Files{role.SecretPipe: f, role.Journal: f, role.Socket: f, role.Quotes: f}, "4 descriptors, want 3"},
+		{"whole", role.Files{role.SecretPipe: f, role.Journal: f, role.Socket: f, role.Proofs: f}, ""},
+		{"one missing", role.Files{role.SecretPipe: f, role.Socket: f, role.Proofs: f}, "no descriptor for journal"},
+		{"one closed", role.Files{role.SecretPipe: f, role.Journal: nil, role.Socket: f, role.Proofs: f}, "no descriptor for journal"},
+		{"another role's", role.Files{role.SecretPipe: f, role.Journal: f, role.Socket: f, role.Proofs: f, role.Quotes: f}, "5 descriptors, want 4"},
 	} {
 		passed, err := ordered(role.Keeper, tt.files, f)
-		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) || err == nil && len(passed) != 4 {
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) || err == nil && len(passed) != 5 {
 			t.Errorf("%s: got %d descriptors and error %v, want one with %q", tt.name, len(passed), err, tt.want)
 		}
 	}
@@ -234,7 +299,7 @@ func TestNotReadyInTime(t *testing.T) {
 	journal, socket := keeperFiles(t, "ready")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if err := s.keeper(ctx, journal, socket); err == nil || !strings.Contains(err.Error(), "waiting for keeper") {
+	if err := s.keeper(ctx, journal, socket, io.Discard); err == nil || !strings.Contains(err.Error(), "waiting for keeper") {
 		t.Errorf("got %v, want the step's limit", err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 // Keeper answers requests. Run owns ledger and journal.
 type Keeper struct {
 	ledger   *ledger
+	exports  *exports
 	journal  *journal.Journal
 	calls    chan call
 	stopped  chan struct{}
@@ -61,9 +62,16 @@ const maxBatch = 256
 
 // Open opens the journal on dev and rebuilds the ledger. boots is how many boots were completed, by the guest's counter.
 func Open(dev journal.Device, key [32]byte, boots uint64, terms Terms) (*Keeper, error) {
-	k := &Keeper{ledger: newLedger(terms), calls: make(chan call), stopped: make(chan struct{})}
+	k := &Keeper{ledger: newLedger(terms), exports: newExports(), calls: make(chan call), stopped: make(chan struct{})}
 	var err error
-	if k.journal, err = journal.Open(dev, key, boots, k.ledger.replay); err != nil {
+	replay := func(entry []byte) error {
+		contract, proof, err := k.ledger.replay(entry)
+		if err == nil {
+			k.exports.add(contract, proof)
+		}
+		return err
+	}
+	if k.journal, err = journal.Open(dev, key, boots, replay); err != nil {
 		return nil, err
 	}
 	return k, nil
@@ -144,8 +152,11 @@ func (k *Keeper) answer(batch []call) error {
 		failed = k.journal.Commit(entries...)
 	}
 	for i, c := range batch {
-		if failed != nil {
+		switch {
+		case failed != nil:
 			replies[i] = reply{status: statusFailed} // nothing counts any more
+		case replies[i].proof.Charge != nil:
+			k.exports.add(c.record.Client, replies[i].proof)
 		}
 		c.reply <- replies[i]
 	}

@@ -68,6 +68,12 @@ func start(t testing.TB, dev journal.Device, boots uint64, terms Terms) (client 
 	if err != nil {
 		t.Fatal(err)
 	}
+	return run(t, k)
+}
+
+// run serves a keeper that is open.
+func run(t testing.TB, k *Keeper) (client *Client, stop func()) {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -414,7 +420,7 @@ func FuzzReplay(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		l := newLedger(testTerms())
-		if err := l.replay(data); err == nil && l.next != 1 {
+		if _, _, err := l.replay(data); err == nil && l.next != 1 {
 			t.Fatalf("one entry leaves sequence %d", l.next)
 		}
 	})

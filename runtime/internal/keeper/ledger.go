@@ -66,31 +66,31 @@ func entryOf(id receipt.AnswerID, p receipt.Proof) []byte {
 	return e
 }
 
-// replay applies an entry of the journal, which the journal's key vouches for.
-func (l *ledger) replay(entry []byte) error {
+// replay applies an entry of the journal, which the journal's key vouches for, and returns its proof and the contract that it is about.
+func (l *ledger) replay(entry []byte) (contract ton.Address, proof receipt.Proof, err error) {
 	if len(entry) != freeEntry && len(entry) != paidEntry {
-		return fmt.Errorf("entry has %d bytes, want %d or %d", len(entry), freeEntry, paidEntry)
+		return contract, proof, fmt.Errorf("entry has %d bytes, want %d or %d", len(entry), freeEntry, paidEntry)
 	}
 	id := receipt.AnswerID(entry)
 	signed := receipt.Signed(entry[len(id):])
 	r, err := receipt.Parse(signed[:])
 	if err != nil {
-		return err
+		return contract, proof, err
 	}
 	if r.Sequence != l.next || r.Previous != l.prev {
-		return fmt.Errorf("receipt %d does not follow receipt %d", r.Sequence, l.next)
+		return contract, proof, fmt.Errorf("receipt %d does not follow receipt %d", r.Sequence, l.next)
 	}
 	if r.Cumulative != l.counts[r.Client]+r.Weighted {
-		return fmt.Errorf("receipt %d counts to %d, want %d", r.Sequence, r.Cumulative, l.counts[r.Client]+r.Weighted)
+		return contract, proof, fmt.Errorf("receipt %d counts to %d, want %d", r.Sequence, r.Cumulative, l.counts[r.Client]+r.Weighted)
 	}
-	proof := receipt.Proof{Receipt: &signed}
+	proof = receipt.Proof{Receipt: &signed}
 	if len(entry) == paidEntry {
 		body := claim.Body(entry[freeEntry:])
 		proof.Charge = &body
 	}
 	record := receipt.Answer{ID: id, Client: r.Client, Request: r.Request, Response: r.Response, Usage: r.Usage, Outcome: r.Outcome}
 	l.apply(record, r.Cumulative, proof)
-	return nil
+	return r.Client, proof, nil
 }
 
 // apply makes a signed record part of the state.
