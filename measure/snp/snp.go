@@ -1,4 +1,4 @@
-// Package snp computes the launch digest of an SEV-SNP guest that QEMU starts: a chain over the firmware's pages, the
+// Package snp computes the launch digest of an SEV-SNP guest that QEMU starts, or a cloud: a chain over the firmware's pages, the
 // pages that its metadata asks for, the hashes of kernel, initrd and command line, and the first register state of each
 // vCPU. Source: AMD SEV Secure Nested Paging Firmware ABI Specification 1.55, section 8.17.2 (PAGE_INFO), OVMF's SEV
 // metadata, and QEMU's target/i386/sev.c for the hashes table and the reset state.
@@ -9,6 +9,7 @@ import (
 	"crypto/sha512"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"chrysalis/measure/tdvf"
 )
@@ -16,8 +17,9 @@ import (
 // Launch is what decides over the launch digest.
 type Launch struct {
 	Firmware      []byte
+	VMM           VMM // who starts the guest; empty is QEMU
 	VCPUs         int
-	Signature     uint32 // CPUID signature of the vCPU type: EAX of leaf 1
+	Signature     uint32 // CPUID signature of the vCPU type, EAX of leaf 1: QEMU's alone, others leave what they like
 	GuestFeatures uint64 // SEV_FEATURES of each vCPU, such as 0x1 (SNP active)
 	Kernel        *Kernel
 }
@@ -28,13 +30,28 @@ type Kernel struct {
 	Cmdline        string
 }
 
+// VMM is the virtual machine monitor that starts the guest.
+type VMM string
+
+// Those whose first register state and order of pages are known: QEMU, Amazon's EC2 and Google's Compute Engine. Source of the latter
+// two: virtee/sev-snp-measure, sevsnpmeasure/vmsa.py and guest.py, and google/gce-tcb-verifier, sev/ld_from_ovmf.go.
+const (
+	QEMU VMM = "qemu"
+	EC2  VMM = "ec2"
+	GCE  VMM = "gce"
+)
+
+// VMMs are those known.
+func VMMs() []VMM { return []VMM{QEMU, EC2, GCE} }
+
 // Page types of PAGE_INFO.
 const (
-	pageNormal  = 1
-	pageVMSA    = 2
-	pageZero    = 3
-	pageSecrets = 5
-	pageCPUID   = 6
+	pageNormal     = 1
+	pageVMSA       = 2
+	pageZero       = 3
+	pageUnmeasured = 4
+	pageSecrets    = 5
+	pageCPUID      = 6
 )
 
 const (
@@ -51,6 +68,12 @@ func Digest(l Launch) (digest [48]byte, err error) {
 	if l.VCPUs < 1 || l.VCPUs > maxVCPUs {
 		return digest, fmt.Errorf("computing launch digest: %d vCPUs, want 1 to %d", l.VCPUs, maxVCPUs)
 	}
+	if l.VMM == "" {
+		l.VMM = QEMU
+	}
+	if !slices.Contains(VMMs(), l.VMM) {
+		return digest, fmt.Errorf("computing launch digest: virtual machine monitor %.100q, want one of %q", l.VMM, VMMs())
+	}
 	if len(l.Firmware)%pageBytes != 0 {
 		return digest, fmt.Errorf("computing launch digest: firmware has %d bytes, want whole pages", len(l.Firmware))
 	}
@@ -66,12 +89,20 @@ func Digest(l Launch) (digest [48]byte, err error) {
 	hashed := false
 	for _, s := range sections {
 		switch s.Kind {
-		case KindMemory, KindCAA:
+		case KindMemory:
+			if l.VMM == GCE {
+				c.blank(pageUnmeasured, s)
+			} else {
+				c.blank(pageZero, s)
+			}
+		case KindCAA:
 			c.blank(pageZero, s)
 		case KindSecrets:
 			c.blank(pageSecrets, s)
 		case KindCPUID:
-			c.blank(pageCPUID, s)
+			if l.VMM != EC2 {
+				c.blank(pageCPUID, s)
+			}
 		case KindKernelHashes:
 			if l.Kernel == nil {
 				c.blank(pageZero, s)
@@ -83,6 +114,13 @@ func Digest(l Launch) (digest [48]byte, err error) {
 			}
 			c.data(pageNormal, uint64(s.Address), page)
 			hashed = true
+		}
+	}
+	if l.VMM == EC2 { // adds the page of CPUID after all others
+		for _, s := range sections {
+			if s.Kind == KindCPUID {
+				c.blank(pageCPUID, s)
+			}
 		}
 	}
 	if l.Kernel != nil && !hashed {
@@ -97,7 +135,7 @@ func Digest(l Launch) (digest [48]byte, err error) {
 		if i > 0 {
 			eip = reset
 		}
-		c.data(pageVMSA, vmsaAddress, vmsa(eip, l.Signature, l.GuestFeatures))
+		c.data(pageVMSA, vmsaAddress, vmsa(l.VMM, eip, l.Signature, l.GuestFeatures))
 	}
 	return c.value, nil
 }

@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -112,21 +114,30 @@ func printRegisters(w io.Writer, r measure.TDXRegisters) error {
 func newMeasureSNP() *cobra.Command {
 	var files bootFlags
 	var vcpus int
-	var cpuType, signature, features string
+	var cpuType, signature, features, vmm string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "sev-snp --firmware FILE --vcpus N --vcpu-type TYPE|--sig HEX --guest-features HEX [--kernel FILE --initrd FILE --cmdline TEXT|@FILE]",
+		Use:   "sev-snp --firmware FILE --vcpus N --vcpu-type TYPE|--sig HEX|--vmm ec2|gce --guest-features HEX [--kernel FILE --initrd FILE --cmdline TEXT|@FILE]",
 		Short: "Launch digest of an SEV-SNP guest",
-		Long: "The digest covers the firmware, the pages that its metadata asks for and the first state of each vCPU, as QEMU makes them.\n" +
+		Long: "The digest covers the firmware, the pages that its metadata asks for and the first state of each vCPU, as QEMU makes them,\n" +
+			"or with --vmm Amazon's EC2 or Google's Compute Engine, which show no vCPU type in it.\n" +
 			"With a kernel also the page of kernel hashes (kernel-hashes=on), which the firmware must have.",
 		Example: "  chrysalis measure sev-snp --firmware OVMF.amdsev.fd --vcpus 4 --vcpu-type EPYC-v4 --guest-features 1 \\\n" +
 			"    --kernel vmlinuz --initrd initrd --cmdline @cmdline --json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			launch := snp.Launch{VCPUs: vcpus}
+			launch := snp.Launch{VCPUs: vcpus, VMM: snp.VMM(vmm)}
 			var err error
-			if launch.Signature, err = cpuSignature(cpuType, signature); err != nil {
-				return exitError{exitUsage, err}
+			if !slices.Contains(snp.VMMs(), launch.VMM) {
+				return exitError{exitUsage, fmt.Errorf("--vmm %q: want one of %q", vmm, snp.VMMs())}
+			}
+			if qemu, given := launch.VMM == snp.QEMU, cpuType != "" || signature != ""; qemu != given {
+				return exitError{exitUsage, errors.New("want --vcpu-type or --sig with QEMU, and with no other --vmm, which shows no vCPU type in the digest")}
+			}
+			if launch.VMM == snp.QEMU {
+				if launch.Signature, err = cpuSignature(cpuType, signature); err != nil {
+					return exitError{exitUsage, err}
+				}
 			}
 			if launch.GuestFeatures, err = strconv.ParseUint(strings.TrimPrefix(features, "0x"), 16, 64); err != nil {
 				return exitError{exitUsage, fmt.Errorf("--guest-features: %w", err)}
@@ -163,8 +174,8 @@ func newMeasureSNP() *cobra.Command {
 	cmd.Flags().StringVar(&signature, "sig", "", "CPUID signature of the vCPU in hexadecimal, instead of --vcpu-type")
 	cmd.Flags().StringVar(&features, "guest-features", "1", "SEV_FEATURES of each vCPU in hexadecimal")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().StringVar(&vmm, "vmm", string(snp.QEMU), "who starts the guest: qemu, ec2 or gce")
 	cmd.MarkFlagsMutuallyExclusive("vcpu-type", "sig")
-	cmd.MarkFlagsOneRequired("vcpu-type", "sig")
 	return cmd
 }
 

@@ -67,6 +67,19 @@ func SoftwareTDX(qemuVersion, firmware string) (measure.Shape, error) {
 	return s, s.Check()
 }
 
+// SoftwareTDXHere is SoftwareTDX under the QEMU beside the tools tree: the older one has no plugins that change a guest.
+func SoftwareTDXHere(ctx context.Context, tree toolstree.Tree, firmware string) (measure.Shape, error) {
+	newer, err := tree.WithNewerQEMU()
+	if err != nil {
+		return measure.Shape{}, err
+	}
+	version, err := qemu.Version(ctx, newer)
+	if err != nil {
+		return measure.Shape{}, err
+	}
+	return SoftwareTDX(version, firmware)
+}
+
 // maxFirmwareBytes bounds a firmware file.
 const maxFirmwareBytes = 64 << 20
 
