@@ -23,8 +23,12 @@ type fact struct {
 	cost  int
 }
 
-// maxFactBytes bounds the bytes that facts were proven of. What they parse to takes a small multiple of that.
-const maxFactBytes = 8 << 20
+// maxFactBytes bounds the bytes that facts were proven of, and maxFacts their number: small ones cost more than their bytes. What they
+// parse to takes a small multiple of the bytes.
+const (
+	maxFactBytes = 8 << 20
+	maxFacts     = 1 << 14
+)
 
 // Prove returns what prove makes of parts, from memory when it succeeded on exactly these parts before. kind names what is
 // proven: each has one type T and one meaning. Failures are not remembered. The value is shared and must not be changed.
@@ -74,7 +78,7 @@ func (f *Facts) remember(new *fact) {
 	}
 	f.byKey[new.key] = f.recent.PushFront(new)
 	f.bytes += new.cost
-	for f.bytes > maxFactBytes {
+	for f.bytes > maxFactBytes || f.recent.Len() > maxFacts {
 		oldest := f.recent.Remove(f.recent.Back()).(*fact)
 		delete(f.byKey, oldest.key)
 		f.bytes -= oldest.cost

@@ -1,6 +1,7 @@
 package check_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -65,6 +66,27 @@ func TestFactsAreBounded(t *testing.T) {
 	}
 	if proofs["huge"] != 2 {
 		t.Errorf("proofs of what is larger than all: got %d, want 2", proofs["huge"])
+	}
+}
+
+// TestFactsAreBoundedByNumber: many small ones are forgotten too, though they fit by their bytes.
+func TestFactsAreBoundedByNumber(t *testing.T) {
+	var facts check.Facts
+	proofs := 0
+	prove := func(n uint32) {
+		_, _ = check.Prove(&facts, "a", func() (uint32, error) { proofs++; return n, nil }, binary.LittleEndian.AppendUint32(nil, n))
+	}
+	const most = 1 << 14
+	for n := range uint32(most + 1) {
+		prove(n)
+	}
+	prove(most)
+	prove(1)
+	if proofs != most+1 {
+		t.Errorf("proofs of those that are remembered: got %d more, want none", proofs-most-1)
+	}
+	if prove(0); proofs != most+2 {
+		t.Errorf("proofs of the first of %d: got %d more, want 1", most+1, proofs-most-1)
 	}
 }
 

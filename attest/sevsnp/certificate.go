@@ -164,7 +164,7 @@ func parseEndorsement(cert *x509.Certificate) (*endorsement, error) {
 	e.productName = text(extProduct, true)
 	e.product = productNamed(e.productName)
 	if e.product == "" {
-		errs = append(errs, fmt.Errorf("product is %q, want %s, %s or %s, with or without a stepping", e.productName, Milan, Genoa, Turin))
+		errs = append(errs, fmt.Errorf("product is %q, %s; want %s, %s or %s, with or without a stepping", e.productName, newest, Milan, Genoa, Turin))
 	}
 	_, e.hasFMC = values[extFMC]
 	e.tcb = TCB{FMC: level(extFMC, e.product == Turin), Bootloader: level(extBootloader, true), TEE: level(extTEE, true),

@@ -10,6 +10,7 @@ import (
 	"math/big"
 	"math/bits"
 	"slices"
+	"strings"
 
 	"chrysalis/attest/check"
 	"chrysalis/attest/pki"
@@ -32,6 +33,9 @@ var chainChecks = []check.Step[*appraisal]{
 	{Name: "root", Proof: true, Judge: func(a *appraisal) check.Finding {
 		const want = "one of the roots that are trusted"
 		got := a.chain.ark.Subject.CommonName
+		if name, ark := strings.CutPrefix(got, "ARK-"); ark && a.product == "" {
+			got = fmt.Sprintf("%s, of %q, %s", got, name, newest)
+		}
 		return check.Found(got, want, slices.ContainsFunc(a.roots, a.chain.ark.Equal))
 	}},
 	{Name: "ark", Proof: true, Judge: func(a *appraisal) check.Finding {
@@ -123,13 +127,20 @@ var reportChecks = []check.Step[*appraisal]{
 		got := a.report.MaskChipKey && a.report.Signer == SignerVCEK
 		return check.Found(fmt.Sprintf("masked: %t", got), "not masked, where a VCEK signs", !got)
 	}},
+	{Name: "product-line", Judge: func(a *appraisal) check.Finding {
+		const want = "a line of processors that this build knows"
+		if id := a.report.CPUID; a.report.Version >= cpuidVersion && productOf(id) == "" {
+			return check.Found(fmt.Sprintf("family %#x, model %#x, %s", id.Family, id.Model, newest), want, false)
+		}
+		return check.Found(want, want, true)
+	}},
 	{Name: "product", Judge: func(a *appraisal) check.Finding {
 		want := string(a.product) + ", as the ARK"
 		if named := a.chain.endorsement.product; named != a.product {
 			return check.Found(string(named)+" in the certificate", want, false)
 		}
-		if id := a.report.CPUID; a.report.Version >= cpuidVersion && productOf(id) != a.product {
-			return check.Found(fmt.Sprintf("processor of family %#x, model %#x", id.Family, id.Model), want, false)
+		if p := productOf(a.report.CPUID); a.report.Version >= cpuidVersion && p != "" && p != a.product {
+			return check.Found(fmt.Sprintf("a processor of %s, family %#x, model %#x", p, a.report.CPUID.Family, a.report.CPUID.Model), want, false)
 		}
 		return check.Found(string(a.product), want, true)
 	}},

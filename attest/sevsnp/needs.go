@@ -16,6 +16,9 @@ func (r *Report) Product() (Product, error) {
 	if p := productOf(r.CPUID); r.Version >= 3 && p != "" {
 		return p, nil
 	}
+	if r.Version >= cpuidVersion {
+		return "", fmt.Errorf("processor is of family %#x, model %#x, %s", r.CPUID.Family, r.CPUID.Model, newest)
+	}
 	return "", fmt.Errorf("report of version %d does not name its processor line", r.Version)
 }
 

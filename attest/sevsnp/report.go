@@ -166,7 +166,11 @@ func parse(raw []byte) (*Report, error) {
 // strict refuses what the specification leaves no room for.
 func (r *Report) strict(raw []byte) error {
 	if r.Version < minVersion || r.Version > maxVersion {
-		return fmt.Errorf("version is %d, want %d to %d", r.Version, minVersion, maxVersion)
+		newer := ""
+		if r.Version > maxVersion {
+			newer = ", which is newer than this build knows"
+		}
+		return fmt.Errorf("version is %d%s, want %d to %d", r.Version, newer, minVersion, maxVersion)
 	}
 	if r.SignatureAlgo != algorithmECDSAP384SHA384 {
 		return fmt.Errorf("signature algorithm is %d, want %d, ECDSA P-384 with SHA-384", r.SignatureAlgo, algorithmECDSAP384SHA384)

@@ -2,8 +2,11 @@ package sevsnp_test
 
 import (
 	"bytes"
+	"crypto/elliptic"
 	"errors"
+	"math/big"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -248,6 +251,40 @@ func TestTwice(t *testing.T) {
 	wrong.ReportData[0]++
 	if _, err := sevsnp.Verify(e, wrong, now, r.roots); err == nil {
 		t.Error("other report data: got no error after an acceptance, want a refusal")
+	}
+}
+
+// TestOtherSignature: of a report nothing but its signature's S can be written otherwise, which SECURITY.md says.
+func TestOtherSignature(t *testing.T) {
+	r := good(sevsnp.Genoa, sevsnp.SignerVCEK)
+	e := r.Evidence()
+	report, err := sevsnp.Parse(e.Report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := new(big.Int).SetBytes(report.S[:])
+	s.Sub(elliptic.P384().Params().N, s).FillBytes(report.S[:])
+	e.Report = report.Marshal()
+	if _, err := sevsnp.Verify(e, r.options, now, r.roots); err != nil {
+		t.Errorf("R and N-S: got %v, want it accepted", err)
+	}
+}
+
+// TestNewLines: evidence of a line of processors that has no root here is named as what it is, and called no mismatch.
+func TestNewLines(t *testing.T) {
+	for name, change := range map[string]func(*run){
+		"by its family and model": func(r *run) { r.Report.CPUID = sevsnp.CPUID{Family: 0x1a, Model: 0x50} },
+		"by its certificate":      func(r *run) { r.Endorsement["2"] = text("Venice-A0") },
+		"by its root": func(r *run) {
+			r.ARK.Subject.CommonName = "ARK-Venice"
+			r.roots = sevsnp.AMDRoots()
+		},
+		"by the report's version": func(r *run) { r.EditReport = func(b []byte) { b[0] = 6 } },
+	} {
+		_, err := vector{change: change}.make().verify()
+		if !errors.Is(err, check.ErrRejected) || !strings.Contains(err.Error(), "this build") || strings.Contains(err.Error(), "mismatch") {
+			t.Errorf("%s: got %v, want a refusal that says what this build knows", name, err)
+		}
 	}
 }
 

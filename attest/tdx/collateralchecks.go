@@ -181,6 +181,12 @@ var statusChecks = []check.Step[*appraisal]{
 				ok = ok || accepted == a.tcb.Status
 			}
 			got := fmt.Sprintf("%s (platform %s, module %s, QE %s)", a.tcb.Status, a.tcb.Platform, a.tcb.Module, a.tcb.QE)
+			for _, svn := range [][16]byte{a.quote.Body.TEETCBSVN, a.quote.Body.TEETCBSVN2} {
+				if version := svn[1]; version > 0 && a.info.value.module(version) == nil {
+					got += fmt.Sprintf(", TDX module of version %d, a line that this TCB info does not know", version)
+					break
+				}
+			}
 			f := check.Found(got, strings.Join(want, " or "), ok)
 			if !ok {
 				f.Shortfalls = a.shortfalls(a.accepts, a.acceptsPart)

@@ -115,7 +115,7 @@ var certifications = map[uint16]string{
 }
 
 // Parse reads a quote of version 4, or of version 5 with a TDX 1.0 or 1.5 report. Zeros may follow it, as guests hand out
-// buffers of fixed size; anything else may not. There is one encoding of each quote, padding apart.
+// buffers of fixed size; anything else may not. Encode writes it again byte for byte, padding apart.
 func Parse(b []byte) (*Quote, error) {
 	if len(b) > MaxQuoteBytes {
 		return nil, fmt.Errorf("parsing quote: %d bytes, want at most %d", len(b), MaxQuoteBytes)
@@ -149,7 +149,11 @@ func (q *Quote) parseHeader(r *reader) {
 	copy(q.UserData[:], header[28:])
 	switch {
 	case q.Version != 4 && q.Version != 5:
-		r.err = fmt.Errorf("version is %d, want 4 or 5", q.Version)
+		newer := ""
+		if q.Version > 5 {
+			newer = ", which is newer than this build knows"
+		}
+		r.err = fmt.Errorf("version is %d%s, want 4 or 5", q.Version, newer)
 	case key != attestationKeyECDSAP256:
 		r.err = fmt.Errorf("attestation key is of type %d, want %d", key, attestationKeyECDSAP256)
 	case tee != teeTypeTDX:

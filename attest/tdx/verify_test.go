@@ -3,12 +3,16 @@ package tdx_test
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"math/big"
+	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -297,6 +301,72 @@ func TestChainBeside(t *testing.T) {
 	s.edit = func(e *attesttest.TDXEvidence) { e.Collateral.PCKChain = []byte("another") }
 	if _, err := s.play(tdx.Verify); err != nil {
 		t.Errorf("a chain of its own beside another: got %v", err)
+	}
+}
+
+// TestOtherEncodings holds the sentence of SECURITY.md on what may be written otherwise: it is accepted, and says the same.
+func TestOtherEncodings(t *testing.T) {
+	security, err := os.ReadFile("../../SECURITY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const sentence = "Evidence has one reading, not one encoding: an ECDSA signature (R, S) may be written as (R, N−S), line ends may stand anywhere in PEM, and zeros may follow a quote or its chain; nothing else of a quote or a report may differ."
+	if !strings.Contains(strings.Join(strings.Fields(string(security)), " "), sentence) {
+		t.Errorf("SECURITY.md does not say %q", sentence)
+	}
+	e := newScene().m.Build()
+	want, err := tdx.Parse(e.Quote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	turn := func(signature *[64]byte) {
+		s := new(big.Int).SetBytes(signature[32:])
+		s.Sub(elliptic.P256().Params().N, s).FillBytes(signature[32:])
+	}
+	for name, tt := range map[string]struct {
+		change func(q *tdx.Quote)
+		accept bool
+	}{
+		"the quote's signature":      {func(q *tdx.Quote) { turn(&q.Signature) }, true},
+		"the QE report's signature":  {func(q *tdx.Quote) { turn(&q.QEReportSignature) }, true},
+		"line ends in the chain":     {func(q *tdx.Quote) { q.PCKChain = bytes.ReplaceAll(q.PCKChain, []byte("\n"), []byte("\r\n\n")) }, true},
+		"no line ends in the base64": {func(q *tdx.Quote) { q.PCKChain = bytes.ReplaceAll(q.PCKChain, []byte("\n"), nil) }, true},
+		"zeros after the chain":      {func(q *tdx.Quote) { q.PCKChain = append(q.PCKChain, 0, 0, 0) }, true},
+		"a space in the chain":       {func(q *tdx.Quote) { q.PCKChain = bytes.Replace(q.PCKChain, []byte("\n"), []byte(" \n"), 1) }, false},
+		"a header in the chain":      {func(q *tdx.Quote) { q.PCKChain = bytes.Replace(q.PCKChain, []byte("\n"), []byte("\nA: b\n\n"), 1) }, false},
+		"loose bits of base64": {func(q *tdx.Quote) {
+			end := bytes.Index(q.PCKChain, []byte("-----END"))
+			q.PCKChain = slices.Concat(bytes.TrimRight(q.PCKChain[:end], "\n="), []byte("=="), q.PCKChain[end:])
+		}, false},
+		"R and N": {func(q *tdx.Quote) { q.Signature[0] ^= 1 }, false},
+	} {
+		q := *want
+		q.PCKChain = bytes.Clone(want.PCKChain)
+		tt.change(&q)
+		raw := q.Encode()
+		r, err := tdx.Verify(append(raw, 0, 0), e.Collateral, tdx.Options{}, now, e.Root)
+		if (err == nil) != tt.accept || bytes.Equal(raw, e.Quote) {
+			t.Errorf("%s: got %v, want accepted: %t", name, err, tt.accept)
+		}
+		if err == nil && r.Body() != want.Body {
+			t.Errorf("%s: another body", name)
+		}
+	}
+}
+
+// TestNewLines: what is newer than this build or the collateral knows is named as such.
+func TestNewLines(t *testing.T) {
+	for name, change := range map[string]func(*scene){
+		"a module that runs":   func(s *scene) { s.m.Body.TEETCBSVN2[1] = 9 },
+		"a module at launch":   func(s *scene) { s.m.Body.TEETCBSVN[1] = 9 },
+		"a quote of version 6": func(s *scene) { s.edit = func(e *attesttest.TDXEvidence) { e.Quote[0] = 6 } },
+	} {
+		s := newScene()
+		change(s)
+		_, err := s.play(tdx.Verify)
+		if !errors.Is(err, check.ErrRejected) || !strings.Contains(err.Error(), "does not know") && !strings.Contains(err.Error(), "newer than") {
+			t.Errorf("%s: got %v, want a refusal that says so", name, err)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"charm.land/lipgloss/v2"
 	"charm.land/lipgloss/v2/table"
@@ -17,6 +18,8 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/sevsnp"
+	"chrysalis/attest/tdx"
 	"chrysalis/measure"
 	"chrysalis/measure/bootdisk"
 	"chrysalis/measure/fault"
@@ -43,7 +46,8 @@ func newExplain() *cobra.Command {
 			"which are computed from the release's files beside the manifest, the shape of its machine and its config. Says what the first\n" +
 			"difference means, what is likely behind it and what to do. Where the machine's tables differ, QEMU is asked for those of\n" +
 			"machines near the expected one.\n\n" +
-			"The logs are believed as far as they replay to the quote. Nothing is judged: whose quote it is, chrysalis verify says.\n" +
+			"The logs are believed as far as they replay to the quote. Nothing is judged but the machine's security versions, with --policy:\n" +
+			"whose quote it is, chrysalis verify says.\n" +
 			"Exit code 0: all as expected, 1: something differs, 2: usage, 3: could not check.",
 		Example: "  chrysalis explain --evidence evidence.bin --manifest build/release/manifest.json --shape build/guest/shape.json --policy policy.json\n" +
 			"  chrysalis explain --evidence evidence.bin --manifest build/release/manifest.json --disk chrysalis.raw --json",
@@ -66,6 +70,9 @@ func newExplain() *cobra.Command {
 			}
 			if len(report.Causes) > 0 {
 				return rejected(errors.New(report.Causes[0].Says))
+			}
+			if len(report.Shortfalls) > 0 {
+				return rejected(errors.New(report.Shortfalls[0].String()))
 			}
 			return nil
 		},
@@ -154,7 +161,7 @@ func readExpectedConfig(file string) ([]byte, error) {
 	if err == nil {
 		return measured, nil
 	}
-	m, documentErr := guest.ReadConfig(file, "", "")
+	m, documentErr := guest.ReadConfig("", file, "", "")
 	if documentErr != nil {
 		return nil, errors.Join(err, documentErr)
 	}
@@ -199,6 +206,7 @@ func (m machines) Versions() []string { return m.versions }
 func (f *explainFlags) explain(ctx context.Context, in explain.Inputs, notes io.Writer) (*explain.Report, error) {
 	show, end := countProgress(notes)
 	defer end()
+	in.Roots, in.At = attest.Roots{TDX: tdx.IntelRoot(), SEVSNP: sevsnp.AMDRoots()}, time.Now()
 	in.Progress = func(tried, most int) { show("trying machines", int64(tried), int64(most)) }
 	return explain.Explain(ctx, in)
 }
@@ -224,6 +232,9 @@ func printExplanation(out, notes io.Writer, r *explain.Report) {
 		fmt.Fprintf(out, "%s\n", r.Verdict)
 	default:
 		fmt.Fprintf(out, "%s: %d in all\n", r.Verdict, len(r.Causes))
+	}
+	for _, short := range r.Shortfalls {
+		fmt.Fprintf(out, "too low: %s\n", printable(short.String()))
 	}
 	for _, note := range r.Notes {
 		fmt.Fprintf(notes, "chrysalis: note: %s\n", note)

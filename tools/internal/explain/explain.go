@@ -12,8 +12,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"chrysalis/attest"
+	"chrysalis/attest/check"
 	"chrysalis/attest/evidence"
 	"chrysalis/measure"
 	"chrysalis/measure/bootdisk"
@@ -27,6 +29,8 @@ type Inputs struct {
 	Shape    *measure.Shape // of its machine; nil: what follows from it is not compared
 	Config   []byte         // measured bytes; nil: those that the evidence carries
 	Policy   *attest.Rules  // may be nil
+	Roots    attest.Roots   // under which the machine's security versions are judged by the policy; zero: they are not
+	At       time.Time      // when they are
 	Machines Machines       // with Shape
 	Progress func(tried, most int)
 }
@@ -44,6 +48,8 @@ type Report struct {
 	Causes    []Cause    `json:"causes"` // the first difference first
 	Notes     []string   `json:"notes"`  // what was not compared
 	Registers []Register `json:"registers"`
+	// Shortfalls are the security versions of the machine that the policy finds too low.
+	Shortfalls []check.Shortfall `json:"shortfalls,omitempty"`
 }
 
 // State is how an expected value or event stands to the guest's.
@@ -125,7 +131,20 @@ func Explain(ctx context.Context, in Inputs) (*Report, error) {
 	if len(x.report.Causes) > 0 {
 		x.report.Verdict = string(Different)
 	}
+	x.report.Shortfalls = x.shortfalls()
 	return &x.report, nil
+}
+
+// shortfalls says what the policy finds too low on the machine. A policy that is none finds nothing: its causes say so.
+func (x *explanation) shortfalls() []check.Shortfall {
+	if x.Policy == nil {
+		return nil
+	}
+	policy, err := x.Policy.Policy()
+	if err != nil {
+		return nil
+	}
+	return policy.Shortfalls(x.Evidence, x.At, x.Roots)
 }
 
 func (x *explanation) note(format string, args ...any) {

@@ -16,6 +16,7 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/sevsnp"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
@@ -362,4 +363,39 @@ func FuzzExplain(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestShortfalls: what is too low on the machine is named, of a machine whose evidence is proven and by a policy that is given.
+func TestShortfalls(t *testing.T) {
+	now := time.Now()
+	td := attesttest.NewTDXGuest(measuredConfig(t, nil), now)
+	td.Machine.Platform.SGXSVN[0], td.Machine.Body.TEETCBSVN[0] = 4, 5
+	snp := attesttest.NewSNPGuest(measuredConfig(t, nil), sevsnp.Milan, now)
+	tcb := snp.Rules().SEVSNP.MinTCB[sevsnp.Milan]
+	tcb.Microcode++
+	low := snp.Rules()
+	low.SEVSNP.MinTCB = map[sevsnp.Product]sevsnp.TCB{sevsnp.Milan: tcb}
+	tdRules := td.Rules()
+	for _, tt := range []struct {
+		name   string
+		e      *evidence.Evidence
+		policy *attest.Rules
+		roots  attest.Roots
+		want   []string
+	}{
+		{"TDX", evidenceOf(td), &tdRules, td.Roots(), []string{"TDX module at launch: ISVSVN of version 1 is 5, want at least 6", "platform: SGX component 1 is 4, want at least 5"}},
+		{"SEV-SNP", evidenceOf(snp), &low, snp.Roots(), []string{"processor, current level: microcode is 213, want at least 214",
+			"processor, committed level: microcode", "processor, reported level: microcode", "guest, level at launch: microcode"}},
+		{"no policy", evidenceOf(td), nil, td.Roots(), nil},
+		{"other roots", evidenceOf(td), &tdRules, attest.Roots{}, nil},
+	} {
+		x := &explanation{Inputs: Inputs{Evidence: tt.e, Policy: tt.policy, Roots: tt.roots, At: now}}
+		var got []string
+		for _, s := range x.shortfalls() {
+			got = append(got, s.String())
+		}
+		if !slices.EqualFunc(got, tt.want, strings.HasPrefix) {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
 }
