@@ -13,8 +13,8 @@ MODULES := $(patsubst %/,%,$(dir $(shell git ls-files '*go.mod')))
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: image ## build, boot, verify, ask, print receipt and claim, stop (KEEP=1 leaves the guest running)
-	@KEEP=$(KEEP) tools/e2e/demo.sh $(BIN)
+demo: image ## build, boot, verify, ask, print receipt and claim, stop (KEEP=1 leaves the guest running; PLATFORM=tdx runs it as a software TD)
+	@KEEP=$(KEEP) PLATFORM=$(PLATFORM) tools/e2e/demo.sh $(BIN)
 
 test: image check ## everything: checks, unit tests, and the guests under QEMU
 	@$(MAKE) --no-print-directory unit wasm

@@ -173,6 +173,17 @@ func TestWaivers(t *testing.T) {
 	}
 }
 
+// TestSoftwareRoot: who trusts another root than Intel's is told what that is worth, whatever the policy waives.
+func TestSoftwareRoot(t *testing.T) {
+	r, err := newSceneOn(t, evidence.TDX).play(t, attest.Verify)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := strings.Join(r.Weaknesses(), "; "); !strings.Contains(w, "not Intel's but software's: it proves measurement and protocol, not confidentiality") {
+		t.Errorf("weaknesses: got %q, want that the root is software's", w)
+	}
+}
+
 // TestChoices: what a policy lists beyond the strictest is accepted, and the Result says so.
 func TestChoices(t *testing.T) {
 	for _, tt := range []struct {

@@ -8,6 +8,7 @@ import (
 
 	"chrysalis/attest/check"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/tdx"
 	"chrysalis/measure/config"
 	"chrysalis/measure/pubkey"
 )
@@ -61,6 +62,10 @@ func newResult(a *appraisal, done []Check) *Result {
 			"vtpm proves measurement and protocol, not confidentiality: the host runs the TPM and can read the guest's memory")
 	case evidence.TDX:
 		r.tcb = string(a.td.TCB().Status)
+		if !a.roots.TDX.Equal(tdx.IntelRoot()) {
+			r.weaknesses = append(r.weaknesses,
+				"the root of this TDX is not Intel's but software's: it proves measurement and protocol, not confidentiality")
+		}
 		r.weaknesses = append(r.weaknesses, a.td.Weaknesses()...)
 		if service := a.td.Body().MRSERVICETD; service != [48]byte{} {
 			r.weaknesses = append(r.weaknesses, fmt.Sprintf("the policy accepts the service TD %x, which can reach what this TD keeps", service))

@@ -47,7 +47,7 @@ var (
 		SealingUnfit:  {"sealing-unfit", "identity.sealing of the config is not to be had on this machine: tpm-pcr needs a TPM, snp-derived an SEV-SNP guest; a TD has ephemeral alone"},
 		VolumeCorrupt: {"volume-corrupt", "a block of the engine or model volume is not what its root hash says; check it " +
 			"with: chrysalis volume check"},
-		UnsealRefused:    {"unseal-refused", "the secret was sealed for another image, identity or chip, or at a higher patch level of the firmware; run those, use another --dir, or start anew with: chrysalis down --forget (the old key and its unpaid claims are then gone)"},
+		UnsealRefused:    {"unseal-refused", "the secret was sealed for another image, identity or chip, or at a higher patch level of the firmware; run those, use another --dir, or start anew with: chrysalis down --forget (the old key is then gone; the claims that it handed out stay)"},
 		PlatformLost:     {"platform-lost", "the kernel closed the guest's channel to the processor's firmware, after an answer that the host changed, repeated or left out: look at the host's kernel and QEMU, and start the guest again"},
 		ContainerdExited: {"containerd-exited", "containerd ended: give the guest more memory"},
 		KeeperExited:     {"keeper-exited", "the keeper ended: what it had recorded is on the journal disk; start the guest again"},

@@ -63,6 +63,9 @@ func chat(cmd *cobra.Command, f chatFlags, url, prompt string) error {
 		return refusalOf(spoken(err), f.remote.roots)
 	}
 	defer guest.Close()
+	if f.remote.tdxRoot != "" && !f.asJSON {
+		fmt.Fprintln(cmd.ErrOrStderr(), softwareTDX)
+	}
 	m := guest.Result().Config()
 	payer, err := payerOf(f.payer, m)
 	if err != nil {

@@ -161,7 +161,7 @@ func readExpectedConfig(file string) ([]byte, error) {
 	if err == nil {
 		return measured, nil
 	}
-	m, documentErr := guest.ReadConfig(file, "", "")
+	m, documentErr := guest.ReadConfig("", file, "", "")
 	if documentErr != nil {
 		return nil, errors.Join(err, documentErr)
 	}

@@ -83,6 +83,7 @@ func verbs() []*cobra.Command {
 		newAppraise(),
 		newChat(),
 		newClaim(),
+		newClaims(),
 		newCollateral(),
 	}
 }

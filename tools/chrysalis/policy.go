@@ -50,7 +50,11 @@ func newPolicy() *cobra.Command {
 			if err != nil {
 				return rejected(fmt.Errorf("reading %s: %w", manifest, err))
 			}
-			measured, err := guest.ReadConfig(configFile, engine, model)
+			platform, err := platformOf(shapes, configFile)
+			if err != nil {
+				return err
+			}
+			measured, err := guest.ReadConfig(platform, configFile, engine, model)
 			if err != nil {
 				return exitError{exitUsage, err}
 			}
@@ -107,6 +111,22 @@ func newPolicy() *cobra.Command {
 	return cmd
 }
 
+// platformOf returns the platform of the shapes, whose demo stands in for a config. Demos differ, so one has to be named for several
+// platforms.
+func platformOf(shapes []string, configFile string) (platform measure.Platform, err error) {
+	for i, file := range shapes {
+		s, err := guest.ReadShape(file)
+		if err != nil {
+			return "", unavailable(err)
+		}
+		if i > 0 && s.Platform != platform && configFile == "" {
+			return "", exitError{exitUsage, errors.New("shapes of several platforms have no demo in common, want --config")}
+		}
+		platform = s.Platform
+	}
+	return platform, nil
+}
+
 // readPCRs reads what measure vtpm --json prints.
 func readPCRs(file string) (register.PCRs, error) {
 	data, err := readInput(file)
@@ -128,6 +148,14 @@ func readPCRs(file string) (register.PCRs, error) {
 	return pcrs, nil
 }
 
+// stranding accepts what the identity says, where it says something.
+func stranding(id config.Identity) []config.Stranding {
+	if id.Stranding == "" {
+		return nil
+	}
+	return []config.Stranding{id.Stranding}
+}
+
 // strictRules accepts the release with exactly the config, whoever is paid, on any machine whose TPM a root vouches for.
 func strictRules(manifest measure.Manifest, m config.Measured) attest.Rules {
 	exact := func(n uint64) attest.Range { return attest.Range{Min: n, Max: n} }
@@ -143,7 +171,7 @@ func strictRules(manifest measure.Manifest, m config.Measured) attest.Rules {
 		Platforms:          attest.Platforms{Any: true},
 		Config: attest.ConfigRules{
 			Network: m.Identity.Network, RootContract: m.Identity.RootContract, PayoutOwner: attest.AnyPayoutOwner,
-			Sealing: []config.Sealing{m.Identity.Sealing}, Instance: []config.Instance{m.Identity.Instance},
+			Sealing: []config.Sealing{m.Identity.Sealing}, Stranding: stranding(m.Identity), Instance: []config.Instance{m.Identity.Instance},
 			Engine: attest.EngineRules{Volumes: []config.Volume{s.Engine.Volume}, Argv: s.Engine.Argv, Env: s.Engine.Env,
 				MemoryBytes: exact(s.Engine.MemoryBytes)},
 			Model: attest.ModelRules{Name: s.Model.Name, Volumes: []config.Volume{s.Model.Volume}},

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/pki"
 	"chrysalis/attest/ratls"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
@@ -17,15 +18,17 @@ import (
 
 // remoteFlags are what every verb takes that talks to a guest.
 type remoteFlags struct {
-	policy, roots, list string
-	offline             bool
-	sources             sourceFlags
+	policy, roots, tdxRoot, list string
+	offline                      bool
+	sources                      sourceFlags
 }
 
 func (f *remoteFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.policy, "policy", "", "policy that the guest must meet (make one with: chrysalis policy)")
 	cmd.Flags().StringVar(&f.roots, "roots", "",
 		"PEM file of the TPM makers that are trusted (default: none; Intel and AMD are, for their own hardware)")
+	cmd.Flags().StringVar(&f.tdxRoot, "tdx-root", "", "PEM file with the root of a software TDX, in place of Intel's: protocol and measurement "+
+		"are shown then, and nothing is confidential")
 	cmd.Flags().StringVar(&f.list, "release-list", "", "signed list of the releases that may run, for a policy that names its signers")
 	cmd.Flags().BoolVar(&f.offline, "offline", false, "fetch no collateral: judge by what the guest staples, or not at all")
 	f.sources.add(cmd)
@@ -59,6 +62,18 @@ func (f *remoteFlags) open() (ratls.Config, error) {
 		config.Complete, config.Again = fetcher.Complete, fetcher.Again
 	}
 	config.Roots.TDX, config.Roots.SEVSNP = tdx.IntelRoot(), sevsnp.AMDRoots()
+	if f.tdxRoot != "" {
+		text, err := readInput(f.tdxRoot)
+		if err != nil {
+			return config, unavailable(err)
+		}
+		chain, err := pki.ParsePEM(text, 16<<10, 1)
+		if err != nil {
+			return config, exitError{exitUsage, fmt.Errorf("reading %s: %w", f.tdxRoot, err)}
+		}
+		// Nobody but the guest has collateral of a machine that Intel does not know.
+		config.Roots.TDX, config.Complete, config.Again = chain[0], nil, nil
+	}
 	if f.roots == "" {
 		return config, nil
 	}
@@ -71,6 +86,9 @@ func (f *remoteFlags) open() (ratls.Config, error) {
 	}
 	return config, nil
 }
+
+// softwareTDX is said wherever a verdict rests on a root that --tdx-root names.
+const softwareTDX = "chrysalis: note: the root of this TDX is software's: protocol and measurement are shown, and nothing is confidential"
 
 // parseRoots takes a PEM file of certificates and nothing else.
 func parseRoots(data []byte) (*x509.CertPool, error) {

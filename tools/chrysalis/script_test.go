@@ -66,6 +66,9 @@ func TestScripts(t *testing.T) {
 			if err := writeSNPAppraisals(e.WorkDir); err != nil {
 				return err
 			}
+			if err := writeClaims(e.WorkDir); err != nil {
+				return err
+			}
 			return writeAppraisals(e.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},

@@ -1,11 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -44,7 +44,7 @@ func newUp() *cobra.Command {
 	var (
 		flags                          guestFlags
 		release, engine, model, config string
-		shape, disk                    string
+		shape, disk, platform, double  string
 		port, memory                   int
 		wait                           time.Duration
 		qemuArgs                       []string
@@ -53,9 +53,10 @@ func newUp() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Boot a guest on this machine",
-		Long: "Boots the release image with an engine and a model under QEMU, with a software TPM that is made on the first start.\n" +
+		Long: "Boots the release image with an engine and a model under QEMU, with a software TPM that is made on the first start, or as a TD of\n" +
+			"a software TDX, whose root is made anew at each start: neither keeps anything secret from this machine.\n" +
 			"A second start of the same folder keeps TPM and journal, so the guest continues its count.",
-		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json\n  chrysalis up --disk chrysalis.raw --dir build/disk-guest",
+		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json\n  chrysalis up --platform tdx\n  chrysalis up --disk chrysalis.raw --dir build/disk-guest",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
@@ -63,12 +64,18 @@ func newUp() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			spec := guest.Spec{Release: release, Engine: engine, Model: model, Port: port}
-			if spec.Config, err = guest.ReadConfig(config, engine, model); err != nil {
+			if g.Double, err = filepath.Abs(double); err != nil {
 				return exitError{exitUsage, err}
 			}
-			if spec.Shape, err = shapeOf(ctx, g, shape, filepath.Join(release, "OVMF_CODE.fd")); err != nil {
+			spec := guest.Spec{Release: release, Engine: engine, Model: model, Port: port}
+			if spec.Shape, err = shapeOf(ctx, g, shape, release, platform); err != nil {
 				return exitError{exitUsage, err}
+			}
+			if spec.Config, err = guest.ReadConfig(spec.Shape.Platform, config, engine, model); err != nil {
+				return exitError{exitUsage, err}
+			}
+			if spec.Shape.Platform == measure.TDX {
+				fmt.Fprintln(cmd.ErrOrStderr(), "chrysalis: note: this TDX is software: emulated, so it proves protocol and measurement, not confidentiality")
 			}
 			if disk != "" {
 				spec.Disk, spec.Shape = disk, guest.OnDisk(spec.Shape)
@@ -89,6 +96,9 @@ func newUp() *cobra.Command {
 			if err := g.Wait(waiting, bootLines(cmd.ErrOrStderr())); err != nil {
 				return unavailable(fmt.Errorf("booting: %w%s", err, endHint(err)))
 			}
+			if err := g.RememberSigners(ctx, spec); err != nil {
+				fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: hint: the guest's claims can't be verified later, its keys did not come: %v\n", err)
+			}
 			return printUp(cmd.OutOrStdout(), g, spec, asJSON)
 		},
 	}
@@ -98,6 +108,8 @@ func newUp() *cobra.Command {
 	cmd.Flags().StringVar(&model, "model", "build/volumes/model.img", "model volume")
 	cmd.Flags().StringVar(&config, "config", "",
 		"config as JSON with identity and service; volumes that it does not name are filled in (default: the demo's)")
+	cmd.Flags().StringVar(&platform, "platform", "", "vtpm, or tdx: a software TDX (default: the shape's, or vtpm)")
+	cmd.Flags().StringVar(&double, "double", "build/double", "folder of the software TDX, as make image makes it")
 	cmd.Flags().StringVar(&shape, "shape", "", "shape.json of the machine (default: the demo's, with KVM where there is one)")
 	cmd.Flags().StringVar(&disk, "disk", "", "boot from this disk, of image disk, and not the release's kernel directly (.qcow2 by its "+
 		"name, else raw)")
@@ -119,12 +131,26 @@ func endHint(err error) string {
 	return ""
 }
 
-func shapeOf(ctx context.Context, g guest.Guest, file, firmware string) (measure.Shape, error) {
-	if file != "" {
-		return guest.ReadShape(file)
+// shapeOf returns the shape in the file, or the demo's of the platform: that of a vtpm where none is named.
+func shapeOf(ctx context.Context, g guest.Guest, file, release, platform string) (s measure.Shape, err error) {
+	switch {
+	case file != "":
+		s, err = guest.ReadShape(file)
+		if want := cmp.Or(string(s.Platform), platformVTPM); err == nil && platform != "" && platform != want {
+			err = fmt.Errorf("%s is of platform %s, want --platform %s", file, want, platform)
+		}
+	case platform == "" || platform == platformVTPM:
+		s, err = guest.MachineShape(ctx, g.Tree, filepath.Join(release, "OVMF_CODE.fd"))
+	case platform == string(measure.TDX):
+		s, err = guest.SoftwareTDXHere(ctx, g.Tree, filepath.Join(release, tdxFirmware))
+	default:
+		err = fmt.Errorf("platform %q, want %s or %s", platform, platformVTPM, measure.TDX)
 	}
-	return guest.MachineShape(ctx, g.Tree, firmware)
+	return s, err
 }
+
+// platformVTPM is what a shape that names no platform is of.
+const platformVTPM = "vtpm"
 
 // bootLines prints the status port's lines as they come.
 func bootLines(w io.Writer) func(status.Line) {
@@ -151,7 +177,7 @@ func printStep(w io.Writer, name string, uptime time.Duration) {
 func printUp(w io.Writer, g guest.Guest, spec guest.Spec, asJSON bool) error {
 	url := guestURL(spec)
 	if asJSON {
-		return printJSON(w, map[string]any{"url": url, "dir": g.Dir, "roots": g.Path(guest.RootsFile), "shape": spec.Shape})
+		return printJSON(w, map[string]any{"url": url, "dir": g.Dir, "roots": g.Roots(spec.Shape), "shape": spec.Shape})
 	}
 	_, err := fmt.Fprintf(w, "%s\n", url)
 	return err
@@ -162,7 +188,7 @@ func newDown() *cobra.Command {
 	var forget bool
 	cmd := &cobra.Command{
 		Use: "down", Short: "Power a guest off", Args: cobra.NoArgs,
-		Example: "  chrysalis down\n  chrysalis down --forget   # and throw its TPM and journal away",
+		Example: "  chrysalis down\n  chrysalis down --forget   # and throw its TPM and journal away; its claims stay",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			g, err := flags.open()
 			if err != nil {
@@ -172,12 +198,12 @@ func newDown() *cobra.Command {
 				return unavailable(err)
 			}
 			if forget {
-				return os.RemoveAll(g.Dir)
+				return g.Forget()
 			}
 			return nil
 		},
 	}
 	flags.add(cmd)
-	cmd.Flags().BoolVar(&forget, "forget", false, "remove the guest's folder: its key and its unpaid claims are gone for good")
+	cmd.Flags().BoolVar(&forget, "forget", false, "remove the guest's folder but for the claims that it has handed out (chrysalis claims lists them): its key is gone for good")
 	return cmd
 }

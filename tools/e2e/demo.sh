@@ -1,8 +1,21 @@
 #!/usr/bin/env bash
 # The demonstration: what a provider, a client and an auditor type, one after the other. KEEP=1 leaves the guest running.
+# PLATFORM=tdx has the same release run as a TD of a software TDX.
 set -euo pipefail
 chrysalis=$1
+platform=${PLATFORM:-vtpm}
 dir=build/guest
+case $platform in
+vtpm) root=(--roots "$dir/tpm-maker.pem") ;;
+tdx)
+	dir=build/guest-tdx
+	root=(--tdx-root "$dir/tdx-root.pem")
+	;;
+*)
+	echo "demo: PLATFORM is $platform, want vtpm or tdx" >&2
+	exit 2
+	;;
+esac
 question="What is the capital of Norway?"
 answer="The capital of Norway is Oslo."
 
@@ -34,29 +47,35 @@ sha256sum build/release/manifest.json >"$dir/release.sha256"
 trap '[ -n "${KEEP:-}" ] && [ -n "${served:-}" ] || "$chrysalis" down --dir "$dir" || true' EXIT
 
 step "provider: boot the published image with an engine and a model"
+[ "$platform" = vtpm ] && up=(up --dir "$dir") || up=(up --platform "$platform" --dir "$dir" --wait 5m)
 # Not by way of /dev/stderr: where that is a file, opening it again empties it.
-show up --dir "$dir" | tee "$dir/up.log"
+show "${up[@]}" | tee "$dir/up.log"
 url=$(tail -n 1 "$dir/up.log")
 served=1
 
 step "client: decide what to trust"
-echo "This client trusts three things: the release manifest, the policy it makes from it, and the CA that made this run's TPM."
+if [ "$platform" = vtpm ]; then
+	echo "This client trusts three things: the release manifest, the policy it makes from it, and the CA that made this run's TPM."
+else
+	echo "This client trusts three things: the release manifest, the policy it makes from it, and the root of this run's software TDX."
+	echo "On hardware that root is Intel's, and no flag names it. This one is made on this machine, which can read the guest."
+fi
 echo "The shape of the machine is the provider's to choose, out of a closed list of devices; what it must show is computed."
 show policy --manifest build/release/manifest.json --shape "$dir/shape.json" --engine build/volumes/engine.img --model build/volumes/model.img -o "$dir/policy.json"
 
 step "client: verify before a word is sent"
-if ! show verify "$url" --policy "$dir/policy.json" --roots "$dir/tpm-maker.pem"; then
+if ! show verify "$url" --policy "$dir/policy.json" "${root[@]}"; then
 	# Tables are computed for this processor too, but no machine with working KVM has proved them yet. A client that wants the
 	# demonstration all the same has to say that it does without PCR 1; nothing else is given up.
-	grep -q '"accelerator": *"kvm"' "$dir/shape.json" || exit 1
-	"$chrysalis" verify "$url" --policy "$dir/policy.json" --roots "$dir/tpm-maker.pem" --json 2>/dev/null | grep -q '"check": "pcr-1"' || exit 1
+	[ "$platform" = vtpm ] && grep -q '"accelerator": *"kvm"' "$dir/shape.json" || exit 1
+	"$chrysalis" verify "$url" --policy "$dir/policy.json" "${root[@]}" --json 2>/dev/null | grep -q '"check": "pcr-1"' || exit 1
 	echo "PCR 1 is not what was computed for this processor under KVM. This client goes on without it, and says so in its policy:"
 	show policy --manifest build/release/manifest.json --engine build/volumes/engine.img --model build/volumes/model.img -o "$dir/policy.json"
-	show verify "$url" --policy "$dir/policy.json" --roots "$dir/tpm-maker.pem"
+	show verify "$url" --policy "$dir/policy.json" "${root[@]}"
 fi
 
 step "client: ask, over the channel that was verified"
-show chat "$url" --policy "$dir/policy.json" --roots "$dir/tpm-maker.pem" --save "$dir/answer" "$question"
+show chat "$url" --policy "$dir/policy.json" "${root[@]}" --save "$dir/answer" "$question"
 got=$(cat "$dir/answer/answer.txt")
 if [ "$got" != "$answer" ]; then
 	echo "demo: the model said: $got" >&2
@@ -69,7 +88,7 @@ show claim verify --body "$dir/answer/charge.boc" --pubkey "$(cat "$dir/answer/c
 
 if [ -n "${KEEP:-}" ]; then
 	step "the guest stays up"
-	echo "Ask it:   $chrysalis chat $url --policy $dir/policy.json --roots $dir/tpm-maker.pem \"Count from 1 to 6.\""
+	echo "Ask it:   $chrysalis chat $url --policy $dir/policy.json ${root[*]} \"Count from 1 to 6.\""
 	echo "Watch it: $chrysalis status --dir $dir"
 	echo "Stop it:  $chrysalis down --dir $dir"
 else

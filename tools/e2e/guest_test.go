@@ -77,7 +77,7 @@ func demoSpec(t *testing.T) guest.Spec {
 	}
 	spec := guest.Spec{Release: abs("release"), Engine: abs("volumes/engine.img"), Model: abs("volumes/model.img")}
 	var err error
-	if spec.Config, err = guest.ReadConfig("", spec.Engine, spec.Model); err != nil {
+	if spec.Config, err = guest.ReadConfig("", "", spec.Engine, spec.Model); err != nil {
 		t.Fatal(err)
 	}
 	if spec.Shape, err = shapeOnce(); err != nil {

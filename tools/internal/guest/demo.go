@@ -7,6 +7,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/role"
@@ -41,10 +42,20 @@ func DemoConfig() config.Measured {
 	}
 }
 
-// ReadConfig reads a config as JSON, with white space as its author likes; "" is DemoConfig. Volumes that it does not name
-// are those of the two files.
-func ReadConfig(file, engine, model string) (config.Measured, error) {
+// DemoConfigOn is DemoConfig on a platform. A TD has nothing to seal to, so its keys end with the boot, and the owner takes that into
+// account.
+func DemoConfigOn(p measure.Platform) config.Measured {
 	m := DemoConfig()
+	if p == measure.TDX {
+		m.Identity.Sealing, m.Identity.Stranding = config.SealNothing, config.StrandingAccepted
+	}
+	return m
+}
+
+// ReadConfig reads a config as JSON, with white space as its author likes; "" is the platform's demo. Volumes that it does not name
+// are those of the two files.
+func ReadConfig(p measure.Platform, file, engine, model string) (config.Measured, error) {
+	m := DemoConfigOn(p)
 	if file != "" {
 		data, err := os.ReadFile(file)
 		if err != nil {

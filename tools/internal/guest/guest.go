@@ -61,6 +61,14 @@ const (
 	monitorFile = "qmp.sock" // QEMU listens there
 )
 
+// Roots returns the file with the root that a client of this guest has to trust: of the TPM's maker, or of the software TDX.
+func (g Guest) Roots(s measure.Shape) string {
+	if s.Platform == measure.TDX {
+		return g.Path(TDXRootFile)
+	}
+	return g.Path(RootsFile)
+}
+
 // Path returns the path of a file in the guest's folder.
 func (g Guest) Path(name string) string { return filepath.Join(g.Dir, name) }
 
@@ -129,6 +137,7 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 		return err
 	}
 	g.endHardware() // a guest that ended by itself may have left some that still writes
+	var vouched config.Endorsements
 	tpmSocket := g.Path("tpm.sock")
 	if spec.Shape.Platform == measure.TDX {
 		plugin, err := g.startDouble(ctx, spec)
@@ -136,7 +145,13 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 			return err
 		}
 		extra = append(plugin, extra...)
+		if vouched.Collateral, err = os.ReadFile(g.Path(TDXCollateralFile)); err != nil {
+			return err
+		}
 	} else if _, err := qemu.StartTPM(ctx, g.Tree, g.Path("tpm"), tpmSocket); err != nil {
+		return err
+	}
+	if err := g.writeConfig(spec, vouched); err != nil {
 		return err
 	}
 	args := arguments(spec.Shape, files{
@@ -144,7 +159,7 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 		kernel: filepath.Join(spec.Release, "vmlinuz"), initrd: filepath.Join(spec.Release, "initrd"), cmdline: string(cmdline),
 		root: filepath.Join(spec.Release, "root.img"), disk: spec.Disk, config: g.Path("config.disk"), journal: g.Path(journal),
 		engine: spec.Engine, model: spec.Model,
-		tpmSocket: tpmSocket, status: g.Path(StatusFile), qmp: g.Path(monitorFile), pid: g.Path("qemu.pid"),
+		tpmSocket: tpmSocket, status: g.Path(StatusFile), proofs: g.Path(ProofsFile), qmp: g.Path(monitorFile), pid: g.Path("qemu.pid"),
 		hostPort: spec.Port, guestPort: guestPort, extra: extra,
 	})
 	log, err := os.Create(g.Path("qemu.log"))
@@ -175,13 +190,13 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	return nil
 }
 
-// prepare writes the disks of one start.
-func (g Guest) prepare(ctx context.Context, spec Spec) error {
+// writeConfig writes the config disk, with what is vouched for about the machine.
+func (g Guest) writeConfig(spec Spec, vouched config.Endorsements) error {
 	measured, err := spec.Config.Encode()
 	if err != nil {
 		return fmt.Errorf("preparing guest: %w", err)
 	}
-	host, err := config.Host{Network: config.HostNetwork{Mode: config.ModeDHCP4}, Port: guestPort}.Encode()
+	host, err := config.Host{Network: config.HostNetwork{Mode: config.ModeDHCP4}, Port: guestPort, Endorsements: vouched}.Encode()
 	if err != nil {
 		return err
 	}
@@ -189,6 +204,11 @@ func (g Guest) prepare(ctx context.Context, spec Spec) error {
 	if err != nil {
 		return err
 	}
+	return os.WriteFile(g.Path("config.disk"), disk, 0o644)
+}
+
+// prepare writes the other disks of one start.
+func (g Guest) prepare(ctx context.Context, spec Spec) error {
 	variables, err := os.ReadFile(filepath.Join(spec.Release, "OVMF_VARS.fd"))
 	if err != nil {
 		return err
@@ -198,11 +218,11 @@ func (g Guest) prepare(ctx context.Context, spec Spec) error {
 		return err
 	}
 	err = errors.Join(
-		os.WriteFile(g.Path("config.disk"), disk, 0o644),
 		os.WriteFile(g.Path("variables.fd"), variables, 0o644),
 		os.WriteFile(g.Path(StatusFile), nil, 0o644),
 		os.WriteFile(g.Path(ShapeFile), shape, 0o644),
-		writeJSON(g.Path(specFile), spec))
+		writeJSON(g.Path(specFile), spec),
+		g.tidyProofs())
 	if err != nil {
 		return err
 	}
@@ -212,6 +232,12 @@ func (g Guest) prepare(ctx context.Context, spec Spec) error {
 			return errors.Join(err, os.RemoveAll(g.Path("tpm")))
 		}
 		if err := os.WriteFile(g.Path(RootsFile), roots, 0o644); err != nil {
+			return err
+		}
+	}
+	if spec.Config.Identity.Sealing == config.SealNothing {
+		// Each boot is another guest, whose key opens no record of an earlier one: what they were good for left by the proofs' port.
+		if err := os.RemoveAll(g.Path(journal)); err != nil {
 			return err
 		}
 	}

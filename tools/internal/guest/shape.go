@@ -39,6 +39,7 @@ func DefaultShape(qemuVersion string, accelerated *qemu.CPU, firmware string) (m
 			"virtio-net-pci,netdev=net0,romfile=",
 			"virtio-serial-pci",
 			"virtserialport,chardev=status,name=" + status.PortName,
+			"virtserialport,chardev=proofs,name=" + status.ProofsPortName,
 		},
 		GPUs: []string{},
 	}
@@ -64,6 +65,19 @@ func SoftwareTDX(qemuVersion, firmware string) (measure.Shape, error) {
 	s = s.ForTD()
 	s.CPU, s.CPUs = emulatedTD, 1
 	return s, s.Check()
+}
+
+// SoftwareTDXHere is SoftwareTDX under the QEMU beside the tools tree: the older one has no plugins that change a guest.
+func SoftwareTDXHere(ctx context.Context, tree toolstree.Tree, firmware string) (measure.Shape, error) {
+	newer, err := tree.WithNewerQEMU()
+	if err != nil {
+		return measure.Shape{}, err
+	}
+	version, err := qemu.Version(ctx, newer)
+	if err != nil {
+		return measure.Shape{}, err
+	}
+	return SoftwareTDX(version, firmware)
 }
 
 // maxFirmwareBytes bounds a firmware file.
@@ -145,6 +159,7 @@ func arguments(s measure.Shape, f files) []string {
 	args := append(qemu.Bare(), "-no-reboot", "-machine", s.Machine, "-accel", accelerator, "-cpu", s.CPU,
 		"-smp", fmt.Sprint(s.CPUs), "-m", fmt.Sprint(s.MemoryMiB),
 		"-chardev", "file,id=status,path="+qemu.Escape(f.status),
+		"-chardev", "file,id=proofs,append=on,path="+qemu.Escape(f.proofs),
 		"-netdev", fmt.Sprintf("user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:%d-:%d", f.hostPort, f.guestPort),
 		"-pidfile", f.pid)
 	if s.Platform == measure.TDX {
@@ -172,7 +187,7 @@ func arguments(s measure.Shape, f files) []string {
 type files struct {
 	firmware, variables, kernel, initrd, cmdline string
 	root, disk, config, journal, engine, model   string
-	tpmSocket, status, qmp, pid                  string
+	tpmSocket, status, proofs, qmp, pid          string
 	hostPort, guestPort                          int
 	extra                                        []string
 }

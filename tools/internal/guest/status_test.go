@@ -15,7 +15,7 @@ func TestState(t *testing.T) {
 		{"nothing", "", "stopped", ""},
 		{"half a boot", "event kernel-up\nstep initrd 812\n", "stopped", ""},
 		{"it served", "step gateway 6900\nserving 7000\n", "stopped", ""},
-		{"an end", "step pid1 900\nend tpm-failed\n", "ended: tpm-failed", ""},
+		{"an end", "step pid1 900\nend platform-failed\n", "ended: platform-failed", ""},
 		{"half an end", "step pid1 900\nend tpm-fa", "stopped", ""},
 		{"a line of somebody else", "step pid1 900\nhello world\n", "", `no line "hello"`},
 		{"an end without a meaning", "end because\n", "", `no code "because"`},

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"chrysalis/tools/internal/earned"
+	"chrysalis/tools/internal/guest"
+)
+
+// claimRow is a claim as claims prints it.
+type claimRow struct {
+	Contract string `json:"contract"`
+	Instance string `json:"instance"`
+	Tokens   uint64 `json:"tokens"`
+	Nanoton  uint64 `json:"nanoton"`
+	Receipt  uint64 `json:"receipt"` // sequence number
+	Proved   bool   `json:"proved"`
+	Problem  string `json:"problem,omitempty"`
+}
+
+func newClaims() *cobra.Command {
+	var dir, export string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "claims",
+		Short: "List what guests of a folder have earned",
+		Long: "Reads the proofs that guests of this folder have handed to their host: the newest receipt and charge of each contract. They\n" +
+			"outlive the guest and its key. A charge counts all that its contract was ever charged for, so the newest stands for all\n" +
+			"before it; what of it was carried on chain already is not known here. Each is verified with the keys of the guests that\n" +
+			"were booted from this folder. Exit code 0: all are proved, 1: one is not.",
+		Example: "  chrysalis claims\n  chrysalis claims --dir build/guest --export claims   # a .boc and a .receipt for each, to be kept or carried\n" +
+			"  chrysalis claims --json",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			entries, refused, damaged, err := claimsOf(dir)
+			if err != nil {
+				return unavailable(err)
+			}
+			rows := []claimRow{}
+			for _, e := range entries {
+				row := claimRow{Contract: e.Contract.String(), Instance: fmt.Sprintf("%x", e.Instance), Tokens: e.Tokens, Nanoton: e.Nanoton,
+					Receipt: e.Sequence, Proved: e.Proved}
+				if !e.Proved {
+					row.Problem = "signed by no guest that this folder knows"
+				}
+				rows = append(rows, row)
+			}
+			sum, err := earned.Sum(entries)
+			if err != nil {
+				return unavailable(err)
+			}
+			if damaged > 0 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: hint: passed over %d lines that are no proofs: a power cut leaves one\n", damaged)
+			}
+			if export != "" {
+				if err := exportClaims(export, entries); err != nil {
+					return unavailable(err)
+				}
+			}
+			w := cmd.OutOrStdout()
+			if asJSON {
+				err = printJSON(w, map[string]any{"claims": rows, "nanoton": sum, "damaged": damaged})
+			} else {
+				err = printClaims(w, rows, sum)
+			}
+			if err != nil {
+				return unavailable(err)
+			}
+			if refused != nil {
+				return rejected(refused)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "build/guest", "folder of the guest")
+	cmd.Flags().StringVar(&export, "export", "", "folder to write each claim to, as CONTRACT-INSTANCE.boc and .receipt")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// claimsOf reads the claims of a guest's folder and proves them; refused says which are not to be proved.
+func claimsOf(dir string) (entries []earned.Entry, refused error, damaged int, err error) {
+	proofs, err := os.Open(filepath.Join(dir, guest.ProofsFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, 0, fmt.Errorf("no guest in %s has handed anything out: there is no %s (start one with: chrysalis up)", dir, guest.ProofsFile)
+	}
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	defer proofs.Close()
+	if entries, damaged, err = earned.Read(proofs); err != nil {
+		return nil, nil, 0, fmt.Errorf("%s: %w", proofs.Name(), err)
+	}
+	var known []earned.Signers
+	signers, err := os.Open(filepath.Join(dir, guest.SignersFile))
+	if err == nil {
+		defer signers.Close()
+		known, err = earned.ParseSigners(signers)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, 0, err
+	}
+	for i := range entries {
+		refused = errors.Join(refused, entries[i].Prove(known))
+	}
+	return entries, refused, damaged, nil
+}
+
+func exportClaims(dir string, entries []earned.Entry) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := filepath.Join(dir, strings.ReplaceAll(fmt.Sprintf("%s-%x", e.Contract, e.Instance[:4]), ":", "_"))
+		err := errors.Join(os.WriteFile(name+".boc", e.Proof.Charge[:], 0o644), os.WriteFile(name+".receipt", e.Proof.Receipt[:], 0o644))
+		if err != nil {
+			return fmt.Errorf("exporting claims: %w", err)
+		}
+	}
+	return nil
+}
+
+func printClaims(w io.Writer, rows []claimRow, sum uint64) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "contract\tguest\ttokens\tnanoton\treceipt\tsignatures")
+	for _, r := range rows {
+		word := "verified"
+		if !r.Proved {
+			word = r.Problem
+		}
+		fmt.Fprintf(table, "%s\t%.8s\t%d\t%d\t%d\t%s\n", r.Contract, r.Instance, r.Tokens, r.Nanoton, r.Receipt, word)
+	}
+	fmt.Fprintf(table, "sum\t\t\t%d\t\t\n", sum)
+	return table.Flush()
+}
