@@ -20,8 +20,12 @@ func writeMeasured(dir string) error {
 	if err != nil {
 		return err
 	}
+	vars, err := unpacked("../../measure/varstore/testdata/snakeoil.fd.gz")
+	if err != nil {
+		return err
+	}
 	for name, content := range map[string][]byte{
-		"shim.bin": smallShim(), "amdsev.bin": amdsev, "guest.igvm": smallIGVM(nil), "promise.igvm": smallIGVM(make([]byte, 48)),
+		"shim.bin": smallShim(), "vars.fd": vars, "amdsev.bin": amdsev, "guest.igvm": smallIGVM(nil), "promise.igvm": smallIGVM(make([]byte, 48)),
 		"uki257.efi": stub("257.13-1~deb13u1", ".splash", ".profile", ".profile", ".ucode"), "uki262.efi": stub("262.1-1", ".hwids", ".efifw"),
 		"uki259.efi": stub("259", ".ucode"), "uki300.efi": stub("300"),
 	} {
