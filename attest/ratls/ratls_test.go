@@ -407,7 +407,7 @@ func TestConfidentialGuests(t *testing.T) {
 					t.Errorf("asked again, %s: got %v after %d times, want accepted: %t, once", again.name, err, asked, again.accept)
 				}
 			}
-			// A server that starts with such a staple has it in its certificate too.
+			// A server that staples such collateral from its first quote on.
 			second, err := guest.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
 				tt.contents.Statement.Epoch, tt.contents.Statement.NotAfter = r.Epoch, r.NotAfter
 				e := tt.attest(r.NonceRoot, r.TLSKey)
