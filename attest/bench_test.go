@@ -7,7 +7,9 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/binary"
+	"math"
 	"testing"
+	"time"
 
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
@@ -48,6 +50,76 @@ func benchVerify(b *testing.B, platform evidence.Platform, facts *attest.Facts) 
 		if _, err := attest.Verify(e, a.challenge, policy, now, roots); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkRatio sets runs of verifications beside runs of the bare signature checks that they can't do without, by turns in one
+// process, and prints the ratio of the two lowest: what else this machine does hits both.
+func BenchmarkRatio(b *testing.B) {
+	for _, tt := range []struct {
+		name       string
+		platform   evidence.Platform
+		warm       bool
+		curve      elliptic.Curve
+		signatures int
+	}{
+		{"vtpm", evidence.VTPM, false, elliptic.P256(), 2},
+		{"tdx-warm", evidence.TDX, true, elliptic.P256(), 2},
+		{"tdx-cold", evidence.TDX, false, elliptic.P256(), 2},
+		{"sev-snp-warm", evidence.SEVSNP, true, elliptic.P384(), 1},
+		{"sev-snp-cold", evidence.SEVSNP, false, elliptic.P384(), 1},
+	} {
+		b.Run(tt.name, func(b *testing.B) {
+			const run = 4
+			s := newSceneOn(b, tt.platform)
+			policy, err := s.rules.Policy()
+			if err != nil {
+				b.Fatal(err)
+			}
+			roots := s.source.Roots()
+			if tt.warm {
+				roots.Facts = new(attest.Facts)
+			}
+			digest := make([]byte, 48)
+			k := key(tt.curve)
+			signature, err := ecdsa.SignASN1(rand.Reader, k, digest)
+			if err != nil {
+				b.Fatal(err)
+			}
+			bare, verify := time.Duration(math.MaxInt64), time.Duration(math.MaxInt64)
+			for n := range b.N {
+				challenges, answers := make([]attest.Challenge, run), make([][]byte, run)
+				for i := range run {
+					challenges[i] = s.challenge
+					binary.LittleEndian.PutUint64(challenges[i].Nonce[8:], uint64(n*run+i))
+					if answers[i], err = s.source.Evidence(challenges[i]).Encode(); err != nil {
+						b.Fatal(err)
+					}
+				}
+				start := time.Now()
+				for i := range run {
+					e, err := evidence.Decode(answers[i])
+					if err == nil {
+						_, err = attest.Verify(e, challenges[i], policy, now, roots)
+					}
+					if err != nil {
+						b.Fatal(err)
+					}
+				}
+				verify = min(verify, time.Since(start)/run)
+				start = time.Now()
+				for range run * tt.signatures {
+					if !ecdsa.VerifyASN1(&k.PublicKey, digest, signature) {
+						b.Fatal("not verified")
+					}
+				}
+				bare = min(bare, time.Since(start)/run)
+			}
+			b.ReportMetric(float64(verify)/float64(bare), "x-bare")
+			b.ReportMetric(float64(verify.Nanoseconds())/1000, "us-verify")
+			b.ReportMetric(float64(bare.Nanoseconds())/1000, "us-bare")
+			b.ReportMetric(0, "ns/op")
+		})
 	}
 }
 

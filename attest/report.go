@@ -34,7 +34,7 @@ func ReportOf(result *Result, err error) Report {
 	}
 	m := result.Config()
 	return Report{
-		Report: check.Accept(result.checks, result.weaknesses), Platform: result.platform.String(), Machine: hex.EncodeToString(result.machine),
+		Report: check.Accept(result.Checks(), result.weaknesses), Platform: result.platform.String(), Machine: hex.EncodeToString(result.machine),
 		TCB: result.tcb, Release: result.release, SecurityVersion: result.securityVersion, Identity: &m.Identity, Service: &m.Service,
 		TLSKey: result.statement.TLSKey, ReceiptKey: result.statement.ReceiptKey, ClaimKey: result.statement.ClaimKey,
 		SecretHash: result.statement.SecretHash, NotAfter: result.NotAfter().UTC(),

@@ -149,7 +149,7 @@ func (r *Result) Config() config.Measured {
 func (r *Result) ConfigBytes() []byte { return slices.Clone(r.config) }
 
 // Checks returns every check, in order.
-func (r *Result) Checks() []Check { return slices.Clone(r.checks) }
+func (r *Result) Checks() []Check { return check.Told(r.checks) }
 
 // Weaknesses says, in sentences for people, what this acceptance does not cover.
 func (r *Result) Weaknesses() []string { return slices.Clone(r.weaknesses) }

@@ -109,7 +109,8 @@ func (r ConfigRules) Judge(m config.Measured) (lines []Check) {
 	a := &appraisal{config: m, rules: &Rules{Config: r}}
 	for _, s := range configChecks {
 		f := s.Judge(a)
-		line := Check{Name: s.Name, Got: f.Got, Want: f.Want, Verdict: Accepted}
+		got, want := f.Words()
+		line := Check{Name: s.Name, Got: got, Want: want, Verdict: Accepted}
 		if !f.OK {
 			line.Verdict = Denied
 		}
@@ -202,19 +203,23 @@ func field(name string, judge func(*config.Measured, *ConfigRules) check.Finding
 }
 
 func oneOf[T ~string](got T, want ...T) check.Finding {
-	var names []string
-	for _, w := range want {
-		names = append(names, string(w))
-	}
-	return check.Found(string(got), either(names), slices.Contains(want, got))
+	return check.Saying(slices.Contains(want, got), func() (string, string) {
+		var names []string
+		for _, w := range want {
+			names = append(names, string(w))
+		}
+		return string(got), either(names)
+	})
 }
 
 func oneVolume(got config.Volume, want []config.Volume) check.Finding {
-	var names []string
-	for _, v := range want {
-		names = append(names, v.String())
-	}
-	return check.Found(got.String(), either(names), slices.Contains(want, got))
+	return check.Saying(slices.Contains(want, got), func() (string, string) {
+		var names []string
+		for _, v := range want {
+			names = append(names, v.String())
+		}
+		return got.String(), either(names)
+	})
 }
 
 // either joins the alternatives of a rule; a rule without any accepts nothing.
@@ -226,9 +231,9 @@ func either(names []string) string {
 }
 
 func words(got, want []string) check.Finding {
-	return check.Found(fmt.Sprintf("%q", got), fmt.Sprintf("%q", want), slices.Equal(got, want))
+	return check.Saying(slices.Equal(got, want), func() (string, string) { return fmt.Sprintf("%q", got), fmt.Sprintf("%q", want) })
 }
 
 func within(got uint64, want Range) check.Finding {
-	return check.Found(fmt.Sprint(got), want.String(), want.Min <= got && got <= want.Max)
+	return check.Saying(want.Min <= got && got <= want.Max, func() (string, string) { return fmt.Sprint(got), want.String() })
 }

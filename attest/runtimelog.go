@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"chrysalis/attest/check"
 	"chrysalis/measure/config"
@@ -18,14 +19,18 @@ func logChecks(in eventlog.Registers) []step {
 	order := eventlog.Places(in)
 	list := []step{
 		{Name: "runtime-log-order", Judge: func(a *appraisal) check.Finding {
-			var got, want []string
-			for _, r := range a.runtime[:min(len(a.runtime), len(order))] {
-				got = append(got, fmt.Sprintf("%s:%d", r.Kind, r.Register))
-			}
-			for _, w := range order {
-				want = append(want, fmt.Sprintf("%s:%d", w.Kind, w.Register))
-			}
-			return check.Found(strings.Join(got, " "), strings.Join(want, " "), slices.Equal(got, want))
+			first := a.runtime[:min(len(a.runtime), len(order))]
+			same := slices.EqualFunc(first, order, func(r eventlog.Record, p eventlog.Place) bool { return r.Kind == p.Kind && r.Register == p.Register })
+			return check.Saying(same, func() (string, string) {
+				var got, want []string
+				for _, r := range first {
+					got = append(got, fmt.Sprintf("%s:%d", r.Kind, r.Register))
+				}
+				for _, w := range order {
+					want = append(want, fmt.Sprintf("%s:%d", w.Kind, w.Register))
+				}
+				return strings.Join(got, " "), strings.Join(want, " ")
+			})
 		}},
 		{Name: "runtime-log-end", Judge: func(a *appraisal) check.Finding {
 			const want = "nothing after keys-released"
@@ -45,13 +50,32 @@ func logChecks(in eventlog.Registers) []step {
 	return list
 }
 
-// sequence is what the log must state for the config in the evidence. Bytes that are no config have been refused before.
-func (a *appraisal) sequence() eventlog.Sequence {
-	unparsed, err := eventlog.Unparsed(a.evidence.Config)
-	if err != nil {
-		return eventlog.Sequence{}
+// parsedLog is what a runtime log parses to, and parsedConfig what a config does. Both are facts of their bytes, of which they keep copies.
+type (
+	parsedLog struct {
+		records []eventlog.Record
+		rtmr3   func() [48]byte // what it makes of RTMR3, replayed once
 	}
-	return unparsed.With(a.config.Service)
+	parsedConfig struct {
+		measured config.Measured
+		sequence eventlog.Sequence // what the log must state for it
+	}
+)
+
+func parseLog(b []byte) (p parsedLog, err error) {
+	p.records, err = eventlog.ParseRuntime(bytes.Clone(b))
+	p.rtmr3 = sync.OnceValue(func() [48]byte { return eventlog.Replay384(p.records, eventlog.RTMR3) })
+	return p, err
+}
+
+func parseConfig(b []byte) (p parsedConfig, err error) {
+	b = bytes.Clone(b)
+	if p.measured, err = config.Decode(b); err != nil {
+		return p, err
+	}
+	unparsed, err := eventlog.Unparsed(b)
+	p.sequence = unparsed.With(p.measured.Service)
+	return p, err
 }
 
 // statementChecks judge the statement against config and log.
@@ -80,10 +104,10 @@ var statementChecks = []step{
 // event compares the data of the first event of a kind in a register. Its place and number are judged by runtime-log-order.
 func event(name string, place eventlog.Place) step {
 	return step{Name: name, Judge: func(a *appraisal) check.Finding {
-		want := a.sequence().Data(place.Kind)
+		want := a.sequence.Data(place.Kind)
 		for _, r := range a.runtime {
 			if r.Register == place.Register && r.Kind == place.Kind {
-				return check.Found(show(r.Data), show(want), bytes.Equal(r.Data, want))
+				return check.Saying(bytes.Equal(r.Data, want), func() (string, string) { return show(r.Data), show(want) })
 			}
 		}
 		return check.Found("no such event", show(want), false)

@@ -55,7 +55,7 @@ var sevsnpChecks = []step{
 		a.machine = chip[:]
 		a.registers = map[string][]byte{register.Launch: report.Measurement[:]}
 		a.reference = a.policy.nearest(evidence.SEVSNP, a.registers)
-		return check.Finding{OK: true, Lines: result.Checks()}
+		return check.Finding{OK: true, Lines: result.Lines()}
 	}},
 	{Name: waiverHostData, Waived: func(a *appraisal) bool {
 		return a.guest.Report().HostData == [32]byte{} && a.policy.waives(waiverHostData)

@@ -50,7 +50,7 @@ var tdxChecks = []step{
 			register.MRTD: body.MRTD[:], register.RTMR(0): body.RTMR[0][:], register.RTMR(1): body.RTMR[1][:], register.RTMR(2): body.RTMR[2][:],
 		}
 		a.reference = a.policy.nearest(evidence.TDX, a.registers)
-		return check.Finding{OK: true, Lines: result.Checks()}
+		return check.Finding{OK: true, Lines: result.Lines()}
 	}},
 	{Name: "report-data", Proof: true, Judge: func(a *appraisal) check.Finding {
 		got, want := a.td.Body().ReportData, evidence.ReportData(a.evidence.Statement)
@@ -76,7 +76,7 @@ var tdxChecks = []step{
 	{Name: waiverRTMR3, Proof: true, Waived: func(a *appraisal) bool {
 		return a.policy.waives(waiverRTMR3) && a.td.Body().RTMR[3] == [48]byte{}
 	}, Judge: func(a *appraisal) check.Finding {
-		got, want := a.td.Body().RTMR[3], eventlog.Replay384(a.runtime, eventlog.RTMR3)
+		got, want := a.td.Body().RTMR[3], a.rtmr3()
 		return check.Same(got[:], want[:])
 	}},
 	{Name: "boot-log", Judge: func(a *appraisal) check.Finding {

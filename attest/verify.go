@@ -48,8 +48,9 @@ type appraisal struct {
 	roots     Roots
 
 	runtime  []eventlog.Record
+	rtmr3    func() [48]byte   // what the log makes of it
+	sequence eventlog.Sequence // what the log must state for the config
 	config   config.Measured
-	identity []byte // identity part of the config, as it lies in the evidence
 
 	// What the hardware vouches for: its parts on a vtpm, the judged quote or report elsewhere.
 	quote     *vtpm.Quote
@@ -99,7 +100,7 @@ func VerifyEpoch(e *evidence.Evidence, tlsKey [32]byte, policy Policy, now time.
 	if refusal != nil {
 		return nil, refusal
 	}
-	return lines, nil
+	return check.Told(lines), nil
 }
 
 // step is a check of this appraisal.

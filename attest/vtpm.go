@@ -8,7 +8,6 @@ import (
 	"chrysalis/attest/check"
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/vtpm"
-	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
 )
@@ -122,20 +121,22 @@ func absent(b []byte, what string) check.Finding {
 // The checks of what every platform's evidence carries.
 var (
 	runtimeLogFormat = step{Name: "runtime-log-format", Proof: true, Judge: func(a *appraisal) check.Finding {
-		var err error
-		a.runtime, err = eventlog.ParseRuntime(a.evidence.RuntimeLog)
+		log, err := check.Prove(a.roots.Facts, "runtime log", func() (parsedLog, error) { return parseLog(a.evidence.RuntimeLog) },
+			a.evidence.RuntimeLog)
+		a.runtime, a.rtmr3 = log.records, log.rtmr3
 		return check.Parsed(err, "a runtime log")
 	}}
 	configFormat = step{Name: "config-format", Proof: true, Judge: func(a *appraisal) check.Finding {
-		var err error
-		if a.config, err = config.Decode(a.evidence.Config); err == nil {
-			a.identity, _, err = config.Split(a.evidence.Config)
-		}
+		parsed, err := check.Prove(a.roots.Facts, "config", func() (parsedConfig, error) { return parseConfig(a.evidence.Config) }, a.evidence.Config)
+		a.config, a.sequence = parsed.measured, parsed.sequence
 		return check.Parsed(err, "a measured config")
 	}}
 	securityVersion = step{Name: "security-version", Judge: func(a *appraisal) check.Finding {
 		got, want := a.reference.Release.SecurityVersion, a.rules.MinSecurityVersion
-		return check.Found(fmt.Sprintf("%d, of release %q", got, a.reference.Release.Name), fmt.Sprintf("at least %d", want), got >= want)
+		name := a.reference.Release.Name
+		return check.Saying(got >= want, func() (string, string) {
+			return fmt.Sprintf("%d, of release %q", got, name), fmt.Sprintf("at least %d", want)
+		})
 	}}
 )
 

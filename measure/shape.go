@@ -39,8 +39,11 @@ type Shape struct {
 // Platform is what a machine is to its guest.
 type Platform string
 
-// TDX is a machine whose guest is a TD.
-const TDX Platform = "tdx"
+// The platforms beside a vtpm, whose machine has the guest's TPM.
+const (
+	TDX    Platform = "tdx"     // the guest is a TD
+	SEVSNP Platform = "sev-snp" // the guest is an SEV-SNP guest
+)
 
 // Accelerator is what runs a guest's CPUs.
 type Accelerator string
@@ -115,11 +118,15 @@ func (s Shape) Check() error {
 		if err := s.isTDX(); err != nil {
 			return err
 		}
-		if i := slices.IndexFunc(s.Devices, func(d string) bool { return isVirtioPCI(d) && !strings.HasSuffix(d, shared) }); i >= 0 {
-			return fmt.Errorf("device is %q, want %q at its end, without which a TD does not talk to it", s.Devices[i], shared)
+	case SEVSNP:
+		if err := s.isSNP(); err != nil {
+			return err
 		}
 	default:
-		return fmt.Errorf("platform is %.20q, want none or %q", s.Platform, TDX)
+		return fmt.Errorf("platform is %.20q, want none, %q or %q", s.Platform, TDX, SEVSNP)
+	}
+	if i := slices.IndexFunc(s.Devices, func(d string) bool { return isVirtioPCI(d) && !strings.HasSuffix(d, shared) }); i >= 0 && s.Platform != "" {
+		return fmt.Errorf("device is %q, want %q at its end, without which a guest of %s does not talk to it", s.Devices[i], shared, s.Platform)
 	}
 	for _, d := range s.Devices {
 		kind, _, _ := strings.Cut(d, ",")
@@ -136,7 +143,7 @@ func (s Shape) Check() error {
 }
 
 // shared are the properties by which a virtio device leaves a guest's private memory alone: it speaks version 1 and goes by the
-// guest's own mapping. Linux refuses it inside a TD without.
+// guest's own mapping. Linux refuses it inside a TD, and an SEV-SNP guest, without.
 const shared = ",disable-legacy=on,iommu_platform=on"
 
 // isVirtioPCI reports whether a device is of virtio and on the PCI bus.

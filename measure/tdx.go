@@ -219,8 +219,13 @@ func (s Shape) TDX() Shape {
 
 // ForTD returns the shape as that of a TDX guest: TDX, no TPM, and no virtio device that reaches for private memory.
 func (s Shape) ForTD() Shape {
-	s = s.TDX()
+	s = s.TDX().confidential()
 	s.Platform, s.CPUVendor = TDX, VendorIntel
+	return s
+}
+
+// confidential returns the shape without a TPM of the host's, and with devices that leave private memory alone.
+func (s Shape) confidential() Shape {
 	s.Devices = slices.DeleteFunc(slices.Clone(s.Devices), isTPM)
 	for i, d := range s.Devices {
 		if isVirtioPCI(d) && !strings.HasSuffix(d, shared) {

@@ -36,6 +36,30 @@ type Line struct {
 	Verdict Verdict `json:"verdict"`
 	// Shortfalls say which security versions a check on them found too low.
 	Shortfalls []Shortfall `json:"shortfalls,omitempty"`
+
+	// Of a check that accepted, the words are not written before somebody asks for them, which Told does: most are never read, and
+	// they took longer than the judgement.
+	within string // the check around this one
+	say    func() (got, want string)
+}
+
+// Told returns the lines with all of their words. Run's own have some of them unwritten.
+func Told(lines []Line) []Line {
+	told := slices.Clone(lines)
+	for i := range told {
+		told[i].tell()
+	}
+	return told
+}
+
+func (l *Line) tell() {
+	if l.within != "" {
+		l.Name, l.within = l.within+"."+l.Name, ""
+	}
+	if l.say != nil {
+		l.Got, l.Want = l.say()
+		l.say = nil
+	}
 }
 
 // Finding is what a check saw, what it wanted to see, and whether the two agree.
@@ -48,7 +72,21 @@ type Finding struct {
 	// Unavailable says that the appraisal within could not check something.
 	Unavailable bool
 	Shortfalls  []Shortfall
+
+	say func() (got, want string)
 }
+
+// Words returns what was seen and what was wanted.
+func (f Finding) Words() (got, want string) {
+	if f.say != nil {
+		return f.say()
+	}
+	return f.Got, f.Want
+}
+
+// Saying makes a finding whose words are written when somebody asks for them. say must read nothing that changes: values of its own,
+// and what the appraisal has parsed.
+func Saying(ok bool, say func() (got, want string)) Finding { return Finding{OK: ok, say: say} }
 
 // Found makes a finding.
 func Found(got, want string, ok bool) Finding { return Finding{Got: got, Want: want, OK: ok} }
@@ -71,7 +109,8 @@ func Holds(err error, want string) Finding {
 
 // Same compares digests and other bytes.
 func Same(got, want []byte) Finding {
-	text := hex.EncodeToString(got)
+	var buffer [192]byte // a digest's digits fit
+	text := string(hex.AppendEncode(buffer[:0], got))
 	if bytes.Equal(got, want) {
 		return Found(text, text, true)
 	}
@@ -111,7 +150,7 @@ func (r *Refusal) Is(target error) bool { return target == r.class }
 func (r *Refusal) Refused() Line { return r.Failed }
 
 // Checks returns the checks that were made, in order. None after a failed proof is among them.
-func (r *Refusal) Checks() []Line { return slices.Clone(r.lines) }
+func (r *Refusal) Checks() []Line { return Told(r.lines) }
 
 // expectedLines is how many checks the longest appraisal here makes, those within others included.
 const expectedLines = 128
@@ -134,7 +173,10 @@ func Run[A any](doing string, steps []Step[A], a A) ([]Line, *Refusal) {
 		default:
 			verdict = Denied
 		}
-		failed := Line{Name: s.Name, Got: found.Got, Want: found.Want, Verdict: verdict, Shortfalls: found.Shortfalls}
+		failed := Line{Name: s.Name, Got: found.Got, Want: found.Want, Verdict: verdict, Shortfalls: found.Shortfalls, say: found.say}
+		if verdict != Accepted {
+			failed.tell()
+		}
 		if found.Lines != nil {
 			lines, failed = within(lines, found.Lines, failed)
 		} else {
@@ -169,7 +211,13 @@ func within(lines, inner []Line, own Line) (all []Line, failed Line) {
 	failed = own
 	first := true
 	for _, line := range inner {
-		line.Name = own.Name + "." + line.Name
+		if line.within != "" {
+			line.Name = line.within + "." + line.Name
+		}
+		line.within = own.Name
+		if line.Verdict != Accepted {
+			line.tell()
+		}
 		if line.Verdict == Denied && first {
 			failed, first = line, false
 		}

@@ -65,6 +65,12 @@ func bounded(cert *x509.Certificate) error {
 // ParsePEM parses a PEM chain of exactly n certificates, all of them in at most so many bytes. Only line ends may stand between
 // and within them; zeros may follow the last, as quotes carry a chain as a C string.
 func ParsePEM(pem []byte, most, n int) ([]*x509.Certificate, error) {
+	return ParsePEMBy(pem, most, n, func(der []byte) (*x509.Certificate, error) { return Parse(der, most) })
+}
+
+// ParsePEMBy is ParsePEM with the caller's own way to parse a certificate, which may know it already. It must be Parse to those that it
+// does not know.
+func ParsePEMBy(pem []byte, most, n int, parse func(der []byte) (*x509.Certificate, error)) ([]*x509.Certificate, error) {
 	if len(pem) > most {
 		return nil, fmt.Errorf("%d bytes, want at most %d", len(pem), most)
 	}
@@ -81,7 +87,7 @@ func ParsePEM(pem []byte, most, n int) ([]*x509.Certificate, error) {
 		if err != nil {
 			return nil, fmt.Errorf("certificate %d: %w", len(chain), err)
 		}
-		cert, err := Parse(der, most)
+		cert, err := parse(der)
 		if err != nil {
 			return nil, fmt.Errorf("certificate %d: %w", len(chain), err)
 		}

@@ -20,27 +20,28 @@ import (
 
 // Between judges a time against the first and the last moment at which something holds, both included.
 func Between(at, from, to time.Time) check.Finding {
-	return check.Found(
-		at.UTC().Format(time.RFC3339), from.UTC().Format(time.RFC3339)+" to "+to.UTC().Format(time.RFC3339),
-		!at.Before(from) && !at.After(to),
-	)
+	return check.Saying(!at.Before(from) && !at.After(to), func() (string, string) {
+		return at.UTC().Format(time.RFC3339), from.UTC().Format(time.RFC3339) + " to " + to.UTC().Format(time.RFC3339)
+	})
 }
 
 // Age judges how long ago something was issued, where most is not zero.
 func Age(at, issued time.Time, most time.Duration) check.Finding {
-	got := fmt.Sprintf("issued at %s, %s ago", issued.UTC().Format(time.RFC3339), at.Sub(issued).Truncate(time.Second))
-	if most == 0 {
-		return check.Found(got, "any age while it holds", true)
-	}
-	return check.Found(got, fmt.Sprintf("at most %s ago", most), at.Sub(issued) <= most)
+	return check.Saying(most == 0 || at.Sub(issued) <= most, func() (string, string) {
+		got := fmt.Sprintf("issued at %s, %s ago", issued.UTC().Format(time.RFC3339), at.Sub(issued).Truncate(time.Second))
+		if most == 0 {
+			return got, "any age while it holds"
+		}
+		return got, fmt.Sprintf("at most %s ago", most)
+	})
 }
 
 // Dates judges certificates, of which there must be one, at a time.
 func Dates(at time.Time, chain ...*x509.Certificate) check.Finding {
 	for _, cert := range chain {
 		if f := Between(at, cert.NotBefore, cert.NotAfter); !f.OK {
-			f.Want += " (" + cert.Subject.CommonName + ")"
-			return f
+			got, want := f.Words()
+			return check.Found(got, want+" ("+cert.Subject.CommonName+")", false)
 		}
 	}
 	latest := slices.MaxFunc(chain, func(a, b *x509.Certificate) int { return a.NotBefore.Compare(b.NotBefore) })

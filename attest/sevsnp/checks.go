@@ -24,7 +24,10 @@ var chainChecks = []check.Step[*appraisal]{
 		return check.Holds(err, "an attestation report of version 2 to 5")
 	}},
 	{Name: "certificate-format", Proof: true, Judge: func(a *appraisal) check.Finding {
-		c, err := parseChain(a.evidence.Certificate, a.evidence.Chain)
+		c, err := check.Prove(a.options.Facts, "sev-snp chain", func() (*chain, error) {
+			// What is remembered keeps bytes of its own.
+			return parseChain(bytes.Clone(a.evidence.Certificate), cloned(a.evidence.Chain))
+		}, append([][]byte{a.evidence.Certificate}, a.evidence.Chain...)...)
 		if err == nil {
 			a.chain, a.product = c, c.product()
 		}
@@ -50,7 +53,7 @@ var chainChecks = []check.Step[*appraisal]{
 		return check.Holds(a.authority(a.chain.ask, a.chain.ark, name, 0), name+", signed by the ARK")
 	}},
 	{Name: "certificate", Proof: true, Judge: func(a *appraisal) check.Finding {
-		want := fmt.Sprintf("SEV-%s, signed by %s", a.chain.endorsement.signer(), a.chain.ask.Subject.CommonName)
+		want := "SEV-" + a.chain.endorsement.signer().String() + ", signed by " + a.chain.ask.Subject.CommonName
 		return check.Holds(a.proven("endorsed", a.chain.checkEndorsed, a.chain.leaf.Raw, a.chain.ask.Raw), want)
 	}},
 	{Name: "ark-validity", Judge: func(a *appraisal) check.Finding { return pki.Dates(a.at, a.chain.ark) }},
@@ -66,7 +69,9 @@ var chainChecks = []check.Step[*appraisal]{
 		}},
 	{Name: "crl-format", Proof: true, Judge: withCRL(func(a *appraisal) check.Finding {
 		var err error
-		a.crl, err = pki.ParseCRL(a.evidence.CRL, maxCRLBytes)
+		a.crl, err = check.Prove(a.options.Facts, "sev-snp crl", func() (*x509.RevocationList, error) {
+			return pki.ParseCRL(bytes.Clone(a.evidence.CRL), maxCRLBytes)
+		}, a.evidence.CRL)
 		return check.Holds(err, "a revocation list")
 	})},
 	{Name: "crl-signature", Proof: true, Judge: withCRL(func(a *appraisal) check.Finding {
@@ -93,6 +98,13 @@ func (a *appraisal) authority(cert, issuer *x509.Certificate, name string, pathL
 func (a *appraisal) proven(kind string, rule func() error, of ...[]byte) error {
 	_, err := check.Prove(a.options.Facts, "sev-snp "+kind, func() (struct{}, error) { return struct{}{}, rule() }, of...)
 	return err
+}
+
+func cloned(all [][]byte) (copies [][]byte) {
+	for _, b := range all {
+		copies = append(copies, bytes.Clone(b))
+	}
+	return copies
 }
 
 // withCRL judges only where a revocation list was given. Whether one must be is the check crl.
@@ -184,29 +196,36 @@ var tcbChecks = []check.Step[*appraisal]{
 	}},
 	{Name: "tcb-certificate", Judge: func(a *appraisal) check.Finding {
 		want := a.chain.endorsement.tcb
-		return check.Found(a.tcb.Reported.String(), want.String()+", as the certificate", a.tcb.Reported == want)
+		got := a.tcb.Reported
+		return check.Saying(got == want, func() (string, string) { return got.String(), want.String() + ", as the certificate" })
 	}},
 	{Name: "tcb-reported", Judge: func(a *appraisal) check.Finding {
 		// AMD's order is reported, committed, current; the last two are compared below.
-		return check.Found(a.tcb.Reported.String(), "at most the committed "+a.tcb.Committed.String(), a.tcb.Reported.AtMost(a.tcb.Committed))
+		got, want := a.tcb.Reported, a.tcb.Committed
+		return check.Saying(a.tcb.Reported.AtMost(a.tcb.Committed), func() (string, string) { return got.String(), "at most the committed " + want.String() })
 	}},
 	{Name: "tcb-launch", Judge: func(a *appraisal) check.Finding {
-		return check.Found(a.tcb.Launch.String(), "at most the current "+a.tcb.Current.String(), a.tcb.Launch.AtMost(a.tcb.Current))
+		got, want := a.tcb.Launch, a.tcb.Current
+		return check.Saying(a.tcb.Launch.AtMost(a.tcb.Current), func() (string, string) { return got.String(), "at most the current " + want.String() })
 	}},
 	{Name: "tcb-committed", Judge: func(a *appraisal) check.Finding {
-		return check.Found(a.tcb.Committed.String(), "at most the current "+a.tcb.Current.String(), a.tcb.Committed.AtMost(a.tcb.Current))
+		got, want := a.tcb.Committed, a.tcb.Current
+		return check.Saying(a.tcb.Committed.AtMost(a.tcb.Current), func() (string, string) { return got.String(), "at most the current " + want.String() })
 	}},
 	{Name: "firmware-committed", Judge: func(a *appraisal) check.Finding {
 		r := a.report
-		return check.Found(r.Committed.String(), "at most the current "+r.Current.String(), !r.Current.less(r.Committed))
+		got, want := r.Committed, r.Current
+		return check.Saying(!r.Current.less(r.Committed), func() (string, string) { return got.String(), "at most the current " + want.String() })
 	}},
 	{Name: "provisional-tcb", Waived: func(a *appraisal) bool { return a.options.AllowProvisionalFirmware },
 		Judge: func(a *appraisal) check.Finding {
-			return check.Found(a.tcb.Committed.String(), "the current "+a.tcb.Current.String(), a.tcb.Committed == a.tcb.Current)
+			got, want := a.tcb.Committed, a.tcb.Current
+			return check.Saying(a.tcb.Committed == a.tcb.Current, func() (string, string) { return got.String(), "the current " + want.String() })
 		}},
 	{Name: "provisional-firmware", Waived: func(a *appraisal) bool { return a.options.AllowProvisionalFirmware },
 		Judge: func(a *appraisal) check.Finding {
-			return check.Found(a.report.Committed.String(), "the current "+a.report.Current.String(), a.report.Committed == a.report.Current)
+			got, want := a.report.Committed, a.report.Current
+			return check.Saying(a.report.Committed == a.report.Current, func() (string, string) { return got.String(), "the current " + want.String() })
 		}},
 	{Name: "tcb-minimum", Waived: func(a *appraisal) bool { return a.options.InsecureSkipTCB && len(a.options.MinTCB) == 0 },
 		Judge: func(a *appraisal) check.Finding {
@@ -214,7 +233,7 @@ var tcbChecks = []check.Step[*appraisal]{
 			if want == (TCB{}) {
 				return check.Found(got.String(), "a minimum for "+string(a.product)+", which the options do not give", false)
 			}
-			f := check.Found(got.String(), "at least "+want.String(), want.AtMost(got))
+			f := check.Saying(want.AtMost(got), func() (string, string) { return got.String(), "at least " + want.String() })
 			if !f.OK {
 				f.Shortfalls = a.tcb.shortfalls(want)
 			}
@@ -225,7 +244,8 @@ var tcbChecks = []check.Step[*appraisal]{
 		if a.report.Current.less(got) {
 			got = a.report.Current
 		}
-		return check.Found(got.String(), "at least "+a.options.MinFirmware.String(), !got.less(a.options.MinFirmware))
+		least := a.options.MinFirmware
+		return check.Saying(!got.less(least), func() (string, string) { return got.String(), "at least " + least.String() })
 	}},
 	{Name: "launch-mitigations", Judge: func(a *appraisal) check.Finding {
 		return vector(a.report.LaunchMitigations, a.options.LaunchMitigations)
@@ -236,7 +256,7 @@ var tcbChecks = []check.Step[*appraisal]{
 }
 
 func vector(got, want uint64) check.Finding {
-	return check.Found(fmt.Sprintf("%#x", got), fmt.Sprintf("the bits %#x", want), got&want == want)
+	return check.Saying(got&want == want, func() (string, string) { return fmt.Sprintf("%#x", got), fmt.Sprintf("the bits %#x", want) })
 }
 
 // policyChecks judge what the guest's owner allowed the host, and how the machine was set up.
@@ -245,7 +265,7 @@ var policyChecks = []check.Step[*appraisal]{
 	{Name: "migration", Waived: func(a *appraisal) bool { return a.options.AllowMigrationAgent }, Judge: policy(PolicyMigrationAgent, false)},
 	{Name: "migration-agent", Waived: func(a *appraisal) bool { return a.options.AllowMigrationAgent },
 		Judge: func(a *appraisal) check.Finding {
-			return check.Same(a.report.ReportIDMA[:], bytes.Repeat([]byte{0xff}, len(a.report.ReportIDMA)))
+			return check.Same(a.report.ReportIDMA[:], noAgent[:])
 		}},
 	{Name: "smt", Waived: func(a *appraisal) bool { return a.options.AllowSMT }, Judge: policy(PolicySMT, false)},
 	{Name: "single-socket", Waived: func(a *appraisal) bool { return a.options.AllowManySockets }, Judge: policy(PolicySingleSocket, true)},
@@ -259,13 +279,14 @@ var policyChecks = []check.Step[*appraisal]{
 		major, minor := a.report.Policy.ABI()
 		want := [2]uint8{a.options.MinABIMajor, a.options.MinABIMinor}
 		got := [2]uint8{major, minor}
-		return check.Found(fmt.Sprintf("%d.%d", major, minor), fmt.Sprintf("at least %d.%d", want[0], want[1]),
-			bytes.Compare(got[:], want[:]) >= 0)
+		return check.Saying(bytes.Compare(got[:], want[:]) >= 0, func() (string, string) {
+			return fmt.Sprintf("%d.%d", major, minor), fmt.Sprintf("at least %d.%d", want[0], want[1])
+		})
 	}},
 	{Name: "platform-info", Waived: func(a *appraisal) bool { return a.options.AllowUnknownPlatformInfo },
 		Judge: func(a *appraisal) check.Finding {
 			unknown := a.report.Platform &^ platformKnown
-			return check.Found(fmt.Sprintf("unknown bits %#x", uint64(unknown)), "unknown bits 0x0", unknown == 0)
+			return check.Saying(unknown == 0, func() (string, string) { return fmt.Sprintf("unknown bits %#x", uint64(unknown)), "unknown bits 0x0" })
 		}},
 	{Name: "aliases", Waived: func(a *appraisal) bool { return a.options.AllowUncheckedAliases }, Judge: func(a *appraisal) check.Finding {
 		ok := a.report.Platform&PlatformAliasesChecked != 0
@@ -277,13 +298,18 @@ var policyChecks = []check.Step[*appraisal]{
 	}},
 }
 
+// noAgent is the id of a migration agent that is not there.
+var noAgent = [32]byte(bytes.Repeat([]byte{0xff}, 32))
+
 const maxVMPL = 3 // the lowest privilege level that a guest has
 
 func policy(bit Policy, want bool) func(*appraisal) check.Finding {
 	return func(a *appraisal) check.Finding {
 		got := a.report.Policy&bit != 0
-		n := bits.TrailingZeros64(uint64(bit))
-		return check.Found(fmt.Sprintf("policy bit %d is %t", n, got), fmt.Sprintf("policy bit %d is %t", n, want), got == want)
+		return check.Saying(got == want, func() (string, string) {
+			n := bits.TrailingZeros64(uint64(bit))
+			return fmt.Sprintf("policy bit %d is %t", n, got), fmt.Sprintf("policy bit %d is %t", n, want)
+		})
 	}
 }
 
@@ -312,17 +338,19 @@ var guestChecks = []check.Step[*appraisal]{
 	},
 		Judge: func(a *appraisal) check.Finding {
 			got := IDBlock{a.report.FamilyID, a.report.ImageID, a.report.IDKeyDigest, a.report.AuthorKeyDigest}
-			want, ok := a.options.IDBlock.String(), got == a.options.IDBlock
-			for _, keys := range a.options.IDKeys {
-				want += fmt.Sprintf(", or one of the id key %x and the author key %x", keys.IDKeyDigest, keys.AuthorKeyDigest)
-				// No key has a digest of zeros: without an id block there are none to list.
-				ok = ok || keys.IDKeyDigest != [48]byte{} && keys == IDKeys{got.IDKeyDigest, got.AuthorKeyDigest}
-			}
-			return check.Found(got.String(), want, ok)
+			// No key has a digest of zeros: without an id block there are none to list.
+			listed := got.IDKeyDigest != [48]byte{} && slices.Contains(a.options.IDKeys, IDKeys{got.IDKeyDigest, got.AuthorKeyDigest})
+			return check.Saying(got == a.options.IDBlock || listed, func() (string, string) {
+				want := a.options.IDBlock.String()
+				for _, keys := range a.options.IDKeys {
+					want += fmt.Sprintf(", or one of the id key %x and the author key %x", keys.IDKeyDigest, keys.AuthorKeyDigest)
+				}
+				return got.String(), want
+			})
 		}},
 	{Name: "guest-svn", Judge: func(a *appraisal) check.Finding {
-		return check.Found(fmt.Sprint(a.report.GuestSVN), fmt.Sprintf("at least %d", a.options.MinGuestSVN),
-			a.report.GuestSVN >= a.options.MinGuestSVN)
+		got, least := a.report.GuestSVN, a.options.MinGuestSVN
+		return check.Saying(got >= least, func() (string, string) { return fmt.Sprint(got), fmt.Sprintf("at least %d", least) })
 	}},
 }
 
@@ -334,5 +362,5 @@ func (b IDBlock) String() string {
 }
 
 func listed(got []byte, ok bool, want string) check.Finding {
-	return check.Found(hex.EncodeToString(got), want, ok)
+	return check.Saying(ok, func() (string, string) { return hex.EncodeToString(got), want })
 }

@@ -76,7 +76,10 @@ func (r *Result) ChipID() [64]byte { return r.chip }
 func (r *Result) CSP() string { return r.csp }
 
 // Checks returns every check, in order.
-func (r *Result) Checks() []check.Line { return slices.Clone(r.checks) }
+func (r *Result) Checks() []check.Line { return check.Told(r.checks) }
+
+// Lines returns the checks for the finding of an appraisal around this one, which are told with its own.
+func (r *Result) Lines() []check.Line { return r.checks }
 
 // Waived returns the names of the checks that did not hold and that an option does without.
 func (r *Result) Waived() []string {

@@ -26,9 +26,48 @@ const (
 // maxChainBytes bounds a PEM chain.
 const maxChainBytes = 16 << 10
 
+// seen is what one appraisal has parsed and checked of certificates: its four chains are made of four certificates, and each
+// signature is checked once.
+type seen struct {
+	certificates map[string]*x509.Certificate // by DER
+	issued       map[[2]*x509.Certificate]error
+}
+
+// parse parses a certificate, or returns what it was parsed to before.
+func (s *seen) parse(der []byte) (*x509.Certificate, error) {
+	if cert := s.certificates[string(der)]; cert != nil {
+		return cert, nil
+	}
+	cert, err := pki.Parse(der, maxChainBytes)
+	if err == nil {
+		if s.certificates == nil {
+			s.certificates = map[string]*x509.Certificate{}
+		}
+		s.certificates[string(der)] = cert
+	}
+	return cert, err
+}
+
+// signedBy is the function of that name, and remembers what it says.
+func (s *seen) signedBy(cert, parent *x509.Certificate) error {
+	pair := [2]*x509.Certificate{cert, parent}
+	err, done := s.issued[pair]
+	if done {
+		return err
+	}
+	err = signedBy(cert, parent)
+	if s.issued == nil {
+		s.issued = map[[2]*x509.Certificate]error{}
+	}
+	s.issued[pair] = err
+	return err
+}
+
 // parseChain parses a PEM chain of exactly n certificates with P-256 keys.
-func parseChain(pem []byte, n int) ([]*x509.Certificate, error) {
-	chain, err := pki.ParsePEM(pem, maxChainBytes, n)
+func parseChain(pem []byte, n int) ([]*x509.Certificate, error) { return new(seen).chain(pem, n) }
+
+func (s *seen) chain(pem []byte, n int) ([]*x509.Certificate, error) {
+	chain, err := pki.ParsePEMBy(pem, maxChainBytes, n, s.parse)
 	if err != nil {
 		return nil, err
 	}

@@ -45,7 +45,7 @@ var quoteChecks = []check.Step[*appraisal]{
 			}
 			chain = a.collateral.PCKChain // the PCK of another machine has not signed the QE report
 		}
-		a.chainProof = a.chainOf("pck chain", chain, 3, pckChain)
+		a.chainProof = a.chainOf("pck chain", chain, 3, a.pckChain)
 		a.chain = a.chainProof.value
 		return check.Parsed(a.chainProof.format, "PEM of the PCK, its CA and the root")
 	}},
@@ -70,7 +70,10 @@ var quoteChecks = []check.Step[*appraisal]{
 		return signature(a.chain[0].PublicKey.(*ecdsa.PublicKey), a.quote.QEReport[:], a.quote.QEReportSignature, "the PCK")
 	}},
 	{Name: "qe-report-data", Proof: true, Judge: func(a *appraisal) check.Finding {
-		digest := sha256.Sum256(slices.Concat(a.quote.AttestationKey[:], a.quote.QEAuthData))
+		h := sha256.New()
+		h.Write(a.quote.AttestationKey[:])
+		h.Write(a.quote.QEAuthData)
+		digest := h.Sum(nil)
 		var want [64]byte
 		copy(want[:], digest[:])
 		return check.Same(a.qeReport.ReportData[:], want[:])
@@ -87,7 +90,7 @@ var quoteChecks = []check.Step[*appraisal]{
 }
 
 // pckChain checks the chain in the quote up to the trusted root.
-func pckChain(chain []*x509.Certificate, root *x509.Certificate) error {
+func (a *appraisal) pckChain(chain []*x509.Certificate, root *x509.Certificate) error {
 	pck, ca, top := chain[0], chain[1], chain[2]
 	switch {
 	case !top.Equal(root):
@@ -97,10 +100,10 @@ func pckChain(chain []*x509.Certificate, root *x509.Certificate) error {
 	case pck.Subject.CommonName != namePCK:
 		return fmt.Errorf("the certificate is %q, want %q", pck.Subject.CommonName, namePCK)
 	}
-	if err := signedBy(ca, root); err != nil {
+	if err := a.signedBy(ca, root); err != nil {
 		return fmt.Errorf("the CA: %w", err)
 	}
-	if err := signedBy(pck, ca); err != nil {
+	if err := a.signedBy(pck, ca); err != nil {
 		return fmt.Errorf("the PCK: %w", err)
 	}
 	return pki.EndEntity(pck)
@@ -124,41 +127,54 @@ var bodyChecks = []check.Step[*appraisal]{
 		}},
 	{Name: "td-attributes", Judge: func(a *appraisal) check.Finding {
 		rest := a.quote.Body.attributes() &^ (allowedAttributes | attributeMigratable | attributeDebug)
-		return check.Found(fmt.Sprintf("%#x", rest), "no profiling, reserved or other bits", rest == 0)
+		return check.Saying(rest == 0, func() (string, string) { return fmt.Sprintf("%#x", rest), "no profiling, reserved or other bits" })
 	}},
 	{Name: "xfam", Judge: func(a *appraisal) check.Finding {
 		xfam := binary.LittleEndian.Uint64(a.quote.Body.XFAM[:])
-		return check.Found(fmt.Sprintf("%#x", xfam), fmt.Sprintf("the bits %#x, which are always on", xfamAlways), xfam&xfamAlways == xfamAlways)
+		return check.Saying(xfam&xfamAlways == xfamAlways, func() (string, string) {
+			return fmt.Sprintf("%#x", xfam), fmt.Sprintf("the bits %#x, which are always on", xfamAlways)
+		})
 	}},
 	{Name: "xfam-known", Waived: func(a *appraisal) bool { return a.options.AllowUnknownXFAM }, Judge: func(a *appraisal) check.Finding {
 		xfam := binary.LittleEndian.Uint64(a.quote.Body.XFAM[:])
-		return check.Found(fmt.Sprintf("unknown bits %#x", xfam&^xfamMay), fmt.Sprintf("none but %#x, which this build knows", xfamMay), xfam&^xfamMay == 0)
+		return check.Saying(xfam&^xfamMay == 0, func() (string, string) {
+			return fmt.Sprintf("unknown bits %#x", xfam&^xfamMay), fmt.Sprintf("none but %#x, which this build knows", xfamMay)
+		})
 	}},
 	{Name: "mr-seam", Judge: func(a *appraisal) check.Finding {
 		got := a.quote.Body.MRSEAM
-		if len(a.options.MRSEAM) == 0 {
-			return check.Found(fmt.Sprintf("%x", got), "any TDX module, judged by its signer and its security version", true)
-		}
-		return check.Found(fmt.Sprintf("%x", got), fmt.Sprintf("one of %x", a.options.MRSEAM), slices.Contains(a.options.MRSEAM, got))
+		modules := a.options.MRSEAM
+		return check.Saying(len(modules) == 0 || slices.Contains(modules, got), func() (string, string) {
+			if len(modules) == 0 {
+				return fmt.Sprintf("%x", got), "any TDX module, judged by its signer and its security version"
+			}
+			return fmt.Sprintf("%x", got), fmt.Sprintf("one of %x", modules)
+		})
 	}},
 	{Name: "mr-signer-seam", Judge: func(a *appraisal) check.Finding { return zeros(a.quote.Body.MRSIGNERSEAM[:]) }},
 	{Name: "seam-attributes", Judge: func(a *appraisal) check.Finding { return zeros(a.quote.Body.SEAMAttributes[:]) }},
 	{Name: "mr-service-td", Judge: func(a *appraisal) check.Finding {
-		f := zeros(a.quote.Body.MRSERVICETD[:])
-		f.Want = "no service TD"
-		if len(a.options.ServiceTDs) != 0 {
-			f.Want += fmt.Sprintf(", or one of %x", a.options.ServiceTDs)
-		}
-		f.OK = f.OK || slices.Contains(a.options.ServiceTDs, a.quote.Body.MRSERVICETD)
-		return f
+		got, listed := a.quote.Body.MRSERVICETD, a.options.ServiceTDs
+		return check.Saying(got == [48]byte{} || slices.Contains(listed, got), func() (string, string) {
+			want := "no service TD"
+			if len(listed) != 0 {
+				want += fmt.Sprintf(", or one of %x", listed)
+			}
+			return fmt.Sprintf("%x", got), want
+		})
 	}},
 }
 
 func (b *Body) attributes() uint64 { return binary.LittleEndian.Uint64(b.TDAttributes[:]) }
 
 func bit(got, want bool, name string) check.Finding {
-	say := map[bool]string{true: name + " on", false: name + " off"}
-	return check.Found(say[got], say[want], got == want)
+	say := func(on bool) string {
+		if on {
+			return name + " on"
+		}
+		return name + " off"
+	}
+	return check.Saying(got == want, func() (string, string) { return say(got), say(want) })
 }
 
 // checkCollateral is the name of the check whose refusal means that nothing could be checked.
@@ -176,9 +192,9 @@ var collateralCheck = check.Step[*appraisal]{Name: checkCollateral, Proof: true,
 func withCollateral(a *appraisal) bool { return a.collateral != nil }
 
 // issuerChain judges the chain of a signed document: a signer directly under the trusted root.
-func issuerChain(chain []*x509.Certificate, root *x509.Certificate) error {
+func (a *appraisal) issuerChain(chain []*x509.Certificate, root *x509.Certificate) error {
 	if !chain[1].Equal(root) {
 		return fmt.Errorf("the chain ends in another root, %q", chain[1].Subject.CommonName)
 	}
-	return signedBy(chain[0], root)
+	return a.signedBy(chain[0], root)
 }

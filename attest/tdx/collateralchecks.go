@@ -26,7 +26,7 @@ var crlChecks = []check.Step[*appraisal]{
 		return pki.Between(a.at, a.rootCRL.ThisUpdate, a.rootCRL.NextUpdate)
 	}},
 	{Name: "pck-crl-chain-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		a.crlChainProof = a.chainOf("issuer chain", a.collateral.PCKCRLIssuerChain, 2, issuerChain)
+		a.crlChainProof = a.chainOf("issuer chain", a.collateral.PCKCRLIssuerChain, 2, a.issuerChain)
 		a.crlChain = a.crlChainProof.value
 		return check.Parsed(a.crlChainProof.format, "PEM of the CRL's signer and the root")
 	}},
@@ -38,8 +38,10 @@ var crlChecks = []check.Step[*appraisal]{
 		// The CRL of another CA, or of another key under the same name, says nothing of this PCK.
 		signer, ca := a.crlChain[0], a.chain[1]
 		ok := bytes.Equal(signer.RawSubject, ca.RawSubject) && bytes.Equal(signer.RawSubjectPublicKeyInfo, ca.RawSubjectPublicKeyInfo)
-		return check.Found(fmt.Sprintf("%s, key %x", signer.Subject.CommonName, signer.SubjectKeyId),
-			fmt.Sprintf("%s, key %x, the PCK's own CA", ca.Subject.CommonName, ca.SubjectKeyId), ok)
+		return check.Saying(ok, func() (string, string) {
+			return fmt.Sprintf("%s, key %x", signer.Subject.CommonName, signer.SubjectKeyId),
+				fmt.Sprintf("%s, key %x, the PCK's own CA", ca.Subject.CommonName, ca.SubjectKeyId)
+		})
 	}},
 	{Name: "pck-crl-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		a.pckCRLProof = a.crlOf(a.collateral.PCKCRL, a.crlChain[0])
@@ -75,7 +77,7 @@ func documentChecks[T interface{ dated() dates }](name, want string, of func(*ap
 		{Name: name + "-chain-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 			chain, _, _ := parts(a.collateral)
 			d := of(a)
-			d.chain = a.chainOf("signer chain", chain, 2, signerChain)
+			d.chain = a.chainOf("signer chain", chain, 2, a.signerChain)
 			return check.Parsed(d.chain.format, "PEM of the signer and the root")
 		}},
 		{Name: name + "-chain", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
@@ -155,7 +157,8 @@ var qeIdentityChecks = slices.Concat(documentChecks("qe-identity", "identity of 
 	{Name: "qe-signer", Applies: withCollateral,
 		Judge: func(a *appraisal) check.Finding { return check.Same(a.qeReport.MRSIGNER[:], a.qeID.value.signer[:]) }},
 	{Name: "qe-product", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return check.Found(fmt.Sprint(a.qeReport.ISVProdID), fmt.Sprint(a.qeID.value.prodID), a.qeReport.ISVProdID == a.qeID.value.prodID)
+		got, want := a.qeReport.ISVProdID, a.qeID.value.prodID
+		return check.Saying(got == want, func() (string, string) { return fmt.Sprint(got), fmt.Sprint(want) })
 	}},
 	{Name: "qe-misc-select", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		return check.Same(masked(a.qeReport.MiscSelect[:], a.qeID.value.miscSelectMask[:]), a.qeID.value.miscSelect[:])
@@ -213,18 +216,19 @@ var statusChecks = []check.Step[*appraisal]{
 }
 
 func (a *appraisal) floor(got uint32) check.Finding {
-	return check.Found(fmt.Sprint(got), fmt.Sprintf("at least %d", a.options.MinTCBEvaluation), got >= a.options.MinTCBEvaluation)
+	least := a.options.MinTCBEvaluation
+	return check.Saying(got >= least, func() (string, string) { return fmt.Sprint(got), fmt.Sprintf("at least %d", least) })
 }
 
 // signerChain judges the chain of TCB info or QE identity.
-func signerChain(chain []*x509.Certificate, root *x509.Certificate) error {
+func (a *appraisal) signerChain(chain []*x509.Certificate, root *x509.Certificate) error {
 	if name := chain[0].Subject.CommonName; name != nameTCBSigning {
 		return fmt.Errorf("the signer is %q, want %q", name, nameTCBSigning)
 	}
 	if err := pki.EndEntity(chain[0]); err != nil {
 		return err
 	}
-	return issuerChain(chain, root)
+	return a.issuerChain(chain, root)
 }
 
 func parseCRL(der []byte) (*x509.RevocationList, error) { return pki.ParseCRL(der, maxCRLBytes) }

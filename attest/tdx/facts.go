@@ -34,7 +34,7 @@ func parsedAndSigned[T any](a *appraisal, kind string, parse func() (T, error), 
 // chainOf proves a PEM chain of n certificates by a rule that ends in the trusted root.
 func (a *appraisal) chainOf(kind string, pem []byte, n int, rule func(chain []*x509.Certificate,
 	root *x509.Certificate) error) proven[[]*x509.Certificate] {
-	parse := func() ([]*x509.Certificate, error) { return parseChain(pem, n) }
+	parse := func() ([]*x509.Certificate, error) { return a.seen.chain(pem, n) }
 	if a.root == nil {
 		chain, err := parse()
 		return proven[[]*x509.Certificate]{value: chain, format: err, signed: errors.New("no root is trusted"), parsed: true}

@@ -37,7 +37,7 @@ func ProveQEIdentity(document []byte, signature [64]byte, chain []byte, root *x5
 func proveDocument[T interface{ dated() dates }](kind string, document []byte, signature [64]byte, chain []byte, root *x509.Certificate,
 	parse func([]byte) (T, error)) (Dates, error) {
 	a := &appraisal{root: root}
-	signers := a.chainOf("signer chain", chain, 2, signerChain)
+	signers := a.chainOf("signer chain", chain, 2, a.signerChain)
 	if err := signers.err(); err != nil {
 		return Dates{}, fmt.Errorf("signer's chain: %w", err)
 	}
@@ -57,7 +57,7 @@ func ProveCRL(der, chain []byte, root *x509.Certificate) (Dates, error) {
 	a := &appraisal{root: root}
 	issuers := []*x509.Certificate{root}
 	if chain != nil {
-		above := a.chainOf("issuer chain", chain, 2, issuerChain)
+		above := a.chainOf("issuer chain", chain, 2, a.issuerChain)
 		if err := above.err(); err != nil {
 			return Dates{}, fmt.Errorf("issuer's chain: %w", err)
 		}

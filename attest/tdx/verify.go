@@ -1,7 +1,6 @@
 package tdx
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/x509"
 	"fmt"
@@ -55,7 +54,10 @@ func (r *Result) TCB() TCB { return r.tcb }
 func (r *Result) TCBEvaluation() uint32 { return r.evaluation }
 
 // Checks returns every check, in order.
-func (r *Result) Checks() []check.Line { return slices.Clone(r.checks) }
+func (r *Result) Checks() []check.Line { return check.Told(r.checks) }
+
+// Lines returns the checks for the finding of an appraisal around this one, which are told with its own.
+func (r *Result) Lines() []check.Line { return r.checks }
 
 // Weaknesses says, in sentences for people, what this acceptance does not cover.
 func (r *Result) Weaknesses() []string { return slices.Clone(r.weaknesses) }
@@ -79,6 +81,7 @@ type appraisal struct {
 	qeID            document[*qeIdentity]
 	tcb             TCB
 
+	seen
 	chainProof, crlChainProof proven[[]*x509.Certificate]
 	rootCRLProof, pckCRLProof proven[*x509.RevocationList]
 
@@ -142,13 +145,24 @@ func RestsOnCollateral(name string) bool {
 }
 
 func zeros(got []byte) check.Finding {
-	return check.Found(fmt.Sprintf("%x", got), "zeros", len(bytes.Trim(got, "\x00")) == 0)
+	return check.Saying(allZero(got), func() (string, string) { return fmt.Sprintf("%x", got), "zeros" })
 }
 
 func signature(key *ecdsa.PublicKey, message []byte, signature [64]byte, by string) check.Finding {
-	want := "signed by " + by
-	if !verifyRaw(key, message, signature) {
-		return check.Found("another signature", want, false)
+	ok := verifyRaw(key, message, signature)
+	return check.Saying(ok, func() (string, string) {
+		if want := "signed by " + by; ok {
+			return want, want
+		}
+		return "another signature", "signed by " + by
+	})
+}
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
 	}
-	return check.Found(want, want, true)
+	return true
 }

@@ -44,14 +44,17 @@ const (
 // VMMs are those known.
 func VMMs() []VMM { return []VMM{QEMU, EC2, GCE} }
 
-// Page types of PAGE_INFO.
+// Page is a type of page in PAGE_INFO.
+type Page uint8
+
+// The types.
 const (
-	pageNormal     = 1
-	pageVMSA       = 2
-	pageZero       = 3
-	pageUnmeasured = 4
-	pageSecrets    = 5
-	pageCPUID      = 6
+	PageNormal     Page = 1
+	PageRegisters  Page = 2 // VMSA
+	PageZero       Page = 3
+	PageUnmeasured Page = 4
+	PageSecrets    Page = 5
+	PageCPUID      Page = 6
 )
 
 const (
@@ -81,45 +84,45 @@ func Digest(l Launch) (digest [48]byte, err error) {
 	if err != nil {
 		return digest, fmt.Errorf("computing launch digest: %w", err)
 	}
-	var c chain
+	var c Chain
 	base := uint64(fourGiB - len(l.Firmware))
 	for at := 0; at < len(l.Firmware); at += pageBytes {
-		c.data(pageNormal, base+uint64(at), l.Firmware[at:at+pageBytes])
+		c.Data(PageNormal, base+uint64(at), l.Firmware[at:at+pageBytes])
 	}
 	hashed := false
 	for _, s := range sections {
 		switch s.Kind {
 		case KindMemory:
 			if l.VMM == GCE {
-				c.blank(pageUnmeasured, s)
+				c.section(PageUnmeasured, s)
 			} else {
-				c.blank(pageZero, s)
+				c.section(PageZero, s)
 			}
 		case KindCAA:
-			c.blank(pageZero, s)
+			c.section(PageZero, s)
 		case KindSecrets:
-			c.blank(pageSecrets, s)
+			c.section(PageSecrets, s)
 		case KindCPUID:
 			if l.VMM != EC2 {
-				c.blank(pageCPUID, s)
+				c.section(PageCPUID, s)
 			}
 		case KindKernelHashes:
 			if l.Kernel == nil {
-				c.blank(pageZero, s)
+				c.section(PageZero, s)
 				continue
 			}
 			page, err := hashesPage(l.Firmware, s, *l.Kernel)
 			if err != nil {
 				return digest, fmt.Errorf("computing launch digest: %w", err)
 			}
-			c.data(pageNormal, uint64(s.Address), page)
+			c.Data(PageNormal, uint64(s.Address), page)
 			hashed = true
 		}
 	}
 	if l.VMM == EC2 { // adds the page of CPUID after all others
 		for _, s := range sections {
 			if s.Kind == KindCPUID {
-				c.blank(pageCPUID, s)
+				c.section(PageCPUID, s)
 			}
 		}
 	}
@@ -135,32 +138,40 @@ func Digest(l Launch) (digest [48]byte, err error) {
 		if i > 0 {
 			eip = reset
 		}
-		c.data(pageVMSA, vmsaAddress, vmsa(l.VMM, eip, l.Signature, l.GuestFeatures))
+		c.Data(PageRegisters, vmsaAddress, Registers(l.VMM, eip, l.Signature, l.GuestFeatures))
 	}
-	return c.value, nil
+	return c.Digest(), nil
 }
 
-// chain is the launch digest as it grows: SHA-384 over PAGE_INFO, which holds the digest before.
-type chain struct{ value [48]byte }
+// Chain is the launch digest as it grows: SHA-384 over PAGE_INFO, which holds the digest before. The zero value is that of a guest
+// without a page.
+type Chain struct{ value [48]byte }
 
-func (c *chain) data(kind uint8, address uint64, page []byte) {
+// Digest returns the digest so far.
+func (c *Chain) Digest() [48]byte { return c.value }
+
+// Data adds a page whose contents are measured.
+func (c *Chain) Data(kind Page, address uint64, page []byte) {
 	c.extend(kind, address, sha512.Sum384(page))
 }
 
-// blank adds the pages of a section whose contents the firmware's maker can't know: they count as a digest of zeros.
-func (c *chain) blank(kind uint8, s Section) {
+// Blank adds a page whose contents its maker can't know: they count as a digest of zeros.
+func (c *Chain) Blank(kind Page, address uint64) { c.extend(kind, address, [48]byte{}) }
+
+// section adds the pages of a section as Blank does.
+func (c *Chain) section(kind Page, s Section) {
 	for at := uint64(0); at < uint64(s.Size); at += pageBytes {
-		c.extend(kind, uint64(s.Address)+at, [48]byte{})
+		c.Blank(kind, uint64(s.Address)+at)
 	}
 }
 
-func (c *chain) extend(kind uint8, address uint64, contents [48]byte) {
+func (c *Chain) extend(kind Page, address uint64, contents [48]byte) {
 	const infoBytes = 0x70
 	info := make([]byte, infoBytes)
 	copy(info, c.value[:])
 	copy(info[48:], contents[:])
 	binary.LittleEndian.PutUint16(info[96:], infoBytes)
-	info[98] = kind // then: not an initial migration image, no permissions for VMPL 3 to 1, reserved
+	info[98] = byte(kind) // then: not an initial migration image, no permissions for VMPL 3 to 1, reserved
 	binary.LittleEndian.PutUint64(info[104:], address)
 	c.value = sha512.Sum384(info)
 }

@@ -35,9 +35,9 @@ func resetOf(vmm VMM, eip, signature uint32) reset {
 	return reset{0x9b, 0x93, 0x8b, pat, uint64(signature), 0x1f80, 0x37f}
 }
 
-// vmsa is a vCPU's register state as the virtual machine monitor and KVM make it: that of a reset processor. Offsets are those of the
+// Registers is a vCPU's register state (VMSA, a page) as the virtual machine monitor and KVM make it: that of a reset processor. Offsets are those of the
 // VMCB state save area, AMD64 Architecture Programmer's Manual volume 2, table B-4.
-func vmsa(vmm VMM, eip, signature uint32, features uint64) []byte {
+func Registers(vmm VMM, eip, signature uint32, features uint64) []byte {
 	b := make([]byte, pageBytes)
 	le := binary.LittleEndian
 	segment := func(at int, selector, attributes uint16, limit uint32, base uint64) {

@@ -9,6 +9,7 @@ import (
 	"crypto/sha512"
 	"encoding/binary"
 	"fmt"
+	"hash"
 )
 
 // Order is the order in which a hypervisor adds and measures the pages of a section; it decides over MRTD.
@@ -97,17 +98,13 @@ func MRTD(firmware []byte, order Order) (mrtd [48]byte, err error) {
 	if err != nil {
 		return mrtd, fmt.Errorf("computing MRTD: %w", err)
 	}
-	h := sha512.New384()
-	add := func(address uint64) { h.Write(record("MEM.PAGE.ADD", address)) }
+	m := NewMeasurement()
 	extend := func(s Section, offset uint64) {
 		var page [pageBytes]byte
 		if offset < uint64(s.Size) {
 			copy(page[:], firmware[s.Offset:][offset:s.Size])
 		}
-		for at := 0; at < pageBytes; at += chunkBytes {
-			h.Write(record("MR.EXTEND", s.Address+offset+uint64(at)))
-			h.Write(page[at : at+chunkBytes])
-		}
+		m.Extend(s.Address+offset, page)
 	}
 	for _, s := range sections {
 		if s.Flags&attributePageAug != 0 {
@@ -115,7 +112,7 @@ func MRTD(firmware []byte, order Order) (mrtd [48]byte, err error) {
 		}
 		measured := s.Flags&attributeExtend != 0
 		for offset := uint64(0); offset < s.Memory; offset += pageBytes {
-			add(s.Address + offset)
+			m.Add(s.Address + offset)
 			if measured && order == SinglePass {
 				extend(s, offset)
 			}
@@ -126,8 +123,30 @@ func MRTD(firmware []byte, order Order) (mrtd [48]byte, err error) {
 			}
 		}
 	}
-	h.Sum(mrtd[:0])
-	return mrtd, nil
+	return m.MRTD(), nil
+}
+
+// Measurement is MRTD as it grows: what the TDX module hashes for each page that is added and each whose contents are measured.
+type Measurement struct{ sum hash.Hash }
+
+// NewMeasurement returns that of a guest without a page.
+func NewMeasurement() Measurement { return Measurement{sha512.New384()} }
+
+// Add adds a page.
+func (m Measurement) Add(address uint64) { m.sum.Write(record("MEM.PAGE.ADD", address)) }
+
+// Extend measures a page's contents.
+func (m Measurement) Extend(address uint64, page [pageBytes]byte) {
+	for at := 0; at < pageBytes; at += chunkBytes {
+		m.sum.Write(record("MR.EXTEND", address+uint64(at)))
+		m.sum.Write(page[at : at+chunkBytes])
+	}
+}
+
+// MRTD returns the measurement so far.
+func (m Measurement) MRTD() (mrtd [48]byte) {
+	m.sum.Sum(mrtd[:0])
+	return mrtd
 }
 
 // record is the 128-byte block that the TDX module hashes for an operation on an address.

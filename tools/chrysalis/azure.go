@@ -32,7 +32,7 @@ func bindsRuntime(got [64]byte, azure *dialect.HCL) ([]check.Line, error) {
 	if refusal != nil {
 		return nil, refusal
 	}
-	return lines, nil
+	return check.Told(lines), nil
 }
 
 // runtimeOf returns the runtime data as JSON, or as text where it is none.

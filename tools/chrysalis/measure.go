@@ -22,7 +22,7 @@ const maxInputBytes = 64 << 20
 
 func newMeasure() *cobra.Command {
 	cmd := &cobra.Command{Use: "measure", Short: "Compute the measurements that a guest must show, from files alone"}
-	cmd.AddCommand(newMeasureVTPM(), newMeasureTDX(), newMeasureSNP(), newMeasureUKI(), newMeasureConfig())
+	cmd.AddCommand(newMeasureVTPM(), newMeasureTDX(), newMeasureSNP(), newMeasureUKI(), newMeasureIGVM(), newMeasureConfig())
 	return cmd
 }
 

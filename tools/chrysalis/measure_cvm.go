@@ -16,6 +16,7 @@ import (
 	"chrysalis/measure/register"
 	"chrysalis/measure/snp"
 	"chrysalis/measure/tdvf"
+	"chrysalis/tools/internal/guest"
 )
 
 // bootFlags name the files of a direct boot.
@@ -113,34 +114,22 @@ func printRegisters(w io.Writer, r measure.TDXRegisters) error {
 
 func newMeasureSNP() *cobra.Command {
 	var files bootFlags
-	var vcpus int
-	var cpuType, signature, features, vmm string
+	var machine launchFlags
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "sev-snp --firmware FILE --vcpus N --vcpu-type TYPE|--sig HEX|--vmm ec2|gce --guest-features HEX [--kernel FILE --initrd FILE --cmdline TEXT|@FILE]",
+		Use:   "sev-snp --firmware FILE --shape FILE|--vcpus N --vcpu-type TYPE|--sig HEX|--vmm ec2|gce --guest-features HEX [--kernel FILE --initrd FILE --cmdline TEXT|@FILE]",
 		Short: "Launch digest of an SEV-SNP guest",
 		Long: "The digest covers the firmware, the pages that its metadata asks for and the first state of each vCPU, as QEMU makes them,\n" +
-			"or with --vmm Amazon's EC2 or Google's Compute Engine, which show no vCPU type in it.\n" +
-			"With a kernel also the page of kernel hashes (kernel-hashes=on), which the firmware must have.",
-		Example: "  chrysalis measure sev-snp --firmware OVMF.amdsev.fd --vcpus 4 --vcpu-type EPYC-v4 --guest-features 1 \\\n" +
+			"or with --vmm Amazon's EC2 or Google's Compute Engine, which show no vCPU type in it. --shape names the machine's\n" +
+			"shape.json instead. With a kernel also the page of kernel hashes (kernel-hashes=on), which the firmware must have.",
+		Example: "  chrysalis measure sev-snp --firmware OVMF.amdsev.fd --shape shape.json --kernel vmlinuz --initrd initrd --cmdline @cmdline --json\n" +
+			"  chrysalis measure sev-snp --firmware OVMF.amdsev.fd --vcpus 4 --vcpu-type EPYC-v4 --guest-features 1 \\\n" +
 			"    --kernel vmlinuz --initrd initrd --cmdline @cmdline --json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			launch := snp.Launch{VCPUs: vcpus, VMM: snp.VMM(vmm)}
-			var err error
-			if !slices.Contains(snp.VMMs(), launch.VMM) {
-				return exitError{exitUsage, fmt.Errorf("--vmm %q: want one of %q", vmm, snp.VMMs())}
-			}
-			if qemu, given := launch.VMM == snp.QEMU, cpuType != "" || signature != ""; qemu != given {
-				return exitError{exitUsage, errors.New("want --vcpu-type or --sig with QEMU, and with no other --vmm, which shows no vCPU type in the digest")}
-			}
-			if launch.VMM == snp.QEMU {
-				if launch.Signature, err = cpuSignature(cpuType, signature); err != nil {
-					return exitError{exitUsage, err}
-				}
-			}
-			if launch.GuestFeatures, err = strconv.ParseUint(strings.TrimPrefix(features, "0x"), 16, 64); err != nil {
-				return exitError{exitUsage, fmt.Errorf("--guest-features: %w", err)}
+			launch, err := machine.launch(files.firmware)
+			if err != nil {
+				return err
 			}
 			if launch.Firmware, err = readInput(files.firmware); err != nil {
 				return unavailable(err)
@@ -169,14 +158,63 @@ func newMeasureSNP() *cobra.Command {
 		},
 	}
 	files.add(cmd)
-	cmd.Flags().IntVar(&vcpus, "vcpus", 1, "number of vCPUs")
-	cmd.Flags().StringVar(&cpuType, "vcpu-type", "", "QEMU's vCPU type: "+strings.Join(snp.CPUTypes(), ", "))
-	cmd.Flags().StringVar(&signature, "sig", "", "CPUID signature of the vCPU in hexadecimal, instead of --vcpu-type")
-	cmd.Flags().StringVar(&features, "guest-features", "1", "SEV_FEATURES of each vCPU in hexadecimal")
+	machine.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().StringVar(&vmm, "vmm", string(snp.QEMU), "who starts the guest: qemu, ec2 or gce")
-	cmd.MarkFlagsMutuallyExclusive("vcpu-type", "sig")
 	return cmd
+}
+
+// launchFlags say which machine starts the guest: by a shape, or by what of it the launch digest covers.
+type launchFlags struct {
+	shape                             string
+	vcpus                             int
+	cpuType, signature, features, vmm string
+}
+
+func (f *launchFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.shape, "shape", "", "shape.json of the machine, in the place of the flags that follow")
+	flags.IntVar(&f.vcpus, "vcpus", 1, "number of vCPUs")
+	flags.StringVar(&f.cpuType, "vcpu-type", "", "QEMU's vCPU type: "+strings.Join(snp.CPUTypes(), ", "))
+	flags.StringVar(&f.signature, "sig", "", "CPUID signature of the vCPU in hexadecimal, instead of --vcpu-type")
+	flags.StringVar(&f.features, "guest-features", "1", "SEV_FEATURES of each vCPU in hexadecimal")
+	flags.StringVar(&f.vmm, "vmm", string(snp.QEMU), "who starts the guest: qemu, ec2 or gce")
+	cmd.MarkFlagsMutuallyExclusive("vcpu-type", "sig")
+	for _, name := range []string{"vcpus", "vcpu-type", "sig", "guest-features", "vmm"} {
+		cmd.MarkFlagsMutuallyExclusive("shape", name)
+	}
+}
+
+// launch returns what the flags say of the machine, which starts the firmware in a file.
+func (f *launchFlags) launch(firmware string) (l snp.Launch, err error) {
+	if f.shape != "" {
+		s, err := guest.ReadShape(f.shape)
+		if err == nil {
+			err = isFirmware(s, firmware)
+		}
+		if err == nil {
+			l, err = s.SNPLaunch(nil, nil)
+		}
+		if err != nil {
+			return l, unavailable(fmt.Errorf("--shape: %w", err))
+		}
+		return l, nil
+	}
+	l = snp.Launch{VCPUs: f.vcpus, VMM: snp.VMM(f.vmm)}
+	if !slices.Contains(snp.VMMs(), l.VMM) {
+		return l, exitError{exitUsage, fmt.Errorf("--vmm %q: want one of %q", f.vmm, snp.VMMs())}
+	}
+	if qemu, given := l.VMM == snp.QEMU, f.cpuType != "" || f.signature != ""; qemu != given {
+		return l, exitError{exitUsage, errors.New("want --shape, --vcpu-type or --sig with QEMU, and none of them with another --vmm, which shows no vCPU type in the digest")}
+	}
+	if l.VMM == snp.QEMU {
+		if l.Signature, err = cpuSignature(f.cpuType, f.signature); err != nil {
+			return l, exitError{exitUsage, err}
+		}
+	}
+	if l.GuestFeatures, err = strconv.ParseUint(strings.TrimPrefix(f.features, "0x"), 16, 64); err != nil {
+		return l, exitError{exitUsage, fmt.Errorf("--guest-features: %w", err)}
+	}
+	return l, nil
 }
 
 func cpuSignature(cpuType, signature string) (uint32, error) {

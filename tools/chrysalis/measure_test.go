@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/binary"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 
@@ -19,7 +21,7 @@ func writeMeasured(dir string) error {
 		return err
 	}
 	for name, content := range map[string][]byte{
-		"amdsev.bin": amdsev,
+		"amdsev.bin": amdsev, "guest.igvm": smallIGVM(nil), "promise.igvm": smallIGVM(make([]byte, 48)),
 		"uki257.efi": stub("257.13-1~deb13u1", ".splash", ".profile", ".profile", ".ucode"), "uki262.efi": stub("262.1-1", ".hwids", ".efifw"),
 		"uki259.efi": stub("259", ".ucode"), "uki300.efi": stub("300"),
 	} {
@@ -28,4 +30,30 @@ func writeMeasured(dir string) error {
 		}
 	}
 	return nil
+}
+
+// smallIGVM is a file with one page and a guest for SEV-SNP and TDX each, and with promised an ID block.
+func smallIGVM(promised []byte) []byte {
+	le := binary.LittleEndian
+	var headers []byte
+	add := func(typ uint32, body []byte) {
+		headers = le.AppendUint32(le.AppendUint32(headers, typ), uint32(len(body)))
+		headers = append(headers, body...)
+	}
+	for _, platform := range []byte{2, 3} {
+		add(1, append([]byte{platform, 0, 0, 0, 0, platform, 1, 0}, make([]byte, 8)...)) // the mask is the platform's number
+	}
+	headers[8], headers[32] = 1, 2
+	add(0x101, []byte{0, 0, 3, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0})
+	add(0x302, []byte{0, 0, 0x10, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
+	if promised != nil {
+		add(0x30b, append(append([]byte{1, 0, 0, 0, 0, 0, 0, 0}, promised...), make([]byte, 624)...))
+	}
+	file := []byte("IGVM")
+	for _, v := range []int{1, 24, len(headers), 24 + len(headers), 0} {
+		file = le.AppendUint32(file, uint32(v))
+	}
+	file = append(file, headers...)
+	le.PutUint32(file[20:], crc32.ChecksumIEEE(file))
+	return file
 }

@@ -13,6 +13,7 @@ import (
 	"chrysalis/attest/release"
 	"chrysalis/measure"
 	"chrysalis/measure/register"
+	"chrysalis/measure/snp"
 	"chrysalis/measure/tdvf"
 	"chrysalis/tools/internal/acpi"
 	"chrysalis/tools/internal/guest"
@@ -73,6 +74,14 @@ func pinShape(ctx context.Context, rules *attest.Rules, release measure.Manifest
 			s.Firmware.SHA256, firmware.SHA256))
 	}
 	entry := &rules.Releases[0]
+	if s.Platform == measure.SEVSNP {
+		digest, err := snpDigest(release, dir, s)
+		if err != nil {
+			return unavailable(err)
+		}
+		entry.SEVSNP = append(entry.SEVSNP, digest)
+		return nil
+	}
 	if s.Firmware.Name == tdxFirmware {
 		values, err := tdxValues(ctx, release, dir, shape)
 		if err != nil {
@@ -94,22 +103,45 @@ func pinShape(ctx context.Context, rules *attest.Rules, release measure.Manifest
 	return nil
 }
 
-// tdxValues computes the registers of a TDX guest from the release's files, which must be those of its manifest.
-func tdxValues(ctx context.Context, manifest measure.Manifest, dir string, shape shapeFlags) (v release.TDXValues, err error) {
-	files := map[string][]byte{tdxFirmware: nil, "vmlinuz": nil, "initrd": nil, "cmdline": nil}
+// bootFiles reads the files of a direct boot over the firmware, which must be those of the manifest.
+func bootFiles(manifest measure.Manifest, dir, firmware string) (map[string][]byte, error) {
+	files := map[string][]byte{firmware: nil, "vmlinuz": nil, "initrd": nil, "cmdline": nil}
 	for name := range files {
 		want, err := manifest.File(name)
 		if err != nil {
-			return v, err
+			return nil, err
 		}
 		data, err := readInput(filepath.Join(dir, name))
 		if err != nil {
-			return v, err
+			return nil, err
 		}
 		if sum := sha256.Sum256(data); sum != want.SHA256 {
-			return v, fmt.Errorf("%s has SHA-256 %x, want the manifest's %s", name, sum, want.SHA256)
+			return nil, fmt.Errorf("%s has SHA-256 %x, want the manifest's %s", name, sum, want.SHA256)
 		}
 		files[name] = data
+	}
+	return files, nil
+}
+
+// snpDigest computes the launch digest of an SEV-SNP guest of the shape from the release's files.
+func snpDigest(manifest measure.Manifest, dir string, s measure.Shape) (register.Digest384, error) {
+	files, err := bootFiles(manifest, dir, s.Firmware.Name)
+	if err != nil {
+		return register.Digest384{}, err
+	}
+	launch, err := s.SNPLaunch(files[s.Firmware.Name], &snp.Kernel{Kernel: files["vmlinuz"], Initrd: files["initrd"], Cmdline: string(files["cmdline"])})
+	if err != nil {
+		return register.Digest384{}, err
+	}
+	digest, err := snp.Digest(launch)
+	return digest, err
+}
+
+// tdxValues computes the registers of a TDX guest from the release's files, which must be those of its manifest.
+func tdxValues(ctx context.Context, manifest measure.Manifest, dir string, shape shapeFlags) (v release.TDXValues, err error) {
+	files, err := bootFiles(manifest, dir, tdxFirmware)
+	if err != nil {
+		return v, err
 	}
 	boot := measure.TDXBoot{Firmware: files[tdxFirmware], Order: tdvf.SinglePass, Kernel: files["vmlinuz"],
 		Initrd: bytes.NewReader(files["initrd"]), Cmdline: string(files["cmdline"])}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,20 +43,23 @@ func newUp() *cobra.Command {
 	var (
 		flags                          guestFlags
 		release, engine, model, config string
-		shape, disk, platform, double  string
+		shape, disk, double            string
+		machine                        machineFlags
 		port, memory                   int
 		wait                           time.Duration
 		qemuArgs                       []string
-		asJSON                         bool
+		asJSON, dryRun                 bool
 	)
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Boot a guest on this machine",
-		Long: "Boots the release image with an engine and a model under QEMU, with a software TPM that is made on the first start, or as a TD of\n" +
-			"a software TDX, whose root is made anew at each start: neither keeps anything secret from this machine.\n" +
+		Long: "Boots the release image with an engine and a model under QEMU, with a software TPM that is made on the first start, as a TD of\n" +
+			"a software TDX, whose root is made anew at each start (neither keeps anything secret from this machine), or as a TDX or\n" +
+			"SEV-SNP guest on hardware: --platform tdx takes the hardware where KVM offers it. --dry-run prints what QEMU would be told.\n" +
 			"A second start of the same folder keeps TPM and journal, so the guest continues its count.",
-		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json\n  chrysalis up --platform tdx\n  chrysalis up --disk chrysalis.raw --dir build/disk-guest",
-		Args:    cobra.NoArgs,
+		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json\n  chrysalis up --platform tdx\n  chrysalis up --platform sev-snp --certificate vcek.der --certificate ask.der --collateral amd.crl\n" +
+			"  chrysalis up --platform tdx --accelerator kvm --dry-run\n  chrysalis up --disk chrysalis.raw --dir build/disk-guest",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			g, err := flags.open()
@@ -68,13 +70,16 @@ func newUp() *cobra.Command {
 				return exitError{exitUsage, err}
 			}
 			spec := guest.Spec{Release: release, Engine: engine, Model: model, Port: port}
-			if spec.Shape, err = shapeOf(ctx, g, shape, release, platform); err != nil {
+			if spec.Shape, err = machine.shape(ctx, g, shape, release); err != nil {
 				return exitError{exitUsage, err}
 			}
 			if spec.Config, err = guest.ReadConfig(spec.Shape.Platform, config, engine, model); err != nil {
 				return exitError{exitUsage, err}
 			}
-			if spec.Shape.Platform == measure.TDX {
+			if spec.Hardware, err = machine.hardware(spec.Shape); err != nil {
+				return exitError{exitUsage, err}
+			}
+			if spec.Shape.Platform == measure.TDX && spec.Shape.Accelerator == measure.TCG {
 				fmt.Fprintln(cmd.ErrOrStderr(), "chrysalis: note: this TDX is software: emulated, so it proves protocol and measurement, not confidentiality")
 			}
 			if disk != "" {
@@ -87,6 +92,9 @@ func newUp() *cobra.Command {
 				if spec.Port, err = guest.FreePort(); err != nil {
 					return unavailable(err)
 				}
+			}
+			if dryRun {
+				return printLine(cmd.OutOrStdout(), g, spec, qemuArgs, asJSON)
 			}
 			if err := g.Start(ctx, spec, qemuArgs...); err != nil {
 				return unavailable(err)
@@ -108,7 +116,8 @@ func newUp() *cobra.Command {
 	cmd.Flags().StringVar(&model, "model", "build/volumes/model.img", "model volume")
 	cmd.Flags().StringVar(&config, "config", "",
 		"config as JSON with identity and service; volumes that it does not name are filled in (default: the demo's)")
-	cmd.Flags().StringVar(&platform, "platform", "", "vtpm, or tdx: a software TDX (default: the shape's, or vtpm)")
+	machine.add(cmd)
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print QEMU's command line and start nothing")
 	cmd.Flags().StringVar(&double, "double", "build/double", "folder of the software TDX, as make image makes it")
 	cmd.Flags().StringVar(&shape, "shape", "", "shape.json of the machine (default: the demo's, with KVM where there is one)")
 	cmd.Flags().StringVar(&disk, "disk", "", "boot from this disk, of image disk, and not the release's kernel directly (.qcow2 by its "+
@@ -130,27 +139,6 @@ func endHint(err error) string {
 	}
 	return ""
 }
-
-// shapeOf returns the shape in the file, or the demo's of the platform: that of a vtpm where none is named.
-func shapeOf(ctx context.Context, g guest.Guest, file, release, platform string) (s measure.Shape, err error) {
-	switch {
-	case file != "":
-		s, err = guest.ReadShape(file)
-		if want := cmp.Or(string(s.Platform), platformVTPM); err == nil && platform != "" && platform != want {
-			err = fmt.Errorf("%s is of platform %s, want --platform %s", file, want, platform)
-		}
-	case platform == "" || platform == platformVTPM:
-		s, err = guest.MachineShape(ctx, g.Tree, filepath.Join(release, "OVMF_CODE.fd"))
-	case platform == string(measure.TDX):
-		s, err = guest.SoftwareTDXHere(ctx, g.Tree, filepath.Join(release, tdxFirmware))
-	default:
-		err = fmt.Errorf("platform %q, want %s or %s", platform, platformVTPM, measure.TDX)
-	}
-	return s, err
-}
-
-// platformVTPM is what a shape that names no platform is of.
-const platformVTPM = "vtpm"
 
 // bootLines prints the status port's lines as they come.
 func bootLines(w io.Writer) func(status.Line) {

@@ -46,8 +46,11 @@ func DemoConfig() config.Measured {
 // account.
 func DemoConfigOn(p measure.Platform) config.Measured {
 	m := DemoConfig()
-	if p == measure.TDX {
+	switch p {
+	case measure.TDX:
 		m.Identity.Sealing, m.Identity.Stranding = config.SealNothing, config.StrandingAccepted
+	case measure.SEVSNP:
+		m.Identity.Sealing = config.SealSNP
 	}
 	return m
 }

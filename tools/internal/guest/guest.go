@@ -39,6 +39,8 @@ type Spec struct {
 	Config  config.Measured `json:"config"`
 	Shape   measure.Shape   `json:"shape"`
 	Port    int             `json:"port"` // port on this machine's loopback interface
+	// Hardware is what QEMU is told about a confidential machine under KVM.
+	Hardware Hardware `json:"hardware,omitzero"`
 	// Double are further arguments of the double that plays a TD's hardware: tests pass what an attacker's would do.
 	Double []string `json:"double,omitzero"`
 }
@@ -58,6 +60,7 @@ const (
 	ShapeFile   = "shape.json"    // what QEMU makes of it
 	StatusFile  = "status.log"    // lines of the guest's status port
 	journal     = "journal.disk"
+	tpmSocket   = "tpm.sock"
 	monitorFile = "qmp.sock" // QEMU listens there
 )
 
@@ -122,9 +125,8 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	if err := os.MkdirAll(g.Dir, 0o755); err != nil {
 		return err
 	}
-	cmdline, err := os.ReadFile(filepath.Join(spec.Release, "cmdline"))
-	if err != nil {
-		return err
+	if err := Offers(spec.Shape); err != nil {
+		return fmt.Errorf("starting guest: %w", err)
 	}
 	tree, err := qemu.OfVersion(ctx, g.Tree, spec.Shape.QEMU)
 	if err == nil {
@@ -137,9 +139,8 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 		return err
 	}
 	g.endHardware() // a guest that ended by itself may have left some that still writes
-	var vouched config.Endorsements
-	tpmSocket := g.Path("tpm.sock")
-	if spec.Shape.Platform == measure.TDX {
+	vouched := spec.Hardware.Endorsements
+	if simulated(spec.Shape) {
 		plugin, err := g.startDouble(ctx, spec)
 		if err != nil {
 			return err
@@ -148,20 +149,18 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 		if vouched.Collateral, err = os.ReadFile(g.Path(TDXCollateralFile)); err != nil {
 			return err
 		}
-	} else if _, err := qemu.StartTPM(ctx, g.Tree, g.Path("tpm"), tpmSocket); err != nil {
-		return err
+	} else if spec.Shape.Platform == "" {
+		if _, err := qemu.StartTPM(ctx, g.Tree, g.Path("tpm"), g.Path(tpmSocket)); err != nil {
+			return err
+		}
 	}
 	if err := g.writeConfig(spec, vouched); err != nil {
 		return err
 	}
-	args := arguments(spec.Shape, files{
-		firmware: filepath.Join(spec.Release, spec.Shape.Firmware.Name), variables: g.Path("variables.fd"),
-		kernel: filepath.Join(spec.Release, "vmlinuz"), initrd: filepath.Join(spec.Release, "initrd"), cmdline: string(cmdline),
-		root: filepath.Join(spec.Release, "root.img"), disk: spec.Disk, config: g.Path("config.disk"), journal: g.Path(journal),
-		engine: spec.Engine, model: spec.Model,
-		tpmSocket: tpmSocket, status: g.Path(StatusFile), proofs: g.Path(ProofsFile), qmp: g.Path(monitorFile), pid: g.Path("qemu.pid"),
-		hostPort: spec.Port, guestPort: guestPort, extra: extra,
-	})
+	args, err := g.Arguments(spec, extra...)
+	if err != nil {
+		return fmt.Errorf("starting guest: %w", err)
+	}
 	log, err := os.Create(g.Path("qemu.log"))
 	if err != nil {
 		return err
@@ -190,13 +189,37 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	return nil
 }
 
+// Arguments returns QEMU's command line for the guest. The disks that it names are written by Start.
+func (g Guest) Arguments(spec Spec, extra ...string) ([]string, error) {
+	if err := spec.Hardware.check(spec.Shape.Platform); err != nil {
+		return nil, err
+	}
+	cmdline, err := os.ReadFile(filepath.Join(spec.Release, "cmdline"))
+	if err != nil {
+		return nil, err
+	}
+	measured, err := spec.Config.Encode()
+	if err != nil {
+		return nil, err
+	}
+	return arguments(spec.Shape, files{
+		firmware: filepath.Join(spec.Release, spec.Shape.Firmware.Name), variables: g.Path("variables.fd"),
+		kernel: filepath.Join(spec.Release, "vmlinuz"), initrd: filepath.Join(spec.Release, "initrd"), cmdline: string(cmdline),
+		root: filepath.Join(spec.Release, "root.img"), disk: spec.Disk, config: g.Path("config.disk"), journal: g.Path(journal),
+		engine: spec.Engine, model: spec.Model,
+		tpmSocket: g.Path(tpmSocket), status: g.Path(StatusFile), proofs: g.Path(ProofsFile), qmp: g.Path(monitorFile), pid: g.Path("qemu.pid"),
+		hostPort: spec.Port, guestPort: guestPort, hardware: spec.Hardware, measured: measured, extra: extra,
+	})
+}
+
 // writeConfig writes the config disk, with what is vouched for about the machine.
 func (g Guest) writeConfig(spec Spec, vouched config.Endorsements) error {
 	measured, err := spec.Config.Encode()
 	if err != nil {
 		return fmt.Errorf("preparing guest: %w", err)
 	}
-	host, err := config.Host{Network: config.HostNetwork{Mode: config.ModeDHCP4}, Port: guestPort, Endorsements: vouched}.Encode()
+	host, err := config.Host{Network: config.HostNetwork{Mode: config.ModeDHCP4}, Port: guestPort, QuotingPort: spec.Hardware.QuotingPort,
+		Endorsements: vouched}.Encode()
 	if err != nil {
 		return err
 	}
@@ -226,7 +249,7 @@ func (g Guest) prepare(ctx context.Context, spec Spec) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(g.Path("tpm")); errors.Is(err, os.ErrNotExist) && spec.Shape.Platform != measure.TDX {
+	if _, err := os.Stat(g.Path("tpm")); errors.Is(err, os.ErrNotExist) && spec.Shape.Platform == "" {
 		roots, err := makeTPM(ctx, g.Tree, g.Path("tpm"), time.Now())
 		if err != nil {
 			return errors.Join(err, os.RemoveAll(g.Path("tpm")))

@@ -151,18 +151,27 @@ func writeJSON(file string, v any) error {
 }
 
 // arguments returns QEMU's command line for the shape; files are those of the guest.
-func arguments(s measure.Shape, f files) []string {
+func arguments(s measure.Shape, f files) ([]string, error) {
+	machine, tee := s.Machine, []string(nil)
+	if s.Accelerator == measure.KVM { // emulation has a plugin in its place
+		words, object, err := confidential(s, f.hardware, f.measured)
+		if err != nil {
+			return nil, err
+		}
+		machine, tee = machine+words, object
+	}
 	accelerator := string(s.Accelerator)
 	if s.Accelerator == measure.TCG {
 		accelerator = "tcg,thread=multi"
 	}
-	args := append(qemu.Bare(), "-no-reboot", "-machine", s.Machine, "-accel", accelerator, "-cpu", s.CPU,
+	args := append(qemu.Bare(), "-no-reboot", "-machine", machine, "-accel", accelerator, "-cpu", s.CPU,
 		"-smp", fmt.Sprint(s.CPUs), "-m", fmt.Sprint(s.MemoryMiB),
 		"-chardev", "file,id=status,path="+qemu.Escape(f.status),
 		"-chardev", "file,id=proofs,append=on,path="+qemu.Escape(f.proofs),
 		"-netdev", fmt.Sprintf("user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:%d-:%d", f.hostPort, f.guestPort),
 		"-pidfile", f.pid)
-	if s.Platform == measure.TDX {
+	args = append(args, tee...)
+	if s.Platform != "" {
 		args = append(args, "-bios", f.firmware)
 	} else {
 		args = slices.Concat(args, qemu.Flash(0, f.firmware, true), qemu.Flash(1, f.variables, false), qemu.Emulator("tpm0", "tpm", f.tpmSocket))
@@ -180,7 +189,7 @@ func arguments(s measure.Shape, f files) []string {
 	for _, d := range append(slices.Clone(s.Devices), s.GPUs...) {
 		args = append(args, "-device", d)
 	}
-	return append(args, f.extra...)
+	return append(args, f.extra...), nil
 }
 
 // files are the paths and ports of one start.
@@ -189,5 +198,7 @@ type files struct {
 	root, disk, config, journal, engine, model   string
 	tpmSocket, status, proofs, qmp, pid          string
 	hostPort, guestPort                          int
+	hardware                                     Hardware
+	measured                                     []byte // the config's measured bytes
 	extra                                        []string
 }

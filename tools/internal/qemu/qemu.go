@@ -13,15 +13,16 @@ import (
 	"chrysalis/tools/internal/toolstree"
 )
 
-const program = "qemu-system-x86_64"
+// Program is QEMU's name.
+const Program = "qemu-system-x86_64"
 
 // Command returns a command that runs the tree's QEMU.
 func Command(ctx context.Context, tree toolstree.Tree, args ...string) *exec.Cmd {
-	return tree.Command(ctx, program, args...)
+	return tree.Command(ctx, Program, args...)
 }
 
 // Stamp tells builds of the tree's QEMU apart without running it.
-func Stamp(tree toolstree.Tree) (string, error) { return tree.Stamp(program) }
+func Stamp(tree toolstree.Tree) (string, error) { return tree.Stamp(Program) }
 
 // Version asks the tree's QEMU for its version.
 func Version(ctx context.Context, tree toolstree.Tree) (string, error) {

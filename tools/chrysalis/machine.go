@@ -1,0 +1,152 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"chrysalis/measure"
+	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/qemu"
+)
+
+// platformVTPM is what a shape that names no platform is of.
+const platformVTPM = "vtpm"
+
+// snpFirmware is the release's firmware for SEV-SNP guests, with a page for the hashes of kernel, initrd and command line.
+const snpFirmware = "OVMF.amdsev.fd"
+
+// machineFlags say which machine a guest gets, beside its size.
+type machineFlags struct {
+	platform, accelerator string
+	quoteSocket           string
+	quotingPort           uint32
+	snpPolicy             uint64
+	certificates          []string
+	collateral            string
+}
+
+func (f *machineFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.platform, "platform", "", "vtpm, tdx or sev-snp (default: the shape's, or vtpm)")
+	flags.StringVar(&f.accelerator, "accelerator", "", "kvm or tcg, which emulates (default: kvm where it runs a guest of the platform; a TDX under tcg is software)")
+	flags.StringVar(&f.quoteSocket, "quote-socket", guest.DefaultQuoteSocket, "TDX: where QEMU reaches the host's quoting service, as vsock:CID:PORT or unix:PATH; none: nowhere")
+	flags.Uint32Var(&f.quotingPort, "quoting-port", 0, "TDX: vsock port on which the guest asks that service itself, which is faster; the shape needs a vhost-vsock-pci device")
+	flags.Uint64Var(&f.snpPolicy, "snp-policy", guest.DefaultSNPPolicy, "SEV-SNP: guest policy")
+	flags.StringArrayVar(&f.certificates, "certificate", nil, "SEV-SNP: DER certificate of the machine's key, then the one that certifies it, for clients; may stand several times")
+	flags.StringVar(&f.collateral, "collateral", "", "file with what clients judge the machine by: Intel's collateral as collateral fetch writes it, AMD's revocation list in DER")
+	cmd.RegisterFlagCompletionFunc("platform", cobra.FixedCompletions([]string{platformVTPM, string(measure.TDX), string(measure.SEVSNP)}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("accelerator", cobra.FixedCompletions([]string{string(measure.KVM), string(measure.TCG)}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// shape returns the shape in the file, or the demo's of the platform: that of a vtpm where none is named.
+func (f *machineFlags) shape(ctx context.Context, g guest.Guest, file, release string) (s measure.Shape, err error) {
+	accelerator := measure.Accelerator(f.accelerator)
+	if accelerator != "" && accelerator != measure.KVM && accelerator != measure.TCG {
+		return s, fmt.Errorf("--accelerator is %q, want %s or %s", accelerator, measure.KVM, measure.TCG)
+	}
+	if file != "" {
+		if s, err = guest.ReadShape(file); err != nil {
+			return s, err
+		}
+		if want := cmp.Or(string(s.Platform), platformVTPM); f.platform != "" && f.platform != want {
+			return s, fmt.Errorf("--platform is %s, and %s is of %s: want --platform %s", f.platform, file, want, want)
+		}
+		if accelerator != "" && accelerator != s.Accelerator {
+			return s, fmt.Errorf("--accelerator is %s, and %s is of %s: want --accelerator %s", accelerator, file, s.Accelerator, s.Accelerator)
+		}
+		return s, nil
+	}
+	switch f.platform {
+	case "", platformVTPM:
+		return vtpmShape(ctx, g, filepath.Join(release, "OVMF_CODE.fd"), accelerator)
+	case string(measure.TDX):
+		firmware := filepath.Join(release, tdxFirmware)
+		if accelerator == measure.KVM || accelerator == "" && guest.Offers(measure.Shape{Platform: measure.TDX, Accelerator: measure.KVM}) == nil {
+			return guest.HardwareShapeHere(ctx, g.Tree, measure.TDX, firmware)
+		}
+		return guest.SoftwareTDXHere(ctx, g.Tree, firmware)
+	case string(measure.SEVSNP):
+		if accelerator == measure.TCG {
+			return s, fmt.Errorf("--accelerator %s: nothing here plays the hardware of %s", accelerator, measure.SEVSNP)
+		}
+		return guest.HardwareShapeHere(ctx, g.Tree, measure.SEVSNP, filepath.Join(release, snpFirmware))
+	}
+	return s, fmt.Errorf("platform %q, want %s, %s or %s", f.platform, platformVTPM, measure.TDX, measure.SEVSNP)
+}
+
+// vtpmShape is the demo's machine with a TPM of the host's.
+func vtpmShape(ctx context.Context, g guest.Guest, firmware string, accelerator measure.Accelerator) (measure.Shape, error) {
+	if accelerator == "" {
+		return guest.MachineShape(ctx, g.Tree, firmware)
+	}
+	version, err := qemu.Version(ctx, g.Tree)
+	if err != nil {
+		return measure.Shape{}, err
+	}
+	if accelerator == measure.TCG {
+		return guest.DefaultShape(version, nil, firmware)
+	}
+	seen, ok := qemu.Accelerated(ctx, g.Tree, firmware)
+	if !ok {
+		return measure.Shape{}, fmt.Errorf("--accelerator %s: KVM runs no guest here: /dev/kvm is missing, closed to this user, or stops at the first instruction", accelerator)
+	}
+	return guest.DefaultShape(version, &seen, firmware)
+}
+
+// hardware is what QEMU and the guest are told beside the shape. What is for another platform than the shape's is left out where it is
+// a flag's default, and refused where somebody gave it.
+func (f *machineFlags) hardware(s measure.Shape) (h guest.Hardware, err error) {
+	if s.Platform == measure.TDX && s.Accelerator == measure.KVM {
+		if f.quoteSocket != "none" {
+			h.QuoteSocket = f.quoteSocket
+		}
+		h.QuotingPort = f.quotingPort
+	}
+	if s.Platform == measure.SEVSNP {
+		h.SNPPolicy = f.snpPolicy
+	}
+	for _, file := range f.certificates {
+		der, err := readInput(file)
+		if err != nil {
+			return h, err
+		}
+		h.Endorsements.Certificates = append(h.Endorsements.Certificates, der)
+	}
+	if f.collateral != "" {
+		if h.Endorsements.Collateral, err = readInput(f.collateral); err != nil {
+			return h, err
+		}
+	}
+	if s.Platform == "" && (len(f.certificates) > 0 || f.collateral != "") {
+		return h, fmt.Errorf("--certificate and --collateral are for %s and %s, and this machine is a %s", measure.TDX, measure.SEVSNP, platformVTPM)
+	}
+	return h, nil
+}
+
+// printLine prints QEMU's command line as a shell takes it.
+func printLine(w io.Writer, g guest.Guest, spec guest.Spec, extra []string, asJSON bool) error {
+	args, err := g.Arguments(spec, extra...)
+	if err != nil {
+		return exitError{exitUsage, err}
+	}
+	line := append([]string{qemu.Program}, args...)
+	if asJSON {
+		return printJSON(w, map[string]any{"argv": line, "shape": spec.Shape})
+	}
+	for i, word := range line {
+		if strings.IndexFunc(word, func(r rune) bool { return !strings.ContainsRune(plainWord, r) }) >= 0 || word == "" {
+			line[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+		}
+	}
+	_, err = fmt.Fprintln(w, strings.Join(line, " "))
+	return err
+}
+
+// plainWord are the characters that no shell gives a meaning to.
+const plainWord = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=+,./:@%"

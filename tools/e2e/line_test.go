@@ -1,0 +1,99 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"chrysalis/measure"
+	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/qemu"
+)
+
+// TestHardwareLines gives QEMU the lines of guests on hardware that is not here. It must read every word of them, and stop where it
+// asks the hardware; a word that it does not know, or a value that it does not take, stops it earlier and with another complaint.
+func TestHardwareLines(t *testing.T) {
+	needsBuild(t)
+	demo := demoSpec(t)
+	newer, err := tree(t).WithNewerQEMU()
+	if err != nil {
+		t.Fatal(err)
+	}
+	version, err := qemu.Version(t.Context(), newer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name     string
+		platform measure.Platform
+		firmware string
+		hardware guest.Hardware
+		change   func([]string) []string // what makes the line wrong; nil: nothing
+		want     string
+	}{
+		{"tdx", measure.TDX, "OVMF.inteltdx.fd", guest.Hardware{QuoteSocket: guest.DefaultQuoteSocket}, nil, "KVM required"},
+		{"tdx with a socket", measure.TDX, "OVMF.inteltdx.fd", guest.Hardware{QuoteSocket: "unix:/run/qgs.socket"}, nil, "KVM required"},
+		{"tdx without a service", measure.TDX, "OVMF.inteltdx.fd", guest.Hardware{}, nil, "KVM required"},
+		{"sev-snp", measure.SEVSNP, "OVMF.amdsev.fd", guest.Hardware{SNPPolicy: guest.DefaultSNPPolicy}, nil, "KVM required"},
+		{"tdx with an unknown member", measure.TDX, "OVMF.inteltdx.fd", guest.Hardware{}, replaced(`"mrconfigid":"`, `"mrconfigids":"`), "mrconfigids"},
+		{"sev-snp with an unknown word", measure.SEVSNP, "OVMF.amdsev.fd", guest.Hardware{SNPPolicy: guest.DefaultSNPPolicy},
+			replaced("host-data=", "host-datum="), "host-datum"},
+		{"sev-snp with long host data", measure.SEVSNP, "OVMF.amdsev.fd", guest.Hardware{SNPPolicy: guest.DefaultSNPPolicy},
+			replaced("host-data=", "host-data=AAAA"), "35 not equal to 32"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			shape, err := guest.HardwareShape(version, tt.platform, qemu.CPU{Vendor: measure.VendorIntel, PhysBits: 46}, filepath.Join(demo.Release, tt.firmware))
+			if err != nil {
+				t.Fatal(err)
+			}
+			g := guest.Guest{Dir: t.TempDir(), Tree: tree(t)}
+			for _, disk := range []string{"config.disk", "journal.disk"} {
+				if err := os.WriteFile(g.Path(disk), make([]byte, 1<<20), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			spec := onOwnPort(t, demo)
+			spec.Shape, spec.Hardware = shape, tt.hardware
+			if spec.Config, err = guest.ReadConfig(tt.platform, "", spec.Engine, spec.Model); err != nil {
+				t.Fatal(err)
+			}
+			args, err := g.Arguments(spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Emulation in KVM's place, with a CPU that it has: the rest is the line.
+			for i, word := range args {
+				switch word {
+				case "-accel":
+					args[i+1] = "tcg"
+				case "-cpu":
+					args[i+1] = strings.Replace(args[i+1], qemu.AcceleratedCPU, "max", 1)
+				}
+			}
+			if tt.change != nil {
+				args = tt.change(args)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			out, err := qemu.Command(ctx, newer, args...).CombinedOutput()
+			if err == nil || ctx.Err() != nil || !strings.Contains(string(out), tt.want) {
+				t.Errorf("QEMU said %q (%v), want %q", out, err, tt.want)
+			}
+		})
+	}
+}
+
+// replaced replaces a word within the arguments.
+func replaced(old, new string) func([]string) []string {
+	return func(args []string) []string {
+		args = slices.Clone(args)
+		for i := range args {
+			args[i] = strings.Replace(args[i], old, new, 1)
+		}
+		return args
+	}
+}
