@@ -13,7 +13,8 @@ import (
 
 // DirectBoot is what QEMU boots without a boot loader: firmware, kernel, initrd and command line.
 type DirectBoot struct {
-	Firmware []byte // code file, without its variable store; the store must be empty at launch
+	Firmware []byte         // code file, without its variable store; the store must be empty at launch
+	Build    *FirmwareBuild // of the firmware, where it is none of those known
 	Kernel   []byte
 	Initrd   io.Reader
 	Cmdline  string // exactly the bytes of -append
@@ -33,7 +34,7 @@ func (b DirectBoot) PCRs() (register.PCRs, error) {
 
 // Events returns what firmware and kernel extend into those registers, in order within each.
 func (b DirectBoot) Events() ([]PCREvent, error) {
-	firmware, err := firmwareEvents(b.Firmware)
+	firmware, build, err := firmwareEvents(b.Firmware, b.Build)
 	if err != nil {
 		return nil, fmt.Errorf("measuring firmware: %v", err)
 	}
@@ -52,19 +53,23 @@ func (b DirectBoot) Events() ([]PCREvent, error) {
 	if _, err := io.Copy(initrd, b.Initrd); err != nil {
 		return nil, fmt.Errorf("measuring initrd: %w", err)
 	}
-	return directBoot(firmware, [32]byte(kernel.Sum(nil)), sha256.Sum256(cmdline), [32]byte(initrd.Sum(nil))), nil
+	return directBoot(firmware, build, [32]byte(kernel.Sum(nil)), sha256.Sum256(cmdline), [32]byte(initrd.Sum(nil))), nil
 }
 
 // directBoot puts the digests into the order in which OVMF and the kernel's EFI stub extend them.
-func directBoot(firmware []PCREvent, kernel, cmdline, initrd [32]byte) []PCREvent {
+func directBoot(firmware []PCREvent, build FirmwareBuild, kernel, cmdline, initrd [32]byte) []PCREvent {
 	boot := append([]PCREvent{{4, InputKernel, "", kernel}}, events256(4, callingApplication, separator)...)
 	boot = append(boot, events256(5, separator, exitBootServices, exitedBootServices)...)
-	return slices.Concat(commonEvents(firmware), boot, linuxEvents(cmdline, initrd))
+	return slices.Concat(commonEvents(firmware, build), boot, linuxEvents(cmdline, initrd))
 }
 
 // commonEvents are those of every boot of a firmware over an empty variable store.
-func commonEvents(firmware []PCREvent) []PCREvent {
-	return slices.Concat(firmware, events256(0, separator), events256(7, secureBootVariables(nil)...), events256(7, separator),
+func commonEvents(firmware []PCREvent, build FirmwareBuild) []PCREvent {
+	var state []byte
+	if build.SecureBoot {
+		state = []byte{0}
+	}
+	return slices.Concat(firmware, events256(0, separator), events256(7, secureBootVariables(state)...), events256(7, separator),
 		events256(2, separator), events256(3, separator))
 }
 

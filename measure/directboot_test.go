@@ -51,7 +51,7 @@ func release(t *testing.T, name ...string) []byte {
 
 func TestFirmwareAgainstRecordedBoot(t *testing.T) {
 	code := release(t, "tools-tree", "usr", "share", "OVMF", "OVMF_CODE_4M.fd")
-	got, err := firmwareEvents(code)
+	got, _, err := firmwareEvents(code, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestFirmwareAgainstRecordedBoot(t *testing.T) {
 		}
 	}
 	code[0]++
-	if _, err := firmwareEvents(code); err == nil || !strings.Contains(err.Error(), "is no known build") {
+	if _, _, err := firmwareEvents(code, nil); err == nil || !strings.Contains(err.Error(), "is no known build") {
 		t.Errorf("an unknown firmware: got %v, want a refusal", err)
 	}
 }
@@ -96,7 +96,7 @@ func TestDirectBootAgainstRecordedBoot(t *testing.T) {
 		for _, d := range firmware[:3] {
 			volumes = append(volumes, PCREvent{Digest: d})
 		}
-		return replay256(directBoot(volumes, kernel[0], cmdline, initrd[1]), fixedPCRs...)
+		return replay256(directBoot(volumes, FirmwareBuild{}, kernel[0], cmdline, initrd[1]), fixedPCRs...)
 	}
 	for register, got := range boot(sha256.Sum256(options)) {
 		if _, want := recordedEvents(t, register); got != want {

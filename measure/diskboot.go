@@ -12,7 +12,8 @@ import (
 
 // DiskBoot is what a firmware boots from a disk: a unified kernel image (UAPI.5) with systemd's stub.
 type DiskBoot struct {
-	Firmware []byte // code file, without its variable store; the store must be empty at launch
+	Firmware []byte         // code file, without its variable store; the store must be empty at launch
+	Build    *FirmwareBuild // of the firmware, where it is none of those known
 	UKI      []byte
 	// Profile is the one of the image's profiles that is asked for; 0 boots where nothing asks.
 	Profile int
@@ -56,7 +57,7 @@ func (b DiskBoot) Unknown() (map[uint8]string, error) {
 // Events returns what firmware, stub and kernel extend into those registers, in order within each. Of a register that Unknown names
 // there are none.
 func (b DiskBoot) Events() ([]PCREvent, error) {
-	firmware, err := firmwareEvents(b.Firmware)
+	firmware, build, err := firmwareEvents(b.Firmware, b.Build)
 	if err != nil {
 		return nil, fmt.Errorf("measuring firmware: %v", err)
 	}
@@ -64,7 +65,7 @@ func (b DiskBoot) Events() ([]PCREvent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(commonEvents(firmware), boot), nil
+	return slices.Concat(commonEvents(firmware, build), boot), nil
 }
 
 // imagePCRs are the registers that follow from a unified kernel image, whatever firmware of EDK2 boots it.

@@ -43,7 +43,7 @@ type Section struct {
 func Sections(firmware []byte) ([]Section, error) {
 	entry, err := tdvf.Entry(firmware, metadataGUID)
 	if err != nil {
-		return nil, fmt.Errorf("reading SEV metadata: %w", err)
+		return nil, fmt.Errorf("reading SEV metadata: there is none, so this firmware starts no SEV-SNP guest (Debian's that does is OVMF.amdsev.fd): %w", err)
 	}
 	if len(entry) != 4 {
 		return nil, fmt.Errorf("reading SEV metadata: entry has %d bytes, want 4", len(entry))

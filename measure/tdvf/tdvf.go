@@ -45,16 +45,23 @@ type Section struct {
 	Type, Flags     uint32
 }
 
-// Sections returns the metadata of a firmware image.
+// Sections returns the metadata of a firmware image: one with OVMF's table of entries, or an older td-shim, which says by a word at
+// its end where they lie (td-shim's specification, "TD-Shim Metadata Location"). One without is not built for TDX.
 func Sections(firmware []byte) ([]Section, error) {
+	var fromEnd uint32
 	entry, err := Entry(firmware, metadataGUID)
-	if err != nil {
-		return nil, fmt.Errorf("reading TDVF metadata: %w", err)
-	}
-	if len(entry) < 4 {
+	switch {
+	case err == nil && len(entry) < 4:
 		return nil, fmt.Errorf("reading TDVF metadata: entry has %d bytes, want 4", len(entry))
+	case err == nil:
+		fromEnd = binary.LittleEndian.Uint32(entry[len(entry)-4:])
+	default:
+		at, there := shimMetadata(firmware)
+		if !there {
+			return nil, fmt.Errorf("reading TDVF metadata: there is none, so this firmware starts no TD (Debian's that does is OVMF.inteltdx.fd): %w", err)
+		}
+		fromEnd = uint32(len(firmware)) - at
 	}
-	fromEnd := binary.LittleEndian.Uint32(entry[len(entry)-4:])
 	if fromEnd < metadataHead || uint64(fromEnd) > uint64(len(firmware)) {
 		return nil, fmt.Errorf("reading TDVF metadata: it stands %d bytes before the end of %d", fromEnd, len(firmware))
 	}
@@ -79,7 +86,29 @@ func Sections(firmware []byte) ([]Section, error) {
 	return sections, nil
 }
 
+// shimGUID stands before the metadata.
+const shimGUID = "e9eaf9f3-168e-44d5-a8eb-7f4d8738f6ae"
+
+// shimMetadata returns where in an image without a table the metadata lies.
+func shimMetadata(firmware []byte) (at uint32, there bool) {
+	if len(firmware) < tableEnd || len(firmware) > maxFirmwareBytes {
+		return 0, false
+	}
+	at = binary.LittleEndian.Uint32(firmware[len(firmware)-tableEnd:])
+	guid := ParseGUID(shimGUID)
+	if at < uint32(len(guid)) || uint64(at)+metadataHead > uint64(len(firmware)) {
+		return 0, false
+	}
+	return at, [16]byte(firmware[at-uint32(len(guid)):]) == guid
+}
+
+// sectionTDInfo is td-shim's own word about itself, which is loaded nowhere.
+const sectionTDInfo = 7
+
 func (s Section) validate(firmwareBytes int) error {
+	if s.Type == sectionTDInfo && s.Address == 0 && s.Memory == 0 && uint64(s.Offset)+uint64(s.Size) <= uint64(firmwareBytes) {
+		return nil
+	}
 	if uint64(s.Offset)+uint64(s.Size) > uint64(firmwareBytes) {
 		return fmt.Errorf("%d bytes from %d in an image of %d", s.Size, s.Offset, firmwareBytes)
 	}

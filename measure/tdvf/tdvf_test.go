@@ -3,6 +3,7 @@ package tdvf
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -146,4 +147,63 @@ func FuzzMRTD(f *testing.F) {
 			t.Errorf("sections are read, but MRTD says %v", err)
 		}
 	})
+}
+
+// shim is an image of td-shim's own form: no table of entries, but a word at the end, and a section that is loaded nowhere.
+func shim() []byte {
+	const size = 1 << 16
+	b := make([]byte, size)
+	random := rand.NewChaCha8([32]byte{3})
+	random.Read(b[:size-0x2000])
+	le := binary.LittleEndian
+	sections := []Section{
+		{Offset: 0x8000, Size: 0x6000, Address: 0xffff8000, Memory: 0x6000, Type: 0, Flags: attributeExtend},
+		{Address: 0x20000, Memory: 0x2000, Type: 2},
+		{Address: 0x10000, Memory: 0x3000, Type: 3},
+		{Offset: 0, Size: 0x4000, Address: 0xff000000, Memory: 0x4000, Type: 5, Flags: attributeExtend},
+		{Address: 0x40000, Memory: 0x4000, Type: 6, Flags: attributePageAug},
+		{Offset: 0x100, Size: 0x40, Type: sectionTDInfo},
+	}
+	meta := append([]byte(metadataMagic), make([]byte, 12)...)
+	le.PutUint32(meta[4:], uint32(metadataHead+len(sections)*sectionBytes))
+	le.PutUint32(meta[8:], 1)
+	le.PutUint32(meta[12:], uint32(len(sections)))
+	for _, s := range sections {
+		meta = le.AppendUint32(le.AppendUint32(meta, s.Offset), s.Size)
+		meta = le.AppendUint64(le.AppendUint64(meta, s.Address), s.Memory)
+		meta = le.AppendUint32(le.AppendUint32(meta, s.Type), s.Flags)
+	}
+	const at = size - 0x1000
+	head := ParseGUID(shimGUID)
+	copy(b[at-len(head):], head[:])
+	copy(b[at:], meta)
+	le.PutUint32(b[size-tableEnd:], at)
+	return b
+}
+
+// TestMRTDOfShim has the value that td-shim's own td_shim_tee_info_hash.py (confidential-containers/td-shim at
+// 125eeab58f69b891175c8803b4a824bfed7389c1) gives for the image: python3 td_shim_tee_info_hash.py -i IMAGE.
+func TestMRTDOfShim(t *testing.T) {
+	image := shim()
+	got, err := MRTD(image, SinglePass)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "cc478fc14432998ba71349c7af95aea3b79c5285fe55ccdf3c9f4dac42e1bcfaf5d7045df5d61aa64a3e61805b0f69f1"; hex.EncodeToString(got[:]) != want {
+		t.Errorf("got %x, want %s", got, want)
+	}
+	for _, tt := range []struct {
+		name string
+		edit func([]byte)
+	}{
+		{"no metadata at the end's word", func(b []byte) { b[len(b)-tableEnd] ^= 0x10 }},
+		{"another GUID", func(b []byte) { b[len(b)-0x1001] ^= 1 }},
+		{"past the end", func(b []byte) { copy(b[len(b)-tableEnd:], []byte{0xff, 0xff, 0xff, 0xff}) }},
+	} {
+		bad := shim()
+		tt.edit(bad)
+		if _, err := MRTD(bad, SinglePass); err == nil || !strings.Contains(err.Error(), "there is none, so this firmware starts no TD") {
+			t.Errorf("%s: got %v, want a refusal", tt.name, err)
+		}
+	}
 }

@@ -22,7 +22,7 @@ const maxInputBytes = 64 << 20
 
 func newMeasure() *cobra.Command {
 	cmd := &cobra.Command{Use: "measure", Short: "Compute the measurements that a guest must show, from files alone"}
-	cmd.AddCommand(newMeasureVTPM(), newMeasureTDX(), newMeasureSNP(), newMeasureUKI(), newMeasureIGVM(), newMeasureConfig())
+	cmd.AddCommand(newMeasureVTPM(), newMeasureTDX(), newMeasureSNP(), newMeasureUKI(), newMeasureIGVM(), newMeasureFirmware(), newMeasureSecureBoot(), newMeasureConfig())
 	return cmd
 }
 
@@ -84,6 +84,7 @@ func newMeasureVTPM() *cobra.Command {
 	flags.StringVar(&in.cmdline, "cmdline", "", "kernel command line, or @ and the file that holds exactly it")
 	flags.StringVar(&in.disk, "disk", "", "raw boot disk")
 	flags.StringVar(&in.uki, "uki", "", "unified kernel image")
+	flags.StringVar(&in.build, "firmware-build", "", "what measure firmware --json has learned of the firmware, where it is none of those known")
 	flags.IntVar(&in.profile, "profile", 0, "with --disk or --uki: the image's profile that is asked for")
 	flags.StringVar(&in.config, "config", "", "config disk or measured bytes")
 	shape.add(cmd, "shape.json of the machine, for PCR 1")

@@ -20,8 +20,12 @@ func writeMeasured(dir string) error {
 	if err != nil {
 		return err
 	}
+	vars, err := unpacked("../../measure/varstore/testdata/snakeoil.fd.gz")
+	if err != nil {
+		return err
+	}
 	for name, content := range map[string][]byte{
-		"amdsev.bin": amdsev, "guest.igvm": smallIGVM(nil), "promise.igvm": smallIGVM(make([]byte, 48)),
+		"shim.bin": smallShim(), "vars.fd": vars, "amdsev.bin": amdsev, "guest.igvm": smallIGVM(nil), "promise.igvm": smallIGVM(make([]byte, 48)),
 		"uki257.efi": stub("257.13-1~deb13u1", ".splash", ".profile", ".profile", ".ucode"), "uki262.efi": stub("262.1-1", ".hwids", ".efifw"),
 		"uki259.efi": stub("259", ".ucode"), "uki300.efi": stub("300"),
 	} {
@@ -56,4 +60,19 @@ func smallIGVM(promised []byte) []byte {
 	file = append(file, headers...)
 	le.PutUint32(file[20:], crc32.ChecksumIEEE(file))
 	return file
+}
+
+// smallShim is firmware in td-shim's own form with one measured page.
+func smallShim() []byte {
+	le := binary.LittleEndian
+	b := make([]byte, 0x3000)
+	b[0] = 1
+	copy(b[0x1ff0:], "\xf3\xf9\xea\xe9\x8e\x16\xd5\x44\xa8\xeb\x7f\x4d\x87\x38\xf6\xae")
+	meta := []byte("TDVF")
+	for _, v := range []uint32{48, 1, 1, 0, 0x1000, 0xfffff000, 0, 0x1000, 0, 0, 1} {
+		meta = le.AppendUint32(meta, v)
+	}
+	copy(b[0x2000:], meta)
+	le.PutUint32(b[len(b)-0x20:], 0x2000)
+	return b
 }

@@ -11,6 +11,7 @@ import (
 // vtpmInputs are the files of measure vtpm: kernel, initrd and command line, or a disk, or what lies in one.
 type vtpmInputs struct {
 	firmware, kernel, initrd, cmdline, disk, uki, config string
+	build                                                string
 	profile                                              int
 }
 
@@ -51,6 +52,11 @@ func (in vtpmInputs) pcr1(s measure.Shape, tables measure.Tables) (register.Dige
 func (in vtpmInputs) direct(firmware []byte) (register.PCRs, error) {
 	b := measure.DirectBoot{Firmware: firmware, Cmdline: in.cmdline}
 	var err error
+	if in.build != "" {
+		if b.Build, err = readBuild(in.build); err != nil {
+			return nil, err
+		}
+	}
 	if b.Kernel, err = readInput(in.kernel); err != nil {
 		return nil, err
 	}
@@ -76,6 +82,11 @@ func (in vtpmInputs) fromDisk(firmware []byte) (register.PCRs, error) {
 		return nil, err
 	}
 	b.Firmware = firmware
+	if in.build != "" {
+		if b.Build, err = readBuild(in.build); err != nil {
+			return nil, err
+		}
+	}
 	return b.PCRs()
 }
 

@@ -40,6 +40,10 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	certificate, err := filepath.Abs("../../measure/varstore/testdata/snakeoil.der")
+	if err != nil {
+		t.Fatal(err)
+	}
 	guest := newSoftwareGuest(t, document)
 	signed := newSignedRelease(t)
 	testscript.Run(t, testscript.Params{
@@ -54,6 +58,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			e.Setenv("BOOTLOG", bootLog)
+			e.Setenv("CERTIFICATE", certificate)
 			if err := unpackLogs(e.WorkDir); err != nil {
 				return err
 			}
@@ -86,15 +91,7 @@ func unpackLogs(dir string) error {
 		names = append(names, found...)
 	}
 	for _, name := range names {
-		packed, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		r, err := gzip.NewReader(bytes.NewReader(packed))
-		if err != nil {
-			return err
-		}
-		log, err := io.ReadAll(r)
+		log, err := unpacked(name)
 		if err != nil {
 			return err
 		}
@@ -103,6 +100,19 @@ func unpackLogs(dir string) error {
 		}
 	}
 	return nil
+}
+
+// unpacked returns what gzip packed.
+func unpacked(name string) ([]byte, error) {
+	packed, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	r, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(r)
 }
 
 // exits runs a command and wants an exact exit code: exits CODE PROGRAM ARGUMENTS.
