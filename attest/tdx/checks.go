@@ -1,6 +1,7 @@
 package tdx
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/x509"
@@ -87,6 +88,7 @@ var quoteChecks = []check.Step[*appraisal]{
 		a.attestationKeyProven = f.OK
 		return f
 	}},
+	{Name: "certification-data", Judge: func(a *appraisal) check.Finding { return certifies(a.quote.Certification, &a.platform, a.chain[0]) }},
 }
 
 // pckChain checks the chain in the quote up to the trusted root.
@@ -107,6 +109,32 @@ func (a *appraisal) pckChain(chain []*x509.Certificate, root *x509.Certificate) 
 		return fmt.Errorf("the PCK: %w", err)
 	}
 	return pki.EndEntity(pck)
+}
+
+// certifies judges whether certification data without a chain names the PCK whose chain stands beside the quote, as far as it can be
+// told: an encrypted PPID can't, and the security versions in it are those of the machine, of which a PCK may have lower ones. Nothing
+// signs the data, and nothing else of it is believed.
+func certifies(c Certification, p *Platform, pck *x509.Certificate) check.Finding {
+	const want = "certification data that names this PCK"
+	switch c.Type {
+	case 1, 2, 3:
+		pceID := c.Data[len(c.Data)-2:]
+		if !bytes.Equal(pceID, p.PCEID[:]) {
+			return check.Found(fmt.Sprintf("PCE %x", pceID), fmt.Sprintf("%s, of PCE %x", want, p.PCEID), false)
+		}
+		if ppid := c.Data[:16]; c.Type == 1 && !bytes.Equal(ppid, p.PPID[:]) {
+			return check.Found(fmt.Sprintf("PPID %x", ppid), fmt.Sprintf("%s, of PPID %x", want, p.PPID), false)
+		}
+	case 4:
+		der := c.Data
+		if chain, err := pki.ParsePEM(c.Data, maxChainBytes, 1); err == nil {
+			der = chain[0].Raw
+		}
+		if !bytes.Equal(bytes.TrimRight(der, "\x00"), pck.Raw) {
+			return check.Found("another certificate", want, false)
+		}
+	}
+	return check.Found(want, want, true)
 }
 
 // bodyChecks judge how the TD was set up.

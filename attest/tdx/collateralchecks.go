@@ -192,7 +192,9 @@ var statusChecks = []check.Step[*appraisal]{
 			}
 			f := check.Found(got, strings.Join(want, " or "), ok)
 			if !ok {
-				f.Shortfalls = a.shortfalls(a.accepts, a.acceptsPart)
+				if f.Shortfalls = a.shortfalls(a.accepts, a.acceptsPart); len(f.Shortfalls) == 0 {
+					f.Got += a.unmended()
+				}
 			}
 			return f
 		}},

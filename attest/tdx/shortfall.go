@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"chrysalis/attest/check"
@@ -58,6 +59,21 @@ func (a *appraisal) parts() (all []partLevel) {
 		add(body.TEETCBSVN2, partRunning)
 	}
 	return append(all, partLevel{partQE, isvLevelOf(a.qeID.value.levels, a.qeReport.ISVSVN)})
+}
+
+// unmended says what the machine's levels are open to where no version is too low: there is nothing to update then, but to configure, or
+// to wait for.
+func (a *appraisal) unmended() (text string) {
+	for _, p := range a.parts() {
+		good := a.acceptsPart
+		if p.part == partPlatform {
+			good = a.accepts
+		}
+		if !good(p.level) && len(p.advisories) > 0 && !strings.Contains(text, p.part+"'s level") {
+			text += fmt.Sprintf("; the %s's level of %s is open to %s", p.part, p.date.UTC().Format(time.DateOnly), strings.Join(p.advisories, ", "))
+		}
+	}
+	return text
 }
 
 // earliest returns the earliest date of a part's level, and the part. A level without a date is earlier than all.

@@ -74,6 +74,13 @@ func TestShortfalls(t *testing.T) {
 		})
 	}
 	m := attesttest.NewTDX(now, 5, true)
+	m.TCBInfo.Levels[0].Status, m.TCBInfo.Levels[0].Advisories = tdx.SWHardeningNeeded, []string{"INTEL-SA-00615"}
+	hard := m.Build()
+	if _, err := tdx.Verify(hard.Quote, hard.Collateral, tdx.Options{}, now, hard.Root); err == nil ||
+		!strings.Contains(err.Error(), "the platform's level of 2026-08-12 is open to INTEL-SA-00615") {
+		t.Errorf("nothing to update: got %v, want what the level is open to", err)
+	}
+	m = attesttest.NewTDX(now, 5, true)
 	// A date that is asked for is a level's too.
 	m.TCBInfo.Levels[0].TCB.SGX[1].SVN, m.TCBInfo.Levels[1].Date = 6, "2024-03-13T00:00:00Z"
 	m.Body.TEETCBSVN2[0], m.TCBInfo.Modules[0].Levels[1].Date = 4, "2024-03-12T00:00:00Z"

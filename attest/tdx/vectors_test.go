@@ -146,6 +146,22 @@ func quoteVectors() []vector {
 		{"qe-report-data", "another attestation key", func(s *scene) { s.m.QEReportData = func(d *[64]byte) { d[0]++ } }},
 		{"qe-report-data", "more than a digest", func(s *scene) { s.m.QEReportData = func(d *[64]byte) { d[63]++ } }},
 		{"quote-signature", "a quote that another key signed", func(s *scene) { s.m.SigningKey = newKey() }},
+		{"certification-data", "another PCE", func(s *scene) {
+			s.m.Certification = tdx.Certification{Type: 3, Data: make([]byte, 404)}
+			s.m.Certification.Data[403] = 1
+			m := s.m
+			s.edit = func(e *attesttest.TDXEvidence) { e.Collateral.PCKChain = m.PEM() }
+		}},
+		{"certification-data", "another PPID", func(s *scene) {
+			s.m.Certification = tdx.Certification{Type: 1, Data: make([]byte, 36)}
+			m := s.m
+			s.edit = func(e *attesttest.TDXEvidence) { e.Collateral.PCKChain = m.PEM() }
+		}},
+		{"certification-data", "another certificate", func(s *scene) {
+			s.m.Certification = tdx.Certification{Type: 4, Data: []byte("another")}
+			m := s.m
+			s.edit = func(e *attesttest.TDXEvidence) { e.Collateral.PCKChain = m.PEM() }
+		}},
 		{"td-debug", "DEBUG", func(s *scene) { s.m.Body.TDAttributes[0] = 1 }},
 		{"td-sept-ve-disable", "SEPT_VE_DISABLE off", func(s *scene) { s.m.Body.TDAttributes[3] = 0 }},
 		{"td-migratable", "MIGRATABLE", func(s *scene) { s.m.Body.TDAttributes[3] |= 0x20 }},

@@ -23,17 +23,18 @@ import (
 
 // tdxFlags are appraise tdx's.
 type tdxFlags struct {
-	quote, at, root         string
-	collateral              []string
-	pckChain, hcl           string
-	fetch                   bool
-	sources                 sourceFlags
-	acceptStatus            []string
-	minEvaluation           uint32
-	skipTCB, septVE, asJSON bool
-	modules, serviceTDs     []string
-	maxAge                  time.Duration
-	minDate                 string
+	quote, at, root             string
+	collateral                  []string
+	pckChain, hcl               string
+	fetch                       bool
+	sources                     sourceFlags
+	acceptStatus                []string
+	minEvaluation               uint32
+	skipTCB, septVE, asJSON     bool
+	unknownXFAM, unknownEntries bool
+	modules, serviceTDs         []string
+	maxAge                      time.Duration
+	minDate                     string
 }
 
 func newAppraiseTDX() *cobra.Command {
@@ -76,6 +77,8 @@ func newAppraiseTDX() *cobra.Command {
 		"accept any TCB status; without --collateral judge no revocation and no quoting enclave either")
 	f.BoolVar(&flags.septVE, "insecure-allow-sept-ve", false,
 		"accept a TD with SEPT_VE_DISABLE off, as Azure's are: the host can make its accesses to memory fault into its handlers")
+	f.BoolVar(&flags.unknownXFAM, "allow-unknown-xfam", false, "accept extended state of the processor that this build does not know")
+	f.BoolVar(&flags.unknownEntries, "allow-unknown-extension", false, "accept a PCK with entries in its SGX extension that this build does not know")
 	f.StringSliceVar(&flags.modules, "mr-seam", nil, "MRSEAM of a TDX module to accept, in hexadecimal (default: any that Intel signed)")
 	f.StringSliceVar(&flags.serviceTDs, "service-td", nil, "MRSERVICETD to accept beside none, in hexadecimal")
 	f.BoolVar(&flags.asJSON, "json", false, "print JSON")
@@ -138,7 +141,7 @@ func (f *tdxFlags) appraise(ctx context.Context, out, notes io.Writer) error {
 // parse reads the flags that are no evidence.
 func (f *tdxFlags) parse() (options tdx.Options, at time.Time, root *x509.Certificate, err error) {
 	options = tdx.Options{MinTCBEvaluation: f.minEvaluation, InsecureSkipTCB: f.skipTCB, InsecureAllowSEPTVE: f.septVE,
-		MaxCollateralAge: f.maxAge}
+		MaxCollateralAge: f.maxAge, AllowUnknownXFAM: f.unknownXFAM, AllowUnknownExtension: f.unknownEntries}
 	if f.maxAge < 0 {
 		return options, at, nil, exitError{exitUsage, fmt.Errorf("--max-collateral-age %s: want a duration above zero", f.maxAge)}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
@@ -75,6 +76,14 @@ func writeAppraisals(dir string) error {
 	septVE := attesttest.NewTDX(appraisedAt, 5, true)
 	septVE.Body.TDAttributes[3] &^= 0x10
 	if _, err := add("septve", septVE); err != nil {
+		return err
+	}
+	xfam := attesttest.NewTDX(appraisedAt, 5, true)
+	xfam.Body.XFAM[7] = 1
+	xfam.Extension = func(e []attesttest.SGXEntry) []attesttest.SGXEntry {
+		return append(e, attesttest.SGXEntry{Name: asn1.ObjectIdentifier{1, 2, 3}, Value: asn1.RawValue{FullBytes: asn1.NullBytes}})
+	}
+	if _, err := add("xfam", xfam); err != nil {
 		return err
 	}
 	service := attesttest.NewTDX(appraisedAt, 5, true)
