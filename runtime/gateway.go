@@ -72,8 +72,10 @@ func (k keeperAdapter) Reserve(ctx context.Context) (gateway.Place, error) {
 	return place, nil
 }
 
-// quoteWait bounds the time of one quote: a TPM takes a part of a second.
-const quoteWait = 20 * time.Second
+// quoteWait bounds the time of one quote, beyond what init waits for the platform: a TPM takes a part of a second, but a TD's host may
+// keep the request before this one for its 30 seconds, this one as well, and both again when the log has moved. Whoever gives up
+// before init does gives up for good.
+const quoteWait = 3 * time.Minute
 
 // quoteSocket is the stream to init. One goroutine asks at a time.
 type quoteSocket struct {

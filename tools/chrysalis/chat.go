@@ -60,7 +60,7 @@ func chat(cmd *cobra.Command, f chatFlags, url, prompt string) error {
 	}
 	guest, err := client.Dial(cmd.Context(), base, remote)
 	if err != nil {
-		return refusalOf(spoken(err), f.remote.roots)
+		return refusalOf(spoken(err), f.remote.trusted())
 	}
 	defer guest.Close()
 	if f.remote.tdxRoot != "" && !f.asJSON {
@@ -88,7 +88,7 @@ func chat(cmd *cobra.Command, f chatFlags, url, prompt string) error {
 		return rejected(err) // of the answer: the guest itself was accepted
 	}
 	if err != nil {
-		return refusalOf(spoken(err), f.remote.roots)
+		return refusalOf(spoken(err), f.remote.trusted())
 	}
 	if f.save != "" {
 		if err := saveAnswer(f.save, answer, payer); err != nil {

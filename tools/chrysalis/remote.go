@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -86,6 +87,9 @@ func (f *remoteFlags) open() (ratls.Config, error) {
 	}
 	return config, nil
 }
+
+// trusted is a file of roots that the user named, or "" where he named none.
+func (f *remoteFlags) trusted() string { return cmp.Or(f.roots, f.tdxRoot) }
 
 // softwareTDX is said wherever a verdict rests on a root that --tdx-root names.
 const softwareTDX = "chrysalis: note: the root of this TDX is software's: protocol and measurement are shown, and nothing is confidential"

@@ -58,7 +58,7 @@ func newVerify() *cobra.Command {
 				printVerification(cmd.OutOrStdout(), cmd.ErrOrStderr(), result, err)
 			}
 			if err != nil {
-				return refusalOf(explainable(err, saved), flags.roots)
+				return refusalOf(explainable(err, saved), flags.trusted())
 			}
 			return nil
 		},

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,7 +57,20 @@ type client struct {
 
 func newClient(t *testing.T, g guest.Guest, spec guest.Spec) client {
 	t.Helper()
-	return client{t, fmt.Sprintf("https://127.0.0.1:%d", spec.Port), g.Path(guest.RootsFile), makePolicy(t, spec)}
+	return client{t, fmt.Sprintf("https://127.0.0.1:%d", spec.Port), g.Roots(spec.Shape), makePolicy(t, spec)}
+}
+
+// trust names the client's root: of a TPM's maker, or of a software TDX.
+func (c client) trust() []string {
+	if filepath.Base(c.roots) == guest.TDXRootFile {
+		return []string{"--tdx-root", c.roots}
+	}
+	return []string{"--roots", c.roots}
+}
+
+// remote is a verb that talks to the guest, with the client's policy and root.
+func (c client) remote(verb string, more ...string) []string {
+	return slices.Concat([]string{verb, c.url, "--policy", c.policy}, c.trust(), more)
 }
 
 // makePolicy writes the strict policy for the spec's release, config and shape, and returns its file. Nothing in it comes
@@ -85,6 +99,9 @@ func makePolicyOf(t *testing.T, spec guest.Spec, machine ...string) string {
 	configFile, out := filepath.Join(dir, "config.json"), filepath.Join(dir, "policy.json")
 	if err := os.WriteFile(configFile, document, 0o644); err != nil {
 		t.Fatal(err)
+	}
+	if spec.Shape.Platform == measure.TDX {
+		machine = append(machine, "--min-tcb-evaluation", "17") // what the software TDX says is today's
 	}
 	chrysalis(t, 0, append([]string{"policy", "--manifest", filepath.Join(built, "release/manifest.json"), "--config", configFile, "-o",
 		out}, machine...)...)
@@ -116,16 +133,17 @@ func (c client) edited(old, new string) client {
 
 // verdict is what verify --json prints.
 type verdict struct {
-	Verdict  string `json:"verdict"`
-	Check    string `json:"check"`
-	Reason   string `json:"reason"`
-	ClaimKey string `json:"claim_key"`
-	Checks   []struct{ Name, Got, Verdict string }
+	Verdict    string   `json:"verdict"`
+	Check      string   `json:"check"`
+	Reason     string   `json:"reason"`
+	ClaimKey   string   `json:"claim_key"`
+	Weaknesses []string `json:"weaknesses"`
+	Checks     []struct{ Name, Got, Want, Verdict string }
 }
 
 func (c client) verify(want int) verdict {
 	c.t.Helper()
-	out, _ := chrysalis(c.t, want, "verify", c.url, "--policy", c.policy, "--roots", c.roots, "--json")
+	out, _ := chrysalis(c.t, want, c.remote("verify", "--json")...)
 	var v verdict
 	if err := json.Unmarshal([]byte(out), &v); err != nil {
 		c.t.Fatalf("verify --json printed %q: %v", out, err)
@@ -155,7 +173,7 @@ type answer struct {
 func (c client) ask(question string) answer {
 	c.t.Helper()
 	dir := filepath.Join(c.t.TempDir(), "answer")
-	chrysalis(c.t, 0, "chat", c.url, "--policy", c.policy, "--roots", c.roots, "--save", dir, question)
+	chrysalis(c.t, 0, c.remote("chat", "--save", dir, question)...)
 	return c.charged(dir)
 }
 
@@ -191,7 +209,7 @@ func (c client) charged(dir string) answer {
 func (c client) saved(want int) string {
 	c.t.Helper()
 	file := filepath.Join(c.t.TempDir(), "evidence.bin")
-	if _, notes := chrysalis(c.t, want, "verify", c.url, "--policy", c.policy, "--roots", c.roots, "--save-evidence", file); want == 1 &&
+	if _, notes := chrysalis(c.t, want, c.remote("verify", "--save-evidence", file)...); want == 1 &&
 		!strings.Contains(notes, "chrysalis explain") {
 		c.t.Errorf("the refusal of a register says %q, want a hint at explain", notes)
 	}

@@ -6,10 +6,15 @@ chrysalis=$1
 platform=${PLATFORM:-vtpm}
 dir=build/guest
 case $platform in
-vtpm) root=(--roots "$dir/tpm-maker.pem") ;;
+vtpm)
+	root=(--roots "$dir/tpm-maker.pem")
+	newest=()
+	;;
 tdx)
 	dir=build/guest-tdx
 	root=(--tdx-root "$dir/tdx-root.pem")
+	# What Intel's service says of hardware, the software TDX says of itself.
+	newest=(--collateral "$dir/collateral.json" --root "$dir/tdx-root.pem")
 	;;
 *)
 	echo "demo: PLATFORM is $platform, want vtpm or tdx" >&2
@@ -61,7 +66,7 @@ else
 	echo "On hardware that root is Intel's, and no flag names it. This one is made on this machine, which can read the guest."
 fi
 echo "The shape of the machine is the provider's to choose, out of a closed list of devices; what it must show is computed."
-show policy --manifest build/release/manifest.json --shape "$dir/shape.json" --engine build/volumes/engine.img --model build/volumes/model.img -o "$dir/policy.json"
+show policy --manifest build/release/manifest.json --shape "$dir/shape.json" --engine build/volumes/engine.img --model build/volumes/model.img "${newest[@]}" -o "$dir/policy.json"
 
 step "client: verify before a word is sent"
 if ! show verify "$url" --policy "$dir/policy.json" "${root[@]}"; then

@@ -86,6 +86,20 @@ func demoSpec(t *testing.T) guest.Spec {
 	return onOwnPort(t, spec)
 }
 
+// tdSpec is the demo's guest as a TD of the software TDX.
+func tdSpec(t *testing.T) guest.Spec {
+	t.Helper()
+	spec := demoSpec(t)
+	var err error
+	if spec.Shape, err = guest.SoftwareTDXHere(t.Context(), tree(t), filepath.Join(built, "release/OVMF.inteltdx.fd")); err != nil {
+		t.Fatal(err)
+	}
+	if spec.Config, err = guest.ReadConfig(measure.TDX, "", spec.Engine, spec.Model); err != nil {
+		t.Fatal(err)
+	}
+	return spec
+}
+
 // onOwnPort returns the spec with a port that no other guest has: two guests of one spec can then run at once.
 func onOwnPort(t *testing.T, spec guest.Spec) guest.Spec {
 	t.Helper()
@@ -105,7 +119,11 @@ func newGuest(t *testing.T) guest.Guest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := guest.Guest{Dir: dir, Tree: tree(t)}
+	double, err := filepath.Abs(filepath.Join(built, "double"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := guest.Guest{Dir: dir, Tree: tree(t), Double: double}
 	t.Cleanup(func() {
 		g.Cut()
 		if keeps(t.Failed(), os.Getenv("CHRYSALIS_KEEP")) {

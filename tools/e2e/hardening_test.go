@@ -3,12 +3,14 @@ package e2e
 import (
 	"encoding/json"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"chrysalis/measure"
 	"chrysalis/tools/internal/guest"
 )
 
@@ -50,7 +52,16 @@ func answers(t *testing.T, report string, want map[string]string) {
 // with none, try what the hardening closes. It shows that the switches work, not that they are set.
 func TestRootCannotUndo(t *testing.T) {
 	needsGuests(t)
-	spec := demoSpec(t)
+	for name, spec := range map[string]guest.Spec{"vtpm": demoSpec(t), "tdx": tdSpec(t)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rootCannotUndo(t, spec)
+		})
+	}
+}
+
+func rootCannotUndo(t *testing.T, spec guest.Spec) {
+	t.Helper()
 	dir := t.TempDir()
 	root := filepath.Join(dir, "root")
 	buildProbe(t, filepath.Join(root, "usr/bin/containerd"))
@@ -88,7 +99,13 @@ func TestRootCannotUndo(t *testing.T) {
 		t.Fatalf("the report is %q, want one that ends", report)
 	}
 	t.Logf("what the probe saw:\n%s", text)
-	answers(t, text, map[string]string{
+	hardware := map[string]string{"nobody read the TPM": "EACCES", "nobody open the TD": "ENOENT", "nobody extend RTMR3": "ENOENT",
+		"nobody ask for a quote": "EACCES"}
+	if spec.Shape.Platform == measure.TDX {
+		hardware = map[string]string{"nobody read the TPM": "ENOENT", "nobody open the TD": "EACCES", "nobody extend RTMR3": "EACCES",
+			"nobody ask for a quote": "EACCES"}
+	}
+	answers(t, text, joined(hardware, map[string]string{
 		"root load a module": "EPERM", "root load a kernel": "EPERM", "root allow modules again": "EINVAL", "root allow kexec again": "EINVAL",
 		"root allow ptrace again": "EINVAL", "root allow unprivileged bpf again": "EPERM", "root weaken lockdown": "EROFS",
 		"root io_uring": "EPERM", "root a user namespace": "ENOSPC", "root trace init": "EPERM", "root read init's memory": "EACCES",
@@ -100,8 +117,17 @@ func TestRootCannotUndo(t *testing.T) {
 		"nobody load a module": "EPERM", "nobody load a kernel": "EPERM", "nobody io_uring": "EPERM", "nobody bpf": "EPERM",
 		"nobody a user namespace": "ENOSPC", "nobody count kernel cycles": "EACCES", "nobody mount tmpfs": "EPERM", "nobody become root": "EPERM",
 		"nobody read the kernel's log": "EPERM", "nobody read kernel memory": "EACCES", "nobody read physical memory": "EACCES",
-		"nobody read the TPM": "EACCES", "nobody trace init": "EPERM",
-	})
+		"nobody trace init": "EPERM",
+	}))
+}
+
+// joined returns the entries of all maps.
+func joined(all ...map[string]string) map[string]string {
+	together := map[string]string{}
+	for _, m := range all {
+		maps.Copy(together, m)
+	}
+	return together
 }
 
 // TestWeakKernel boots kernels that were asked for less, with an initrd that does not mind: init does.
@@ -135,9 +161,18 @@ func TestWeakKernel(t *testing.T) {
 // TestEngineCannotReach runs the probe as the engine.
 func TestEngineCannotReach(t *testing.T) {
 	needsGuests(t)
+	for name, spec := range map[string]guest.Spec{"vtpm": demoSpec(t), "tdx": tdSpec(t)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			engineCannotReach(t, spec)
+		})
+	}
+}
+
+func engineCannotReach(t *testing.T, spec guest.Spec) {
+	t.Helper()
 	dir := t.TempDir()
 	buildProbe(t, filepath.Join(dir, "root/usr/bin/probe"))
-	spec := demoSpec(t)
 	spec.Engine = filepath.Join(dir, "engine.img")
 	chrysalis(t, 0, "volume", "pack", "engine", filepath.Join(dir, "root"), "-o", spec.Engine)
 	ref, err := guest.VolumeRef(spec.Engine)
@@ -154,7 +189,8 @@ func TestEngineCannotReach(t *testing.T) {
 		"engine load a module": "EPERM", "engine load a kernel": "EPERM", "engine io_uring": "EPERM", "engine bpf": "EPERM",
 		"engine a user namespace": "EPERM", "engine count kernel cycles": "EPERM", "engine mount tmpfs": "EPERM", "engine become root": "EPERM",
 		"engine read the kernel's log": "EPERM", "engine read kernel memory": "EOF", "engine read physical memory": "ENOENT",
-		"engine read the TPM": "ENOENT", "engine trace init": "EPERM", "engine write to its root": "EROFS", "engine write to the model": "EROFS",
+		"engine read the TPM": "ENOENT", "engine open the TD": "ENOENT", "engine extend RTMR3": "ENOENT", "engine ask for a quote": "ENOENT",
+		"engine trace init": "EPERM", "engine write to its root": "EROFS", "engine write to the model": "EROFS",
 		"engine run from /tmp": "EACCES", "engine run from /run/engine": "EACCES", "engine a vsock": "EPERM", "engine a packet socket": "EPERM",
 		"engine reach out": "ENETUNREACH", "engine see an interface but lo": "none", "engine see the keeper": "ENOENT",
 		"engine see a disk": "ENOENT", "engine see a process but its own": "none", "engine find a set-user-id program": "none",

@@ -158,7 +158,7 @@ func TestVerifyRefuses(t *testing.T) {
 			if err := os.WriteFile(file, []byte(policy), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			if out, _, code := try(t, "verify", c.url, "--policy", file, "--roots", c.roots); code == 0 {
+			if out, _, code := try(t, c.with(file).remote("verify")...); code == 0 {
 				t.Errorf("got exit code 0, want a refusal\n%s", out)
 			}
 		})

@@ -199,6 +199,16 @@ var asNobody = []attempt{
 	{"read kernel memory", read("/proc/kcore")},
 	{"read physical memory", read("/dev/mem")},
 	{"read the TPM", read("/dev/tpmrm0")},
+	{"open the TD", read("/dev/tdx_guest")},
+	{"extend RTMR3", func() error {
+		f, err := os.OpenFile("/sys/devices/virtual/misc/tdx_guest/measurements/rtmr3:sha384", os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(make([]byte, 48))
+		return errors.Join(err, f.Close())
+	}},
+	{"ask for a quote", func() error { return os.Mkdir("/sys/kernel/config/tsm/report/probe", 0o755) }},
 	{"trace init", func() error { return unix.PtraceAttach(1) }},
 }
 

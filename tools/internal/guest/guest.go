@@ -117,7 +117,7 @@ func FreePort() (int, error) {
 }
 
 // Start starts the guest and returns once QEMU runs. The TPM and the journal disk are made when the folder has none, and
-// kept otherwise. Extra are arguments for QEMU that no guest needs: tests pass what an attacker would.
+// kept otherwise; a guest that seals nothing gets a new journal each time. Extra are arguments for QEMU that no guest needs: tests pass what an attacker would.
 func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	if pid := g.running(); pid != 0 {
 		return fmt.Errorf("starting guest: %s runs already, as process %d (chrysalis status shows it, chrysalis down ends it)", g.Dir, pid)
@@ -261,6 +261,12 @@ func (g Guest) prepare(ctx context.Context, spec Spec) error {
 	if spec.Config.Identity.Sealing == config.SealNothing {
 		// Each boot is another guest, whose key opens no record of an earlier one: what they were good for left by the proofs' port.
 		if err := os.RemoveAll(g.Path(journal)); err != nil {
+			return err
+		}
+	}
+	if spec.Config.Identity.Sealing == config.SealNothing {
+		// The key of the last boot is gone, and what it wrote is noise to everybody.
+		if err := os.Remove(g.Path(journal)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}

@@ -1,0 +1,270 @@
+package e2e
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"chrysalis/init/status"
+	"chrysalis/measure/config"
+	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/qemu"
+)
+
+// TestTD has the unmodified release serve as a TD: firmware and kernel extend RTMR0 to RTMR2 from the reset vector on, init RTMR3, and a
+// policy that waives nothing accepts what is computed from files. Then its quoting service does what one can do.
+func TestTD(t *testing.T) {
+	needsGuests(t)
+	g, spec := newGuest(t), tdSpec(t)
+	start(t, g, spec)
+	c := newClient(t, g, spec)
+	clean := c.verify(0)
+	if clean.Verdict != "accepted" || !slices.ContainsFunc(clean.Weaknesses, func(w string) bool { return strings.Contains(w, "not Intel's but software's") }) {
+		t.Fatalf("a clean TD: got %+v, want it accepted, and that its root is software", clean)
+	}
+	for _, name := range []string{"mrtd", "rtmr-0", "rtmr-1", "rtmr-2", "rtmr-3", "mr-config-id", "boot-log"} {
+		if verdict := clean.verdictOf(t, name); verdict != "accepted" {
+			t.Errorf("%s: got %s, want it accepted", name, verdict)
+		}
+	}
+	if got, want := clean.got(t, "boot-log"), "23 events"; got != want {
+		t.Errorf("the firmware's log: got %s, want %s", got, want)
+	}
+	policy, err := os.ReadFile(c.policy)
+	if err != nil || !strings.Contains(string(policy), `"waive": []`) {
+		t.Errorf("the policy waives something (error %v): %s", err, policy)
+	}
+	if first := c.ask(question); first.text != oslo || first.tokens != tokensOfOslo {
+		t.Errorf("first answer: got %+v, want %q and %d tokens", first, oslo, tokensOfOslo)
+	}
+	evidence := c.saved(0)
+	wantCauses(t, "itself", explained(t, evidence, spec, "--policy", c.policy))
+	foreign := spec
+	foreign.Config.Service.Model.Volume = spec.Config.Service.Engine.Volume
+	wantCauses(t, "a TD with another model", explained(t, evidence, foreign), "model")
+
+	// Nobody takes this root for Intel's.
+	out, _ := chrysalis(t, 1, "verify", c.url, "--policy", c.policy, "--offline", "--json")
+	var v verdict
+	if err := json.Unmarshal([]byte(out), &v); err != nil || v.Check != "tdx.pck-chain" {
+		t.Errorf("under Intel's root: got refused by %q (error %v), want by tdx.pck-chain", v.Check, err)
+	}
+	rtmr2 := clean.got(t, "rtmr-2")
+	for _, tt := range []struct {
+		name   string
+		client client
+		check  string
+	}{
+		{"another release", c.edited(rtmr2, rtmr2[1:]+"0"), "rtmr-2"},
+		{"another config", c.edited(`"max": 20`, `"max": 19`), "config.service.price.nanoton_per_token"},
+		{"a sealed secret", c.edited(`"ephemeral"`, `"tpm-pcr"`), "config.identity.sealing"},
+		{"no stranding", c.edited(`"accepted"`, ``), "config.identity.stranding"},
+		{"newer collateral", c.edited(`"min_tcb_evaluation": 17`, `"min_tcb_evaluation": 18`), "tdx.tcb-info-evaluation"},
+	} {
+		if v := tt.client.verify(1); v.Check != tt.check {
+			t.Errorf("%s: got refused by %q (%s), want by %q", tt.name, v.Check, v.Reason, tt.check)
+		}
+	}
+	quotingService(t, g, c)
+}
+
+// quotingService has the host's quoting service misbehave in one way after the other: no client is answered with what it makes, the
+// host is told, and the guest goes on.
+func quotingService(t *testing.T, g guest.Guest, c client) {
+	t.Helper()
+	behave := func(way string) {
+		t.Helper()
+		if err := os.WriteFile(g.Path(guest.QuotesFile), []byte(way), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	events := func() (all []status.Event) {
+		t.Helper()
+		_, lines, err := g.State()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range lines {
+			if line.Event != 0 {
+				all = append(all, line.Event)
+			}
+		}
+		return all
+	}
+	for _, tt := range []struct {
+		way  string
+		code int
+		says status.Event // 0: the guest can't tell
+	}{
+		{"garbage", 3, status.QuoteForeign}, {"other", 3, status.QuoteForeign}, {"yesterday", 3, status.QuoteForeign}, {"long", 3, status.QuoteForeign},
+		{"refuse", 3, status.QuoteRefused},
+		{"short", 1, 0}, // its first half is this TD's, so it is for clients to refuse
+	} {
+		behave(tt.way)
+		before := len(events())
+		v := c.verify(tt.code)
+		if v.Verdict == "accepted" || tt.code == 1 && v.Check != "tdx.quote-format" {
+			t.Errorf("%s: got %s by %q, want no acceptance", tt.way, v.Verdict, v.Check)
+		}
+		said := events()[before:]
+		if tt.says == 0 && len(said) > 0 || tt.says != 0 && !slices.Contains(said, tt.says) {
+			t.Errorf("%s: the guest says %v, want %v", tt.way, said, tt.says)
+		}
+	}
+
+	// It hangs: the kernel gives up after 30 seconds, and asks nothing more before the host has given the request back. Then all is
+	// well. The kernel's word for that is EIO, which is its word for a refusal too.
+	behave("hang")
+	before := len(events())
+	if v := c.verify(3); v.Verdict == "accepted" {
+		t.Error("a service that hangs: got an acceptance")
+	}
+	given := []status.Event{status.QuoteLate, status.QuoteRefused}
+	for end := time.Now().Add(time.Minute); !slices.ContainsFunc(events()[before:], func(e status.Event) bool { return slices.Contains(given, e) }); time.Sleep(time.Second) {
+		if time.Now().After(end) {
+			t.Fatalf("a service that hangs: the guest says %v, want one of %v", events()[before:], given)
+		}
+	}
+	behave("")
+	if v := c.verify(0); v.Verdict != "accepted" {
+		t.Errorf("after the service came back: got %+v, want it accepted", v)
+	}
+}
+
+// TestTDOfAnother boots TDs that differ from the release in what the firmware measures, each thing in a register of its own, over a host
+// that gave no MRCONFIGID.
+func TestTDOfAnother(t *testing.T) {
+	needsGuests(t)
+	spec := tdSpec(t)
+	cmdline, err := os.ReadFile(filepath.Join(spec.Release, "cmdline"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	longer, table := filepath.Join(t.TempDir(), "cmdline"), filepath.Join(t.TempDir(), "aml")
+	if err := os.WriteFile(longer, []byte(string(cmdline)+" console=ttyS0"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(table, []byte{0x08, 'E', 'V', 'I', 'L', 0x01}, 0o644); err != nil { // Name (EVIL, One)
+		t.Fatal(err)
+	}
+	changed := withRelease(t, relaxed(t, spec, string(cmdline)+" console=ttyS0"), "cmdline", longer)
+	changed = withRelease(t, changed, "vmlinuz", otherKernel(t, filepath.Join(spec.Release, "vmlinuz")))
+	changed.Double = []string{"-config-id", strings.Repeat("00", 48)}
+	g := newGuest(t)
+	start(t, g, changed, "-acpitable", "sig=SSDT,rev=2,oem_id=EVIL,oem_table_id=EVIL,data="+table)
+	c := newClient(t, g, spec)
+	evidence := c.saved(1)
+	wantCauses(t, "the demo", explained(t, evidence, spec), "config", "acpi-table", "kernel", "command-line", "initrd")
+	waived := `"waive": []`
+	for _, name := range []string{"mr-config-id", "rtmr-0", "rtmr-1", "rtmr-2"} {
+		v := c.verify(1)
+		if v.Check != name {
+			t.Fatalf("got refused by %q (%s), want by %s", v.Check, v.Reason, name)
+		}
+		if name == "mr-config-id" {
+			c = c.edited(waived, `"waive": ["mr-config-id"]`)
+			continue
+		}
+		for _, check := range v.Checks {
+			if check.Name == name {
+				c = c.edited(check.Want, check.Got)
+			}
+		}
+	}
+	if v := c.verify(0); v.Verdict != "accepted" {
+		t.Errorf("under a policy of its own registers: got %+v, want it accepted: nothing else differs", v)
+	}
+}
+
+// otherKernel writes a kernel with one letter of its version's text changed, which nothing reads before init.
+func otherKernel(t *testing.T, file string) string {
+	t.Helper()
+	kernel, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const setupHeader, versionAt = 0x200, 0x20e // Linux, Documentation/arch/x86/boot.rst
+	at := setupHeader + int(kernel[versionAt]) + int(kernel[versionAt+1])<<8
+	kernel[at] ^= 1
+	out := filepath.Join(t.TempDir(), "vmlinuz")
+	if err := os.WriteFile(out, kernel, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestDebuggedTD boots a TD that its host can read, with a TPM of the host's beside it: it stays a TD, and no policy accepts it.
+func TestDebuggedTD(t *testing.T) {
+	needsGuests(t)
+	g, spec := newGuest(t), tdSpec(t)
+	tpm := filepath.Join(g.Dir, "other-tpm")
+	if err := os.Mkdir(tpm, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd, err := qemu.StartTPM(t.Context(), tree(t), tpm, filepath.Join(g.Dir, "other.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	spec.Double = []string{"-debug"}
+	start(t, g, spec, append(qemu.Emulator("other", "other", filepath.Join(g.Dir, "other.sock")), "-device", "tpm-crb,tpmdev=other")...)
+	c := newClient(t, g, spec)
+	v := c.verify(1)
+	if v.Check != "tdx.td-debug" {
+		t.Errorf("got refused by %q (%s), want by tdx.td-debug", v.Check, v.Reason)
+	}
+	if got := v.got(t, "platform"); got != "tdx" {
+		t.Errorf("with a TPM beside it the guest is of platform %s, want tdx", got)
+	}
+}
+
+// TestTDConfig gives a TD a config that is not the one whose hash the hardware was given, and one that it can't keep.
+func TestTDConfig(t *testing.T) {
+	needsGuests(t)
+	demo := tdSpec(t)
+	other := demo.Config
+	other.Service.Price.NanotonPerToken = 10
+	id := func(m config.Measured) []string {
+		measured, err := m.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		hash := config.SHA384(measured)
+		return []string{"-config-id", hex.EncodeToString(hash[:])}
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*guest.Spec)
+		want   string
+	}{
+		{"another config under the same MRCONFIGID", func(s *guest.Spec) { s.Config, s.Double = other, id(demo.Config) }, "config-foreign"},
+		{"the same config under another MRCONFIGID", func(s *guest.Spec) { s.Double = id(other) }, "config-foreign"},
+		{"a secret sealed to a TPM", func(s *guest.Spec) { s.Config.Identity.Sealing, s.Config.Identity.Stranding = config.SealTPM, "" }, "sealing-unfit"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			spec := onOwnPort(t, demo)
+			tt.change(&spec)
+			if got := ending(t, newGuest(t), spec); got != tt.want {
+				t.Errorf("the guest's last word: got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// verdictOf returns the named check's verdict.
+func (v verdict) verdictOf(t *testing.T, name string) string {
+	t.Helper()
+	for _, check := range v.Checks {
+		if check.Name == name {
+			return check.Verdict
+		}
+	}
+	t.Fatalf("verify made no check %q", name)
+	return ""
+}
