@@ -55,6 +55,10 @@ console: image ## boot the image with a console and show what a guest says to it
 bench: image ## every number beside its reference, measured in the same run
 	@CHRYSALIS_BENCH=1 $(GO) test -C tools -count=1 -timeout 30m -run '^TestBench$$' -v ./e2e/
 
+differential: ## what is computed and judged here, held against other people's programs
+	@CHRYSALIS_DIFFERENTIAL=1 $(GO) test -vet=off -count=1 -run 'Oracle|Against|DcapQVL|Virtee|Genuine|Real|Replay|Boots|PCR7|MRTD' ./attest/tdx ./attest/sevsnp ./measure/...
+	@CHRYSALIS_DIFFERENTIAL=1 $(GO) test -C tools -vet=off -count=1 ./differential/
+
 FUZZTIME ?= 10s
 fuzz: ## each fuzz target for FUZZTIME (default 10s)
 	@set -e; for file in $$(git grep -lE '^func Fuzz' -- '*_test.go'); do \
@@ -73,4 +77,4 @@ $(DOUBLE): FORCE
 	@$(GO) build -C tools -o ../$@ ./double
 
 FORCE:
-.PHONY: help demo test unit check wasm image matrix console bench fuzz clean FORCE
+.PHONY: help demo test unit check wasm image matrix console bench differential fuzz clean FORCE

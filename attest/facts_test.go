@@ -1,6 +1,7 @@
 package attest_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"testing"
@@ -36,6 +37,41 @@ func TestFactsChangeNoVerdict(t *testing.T) {
 				}
 				return nil, nil
 			})
+		}
+	}
+}
+
+// TestFactsKeepTheirBytes: whoever uses the buffer again in which evidence lay does not change what was proven of it.
+func TestFactsKeepTheirBytes(t *testing.T) {
+	for _, platform := range platforms {
+		s := newSceneOn(t, platform)
+		policy, err := s.rules.Policy()
+		if err != nil {
+			t.Fatal(err)
+		}
+		roots := s.source.Roots()
+		roots.Facts = new(attest.Facts)
+		encoded, err := s.source.Evidence(s.challenge).Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		judge := func(b []byte) error {
+			e, err := evidence.Decode(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = attest.Verify(e, s.challenge, policy, now, roots)
+			return err
+		}
+		buffer := bytes.Clone(encoded)
+		if err := judge(buffer); err != nil {
+			t.Fatal(err)
+		}
+		clear(buffer)
+		for range 2 {
+			if err := judge(bytes.Clone(encoded)); err != nil {
+				t.Errorf("%s, after the first buffer was used again: got %v", platform, err)
+			}
 		}
 	}
 }

@@ -23,7 +23,7 @@ func (f *Fetcher) TDX(ctx context.Context, quote *tdx.Quote) (*tdx.Collateral, e
 	}
 	fmspc, ca, err := quote.Needs()
 	if err != nil {
-		return nil, fmt.Errorf("fetching collateral: %w", err)
+		return nil, fmt.Errorf("fetching collateral: %w: %w", check.ErrUnavailable, err)
 	}
 	return f.tdx(ctx, f.intelAddresses(fmspc, ca))
 }
@@ -32,7 +32,7 @@ func (f *Fetcher) TDX(ctx context.Context, quote *tdx.Quote) (*tdx.Collateral, e
 func (f *Fetcher) TDXBeside(ctx context.Context, chain []byte) (*tdx.Collateral, error) {
 	fmspc, ca, err := tdx.NeedsOf(chain)
 	if err != nil {
-		return nil, fmt.Errorf("fetching collateral: %w", err)
+		return nil, fmt.Errorf("fetching collateral: %w: %w", check.ErrUnavailable, err)
 	}
 	var c *tdx.Collateral
 	if f.Folder != "" {

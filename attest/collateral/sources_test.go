@@ -317,3 +317,36 @@ func gone(out http.ResponseWriter, _ *http.Request) bool {
 	out.WriteHeader(http.StatusNotFound)
 	return true
 }
+
+// TestCompleteBeside: a quote without a chain has it from the staple, whose other documents lose to the service's.
+func TestCompleteBeside(t *testing.T) {
+	w := newWorld(t, nil)
+	w.tdx.Certification = tdx.Certification{Type: 3, Data: make([]byte, 404)}
+	older := *w.tdxBuilt.Collateral
+	w.tdx.TCBInfo.IssueDate = start.Add(-2 * time.Hour)
+	older.TCBInfo = w.tdx.Build().Collateral.TCBInfo
+	w.tdx.TCBInfo.IssueDate = start.Add(-time.Hour)
+	w.build()
+	older.TCBInfoIssuerChain, older.QEIdentityIssuerChain = w.tdxBuilt.Collateral.TCBInfoIssuerChain, w.tdxBuilt.Collateral.QEIdentityIssuerChain
+	older.QEIdentity, older.PCKChain = w.tdxBuilt.Collateral.QEIdentity, w.tdx.PEM()
+	w.tdx.Resign(&older)
+	w.IntelRoot = w.tdxBuilt.Root
+	e := w.td()
+	if err := w.Complete(t.Context(), e); !errors.Is(err, check.ErrUnavailable) {
+		t.Errorf("no staple: got %v, want it to be unavailable", err)
+	}
+	var err error
+	if e.Collateral, err = older.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Complete(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	got, err := tdx.ParseCollateral(e.Collateral)
+	if err != nil || !bytes.Equal(got.TCBInfo, w.tdxBuilt.Collateral.TCBInfo) || !bytes.Equal(got.PCKChain, older.PCKChain) {
+		t.Errorf("got %v, want the service's documents and the staple's chain", err)
+	}
+	if _, err := tdx.Verify(e.Quote, got, tdx.Options{}, start, w.tdxBuilt.Root); err != nil {
+		t.Error(err)
+	}
+}

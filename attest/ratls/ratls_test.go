@@ -407,13 +407,24 @@ func TestConfidentialGuests(t *testing.T) {
 					t.Errorf("asked again, %s: got %v after %d times, want accepted: %t, once", again.name, err, asked, again.accept)
 				}
 			}
-			config.Complete = func(_ context.Context, e *evidence.Evidence) error { e.Collateral = kept; return nil }
+			// A server that staples such collateral from its first quote on.
+			second, err := guest.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
+				tt.contents.Statement.Epoch, tt.contents.Statement.NotAfter = r.Epoch, r.NotAfter
+				e := tt.attest(r.NonceRoot, r.TLSKey)
+				e.Collateral = ended
+				return e, nil
+			}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			address = attesttest.Listen(t, second, second.TLSConfig(), second.ConnContext)
+			config.Complete, config.Again = func(_ context.Context, e *evidence.Evidence) error { e.Collateral = kept; return nil }, nil
 			if conn, err := Dial(t.Context(), "tcp", address, config); err != nil {
 				t.Errorf("a staple that has ended, and a service: got %v, want it replaced", err)
 			} else {
 				conn.Close()
 			}
-			config.Complete, config.Again = nil, nil
+			config.Complete = nil
 			if _, err := Dial(t.Context(), "tcp", address, config); !errors.Is(err, attest.ErrRejected) {
 				t.Errorf("a staple that has ended, offline: got %v, want a refusal", err)
 			}
