@@ -213,8 +213,9 @@ func signedOnce(what string, sign func() ([]byte, error)) []byte {
 	}
 	der, err := sign()
 	check(err)
-	made.Store(what, der)
-	return slices.Clone(der)
+	// Two may sign at once, and each signature is another: all get the one that was kept first.
+	kept, _ := made.LoadOrStore(what, der)
+	return slices.Clone(kept.([]byte))
 }
 
 func der(value any) []byte {

@@ -357,3 +357,31 @@ func TestBoots(t *testing.T) {
 		}
 	}
 }
+
+// TestMutations: whatever byte of an image is changed, it is refused, or what the stub takes of it has changed, or the byte is one that
+// the image hash alone covers: headers, the stub's own sections, and filling.
+func TestMutations(t *testing.T) {
+	good := withStub(petest.Image(".sdmagic", ".osrel", ".cmdline", ".initrd", ".linux", ".pcrsig", ".profile", ".splash"), "257")
+	taken := func(file []byte) (string, bool) {
+		i, err := Read(file, 0)
+		if err != nil {
+			return "", false
+		}
+		initrd := sha256.Sum256(i.Initrd())
+		return pcr11(i).String() + fmt.Sprintf("%x", initrd), true
+	}
+	want, ok := taken(good)
+	if !ok {
+		t.Fatal("the image is refused")
+	}
+	for at := range good {
+		bad := bytes.Clone(good)
+		bad[at] ^= 0x15
+		got, read := taken(bad)
+		section := (at - petest.First) / petest.Step
+		inData := at >= petest.First+petest.Step && (at-petest.First)%petest.Step < petest.Size
+		if inData && read && got == want {
+			t.Errorf("byte %d, in section %d: nothing changes", at, section)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -190,4 +191,32 @@ func FuzzParse(f *testing.F) {
 			_, _ = Signature(v.Data, []byte("none"))
 		}
 	})
+}
+
+// TestMutations: whatever byte of a variable's name, namespace or contents is changed, the store is refused or other variables are read.
+func TestMutations(t *testing.T) {
+	good := small(Variable{GUID: Global, Name: "PK", Data: []byte("key")}, Variable{GUID: Image, Name: "db", Data: []byte("list")})
+	read := func(file []byte) string {
+		variables, err := Parse(file)
+		if err != nil {
+			return "refused"
+		}
+		var b strings.Builder
+		for _, v := range variables {
+			fmt.Fprintf(&b, "%x %s %x;", v.GUID, v.Name, v.Data)
+		}
+		return b.String()
+	}
+	want := read(good)
+	at := storeHead
+	for _, v := range []struct{ name, data int }{{6, 3}, {6, 4}} {
+		for i := 44; i < entryHead+v.name+v.data; i++ {
+			bad := bytes.Clone(good)
+			bad[at+i] ^= 0x15
+			if read(bad) == want {
+				t.Errorf("byte %d of the variable at %d: nothing changes", i, at)
+			}
+		}
+		at += (entryHead + v.name + v.data + 3) &^ 3
+	}
 }

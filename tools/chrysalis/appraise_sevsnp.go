@@ -91,6 +91,11 @@ func newAppraiseSEVSNP() *cobra.Command {
 			} else {
 				printSNP(cmd.OutOrStdout(), cmd.ErrOrStderr(), v)
 			}
+			if err != nil {
+				if raw, readErr := readEvidence("report", flags.report); readErr == nil {
+					saySlip(cmd.ErrOrStderr(), "--report", raw, kindSNP)
+				}
+			}
 			return exitOf(err)
 		},
 	}

@@ -135,6 +135,9 @@ func (f *tdxFlags) appraise(ctx context.Context, out, notes io.Writer) error {
 	} else {
 		printTDX(out, notes, v)
 	}
+	if err != nil {
+		saySlip(notes, "--quote", quote, kindTDX)
+	}
 	return exitOf(err)
 }
 

@@ -3,11 +3,25 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 
 	"chrysalis/attest/tdx"
 	"chrysalis/attest/vtpm"
 	"chrysalis/measure/eventlog"
 )
+
+// What evidence is, where it is what a verb wants.
+const (
+	kindTDX = "a TDX quote"
+	kindSNP = "an SEV-SNP report"
+)
+
+// saySlip notes that a flag was given other evidence than it is for.
+func saySlip(notes io.Writer, flag string, raw []byte, wanted string) {
+	if kind, use := evidenceOf(raw); kind != "" && kind != wanted {
+		fmt.Fprintf(notes, "chrysalis: hint: %s is %s, want %s: %s\n", flag, kind, wanted, use)
+	}
+}
 
 // evidenceOf names what a piece of evidence is, and which verb or flag it is for. It is asked where a parser has refused the
 // evidence, so that who took one file for another is told so.
@@ -28,13 +42,13 @@ func evidenceOf(raw []byte) (kind, use string) {
 	case len(raw) >= 48 && (le.Uint16(raw) == 4 || le.Uint16(raw) == 5) && le.Uint32(raw[4:]) == teeSGX:
 		return "a quote of an SGX enclave", "there is no verb for SGX"
 	case len(raw) == snpReport:
-		return "an SEV-SNP report", "chrysalis appraise sev-snp"
+		return kindSNP, "chrysalis appraise sev-snp"
 	}
 	if _, err := vtpm.ParseQuote(raw); err == nil {
 		return "a TPM's quote", "chrysalis appraise eventlog --format tcg2"
 	}
 	if _, err := tdx.Parse(raw); err == nil {
-		return "a TDX quote", "chrysalis appraise tdx, or --format ccel, cel or dstack of appraise eventlog"
+		return kindTDX, "chrysalis appraise tdx, or --format ccel, cel or dstack of appraise eventlog"
 	}
 	if table := acpiTable(raw); table != "" {
 		return table, "the log itself"

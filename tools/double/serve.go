@@ -71,7 +71,7 @@ func (s *server) serve(ctx context.Context, socket, pid string) error {
 		conns.Go(func() {
 			defer conn.Close()
 			defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-			if err := s.answerAll(ctx, conn); err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
+			if err := s.answerAll(ctx, conn); ctx.Err() == nil && !errors.Is(err, io.EOF) {
 				fmt.Fprintln(os.Stderr, "double:", err)
 			}
 			if first {
@@ -81,6 +81,7 @@ func (s *server) serve(ctx context.Context, socket, pid string) error {
 	}
 }
 
+// answerAll answers until the connection ends, and says how it did.
 func (s *server) answerAll(ctx context.Context, conn io.ReadWriter) error {
 	for {
 		var head [5]byte

@@ -72,8 +72,8 @@ func TestMatrix(t *testing.T) {
 const matrixHead = `# Which input moves which register
 
 Written by ` + "`make matrix`" + `, which asks both locked versions of QEMU for the tables of %d machines; a test keeps it true.
-Computed from files; [SHAPE.md](SHAPE.md) says what a machine is. For TDX and SEV-SNP no machine here could show that a guest
-has these registers; what stands behind each value is in the comments of ` + "`measure`" + ` and its tests.
+Computed from files; [SHAPE.md](SHAPE.md) says what a machine is. A TD under emulation has shown RTMR0 to RTMR2 of one machine whole
+(TestTD); no machine here could show those of SEV-SNP. What stands behind each value is in the comments of ` + "`measure`" + ` and its tests.
 
 Each row changes one thing of one guest: 2 CPUs, 2 GiB, QEMU of the newer lock. A cross is a register that moves.
 
@@ -82,8 +82,8 @@ Each row changes one thing of one guest: 2 CPUs, 2 GiB, QEMU of the newer lock. 
 const matrixTable = `
 ## Machines
 
-Direct boot with the demo's devices: PCR 1 of a guest with plain OVMF and a TPM under emulation; RTMR0 of one with OVMF.inteltdx.fd
-and 46 address bits; the launch digest of one with OVMF.amdsev.fd, EPYC-v4 and no kernel hashes. First 16 digits.
+Direct boot with the demo's devices: PCR 1 of a guest with plain OVMF and a TPM under emulation; RTMR0 of one with OVMF.inteltdx.fd,
+46 address bits and a processor of family 6, model 207, stepping 8; the launch digest of one with OVMF.amdsev.fd, EPYC-v4 and no kernel hashes. First 16 digits.
 
 `
 
