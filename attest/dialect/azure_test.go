@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -111,7 +112,7 @@ func TestEveryBitOfHCL(t *testing.T) {
 	facts := new(check.Facts)
 	for at := range raw {
 		for bit := range 8 {
-			if in := at - 32; in >= 0 && in < sevsnp.ReportSize && bit != at%8 {
+			if in := at - 32; in >= 0 && in < sevsnp.ReportSize && (bit != at%8 || at%3 != 0) || runtime.GOOS == "js" && at%61 != 0 {
 				continue // package sevsnp flips each bit of a report
 			}
 			changed := bytes.Clone(raw)

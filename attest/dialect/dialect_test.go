@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -217,7 +218,7 @@ func TestBytesOfCollateral(t *testing.T) {
 	for name, files := range forms(t, m, e.Collateral) {
 		for i, file := range files {
 			for at := range file {
-				if (at+i)%17 != 0 {
+				if (at+i)%17 != 0 || runtime.GOOS == "js" && at%13 != 0 {
 					continue // a set is judged for each: one byte of seventeen, spread over names, values and encodings
 				}
 				changed := slices.Clone(files)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/big"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -145,8 +146,9 @@ func TestBitsWithoutChain(t *testing.T) {
 			t.Fatal(err)
 		}
 		for bit := range len(e.Quote) * 8 {
-			if bit/8 < len(e.Quote)-size-10 && bit%8 != bit/8%8 {
-				continue // TestEveryBitOfQuote flips all of what is before
+			// TestEveryBitOfQuote flips all of what is before; under js a signature takes twenty times as long.
+			if bit/8 < len(e.Quote)-size-10 && (bit%8 != bit/8%8 || bit/8%3 != 0) || runtime.GOOS == "js" && bit%61 != 0 {
+				continue
 			}
 			e.Quote[bit/8] ^= 1 << (bit % 8)
 			if r, err := tdx.Verify(e.Quote, e.Collateral, options, now, e.Root); err == nil {

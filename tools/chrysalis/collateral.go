@@ -25,7 +25,7 @@ func newCollateral() *cobra.Command {
 }
 
 func newCollateralFetch() *cobra.Command {
-	var quoteFile, reportFile, product, out, root string
+	var quoteFile, reportFile, product, out, root, pckChain string
 	var limit time.Duration
 	var asJSON bool
 	var sources sourceFlags
@@ -58,7 +58,7 @@ func newCollateralFetch() *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), limit)
 			defer cancel()
-			fetch := func() (any, error) { return fetchTDX(ctx, fetcher, quoteFile, out) }
+			fetch := func() (any, error) { return fetchTDX(ctx, fetcher, quoteFile, pckChain, out) }
 			if reportFile != "" {
 				fetch = func() (any, error) { return fetchSNP(ctx, fetcher, reportFile, sevsnp.Product(product), out) }
 			}
@@ -75,6 +75,7 @@ func newCollateralFetch() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&quoteFile, "quote", "", "TDX quote: bytes, hexadecimal or base64")
+	f.StringVar(&pckChain, "pck-chain", "", "PEM of the PCK, its CA and the root, for a quote that carries none")
 	f.StringVar(&reportFile, "report", "", "SEV-SNP report: bytes, hexadecimal or base64")
 	f.StringVar(&product, "product", "", "Milan, Genoa or Turin, for reports before version 3, which do not say it")
 	f.StringVarP(&out, "output", "o", "", "file (TDX) or folder (SEV-SNP) to write")
@@ -88,7 +89,7 @@ func newCollateralFetch() *cobra.Command {
 	return cmd
 }
 
-func fetchTDX(ctx context.Context, f *collateral.Fetcher, file, out string) (any, error) {
+func fetchTDX(ctx context.Context, f *collateral.Fetcher, file, pckChain, out string) (any, error) {
 	raw, err := readEvidence("quote", file, []byte{4, 0, 2, 0}, []byte{5, 0, 2, 0})
 	if err != nil {
 		return nil, err
@@ -97,7 +98,15 @@ func fetchTDX(ctx context.Context, f *collateral.Fetcher, file, out string) (any
 	if err != nil {
 		return nil, err
 	}
-	c, err := f.TDX(ctx, quote)
+	chain := quote.PCKChain
+	fetch := func() (*tdx.Collateral, error) { return f.TDX(ctx, quote) }
+	if pckChain != "" {
+		if chain, err = readInput(pckChain); err != nil {
+			return nil, err
+		}
+		fetch = func() (*tdx.Collateral, error) { return f.TDXBeside(ctx, chain) }
+	}
+	c, err := fetch()
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +114,7 @@ func fetchTDX(ctx context.Context, f *collateral.Fetcher, file, out string) (any
 	if err != nil {
 		return nil, err
 	}
-	fmspc, ca, err := quote.Needs()
+	fmspc, ca, err := tdx.NeedsOf(chain)
 	if err != nil {
 		return nil, err
 	}

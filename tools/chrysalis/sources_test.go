@@ -137,6 +137,12 @@ func TestSourcesTDX(t *testing.T) {
 	m.Certification = tdx.Certification{Type: 3, Data: make([]byte, 404)}
 	d.write("quote", m.Quote())
 	d.write("pck.pem", m.PEM())
+	d.down = false
+	fetch := []string{"collateral", "fetch", "--quote", "@quote", "--root", "@root.pem", "--pccs", d.service.URL, "-o", "@fetched.json"}
+	d.exits("fetched without the chain", exitUnavailable, slices.Clone(fetch)...)
+	d.exits("fetched with the chain", 0, append(slices.Clone(fetch), "--pck-chain", "@pck.pem")...)
+	d.exits("fetched, chain and all", 0, appraise(append(at, "--collateral", "@fetched.json")...)...)
+	d.down = true
 	d.exits("no chain", exitUnavailable, appraise(append(at, "--collateral", "@set/one.json")...)...)
 	d.exits("the chain beside", 0, appraise(append(at, "--collateral", "@set/one.json", "--pck-chain", "@pck.pem")...)...)
 	d.exits("the chain among the files", 0, appraise(append(at, "--collateral", "@tcb", "--collateral", "@qe", "--collateral", "@pck",
