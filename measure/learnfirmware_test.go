@@ -13,6 +13,9 @@ import (
 
 // TestLearnFirmware finds what is known of Debian's build in a boot log of it, and nothing in another's.
 func TestLearnFirmware(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it hashes gigabytes")
+	}
 	code := release(t, "tools-tree", "usr", "share", "OVMF", "OVMF_CODE_4M.fd")
 	log, err := os.ReadFile(filepath.Join("eventlog", "testdata", "boots", "qemu10-ovmf2025.02.tcg2"))
 	if err != nil {

@@ -4,6 +4,9 @@
 //	pcrs, err := measure.DirectBoot{Firmware: fw, Kernel: kernel, Initrd: initrd, Cmdline: cmdline}.PCRs()
 //	config, err := measure.ConfigPCRs(measured)
 //
+// Other people's machines have rooms of their own: uki for what systemd's stub makes of an image, igvm, snp and tdvf for what hardware
+// measures, varstore for the keys of Secure Boot, eventlog for logs.
+//
 // PCR 1 holds the ACPI tables, which QEMU makes for one shape of machine: whoever has asked QEMU for them computes it by
 // Tables.PCR1.
 package measure
