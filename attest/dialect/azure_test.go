@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -100,6 +101,36 @@ func TestHCL(t *testing.T) {
 	} {
 		if _, err := dialect.ParseHCL(tt.raw); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want an error with %q", tt.name, err, tt.want)
+		}
+	}
+}
+
+// TestGenuineHCL reads reports of Azure's own machines: what each binds is the hash of its runtime data.
+func TestGenuineHCL(t *testing.T) {
+	for name, td := range map[string]bool{"hcl-report-snp.bin": false, "hcl-report-tdx.bin": true} {
+		raw, err := os.ReadFile("testdata/azure/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := dialect.ParseHCL(raw)
+		if err != nil || (h.TD != nil) != td {
+			t.Errorf("%s: got %v, want a report of a TD: %t", name, err, td)
+			continue
+		}
+		var claims struct {
+			Keys []struct {
+				ID string `json:"kid"`
+			} `json:"keys"`
+		}
+		if err := json.Unmarshal(h.Runtime, &claims); err != nil || len(claims.Keys) == 0 || claims.Keys[0].ID != "HCLAkPub" {
+			t.Errorf("%s: got %.80q, %v, want runtime data with the TPM's attestation key", name, h.Runtime, err)
+		}
+		if td {
+			continue
+		}
+		report, err := sevsnp.Parse(h.SNP)
+		if err != nil || report.ReportData != h.ReportData() {
+			t.Errorf("%s: got %v, and report data that is not what binds the runtime data", name, err)
 		}
 	}
 }

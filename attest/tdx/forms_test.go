@@ -171,6 +171,7 @@ func TestNewLines(t *testing.T) {
 	for name, change := range map[string]func(*scene){
 		"a module that runs":   func(s *scene) { s.m.Body.TEETCBSVN2[1] = 9 },
 		"a module at launch":   func(s *scene) { s.m.Body.TEETCBSVN[1] = 9 },
+		"a body of type 4":     func(s *scene) { s.edit = func(e *attesttest.TDXEvidence) { e.Quote[48] = 4 } },
 		"a quote of version 6": func(s *scene) { s.edit = func(e *attesttest.TDXEvidence) { e.Quote[0] = 6 } },
 	} {
 		s := newScene()

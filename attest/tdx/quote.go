@@ -176,7 +176,11 @@ func (q *Quote) parseBody(r *reader) {
 		case body15Type:
 			size, q.Body.TDX15 = body15Bytes, true
 		default:
-			r.err = fmt.Errorf("body is of type %d, want %d or %d", typ, body10Type, body15Type)
+			newer := ""
+			if typ > body15Type {
+				newer = ", which is newer than this build knows"
+			}
+			r.err = fmt.Errorf("body is of type %d%s, want %d or %d", typ, newer, body10Type, body15Type)
 			return
 		}
 		if int64(announced) != int64(size) {

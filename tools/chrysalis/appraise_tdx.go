@@ -47,8 +47,9 @@ func newAppraiseTDX() *cobra.Command {
 			"tcb_info_issuer_chain, qe_identity_issuer_chain (PEM), tcb_info, qe_identity (the exact strings that are signed),\n" +
 			"tcb_info_signature and qe_identity_signature (hexadecimal), as dcap-qvl writes it; or Intel's platform_collaterals; or several\n" +
 			"files that together are answers of Intel's service with their headers, as curl -i writes them. Without --collateral, --fetch,\n" +
-			"--pccs or --collateral-dir say where it comes from. On Azure --hcl judges that the quote binds the runtime data. The status converges over platform, TDX module and quoting\n" +
-			"enclave; UpToDate alone is accepted unless --accept-status says otherwise. A TD under debug is always rejected.\n" +
+			"--pccs or --collateral-dir say where it comes from. On Azure --hcl judges that the quote binds the runtime data. The status\n" +
+			"converges over platform, TDX module and quoting enclave; UpToDate alone is accepted unless --accept-status says otherwise. A TD\n" +
+			"under debug is always rejected.\n" +
 			"Exit code 0: accepted, 1: rejected, 2: usage, 3: could not check.",
 		Example: "  chrysalis appraise tdx --quote quote.bin --collateral collateral.json --at 2026-11-20T12:00:00Z\n" +
 			"  chrysalis appraise tdx --quote quote.bin --collateral collateral.json --at 2026-11-20T12:00:00Z --accept-status UpToDate,SWHardeningNeeded --json\n" +

@@ -34,7 +34,8 @@ func newPolicy() *cobra.Command {
 			"confidentiality, and PCR 1 unless --shape says on which machine. A shape with the release's firmware for TDX allows that\n" +
 			"machine as a TDX guest, up to date; --tdx and --sev-snp add what the release shows there from files. With --signer a signed\n" +
 			"list says which releases may run, and verify takes it with --release-list. Where a release runs on TDX, today's evaluation number\n" +
-			"of Intel's collateral is the floor: it is fetched, or read out of --collateral; without either, --min-tcb-evaluation gives it. Edit the result to accept more.",
+			"of Intel's collateral is the floor: it is fetched, or read out of --collateral; without either, --min-tcb-evaluation gives it.\n" +
+			"Edit the result to accept more.",
 		Example: "  chrysalis policy --manifest build/release/manifest.json --shape build/guest/shape.json -o policy.json\n" +
 			"  chrysalis policy --manifest build/release/manifest.json --config my-config.json -o policy.json\n" +
 			"  chrysalis policy --manifest build/release/manifest.json --pcrs registers.json -o policy.json   # of measure vtpm --disk\n" +
