@@ -62,7 +62,7 @@ func newResult(a *appraisal, done []Check) *Result {
 			"vtpm proves measurement and protocol, not confidentiality: the host runs the TPM and can read the guest's memory")
 	case evidence.TDX:
 		r.tcb = string(a.td.TCB().Status)
-		if !a.roots.TDX.Equal(tdx.IntelRoot()) {
+		if !tdx.IsIntelRoot(a.roots.TDX) {
 			r.weaknesses = append(r.weaknesses,
 				"the root of this TDX is not Intel's but software's: it proves measurement and protocol, not confidentiality")
 		}

@@ -194,6 +194,9 @@ func TestParseRoot(t *testing.T) {
 	}
 	m := attesttest.NewTDX(now, 4, false)
 	e := m.Build()
+	if !tdx.IsIntelRoot(tdx.IntelRoot()) || tdx.IsIntelRoot(e.Root) || tdx.IsIntelRoot(nil) {
+		t.Error("Intel's root is not told from another")
+	}
 	for name, pem := range map[string][]byte{
 		"two certificates": e.Collateral.TCBInfoIssuerChain,
 		"nothing":          nil,

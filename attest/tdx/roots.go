@@ -1,8 +1,10 @@
 package tdx
 
 import (
+	"bytes"
 	"crypto/x509"
 	"fmt"
+	"sync"
 )
 
 // intelRoot is Intel SGX Root CA, as published at
@@ -32,6 +34,14 @@ func IntelRoot() *x509.Certificate {
 		panic(err) // our own constant
 	}
 	return root
+}
+
+// intelDER is the root's, parsed once.
+var intelDER = sync.OnceValue(func() []byte { return IntelRoot().Raw })
+
+// IsIntelRoot reports whether a certificate is IntelRoot.
+func IsIntelRoot(cert *x509.Certificate) bool {
+	return cert != nil && bytes.Equal(cert.Raw, intelDER())
 }
 
 // ParseRoot parses the PEM of one self-signed certificate with a P-256 key.
