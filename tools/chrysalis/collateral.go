@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest/collateral"
+	"chrysalis/attest/dialect"
 	"chrysalis/attest/pki"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
@@ -153,21 +155,34 @@ func fetchSNP(ctx context.Context, f *collateral.Fetcher, file string, product s
 func newCollateralShow() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "show FILE", Short: "Show what is in a file of TDX collateral, and until when it holds", Args: cobra.ExactArgs(1),
-		Long:    "Shows the dates and numbers that the documents state. Nothing is verified: appraise tdx does that.",
+		Use: "show FILE…", Short: "Show what is in TDX collateral, and until when it holds", Args: cobra.MinimumNArgs(1),
+		Long: "Shows the dates and numbers that the documents state, of collateral in any form that appraise tdx takes. Nothing is verified:\n" +
+			"appraise tdx does that.",
 		Example: "  chrysalis collateral show collateral.json",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			data, err := readInput(args[0])
-			if err != nil {
-				return unavailable(err)
+			var files [][]byte
+			for _, name := range args {
+				data, err := readInput(name)
+				if err != nil {
+					return unavailable(err)
+				}
+				files = append(files, data)
 			}
-			c, err := tdx.ParseCollateral(data)
+			sets, err := dialect.Collateral(files...)
 			if err != nil {
 				return rejected(err)
 			}
-			lines, err := c.Describe()
-			if err != nil {
-				return rejected(err)
+			var lines []tdx.Described
+			for _, c := range sets {
+				described, err := c.Describe()
+				if err != nil {
+					return rejected(err)
+				}
+				for _, line := range described { // sets out of one file share some
+					if !slices.Contains(lines, line) {
+						lines = append(lines, line)
+					}
+				}
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), lines)

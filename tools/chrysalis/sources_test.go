@@ -123,6 +123,8 @@ func TestSourcesTDX(t *testing.T) {
 	d.exits("a folder", 0, appraise("--collateral-dir", "@set")...)
 	at := []string{"--at", d.now.Format(time.RFC3339)}
 	d.exits("answers with their headers", 0, appraise(append(at, "--collateral", "@tcb", "--collateral", "@qe", "--collateral", "@pck", "--collateral", "@rootcrl")...)...)
+	d.exits("shown", 0, "collateral", "show", "@tcb", "@qe", "@pck", "@rootcrl")
+	d.exits("shown, an answer missing", exitRejected, "collateral", "show", "@tcb", "@qe", "@pck")
 	d.exits("an answer missing", exitRejected, appraise(append(at, "--collateral", "@tcb", "--collateral", "@qe", "--collateral", "@pck")...)...)
 	d.exits("an update that is none", exitUsage, appraise("--fetch", "--tcb-update", "late")...)
 	d.exits("a PCCS that is no URL", exitUsage, appraise("--pccs", "pccs:8081")...)

@@ -62,6 +62,10 @@ const (
 	maxWordBytes = 64
 )
 
+// kernelLimit is how long the kernel waits for a TD's quote. One that has not come by then is an EIO, as a refusal is: its own
+// ETIMEDOUT is counted for one second more than it waits.
+const kernelLimit = 30 * time.Second
+
 // busyPause is how long to wait before a request is made again.
 const busyPause = 500 * time.Millisecond
 
@@ -125,7 +129,11 @@ func (e entry) ask(provider string, reportData [64]byte) (answer Answer, err err
 	if err := e.still(before + 1); err != nil {
 		return answer, err
 	}
+	began := time.Now()
 	if answer.Out, err = e.read("outblob", maxOutBytes); err != nil {
+		if errors.Is(err, unix.EIO) && time.Since(began) >= kernelLimit {
+			err = fmt.Errorf("%w: %w", ErrTimeout, err)
+		}
 		return answer, err
 	}
 	if answer.Aux, err = e.read("auxblob", maxAuxBytes); err != nil && !errors.Is(err, fs.ErrNotExist) {

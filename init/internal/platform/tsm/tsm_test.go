@@ -129,6 +129,24 @@ func TestBusy(t *testing.T) {
 	}
 }
 
+// TestKept: a host that keeps a request for as long as the kernel waits is late, whatever the kernel calls it; a sooner no is a refusal.
+func TestKept(t *testing.T) {
+	for _, tt := range []struct {
+		after time.Duration
+		late  bool
+	}{{30 * time.Second, true}, {29 * time.Second, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			k := &tsmtest.Kernel{Provider: "tdx_guest", Answer: func([64]byte) ([]byte, []byte, error) {
+				time.Sleep(tt.after)
+				return nil, nil, unix.EIO
+			}}
+			if _, err := reports(k).Ask([64]byte{7}); errors.Is(err, tsm.ErrTimeout) != tt.late || !errors.Is(err, unix.EIO) {
+				t.Errorf("after %s: got error %v, want it late: %t", tt.after, err, tt.late)
+			}
+		})
+	}
+}
+
 // TestManyAsk: requests at the same time each get their own answer.
 func TestManyAsk(t *testing.T) {
 	k := &tsmtest.Kernel{Provider: "tdx_guest", Answer: echo}
