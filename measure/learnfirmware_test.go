@@ -42,6 +42,13 @@ func TestLearnFirmware(t *testing.T) {
 		t.Errorf("a learned build: got %d events (%v), want 3", len(events), err)
 	}
 	edited := bytes.Replace(bytes.Clone(log), []byte("2\x000\x002\x005\x00"), []byte("3\x000\x002\x005\x00"), 1)
+	volumes, err := firmwareVolumes(code)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dxe := sha256.Sum256(volumes[1])
+	otherDXE := bytes.Clone(log)
+	otherDXE[bytes.Index(log, dxe[:])] ^= 1
 	other := bytes.Clone(code)
 	other[len(other)-1] ^= 1 // outside the volumes
 	for _, tt := range []struct {
@@ -50,6 +57,7 @@ func TestLearnFirmware(t *testing.T) {
 		want      string
 	}{
 		{"another version in the log", code, edited, "its version is proven: false"},
+		{"another DXE volume in the log", code, otherDXE, "it is of another firmware"},
 		{"no log", code, nil, "no event"},
 		{"no firmware", code[:1000], log, "LZMA section of"},
 	} {
