@@ -48,6 +48,15 @@ func (f *Fetcher) SNP(ctx context.Context, report *sevsnp.Report, product sevsnp
 	return s, nil
 }
 
+// SNPAgain is for a report that was refused for what the list of SNP says: where that came out of the cache, and not just now, it is
+// dropped and asked for again. It returns nil where there is nothing newer to be had.
+func (f *Fetcher) SNPAgain(ctx context.Context, report *sevsnp.Report, product sevsnp.Product) (*SNP, error) {
+	if f.Folder != "" || !f.drop(f.crlAddress(product, report.Signer)) {
+		return nil, nil
+	}
+	return f.SNP(ctx, report, product)
+}
+
 // snpCRL fetches the revocation list of the authorities, which are those of a VCEK or of a VLEK.
 func (f *Fetcher) snpCRL(ctx context.Context, product sevsnp.Product, signer sevsnp.Signer, authorities [][]byte) ([]byte, error) {
 	if f.Folder != "" {

@@ -248,7 +248,8 @@ const againAfter = time.Minute
 
 // drop removes from the cache what it has of a URL, unless that came just now, and reports whether there was something.
 func (f *Fetcher) drop(address string) bool {
-	kept, ok := f.kept(address, func(answer) (time.Time, error) { return f.now(), nil })
+	// How long it holds is of no matter here: the clock goes on meanwhile, so any moment after now does.
+	kept, ok := f.kept(address, func(answer) (time.Time, error) { return f.now().Add(time.Hour), nil })
 	if ok && f.now().Sub(kept.Fetched) < againAfter {
 		return false
 	}

@@ -1,16 +1,13 @@
 package tdx
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
-	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 
 	"chrysalis/attest/pki"
 )
@@ -29,12 +26,17 @@ const maxChainBytes = 16 << 10
 // seen is what one appraisal has parsed and checked of certificates: its four chains are made of four certificates, and each
 // signature is checked once.
 type seen struct {
+	root         *x509.Certificate
 	certificates map[string]*x509.Certificate // by DER
 	issued       map[[2]*x509.Certificate]error
 }
 
-// parse parses a certificate, or returns what it was parsed to before.
+// parse parses a certificate, or returns what it was parsed to before. The root came parsed: only one that pki.Parse would have given
+// stands for its bytes.
 func (s *seen) parse(der []byte) (*x509.Certificate, error) {
+	if s.root != nil && bytes.Equal(der, s.root.Raw) && len(s.root.UnhandledCriticalExtensions) == 0 {
+		return s.root, nil
+	}
 	if cert := s.certificates[string(der)]; cert != nil {
 		return cert, nil
 	}
@@ -98,13 +100,8 @@ func parsePoint(point [64]byte) (*ecdsa.PublicKey, error) {
 	return ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append([]byte{4}, point[:]...))
 }
 
-// The SGX extension: Intel SGX PCK Certificate and CRL Specification 1.5, section 1.3.5.
-var (
-	oidSGX = asn1.ObjectIdentifier{1, 2, 840, 113741, 1, 13, 1}
-	oidTCB = sgxOID(2)
-)
-
-func sgxOID(path ...int) asn1.ObjectIdentifier { return append(slices.Clone(oidSGX), path...) }
+// oidSGX names the SGX extension: Intel SGX PCK Certificate and CRL Specification 1.5, section 1.3.5.
+var oidSGX = asn1.ObjectIdentifier{1, 2, 840, 113741, 1, 13, 1}
 
 // Platform is what Intel certifies of a machine in the SGX extension of its PCK certificate.
 type Platform struct {
@@ -119,123 +116,4 @@ type Platform struct {
 	PlatformInstanceID [16]byte // zeros where the certificate has none
 
 	unknown string // names of entries that this package does not know, in the order of their text
-}
-
-// entry is one element of the SGX extension: a name and a value.
-type entry struct {
-	Name  asn1.ObjectIdentifier
-	Value asn1.RawValue
-}
-
-// parseEntries reads a SEQUENCE OF entry in which no name is twice.
-func parseEntries(der []byte) (map[string]asn1.RawValue, error) {
-	var list []entry
-	if rest, err := asn1.Unmarshal(der, &list); err != nil {
-		return nil, err
-	} else if len(rest) != 0 {
-		return nil, fmt.Errorf("%d bytes after it", len(rest))
-	}
-	entries := map[string]asn1.RawValue{}
-	for _, e := range list {
-		name := e.Name.String()
-		if _, twice := entries[name]; twice {
-			return nil, fmt.Errorf("%s is there twice", name)
-		}
-		entries[name] = e.Value
-	}
-	return entries, nil
-}
-
-func parsePlatform(cert *x509.Certificate) (p Platform, err error) {
-	var extension []byte
-	for _, e := range cert.Extensions {
-		if e.Id.Equal(oidSGX) {
-			extension = e.Value // x509 refuses extensions that are there twice
-		}
-	}
-	if extension == nil {
-		return p, errors.New("no SGX extension")
-	}
-	entries, err := parseEntries(extension)
-	if err != nil {
-		return p, fmt.Errorf("SGX extension: %w", err)
-	}
-	tcb, err := parseEntries(entries[oidTCB.String()].FullBytes)
-	if err != nil {
-		return p, fmt.Errorf("SGX extension: TCB: %w", err)
-	}
-	delete(entries, oidTCB.String())
-	x := &extensionReader{}
-	x.octets(entries, sgxOID(1), p.PPID[:])
-	x.octets(entries, sgxOID(3), p.PCEID[:])
-	x.octets(entries, sgxOID(4), p.FMSPC[:])
-	if _, ok := entries[sgxOID(5).String()]; ok {
-		p.SGXType = uint8(x.integer(entries, sgxOID(5), asn1.TagEnum, 2))
-	}
-	if _, ok := entries[sgxOID(6).String()]; ok {
-		x.octets(entries, sgxOID(6), p.PlatformInstanceID[:])
-	}
-	delete(entries, sgxOID(7).String()) // configuration: says nothing about the TCB
-	for i := range p.SGXSVN {
-		p.SGXSVN[i] = uint8(x.integer(tcb, append(slices.Clone(oidTCB), i+1), asn1.TagInteger, 255))
-	}
-	p.PCESVN = uint16(x.integer(tcb, append(slices.Clone(oidTCB), 17), asn1.TagInteger, 65535))
-	x.octets(tcb, append(slices.Clone(oidTCB), 18), p.CPUSVN[:])
-	// What Intel adds is signed by it. Whether to go by a certificate of which a part is not understood is for the caller to say.
-	p.unknown = strings.Join(slices.Sorted(maps.Keys(merged(entries, tcb))), ", ")
-	if x.err != nil {
-		return p, fmt.Errorf("SGX extension: %w", x.err)
-	}
-	return p, nil
-}
-
-// extensionReader takes entries out by name and keeps the first error.
-type extensionReader struct{ err error }
-
-func (x *extensionReader) take(entries map[string]asn1.RawValue, oid asn1.ObjectIdentifier, tag int) []byte {
-	name := oid.String()
-	value, ok := entries[name]
-	delete(entries, name)
-	switch {
-	case x.err != nil:
-	case !ok:
-		x.err = fmt.Errorf("no %s", name)
-	case value.Class != asn1.ClassUniversal || value.Tag != tag || value.IsCompound:
-		x.err = fmt.Errorf("%s has tag %d of class %d, want %d", name, value.Tag, value.Class, tag)
-	}
-	return value.Bytes
-}
-
-func (x *extensionReader) octets(entries map[string]asn1.RawValue, oid asn1.ObjectIdentifier, into []byte) {
-	value := x.take(entries, oid, asn1.TagOctetString)
-	if x.err == nil && len(value) != len(into) {
-		x.err = fmt.Errorf("%s has %d bytes, want %d", oid, len(value), len(into))
-	}
-	if x.err == nil {
-		copy(into, value)
-	}
-}
-
-func (x *extensionReader) integer(entries map[string]asn1.RawValue, oid asn1.ObjectIdentifier, tag int, most uint32) (n uint32) {
-	value := x.take(entries, oid, tag)
-	if x.err != nil {
-		return 0
-	}
-	// DER: the shortest two's complement. Four bytes hold whatever is allowed here.
-	if len(value) == 0 || len(value) > 4 || value[0]&0x80 != 0 || len(value) > 1 && value[0] == 0 && value[1]&0x80 == 0 {
-		x.err = fmt.Errorf("%s is the integer %x, want one of at most %d", oid, value, most)
-		return 0
-	}
-	for _, b := range value {
-		n = n<<8 | uint32(b)
-	}
-	if n > most {
-		x.err = fmt.Errorf("%s is %d, want at most %d", oid, n, most)
-	}
-	return n
-}
-
-func merged(a, b map[string]asn1.RawValue) map[string]asn1.RawValue {
-	maps.Copy(a, b)
-	return a
 }

@@ -2,8 +2,10 @@ package tdx_test
 
 import (
 	"bytes"
+	"encoding/asn1"
 	"encoding/binary"
 	"encoding/pem"
+	"slices"
 	"strings"
 	"testing"
 
@@ -252,6 +254,51 @@ func FuzzParseChain(f *testing.F) {
 	})
 }
 
+var ppidName = asn1.ObjectIdentifier{1, 2, 840, 113741, 1, 13, 1, 1}
+
+// TestExtensionIsDER: each way to write the extension otherwise is refused.
+func TestExtensionIsDER(t *testing.T) {
+	m := attesttest.NewTDX(now, 4, false)
+	m.Build()
+	good := m.PCK.Template.ExtraExtensions[0].Value
+	if good[0] != 0x30 || good[1] != 0x82 {
+		t.Fatalf("the extension begins with %x, want a sequence with a length of two bytes", good[:4])
+	}
+	body := good[4:]
+	wrap := func(body []byte) []byte {
+		return append([]byte{0x30, 0x82, byte(len(body) >> 8), byte(len(body))}, body...)
+	}
+	entry := func(content ...byte) []byte { return append([]byte{0x30, byte(len(content))}, content...) }
+	for _, tt := range []struct {
+		name string
+		der  []byte
+		want string
+	}{
+		{"nothing", []byte{}, "0 bytes, want a tag and a length"},
+		{"bytes after it", append(slices.Clone(good), 5, 0), "2 bytes after it"},
+		{"a set", append([]byte{0x31}, good[1:]...), "tag 0x31, want a sequence"},
+		{"a byte short", good[:len(good)-1], "bytes, want"},
+		{"a length without end", append([]byte{0x30, 0x80}, append(slices.Clone(body), 0, 0)...), "shortest"},
+		{"a length of three bytes", append([]byte{0x30, 0x83, 0}, good[2:]...), "shortest"},
+		{"a length with a zero before it", wrap(append([]byte{0x30, 0x82, 0, 4, 0x06, 0x00, 0x05, 0x00}, body...)), "shortest"},
+		{"a long length for a short one", wrap(append([]byte{0x30, 0x81, 7, 0x06, 3, 0x2a, 3, 4, 5, 0}, body...)), "shortest"},
+		{"a tag that goes on", wrap(append(slices.Clone(body), entry(0x06, 2, 0x2a, 3, 0x1f, 1, 0)...)), "tag 0x1f goes on"},
+		{"an entry without a value", wrap(append(slices.Clone(body), entry(0x06, 2, 0x2a, 3)...)), "0 bytes, want a tag and a length"},
+		{"an entry of two values", wrap(append(slices.Clone(body), entry(0x06, 2, 0x2a, 3, 5, 0, 5, 0)...)), "2 bytes after an entry's value"},
+		{"an entry without a name", wrap(append(slices.Clone(body), entry(0x04, 2, 0x2a, 3, 5, 0)...)), "begins with a name"},
+		{"a name that is none", wrap(append(slices.Clone(body), entry(0x06, 2, 0x80, 1, 5, 0)...)), "an entry's name"},
+		{"a name twice", wrap(append(slices.Clone(body), body[:2+int(body[1])]...)), "1.2.840.113741.1.13.1.1 is there twice"},
+	} {
+		if _, err := tdx.ParseSGX(tt.der); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
+	}
+	p, err := tdx.ParseSGX(wrap(append(slices.Clone(body), entry(0x06, 2, 0x2a, 3, 5, 0)...)))
+	if err != nil || p.PPID != m.Platform.PPID {
+		t.Errorf("an entry more: got %v, want it read", err)
+	}
+}
+
 func FuzzParseSGX(f *testing.F) {
 	m := attesttest.NewTDX(now, 4, false)
 	m.Build()
@@ -264,6 +311,14 @@ func FuzzParseSGX(f *testing.F) {
 		p, err := tdx.ParseSGX(b)
 		if err == nil && !bytes.Contains(b, p.PPID[:]) {
 			t.Errorf("PPID %x is not in %x", p.PPID, b)
+		}
+		// What is read here by hand encoding/asn1 must read too, to the same PPID.
+		var entries []attesttest.SGXEntry
+		rest, standard := asn1.Unmarshal(b, &entries)
+		if err == nil && (standard != nil || len(rest) != 0 || !slices.ContainsFunc(entries, func(e attesttest.SGXEntry) bool {
+			return e.Name.Equal(ppidName) && e.Value.Tag == asn1.TagOctetString && bytes.Equal(e.Value.Bytes, p.PPID[:])
+		})) {
+			t.Errorf("%x is accepted, and encoding/asn1 says %v", b, standard)
 		}
 	})
 }

@@ -97,7 +97,7 @@ func Verify(quote []byte, collateral *Collateral, options Options, at time.Time,
 
 func verify(steps []check.Step[*appraisal], quote []byte, collateral *Collateral, options Options, at time.Time,
 	root *x509.Certificate) (*Result, error) {
-	a := &appraisal{raw: quote, collateral: collateral, options: options, at: at, root: root}
+	a := &appraisal{raw: quote, collateral: collateral, options: options, at: at, root: root, seen: seen{root: root}}
 	lines, refusal := check.Run("verifying TDX quote", steps, a)
 	if refusal != nil {
 		r := &Refused{Refusal: refusal, tcb: a.tcb, signed: a.attestationKeyProven}

@@ -41,7 +41,7 @@ func newAppraiseSEVSNP() *cobra.Command {
 			"--min-tcb. A revocation list is needed unless --insecure-skip-revocation says that revocation is not judged. The report is bytes or\n" +
 			"their hexadecimal or base64 text, alone, with its table of certificates as Google's and Amazon's clouds hand them out, or in Azure's\n" +
 			"HCL report, whose runtime data must then be what the report binds; certificates are PEM, DER or the answer of Azure's service.\n" +
-			"--fetch and --collateral-dir bring what is missing. Exit code 0: accepted, 1: rejected, 3: could not check.",
+			"--fetch and --collateral-dir bring what is missing; a list of the cache that refuses is asked for again once. Exit code 0: accepted, 1: rejected, 3: could not check.",
 		Example: "  chrysalis appraise sev-snp --report report.bin --cert vcek.der --chain cert_chain.pem --crl crl.der --at 2026-11-20T12:00:00Z\n" +
 			"  chrysalis appraise sev-snp --report report.hex --cert vlek.pem --chain cert_chain.pem --crl crl.der --at 2026-11-20T12:00:00Z \\\n" +
 			"    --min-tcb Genoa=bootloader:4,tee:1,snp:22,microcode:213 --json",
@@ -78,7 +78,7 @@ func newAppraiseSEVSNP() *cobra.Command {
 				options.ReportData, options.AnyReportData = azure.ReportData(), false
 			}
 			if err == nil {
-				result, err = sevsnp.Verify(evidence, options, at, roots)
+				result, err = flags.verify(cmd.Context(), evidence, options, at, roots)
 			}
 			v := snpReport(result, err)
 			if azure != nil && err == nil {

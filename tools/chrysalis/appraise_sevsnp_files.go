@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
+	"chrysalis/attest/collateral"
 	"chrysalis/attest/dialect"
 	"chrysalis/attest/sevsnp"
 )
@@ -76,29 +78,62 @@ func (f *snpFlags) evidence(ctx context.Context, roots []*x509.Certificate) (e s
 	return e, azure, err
 }
 
-// complete fetches what the report needs. One that does not parse is left for Verify to refuse.
-func (f *snpFlags) complete(ctx context.Context, e *sevsnp.Evidence, roots []*x509.Certificate) error {
+// source is where certificates for a report come from, and for which.
+type source struct {
+	*collateral.Fetcher
+	report  *sevsnp.Report
+	product sevsnp.Product
+}
+
+// source returns it for a report; nil for one that does not parse, which is left for Verify to refuse.
+func (f *snpFlags) source(raw []byte, roots []*x509.Certificate) (*source, error) {
 	fetcher, err := f.sources.fetcher()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	fetcher.AMDRoots = roots
-	report, err := sevsnp.Parse(e.Report)
+	report, err := sevsnp.Parse(raw)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	product := sevsnp.Product(f.product)
 	if product == "" {
 		if product, err = report.Product(); err != nil {
-			return exitError{exitUsage, fmt.Errorf("%w (give --product)", err)}
+			return nil, exitError{exitUsage, fmt.Errorf("%w (give --product)", err)}
 		}
 	}
-	got, err := fetcher.SNP(ctx, report, product)
+	return &source{fetcher, report, product}, nil
+}
+
+// complete fetches what the report needs.
+func (f *snpFlags) complete(ctx context.Context, e *sevsnp.Evidence, roots []*x509.Certificate) error {
+	from, err := f.source(e.Report, roots)
+	if from == nil {
+		return err
+	}
+	got, err := from.SNP(ctx, from.report, from.product)
 	if err != nil {
 		return err
 	}
 	e.Certificate, e.Chain, e.CRL = got.Certificate, got.Chain, got.CRL
 	return nil
+}
+
+// verify judges the report, and once more where a revocation list that was kept refuses.
+func (f *snpFlags) verify(ctx context.Context, e sevsnp.Evidence, options sevsnp.Options, at time.Time,
+	roots []*x509.Certificate) (*sevsnp.Result, error) {
+	result, err := sevsnp.Verify(e, options, at, roots)
+	var refused *sevsnp.Refused
+	if !f.fetches() || !errors.As(err, &refused) || !sevsnp.RestsOnCollateral(refused.Failed.Name) {
+		return result, err
+	}
+	if from, wrong := f.source(e.Report, roots); wrong == nil && from != nil {
+		if newer, wrong := from.SNPAgain(ctx, from.report, from.product); wrong == nil && newer != nil {
+			e.CRL = newer.CRL
+			return sevsnp.Verify(e, options, at, roots)
+		}
+	}
+	return result, err
 }
 
 // certificates reads --cert and --chain, where the report does not carry them. Azure's service hands out both in one answer.

@@ -47,7 +47,7 @@ func newExplain() *cobra.Command {
 			"difference means, what is likely behind it and what to do. Where the machine's tables differ, QEMU is asked for those of\n" +
 			"machines near the expected one.\n\n" +
 			"The logs are believed as far as they replay to the quote. Nothing is judged but the machine's security versions, with --policy:\n" +
-			"whose quote it is, chrysalis verify says.\n" +
+			"whose quote it is, chrysalis verify says. Of an SEV-SNP guest, which keeps no log, they are all that is said.\n" +
 			"Exit code 0: all as expected, 1: something differs, 2: usage, 3: could not check.",
 		Example: "  chrysalis explain --evidence evidence.bin --manifest build/release/manifest.json --shape build/guest/shape.json --policy policy.json\n" +
 			"  chrysalis explain --evidence evidence.bin --manifest build/release/manifest.json --disk chrysalis.raw --json",

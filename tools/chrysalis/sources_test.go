@@ -233,6 +233,82 @@ func TestSourcesSNP(t *testing.T) {
 	d.exits("out of the cache", 0, appraise("--report", "@report", "--fetch", "--amd-kds", d.service.URL)...)
 }
 
+// TestRevocationListAgain: a list of the cache that refuses is asked for again, once, and not when it came just now.
+func TestRevocationListAgain(t *testing.T) {
+	now := time.Now()
+	s := attesttest.NewSNP(sevsnp.Milan, sevsnp.SignerVCEK, now)
+	lists := func(issued time.Time) []byte {
+		s.CRL.ThisUpdate = issued
+		return s.Evidence().CRL
+	}
+	old, young := lists(now.Add(-2*time.Hour)), lists(now.Add(-time.Minute))
+	e := s.Evidence()
+	served, asked, down := old, 0, false
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch d := (&desk{t: t}); {
+		case down:
+			http.NotFound(w, r)
+		case r.URL.Path == "/vcek/v1/Milan/cert_chain":
+			w.Write(d.pem(e.Chain...))
+		case r.URL.Path == "/vcek/v1/Milan/crl":
+			asked++
+			w.Write(served)
+		default:
+			w.Write(e.Certificate)
+		}
+	}))
+	defer service.Close()
+	d := &desk{t: t, dir: t.TempDir()}
+	d.write("ark.pem", d.pem(e.Chain[1]))
+	d.write("report", e.Report)
+	judge := func(name string, want, requests int, more ...string) {
+		t.Helper()
+		before := asked
+		d.exits(name, want, append([]string{"appraise", "sev-snp", "--root", "@ark.pem", "--cache", "@cache", "--report", "@report", "--fetch",
+			"--amd-kds", service.URL}, more...)...)
+		if got := asked - before; got != requests {
+			t.Errorf("%s: asked %d times for the list, want %d", name, got, requests)
+		}
+	}
+	judge("no age", 0, 1)
+	judge("too old, and fetched just now", exitRejected, 0, "--max-crl-age", "1h")
+	age := func() {
+		t.Helper()
+		files, err := filepath.Glob(d.path("cache/*.json"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("got %v and %v, want files in the cache", files, err)
+		}
+		for _, file := range files {
+			var answer map[string]any
+			data, err := os.ReadFile(file)
+			if err == nil {
+				err = json.Unmarshal(data, &answer)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer["fetched"] = time.Now().Add(-10 * time.Minute)
+			if data, err = json.Marshal(answer); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	age()
+	judge("a list of the cache that is good enough", 0, 0)
+	judge("the service has none that is newer", exitRejected, 1, "--max-crl-age", "1h")
+	age()
+	served = young
+	judge("the service has a newer one", 0, 1, "--max-crl-age", "1h")
+	judge("which was kept", 0, 0, "--max-crl-age", "1h")
+	age()
+	judge("refused for something else", exitRejected, 0, "--min-tcb", "Milan=bootloader:4,tee:1,snp:255,microcode:213")
+	down = true
+	judge("no service", exitRejected, 0, "--max-crl-age", "1s")
+}
+
 // TestPolicyFloor: a policy for TDX has today's evaluation number, or somebody gave another.
 func TestPolicyFloor(t *testing.T) {
 	e := attesttest.NewTDX(time.Now(), 4, false).Build()

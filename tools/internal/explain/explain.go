@@ -105,9 +105,17 @@ type explanation struct {
 	report Report
 }
 
-// Explain compares. An error means that it could not.
+// Explain compares. An error means that it could not. Of an SEV-SNP guest, which has nothing to compare, it says what the policy finds
+// too low, where it does.
 func Explain(ctx context.Context, in Inputs) (*Report, error) {
 	guest, err := read(in.Evidence)
+	if err != nil && in.Evidence.Platform == evidence.SEVSNP {
+		x := &explanation{Inputs: in}
+		if short := x.shortfalls(); len(short) > 0 {
+			return &Report{Verdict: string(Different), Platform: in.Evidence.Platform.String(), Causes: []Cause{}, Notes: []string{err.Error()},
+				Registers: []Register{}, Shortfalls: short}, nil
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading evidence: %w", err)
 	}

@@ -399,3 +399,32 @@ func TestShortfalls(t *testing.T) {
 		}
 	}
 }
+
+// TestShortfallsOfSNP: of a guest without logs what is too low is told, and else that nothing can be.
+func TestShortfallsOfSNP(t *testing.T) {
+	now := time.Now()
+	snp := attesttest.NewSNPGuest(measuredConfig(t, nil), sevsnp.Milan, now)
+	good, low := snp.Rules(), snp.Rules()
+	tcb := good.SEVSNP.MinTCB[sevsnp.Milan]
+	tcb.SNP++
+	low.SEVSNP.MinTCB = map[sevsnp.Product]sevsnp.TCB{sevsnp.Milan: tcb}
+	in := Inputs{Evidence: evidenceOf(snp), Policy: &low, Roots: snp.Roots(), At: now}
+	const nothing = "no log behind it"
+	r, err := Explain(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Verdict != string(Different) || len(r.Causes) != 0 || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], nothing) {
+		t.Errorf("got %+v, want it different, with a note that there is %s", r, nothing)
+	}
+	const want = "processor, current level: SNP is 22, want at least 23; update SNP firmware (BIOS)"
+	if len(r.Shortfalls) != 4 || r.Shortfalls[0].String() != want {
+		t.Errorf("got %v, want four that begin with %q", r.Shortfalls, want)
+	}
+	for name, policy := range map[string]*attest.Rules{"nothing too low": &good, "no policy": nil} {
+		in.Policy = policy
+		if r, err := Explain(t.Context(), in); err == nil || !strings.Contains(err.Error(), nothing) {
+			t.Errorf("%s: got %+v and %v, want an error: %s", name, r, err, nothing)
+		}
+	}
+}
