@@ -179,7 +179,8 @@ func TestInitrdHoldsOnlyItsList(t *testing.T) {
 	want := []string{"cmdline", "dev", "init", "modules"}
 	for i, name := range []string{"virtio_blk", "dm-mod", "dm-bufio", "reed_solomon", "dm-verity", "erofs", "failover", "net_failover",
 		"virtio_net", "overlay",
-		"configfs", "tsm_report", "tdx-guest", "sev-guest"} {
+		"configfs", "tsm_report", "tdx-guest", "sev-guest", "vsock", "vmw_vsock_virtio_transport_common",
+		"vmw_vsock_virtio_transport"} {
 		want = append(want, fmt.Sprintf("modules/%02d-%s.ko.xz", i, name))
 	}
 	want = append(want, "newroot", "proc", "root.json", "run", "sys")
