@@ -13,7 +13,7 @@ MODULES := $(patsubst %/,%,$(dir $(shell git ls-files '*go.mod')))
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: image ## build, boot, verify, ask, print receipt and claim, stop (KEEP=1 leaves the guest running; PLATFORM=tdx runs it as a software TD)
+demo: image ## build, boot, verify, ask, print receipt and claim, stop (KEEP=1 leaves the guest running; PLATFORM=tdx or sev-snp runs it so, on software)
 	@KEEP=$(KEEP) PLATFORM=$(PLATFORM) tools/e2e/demo.sh $(BIN)
 
 test: image check ## everything: checks, unit tests, and the guests under QEMU
@@ -44,7 +44,7 @@ wasm: ## what clients import, tested as WebAssembly under node, and the size of 
 
 image: $(BIN) $(DOUBLE) ## tools tree, release folder, engine and model volumes (cached by what they are made of)
 	@$(BIN) image build --out build/release
-	@$(DOUBLE) plugin -tools-tree build/tools-tree -o build/double/tdx.so
+	@$(DOUBLE) plugin -tools-tree build/tools-tree -o build/double
 
 matrix: image ## the registers over versions of QEMU, memory sizes and CPU counts, into measure/MATRIX.md
 	@CHRYSALIS_MATRIX=1 $(GO) test -C tools -count=1 -run '^TestMatrix$$' ./e2e/

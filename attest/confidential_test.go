@@ -175,12 +175,22 @@ func TestWaivers(t *testing.T) {
 
 // TestSoftwareRoot: who trusts another root than Intel's is told what that is worth, whatever the policy waives.
 func TestSoftwareRoot(t *testing.T) {
-	r, err := newSceneOn(t, evidence.TDX).play(t, attest.Verify)
-	if err != nil {
-		t.Fatal(err)
+	for platform, says := range map[evidence.Platform]string{evidence.TDX: "not Intel's but software's", evidence.SEVSNP: "not AMD's but software's"} {
+		r, err := newSceneOn(t, platform).play(t, attest.Verify)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w := strings.Join(r.Weaknesses(), "; "); !strings.Contains(w, says+": it proves measurement and protocol, not confidentiality") {
+			t.Errorf("%s: weaknesses: got %q, want that the root is software's", platform, w)
+		}
 	}
-	if w := strings.Join(r.Weaknesses(), "; "); !strings.Contains(w, "not Intel's but software's: it proves measurement and protocol, not confidentiality") {
-		t.Errorf("weaknesses: got %q, want that the root is software's", w)
+	for _, root := range sevsnp.AMDRoots() {
+		if !sevsnp.IsAMDRoot(root) {
+			t.Errorf("%s is none of AMD's", root.Subject)
+		}
+	}
+	if sevsnp.IsAMDRoot(nil) || sevsnp.IsAMDRoot(tdx.IntelRoot()) {
+		t.Error("what is no root of AMD's is one")
 	}
 }
 

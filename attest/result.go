@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"chrysalis/attest/check"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 	"chrysalis/measure/config"
 	"chrysalis/measure/pubkey"
@@ -72,6 +74,10 @@ func newResult(a *appraisal, done []Check) *Result {
 		}
 	case evidence.SEVSNP:
 		r.tcb = a.guest.TCBs().Reported.String()
+		if slices.ContainsFunc(a.roots.SEVSNP, func(c *x509.Certificate) bool { return !sevsnp.IsAMDRoot(c) }) {
+			r.weaknesses = append(r.weaknesses,
+				"a root for this SEV-SNP is not AMD's but software's: it proves measurement and protocol, not confidentiality")
+		}
 		r.weaknesses = append(r.weaknesses,
 			"the runtime log is bound by report data alone, which is weaker than a register: it is the guest's own word for what it did before")
 		if key := a.guest.Report().IDKeyDigest; key != [48]byte{} {

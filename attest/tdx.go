@@ -109,9 +109,12 @@ var tdxChecks = []step{
 func refused(err error) check.Finding {
 	f := check.Found(err.Error(), "accepted", false)
 	f.Unavailable = errors.Is(err, ErrUnavailable)
-	var inner interface{ Checks() []check.Line }
+	var inner interface {
+		Checks() []check.Line
+		Decided() string
+	}
 	if errors.As(err, &inner) {
-		f.Lines = inner.Checks()
+		f.Lines, f.Failed = inner.Checks(), inner.Decided()
 	}
 	return f
 }

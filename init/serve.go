@@ -6,8 +6,6 @@ import (
 	"net"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"chrysalis/init/disks"
 	"chrysalis/init/internal/boot"
 	"chrysalis/init/internal/disk"
@@ -63,7 +61,7 @@ func (g *guest) openVault(ctx context.Context) error {
 			return err
 		}
 		// It stays open until the boot is counted, and then as long as the guest: nobody else is given it.
-		if store, err = os.OpenFile(journal.Path, os.O_RDWR|unix.O_EXCL, 0); err != nil {
+		if store, err = os.OpenFile(journal.Path, os.O_RDWR, 0); err != nil {
 			return err
 		}
 	}

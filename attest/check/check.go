@@ -69,6 +69,8 @@ type Finding struct {
 	// Lines are the lines of an appraisal within this one. They stand in place of the check's own line, each under its name
 	// behind the check's. When one of them denies, so does the check.
 	Lines []Line
+	// Failed names the one of them by which that appraisal was refused; "" is the first that denies.
+	Failed string
 	// Unavailable says that the appraisal within could not check something.
 	Unavailable bool
 	Shortfalls  []Shortfall
@@ -131,6 +133,9 @@ type Step[A any] struct {
 	Judge  func(A) Finding
 }
 
+// Decided is the name of the check that refused: of the first that rejects, or else of the first that could not be made.
+func (r *Refusal) Decided() string { return r.Failed.Name }
+
 // Refusal is an appraisal that denies. errors.Is reports it as ErrRejected or as ErrUnavailable.
 type Refusal struct {
 	Failed Line // the first check that refused
@@ -178,7 +183,7 @@ func Run[A any](doing string, steps []Step[A], a A) ([]Line, *Refusal) {
 			failed.tell()
 		}
 		if found.Lines != nil {
-			lines, failed = within(lines, found.Lines, failed)
+			lines, failed = within(lines, found.Lines, failed, found.Failed)
 		} else {
 			lines = append(lines, failed)
 		}
@@ -207,10 +212,11 @@ func Run[A any](doing string, steps []Step[A], a A) ([]Line, *Refusal) {
 
 // within adds the lines of an appraisal inside a step, under the step's name, and returns the first of them that denies, or
 // the step's own line when none does.
-func within(lines, inner []Line, own Line) (all []Line, failed Line) {
+func within(lines, inner []Line, own Line, decided string) (all []Line, failed Line) {
 	failed = own
 	first := true
 	for _, line := range inner {
+		decides := line.Name == decided
 		if line.within != "" {
 			line.Name = line.within + "." + line.Name
 		}
@@ -218,7 +224,7 @@ func within(lines, inner []Line, own Line) (all []Line, failed Line) {
 		if line.Verdict != Accepted {
 			line.tell()
 		}
-		if line.Verdict == Denied && first {
+		if line.Verdict == Denied && (first || decides) {
 			failed, first = line, false
 		}
 		lines = append(lines, line)

@@ -11,6 +11,7 @@ import (
 type subject struct {
 	odd, even, known bool
 	waive            bool
+	decided          string // which of them decides
 	inner            []check.Line
 	seen             int
 }
@@ -28,7 +29,7 @@ func steps() []check.Step[*subject] {
 		{Name: "even", Waived: func(s *subject) bool { return s.waive }, Judge: ok(func(s *subject) bool { return s.even })},
 		{Name: "known", Proof: true, Unavailable: true, Judge: ok(func(s *subject) bool { return s.known })},
 		{Name: "inner", Applies: func(s *subject) bool { return s.inner != nil }, Judge: func(s *subject) check.Finding {
-			return check.Finding{Got: "got", Want: "want", OK: s.inner[len(s.inner)-1].Verdict == check.Accepted, Lines: s.inner}
+			return check.Finding{Got: "got", Want: "want", OK: s.inner[len(s.inner)-1].Verdict == check.Accepted, Lines: s.inner, Failed: s.decided}
 		}},
 		{Name: "last", Judge: ok(func(*subject) bool { return true })},
 	}
@@ -58,6 +59,10 @@ func TestRun(t *testing.T) {
 		{"an appraisal within denies", func(s *subject) {
 			s.inner = []check.Line{{Name: "a", Verdict: check.Accepted}, {Name: "b", Verdict: check.Denied}, {Name: "c", Verdict: check.Denied}}
 		}, "", "inner.b", check.ErrRejected, 6 + 1},
+		{"an appraisal within denies by another than the first", func(s *subject) {
+			s.inner = []check.Line{{Name: "a", Verdict: check.Accepted}, {Name: "b", Verdict: check.Denied}, {Name: "c", Verdict: check.Denied}}
+			s.decided = "c"
+		}, "", "inner.c", check.ErrRejected, 6 + 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := good

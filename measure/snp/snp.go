@@ -111,7 +111,7 @@ func Digest(l Launch) (digest [48]byte, err error) {
 				c.section(PageZero, s)
 				continue
 			}
-			page, err := hashesPage(l.Firmware, s, *l.Kernel)
+			page, err := KernelHashes(l.Firmware, s, *l.Kernel)
 			if err != nil {
 				return digest, fmt.Errorf("computing launch digest: %w", err)
 			}
@@ -184,8 +184,8 @@ const (
 	hashCmdlineGUID = "97d02dd8-bd20-4c94-aa78-e7714d36ab2a"
 )
 
-// hashesPage is the page with the table of hashes, at the place inside it that the firmware names.
-func hashesPage(firmware []byte, s Section, k Kernel) ([]byte, error) {
+// KernelHashes is the page with the table of hashes, at the place inside it that the firmware names.
+func KernelHashes(firmware []byte, s Section, k Kernel) ([]byte, error) {
 	address, size, err := hashTableArea(firmware)
 	if err != nil {
 		return nil, err

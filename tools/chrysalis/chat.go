@@ -63,8 +63,8 @@ func chat(cmd *cobra.Command, f chatFlags, url, prompt string) error {
 		return refusalOf(spoken(err), f.remote.trusted())
 	}
 	defer guest.Close()
-	if f.remote.tdxRoot != "" && !f.asJSON {
-		fmt.Fprintln(cmd.ErrOrStderr(), softwareTDX)
+	if (f.remote.tdxRoot != "" || f.remote.snpRoot != "") && !f.asJSON {
+		fmt.Fprintln(cmd.ErrOrStderr(), software)
 	}
 	m := guest.Result().Config()
 	payer, err := payerOf(f.payer, m)

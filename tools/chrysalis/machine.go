@@ -34,10 +34,10 @@ type machineFlags struct {
 func (f *machineFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.platform, "platform", "", "vtpm, tdx or sev-snp (default: the shape's, or vtpm)")
-	flags.StringVar(&f.accelerator, "accelerator", "", "kvm or tcg, which emulates (default: kvm where it runs a guest of the platform; a TDX under tcg is software)")
+	flags.StringVar(&f.accelerator, "accelerator", "", "kvm or tcg, which emulates (default: kvm where it runs a guest of the platform; under tcg the hardware of tdx and sev-snp is software)")
 	flags.StringVar(&f.quoteSocket, "quote-socket", guest.DefaultQuoteSocket, "TDX: where QEMU reaches the host's quoting service, as vsock:CID:PORT or unix:PATH; none: nowhere")
 	flags.Uint32Var(&f.quotingPort, "quoting-port", 0, "TDX: vsock port on which the guest asks that service itself, which is faster; the shape needs a vhost-vsock-pci device")
-	flags.Uint64Var(&f.snpPolicy, "snp-policy", guest.DefaultSNPPolicy, "SEV-SNP: guest policy")
+	flags.Uint64Var(&f.snpPolicy, "snp-policy", 0, "SEV-SNP: guest policy (default: sibling threads are allowed on hardware, nothing is in software)")
 	flags.StringArrayVar(&f.certificates, "certificate", nil, "SEV-SNP: DER certificate of the machine's key, then the one that certifies it, for clients; may stand several times")
 	flags.StringVar(&f.collateral, "collateral", "", "file with what clients judge the machine by: Intel's collateral as collateral fetch writes it, AMD's revocation list in DER")
 	cmd.RegisterFlagCompletionFunc("platform", cobra.FixedCompletions([]string{platformVTPM, string(measure.TDX), string(measure.SEVSNP)}, cobra.ShellCompDirectiveNoFileComp))
@@ -65,17 +65,13 @@ func (f *machineFlags) shape(ctx context.Context, g guest.Guest, file, release s
 	switch f.platform {
 	case "", platformVTPM:
 		return vtpmShape(ctx, g, filepath.Join(release, "OVMF_CODE.fd"), accelerator)
-	case string(measure.TDX):
-		firmware := filepath.Join(release, tdxFirmware)
-		if accelerator == measure.KVM || accelerator == "" && guest.Offers(measure.Shape{Platform: measure.TDX, Accelerator: measure.KVM}) == nil {
-			return guest.HardwareShapeHere(ctx, g.Tree, measure.TDX, firmware)
+	case string(measure.TDX), string(measure.SEVSNP):
+		p := measure.Platform(f.platform)
+		firmware := filepath.Join(release, map[measure.Platform]string{measure.TDX: tdxFirmware, measure.SEVSNP: snpFirmware}[p])
+		if accelerator == measure.KVM || accelerator == "" && guest.Offers(measure.Shape{Platform: p, Accelerator: measure.KVM}) == nil {
+			return guest.HardwareShapeHere(ctx, g.Tree, p, firmware)
 		}
-		return guest.SoftwareTDXHere(ctx, g.Tree, firmware)
-	case string(measure.SEVSNP):
-		if accelerator == measure.TCG {
-			return s, fmt.Errorf("--accelerator %s: nothing here plays the hardware of %s", accelerator, measure.SEVSNP)
-		}
-		return guest.HardwareShapeHere(ctx, g.Tree, measure.SEVSNP, filepath.Join(release, snpFirmware))
+		return guest.SoftwareHere(ctx, g.Tree, p, firmware)
 	}
 	return s, fmt.Errorf("platform %q, want %s, %s or %s", f.platform, platformVTPM, measure.TDX, measure.SEVSNP)
 }
@@ -109,7 +105,12 @@ func (f *machineFlags) hardware(s measure.Shape) (h guest.Hardware, err error) {
 		h.QuotingPort = f.quotingPort
 	}
 	if s.Platform == measure.SEVSNP {
-		h.SNPPolicy = f.snpPolicy
+		if h.SNPPolicy = f.snpPolicy; h.SNPPolicy == 0 {
+			h.SNPPolicy = guest.DefaultSNPPolicy
+			if guest.Simulated(s) {
+				h.SNPPolicy = guest.StrictSNPPolicy
+			}
+		}
 	}
 	for _, file := range f.certificates {
 		der, err := readInput(file)

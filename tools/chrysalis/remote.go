@@ -19,9 +19,9 @@ import (
 
 // remoteFlags are what every verb takes that talks to a guest.
 type remoteFlags struct {
-	policy, roots, tdxRoot, list string
-	offline                      bool
-	sources                      sourceFlags
+	policy, roots, tdxRoot, snpRoot, list string
+	offline                               bool
+	sources                               sourceFlags
 }
 
 func (f *remoteFlags) add(cmd *cobra.Command) {
@@ -30,6 +30,7 @@ func (f *remoteFlags) add(cmd *cobra.Command) {
 		"PEM file of the TPM makers that are trusted (default: none; Intel and AMD are, for their own hardware)")
 	cmd.Flags().StringVar(&f.tdxRoot, "tdx-root", "", "PEM file with the root of a software TDX, in place of Intel's: protocol and measurement "+
 		"are shown then, and nothing is confidential")
+	cmd.Flags().StringVar(&f.snpRoot, "snp-root", "", "PEM file with the root of a software SEV-SNP, in place of AMD's: the same holds")
 	cmd.Flags().StringVar(&f.list, "release-list", "", "signed list of the releases that may run, for a policy that names its signers")
 	cmd.Flags().BoolVar(&f.offline, "offline", false, "fetch no collateral: judge by what the guest staples, or not at all")
 	f.sources.add(cmd)
@@ -75,6 +76,16 @@ func (f *remoteFlags) open() (ratls.Config, error) {
 		// Nobody but the guest has collateral of a machine that Intel does not know.
 		config.Roots.TDX, config.Complete, config.Again = chain[0], nil, nil
 	}
+	if f.snpRoot != "" {
+		text, err := readInput(f.snpRoot)
+		if err != nil {
+			return config, unavailable(err)
+		}
+		if config.Roots.SEVSNP, err = pki.ParsePEM(text, 16<<10, 1); err != nil {
+			return config, exitError{exitUsage, fmt.Errorf("reading %s: %w", f.snpRoot, err)}
+		}
+		config.Complete, config.Again = nil, nil // the same of AMD
+	}
 	if f.roots == "" {
 		return config, nil
 	}
@@ -89,10 +100,10 @@ func (f *remoteFlags) open() (ratls.Config, error) {
 }
 
 // trusted is a file of roots that the user named, or "" where he named none.
-func (f *remoteFlags) trusted() string { return cmp.Or(f.roots, f.tdxRoot) }
+func (f *remoteFlags) trusted() string { return cmp.Or(f.roots, f.tdxRoot, f.snpRoot) }
 
-// softwareTDX is said wherever a verdict rests on a root that --tdx-root names.
-const softwareTDX = "chrysalis: note: the root of this TDX is software's: protocol and measurement are shown, and nothing is confidential"
+// software is said to whoever asks a guest whose root --tdx-root or --snp-root names.
+const software = "chrysalis: note: the root of this machine is software's: protocol and measurement are shown, and nothing is confidential"
 
 // parseRoots takes a PEM file of certificates and nothing else.
 func parseRoots(data []byte) (*x509.CertPool, error) {

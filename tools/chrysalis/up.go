@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/init/status"
-	"chrysalis/measure"
 	"chrysalis/tools/internal/guest"
 	"chrysalis/tools/internal/toolstree"
 )
@@ -79,8 +78,9 @@ func newUp() *cobra.Command {
 			if spec.Hardware, err = machine.hardware(spec.Shape); err != nil {
 				return exitError{exitUsage, err}
 			}
-			if spec.Shape.Platform == measure.TDX && spec.Shape.Accelerator == measure.TCG {
-				fmt.Fprintln(cmd.ErrOrStderr(), "chrysalis: note: this TDX is software: emulated, so it proves protocol and measurement, not confidentiality")
+			if guest.Simulated(spec.Shape) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: note: this %s is software: emulated, so it proves protocol and measurement, not confidentiality\n",
+					spec.Shape.Platform)
 			}
 			if disk != "" {
 				spec.Disk, spec.Shape = disk, guest.OnDisk(spec.Shape)

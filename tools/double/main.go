@@ -1,10 +1,11 @@
-// Command double plays the hardware below an emulated guest: the TDX module with its registers, the quoting enclave, and the
-// certificates and the collateral that would come from Intel, all under a root that it makes at its start. Its other half, plugin/tdx.c,
-// sits in QEMU and makes a TD of the guest; what that half plays and leaves out stands at its head, and what differs from hardware
-// in tools/e2e/DOUBLES.md.
+// Command double plays the hardware below an emulated guest. For a TD that is the TDX module with its registers, the quoting enclave, and the
+// certificates and the collateral that would come from Intel, all under a root that it makes at its start; for an SEV-SNP guest the
+// firmware of the processor, its certificates and revocation list, under a root whose key is a test library's. Its other halves, plugin/tdx.c
+// and plugin/snp.c, sit in QEMU and make such a guest of the emulated one; what they play and leave out stands at their heads, and what differs
+// from hardware in tools/e2e/DOUBLES.md.
 //
-//	double plugin -tools-tree DIR -o FILE
-//	double serve -socket PATH -pid FILE -out DIR -tools-tree DIR -firmware FILE -shape FILE -config-id HEX [-debug] [-quotes FILE]
+//	double plugin -tools-tree DIR -o DIR
+//	double serve -socket PATH -pid FILE -out DIR -tools-tree DIR -firmware FILE -shape FILE -boot DIR -config-id HEX -host-data HEX [-debug] [-quotes FILE]
 //
 // A verifier accepts what it signs under that root alone. It proves that measurement and protocol hold; it keeps no secret from the
 // machine that it runs on. It links the software platform of the tests, so it is a program of its own, and none of a release.
@@ -24,6 +25,8 @@ import (
 	"syscall"
 	"time"
 
+	"chrysalis/attest/sevsnp"
+	"chrysalis/measure"
 	"chrysalis/measure/tdvf"
 	"chrysalis/tools/internal/acpi"
 	"chrysalis/tools/internal/guest"
@@ -53,7 +56,7 @@ func main() {
 func runPlugin(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("plugin", flag.ExitOnError)
 	treeDir := flags.String("tools-tree", "build/tools-tree", "tools tree with the compiler")
-	out := flags.String("o", "build/double/"+guest.PluginFile, "file to write")
+	out := flags.String("o", "build/double", "folder to write them to")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -61,7 +64,12 @@ func runPlugin(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return compile(ctx, tree, *out)
+	for _, name := range plugins {
+		if err := compile(ctx, tree, name, *out); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // patience is how long QEMU may take until it speaks.
@@ -75,47 +83,76 @@ func runServe(ctx context.Context, args []string) error {
 	treeDir := flags.String("tools-tree", "build/tools-tree", "tools tree whose QEMU says what memory the shape has")
 	firmware := flags.String("firmware", "", "whole firmware image, for MRTD and the place of the memory's list")
 	shapeFile := flags.String("shape", "", "shape.json of the machine")
-	configID := flags.String("config-id", "", "MRCONFIGID, 48 bytes in hexadecimal")
-	debug := flags.Bool("debug", false, "make the TD one that its host can debug")
-	quotes := flags.String("quotes", "", "file that says how the quoting service behaves, read at each request: "+waysText())
+	boot := flags.String("boot", "", "folder with vmlinuz, initrd and cmdline, which an SEV-SNP guest's launch has the hashes of")
+	configID := flags.String("config-id", "", "MRCONFIGID of a TD, 48 bytes in hexadecimal")
+	hostData := flags.String("host-data", "", "HOST_DATA of an SEV-SNP guest, 32 bytes in hexadecimal")
+	policy := flags.Uint64("policy", guest.StrictSNPPolicy, "POLICY of an SEV-SNP guest")
+	debug := flags.Bool("debug", false, "make the guest one that its host can debug")
+	quotes := flags.String("quotes", "", "file that says how the host behaves when it is asked for evidence, read at each request: "+waysText())
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	id, err := hex.DecodeString(*configID)
-	if err != nil || len(id) != 48 {
-		return fmt.Errorf("-config-id has %d bytes (error %v), want 48", len(id), err)
-	}
-	t, err := newTD(time.Now(), [48]byte(id), *debug)
+	shape, err := guest.ReadShape(*shapeFile)
 	if err != nil {
 		return err
 	}
-	if err := launch(ctx, t, *firmware, *shapeFile, *treeDir); err != nil {
-		return err
+	s := &server{quotes: *quotes}
+	switch shape.Platform {
+	case measure.TDX:
+		id, err := hex.DecodeString(*configID)
+		if err != nil || len(id) != 48 {
+			return fmt.Errorf("-config-id has %d bytes (error %v), want 48", len(id), err)
+		}
+		if s.td, err = newTD(time.Now(), [48]byte(id), *debug); err != nil {
+			return err
+		}
+		if err := launch(ctx, s.td, *firmware, shape, *treeDir); err != nil {
+			return err
+		}
+		root, collateral, err := s.td.publish()
+		if err != nil {
+			return err
+		}
+		if err := publish(*out, guest.TDXRootFile, root, guest.TDXCollateralFile, collateral); err != nil {
+			return err
+		}
+	case measure.SEVSNP:
+		data, err := hex.DecodeString(*hostData)
+		if err != nil || len(data) != 32 {
+			return fmt.Errorf("-host-data has %d bytes (error %v), want 32", len(data), err)
+		}
+		if *debug {
+			*policy |= uint64(sevsnp.PolicyDebug)
+		}
+		if s.snp, err = launchSNP(shape, *firmware, *boot, [32]byte(data), sevsnp.Policy(*policy)); err != nil {
+			return err
+		}
+		s.snp.way = s.way
+		if err := s.snp.ofChip(filepath.Join(*out, guest.SNPChipFile)); err != nil {
+			return err
+		}
+		if err := publish(*out, guest.SNPRootFile, s.snp.processor.Root().Raw, guest.SNPCollateralFile, s.snp.processor.Evidence().CRL); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("%s is of platform %q, want %s or %s", *shapeFile, shape.Platform, measure.TDX, measure.SEVSNP)
 	}
-	root, collateral, err := t.publish()
-	if err != nil {
-		return err
-	}
-	err = errors.Join(os.WriteFile(filepath.Join(*out, guest.TDXRootFile), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root}), 0o644),
-		os.WriteFile(filepath.Join(*out, guest.TDXCollateralFile), collateral, 0o644))
-	if err != nil {
-		return err
-	}
-	s := &server{td: t, quotes: *quotes}
 	return s.serve(ctx, *socket, *pid)
 }
 
+// publish leaves the root and what is vouched for under it in a folder.
+func publish(dir, rootFile string, root []byte, collateralFile string, collateral []byte) error {
+	return errors.Join(os.WriteFile(filepath.Join(dir, rootFile), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root}), 0o644),
+		os.WriteFile(filepath.Join(dir, collateralFile), collateral, 0o644))
+}
+
 // launch measures the firmware into MRTD and makes the list of memory for it, as QEMU does for a TD of this shape.
-func launch(ctx context.Context, t *td, firmwareFile, shapeFile, treeDir string) error {
+func launch(ctx context.Context, t *td, firmwareFile string, shape measure.Shape, treeDir string) error {
 	firmware, err := os.ReadFile(firmwareFile)
 	if err != nil {
 		return err
 	}
 	tree, err := toolstree.Open(treeDir)
-	if err != nil {
-		return err
-	}
-	shape, err := guest.ReadShape(shapeFile)
 	if err != nil {
 		return err
 	}

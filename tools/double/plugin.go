@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	_ "embed"
+	"embed"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,27 +12,38 @@ import (
 	"chrysalis/tools/internal/toolstree"
 )
 
-//go:embed plugin/tdx.c
-var source []byte
+//go:embed plugin
+var sources embed.FS
 
-// gcc is how the plugin is compiled; what stands beside the output decides whether it must be again.
-var gcc = []string{"gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden", "-o", "/mnt/out/tdx.so.new", "/mnt/out/tdx.c", "-lpthread"}
+// plugins are what is compiled of the sources, each of a file of its name.
+var plugins = []string{"tdx", "snp"}
 
-// compile has the tools tree's compiler make the plugin, unless out is what it made of this source before. It needs root, as
+// gcc is how a plugin is compiled; what stands beside the output decides whether it must be again.
+var gcc = []string{"gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden", "-o", "/mnt/out/plugin.new"}
+
+// compile has the tools tree's compiler make a plugin in dir, unless what is there was made of these sources. It needs root, as
 // entering the tree does.
-func compile(ctx context.Context, tree toolstree.Tree, out string) error {
+func compile(ctx context.Context, tree toolstree.Tree, name, dir string) error {
 	compiler, err := tree.Stamp("gcc")
 	if err != nil {
 		return fmt.Errorf("compiling plugin: %w", err)
 	}
-	key := fmt.Appendf(nil, "%x\n", sha256.Sum256(fmt.Appendf(nil, "%s\n%q\n%s", compiler, gcc, source)))
+	files := map[string][]byte{name + ".c": nil, "qemu.h": nil}
+	stamp := fmt.Appendf(nil, "%s\n%q\n", compiler, gcc)
+	for _, file := range []string{name + ".c", "qemu.h"} {
+		if files[file], err = sources.ReadFile("plugin/" + file); err != nil {
+			return err
+		}
+		stamp = append(stamp, files[file]...)
+	}
+	key := fmt.Appendf(nil, "%x\n", sha256.Sum256(stamp))
+	out := filepath.Join(dir, name+".so")
 	if got, err := os.ReadFile(out + ".key"); err == nil && bytes.Equal(got, key) {
 		if _, err := os.Stat(out); err == nil {
 			return nil
 		}
 	}
-	dir, err := filepath.Abs(filepath.Dir(out))
-	if err != nil {
+	if dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -43,15 +54,17 @@ func compile(ctx context.Context, tree toolstree.Tree, out string) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	if err := os.WriteFile(filepath.Join(work, "tdx.c"), source, 0o644); err != nil {
-		return err
+	for file, data := range files {
+		if err := os.WriteFile(filepath.Join(work, file), data, 0o644); err != nil {
+			return err
+		}
 	}
-	cmd := tree.Enter(ctx, toolstree.Entry{Binds: map[string]string{"out": work}}, gcc...)
+	cmd := tree.Enter(ctx, toolstree.Entry{Binds: map[string]string{"out": work}}, append(gcc, "/mnt/out/"+name+".c", "-lpthread")...)
 	if said, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("compiling plugin: %w\n%.4000s", err, said)
+		return fmt.Errorf("compiling plugin %s: %w\n%.4000s", name, err, said)
 	}
 	// The key last: a plugin half made is made again.
-	if err := os.Rename(filepath.Join(work, "tdx.so.new"), out); err != nil {
+	if err := os.Rename(filepath.Join(work, "plugin.new"), out); err != nil {
 		return err
 	}
 	return os.WriteFile(out+".key", key, 0o644)

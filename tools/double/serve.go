@@ -25,15 +25,18 @@ const (
 	opExtend
 	opQuote
 	opLaunch
+	opMessage
+	opCertificates
 )
 
-// maxRequestBytes bounds what the plugin sends: a report is the longest.
-const maxRequestBytes = reportBytes
+// maxRequestBytes bounds what the plugin sends: a message of an SEV-SNP guest is the longest.
+const maxRequestBytes = pageBytes
 
 // server answers the plugin of one QEMU: over one connection what the TDX module does, over another each quote.
 type server struct {
 	td     *td
-	quotes string // file that says how the quoting service behaves
+	snp    *snpGuest // in the place of td
+	quotes string    // file that says how the quoting service behaves
 
 	mu    sync.Mutex
 	first []byte // quote that it made
@@ -110,6 +113,9 @@ func (s *server) answerAll(ctx context.Context, conn io.ReadWriter) error {
 }
 
 func (s *server) answer(ctx context.Context, op uint8, in []byte) ([]byte, error) {
+	if s.snp != nil {
+		return s.snp.respond(op, in)
+	}
 	switch {
 	case op == opLaunch && len(in) == 0:
 		return s.td.launched(), nil

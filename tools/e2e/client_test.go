@@ -60,10 +60,13 @@ func newClient(t *testing.T, g guest.Guest, spec guest.Spec) client {
 	return client{t, fmt.Sprintf("https://127.0.0.1:%d", spec.Port), g.Roots(spec.Shape), makePolicy(t, spec)}
 }
 
-// trust names the client's root: of a TPM's maker, or of a software TDX.
+// trust names the client's root: of a TPM's maker, or of software that plays a confidential machine.
 func (c client) trust() []string {
 	if filepath.Base(c.roots) == guest.TDXRootFile {
 		return []string{"--tdx-root", c.roots}
+	}
+	if filepath.Base(c.roots) == guest.SNPRootFile {
+		return []string{"--snp-root", c.roots}
 	}
 	return []string{"--roots", c.roots}
 }
@@ -102,6 +105,9 @@ func makePolicyOf(t *testing.T, spec guest.Spec, machine ...string) string {
 	}
 	if spec.Shape.Platform == measure.TDX {
 		machine = append(machine, "--min-tcb-evaluation", "17") // what the software TDX says is today's
+	}
+	if spec.Shape.Platform == measure.SEVSNP {
+		machine = append(machine, "--min-tcb", softwareTCB, "--waive", "acpi") // nothing on SEV-SNP measures the tables
 	}
 	chrysalis(t, 0, append([]string{"policy", "--manifest", filepath.Join(built, "release/manifest.json"), "--config", configFile, "-o",
 		out}, machine...)...)

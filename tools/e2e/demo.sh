@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The demonstration: what a provider, a client and an auditor type, one after the other. KEEP=1 leaves the guest running.
-# PLATFORM=tdx has the same release run as a TD of a software TDX.
+# PLATFORM=tdx has the same release run as a TD of a software TDX, PLATFORM=sev-snp as an SEV-SNP guest of a software processor.
 set -euo pipefail
 chrysalis=$1
 platform=${PLATFORM:-vtpm}
@@ -16,8 +16,14 @@ tdx)
 	# What Intel's service says of hardware, the software TDX says of itself.
 	newest=(--collateral "$dir/collateral.json" --root "$dir/tdx-root.pem")
 	;;
+sev-snp)
+	dir=build/guest-sev-snp
+	root=(--snp-root "$dir/snp-root.pem")
+	# What this client holds a processor to, and the one thing that nothing on SEV-SNP measures.
+	newest=(--min-tcb Milan=bootloader:4,tee:1,snp:22,microcode:213 --waive acpi)
+	;;
 *)
-	echo "demo: PLATFORM is $platform, want vtpm or tdx" >&2
+	echo "demo: PLATFORM is $platform, want vtpm, tdx or sev-snp" >&2
 	exit 2
 	;;
 esac
@@ -43,8 +49,8 @@ show() {
 
 mkdir -p "$dir"
 "$chrysalis" down --dir "$dir"
-if [ -d "$dir/tpm" ] && ! sha256sum --status -c "$dir/release.sha256" 2>/dev/null; then
-	echo "The image has changed since the last run. Its TPM keeps the old image's secret from the new one, so this run starts a new guest."
+if { [ -d "$dir/tpm" ] || [ -f "$dir/snp-chip.key" ]; } && ! sha256sum --status -c "$dir/release.sha256" 2>/dev/null; then
+	echo "The image has changed since the last run. Its hardware keeps the old image's secret from the new one, so this run starts a new guest."
 	"$chrysalis" down --dir "$dir" --forget
 	mkdir -p "$dir"
 fi
@@ -62,8 +68,8 @@ step "client: decide what to trust"
 if [ "$platform" = vtpm ]; then
 	echo "This client trusts three things: the release manifest, the policy it makes from it, and the CA that made this run's TPM."
 else
-	echo "This client trusts three things: the release manifest, the policy it makes from it, and the root of this run's software TDX."
-	echo "On hardware that root is Intel's, and no flag names it. This one is made on this machine, which can read the guest."
+	echo "This client trusts three things: the release manifest, the policy it makes from it, and the root of the software that plays this machine's processor."
+	echo "On hardware that root is Intel's or AMD's, and no flag names it. This one is software's, on a machine that can read the guest."
 fi
 echo "The shape of the machine is the provider's to choose, out of a closed list of devices; what it must show is computed."
 show policy --manifest build/release/manifest.json --shape "$dir/shape.json" --engine build/volumes/engine.img --model build/volumes/model.img "${newest[@]}" -o "$dir/policy.json"
@@ -90,6 +96,9 @@ fi
 
 step "auditor: the signed claim, checked alone"
 show claim verify --body "$dir/answer/charge.boc" --pubkey "$(cat "$dir/answer/claim-key.hex")" --contract "$(cat "$dir/answer/contract.txt")"
+
+step "provider: what was earned, as the guest handed it out"
+show claims --dir "$dir"
 
 if [ -n "${KEEP:-}" ]; then
 	step "the guest stays up"

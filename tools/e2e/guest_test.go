@@ -86,12 +86,27 @@ func demoSpec(t *testing.T) guest.Spec {
 	return onOwnPort(t, spec)
 }
 
+// snpSpec is the demo's guest as an SEV-SNP guest of the software processor.
+func snpSpec(t *testing.T) guest.Spec {
+	t.Helper()
+	spec := demoSpec(t)
+	var err error
+	if spec.Shape, err = guest.SoftwareHere(t.Context(), tree(t), measure.SEVSNP, filepath.Join(built, "release/OVMF.amdsev.fd")); err != nil {
+		t.Fatal(err)
+	}
+	if spec.Config, err = guest.ReadConfig(measure.SEVSNP, "", spec.Engine, spec.Model); err != nil {
+		t.Fatal(err)
+	}
+	spec.Hardware.SNPPolicy = guest.StrictSNPPolicy
+	return spec
+}
+
 // tdSpec is the demo's guest as a TD of the software TDX.
 func tdSpec(t *testing.T) guest.Spec {
 	t.Helper()
 	spec := demoSpec(t)
 	var err error
-	if spec.Shape, err = guest.SoftwareTDXHere(t.Context(), tree(t), filepath.Join(built, "release/OVMF.inteltdx.fd")); err != nil {
+	if spec.Shape, err = guest.SoftwareHere(t.Context(), tree(t), measure.TDX, filepath.Join(built, "release/OVMF.inteltdx.fd")); err != nil {
 		t.Fatal(err)
 	}
 	if spec.Config, err = guest.ReadConfig(measure.TDX, "", spec.Engine, spec.Model); err != nil {

@@ -16,50 +16,12 @@
  * page does nothing, nothing raises #VE, and the firmware enters in real mode, which its reset vector takes as well. The shared
  * bit is said to be bit 52 of an address, which the emulated MMU ignores. There is one processor.
  *
- * The interface is that of QEMU's plugins, version 7 (QEMU 11.1), and what QEMU exports for its own modules beside it: ports,
- * memory from another thread, and the local APIC. There is no header for either in any package, so the few that are used stand
- * here. Leaves and fields: Intel TDX Module ABI Reference; TDVMCALL: Intel TDX Guest-Hypervisor Communication Interface, section 3.
+ * Beside what both plugins use (qemu.h) it takes what QEMU exports for its own modules: ports, memory from another thread, and the local
+ * APIC. Leaves and fields: Intel TDX Module ABI Reference; TDVMCALL: Intel TDX Guest-Hypervisor Communication Interface, section 3.
  */
-#include <errno.h>
-#include <pthread.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
+#include "qemu.h"
 
-/* Of glib, which QEMU has loaded. */
-typedef struct { uint8_t *data; unsigned len; } GByteArray;
-typedef struct { char *data; unsigned len; } GArray;
-GByteArray *g_byte_array_new(void);
-GByteArray *g_byte_array_append(GByteArray *, const uint8_t *, unsigned);
-uint8_t *g_byte_array_free(GByteArray *, int);
-
-/* Of the plugin interface. */
-typedef uint64_t qemu_plugin_id_t;
-struct qemu_plugin_tb;
-struct qemu_plugin_insn;
-typedef struct { void *handle; const char *name, *feature; bool readonly; } descriptor;
-enum { CB_RW_REGS_PC = 3 };
-size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
-struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
-size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *, void *, size_t);
-uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *);
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, void (*)(void *, void *), void *);
-void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *, void (*)(unsigned, void *), int, void *);
-GArray *qemu_plugin_get_registers(void);
-bool qemu_plugin_read_register(void *, GByteArray *);
-bool qemu_plugin_write_register(void *, GByteArray *);
-void qemu_plugin_set_pc(uint64_t);
-__attribute__((visibility("default"))) int qemu_plugin_version = 7;
-
-/* Of QEMU itself. Attributes of a memory access are eight bytes, of which zeros say nothing. */
-extern char address_space_memory[];
-uint32_t address_space_rw(void *, uint64_t at, uint64_t attributes, void *, uint64_t n, bool write);
+/* Of QEMU itself, beside what both plugins use. */
 void rcu_register_thread(void);
 void rcu_unregister_thread(void);
 void *object_resolve_path(const char *, bool *ambiguous);
@@ -78,116 +40,22 @@ int cpu_set_apic_base(void *, uint64_t);
 int apic_msr_read(void *, int, uint64_t *);
 int apic_msr_write(void *, int, uint64_t);
 
-enum { RAX, RBX, RCX, RDX, R8, R9, R10, R11, R12, R13, R14, R15, CS, EFER, NREGS };
-static const char *const names[NREGS] = {
-	"rax", "rbx", "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "cs", "efer"
+enum { RAX, RBX, RCX, RDX, R8, R9, R10, R11, R12, R13, R14, R15, CS, EFER };
+const char *const names[] = {
+	"rax", "rbx", "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "cs", "efer", NULL
 };
-static void *handles[NREGS];
-static const char *path;
-static bool tracing, launched;
+static bool launched;
 static uint64_t attributes; /* of the TD */
 
 #define GPA_WIDTH 53
 #define SHARED (1ull << (GPA_WIDTH - 1))
+#define load_shared(at, to, n) load((at) & ~SHARED, to, n)
+#define store_shared(at, from, n) store((at) & ~SHARED, from, n)
 
 static const uint64_t invalid_operand = 0xC000010000000000ull;	/* TDX_OPERAND_INVALID */
 static const uint64_t refused = 0x8000000000000000ull;		/* TDVMCALL_STATUS_INVALID_OPERAND */
 
-#define trace(...) do { if (tracing) fprintf(stderr, "tdx: " __VA_ARGS__); } while (0)
-#define llu(x) ((unsigned long long)(x))
-
-static void find_registers(void)
-{
-	GArray *all = qemu_plugin_get_registers();
-	for (unsigned i = 0; i < all->len; i++) {
-		descriptor *d = &((descriptor *)all->data)[i];
-		for (int r = 0; r < NREGS; r++)
-			if (!handles[r] && d->name && !strcmp(d->name, names[r]))
-				handles[r] = d->handle;
-	}
-	for (int r = 0; r < NREGS; r++)
-		if (!handles[r]) {
-			fprintf(stderr, "tdx: QEMU has no register %s\n", names[r]);
-			abort();
-		}
-}
-
-static uint64_t get(int r)
-{
-	GByteArray *b = g_byte_array_new();
-	uint64_t v = 0;
-	qemu_plugin_read_register(handles[r], b);
-	memcpy(&v, b->data, b->len < 8 ? b->len : 8);
-	g_byte_array_free(b, 1);
-	return v;
-}
-
-static void set(int r, uint64_t v)
-{
-	GByteArray *b = g_byte_array_append(g_byte_array_new(), (uint8_t *)&v, 8);
-	qemu_plugin_write_register(handles[r], b);
-	g_byte_array_free(b, 1);
-}
-
-static bool load(uint64_t at, void *to, size_t n)
-{
-	return address_space_rw(address_space_memory, at & ~SHARED, 0, to, n, false) == 0;
-}
-
-static bool store(uint64_t at, const void *from, size_t n)
-{
-	return address_space_rw(address_space_memory, at & ~SHARED, 0, (void *)from, n, true) == 0;
-}
-
-static bool all(int fd, bool out, void *p, size_t n)
-{
-	while (n) {
-		ssize_t k = out ? write(fd, p, n) : read(fd, p, n);
-		if (k < 0 && errno == EINTR)
-			continue;
-		if (k <= 0)
-			return false;
-		p = (char *)p + k;
-		n -= k;
-	}
-	return true;
-}
-
-static int dial(void)
-{
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	strncpy(a.sun_path, path, sizeof(a.sun_path) - 1);
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof(a))) {
-		close(fd);
-		return -1;
-	}
-	return fd;
-}
-
-/* What double answers: u8 operation, u32 length, bytes; u32 status, u32 length, bytes. Negative is a refusal or no double. */
 enum { REPORT = 1, EXTEND, QUOTE, LAUNCH };
-
-static ssize_t ask_over(int fd, uint8_t op, void *in, uint32_t n, void *out, uint32_t room)
-{
-	uint32_t head[2];
-	if (fd < 0 || !all(fd, true, &op, 1) || !all(fd, true, &n, 4) || !all(fd, true, in, n) || !all(fd, false, head, 8) ||
-	    head[1] > room || !all(fd, false, out, head[1]))
-		return -1;
-	return head[0] ? -1 : (ssize_t)head[1];
-}
-
-static ssize_t ask(uint8_t op, void *in, uint32_t n, void *out, uint32_t room)
-{
-	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-	static int fd = -1;
-	pthread_mutex_lock(&lock);
-	if (fd < 0)
-		fd = dial();
-	ssize_t k = ask_over(fd, op, in, n, out, room);
-	pthread_mutex_unlock(&lock);
-	return k;
-}
 
 /* A quote's buffer: u64 version, u64 status, u32 length in, u32 length out, data. */
 enum { QUOTE_STATUS = 8, QUOTE_IN = 16, QUOTE_OUT = 20, QUOTE_DATA = 24, REPORT_BYTES = 1024 };
@@ -209,10 +77,10 @@ static void *serve_quote(void *p)
 	if (n >= 8 && (uint64_t)n - 8 <= q->room - QUOTE_DATA) {
 		uint32_t length = n - 8;
 		memcpy(&status, answer, 8);
-		store(q->at + QUOTE_DATA, answer + 8, length);
-		store(q->at + QUOTE_OUT, &length, 4);
+		store_shared(q->at + QUOTE_DATA, answer + 8, length);
+		store_shared(q->at + QUOTE_OUT, &length, 4);
 	}
-	store(q->at + QUOTE_STATUS, &status, 8);
+	store_shared(q->at + QUOTE_STATUS, &status, 8);
 	rcu_unregister_thread();
 	if (fd >= 0)
 		close(fd);
@@ -228,8 +96,8 @@ static bool begin_quote(uint64_t at, uint64_t room)
 	pthread_t thread;
 	struct quote *q = malloc(sizeof(*q));
 	q->at = at, q->room = room;
-	if (room < QUOTE_DATA + REPORT_BYTES || !load(at + QUOTE_IN, &length, 4) || length != REPORT_BYTES ||
-	    !load(at + QUOTE_DATA, q->report, REPORT_BYTES) || !store(at + QUOTE_STATUS, &in_flight, 8) ||
+	if (room < QUOTE_DATA + REPORT_BYTES || !load_shared(at + QUOTE_IN, &length, 4) || length != REPORT_BYTES ||
+	    !load_shared(at + QUOTE_DATA, q->report, REPORT_BYTES) || !store_shared(at + QUOTE_STATUS, &in_flight, 8) ||
 	    pthread_create(&thread, NULL, serve_quote, q)) {
 		free(q);
 		return false;
@@ -293,7 +161,7 @@ static void vmcall(void)
 		break;
 	case 48:	/* MMIO: size, direction, address, value */
 		value = d;
-		if ((a != 1 && a != 2 && a != 4 && a != 8) || !(b ? store(c, &value, a) : load(c, (value = 0, &value), a)))
+		if ((a != 1 && a != 2 && a != 4 && a != 8) || !(b ? store_shared(c, &value, a) : load_shared(c, (value = 0, &value), a)))
 			status = refused;
 		break;
 	case 0x10000:	/* GetTdVmCallInfo */
@@ -321,8 +189,7 @@ static void vmcall(void)
 
 static void tdcall(unsigned cpu, void *next)
 {
-	if (!handles[RAX])
-		find_registers();
+	find_registers();
 	if ((get(CS) & 3) == 3)
 		return; /* a program's: the processor makes an invalid instruction of it */
 	uint8_t buf[REPORT_BYTES];
@@ -338,12 +205,12 @@ static void tdcall(unsigned cpu, void *next)
 		break;
 	case 2:		/* MR.RTMR.EXTEND: address, register */
 		buf[0] = rdx;
-		if (rdx > 3 || rcx & 63 || !load(rcx, buf + 1, 48) || ask(EXTEND, buf, 49, buf, 0) < 0)
+		if (rdx > 3 || rcx & 63 || !load_shared(rcx, buf + 1, 48) || ask(EXTEND, buf, 49, buf, 0) < 0)
 			ret = invalid_operand;
 		break;
 	case 4:		/* MR.REPORT: report, data, subtype */
-		if (rcx & 1023 || rdx & 63 || !load(rdx, buf, 64) || ask(REPORT, buf, 64, buf, sizeof(buf)) != REPORT_BYTES ||
-		    !store(rcx, buf, REPORT_BYTES))
+		if (rcx & 1023 || rdx & 63 || !load_shared(rdx, buf, 64) || ask(REPORT, buf, 64, buf, sizeof(buf)) != REPORT_BYTES ||
+		    !store_shared(rcx, buf, REPORT_BYTES))
 			ret = invalid_operand;
 		break;
 	case 6:		/* MEM.PAGE.ACCEPT */
@@ -374,7 +241,7 @@ static void launch(void)
 	}
 	memcpy(&attributes, hob, 8);
 	memcpy(&at, hob + 8, 8);
-	store(at, hob + 16, n - 16);
+	store_shared(at, hob + 16, n - 16);
 	set(EFER, get(EFER) | LME | NXE);
 	void *firmware = object_resolve_path("/machine/unattached/pc.bios[0]", NULL);
 	if (!firmware) {
@@ -390,8 +257,7 @@ static void launch(void)
 static void cpuid(unsigned cpu, void *next)
 {
 	(void)cpu;
-	if (!handles[RAX])
-		find_registers();
+	find_registers();
 	if ((uint32_t)get(RAX) != 0x21)
 		return;
 	if (!launched)
@@ -419,11 +285,7 @@ static void translated(void *first, void *second)
 __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, char **argv)
 {
 	(void)info;
-	for (int i = 0; i < argc; i++) {
-		if (!strncmp(argv[i], "socket=", 7))
-			path = argv[i] + 7;
-		tracing |= !strcmp(argv[i], "trace=on");
-	}
+	options("tdx", argc, argv);
 	qemu_plugin_register_vcpu_tb_trans_cb(id, translated, NULL);
 	return path ? 0 : -1;
 }

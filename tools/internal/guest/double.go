@@ -18,27 +18,37 @@ import (
 
 // The files of the folder Guest.Double: a program that plays the hardware of an emulated TD, and its other half, which is a plugin
 // of QEMU. make image makes both.
-const (
-	doubleProgram = "double"
-	PluginFile    = "tdx.so"
-)
+const doubleProgram = "double"
 
 // What the double leaves in a guest's folder.
 const (
 	TDXRootFile       = "tdx-root.pem"    // certificate of the root that vouches for the quotes of this start
 	TDXCollateralFile = "collateral.json" // what Intel's service would say of the machine
+	SNPRootFile       = "snp-root.pem"    // certificate of the root that vouches for reports
+	SNPCollateralFile = "snp.crl"         // its revocation list
+	SNPChipFile       = "snp-chip.key"    // what derived keys follow from, kept from start to start as a processor's fuses are
 	QuotesFile        = "quotes"          // says how its quoting service behaves; no file is a good one
 	doublePID         = "double.pid"
 	doubleSocket      = "double.sock"
 	doubleLog         = "double.log"
 )
 
+// doubles are what plays the hardware of each platform: the plugin, and the files of the root and of what is vouched for.
+var doubles = map[measure.Platform]struct{ plugin, root, collateral string }{
+	measure.TDX:    {"tdx.so", TDXRootFile, TDXCollateralFile},
+	measure.SEVSNP: {"snp.so", SNPRootFile, SNPCollateralFile},
+}
+
 // startDouble starts the double and returns QEMU's arguments for it once it listens. It ends with QEMU.
 func (g Guest) startDouble(ctx context.Context, spec Spec) (args []string, err error) {
 	if spec.Shape.Accelerator != measure.TCG {
 		return nil, fmt.Errorf("starting double: accelerator is %q, want %q, which it is a plugin of", spec.Shape.Accelerator, measure.TCG)
 	}
-	program, plugin := filepath.Join(g.Double, doubleProgram), filepath.Join(g.Double, PluginFile)
+	double, ok := doubles[spec.Shape.Platform]
+	if !ok {
+		return nil, fmt.Errorf("starting double: there is no double of platform %q", spec.Shape.Platform)
+	}
+	program, plugin := filepath.Join(g.Double, doubleProgram), filepath.Join(g.Double, double.plugin)
 	for _, file := range []string{program, plugin} {
 		if _, err := os.Stat(file); err != nil {
 			return nil, fmt.Errorf("starting double: %w (make image makes it)", err)
@@ -48,7 +58,7 @@ func (g Guest) startDouble(ctx context.Context, spec Spec) (args []string, err e
 	if err != nil {
 		return nil, fmt.Errorf("starting double: %w", err)
 	}
-	id := config.SHA384(measured)
+	id, data := config.SHA384(measured), config.SHA256(measured)
 	log, err := os.Create(g.Path(doubleLog))
 	if err != nil {
 		return nil, err
@@ -60,7 +70,8 @@ func (g Guest) startDouble(ctx context.Context, spec Spec) (args []string, err e
 	// It outlives this program, as the guest does.
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, append([]string{"serve", "-socket", g.Path(doubleSocket), "-pid", g.Path(doublePID),
 		"-out", g.Dir, "-tools-tree", g.Tree.Path("."), "-firmware", filepath.Join(spec.Release, spec.Shape.Firmware.Name),
-		"-shape", g.Path(ShapeFile), "-config-id", hex.EncodeToString(id[:]), "-quotes", g.Path(QuotesFile)}, spec.Double...)...)
+		"-shape", g.Path(ShapeFile), "-boot", spec.Release, "-config-id", hex.EncodeToString(id[:]), "-host-data", hex.EncodeToString(data[:]),
+		"-policy", fmt.Sprint(spec.Hardware.SNPPolicy), "-quotes", g.Path(QuotesFile)}, spec.Double...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

@@ -15,7 +15,9 @@ func TestStartDoubleRefuses(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(half, doubleProgram), []byte("#!/bin/false\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	emulated := Spec{Shape: measure.Shape{Accelerator: measure.TCG}, Config: DemoConfigOn(measure.TDX)}
+	emulated := Spec{Shape: measure.Shape{Platform: measure.TDX, Accelerator: measure.TCG}, Config: DemoConfigOn(measure.TDX)}
+	plain := emulated
+	plain.Shape.Platform = ""
 	accelerated := emulated
 	accelerated.Shape.Accelerator = measure.KVM
 	for _, tt := range []struct {
@@ -24,8 +26,9 @@ func TestStartDoubleRefuses(t *testing.T) {
 		want         string
 	}{
 		{"a machine that is not emulated", half, accelerated, `accelerator is "kvm", want "tcg"`},
+		{"a machine without such hardware", half, plain, `no double of platform ""`},
 		{"no program", t.TempDir(), emulated, "make image makes it"},
-		{"no plugin", half, emulated, PluginFile + ": no such file"},
+		{"no plugin", half, emulated, "tdx.so: no such file"},
 	} {
 		if _, err := (Guest{Dir: t.TempDir(), Double: tt.double}).startDouble(t.Context(), tt.spec); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got error %v, want one that says %q", tt.name, err, tt.want)

@@ -64,10 +64,11 @@ const (
 	monitorFile = "qmp.sock" // QEMU listens there
 )
 
-// Roots returns the file with the root that a client of this guest has to trust: of the TPM's maker, or of the software TDX.
+// Roots returns the file with the root that a client of this guest has to trust: of the TPM's maker, or of the software
+// that plays a confidential machine.
 func (g Guest) Roots(s measure.Shape) string {
-	if s.Platform == measure.TDX {
-		return g.Path(TDXRootFile)
+	if d, ok := doubles[s.Platform]; ok {
+		return g.Path(d.root)
 	}
 	return g.Path(RootsFile)
 }
@@ -140,13 +141,13 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	}
 	g.endHardware() // a guest that ended by itself may have left some that still writes
 	vouched := spec.Hardware.Endorsements
-	if simulated(spec.Shape) {
+	if Simulated(spec.Shape) {
 		plugin, err := g.startDouble(ctx, spec)
 		if err != nil {
 			return err
 		}
 		extra = append(plugin, extra...)
-		if vouched.Collateral, err = os.ReadFile(g.Path(TDXCollateralFile)); err != nil {
+		if vouched.Collateral, err = os.ReadFile(g.Path(doubles[spec.Shape.Platform].collateral)); err != nil {
 			return err
 		}
 	} else if spec.Shape.Platform == "" {

@@ -67,8 +67,23 @@ func SoftwareTDX(qemuVersion, firmware string) (measure.Shape, error) {
 	return s, s.Check()
 }
 
-// SoftwareTDXHere is SoftwareTDX under the QEMU beside the tools tree: the older one has no plugins that change a guest.
-func SoftwareTDXHere(ctx context.Context, tree toolstree.Tree, firmware string) (measure.Shape, error) {
+// emulatedSNP is the processor of an emulated SEV-SNP guest: its highest extended CPUID leaf is 0x8000001F, where a guest is told so.
+const emulatedSNP = snpCPU + ",xlevel=0x8000001f"
+
+// SoftwareSNP is the machine of an emulated SEV-SNP guest over the firmware of such guests: the demo's, with the one CPU that the double
+// plays.
+func SoftwareSNP(qemuVersion, firmware string) (measure.Shape, error) {
+	s, err := DefaultShape(qemuVersion, nil, firmware)
+	if err != nil {
+		return s, err
+	}
+	s = s.ForSNP(emulatedSNP)
+	s.CPUs = 1
+	return s, s.Check()
+}
+
+// SoftwareHere is SoftwareTDX or SoftwareSNP under the QEMU beside the tools tree: the older one has no plugins that change a guest.
+func SoftwareHere(ctx context.Context, tree toolstree.Tree, p measure.Platform, firmware string) (measure.Shape, error) {
 	newer, err := tree.WithNewerQEMU()
 	if err != nil {
 		return measure.Shape{}, err
@@ -76,6 +91,9 @@ func SoftwareTDXHere(ctx context.Context, tree toolstree.Tree, firmware string) 
 	version, err := qemu.Version(ctx, newer)
 	if err != nil {
 		return measure.Shape{}, err
+	}
+	if p == measure.SEVSNP {
+		return SoftwareSNP(version, firmware)
 	}
 	return SoftwareTDX(version, firmware)
 }

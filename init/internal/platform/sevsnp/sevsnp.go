@@ -171,10 +171,10 @@ func readReport(raw []byte) (r report, err error) {
 
 // The certificates of a table, in the order in which they lead to a root, by the GUIDs that name them there: SEV-ES Guest-
 // Hypervisor Communication Block Standardization (AMD 56421), revision 2.03, section 4.1.8.1. A chip's key or a cloud's key, then
-// the key that certifies it.
+// the key that certifies it, then the root, which a client holds against its own.
 var chains = [][]string{
-	{"63da758d-e664-4564-adc5-f4b93be8accd", "4ab7b379-bbac-4fe4-a02f-05aef327c782"}, // VCEK, ASK
-	{"a8074bc2-a25a-483e-aae6-39c045a0b8a1", "4ab7b379-bbac-4fe4-a02f-05aef327c782"}, // VLEK, ASVK
+	{"63da758d-e664-4564-adc5-f4b93be8accd", "4ab7b379-bbac-4fe4-a02f-05aef327c782", "c0b406a4-a803-4952-9743-3fb6014cd0ae"}, // VCEK, ASK, ARK
+	{"a8074bc2-a25a-483e-aae6-39c045a0b8a1", "4ab7b379-bbac-4fe4-a02f-05aef327c782", "c0b406a4-a803-4952-9743-3fb6014cd0ae"}, // VLEK, ASVK, ARK
 }
 
 // entryBytes is an entry of the table: GUID, offset and length.

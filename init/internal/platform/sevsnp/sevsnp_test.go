@@ -55,7 +55,7 @@ func (m *machine) open(t *testing.T) (*Guest, error) {
 func TestQuote(t *testing.T) {
 	m := newMachine()
 	own := m.snp.Evidence()
-	m.table = table([]entry{{abi.VcekGUID, own.Certificate}, {abi.AskGUID, own.Chain[0]}, {abi.ArkGUID, []byte("root")}})
+	m.table = table([]entry{{abi.VcekGUID, own.Certificate}, {abi.AskGUID, own.Chain[0]}, {abi.ArkGUID, own.Chain[1]}})
 	g, err := m.open(t)
 	if err != nil {
 		t.Fatal(err)
@@ -71,12 +71,12 @@ func TestQuote(t *testing.T) {
 	if r, err := reports.Parse(got.Quote); err != nil || r.ReportData != [64]byte{7} || got.Platform != evidence.SEVSNP {
 		t.Errorf("got %+v of %s and error %v, want a report over the data", r, got.Platform, err)
 	}
-	if want := [][]byte{own.Certificate, own.Chain[0]}; !slices.EqualFunc(got.Certificates, want, bytes.Equal) || string(got.Collateral) != "list" {
-		t.Errorf("got %d certificates and %q, want the table's two and the host's list", len(got.Certificates), got.Collateral)
+	if want := [][]byte{own.Certificate, own.Chain[0], own.Chain[1]}; !slices.EqualFunc(got.Certificates, want, bytes.Equal) || string(got.Collateral) != "list" {
+		t.Errorf("got %d certificates and %q, want the table's three and the host's list", len(got.Certificates), got.Collateral)
 	}
 	for name, table := range map[string][]byte{
 		"none": nil, "one without end": []byte("garbage that is longer than one entry"), "an empty one": make([]byte, 4096),
-		"half a chain": table([]entry{{abi.VcekGUID, own.Certificate}}),
+		"half a chain": table([]entry{{abi.VcekGUID, own.Certificate}, {abi.AskGUID, own.Chain[0]}}),
 	} {
 		m.table = table
 		if got, err := g.Quote([64]byte{7}); err != nil || len(got.Certificates) != 1 || string(got.Certificates[0]) != "host's" {
@@ -221,19 +221,19 @@ func table(entries []entry) []byte {
 
 func TestCutCertificates(t *testing.T) {
 	whole := table([]entry{{abi.VlekGUID, []byte("0vlek")}, {abi.AskGUID, []byte("0ask")}, {abi.ArkGUID, []byte("0ark")}})
-	if got, err := cutCertificates(whole); err != nil || len(got) != 2 || string(got[0]) != "0vlek" || string(got[1]) != "0ask" {
+	if got, err := cutCertificates(whole); err != nil || len(got) != 3 || string(got[0]) != "0vlek" || string(got[1]) != "0ask" || string(got[2]) != "0ark" {
 		t.Errorf("a cloud's key: got %q and error %v, want it and what certifies it", got, err)
 	}
-	both := table([]entry{{abi.AskGUID, []byte("0ask")}, {abi.VlekGUID, []byte("0vlek")}, {abi.VcekGUID, []byte("0vcek")}})
-	if got, err := cutCertificates(both); err != nil || len(got) != 2 || string(got[0]) != "0vcek" {
+	both := table([]entry{{abi.ArkGUID, []byte("0ark")}, {abi.AskGUID, []byte("0ask")}, {abi.VlekGUID, []byte("0vlek")}, {abi.VcekGUID, []byte("0vcek")}})
+	if got, err := cutCertificates(both); err != nil || len(got) != 3 || string(got[0]) != "0vcek" {
 		t.Errorf("both keys: got %q and error %v, want the chip's", got, err)
 	}
-	swapped := table([]entry{{"8d755da6-64e6-6445-adc5-f4b93be8accd", []byte("0vcek")}, {abi.AskGUID, []byte("0ask")}})
+	swapped := table([]entry{{"8d755da6-64e6-6445-adc5-f4b93be8accd", []byte("0vcek")}, {abi.AskGUID, []byte("0ask")}, {abi.ArkGUID, []byte("0ark")}})
 	copy(swapped, []byte{0x8d, 0x75, 0xda, 0x63, 0x64, 0xe6, 0x64, 0x45})
-	if got, err := cutCertificates(swapped); err != nil || len(got) != 2 || string(got[0]) != "0vcek" {
+	if got, err := cutCertificates(swapped); err != nil || len(got) != 3 || string(got[0]) != "0vcek" {
 		t.Errorf("a GUID in the other order: got %q and error %v, want the chip's key", got, err)
 	}
-	if got, err := cutCertificates(table([]entry{{abi.VcekGUID, []byte("-----BEGIN")}, {abi.AskGUID, []byte("0ask")}})); err != nil || got != nil {
+	if got, err := cutCertificates(table([]entry{{abi.VcekGUID, []byte("-----BEGIN")}, {abi.AskGUID, []byte("0ask")}, {abi.ArkGUID, []byte("0ark")}})); err != nil || got != nil {
 		t.Errorf("PEM: got %q and error %v, want none", got, err)
 	}
 	for name, spoil := range map[string]func(b []byte){
@@ -257,14 +257,14 @@ func TestCutCertificates(t *testing.T) {
 }
 
 func FuzzCutCertificates(f *testing.F) {
-	f.Add(table([]entry{{abi.VcekGUID, []byte("0vcek")}, {abi.AskGUID, []byte("0ask")}}))
+	f.Add(table([]entry{{abi.VcekGUID, []byte("0vcek")}, {abi.AskGUID, []byte("0ask")}, {abi.ArkGUID, []byte("0ark")}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, err := cutCertificates(b)
 		if err != nil && got != nil {
 			t.Errorf("got %d certificates and error %v, want one of them", len(got), err)
 		}
-		if n := len(got); n != 0 && n != 2 {
-			t.Errorf("got %d certificates, want none or a chain of two", n)
+		if n := len(got); n != 0 && n != 3 {
+			t.Errorf("got %d certificates, want none or a chain of three", n)
 		}
 	})
 }
