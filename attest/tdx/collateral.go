@@ -1,7 +1,6 @@
 package tdx
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -9,7 +8,6 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"chrysalis/attest/check"
 	"chrysalis/measure/fault"
 )
 
@@ -34,88 +32,6 @@ const (
 	maxLevels          = 256
 	maxAdvisories      = 256
 )
-
-// collateralFile is collateral in JSON.
-type collateralFile struct {
-	PCKCRL                string `json:"pck_crl"`
-	RootCACRL             string `json:"root_ca_crl"`
-	PCKCRLIssuerChain     string `json:"pck_crl_issuer_chain"`
-	TCBInfoIssuerChain    string `json:"tcb_info_issuer_chain"`
-	QEIdentityIssuerChain string `json:"qe_identity_issuer_chain"`
-	TCBInfo               string `json:"tcb_info"`
-	QEIdentity            string `json:"qe_identity"`
-	TCBInfoSignature      string `json:"tcb_info_signature"`
-	QEIdentitySignature   string `json:"qe_identity_signature"`
-	PCKChain              string `json:"pck_certificate_chain,omitzero"`
-}
-
-// ParseCollateral reads collateral in JSON: CRLs and signatures in hexadecimal, chains in PEM, the signed documents as
-// strings with their exact bytes. A chain of the PCK may be there for a quote that carries none. No other member may be there; without one
-// of them check.ErrUnavailable is returned.
-func ParseCollateral(b []byte) (*Collateral, error) {
-	if len(b) > MaxCollateralBytes {
-		return nil, fmt.Errorf("parsing collateral: %d bytes, want at most %d", len(b), MaxCollateralBytes)
-	}
-	var f collateralFile
-	if err := json.Unmarshal(b, &f, json.RejectUnknownMembers(true)); err != nil {
-		return nil, fmt.Errorf("parsing collateral: %w", fault.JSON(err))
-	}
-	c := &Collateral{
-		PCKCRLIssuerChain: []byte(f.PCKCRLIssuerChain), TCBInfoIssuerChain: []byte(f.TCBInfoIssuerChain),
-		QEIdentityIssuerChain: []byte(f.QEIdentityIssuerChain),
-		TCBInfo:               []byte(f.TCBInfo), QEIdentity: []byte(f.QEIdentity),
-	}
-	if f.PCKChain != "" {
-		c.PCKChain = []byte(f.PCKChain)
-	}
-	for _, member := range []struct{ name, value string }{
-		{"pck_crl", f.PCKCRL}, {"root_ca_crl", f.RootCACRL}, {"pck_crl_issuer_chain", f.PCKCRLIssuerChain},
-		{"tcb_info_issuer_chain", f.TCBInfoIssuerChain}, {"qe_identity_issuer_chain", f.QEIdentityIssuerChain},
-		{"tcb_info", f.TCBInfo}, {"qe_identity", f.QEIdentity}, {"tcb_info_signature", f.TCBInfoSignature},
-		{"qe_identity_signature", f.QEIdentitySignature},
-	} {
-		if member.value == "" {
-			return nil, fmt.Errorf("parsing collateral: %s is missing or empty: %w", member.name, check.ErrUnavailable)
-		}
-	}
-	var err error
-	if c.PCKCRL, err = hex.DecodeString(f.PCKCRL); err != nil {
-		return nil, fmt.Errorf("parsing collateral: pck_crl: %w", err)
-	}
-	if c.RootCACRL, err = hex.DecodeString(f.RootCACRL); err != nil {
-		return nil, fmt.Errorf("parsing collateral: root_ca_crl: %w", err)
-	}
-	if err := hexInto(c.TCBInfoSignature[:], f.TCBInfoSignature); err != nil {
-		return nil, fmt.Errorf("parsing collateral: tcb_info_signature: %w", err)
-	}
-	if err := hexInto(c.QEIdentitySignature[:], f.QEIdentitySignature); err != nil {
-		return nil, fmt.Errorf("parsing collateral: qe_identity_signature: %w", err)
-	}
-	return c, nil
-}
-
-// Encode returns the collateral in the JSON that ParseCollateral reads.
-func (c *Collateral) Encode() ([]byte, error) {
-	return json.Marshal(collateralFile{
-		PCKCRL: hex.EncodeToString(c.PCKCRL), RootCACRL: hex.EncodeToString(c.RootCACRL), PCKCRLIssuerChain: string(c.PCKCRLIssuerChain),
-		TCBInfoIssuerChain: string(c.TCBInfoIssuerChain), QEIdentityIssuerChain: string(c.QEIdentityIssuerChain),
-		TCBInfo: string(c.TCBInfo), QEIdentity: string(c.QEIdentity),
-		TCBInfoSignature: hex.EncodeToString(c.TCBInfoSignature[:]), QEIdentitySignature: hex.EncodeToString(c.QEIdentitySignature[:]),
-		PCKChain: string(c.PCKChain),
-	}, json.Deterministic(true))
-}
-
-func hexInto(into []byte, text string) error {
-	b, err := hex.DecodeString(text)
-	if err != nil {
-		return err
-	}
-	if len(b) != len(into) {
-		return fmt.Errorf("%d bytes, want %d", len(b), len(into))
-	}
-	copy(into, b)
-	return nil
-}
 
 // dates are the validity of a signed document and its place in the sequence of Intel's evaluations.
 type dates struct {
@@ -209,19 +125,14 @@ type (
 	}
 	levelJSON struct {
 		TCB struct {
-			SGX    []componentJSON `json:"sgxtcbcomponents"`
-			PCESVN *uint16         `json:"pcesvn"`
-			TDX    []componentJSON `json:"tdxtcbcomponents"`
-			ISVSVN *uint16         `json:"isvsvn"`
+			SGX    components `json:"sgxtcbcomponents"`
+			PCESVN *uint16    `json:"pcesvn"`
+			TDX    components `json:"tdxtcbcomponents"`
+			ISVSVN *uint16    `json:"isvsvn"`
 		} `json:"tcb"`
 		Status     string   `json:"tcbStatus"`
 		Date       string   `json:"tcbDate"`
 		Advisories []string `json:"advisoryIDs"`
-	}
-	componentJSON struct {
-		SVN      *uint8 `json:"svn"`
-		Category string `json:"category"`
-		Type     string `json:"type"`
 	}
 	qeIdentityJSON struct {
 		ID             string      `json:"id"`
@@ -292,10 +203,10 @@ func parseTCBInfo(b []byte) (*tcbInfo, error) {
 		if level.known, err = l.known(); err != nil {
 			return nil, fmt.Errorf("level %d: %w", i, err)
 		}
-		if level.sgx, level.sgxNames, err = parseComponents(l.TCB.SGX); err != nil {
+		if level.sgx, level.sgxNames, err = l.TCB.SGX.parsed(); err != nil {
 			return nil, fmt.Errorf("level %d: sgxtcbcomponents: %w", i, err)
 		}
-		if level.tdx, level.tdxNames, err = parseComponents(l.TCB.TDX); err != nil {
+		if level.tdx, level.tdxNames, err = l.TCB.TDX.parsed(); err != nil {
 			return nil, fmt.Errorf("level %d: tdxtcbcomponents: %w", i, err)
 		}
 		for j, above := range info.levels {
@@ -419,18 +330,4 @@ func (l levelJSON) known() (k known, err error) {
 	}
 	k.advisories = l.Advisories
 	return k, nil
-}
-
-func parseComponents(docs []componentJSON) (svn [16]byte, names [16]string, err error) {
-	if len(docs) != len(svn) {
-		return svn, names, fmt.Errorf("%d components, want %d", len(docs), len(svn))
-	}
-	for i, doc := range docs {
-		if doc.SVN == nil {
-			return svn, names, fmt.Errorf("component %d has no svn", i)
-		}
-		svn[i] = *doc.SVN
-		names[i] = strings.TrimSpace(doc.Category + " " + doc.Type)
-	}
-	return svn, names, nil
 }

@@ -6,7 +6,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
 	"chrysalis/attest/check/checktest"
+	"chrysalis/measure/fault"
 )
 
 // CheckNames returns the names of all checks in order, and those whose parse the checks after them read.
@@ -46,4 +49,13 @@ func ParseCRL(der []byte) (*x509.RevocationList, error) { return parseCRL(der) }
 // ParseSGX reads an SGX extension.
 func ParseSGX(extension []byte) (Platform, error) {
 	return parsePlatform(&x509.Certificate{Extensions: []pkix.Extension{{Id: oidSGX, Value: extension}}})
+}
+
+// ParseComponents reads the components of a level.
+func ParseComponents(b []byte) (svn [16]byte, names [16]string, err error) {
+	var c components
+	if err := fault.JSON(json.Unmarshal(b, &c)); err != nil {
+		return svn, names, err
+	}
+	return c.parsed()
 }

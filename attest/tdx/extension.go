@@ -1,20 +1,17 @@
 package tdx
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
 
-// The names of entries in the SGX extension, as DER has them: oidSGX and one number more, of the TCB's entries two.
-const (
-	nameSGX = "\x2a\x86\x48\x86\xf8\x4d\x01\x0d\x01"
-	nameTCB = nameSGX + "\x02"
-)
+// nameSGX is oidSGX as DER has it. An entry's name has one number more, that of an entry of the TCB two.
+const nameSGX = "\x2a\x86\x48\x86\xf8\x4d\x01\x0d\x01"
 
 // The tags of DER that the extension has: ITU-T X.690, section 8.
 const (
@@ -56,18 +53,40 @@ func cutElement(b []byte) (e element, rest []byte, err error) {
 	return e, rest[length:], nil
 }
 
+// entry is a name and a value in the extension. taken says that somebody knows the name.
+type entry struct {
+	name  []byte
+	value element
+	taken bool
+}
+
+// entries are few: they are looked through, and their number is bounded. Intel's have 18 at most.
+type entries []entry
+
+const maxEntries = 64
+
+// find returns the entry of a name, or nil.
+func (e entries) find(name []byte) *entry {
+	for i := range e {
+		if bytes.Equal(e[i].name, name) {
+			return &e[i]
+		}
+	}
+	return nil
+}
+
 // parseEntries reads a SEQUENCE of entries, each a SEQUENCE of a name and a value, in which no name is twice.
-func parseEntries(list element) (map[string]element, error) {
+func parseEntries(list element) (entries, error) {
 	if list.tag != tagSequence {
 		return nil, fmt.Errorf("tag %#x, want a sequence", list.tag)
 	}
-	entries := make(map[string]element, 32)
+	all := make(entries, 0, 20)
 	for rest := list.content; len(rest) > 0; {
-		entry, after, err := cutElement(rest)
+		one, after, err := cutElement(rest)
 		if err != nil {
 			return nil, err
 		}
-		name, tail, err := cutElement(entry.content)
+		name, tail, err := cutElement(one.content)
 		if err != nil {
 			return nil, err
 		}
@@ -75,22 +94,25 @@ func parseEntries(list element) (map[string]element, error) {
 		switch {
 		case err != nil:
 			return nil, err
-		case entry.tag != tagSequence || name.tag != tagName:
-			return nil, fmt.Errorf("an entry has tags %#x and %#x, want a sequence that begins with a name", entry.tag, name.tag)
+		case one.tag != tagSequence || name.tag != tagName:
+			return nil, fmt.Errorf("an entry has tags %#x and %#x, want a sequence that begins with a name", one.tag, name.tag)
 		case len(tail) > 0:
 			return nil, fmt.Errorf("%d bytes after an entry's value", len(tail))
 		}
-		if _, twice := entries[string(name.content)]; twice {
-			return nil, fmt.Errorf("%s is there twice", dotted(string(name.content)))
+		if all.find(name.content) != nil {
+			return nil, fmt.Errorf("%s is there twice", dotted(name.content))
 		}
-		entries[string(name.content)] = value
+		if len(all) == maxEntries {
+			return nil, fmt.Errorf("more than %d entries", maxEntries)
+		}
+		all = append(all, entry{name: name.content, value: value})
 		rest = after
 	}
-	return entries, nil
+	return all, nil
 }
 
 // dotted writes a name for people. One that is none has no numbers.
-func dotted(name string) string {
+func dotted(name []byte) string {
 	oid, err := parseName(name)
 	if err != nil {
 		return fmt.Sprintf("%x", name)
@@ -98,7 +120,7 @@ func dotted(name string) string {
 	return oid.String()
 }
 
-func parseName(name string) (oid asn1.ObjectIdentifier, err error) {
+func parseName(name []byte) (oid asn1.ObjectIdentifier, err error) {
 	if len(name) >= 0x80 {
 		return nil, fmt.Errorf("a name of %d bytes, want at most 127", len(name))
 	}
@@ -123,33 +145,32 @@ func parsePlatform(cert *x509.Certificate) (p Platform, err error) {
 	if err != nil {
 		return p, fmt.Errorf("SGX extension: %w", err)
 	}
-	entries, err := parseEntries(whole)
+	outer, err := parseEntries(whole)
 	if err != nil {
 		return p, fmt.Errorf("SGX extension: %w", err)
 	}
-	tcb, err := parseEntries(entries[nameTCB])
-	if err != nil {
-		return p, fmt.Errorf("SGX extension: TCB: %w", err)
-	}
-	delete(entries, nameTCB)
 	x := &extensionReader{}
-	x.octets(entries, nameSGX+"\x01", p.PPID[:])
-	x.octets(entries, nameSGX+"\x03", p.PCEID[:])
-	x.octets(entries, nameSGX+"\x04", p.FMSPC[:])
-	if _, ok := entries[nameSGX+"\x05"]; ok {
-		p.SGXType = uint8(x.integer(entries, nameSGX+"\x05", tagEnumerated, 2))
+	tcb, err := parseEntries(x.take(outer, tagSequence, 2))
+	if err != nil && x.err == nil {
+		x.err = fmt.Errorf("TCB: %w", err)
 	}
-	if _, ok := entries[nameSGX+"\x06"]; ok {
-		x.octets(entries, nameSGX+"\x06", p.PlatformInstanceID[:])
+	x.octets(outer, p.PPID[:], 1)
+	x.octets(outer, p.PCEID[:], 3)
+	x.octets(outer, p.FMSPC[:], 4)
+	if x.has(outer, 5) {
+		p.SGXType = uint8(x.integer(outer, tagEnumerated, 2, 5))
 	}
-	delete(entries, nameSGX+"\x07") // configuration: says nothing about the TCB
+	if x.has(outer, 6) {
+		x.octets(outer, p.PlatformInstanceID[:], 6)
+	}
+	x.has(outer, 7) // configuration: says nothing about the TCB
 	for i := range p.SGXSVN {
-		p.SGXSVN[i] = uint8(x.integer(tcb, nameTCB+string(rune(i+1)), tagInteger, 255))
+		p.SGXSVN[i] = uint8(x.integer(tcb, tagInteger, 255, 2, byte(i+1)))
 	}
-	p.PCESVN = uint16(x.integer(tcb, nameTCB+"\x11", tagInteger, 65535))
-	x.octets(tcb, nameTCB+"\x12", p.CPUSVN[:])
+	p.PCESVN = uint16(x.integer(tcb, tagInteger, 65535, 2, 17))
+	x.octets(tcb, p.CPUSVN[:], 2, 18)
 	if x.err == nil {
-		p.unknown, x.err = unknownNames(entries, tcb)
+		p.unknown, x.err = unknownNames(outer, tcb)
 	}
 	if x.err != nil {
 		return p, fmt.Errorf("SGX extension: %w", x.err)
@@ -159,11 +180,14 @@ func parsePlatform(cert *x509.Certificate) (p Platform, err error) {
 
 // unknownNames lists the entries that nobody has taken. What Intel adds is signed by it. Whether to go by a certificate of which a part
 // is not understood is for the caller to say; a name that is none is not understood by anybody.
-func unknownNames(lists ...map[string]element) (string, error) {
+func unknownNames(lists ...entries) (string, error) {
 	var all []string
-	for _, entries := range lists {
-		for name := range maps.Keys(entries) {
-			oid, err := parseName(name)
+	for _, list := range lists {
+		for _, e := range list {
+			if e.taken {
+				continue
+			}
+			oid, err := parseName(e.name)
 			if err != nil {
 				return "", fmt.Errorf("an entry's name: %w", err)
 			}
@@ -174,47 +198,70 @@ func unknownNames(lists ...map[string]element) (string, error) {
 	return strings.Join(slices.Compact(all), ", "), nil
 }
 
-// extensionReader takes entries out by name and keeps the first error.
-type extensionReader struct{ err error }
-
-func (x *extensionReader) take(entries map[string]element, name string, tag byte) []byte {
-	value, ok := entries[name]
-	delete(entries, name)
-	switch {
-	case x.err != nil:
-	case !ok:
-		x.err = fmt.Errorf("no %s", dotted(name))
-	case value.tag != tag:
-		x.err = fmt.Errorf("%s has tag %#x, want %#x", dotted(name), value.tag, tag)
-	}
-	return value.content
+// extensionReader takes entries by what their names have after oidSGX, and keeps the first error.
+type extensionReader struct {
+	err  error
+	name [len(nameSGX) + 2]byte // that was looked for last; the entries' own would say nothing of one that is missing
+	size int
 }
 
-func (x *extensionReader) octets(entries map[string]element, name string, into []byte) {
-	value := x.take(entries, name, tagOctets)
+func (x *extensionReader) find(from entries, path []byte) *entry {
+	x.size = copy(x.name[:], nameSGX)
+	x.size += copy(x.name[x.size:], path)
+	return from.find(x.name[:x.size])
+}
+
+func (x *extensionReader) named() string { return dotted(x.name[:x.size]) }
+
+// has reports whether an entry is there that need not be.
+func (x *extensionReader) has(from entries, path ...byte) bool {
+	e := x.find(from, path)
+	if e != nil {
+		e.taken = true
+	}
+	return e != nil
+}
+
+func (x *extensionReader) take(from entries, tag byte, path ...byte) element {
+	e := x.find(from, path)
+	switch {
+	case x.err != nil:
+	case e == nil:
+		x.err = fmt.Errorf("no %s", x.named())
+	case e.value.tag != tag:
+		x.err = fmt.Errorf("%s has tag %#x, want %#x", x.named(), e.value.tag, tag)
+	default:
+		e.taken = true
+		return e.value
+	}
+	return element{}
+}
+
+func (x *extensionReader) octets(from entries, into []byte, path ...byte) {
+	value := x.take(from, tagOctets, path...).content
 	if x.err == nil && len(value) != len(into) {
-		x.err = fmt.Errorf("%s has %d bytes, want %d", dotted(name), len(value), len(into))
+		x.err = fmt.Errorf("%s has %d bytes, want %d", x.named(), len(value), len(into))
 	}
 	if x.err == nil {
 		copy(into, value)
 	}
 }
 
-func (x *extensionReader) integer(entries map[string]element, name string, tag byte, most uint32) (n uint32) {
-	value := x.take(entries, name, tag)
+func (x *extensionReader) integer(from entries, tag byte, most uint32, path ...byte) (n uint32) {
+	value := x.take(from, tag, path...).content
 	if x.err != nil {
 		return 0
 	}
 	// DER: the shortest two's complement. Four bytes hold whatever is allowed here.
 	if len(value) == 0 || len(value) > 4 || value[0]&0x80 != 0 || len(value) > 1 && value[0] == 0 && value[1]&0x80 == 0 {
-		x.err = fmt.Errorf("%s is the integer %x, want one of at most %d", dotted(name), value, most)
+		x.err = fmt.Errorf("%s is the integer %x, want one of at most %d", x.named(), value, most)
 		return 0
 	}
 	for _, b := range value {
 		n = n<<8 | uint32(b)
 	}
 	if n > most {
-		x.err = fmt.Errorf("%s is %d, want at most %d", dotted(name), n, most)
+		x.err = fmt.Errorf("%s is %d, want at most %d", x.named(), n, most)
 	}
 	return n
 }

@@ -175,6 +175,9 @@ func TestParseCollateral(t *testing.T) {
 		{"missing member", `{"pck_crl"`, `{"pck_crl":"","x`, ""},
 		{"trailing bytes", `{"pck_crl"`, `{}{"pck_crl"`, ""},
 		{"CRL not hexadecimal", `{"pck_crl":"30`, `{"pck_crl":"zz`, "pck_crl"},
+		{"member of a number", `{"pck_crl"`, `{"pck_crl":7,"x`, `member "/pck_crl" can't be a number`},
+		{"member of null", `{"pck_crl":"`, `{"pck_crl":null,"pck_certificate_chain":"`, "pck_crl is missing or empty"},
+		{"half a character", `{"pck_crl":"30`, `{"pck_crl":"\ud800`, "no JSON"},
 		{"short signature", `"tcb_info_signature":"`, `"tcb_info_signature":"00`, "65 bytes, want 64"},
 	} {
 		bad := strings.Replace(string(text), tt.old, tt.new, 1)
@@ -269,6 +272,10 @@ func TestExtensionIsDER(t *testing.T) {
 		return append([]byte{0x30, 0x82, byte(len(body) >> 8), byte(len(body))}, body...)
 	}
 	entry := func(content ...byte) []byte { return append([]byte{0x30, byte(len(content))}, content...) }
+	var many []byte
+	for i := range byte(64) {
+		many = append(many, entry(0x06, 2, 0x2a, i, 5, 0)...)
+	}
 	for _, tt := range []struct {
 		name string
 		der  []byte
@@ -287,6 +294,7 @@ func TestExtensionIsDER(t *testing.T) {
 		{"an entry of two values", wrap(append(slices.Clone(body), entry(0x06, 2, 0x2a, 3, 5, 0, 5, 0)...)), "2 bytes after an entry's value"},
 		{"an entry without a name", wrap(append(slices.Clone(body), entry(0x04, 2, 0x2a, 3, 5, 0)...)), "begins with a name"},
 		{"a name that is none", wrap(append(slices.Clone(body), entry(0x06, 2, 0x80, 1, 5, 0)...)), "an entry's name"},
+		{"entries without end", wrap(append(slices.Clone(body), many...)), "more than 64 entries"},
 		{"a name twice", wrap(append(slices.Clone(body), body[:2+int(body[1])]...)), "1.2.840.113741.1.13.1.1 is there twice"},
 	} {
 		if _, err := tdx.ParseSGX(tt.der); err == nil || !strings.Contains(err.Error(), tt.want) {
