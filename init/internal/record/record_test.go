@@ -29,7 +29,8 @@ type memory struct {
 	failExtend int  // the extend of this number fails
 	kept       bool // a failed extend reached the register all the same
 	boots      uint64
-	whileQuote func() // runs while a quote is made, before the registers are read
+	whileQuote func()       // runs while a quote is made, before the registers are read
+	failQuote  func() error // why a quote fails; nil: none does
 }
 
 func newMemory() *memory {
@@ -88,6 +89,11 @@ func (m *memory) reset() { m.pcr = map[eventlog.Register][32]byte{}; m.extends =
 func (m *memory) Quote(report [64]byte) (evidence.Evidence, error) {
 	if m.whileQuote != nil {
 		m.whileQuote()
+	}
+	if m.failQuote != nil {
+		if err := m.failQuote(); err != nil {
+			return evidence.Evidence{}, err
+		}
 	}
 	a, b := m.pcr[eventlog.PCR13], m.pcr[eventlog.PCR14]
 	return evidence.Evidence{
@@ -404,6 +410,46 @@ func consistent(e *evidence.Evidence) error {
 		return fmt.Errorf("the quote is not over the log of %d records", len(records))
 	}
 	return nil
+}
+
+// TestFailedQuote: a platform may fail over a register that moved meanwhile; then it is asked again, and else its reason is the answer.
+func TestFailedQuote(t *testing.T) {
+	foreign := errors.New("a quote of other registers")
+	for _, tt := range []struct {
+		name   string
+		moves  bool // the log, during the first quote
+		fails  int  // that many quotes
+		quotes int
+		want   error
+	}{
+		{"it fails", false, 1, 1, foreign},
+		{"it fails while the log moves, and then it does not", true, 1, 2, nil},
+		{"it fails again", true, 2, 2, foreign},
+	} {
+		m := newMemory()
+		r := serving(t, m)
+		quotes := 0
+		m.failQuote = func() error {
+			if quotes++; quotes == 1 && tt.moves {
+				if err := r.Terminated(); err != nil {
+					t.Error(err)
+				}
+			}
+			if quotes <= tt.fails {
+				return foreign
+			}
+			return nil
+		}
+		e, err := r.Evidence(evidence.Request{})
+		if !errors.Is(err, tt.want) || quotes != tt.quotes {
+			t.Errorf("%s: got error %v after %d quotes, want %v after %d", tt.name, err, quotes, tt.want, tt.quotes)
+		}
+		if err == nil {
+			if err := consistent(e); err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+		}
+	}
 }
 
 // TestLogMovesDuringQuote: an event does not wait for a quote, and a quote over which the log has moved is made once more.
