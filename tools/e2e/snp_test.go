@@ -13,7 +13,6 @@ import (
 	"chrysalis/init/status"
 	"chrysalis/measure/config"
 	"chrysalis/tools/internal/guest"
-	"chrysalis/tools/internal/qemu"
 )
 
 // softwareTCB is what the software processor runs, as a policy's minimum.
@@ -112,22 +111,16 @@ func (c client) withDigest(t *testing.T, shown string) client {
 func TestSNPOfAnother(t *testing.T) {
 	needsGuests(t)
 	g, spec := newGuest(t), snpSpec(t)
-	tpm := filepath.Join(g.Dir, "other-tpm")
-	if err := os.Mkdir(tpm, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	cmd, err := qemu.StartTPM(t.Context(), tree(t), tpm, filepath.Join(g.Dir, "other.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	changed := withRelease(t, spec, "vmlinuz", otherKernel(t, filepath.Join(spec.Release, "vmlinuz")))
 	changed.Double = []string{"-debug"}
-	start(t, g, changed, append(qemu.Emulator("other", "other", filepath.Join(g.Dir, "other.sock")), "-device", "tpm-crb,tpmdev=other")...)
+	start(t, g, changed, besideTPM(t, g)...)
 	c := newClient(t, g, spec)
 	v := c.verify(1)
 	if v.Check != "sev-snp.debug" {
 		t.Errorf("got refused by %q (%s), want by sev-snp.debug", v.Check, v.Reason)
+	}
+	if got := v.verdictOf(t, "sev-snp.measurement"); got != "rejected" {
+		t.Errorf("the launch digest of another kernel: got %s, want it rejected", got)
 	}
 	if got := v.got(t, "platform"); got != "sev-snp" {
 		t.Errorf("with a TPM beside it the guest is of platform %s, want sev-snp", got)
@@ -137,32 +130,8 @@ func TestSNPOfAnother(t *testing.T) {
 // TestSNPConfig gives an SEV-SNP guest a config that is not the one whose hash the hardware was given, and one that it can't keep.
 func TestSNPConfig(t *testing.T) {
 	needsGuests(t)
-	demo := snpSpec(t)
-	other := demo.Config
-	other.Service.Price.NanotonPerToken = 10
-	data := func(m config.Measured) []string {
-		measured, err := m.Encode()
-		if err != nil {
-			t.Fatal(err)
-		}
+	foreignConfigs(t, snpSpec(t), func(measured []byte) []string {
 		hash := config.SHA256(measured)
 		return []string{"-host-data", hex.EncodeToString(hash[:])}
-	}
-	for _, tt := range []struct {
-		name   string
-		change func(*guest.Spec)
-		want   string
-	}{
-		{"another config under the same HOST_DATA", func(s *guest.Spec) { s.Config, s.Double = other, data(demo.Config) }, "config-foreign"},
-		{"a secret sealed to a TPM", func(s *guest.Spec) { s.Config.Identity.Sealing = config.SealTPM }, "sealing-unfit"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			spec := onOwnPort(t, demo)
-			tt.change(&spec)
-			if got := ending(t, newGuest(t), spec); got != tt.want {
-				t.Errorf("the guest's last word: got %q, want %q", got, tt.want)
-			}
-		})
-	}
+	})
 }

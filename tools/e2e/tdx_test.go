@@ -201,17 +201,8 @@ func otherKernel(t *testing.T, file string) string {
 func TestDebuggedTD(t *testing.T) {
 	needsGuests(t)
 	g, spec := newGuest(t), tdSpec(t)
-	tpm := filepath.Join(g.Dir, "other-tpm")
-	if err := os.Mkdir(tpm, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	cmd, err := qemu.StartTPM(t.Context(), tree(t), tpm, filepath.Join(g.Dir, "other.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	spec.Double = []string{"-debug"}
-	start(t, g, spec, append(qemu.Emulator("other", "other", filepath.Join(g.Dir, "other.sock")), "-device", "tpm-crb,tpmdev=other")...)
+	start(t, g, spec, besideTPM(t, g)...)
 	c := newClient(t, g, spec)
 	v := c.verify(1)
 	if v.Check != "tdx.td-debug" {
@@ -225,24 +216,46 @@ func TestDebuggedTD(t *testing.T) {
 // TestTDConfig gives a TD a config that is not the one whose hash the hardware was given, and one that it can't keep.
 func TestTDConfig(t *testing.T) {
 	needsGuests(t)
-	demo := tdSpec(t)
+	foreignConfigs(t, tdSpec(t), func(measured []byte) []string {
+		hash := config.SHA384(measured)
+		return []string{"-config-id", hex.EncodeToString(hash[:])}
+	})
+}
+
+// besideTPM starts a TPM of the host's, and returns QEMU's arguments for it.
+func besideTPM(t *testing.T, g guest.Guest) []string {
+	t.Helper()
+	dir, socket := filepath.Join(g.Dir, "other-tpm"), filepath.Join(g.Dir, "other.sock")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd, err := qemu.StartTPM(t.Context(), tree(t), dir, socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	return append(qemu.Emulator("other", "other", socket), "-device", "tpm-crb,tpmdev=other")
+}
+
+// foreignConfigs boots a confidential guest with configs that it must end over. given is what its double is told of the hash in the
+// hardware's own field.
+func foreignConfigs(t *testing.T, demo guest.Spec, given func(measured []byte) []string) {
 	other := demo.Config
 	other.Service.Price.NanotonPerToken = 10
-	id := func(m config.Measured) []string {
+	of := func(m config.Measured) []string {
 		measured, err := m.Encode()
 		if err != nil {
 			t.Fatal(err)
 		}
-		hash := config.SHA384(measured)
-		return []string{"-config-id", hex.EncodeToString(hash[:])}
+		return given(measured)
 	}
 	for _, tt := range []struct {
 		name   string
 		change func(*guest.Spec)
 		want   string
 	}{
-		{"another config under the same MRCONFIGID", func(s *guest.Spec) { s.Config, s.Double = other, id(demo.Config) }, "config-foreign"},
-		{"the same config under another MRCONFIGID", func(s *guest.Spec) { s.Double = id(other) }, "config-foreign"},
+		{"another config under the same hash", func(s *guest.Spec) { s.Config, s.Double = other, of(demo.Config) }, "config-foreign"},
+		{"the same config under another hash", func(s *guest.Spec) { s.Double = of(other) }, "config-foreign"},
 		{"a secret sealed to a TPM", func(s *guest.Spec) { s.Config.Identity.Sealing, s.Config.Identity.Stranding = config.SealTPM, "" }, "sealing-unfit"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
