@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -26,6 +27,7 @@ type machineFlags struct {
 	platform, accelerator string
 	quoteSocket           string
 	quotingPort           uint32
+	guestCID              uint32
 	snpPolicy             uint64
 	certificates          []string
 	collateral            string
@@ -36,7 +38,8 @@ func (f *machineFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.platform, "platform", "", "vtpm, tdx or sev-snp (default: the shape's, or vtpm)")
 	flags.StringVar(&f.accelerator, "accelerator", "", "kvm or tcg, which emulates (default: kvm where it runs a guest of the platform; under tcg the hardware of tdx and sev-snp is software)")
 	flags.StringVar(&f.quoteSocket, "quote-socket", guest.DefaultQuoteSocket, "TDX: where QEMU reaches the host's quoting service, as vsock:CID:PORT or unix:PATH; none: nowhere")
-	flags.Uint32Var(&f.quotingPort, "quoting-port", 0, "TDX: vsock port on which the guest asks that service itself, which is faster; the shape needs a vhost-vsock-pci device")
+	flags.Uint32Var(&f.quotingPort, "quoting-port", 0, "TDX: vsock port on which the guest asks that service itself, which is faster; a shape of a file needs a vhost-vsock-pci device for it")
+	flags.Uint32Var(&f.guestCID, "guest-cid", 3, "TDX, with --quoting-port: the guest's vsock address, another for each guest of this machine")
 	flags.Uint64Var(&f.snpPolicy, "snp-policy", 0, "SEV-SNP: guest policy (default: sibling threads are allowed on hardware, nothing is in software)")
 	flags.StringArrayVar(&f.certificates, "certificate", nil, "SEV-SNP: DER certificate of the machine's key, then the one that certifies it, for clients; may stand several times")
 	flags.StringVar(&f.collateral, "collateral", "", "file with what clients judge the machine by: Intel's collateral as collateral fetch writes it, AMD's revocation list in DER")
@@ -69,7 +72,10 @@ func (f *machineFlags) shape(ctx context.Context, g guest.Guest, file, release s
 		p := measure.Platform(f.platform)
 		firmware := filepath.Join(release, map[measure.Platform]string{measure.TDX: tdxFirmware, measure.SEVSNP: snpFirmware}[p])
 		if accelerator == measure.KVM || accelerator == "" && guest.Offers(measure.Shape{Platform: p, Accelerator: measure.KVM}) == nil {
-			return guest.HardwareShapeHere(ctx, g.Tree, p, firmware)
+			if s, err = guest.HardwareShapeHere(ctx, g.Tree, p, firmware); err == nil && p == measure.TDX && f.quotingPort != 0 {
+				s = guest.WithVsock(s, f.guestCID)
+			}
+			return s, err
 		}
 		return guest.SoftwareHere(ctx, g.Tree, p, firmware)
 	}
@@ -98,7 +104,17 @@ func vtpmShape(ctx context.Context, g guest.Guest, firmware string, accelerator 
 // hardware is what QEMU and the guest are told beside the shape. What is for another platform than the shape's is left out where it is
 // a flag's default, and refused where somebody gave it.
 func (f *machineFlags) hardware(s measure.Shape) (h guest.Hardware, err error) {
-	if s.Platform == measure.TDX && s.Accelerator == measure.KVM {
+	asks := s.Platform == measure.TDX && s.Accelerator == measure.KVM
+	switch {
+	case f.quotingPort != 0 && !asks:
+		return h, fmt.Errorf("--quoting-port is for %s on hardware, and this machine is a %s under %s", measure.TDX, cmp.Or(string(s.Platform), platformVTPM),
+			s.Accelerator)
+	case f.quotingPort != 0 && !guest.HasVsock(s):
+		return h, errors.New("--quoting-port needs a vhost-vsock-pci device, and the shape has none")
+	case f.snpPolicy != 0 && s.Platform != measure.SEVSNP:
+		return h, fmt.Errorf("--snp-policy is for %s, and this machine is a %s", measure.SEVSNP, cmp.Or(string(s.Platform), platformVTPM))
+	}
+	if asks {
 		if f.quoteSocket != "none" {
 			h.QuoteSocket = f.quoteSocket
 		}

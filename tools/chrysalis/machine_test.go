@@ -65,7 +65,7 @@ func TestHardwareOfFlags(t *testing.T) {
 	if err := os.WriteFile(file, []byte("certificate"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	defaults := machineFlags{quoteSocket: guest.DefaultQuoteSocket, snpPolicy: guest.DefaultSNPPolicy}
+	defaults := machineFlags{quoteSocket: guest.DefaultQuoteSocket}
 	given := defaults
 	given.certificates, given.collateral, given.quotingPort = []string{file, file}, file, 4050
 	td := measure.Shape{Platform: measure.TDX, Accelerator: measure.KVM}
@@ -76,6 +76,10 @@ func TestHardwareOfFlags(t *testing.T) {
 	if _, err := given.hardware(measure.Shape{}); err == nil {
 		t.Error("certificates for a vtpm: got no error, want one")
 	}
+	if _, err := given.hardware(td); err == nil || !strings.Contains(err.Error(), "vhost-vsock-pci") {
+		t.Errorf("a quoting port without a vsock: got error %v, want one that names the device", err)
+	}
+	td = guest.WithVsock(td, 7)
 	if h, err := given.hardware(td); err != nil || h.QuoteSocket != guest.DefaultQuoteSocket || h.QuotingPort != 4050 || h.SNPPolicy != 0 {
 		t.Errorf("a TD: got %+v and error %v", h, err)
 	}
@@ -84,6 +88,21 @@ func TestHardwareOfFlags(t *testing.T) {
 	if h, err := none.hardware(td); err != nil || h.QuoteSocket != "" {
 		t.Errorf("a TD without a service: got %+v and error %v", h, err)
 	}
+	for name, tt := range map[string]struct {
+		flags machineFlags
+		on    measure.Shape
+		want  string
+	}{
+		"a quoting port for SEV-SNP":        {machineFlags{quotingPort: 1}, snp, "--quoting-port"},
+		"a quoting port for a software TDX": {machineFlags{quotingPort: 1}, measure.Shape{Platform: measure.TDX, Accelerator: measure.TCG}, "--quoting-port"},
+		"a policy of SEV-SNP for a TD":      {machineFlags{snpPolicy: 1 << 17}, td, "--snp-policy"},
+		"a policy of SEV-SNP for a vtpm":    {machineFlags{snpPolicy: 1 << 17}, measure.Shape{}, "--snp-policy"},
+	} {
+		if _, err := tt.flags.hardware(tt.on); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got error %v, want one with %q", name, err, tt.want)
+		}
+	}
+	given.quotingPort = 0
 	h, err := given.hardware(snp)
 	if err != nil || h.SNPPolicy != guest.DefaultSNPPolicy || len(h.Endorsements.Certificates) != 2 || string(h.Endorsements.Collateral) != "certificate" || h.QuotingPort != 0 {
 		t.Errorf("an SEV-SNP guest: got %+v and error %v", h, err)

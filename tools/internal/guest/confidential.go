@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -152,6 +153,20 @@ func HardwareShape(qemuVersion string, p measure.Platform, here qemu.CPU, firmwa
 		return s, fmt.Errorf("platform is %q, want %s or %s", p, measure.TDX, measure.SEVSNP)
 	}
 	return s, s.Check()
+}
+
+// vsock is the device by which a guest reaches the host's quoting service itself.
+const vsock = "vhost-vsock-pci"
+
+// WithVsock returns the shape of a TD with a vsock of that address.
+func WithVsock(s measure.Shape, cid uint32) measure.Shape {
+	s.Devices = append(slices.Clone(s.Devices), fmt.Sprintf("%s,guest-cid=%d", vsock, cid))
+	return s.ForTD()
+}
+
+// HasVsock reports whether the machine has one.
+func HasVsock(s measure.Shape) bool {
+	return slices.ContainsFunc(s.Devices, func(d string) bool { return strings.HasPrefix(d, vsock+",") })
 }
 
 // StrictSNPPolicy allows nothing that a guest can do without: one socket, AES-256, no energy counters, no ciphertext in the host's sight, no

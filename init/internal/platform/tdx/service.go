@@ -110,7 +110,7 @@ func report0(device string, reportData [64]byte) (report [reportBytes]byte, err 
 	return report, nil
 }
 
-// dialVsock connects to the host's service. init is the one program of the guest that may open this family of sockets.
+// dialVsock connects to the host's service. Gateway, keeper and engine can't open this family of sockets; root beside init could.
 func dialVsock(port uint32, deadline time.Time) (io.ReadWriteCloser, error) {
 	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
