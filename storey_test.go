@@ -18,7 +18,7 @@ var storeys = map[string]int{
 	"runtime": 5, "runtime/enginehost": 5, "runtime/client": 5,
 	"attest/ratls":      4,
 	"attest/collateral": 4,
-	"attest/dialect":    2,
+	"attest/dialect":    2, "attest/handover": 2,
 	"attest":            3,
 	"measure":           2,
 	"runtime/secret":    2, "runtime/role": 3,
