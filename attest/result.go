@@ -48,6 +48,8 @@ type Result struct {
 	securityVersion uint32
 	held            []register.Digest
 	statement       evidence.Statement
+	hpke            []byte
+	detached        bool // no connection was bound
 	config          []byte
 	measured        config.Measured
 	checks          []Check
@@ -58,7 +60,11 @@ func newResult(a *appraisal, done []Check) *Result {
 	r := &Result{
 		platform: a.evidence.Platform, machine: slices.Clone(a.machine), release: a.reference.Release.Name,
 		securityVersion: a.reference.Release.SecurityVersion, held: slices.Clone(a.sequence.Held),
-		statement: a.evidence.Statement, config: slices.Clone(a.evidence.Config), measured: a.config, checks: done,
+		statement:       a.evidence.Statement, hpke: slices.Clone(a.evidence.HPKE), config: slices.Clone(a.evidence.Config), measured: a.config, checks: done,
+	}
+	if r.detached = a.challenge.Exporter == ([32]byte{}); r.detached {
+		r.weaknesses = append(r.weaknesses,
+			"no connection is bound: whoever has the guest's HPKE key reads all that is sealed to it until it is replaced")
 	}
 	switch r.platform {
 	case evidence.VTPM:
@@ -125,11 +131,17 @@ func (r *Result) Release() string { return r.release }
 // SecurityVersion returns the security version that the policy gives the release.
 func (r *Result) SecurityVersion() uint32 { return r.securityVersion }
 
-// TLSKey returns SHA-256 of the SubjectPublicKeyInfo of the guest's TLS key.
-func (r *Result) TLSKey() [32]byte { return r.statement.TLSKey }
+// TLSKey returns SHA-256 of the SubjectPublicKeyInfo of the guest's TLS key: zeros of a guest that was asked over somebody else's
+// connection.
+func (r *Result) TLSKey() [32]byte {
+	if r.detached {
+		return [32]byte{}
+	}
+	return r.statement.TLSKey
+}
 
-// HPKEKey returns SHA-256 of the guest's HPKE key, zeros when it has none.
-func (r *Result) HPKEKey() [32]byte { return r.statement.HPKEKey }
+// HPKEKey returns the key that the guest opens envelopes with, nil when it has shown none.
+func (r *Result) HPKEKey() []byte { return slices.Clone(r.hpke) }
 
 // ReceiptKey returns the key that signs the guest's receipts.
 func (r *Result) ReceiptKey() pubkey.Ed25519 { return r.statement.ReceiptKey }

@@ -189,6 +189,7 @@ func commonVectors() []vector {
 		}},
 		{"challenge", "no path", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Path = evidence.Path{} } }},
 		{"tls-key", "another TLS key", func(s *scene) { s.challenge.TLSKey[0]++ }},
+		{"hpke-key", "another HPKE key", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.HPKE = []byte("another") } }},
 		{"not-after", "a second late", func(s *scene) { s.contents.Statement.NotAfter = uint64(now.Unix()) - 1 }},
 		{"not-after", "far beyond time", func(s *scene) { s.contents.Statement.NotAfter = 1 << 63 }},
 		{"runtime-log-format", "trailing byte",
