@@ -60,7 +60,7 @@ func newResult(a *appraisal, done []Check) *Result {
 	r := &Result{
 		platform: a.evidence.Platform, machine: slices.Clone(a.machine), release: a.reference.Release.Name,
 		securityVersion: a.reference.Release.SecurityVersion, held: slices.Clone(a.sequence.Held),
-		statement:       a.evidence.Statement, hpke: slices.Clone(a.evidence.HPKE), config: slices.Clone(a.evidence.Config), measured: a.config, checks: done,
+		statement: a.evidence.Statement, hpke: slices.Clone(a.evidence.HPKE), config: slices.Clone(a.evidence.Config), measured: a.config, checks: done,
 	}
 	if r.detached = a.challenge.Exporter == ([32]byte{}); r.detached {
 		r.weaknesses = append(r.weaknesses,
