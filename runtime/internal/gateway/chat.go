@@ -23,11 +23,9 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if !g.bodies.take(r.ContentLength) {
-		return errBusy
-	}
-	defer g.bodies.give(r.ContentLength)
-	body, hash, err := g.readBody(r)
+	memory := g.bodies.of(r)
+	defer memory.give()
+	body, hash, err := g.readBody(r, memory)
 	if err != nil {
 		return err
 	}
@@ -62,7 +60,7 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer place.Release()
 	a := &answering{
-		gateway: g, place: place, stream: request.stream, began: time.Now(),
+		gateway: g, place: place, id: w.Header().Get(requestIDHeader), stream: request.stream, began: time.Now(),
 		record: receipt.Answer{Client: client, Request: hash}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
 	}
 	rand.Read(a.record.ID[:])
@@ -74,6 +72,7 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 type answering struct {
 	gateway  *Gateway
 	place    Place
+	id       string // the request's
 	stream   bool
 	began    time.Time
 	record   receipt.Answer
@@ -319,7 +318,7 @@ func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed err
 
 // sendError ends a stream without its [DONE].
 func (a *answering) sendError(why *refusal, proof *receipt.Proof) {
-	_ = a.out.send(a.json.failure(why, a.record.Usage, proof), true) // the client may be gone
+	_ = a.out.send(a.json.failure(why, a.id, a.record.Usage, proof), true) // the client may be gone
 }
 
 // writeWhole sends an answer that is not streamed.
