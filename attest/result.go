@@ -13,6 +13,7 @@ import (
 	"chrysalis/attest/tdx"
 	"chrysalis/measure/config"
 	"chrysalis/measure/pubkey"
+	"chrysalis/measure/register"
 )
 
 // The words of an appraisal, which are those of package check.
@@ -45,6 +46,7 @@ type Result struct {
 	tcb             string
 	release         string
 	securityVersion uint32
+	held            []register.Digest
 	statement       evidence.Statement
 	hpke            []byte
 	detached        bool // no connection was bound
@@ -57,8 +59,8 @@ type Result struct {
 func newResult(a *appraisal, done []Check) *Result {
 	r := &Result{
 		platform: a.evidence.Platform, machine: slices.Clone(a.machine), release: a.reference.Release.Name,
-		securityVersion: a.reference.Release.SecurityVersion,
-		statement:       a.evidence.Statement, hpke: slices.Clone(a.evidence.HPKE), config: slices.Clone(a.evidence.Config), measured: a.config, checks: done,
+		securityVersion: a.reference.Release.SecurityVersion, held: slices.Clone(a.sequence.Held),
+		statement: a.evidence.Statement, hpke: slices.Clone(a.evidence.HPKE), config: slices.Clone(a.evidence.Config), measured: a.config, checks: done,
 	}
 	if r.detached = a.challenge.Exporter == ([32]byte{}); r.detached {
 		r.weaknesses = append(r.weaknesses,
@@ -105,6 +107,7 @@ func newResult(a *appraisal, done []Check) *Result {
 
 // waived says what some waivers mean.
 var waived = map[string]string{
+	waiverHeldBy:   "held-by: an image that the policy does not know has held the guest's secret, and could have kept a copy",
 	waiverACPI:     "acpi: not measured, so bytecode of the host's choice ran in the guest's kernel",
 	waiverRTMR3:    "rtmr-3 was not extended: the runtime log is bound by report data alone, which is weaker than a register",
 	waiverConfigID: "mr-config-id is zeros: the config is bound by the runtime log alone, and not from the guest's start",
@@ -148,6 +151,9 @@ func (r *Result) ClaimKey() pubkey.Ed25519 { return r.statement.ClaimKey }
 
 // SecretHash names the sealed secret behind the keys.
 func (r *Result) SecretHash() [32]byte { return r.statement.SecretHash }
+
+// Held returns the measurements (package attest/handover) of the images that have held the secret before this one, the first at first.
+func (r *Result) Held() []register.Digest { return slices.Clone(r.held) }
 
 // Epoch returns the number of the key set.
 func (r *Result) Epoch() uint64 { return r.statement.Epoch }
