@@ -32,7 +32,7 @@ check: ## gofmt, vet, staticcheck
 	@set -e; staticcheck=$$($(GO) tool -C tools -n staticcheck); for m in $(MODULES); do echo "staticcheck $$m"; (cd $$m && $$staticcheck ./...); done
 
 # What clients import and runs without sockets; asked for where it is needed, for go list takes a second.
-CLIENT = $(shell $(GO) list ./attest/... ./measure/... ./runtime/claim ./runtime/receipt | grep -v '/ratls\|/coll')
+CLIENT = $(shell $(GO) list ./attest/... ./measure/... ./runtime/claim ./runtime/receipt ./runtime/envelope/... | grep -v '/ratls\|/coll')
 
 wasm: ## what clients import, tested as WebAssembly under node, and the size of the verifier
 	@echo "== WebAssembly: what clients import, and the verifier"

@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"time"
@@ -34,9 +35,7 @@ var admissionChecks = []step{
 
 // challengeChecks judge whether the answer is to this client's question, over this client's connection.
 var challengeChecks = []step{
-	{Name: "nonce", Proof: true, Judge: func(a *appraisal) check.Finding {
-		return given(a.challenge.Nonce, "the client's own random nonce")
-	}},
+	nonceCheck,
 	{Name: "exporter", Proof: true, Judge: func(a *appraisal) check.Finding {
 		return given(a.challenge.Exporter, "the exporter of the client's connection")
 	}},
@@ -47,7 +46,26 @@ var challengeChecks = []step{
 		}
 		return digests(root, a.evidence.Statement.NonceRoot)
 	}},
-	tlsKeyCheck, notAfterCheck,
+	tlsKeyCheck, hpkeKeyCheck, notAfterCheck,
+}
+
+// detachedChecks judge whether the answer is to this client's question, which it asked over somebody else's connection.
+var detachedChecks = []step{
+	nonceCheck,
+	{Name: "challenge", Proof: true, Judge: func(a *appraisal) check.Finding {
+		root, err := a.evidence.Path.Root(evidence.DetachedLeaf(a.challenge.Nonce))
+		if err != nil {
+			return check.Found(err.Error(), "a path from the nonce to the statement", false)
+		}
+		return digests(root, a.evidence.Statement.NonceRoot)
+	}},
+	{Name: "hpke-key", Proof: true, Judge: func(a *appraisal) check.Finding {
+		if len(a.evidence.HPKE) == 0 {
+			return check.Found("none", "the key that the statement names", false) // there is nothing else to talk to
+		}
+		return hpkeKeyCheck.Judge(a)
+	}},
+	notAfterCheck,
 }
 
 // epochChecks judge evidence that answers nobody.
@@ -62,8 +80,20 @@ var epochChecks = []step{
 		}
 		return check.Found(want, want, true)
 	}},
-	tlsKeyCheck, notAfterCheck,
+	tlsKeyCheck, hpkeKeyCheck, notAfterCheck,
 }
+
+var nonceCheck = step{Name: "nonce", Proof: true, Judge: func(a *appraisal) check.Finding {
+	return given(a.challenge.Nonce, "the client's own random nonce")
+}}
+
+// hpkeKeyCheck lets evidence have no HPKE key, for then it yields none.
+var hpkeKeyCheck = step{Name: "hpke-key", Proof: true, Judge: func(a *appraisal) check.Finding {
+	if len(a.evidence.HPKE) == 0 {
+		return check.Found("none", "none, or the key that the statement names", true)
+	}
+	return digests(sha256.Sum256(a.evidence.HPKE), a.evidence.Statement.HPKEKey)
+}}
 
 var tlsKeyCheck = step{Name: "tls-key", Proof: true, Judge: func(a *appraisal) check.Finding {
 	return digests(a.evidence.Statement.TLSKey, a.challenge.TLSKey)

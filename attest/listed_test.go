@@ -2,12 +2,15 @@ package attest_test
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/handover"
 	"chrysalis/attest/release"
 	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
@@ -51,6 +54,77 @@ func TestPolicyWithReleases(t *testing.T) {
 		var refused *attest.Refused
 		if _, err := s.play(t, attest.Verify); !errors.As(err, &refused) || refused.Failed.Name != "release-rebuilt" {
 			t.Errorf("%s, rebuilt by one of two: got %v, want release-rebuilt to refuse", platform, err)
+		}
+	}
+}
+
+// TestHeldBy: images that the policy would accept themselves may have held the secret, and those that it names; the Result says which did.
+func TestHeldBy(t *testing.T) {
+	for _, platform := range platforms {
+		s := newSceneOn(t, platform)
+		own := s.rules.Releases[0].Entries(platform)[0].Values
+		older := s.rules.Releases[0]
+		older.Name = "older"
+		switch platform {
+		case evidence.VTPM:
+			other := maps.Clone(older.VTPM[0])
+			other[9] = register.Digest{9}
+			older.VTPM = []register.PCRs{other}
+		case evidence.TDX:
+			other := older.TDX[0]
+			other.RTMR2 = register.Digest384{9}
+			older.TDX = []release.TDXValues{other}
+		case evidence.SEVSNP:
+			older.SEVSNP = []register.Digest384{{9}}
+		}
+		measurement := func(values map[string][]byte) register.Digest {
+			m, err := handover.Measurement(platform, values)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return m
+		}
+		before := measurement(older.Entries(platform)[0].Values)
+		if before == measurement(own) {
+			t.Fatal("the older release is the guest's own")
+		}
+		s.heldBefore(before)
+		for _, tt := range []struct {
+			name   string
+			rules  func(*attest.Rules)
+			refuse bool
+			weak   string
+		}{
+			{"unknown", func(*attest.Rules) {}, true, ""},
+			{"a release of the policy", func(r *attest.Rules) { r.Releases = append(r.Releases, older) }, false, ""},
+			{"a release of the policy, too old", func(r *attest.Rules) {
+				r.Releases[0].SecurityVersion, r.MinSecurityVersion = 2, 2
+				r.Releases = append(r.Releases, older)
+			}, true, ""},
+			{"named", func(r *attest.Rules) { r.HeldBy = []register.Digest{{1}, before} }, false, ""},
+			{"waived", func(r *attest.Rules) { r.Waive = append(slices.Clone(r.Waive), "held-by") }, false, "could have kept a copy"},
+		} {
+			spoiled := *s
+			spoiled.rules.Releases = slices.Clone(s.rules.Releases)
+			tt.rules(&spoiled.rules)
+			r, err := spoiled.play(t, attest.Verify)
+			if tt.refuse {
+				var refused *attest.Refused
+				if !errors.As(err, &refused) || refused.Failed.Name != "held-by" || !strings.Contains(refused.Failed.Got, before.String()) {
+					t.Errorf("%s, %s: got %v, want held-by to refuse and to name %s", platform, tt.name, err, before)
+				}
+				continue
+			}
+			if err != nil {
+				t.Errorf("%s, %s: %v", platform, tt.name, err)
+				continue
+			}
+			if got := r.Held(); !slices.Equal(got, []register.Digest{before}) || !slices.Equal(attest.ReportOf(r, nil).Held, got) {
+				t.Errorf("%s, %s: the result says that %v held the secret, want %s", platform, tt.name, got, before)
+			}
+			if weak := strings.Join(r.Weaknesses(), "; "); !strings.Contains(weak, tt.weak) {
+				t.Errorf("%s, %s: weaknesses are %q, want %q among them", platform, tt.name, weak, tt.weak)
+			}
 		}
 	}
 }

@@ -9,14 +9,17 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/handover"
 	"chrysalis/attest/release"
 	"chrysalis/measure/fault"
+	"chrysalis/measure/register"
 )
 
 // Policy is what a client accepts. It never changes after it is made, and the zero Policy accepts nothing.
 type Policy struct {
 	rules   *Rules                                // nil: nothing is accepted
 	entries map[evidence.Platform][]release.Entry // of the rules
+	images  []register.Digest                     // measurements of those that are new enough
 
 	list    *release.List    // that the releases are of; nil: they are the policy's own
 	rebuilt map[string]error // by release; nil error: rebuilt by enough
@@ -34,6 +37,9 @@ type Rules struct {
 	MinSecurityVersion uint32 `json:"min_security_version"`
 	// Waive names what the client does without: "confidentiality" (a vtpm has none), "acpi", "pcr-1" and so on.
 	Waive []string `json:"waive"`
+	// HeldBy are measurements of images that may have held a guest's secret before its own, beside those of the releases that are
+	// accepted here. It may be left out of the document.
+	HeldBy []register.Digest `json:"held_by,omitzero"`
 	// Platforms says which machines may run it.
 	Platforms Platforms `json:"platforms"`
 	// TDX and SEVSNP judge the machines of those platforms.
@@ -69,6 +75,12 @@ func policyOf(rules *Rules) Policy {
 	p := Policy{rules: rules, entries: map[evidence.Platform][]release.Entry{}}
 	for _, platform := range evidence.Platforms() {
 		p.entries[platform] = rules.references(platform)
+		for _, e := range p.entries[platform] {
+			// An entry of which a register is waived names no image.
+			if m, err := handover.Measurement(platform, e.Values); err == nil && e.Release.SecurityVersion >= rules.MinSecurityVersion {
+				p.images = append(p.images, m)
+			}
+		}
 	}
 	return p
 }
@@ -148,6 +160,9 @@ func (r *Rules) validate() error {
 		if !slices.Contains(known, name) || slices.Contains(r.Waive[:i], name) {
 			return fmt.Errorf("waive names %q, want each of %s at most once", name, strings.Join(known, ", "))
 		}
+	}
+	if n := len(r.HeldBy); n > release.MaxListed {
+		return fmt.Errorf("held_by names %d images, want at most %d", n, release.MaxListed)
 	}
 	for _, listed := range r.Releases {
 		if err := listed.Validate(r.Waive); err != nil {

@@ -14,9 +14,12 @@ import (
 // waiverConfidentiality is the waiver without which no vtpm is accepted.
 const waiverConfidentiality = "confidentiality"
 
+// waiverHeldBy is the waiver of who has held the secret before.
+const waiverHeldBy = "held-by"
+
 // waivable are the names that a policy can waive.
 func waivable() []string {
-	all := slices.Concat([]string{waiverConfidentiality, waiverRTMR3, waiverConfigID, waiverACPI, waiverHostData},
+	all := slices.Concat([]string{waiverConfidentiality, waiverHeldBy, waiverRTMR3, waiverConfigID, waiverACPI, waiverHostData},
 		release.Registers(evidence.VTPM), release.Registers(evidence.TDX))
 	all = slices.AppendSeq(slices.AppendSeq(all, maps.Keys(sevsnpWaivers)), maps.Keys(tdxWaivers))
 	slices.Sort(all)

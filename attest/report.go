@@ -24,7 +24,9 @@ type Report struct {
 	ReceiptKey      pubkey.Ed25519   `json:"receipt_key,omitzero"`
 	ClaimKey        pubkey.Ed25519   `json:"claim_key,omitzero"`
 	SecretHash      register.Digest  `json:"secret_hash,omitzero"`
-	NotAfter        time.Time        `json:"not_after,omitzero"`
+	// Held are the images that have held the secret before, as in a policy's held_by.
+	Held     []register.Digest `json:"held,omitzero"`
+	NotAfter time.Time         `json:"not_after,omitzero"`
 }
 
 // ReportOf returns the report of what Verify returned.
@@ -37,6 +39,6 @@ func ReportOf(result *Result, err error) Report {
 		Report: check.Accept(result.Checks(), result.weaknesses), Platform: result.platform.String(), Machine: hex.EncodeToString(result.machine),
 		TCB: result.tcb, Release: result.release, SecurityVersion: result.securityVersion, Identity: &m.Identity, Service: &m.Service,
 		TLSKey: result.statement.TLSKey, ReceiptKey: result.statement.ReceiptKey, ClaimKey: result.statement.ClaimKey,
-		SecretHash: result.statement.SecretHash, NotAfter: result.NotAfter().UTC(),
+		SecretHash: result.statement.SecretHash, Held: result.held, NotAfter: result.NotAfter().UTC(),
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"chrysalis/attest/tdx"
 	"chrysalis/measure/config"
 	"chrysalis/measure/pubkey"
+	"chrysalis/measure/register"
 )
 
 // The words of an appraisal, which are those of package check.
@@ -45,7 +46,10 @@ type Result struct {
 	tcb             string
 	release         string
 	securityVersion uint32
+	held            []register.Digest
 	statement       evidence.Statement
+	hpke            []byte
+	detached        bool // no connection was bound
 	config          []byte
 	measured        config.Measured
 	checks          []Check
@@ -55,8 +59,12 @@ type Result struct {
 func newResult(a *appraisal, done []Check) *Result {
 	r := &Result{
 		platform: a.evidence.Platform, machine: slices.Clone(a.machine), release: a.reference.Release.Name,
-		securityVersion: a.reference.Release.SecurityVersion,
-		statement:       a.evidence.Statement, config: slices.Clone(a.evidence.Config), measured: a.config, checks: done,
+		securityVersion: a.reference.Release.SecurityVersion, held: slices.Clone(a.sequence.Held),
+		statement: a.evidence.Statement, hpke: slices.Clone(a.evidence.HPKE), config: slices.Clone(a.evidence.Config), measured: a.config, checks: done,
+	}
+	if r.detached = a.challenge.Exporter == ([32]byte{}); r.detached {
+		r.weaknesses = append(r.weaknesses,
+			"no connection is bound: whoever has the guest's HPKE key reads all that is sealed to it until it is replaced")
 	}
 	switch r.platform {
 	case evidence.VTPM:
@@ -99,6 +107,7 @@ func newResult(a *appraisal, done []Check) *Result {
 
 // waived says what some waivers mean.
 var waived = map[string]string{
+	waiverHeldBy:   "held-by: an image that the policy does not know has held the guest's secret, and could have kept a copy",
 	waiverACPI:     "acpi: not measured, so bytecode of the host's choice ran in the guest's kernel",
 	waiverRTMR3:    "rtmr-3 was not extended: the runtime log is bound by report data alone, which is weaker than a register",
 	waiverConfigID: "mr-config-id is zeros: the config is bound by the runtime log alone, and not from the guest's start",
@@ -122,11 +131,17 @@ func (r *Result) Release() string { return r.release }
 // SecurityVersion returns the security version that the policy gives the release.
 func (r *Result) SecurityVersion() uint32 { return r.securityVersion }
 
-// TLSKey returns SHA-256 of the SubjectPublicKeyInfo of the guest's TLS key.
-func (r *Result) TLSKey() [32]byte { return r.statement.TLSKey }
+// TLSKey returns SHA-256 of the SubjectPublicKeyInfo of the guest's TLS key: zeros of a guest that was asked over somebody else's
+// connection.
+func (r *Result) TLSKey() [32]byte {
+	if r.detached {
+		return [32]byte{}
+	}
+	return r.statement.TLSKey
+}
 
-// HPKEKey returns SHA-256 of the guest's HPKE key, zeros when it has none.
-func (r *Result) HPKEKey() [32]byte { return r.statement.HPKEKey }
+// HPKEKey returns the key that the guest opens envelopes with, nil when it has shown none.
+func (r *Result) HPKEKey() []byte { return slices.Clone(r.hpke) }
 
 // ReceiptKey returns the key that signs the guest's receipts.
 func (r *Result) ReceiptKey() pubkey.Ed25519 { return r.statement.ReceiptKey }
@@ -136,6 +151,9 @@ func (r *Result) ClaimKey() pubkey.Ed25519 { return r.statement.ClaimKey }
 
 // SecretHash names the sealed secret behind the keys.
 func (r *Result) SecretHash() [32]byte { return r.statement.SecretHash }
+
+// Held returns the measurements (package attest/handover) of the images that have held the secret before this one, the first at first.
+func (r *Result) Held() []register.Digest { return slices.Clone(r.held) }
 
 // Epoch returns the number of the key set.
 func (r *Result) Epoch() uint64 { return r.statement.Epoch }

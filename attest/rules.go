@@ -19,13 +19,15 @@ type ConfigRules struct {
 	Sealing      []config.Sealing `json:"sealing"`
 	// Stranding lists what is accepted beside a config that says none. It may be left out of the document.
 	Stranding []config.Stranding `json:"stranding,omitzero"`
-	Instance  []config.Instance  `json:"instance"`
-	Engine    EngineRules        `json:"engine"`
-	Model     ModelRules         `json:"model"`
-	GPU       []config.GPURule   `json:"gpu"`
-	Limits    LimitRules         `json:"limits"`
-	Price     PriceRules         `json:"price"`
-	Wipe      []config.Wipe      `json:"wipe"`
+	// Handover lists what is accepted. Where it is left out of the document, that is a config which says nothing of it.
+	Handover []config.Handover `json:"handover,omitzero"`
+	Instance []config.Instance `json:"instance"`
+	Engine   EngineRules       `json:"engine"`
+	Model    ModelRules        `json:"model"`
+	GPU      []config.GPURule  `json:"gpu"`
+	Limits   LimitRules        `json:"limits"`
+	Price    PriceRules        `json:"price"`
+	Wipe     []config.Wipe     `json:"wipe"`
 }
 
 // EngineRules judges the engine: one of the volumes, started in exactly this way.
@@ -82,7 +84,7 @@ func ExactConfig(m config.Measured) ConfigRules {
 	exact := func(n uint64) Range { return Range{n, n} }
 	return ConfigRules{
 		Network: id.Network, RootContract: id.RootContract, PayoutOwner: id.PayoutOwner.String(),
-		Sealing: []config.Sealing{id.Sealing}, Stranding: stranding(id.Stranding), Instance: []config.Instance{id.Instance},
+		Sealing: []config.Sealing{id.Sealing}, Stranding: said(id.Stranding), Handover: said(id.Handover), Instance: []config.Instance{id.Instance},
 		Engine: EngineRules{Volumes: []config.Volume{sv.Engine.Volume}, Argv: slices.Clone(sv.Engine.Argv), Env: slices.Clone(sv.Engine.Env),
 			MemoryBytes: exact(sv.Engine.MemoryBytes)},
 		Model: ModelRules{Name: sv.Model.Name, Volumes: []config.Volume{sv.Model.Volume}},
@@ -96,12 +98,12 @@ func ExactConfig(m config.Measured) ConfigRules {
 	}
 }
 
-// stranding returns the rule that accepts a config's own word.
-func stranding(s config.Stranding) []config.Stranding {
-	if s == "" {
+// said returns the rule that accepts a config's own word, where it says one.
+func said[T ~string](word T) []T {
+	if word == "" {
 		return nil
 	}
-	return []config.Stranding{s}
+	return []T{word}
 }
 
 // Judge judges a config by the rules alone, and returns a line for each field. It proves nothing of a guest: Verify does.
@@ -138,6 +140,12 @@ var configChecks = []step{
 	}),
 	field("identity.stranding", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Identity.Stranding, append([]config.Stranding{""}, r.Stranding...)...)
+	}),
+	field("identity.handover", func(m *config.Measured, r *ConfigRules) check.Finding {
+		if len(r.Handover) == 0 {
+			return oneOf(m.Identity.Handover, config.HandoverReleases)
+		}
+		return oneOf(m.Identity.Handover, r.Handover...)
 	}),
 	field("identity.instance", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Identity.Instance, r.Instance...)

@@ -47,8 +47,19 @@ func logChecks(in eventlog.Registers) []step {
 		}
 		list = append(list, event(name, p))
 	}
-	return list
+	return append(list, heldBy)
 }
+
+// heldBy judges the images that have held the guest's secret before its own: each could have kept a copy. Those that would be accepted
+// themselves may have, and those that the policy names beside them.
+var heldBy = step{Name: waiverHeldBy, Waived: waives(waiverHeldBy), Judge: func(a *appraisal) check.Finding {
+	for _, m := range a.sequence.Held {
+		if !slices.Contains(a.rules.HeldBy, m) && !slices.Contains(a.policy.images, m) {
+			return check.Found("held by "+m.String()+", which is no release of the policy", "images that the policy lets hold it", false)
+		}
+	}
+	return check.Found(fmt.Sprintf("%d other images", len(a.sequence.Held)), "images that the policy lets hold it", true)
+}}
 
 // parsedLog is what a runtime log parses to, and parsedConfig what a config does. Both are facts of their bytes, of which they keep copies.
 type (
@@ -104,6 +115,9 @@ var statementChecks = []step{
 // event compares the data of the first event of a kind in a register. Its place and number are judged by runtime-log-order.
 func event(name string, place eventlog.Place) step {
 	return step{Name: name, Judge: func(a *appraisal) check.Finding {
+		if place.Kind == eventlog.KindKeysReleased {
+			a.sequence.Held = eventlog.HeldIn(a.runtime) // what no config says; each register must say the same
+		}
 		want := a.sequence.Data(place.Kind)
 		for _, r := range a.runtime {
 			if r.Register == place.Register && r.Kind == place.Kind {

@@ -189,6 +189,7 @@ func commonVectors() []vector {
 		}},
 		{"challenge", "no path", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Path = evidence.Path{} } }},
 		{"tls-key", "another TLS key", func(s *scene) { s.challenge.TLSKey[0]++ }},
+		{"hpke-key", "another HPKE key", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.HPKE = []byte("another") } }},
 		{"not-after", "a second late", func(s *scene) { s.contents.Statement.NotAfter = uint64(now.Unix()) - 1 }},
 		{"not-after", "far beyond time", func(s *scene) { s.contents.Statement.NotAfter = 1 << 63 }},
 		{"runtime-log-format", "trailing byte",
@@ -206,6 +207,11 @@ func commonVectors() []vector {
 		{"event-engine", "another engine", func(s *scene) { record(s, eventlog.KindEngine).Data = make([]byte, 40) }},
 		{"event-model", "another model", func(s *scene) { record(s, eventlog.KindModel).Data = make([]byte, 40) }},
 		{"event-gpu", "a GPU", func(s *scene) { record(s, eventlog.KindGPU).Data = []byte("one") }},
+		{"held-by", "an image that the policy does not know", func(s *scene) { s.heldBefore(register.Digest{1}) }},
+		{"held-by", "one that it knows, and one more", func(s *scene) {
+			s.heldBefore(register.Digest{1}, register.Digest{2})
+			s.rules.HeldBy = []register.Digest{{1}}
+		}},
 		{"statement-config", "another config", func(s *scene) { s.fills(func(st *evidence.Statement) { st.ConfigHash[0]++ }) }},
 		{"statement-log-head", "another log", func(s *scene) { s.fills(func(st *evidence.Statement) { st.LogHead[0]++ }) }},
 		{"statement-gpu", "a GPU's evidence", func(s *scene) { s.contents.Statement.GPUDigest[0]++ }},
@@ -267,6 +273,15 @@ func vtpmVectors() []vector {
 		{"event-separator-14", "another separator", func(s *scene) { record(s, eventlog.KindSeparator, 14).Data = nil }},
 		{"event-keys-released-13", "with data", func(s *scene) { record(s, eventlog.KindKeysReleased, 13).Data = []byte{1} }},
 		{"event-keys-released-14", "with data", func(s *scene) { record(s, eventlog.KindKeysReleased, 14).Data = []byte{1} }},
+		{"event-keys-released-14", "another story than in PCR 13", func(s *scene) {
+			s.heldBefore(register.Digest{1})
+			s.rules.HeldBy = []register.Digest{{1}}
+			record(s, eventlog.KindKeysReleased, 14).Data = nil
+		}},
+		{"event-keys-released-13", "the same image twice", func(s *scene) {
+			record(s, eventlog.KindKeysReleased, 13).Data = eventlog.HeldData([]register.Digest{{1}, {1}})
+			s.rules.HeldBy = []register.Digest{{1}}
+		}},
 		{"collateral-absent", "collateral", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Collateral = []byte{1} } }},
 	}
 	for _, index := range register.Quoted() {
@@ -294,6 +309,11 @@ func configVectors() []vector {
 			})
 			s.rules.Config.Stranding = nil
 		}},
+		{"config.identity.handover", "narrowed, and the policy does not say so", func(s *scene) {
+			s.serves(func(m *config.Measured) { m.Identity.Handover = config.HandoverNone })
+			s.rules.Config.Handover = nil
+		}},
+		{"config.identity.handover", "not narrowed", func(s *scene) { s.rules.Config.Handover = []config.Handover{config.HandoverNone} }},
 		rule("identity.instance", func(r *attest.ConfigRules) { r.Instance = nil }),
 		rule("service.engine.volume", func(r *attest.ConfigRules) { r.Engine.Volumes[0].Root[0]++ }),
 		rule("service.engine.argv", func(r *attest.ConfigRules) { r.Engine.Argv = append(r.Engine.Argv, "--slots") }),
@@ -318,6 +338,15 @@ func configVectors() []vector {
 
 func (s *scene) selects(selections ...vtpm.Selection) {
 	s.guest.Quote = func(q *vtpm.Quote) { q.Selections = selections }
+}
+
+// heldBefore has the log say who held the secret before.
+func (s *scene) heldBefore(images ...register.Digest) {
+	for i, r := range s.contents.Records {
+		if r.Kind == eventlog.KindKeysReleased {
+			s.contents.Records[i].Data = eventlog.HeldData(images)
+		}
+	}
 }
 
 func (s *scene) adds(kind eventlog.Kind) {

@@ -103,15 +103,24 @@ func VerifyEpoch(e *evidence.Evidence, tlsKey [32]byte, policy Policy, now time.
 	return check.Told(lines), nil
 }
 
+// VerifyDetached judges evidence for a nonce that was asked for over somebody else's connection, as Verify does but for the exporter
+// and the certificate's key. The Result yields the keys that seal and sign, and no TLS key: nothing is known of the connection.
+func VerifyDetached(e *evidence.Evidence, nonce [32]byte, policy Policy, now time.Time, roots Roots) (*Result, error) {
+	return verify(appraisalOf(e).detached, e, Challenge{Nonce: nonce}, policy, now, roots)
+}
+
 // step is a check of this appraisal.
 type step = check.Step[*appraisal]
 
-// lists are the two appraisals of a platform, each in order. Nothing in the evidence changes a list.
-type lists struct{ challenged, epoch []step }
+// lists are the three appraisals of a platform, each in order. Nothing in the evidence changes a list.
+type lists struct{ challenged, detached, epoch []step }
 
 func listsOf(own ...[]step) lists {
 	all := slices.Concat(own...)
-	return lists{slices.Concat(admissionChecks, challengeChecks, all), slices.Concat(admissionChecks, epochChecks, all)}
+	return lists{
+		slices.Concat(admissionChecks, challengeChecks, all), slices.Concat(admissionChecks, detachedChecks, all),
+		slices.Concat(admissionChecks, epochChecks, all),
+	}
 }
 
 var (

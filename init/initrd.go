@@ -25,9 +25,12 @@ const (
 	rootFile = "/root.json"
 	// cmdlineFile holds the command line of the release. Like rootFile it is measured with the initrd.
 	cmdlineFile = "/cmdline"
-	moduleDir   = "/modules"
-	newRoot     = "/newroot"
-	secondInit  = "/usr/bin/init"
+	// imageFile is what the image says of itself. PID 1 on the root gets its content as its one argument.
+	imageFile     = "/image.json"
+	maxImageBytes = 8 << 10
+	moduleDir     = "/modules"
+	newRoot       = "/newroot"
+	secondInit    = "/usr/bin/init"
 )
 
 var (
@@ -55,11 +58,15 @@ func initrdMain() {
 	if err != nil {
 		end.End(code, err)
 	}
+	image, err := readBounded(imageFile, maxImageBytes)
+	if err != nil {
+		end.End(status.Root.Failed(), err)
+	}
 	host.Close()
 	if err := mount.SwitchRoot(newRoot); err != nil {
 		boot.NewEnder(nil, nil).End(status.Root.Failed(), err)
 	}
-	err = unix.Exec(secondInit, []string{secondInit}, nil)
+	err = unix.Exec(secondInit, []string{secondInit, string(image)}, nil)
 	boot.NewEnder(nil, nil).End(status.Root.Failed(), fmt.Errorf("starting %s: %v", secondInit, err))
 }
 
@@ -85,14 +92,23 @@ func checkCmdline(running, release string) error {
 	return nil
 }
 
-// openRoot maps and mounts the root. A block that fails its check stops the kernel at once.
-func openRoot(ctx context.Context) error {
-	f, err := os.Open(rootFile)
+// readBounded reads a file of the initrd.
+func readBounded(file string, limit int) ([]byte, error) {
+	f, err := os.Open(file)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, 4096))
+	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err == nil && len(data) > limit {
+		err = fmt.Errorf("reading %s: more than %d bytes", file, limit)
+	}
+	return data, err
+}
+
+// openRoot maps and mounts the root. A block that fails its check stops the kernel at once.
+func openRoot(ctx context.Context) error {
+	data, err := readBounded(rootFile, 4096)
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ func carried(extensions ...pkix.Extension) (*evidence.Evidence, error) {
 func TestEpochExtension(t *testing.T) {
 	for _, g := range guests(t) {
 		e := g.Attest([32]byte{}, [32]byte{3})
+		e.HPKE = []byte("key")
 		extension, err := evidence.EpochExtension(e)
 		if err != nil {
 			t.Fatal(err)
@@ -29,7 +30,7 @@ func TestEpochExtension(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got.Collateral != nil || got.Statement != e.Statement || !bytes.Equal(got.Quote, e.Quote) {
+		if got.Collateral != nil || got.HPKE != nil || got.Statement != e.Statement || !bytes.Equal(got.Quote, e.Quote) {
 			t.Errorf("%s: other evidence came back", e.Platform)
 		}
 	}
@@ -50,7 +51,7 @@ func FuzzEpochEvidence(f *testing.F) {
 	f.Add(genuine.Value[:60])
 	f.Fuzz(func(t *testing.T, value []byte) {
 		e, err := carried(pkix.Extension{Id: genuine.Id, Value: value})
-		if err != nil || e.Collateral != nil {
+		if err != nil || e.Collateral != nil || e.HPKE != nil {
 			return
 		}
 		again, err := evidence.EpochExtension(e)

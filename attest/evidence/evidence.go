@@ -59,6 +59,8 @@ type Evidence struct {
 	// Collateral is stapled, so that a client can verify offline: Intel's in JSON on TDX, AMD's revocation list in DER on
 	// SEV-SNP. Whoever hands the evidence on may put newer collateral in its place.
 	Collateral []byte
+	// HPKE is the public key that the statement names: ML-KEM-768 with X25519, as crypto/hpke writes it. A certificate leaves it out.
+	HPKE []byte
 }
 
 const (
@@ -66,6 +68,9 @@ const (
 
 	// MaxBytes bounds encoded evidence.
 	MaxBytes = 1 << 20
+
+	// HPKEBytes is the length of an HPKE key.
+	HPKEBytes = 1216
 )
 
 // section numbers of the encoding, in the order in which they stand.
@@ -78,12 +83,14 @@ const (
 	sectionSignature    = 6
 	sectionCertificates = 7
 	sectionCollateral   = 8
+	sectionHPKE         = 9
 )
 
 // sectionLimits bounds each section in bytes; a number without a limit is no section.
 var sectionLimits = map[uint8]int{
 	sectionPath: maxPathBytes, sectionConfig: 96 << 10, sectionRuntimeLog: 64 << 10, sectionBootLog: 256 << 10,
 	sectionQuote: 16 << 10, sectionSignature: 4 << 10, sectionCertificates: 64 << 10, sectionCollateral: 512 << 10,
+	sectionHPKE: HPKEBytes,
 }
 
 // Encode returns the one encoding of the evidence.
@@ -96,7 +103,7 @@ func (e *Evidence) Encode() ([]byte, error) {
 	}{
 		{sectionPath, e.Path.encode()}, {sectionConfig, e.Config}, {sectionRuntimeLog, e.RuntimeLog}, {sectionBootLog, e.BootLog},
 		{sectionQuote, e.Quote}, {sectionSignature, e.Signature},
-		{sectionCertificates, encodeList(e.Certificates)}, {sectionCollateral, e.Collateral},
+		{sectionCertificates, encodeList(e.Certificates)}, {sectionCollateral, e.Collateral}, {sectionHPKE, e.HPKE},
 	} {
 		if len(s.body) == 0 {
 			continue
@@ -199,6 +206,8 @@ func (e *Evidence) set(number uint8, body []byte) (err error) {
 		e.Certificates, err = decodeList(body)
 	case sectionCollateral:
 		e.Collateral = body
+	case sectionHPKE:
+		e.HPKE = body
 	}
 	return err
 }

@@ -65,20 +65,39 @@ func exampleEvidence() *evidence.Evidence {
 }
 
 func TestEvidenceVector(t *testing.T) {
-	want := vectorFile(t, "evidence.bin")
-	got, err := exampleEvidence().Encode()
-	if err != nil {
-		t.Fatal(err)
+	withKey := exampleEvidence()
+	for i := range evidence.HPKEBytes {
+		withKey.HPKE = append(withKey.HPKE, byte(i%251))
 	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("encoded example: got %x, want the vector's %x", got, want)
+	for file, example := range map[string]*evidence.Evidence{"evidence.bin": exampleEvidence(), "evidence-hpke.bin": withKey} {
+		want := vectorFile(t, file)
+		got, err := example.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: encoded example: got %x, want the vector's %x", file, got, want)
+		}
+		e, err := evidence.Decode(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(e, example) {
+			t.Errorf("%s: decoded vector: got %+v, want %+v", file, e, example)
+		}
 	}
-	e, err := evidence.Decode(want)
-	if err != nil {
-		t.Fatal(err)
+}
+
+// TestLeafVectors: the two kinds of leaf, and that what one kind hashes the other never does.
+func TestLeafVectors(t *testing.T) {
+	want := strings.Fields(string(vectorFile(t, "leaves.hex")))
+	s := exampleStatement()
+	bound, detached := evidence.Leaf(s.NonceRoot, s.TLSKey), evidence.DetachedLeaf(s.NonceRoot)
+	if got := []string{hex.EncodeToString(bound[:]), hex.EncodeToString(detached[:])}; !slices.Equal(got, want) {
+		t.Errorf("leaves: got %q, want the vector's %q", got, want)
 	}
-	if !reflect.DeepEqual(e, exampleEvidence()) {
-		t.Errorf("decoded vector: got %+v, want %+v", e, exampleEvidence())
+	if evidence.Leaf(s.NonceRoot, [32]byte{}) == detached {
+		t.Error("the leaf of no exporter is the detached one")
 	}
 }
 
@@ -137,6 +156,7 @@ func TestDecodeEvidenceRefuses(t *testing.T) {
 		{"cut short", string(good[:len(good)-1]), "at most the"},
 		{"cut in a section's head", head + "\x02\x00", "want a section's number and length"},
 		{"trailing byte", string(good) + "x", "want a section's number and length"},
+		{"long HPKE key", head + section(9, strings.Repeat("x", evidence.HPKEBytes+1)), "has 1217 bytes"},
 		{"unknown section", head + section(200, "x"), "section 200"},
 		{"section zero", head + section(0, "x"), "section 0"},
 		{"section twice", head + section(2, "x") + section(2, "x"), "section 2 after section 2"},

@@ -27,6 +27,12 @@ func Leaf(nonce, exporter [32]byte) [32]byte {
 	return sha256.Sum256(b[:])
 }
 
+// DetachedLeaf is the leaf of a challenge that binds no connection, for clients behind somebody who ends TLS. It is of another
+// kind: no nonce and exporter have it as their leaf, so it answers no client that knows its connection.
+func DetachedLeaf(nonce [32]byte) [32]byte {
+	return sha256.Sum256(append([]byte{2}, nonce[:]...))
+}
+
 func node(left, right [32]byte) [32]byte {
 	var b [65]byte
 	b[0] = 1

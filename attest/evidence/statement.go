@@ -73,6 +73,12 @@ const (
 	modeChallenged = 1 // the root of a tree of challenges
 )
 
+// KeyID is how an HPKE key is named where it is used: the first bytes of its SHA-256, as the statement has it.
+type KeyID [8]byte
+
+// HPKEKeyID names the key of that SHA-256.
+func HPKEKeyID(hash [32]byte) KeyID { return KeyID(hash[:8]) }
+
 const reportDataLabel = "chrysalis report data v1\x00"
 
 // ReportData is what the hardware signs for a statement: guest and client compute it with this function.

@@ -122,15 +122,26 @@ func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fetching evidence: %w: %w", attest.ErrUnavailable, err)
 	}
+	result, err := config.judge(ctx, body, func(e *evidence.Evidence) (*attest.Result, error) {
+		return attest.Verify(e, challenge, config.Policy, config.Now(), config.Roots)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{conn, result, config.Now}, nil
+}
+
+// judge decodes evidence, completes it, and has verify judge it, with newer collateral once more if that may help.
+func (c Config) judge(ctx context.Context, body []byte, verify func(*evidence.Evidence) (*attest.Result, error)) (*attest.Result, error) {
 	e, err := evidence.Decode(body)
 	if err != nil {
 		return nil, fmt.Errorf("fetching evidence: %w: %w", attest.ErrRejected, err)
 	}
-	if config.Seen != nil {
-		config.Seen(e)
+	if c.Seen != nil {
+		c.Seen(e)
 	}
-	if config.Complete != nil {
-		err := config.Complete(ctx, e)
+	if c.Complete != nil {
+		err := c.Complete(ctx, e)
 		if errors.Is(err, attest.ErrUnavailable) {
 			return nil, fmt.Errorf("fetching collateral: %w", err)
 		}
@@ -138,17 +149,14 @@ func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
 			return nil, fmt.Errorf("fetching collateral: %w: %w", attest.ErrUnavailable, err)
 		}
 	}
-	result, err := attest.Verify(e, challenge, config.Policy, config.Now(), config.Roots)
-	if config.Again != nil && attest.OfCollateral(err) {
+	result, err := verify(e)
+	if c.Again != nil && attest.OfCollateral(err) {
 		// An error of the service changes nothing: the refusal stands.
-		if newer, fetched := config.Again(ctx, e); newer && fetched == nil {
-			result, err = attest.Verify(e, challenge, config.Policy, config.Now(), config.Roots)
+		if newer, fetched := c.Again(ctx, e); newer && fetched == nil {
+			result, err = verify(e)
 		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	return &Conn{conn, result, config.Now}, nil
+	return result, err
 }
 
 // judgeCertificate refuses a guest by the epoch evidence in its certificate, so that one of the wrong kind hears nothing from
@@ -174,8 +182,8 @@ func (c Config) judgeCertificate(state tls.ConnectionState) error {
 func fetch(ctx context.Context, conn *tls.Conn, nonce [32]byte) ([]byte, error) {
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if _, err := fmt.Fprintf(conn, "GET %s?nonce=%s HTTP/1.1\r\nHost: guest\r\n\r\n", session.EvidencePath,
-		hex.EncodeToString(nonce[:])); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET %s?%s=%s HTTP/1.1\r\nHost: guest\r\n\r\n", session.EvidencePath,
+		session.Nonce, hex.EncodeToString(nonce[:])); err != nil {
 		return nil, err
 	}
 	// The header is bounded by the same limit as the body.
@@ -185,14 +193,10 @@ func fetch(ctx context.Context, conn *tls.Conn, nonce [32]byte) ([]byte, error) 
 		return nil, err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("status is %q, want 200", response.Status)
+	if response.ContentLength < 0 || response.Close {
+		return nil, fmt.Errorf("body of %d bytes (close: %t), want a length and an open connection", response.ContentLength, response.Close)
 	}
-	if response.ContentLength < 0 || response.ContentLength > evidence.MaxBytes || response.Close {
-		return nil, fmt.Errorf("body of %d bytes (close: %t), want a length of at most %d and an open connection",
-			response.ContentLength, response.Close, evidence.MaxBytes)
-	}
-	body, err := io.ReadAll(response.Body)
+	body, err := readEvidence(response)
 	if err != nil {
 		return nil, err
 	}
@@ -203,6 +207,18 @@ func fetch(ctx context.Context, conn *tls.Conn, nonce [32]byte) ([]byte, error) 
 		return nil, context.Cause(ctx)
 	}
 	return body, conn.SetDeadline(time.Time{})
+}
+
+// readEvidence reads the body of an answer to a challenge.
+func readEvidence(response *http.Response) ([]byte, error) {
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("status is %q, want 200", response.Status)
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, evidence.MaxBytes+1))
+	if err == nil && len(body) > evidence.MaxBytes {
+		err = fmt.Errorf("body of more than %d bytes", evidence.MaxBytes)
+	}
+	return body, err
 }
 
 // Transport is an http.RoundTripper that sends requests to verified guests alone. Each of its connections is verified

@@ -59,7 +59,7 @@ func newMachine(t *testing.T) *machine {
 // quote makes the evidence for a request, as init does.
 func (m *machine) quote(r evidence.Request) (*evidence.Evidence, error) {
 	m.quotes.Add(1)
-	m.Statement.Epoch, m.Statement.NotAfter = r.Epoch, r.NotAfter
+	m.Statement.Epoch, m.Statement.NotAfter, m.Statement.HPKEKey = r.Epoch, r.NotAfter, r.HPKEKey
 	return m.Attest(r.NonceRoot, r.TLSKey), nil
 }
 
@@ -338,7 +338,7 @@ func TestConfidentialGuests(t *testing.T) {
 			staple := true
 			var kept, stapled []byte
 			server, err := guest.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
-				tt.contents.Statement.Epoch, tt.contents.Statement.NotAfter = r.Epoch, r.NotAfter
+				tt.contents.Statement.Epoch, tt.contents.Statement.NotAfter, tt.contents.Statement.HPKEKey = r.Epoch, r.NotAfter, r.HPKEKey
 				e := tt.attest(r.NonceRoot, r.TLSKey)
 				if kept = e.Collateral; !staple {
 					e.Collateral = stapled
@@ -409,7 +409,7 @@ func TestConfidentialGuests(t *testing.T) {
 			}
 			// A server that staples such collateral from its first quote on.
 			second, err := guest.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
-				tt.contents.Statement.Epoch, tt.contents.Statement.NotAfter = r.Epoch, r.NotAfter
+				tt.contents.Statement.Epoch, tt.contents.Statement.NotAfter, tt.contents.Statement.HPKEKey = r.Epoch, r.NotAfter, r.HPKEKey
 				e := tt.attest(r.NonceRoot, r.TLSKey)
 				e.Collateral = ended
 				return e, nil

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
+	"sync"
 
 	"chrysalis/attest/pki"
 )
@@ -26,9 +27,11 @@ const maxChainBytes = 16 << 10
 // seen is what one appraisal has parsed and checked of certificates: its four chains are made of four certificates, and each
 // signature is checked once.
 type seen struct {
-	root         *x509.Certificate
+	root *x509.Certificate
+
+	mu           sync.Mutex
 	certificates map[string]*x509.Certificate // by DER
-	issued       map[[2]*x509.Certificate]error
+	issued       map[[2]*x509.Certificate]func() error
 }
 
 // parse parses a certificate, or returns what it was parsed to before. The root came parsed: only one that pki.Parse would have given
@@ -37,6 +40,8 @@ func (s *seen) parse(der []byte) (*x509.Certificate, error) {
 	if s.root != nil && bytes.Equal(der, s.root.Raw) && len(s.root.UnhandledCriticalExtensions) == 0 {
 		return s.root, nil
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if cert := s.certificates[string(der)]; cert != nil {
 		return cert, nil
 	}
@@ -53,16 +58,17 @@ func (s *seen) parse(der []byte) (*x509.Certificate, error) {
 // signedBy is the function of that name, and remembers what it says.
 func (s *seen) signedBy(cert, parent *x509.Certificate) error {
 	pair := [2]*x509.Certificate{cert, parent}
-	err, done := s.issued[pair]
-	if done {
-		return err
+	s.mu.Lock()
+	holds := s.issued[pair]
+	if holds == nil {
+		holds = sync.OnceValue(func() error { return signedBy(cert, parent) })
+		if s.issued == nil {
+			s.issued = map[[2]*x509.Certificate]func() error{}
+		}
+		s.issued[pair] = holds
 	}
-	err = signedBy(cert, parent)
-	if s.issued == nil {
-		s.issued = map[[2]*x509.Certificate]error{}
-	}
-	s.issued[pair] = err
-	return err
+	s.mu.Unlock()
+	return holds()
 }
 
 // parseChain parses a PEM chain of exactly n certificates with P-256 keys.

@@ -35,7 +35,9 @@ const (
 var quoteChecks = []check.Step[*appraisal]{
 	{Name: "quote-format", Proof: true, Judge: func(a *appraisal) (f check.Finding) {
 		var err error
-		a.quote, err = Parse(a.raw)
+		if a.quote, err = Parse(a.raw); err == nil {
+			a.proveBeside()
+		}
 		return check.Parsed(err, "a TDX quote of version 4 or 5")
 	}},
 	{Name: "pck-chain-format", Proof: true, Judge: func(a *appraisal) check.Finding {
@@ -213,6 +215,7 @@ var collateralCheck = check.Step[*appraisal]{Name: checkCollateral, Proof: true,
 		if a.collateral == nil {
 			return check.Found("none", "collateral", false)
 		}
+		a.beside.done.Wait()
 		return check.Found("collateral", "collateral", true)
 	}}
 

@@ -15,28 +15,24 @@ import (
 // crlChecks prove that nobody in the PCK's chain is revoked.
 var crlChecks = []check.Step[*appraisal]{
 	{Name: "root-crl-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		a.rootCRLProof = a.crlOf(a.collateral.RootCACRL, a.root)
-		a.rootCRL = a.rootCRLProof.value
-		return check.Parsed(a.rootCRLProof.format, "the root's CRL")
+		return check.Parsed(a.rootCRL.format, "the root's CRL")
 	}},
 	{Name: "root-crl-signature", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return check.Holds(a.rootCRLProof.signed, "signed by the trusted root")
+		return check.Holds(a.rootCRL.signed, "signed by the trusted root")
 	}},
 	{Name: "root-crl-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return pki.Between(a.at, a.rootCRL.ThisUpdate, a.rootCRL.NextUpdate)
+		return pki.Between(a.at, a.rootCRL.value.ThisUpdate, a.rootCRL.value.NextUpdate)
 	}},
 	{Name: "pck-crl-chain-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		a.crlChainProof = a.chainOf("issuer chain", a.collateral.PCKCRLIssuerChain, 2, a.issuerChain)
-		a.crlChain = a.crlChainProof.value
-		return check.Parsed(a.crlChainProof.format, "PEM of the CRL's signer and the root")
+		return check.Parsed(a.crlChain.format, "PEM of the CRL's signer and the root")
 	}},
 	{Name: "pck-crl-chain", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return check.Holds(a.crlChainProof.signed, "a CA under the trusted root")
+		return check.Holds(a.crlChain.signed, "a CA under the trusted root")
 	}},
-	{Name: "pck-crl-chain-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return pki.Dates(a.at, a.crlChain...) }},
+	{Name: "pck-crl-chain-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return pki.Dates(a.at, a.crlChain.value...) }},
 	{Name: "pck-crl-issuer", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 		// The CRL of another CA, or of another key under the same name, says nothing of this PCK.
-		signer, ca := a.crlChain[0], a.chain[1]
+		signer, ca := a.crlChain.value[0], a.chain[1]
 		ok := bytes.Equal(signer.RawSubject, ca.RawSubject) && bytes.Equal(signer.RawSubjectPublicKeyInfo, ca.RawSubjectPublicKeyInfo)
 		return check.Saying(ok, func() (string, string) {
 			return fmt.Sprintf("%s, key %x", signer.Subject.CommonName, signer.SubjectKeyId),
@@ -44,41 +40,28 @@ var crlChecks = []check.Step[*appraisal]{
 		})
 	}},
 	{Name: "pck-crl-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		a.pckCRLProof = a.crlOf(a.collateral.PCKCRL, a.crlChain[0])
-		a.pckCRL = a.pckCRLProof.value
-		return check.Parsed(a.pckCRLProof.format, "a PCK CRL")
+		return check.Parsed(a.pckCRL.format, "a PCK CRL")
 	}},
 	{Name: "pck-crl-signature", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return check.Holds(a.pckCRLProof.signed, "signed by the head of its chain")
+		return check.Holds(a.pckCRL.signed, "signed by the head of its chain")
 	}},
 	{Name: "pck-crl-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-		return pki.Between(a.at, a.pckCRL.ThisUpdate, a.pckCRL.NextUpdate)
+		return pki.Between(a.at, a.pckCRL.value.ThisUpdate, a.pckCRL.value.NextUpdate)
 	}},
 	{Name: "pck-crl-age", Applies: withCollateral,
 		Judge: func(a *appraisal) check.Finding {
-			return pki.Age(a.at, a.pckCRL.ThisUpdate, a.options.MaxCollateralAge)
+			return pki.Age(a.at, a.pckCRL.value.ThisUpdate, a.options.MaxCollateralAge)
 		}},
-	{Name: "pck-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.pckCRL, a.chain[0]) }},
+	{Name: "pck-revoked", Applies: withCollateral, Judge: func(a *appraisal) check.Finding { return notRevoked(a.pckCRL.value, a.chain[0]) }},
 	{Name: "pck-ca-revoked", Applies: withCollateral,
-		Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, a.chain[1], a.crlChain[0]) }},
-}
-
-// document is a signed document of collateral on its way through the appraisal.
-type document[T any] struct {
-	chain  proven[[]*x509.Certificate] // signer, root
-	signed proven[T]
-	value  T
+		Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL.value, a.chain[1], a.crlChain.value[0]) }},
 }
 
 // documentChecks prove a document: who signed it, until when that holds, and what it says of itself.
-func documentChecks[T interface{ dated() dates }](name, want string, of func(*appraisal) *document[T],
-	parts func(*Collateral) (chain, document []byte, signature [64]byte), parse func([]byte) (T, error)) []check.Step[*appraisal] {
+func documentChecks[T interface{ dated() dates }](name, want string, of func(*appraisal) *document[T]) []check.Step[*appraisal] {
 	return []check.Step[*appraisal]{
 		{Name: name + "-chain-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-			chain, _, _ := parts(a.collateral)
-			d := of(a)
-			d.chain = a.chainOf("signer chain", chain, 2, a.signerChain)
-			return check.Parsed(d.chain.format, "PEM of the signer and the root")
+			return check.Parsed(of(a).chain.format, "PEM of the signer and the root")
 		}},
 		{Name: name + "-chain", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
 			return check.Holds(of(a).chain.signed, "TCB signing under the trusted root")
@@ -86,18 +69,14 @@ func documentChecks[T interface{ dated() dates }](name, want string, of func(*ap
 		{Name: name + "-signer-dates", Applies: withCollateral,
 			Judge: func(a *appraisal) check.Finding { return pki.Dates(a.at, of(a).chain.value...) }},
 		{Name: name + "-signer-revoked", Applies: withCollateral,
-			Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL, of(a).chain.value[0]) }},
+			Judge: func(a *appraisal) check.Finding { return notRevoked(a.rootCRL.value, of(a).chain.value[0]) }},
 		{Name: name + "-signature", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-			_, document, signature := parts(a.collateral)
-			d := of(a)
-			d.signed = documentOf(a, name, document, signature, d.chain.value[0], parse)
-			return check.Holds(d.signed.signed, "signed by its signer")
+			return check.Holds(of(a).signed.signed, "signed by its signer")
 		}},
 		{Name: name + "-format", Proof: true, Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
-			_, document, _ := parts(a.collateral)
 			d := of(a)
 			var err error
-			d.value, err = d.signed.read(document, parse)
+			d.value, err = d.signed.read(d.raw, d.parse)
 			return check.Parsed(err, want)
 		}},
 		{Name: name + "-dates", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {
@@ -114,10 +93,7 @@ func documentChecks[T interface{ dated() dates }](name, want string, of func(*ap
 
 // tcbInfoChecks prove what Intel says of machines of this kind, and that it says it of this machine.
 var tcbInfoChecks = slices.Concat(documentChecks("tcb-info", "TCB info of version 3 for TDX",
-	func(a *appraisal) *document[*tcbInfo] { return &a.info },
-	func(c *Collateral) (chain, document []byte, signature [64]byte) {
-		return c.TCBInfoIssuerChain, c.TCBInfo, c.TCBInfoSignature
-	}, parseTCBInfo), []check.Step[*appraisal]{
+	func(a *appraisal) *document[*tcbInfo] { return &a.info }), []check.Step[*appraisal]{
 	{Name: "fmspc", Applies: withCollateral,
 		Judge: func(a *appraisal) check.Finding { return check.Same(a.info.value.fmspc[:], a.platform.FMSPC[:]) }},
 	{Name: "pce-id", Applies: withCollateral,
@@ -150,10 +126,7 @@ func (a *appraisal) module() *moduleIdentity {
 
 // qeIdentityChecks prove that the quoting enclave, which holds the attestation key, is Intel's.
 var qeIdentityChecks = slices.Concat(documentChecks("qe-identity", "identity of version 2 of the quoting enclave for TDs",
-	func(a *appraisal) *document[*qeIdentity] { return &a.qeID },
-	func(c *Collateral) (chain, document []byte, signature [64]byte) {
-		return c.QEIdentityIssuerChain, c.QEIdentity, c.QEIdentitySignature
-	}, parseQEIdentity), []check.Step[*appraisal]{
+	func(a *appraisal) *document[*qeIdentity] { return &a.qeID }), []check.Step[*appraisal]{
 	{Name: "qe-signer", Applies: withCollateral,
 		Judge: func(a *appraisal) check.Finding { return check.Same(a.qeReport.MRSIGNER[:], a.qeID.value.signer[:]) }},
 	{Name: "qe-product", Applies: withCollateral, Judge: func(a *appraisal) check.Finding {

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/x509"
 	"errors"
+	"sync"
 
 	"chrysalis/attest/check"
 	"chrysalis/attest/pki"
@@ -69,4 +70,49 @@ func (p proven[T]) read(document []byte, parse func([]byte) (T, error)) (T, erro
 		return parse(document)
 	}
 	return p.value, p.format
+}
+
+// document is a signed document of collateral on its way through the appraisal.
+type document[T any] struct {
+	raw    []byte
+	parse  func([]byte) (T, error)
+	chain  proven[[]*x509.Certificate] // signer, root
+	signed proven[T]
+	value  T
+}
+
+// beside is what can be said of collateral without the quote. It is proven while the quote is, on another processor where there is
+// one: that is most of the signatures of an appraisal.
+type beside struct {
+	done            sync.WaitGroup
+	rootCRL, pckCRL proven[*x509.RevocationList]
+	crlChain        proven[[]*x509.Certificate] // signer, root
+	info            document[*tcbInfo]
+	qeID            document[*qeIdentity]
+}
+
+// proveBeside starts the proofs. Until they are done, the fields of beside are theirs.
+func (a *appraisal) proveBeside() {
+	if a.collateral == nil || a.root == nil {
+		return
+	}
+	a.beside.done.Go(func() {
+		c := a.collateral
+		a.rootCRL = a.crlOf(c.RootCACRL, a.root)
+		a.info = documentUnder(a, "tcb-info", c.TCBInfoIssuerChain, c.TCBInfo, c.TCBInfoSignature, parseTCBInfo)
+		a.qeID = documentUnder(a, "qe-identity", c.QEIdentityIssuerChain, c.QEIdentity, c.QEIdentitySignature, parseQEIdentity)
+		// Last, because the quote's own chain holds the same CA: by now it is proven there.
+		if a.crlChain = a.chainOf("issuer chain", c.PCKCRLIssuerChain, 2, a.issuerChain); a.crlChain.format == nil {
+			a.pckCRL = a.crlOf(c.PCKCRL, a.crlChain.value[0])
+		}
+	})
+}
+
+// documentUnder proves a document's chain, and the document by its head.
+func documentUnder[T any](a *appraisal, kind string, chain, raw []byte, signature [64]byte, parse func([]byte) (T, error)) document[T] {
+	d := document[T]{raw: raw, parse: parse, chain: a.chainOf("signer chain", chain, 2, a.signerChain)}
+	if d.chain.format == nil {
+		d.signed = documentOf(a, kind, raw, signature, d.chain.value[0], parse)
+	}
+	return d
 }

@@ -75,15 +75,11 @@ type appraisal struct {
 	platform Platform
 	qeReport QEReport
 
-	rootCRL, pckCRL *x509.RevocationList
-	crlChain        []*x509.Certificate // signer, root
-	info            document[*tcbInfo]
-	qeID            document[*qeIdentity]
-	tcb             TCB
+	tcb TCB
 
 	seen
-	chainProof, crlChainProof proven[[]*x509.Certificate]
-	rootCRLProof, pckCRLProof proven[*x509.RevocationList]
+	chainProof proven[[]*x509.Certificate]
+	beside
 
 	attestationKeyProven bool
 }
@@ -99,6 +95,7 @@ func verify(steps []check.Step[*appraisal], quote []byte, collateral *Collateral
 	root *x509.Certificate) (*Result, error) {
 	a := &appraisal{raw: quote, collateral: collateral, options: options, at: at, root: root, seen: seen{root: root}}
 	lines, refusal := check.Run("verifying TDX quote", steps, a)
+	a.beside.done.Wait() // the collateral is the caller's again
 	if refusal != nil {
 		r := &Refused{Refusal: refusal, tcb: a.tcb, signed: a.attestationKeyProven}
 		if a.quote != nil {

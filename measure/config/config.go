@@ -36,7 +36,9 @@ type Identity struct {
 	Sealing      Sealing     `json:"sealing"`       // what the secret is bound to
 	// Stranding is left out of the document where it is none.
 	Stranding Stranding `json:"stranding,omitzero"`
-	Instance  Instance  `json:"instance"` // how the instance id comes about
+	// Handover is left out of the document where the secret may pass to whatever the image lets it pass to.
+	Handover Handover `json:"handover,omitzero"`
+	Instance Instance `json:"instance"` // how the instance id comes about
 }
 
 // Service says what the guest computes, how, and for how much. A change of it keeps the sealed secret and is visible in

@@ -109,6 +109,31 @@ func TestSealing(t *testing.T) {
 	}
 }
 
+// TestHandover: each way to narrow a handover has its encoding, and not narrowing it has none.
+func TestHandover(t *testing.T) {
+	for word, good := range map[Handover]bool{HandoverReleases: true, HandoverSame: true, HandoverNone: true, "any": false, "None": false} {
+		m := example()
+		m.Identity.Handover = word
+		b, err := m.Encode()
+		if !good {
+			if err == nil || !strings.Contains(err.Error(), "handover") {
+				t.Errorf("%q: got error %v, want one of handover", word, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%q: %v", word, err)
+			continue
+		}
+		if got, err := Decode(b); err != nil || got.Identity != m.Identity {
+			t.Errorf("%q: got %+v and error %v, want %+v", word, got.Identity, err, m.Identity)
+		}
+		if has := strings.Contains(string(b), "handover"); has != (word != "") {
+			t.Errorf("%q: the document names handover: %v, want %v", word, has, !has)
+		}
+	}
+}
+
 func TestDecodeRefuses(t *testing.T) {
 	good := string(mustEncode(t, example()))
 	identity, service, err := Split([]byte(good))

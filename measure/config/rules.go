@@ -65,6 +65,19 @@ type Stranding string
 // StrandingAccepted is the one value beside none. A guest that charges under keys which end with the boot needs it.
 const StrandingAccepted Stranding = "accepted"
 
+// Handover narrows to whom the secret may pass. What the image does not allow no value of it does.
+type Handover string
+
+// The values of Handover.
+const (
+	// HandoverReleases lets it pass to a release that follows the giver's, or to the giver's own registers.
+	HandoverReleases Handover = ""
+	// HandoverSame lets it pass to the giver's own registers alone.
+	HandoverSame Handover = "same-registers"
+	// HandoverNone keeps it where it is.
+	HandoverNone Handover = "none"
+)
+
 // Instance says how the instance id comes about.
 type Instance string
 
@@ -140,6 +153,9 @@ func (i Identity) validate() error {
 	if i.Stranding != "" && (i.Stranding != StrandingAccepted || i.Sealing != SealNothing) {
 		return fmt.Errorf("stranding is %.40q with sealing %q, want %q with sealing %q, or none", i.Stranding, i.Sealing, StrandingAccepted,
 			SealNothing)
+	}
+	if !slices.Contains([]Handover{HandoverReleases, HandoverSame, HandoverNone}, i.Handover) {
+		return fmt.Errorf("handover is %.40q, want %q or %q, or none given", i.Handover, HandoverSame, HandoverNone)
 	}
 	if i.Instance != InstanceSealed {
 		return fmt.Errorf("instance is %.40q, want %q", i.Instance, InstanceSealed)

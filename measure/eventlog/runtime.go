@@ -17,7 +17,7 @@ const (
 	KindModel        Kind = 3 // the same of the model volume
 	KindGPU          Kind = 4 // what the GPU rule found
 	KindSeparator    Kind = 5 // four zero bytes: the measured sequence is complete
-	KindKeysReleased Kind = 6 // empty: the secret has been unsealed, nobody can unseal again
+	KindKeysReleased Kind = 6 // who held the secret before: it has been unsealed, nobody can unseal again
 	KindGPULost      Kind = 7 // empty
 	KindTerminated   Kind = 8 // empty
 	KindIdentity     Kind = 9 // SHA-256 of the identity part of the measured config
@@ -61,7 +61,7 @@ const (
 const (
 	maxRuntimeBytes   = 64 << 10
 	maxRuntimeRecords = 256
-	maxEventBytes     = 256
+	maxEventBytes     = 256 // but for keys-released: heldBytes
 )
 
 // Record is one event of a runtime log. A Record out of ParseRuntime has digests that are those of its data.
@@ -163,8 +163,12 @@ func cutRecord(b []byte) (r Record, rest []byte, err error) {
 	if err != nil {
 		return r, nil, fmt.Errorf("%s: %v", r.Kind, err)
 	}
-	if len(tail) != 0 || len(data) > maxEventBytes {
-		return r, nil, fmt.Errorf("%s has %d bytes and %d after it, want at most %d and none", r.Kind, len(data), len(tail), maxEventBytes)
+	limit := maxEventBytes
+	if r.Kind == KindKeysReleased {
+		limit = heldBytes
+	}
+	if len(tail) != 0 || len(data) > limit {
+		return r, nil, fmt.Errorf("%s has %d bytes and %d after it, want at most %d and none", r.Kind, len(data), len(tail), limit)
 	}
 	r.Data = data
 	d256, d384 := r.SHA256(), r.SHA384()

@@ -16,6 +16,49 @@ type Sequence struct {
 	Engine   config.Volume
 	Model    config.Volume
 	GPU      string // what the GPU rule found
+	// Held are the measurements of the images that have held the guest's secret before its own, the first at first. They follow from no
+	// config: the guest says so, having got them with the secret.
+	Held []register.Digest
+}
+
+// MaxHeld is how many images can have held a secret before the one that has it.
+const MaxHeld = 64
+
+const heldBytes = MaxHeld * len(register.Digest{})
+
+// HeldOf parses the data of a keys-released event: digests, each once, none of them zeros.
+func HeldOf(data []byte) (held []register.Digest, err error) {
+	const size = len(register.Digest{})
+	if len(data)%size != 0 || len(data) > heldBytes {
+		return nil, fmt.Errorf("parsing measurements of those that held a secret: %d bytes, want a multiple of %d up to %d", len(data), size, heldBytes)
+	}
+	for at := 0; at < len(data); at += size {
+		digest := register.Digest(data[at:])
+		if digest == (register.Digest{}) || slices.Contains(held, digest) {
+			return nil, fmt.Errorf("parsing measurements of those that held a secret: number %d is %s, want each once and none of zeros", at/size, digest)
+		}
+		held = append(held, digest)
+	}
+	return held, nil
+}
+
+// HeldIn returns what a log's first keys-released event says. Where that is malformed it is nothing, which is then not what the event has.
+func HeldIn(log []Record) []register.Digest {
+	for _, r := range log {
+		if r.Kind == KindKeysReleased {
+			held, _ := HeldOf(r.Data)
+			return held
+		}
+	}
+	return nil
+}
+
+// HeldData is the data of a keys-released event.
+func HeldData(held []register.Digest) (data []byte) {
+	for _, digest := range held {
+		data = append(data, digest[:]...)
+	}
+	return data
 }
 
 // SequenceOf returns the sequence of a guest that serves with these measured bytes. It refuses bytes that are no config.
@@ -61,6 +104,8 @@ func (s Sequence) Data(k Kind) []byte {
 		return []byte(s.GPU)
 	case KindSeparator:
 		return SeparatorData()
+	case KindKeysReleased:
+		return HeldData(s.Held)
 	}
 	return nil
 }

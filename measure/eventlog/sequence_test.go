@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 )
 
 // TestPlaces is the list itself: to move an event is to move it here, too.
@@ -64,8 +66,9 @@ func TestSequence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Sequence{config.SHA256(measured), config.IdentityDigest(identity), m.Service.Engine.Volume, m.Service.Model.Volume, "none"}
-	if s != want {
+	want := Sequence{Config: config.SHA256(measured), Identity: config.IdentityDigest(identity), Engine: m.Service.Engine.Volume,
+		Model: m.Service.Model.Volume, GPU: "none"}
+	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got %+v, want %+v", s, want)
 	}
 	for _, in := range []Registers{InPCRs, InRTMR} {
@@ -85,8 +88,37 @@ func TestSequence(t *testing.T) {
 	}
 	for name, bytes := range map[string][]byte{"nothing": nil, "cut short": measured[:len(measured)-1],
 		"no config": append(slices.Clone(measured[:len(measured)-2]), "]}"...)} {
-		if got, err := SequenceOf(bytes); err == nil || got != (Sequence{}) {
+		if got, err := SequenceOf(bytes); err == nil || !reflect.DeepEqual(got, Sequence{}) {
 			t.Errorf("%s: got %+v (%v), want a refusal", name, got, err)
+		}
+	}
+}
+
+// TestHeld: what a keys-released event says of who held the secret has one encoding, and is bounded.
+func TestHeld(t *testing.T) {
+	all := make([]register.Digest, MaxHeld)
+	for i := range all {
+		all[i] = register.Digest{1, byte(i)}
+	}
+	for _, held := range [][]register.Digest{nil, all[:1], all[:2], all} {
+		record := Record{Register: RTMR3, Kind: KindKeysReleased, Data: Sequence{Held: held}.Data(KindKeysReleased)}
+		log, err := ParseRuntime(record.Append(nil))
+		if err != nil {
+			t.Fatalf("%d images: %v", len(held), err)
+		}
+		if got := HeldIn(log); !slices.Equal(got, held) {
+			t.Errorf("got %v, want %v", got, held)
+		}
+	}
+	for name, data := range map[string][]byte{
+		"one image too many": HeldData(append(all, register.Digest{2})), "cut short": HeldData(all[:2])[:63], "a byte more": append(HeldData(all[:1]), 0),
+		"zeros": make([]byte, 32), "twice the same": HeldData([]register.Digest{{1}, {2}, {1}}),
+	} {
+		if got, err := HeldOf(data); err == nil {
+			t.Errorf("%s: got %v, want an error", name, got)
+		}
+		if got := HeldIn([]Record{{Kind: KindKeysReleased, Data: data}}); got != nil {
+			t.Errorf("%s: got %v out of a log, want nobody", name, got)
 		}
 	}
 }

@@ -98,6 +98,59 @@ func TestAsk(t *testing.T) {
 	}
 }
 
+// TestCalls asks with a tool in an earlier turn, and gets calls of it, whose text the receipt covers.
+func TestCalls(t *testing.T) {
+	for _, tt := range []struct{ name, events, want string }{
+		{"calls", `{"index":0,"id":"c1","type":"function","function":{"name":"look","arguments":"{"}}|{"index":0,"function":{"arguments":"}"}}`, ""},
+		{"other arguments", `{"index":0,"id":"c1","type":"function","function":{"name":"look","arguments":"{ "}}|{"index":0,"function":{"arguments":"}"}}`, "response hash"},
+		{"name moved to id", `{"index":0,"id":"c1look","function":{"arguments":"{}"}}`, "response hash"},
+		{"no call", ``, "response hash"},
+		{"one more", `{"index":0,"id":"c1","function":{"name":"look","arguments":"{}"}}|{"index":1,"id":"c2","function":{"name":"look","arguments":"{}"}}`, "response hash"},
+		{"one left out", `{"index":1,"id":"c1","function":{"name":"look","arguments":"{}"}}`, "call 1 of a tool after 0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := clienttest.New(t, measured(t))
+			g.Spoil = func(_ []byte, r *clienttest.Reply) {
+				text := receipt.NewResponseHash()
+				text.Content([]byte(strings.Join(r.Content, "")))
+				text.Call(0, []byte("c1"), []byte("look"), []byte("{}"))
+				r.Receipt.Response = text.Sum()
+				r.Events = func(events []string) []string {
+					var calls []string
+					for piece := range strings.SplitSeq(tt.events, "|") {
+						if piece != "" {
+							calls = append(calls, `data: {"choices":[{"delta":{"tool_calls":[`+piece+`]}}]}`)
+						}
+					}
+					return append(calls, events...)
+				}
+			}
+			request := question()
+			request.Tools = []client.Tool{{Name: "look", Parameters: []byte(`{"type":"object"}`)}}
+			request.Messages = append(request.Messages, client.Message{Role: "assistant", Calls: []client.Call{{ID: "c0", Name: "look", Arguments: "{}"}}},
+				client.Message{Role: "tool", CallID: "c0", Content: "nothing"})
+			a, err := dial(t, g).Ask(t.Context(), request, nil)
+			if tt.want != "" {
+				if !errors.Is(err, check.ErrRejected) || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("got %v, want it rejected for its %s", err, tt.want)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := (client.Call{ID: "c1", Name: "look", Arguments: "{}"}); len(a.Calls) != 1 || a.Calls[0] != want {
+				t.Errorf("calls: got %+v, want %+v", a.Calls, want)
+			}
+			const want = `{"role":"assistant","content":"","tool_calls":[{"id":"c0","type":"function","function":{"name":"look","arguments":"{}"}}]},` +
+				`{"role":"tool","content":"nothing","tool_call_id":"c0"}],"tools":[{"type":"function","function":{"name":"look","parameters":{"type":"object"}}}],"stream":true}`
+			if !strings.HasSuffix(string(a.Request), want) {
+				t.Errorf("request: got %s, want at its end %s", a.Request, want)
+			}
+		})
+	}
+}
+
 func TestFree(t *testing.T) {
 	g := clienttest.New(t, measured(t, free))
 	guest, request := dial(t, g), question()

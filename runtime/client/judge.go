@@ -17,14 +17,22 @@ type Untrusted struct {
 	Request            []byte      // body, byte for byte as it was sent
 	Payer              ton.Address // whom the request named; zero where nothing is charged
 	Content, Reasoning string      // the whole text
+	Calls              []Call      // of tools
 	Receipt, Charge    []byte      // as they came; Charge is empty where nothing is charged
 	Whole              bool        // the stream had its end mark, so that the receipt must not be that of a cut answer
+}
+
+// Call is a call of a tool.
+type Call struct {
+	ID, Name  string
+	Arguments string // JSON as the model wrote it
 }
 
 // Answer is an answer that a verified guest has signed for. Only Judge makes one.
 type Answer struct {
 	Request            []byte // body as it was sent
 	Content, Reasoning string
+	Calls              []Call
 	Receipt            *receipt.Receipt
 	Charge             *claim.Message // nil where nothing is charged
 	Signed             receipt.Proof  // receipt and charge as the guest signed them: what an auditor wants
@@ -39,7 +47,7 @@ func Judge(u Untrusted, guest *attest.Result) (*Answer, error) {
 		return nil, err
 	}
 	signed := receipt.Signed(u.Receipt)
-	answer := &Answer{Request: u.Request, Content: u.Content, Reasoning: u.Reasoning, Receipt: r, Guest: guest}
+	answer := &Answer{Request: u.Request, Content: u.Content, Reasoning: u.Reasoning, Calls: u.Calls, Receipt: r, Guest: guest}
 	answer.Signed.Receipt = &signed
 	if guest.Config().Service.Price.Payment != config.PayCharge {
 		if len(u.Charge) != 0 {
@@ -76,6 +84,11 @@ func judgeReceipt(u Untrusted, guest *attest.Result) (*receipt.Receipt, error) {
 	text := receipt.NewResponseHash()
 	text.Reasoning([]byte(u.Reasoning))
 	text.Content([]byte(u.Content))
+	for i, c := range u.Calls {
+		if !text.Call(i, []byte(c.ID), []byte(c.Name), []byte(c.Arguments)) {
+			return nil, fmt.Errorf("verifying receipt: %w: the answer has %d calls of tools, want at most %d", check.ErrRejected, len(u.Calls), receipt.MaxCalls)
+		}
+	}
 	limits := m.Service.Limits
 	for _, c := range []struct {
 		name string

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
@@ -12,8 +13,42 @@ import (
 
 // Message is one turn of a conversation.
 type Message struct {
-	Role    string `json:"role"` // system, user or assistant
+	Role    string `json:"role"` // system, user, assistant or tool
 	Content string `json:"content"`
+	// Calls are those of an assistant's earlier turn. CallID names the one that a tool answers.
+	Calls  []Call `json:"-"`
+	CallID string `json:"tool_call_id,omitzero"`
+}
+
+// Tool is a function that the model may call.
+type Tool struct {
+	Name        string         `json:"name"`
+	Description string         `json:"description,omitzero"`
+	Parameters  jsontext.Value `json:"parameters,omitzero"` // JSON schema
+}
+
+// function is how the API writes a tool and a call of one.
+type function[T any] struct {
+	ID       string `json:"id,omitzero"`
+	Type     string `json:"type"`
+	Function T      `json:"function"`
+}
+
+// MarshalJSONTo writes the message as the API has it.
+func (m Message) MarshalJSONTo(enc *jsontext.Encoder) error {
+	type plain Message
+	type called struct {
+		Name      string `json:"name"`
+		Arguments string `json:"arguments"`
+	}
+	out := struct {
+		plain
+		Calls []function[called] `json:"tool_calls,omitzero"`
+	}{plain: plain(m)}
+	for _, c := range m.Calls {
+		out.Calls = append(out.Calls, function[called]{c.ID, "function", called{c.Name, c.Arguments}})
+	}
+	return json.MarshalEncode(enc, out)
 }
 
 // Request is what a guest is asked: the settings of runtime/internal/gateway/API.md. The guest refuses others.
@@ -25,6 +60,9 @@ type Request struct {
 	TopP        *float64  `json:"top_p,omitzero"`       // above 0, to 1; default: the engine's
 	Seed        *uint32   `json:"seed,omitzero"`        // default: random
 	Stop        []string  `json:"stop,omitzero"`        // up to four texts that end the answer
+	Tools       []Tool    `json:"-"`                    // functions that the model may call
+	// ResponseFormat is the API's object of that name: {"type": "json_schema", …} makes the answer JSON of a schema.
+	ResponseFormat jsontext.Value `json:"response_format,omitzero"`
 	// Payer is the payment contract that is charged: one where the config charges, and none where it does not.
 	Payer ton.Address `json:"-"`
 }
@@ -39,10 +77,15 @@ func (r Request) body(m config.Measured) ([]byte, error) {
 	if r.Model == "" {
 		r.Model = m.Service.Model.Name
 	}
+	var tools []function[Tool]
+	for _, t := range r.Tools {
+		tools = append(tools, function[Tool]{"", "function", t})
+	}
 	body, err := json.Marshal(struct {
 		Request
-		Stream bool `json:"stream"`
-	}{r, true})
+		Tools  []function[Tool] `json:"tools,omitzero"`
+		Stream bool             `json:"stream"`
+	}{r, tools, true})
 	if err != nil {
 		return nil, fmt.Errorf("making request: %v", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest/check"
+	"chrysalis/runtime/receipt"
 )
 
 // event is one chunk of a streamed answer. Members that are not here belong to the API and are of no use here.
@@ -19,6 +20,14 @@ type event struct {
 		Delta struct {
 			Content   string `json:"content"`
 			Reasoning string `json:"reasoning_content"`
+			Calls     []struct {
+				Index    int    `json:"index"`
+				ID       string `json:"id"`
+				Function struct {
+					Name      string `json:"name"`
+					Arguments string `json:"arguments"`
+				} `json:"function"`
+			} `json:"tool_calls"`
 		} `json:"delta"`
 	} `json:"choices"`
 	Chrysalis *struct {
@@ -90,6 +99,17 @@ func (s *stream) take(data string) error {
 	for _, choice := range e.Choices {
 		s.thought.WriteString(choice.Delta.Reasoning)
 		s.text.WriteString(choice.Delta.Content)
+		for _, c := range choice.Delta.Calls {
+			calls := &s.untrusted.Calls
+			if c.Index < 0 || c.Index > len(*calls) || c.Index >= receipt.MaxCalls {
+				return fmt.Errorf("%w: call %d of a tool after %d of them", check.ErrRejected, c.Index, len(*calls))
+			}
+			if c.Index == len(*calls) {
+				*calls = append(*calls, Call{})
+			}
+			call := &(*calls)[c.Index]
+			call.ID, call.Name, call.Arguments = call.ID+c.ID, call.Name+c.Function.Name, call.Arguments+c.Function.Arguments
+		}
 		if s.each != nil && (choice.Delta.Content != "" || choice.Delta.Reasoning != "") {
 			if err := s.each(Piece{Content: choice.Delta.Content, Reasoning: choice.Delta.Reasoning}); err != nil {
 				return err

@@ -250,6 +250,56 @@ func TestResponseHash(t *testing.T) {
 	}
 }
 
+// TestResponseHashOfCalls moves text between the parts of calls: each has another hash, and how it was cut does not matter.
+func TestResponseHashOfCalls(t *testing.T) {
+	type call struct{ id, name, arguments string }
+	of := func(content string, calls ...call) [32]byte {
+		h := NewResponseHash()
+		h.Content([]byte(content))
+		for i, c := range calls {
+			if !h.Call(i, []byte(c.id), []byte(c.name), []byte(c.arguments)) {
+				t.Fatalf("call %d is not taken", i)
+			}
+		}
+		return h.Sum()
+	}
+	seen := map[[32]byte]string{}
+	for name, sum := range map[string][32]byte{
+		"none":                     of("ab"),
+		"one":                      of("ab", call{"1", "f", "{}"}),
+		"without content":          of("", call{"1", "f", "{}"}),
+		"empty":                    of("ab", call{}),
+		"name moved to id":         of("ab", call{"1f", "", "{}"}),
+		"arguments moved to name":  of("ab", call{"1", "f{}", ""}),
+		"two":                      of("ab", call{"1", "f", "{}"}, call{"2", "f", "{}"}),
+		"two the other way around": of("ab", call{"2", "f", "{}"}, call{"1", "f", "{}"}),
+		"in one":                   of("ab", call{"12", "ff", "{}{}"}),
+	} {
+		if other, ok := seen[sum]; ok {
+			t.Errorf("%s and %s have one hash", name, other)
+		}
+		seen[sum] = name
+	}
+	pieces := NewResponseHash()
+	pieces.Content([]byte("a"))
+	pieces.Call(0, []byte("1"), []byte("f"), nil)
+	pieces.Call(0, nil, nil, []byte("{"))
+	pieces.Content([]byte("b"))
+	pieces.Call(0, nil, nil, []byte("}"))
+	if seen[pieces.Sum()] != "one" {
+		t.Errorf("the same call in pieces has another hash, that of %q", seen[pieces.Sum()])
+	}
+	if pieces.Call(2, nil, nil, nil) || pieces.Call(-1, nil, nil, nil) {
+		t.Error("a call that skips one is taken")
+	}
+	for i := 1; i < MaxCalls; i++ {
+		pieces.Call(i, nil, nil, nil)
+	}
+	if pieces.Call(MaxCalls, nil, nil, nil) {
+		t.Errorf("call %d is taken, want at most %d", MaxCalls, MaxCalls)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add(mustSign(f, example())[:])
 	zero := Receipt{Outcome: Cut}

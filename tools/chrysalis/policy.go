@@ -149,18 +149,14 @@ func readPCRs(file string) (register.PCRs, error) {
 	return pcrs, nil
 }
 
-// stranding accepts what the identity says, where it says something.
-func stranding(id config.Identity) []config.Stranding {
-	if id.Stranding == "" {
-		return nil
-	}
-	return []config.Stranding{id.Stranding}
-}
-
 // strictRules accepts the release with exactly the config, whoever is paid, on any machine whose TPM a root vouches for.
 func strictRules(manifest measure.Manifest, m config.Measured) attest.Rules {
-	exact := func(n uint64) attest.Range { return attest.Range{Min: n, Max: n} }
-	s := m.Service
+	accepted := attest.ExactConfig(m)
+	accepted.PayoutOwner = attest.AnyPayoutOwner
+	for _, price := range []*attest.Range{&accepted.Price.NanotonPerToken, &accepted.Price.PromptWeight, &accepted.Price.CachedWeight,
+		&accepted.Price.CompletionWeight, &accepted.Price.ReasoningWeight} {
+		price.Min = 0 // cheaper is welcome
+	}
 	return attest.Rules{
 		Version: 1,
 		Releases: []release.Release{{
@@ -170,24 +166,6 @@ func strictRules(manifest measure.Manifest, m config.Measured) attest.Rules {
 		MinSecurityVersion: manifest.SecurityVersion,
 		Waive:              []string{"confidentiality", "pcr-1"},
 		Platforms:          attest.Platforms{Any: true},
-		Config: attest.ConfigRules{
-			Network: m.Identity.Network, RootContract: m.Identity.RootContract, PayoutOwner: attest.AnyPayoutOwner,
-			Sealing: []config.Sealing{m.Identity.Sealing}, Stranding: stranding(m.Identity), Instance: []config.Instance{m.Identity.Instance},
-			Engine: attest.EngineRules{Volumes: []config.Volume{s.Engine.Volume}, Argv: s.Engine.Argv, Env: s.Engine.Env,
-				MemoryBytes: exact(s.Engine.MemoryBytes)},
-			Model: attest.ModelRules{Name: s.Model.Name, Volumes: []config.Volume{s.Model.Volume}},
-			GPU:   []config.GPURule{s.GPU},
-			Limits: attest.LimitRules{
-				RequestBytes: exact(uint64(s.Limits.RequestBytes)), AnswerTokens: exact(uint64(s.Limits.AnswerTokens)),
-				Concurrent: exact(uint64(s.Limits.Concurrent)), ContextTokens: exact(uint64(s.Limits.ContextTokens)),
-			},
-			Price: attest.PriceRules{
-				Payment: []config.Payment{s.Price.Payment}, NanotonPerToken: attest.Range{Max: s.Price.NanotonPerToken},
-				PromptWeight: attest.Range{Max: uint64(s.Price.PromptWeight)}, CachedWeight: attest.Range{Max: uint64(s.Price.CachedWeight)},
-				CompletionWeight: attest.Range{Max: uint64(s.Price.CompletionWeight)},
-				ReasoningWeight:  attest.Range{Max: uint64(s.Price.ReasoningWeight)},
-			},
-			Wipe: []config.Wipe{s.Wipe},
-		},
+		Config:             accepted,
 	}
 }

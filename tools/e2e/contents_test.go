@@ -176,7 +176,7 @@ func TestInitrdHoldsOnlyItsList(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	want := []string{"cmdline", "dev", "init", "modules"}
+	want := []string{"cmdline", "dev", "image.json", "init", "modules"}
 	for i, name := range []string{"virtio_blk", "dm-mod", "dm-bufio", "reed_solomon", "dm-verity", "erofs", "failover", "net_failover",
 		"virtio_net", "overlay",
 		"configfs", "tsm_report", "tdx-guest", "sev-guest", "vsock", "vmw_vsock_virtio_transport_common",

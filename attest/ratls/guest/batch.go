@@ -81,10 +81,11 @@ func (s *Server) fill(keys *keySet, b *batch) {
 	if root, b.paths, b.err = evidence.Batch(b.leaves); b.err != nil {
 		return
 	}
-	e, err := s.askAlone(evidence.Request{NonceRoot: root, TLSKey: keys.hash, Epoch: keys.epoch, NotAfter: uint64(keys.notAfter.Unix())})
+	e, err := s.askAlone(keys.request(root))
 	if err != nil {
 		b.err = err
 		return
 	}
+	e.HPKE = keys.hpke.PublicKey().Bytes()
 	b.encoded, b.err = e.Encode()
 }

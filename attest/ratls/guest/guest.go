@@ -13,9 +13,11 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,7 +25,7 @@ import (
 	"chrysalis/attest/ratls/session"
 )
 
-// Server owns a guest's TLS keys and answers challenges. It is an http.Handler for session.EvidencePath; the http.Server that it
+// Server owns a guest's TLS and HPKE keys and answers challenges. It is an http.Handler for session.EvidencePath; the http.Server that it
 // serves under must take its TLSConfig and its ConnContext.
 type Server struct {
 	ask func(evidence.Request) (*evidence.Evidence, error)
@@ -31,6 +33,7 @@ type Server struct {
 
 	mu      sync.Mutex // guards the fields below
 	keys    *keySet
+	old     *keySet // the one before, until its time is over
 	batches map[*keySet]*batch
 	next    time.Time // when the next quote may be asked for
 
@@ -90,18 +93,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "want GET", http.StatusMethodNotAllowed)
 		return
 	}
-	nonce, err := parseNonce(r.URL.RawQuery)
+	nonce, detached, err := parseNonce(r.URL.RawQuery)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	c, ok := r.Context().Value(connectionKey{}).(*connection)
-	exporter, err := session.Exporter(r.TLS)
-	if err != nil || !ok || c.keys == nil {
+	keys, leaf, err := s.bind(r, nonce, detached)
+	if err != nil {
 		http.Error(w, "evidence is bound to a TLS 1.3 connection to this guest", http.StatusBadRequest)
 		return
 	}
-	a, err := s.answer(r.Context(), c.keys, evidence.Leaf(nonce, exporter))
+	a, err := s.answer(r.Context(), keys, leaf)
 	if err != nil {
 		http.Error(w, "no evidence now", http.StatusServiceUnavailable)
 		return
@@ -114,15 +116,33 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// parseNonce takes the one parameter in its one form.
-func parseNonce(query string) (nonce [32]byte, err error) {
-	const name = "nonce="
-	if len(query) != len(name)+64 || query[:len(name)] != name {
-		return nonce, errors.New("want nonce= and 64 hexadecimal digits")
+// bind returns the key set that answers a challenge, and the challenge's leaf. A connection has the key set of its handshake; who asks
+// over somebody else's connection gets the newest.
+func (s *Server) bind(r *http.Request, nonce [32]byte, detached bool) (*keySet, [32]byte, error) {
+	if detached {
+		keys, err := s.current()
+		return keys, evidence.DetachedLeaf(nonce), err
 	}
-	if _, err := hex.Decode(nonce[:], []byte(query[len(name):])); err != nil || hex.EncodeToString(nonce[:]) != query[len(name):] ||
+	c, ok := r.Context().Value(connectionKey{}).(*connection)
+	exporter, err := session.Exporter(r.TLS)
+	if err == nil && (!ok || c.keys == nil) {
+		err = errors.New("the connection has no key set")
+	}
+	if err != nil {
+		return nil, [32]byte{}, err
+	}
+	return c.keys, evidence.Leaf(nonce, exporter), nil
+}
+
+// parseNonce takes one of the two parameters in its one form.
+func parseNonce(query string) (nonce [32]byte, detached bool, err error) {
+	name, digits, _ := strings.Cut(query, "=")
+	if name != session.Nonce && name != session.DetachedNonce {
+		return nonce, false, fmt.Errorf("want %s= or %s=, and 64 hexadecimal digits", session.Nonce, session.DetachedNonce)
+	}
+	if b, err := hex.DecodeString(digits); err != nil || copy(nonce[:], b) != len(nonce) || hex.EncodeToString(nonce[:]) != digits ||
 		nonce == ([32]byte{}) {
-		return nonce, errors.New("want nonce= and 64 lower-case hexadecimal digits that are not all zero")
+		return nonce, false, fmt.Errorf("want %s= and 64 lower-case hexadecimal digits that are not all zero", name)
 	}
-	return nonce, nil
+	return nonce, name == session.DetachedNonce, nil
 }

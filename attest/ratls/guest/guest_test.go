@@ -65,7 +65,7 @@ func newMachine(t *testing.T) *machine {
 // quote makes the evidence for a request, as init does.
 func (m *machine) quote(r evidence.Request) (*evidence.Evidence, error) {
 	m.quotes.Add(1)
-	m.Statement.Epoch, m.Statement.NotAfter = r.Epoch, r.NotAfter
+	m.Statement.Epoch, m.Statement.NotAfter, m.Statement.HPKEKey = r.Epoch, r.NotAfter, r.HPKEKey
 	return m.Attest(r.NonceRoot, r.TLSKey), nil
 }
 
@@ -183,6 +183,40 @@ func TestServerRotation(t *testing.T) {
 	}
 }
 
+// TestHPKERotation: an HPKE key is made with its key set, opens for two minutes beside the next one, and is then let go.
+func TestHPKERotation(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	keys, err := m.server.current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := keys.id()
+	for _, tt := range []struct {
+		age        time.Duration
+		epoch      uint64 // of the current key
+		held, kept bool   // whether the first key opens, and whether it is there at all
+	}{
+		{0, 1, true, true},
+		{keyLife - time.Minute, 1, true, true},
+		{keyLife + time.Second, 2, true, true},
+		{keyLife + keyOverlap - time.Second, 2, true, true},
+		{keyLife + keyOverlap + 2*time.Second, 2, false, false},
+	} {
+		m.clock.Store(int64(tt.age))
+		held, ok := m.server.HPKE(first)
+		if ok != tt.held || ok && held.Epoch != 1 || m.server.keys.epoch != tt.epoch {
+			t.Errorf("after %s: the first key is held: %t, want %t; epoch %d, want %d", tt.age, ok, tt.held, m.server.keys.epoch, tt.epoch)
+		}
+		if there := m.server.keys.id() == first || m.server.old != nil && m.server.old.id() == first; there != tt.kept {
+			t.Errorf("after %s: the first key is in memory: %t, want %t", tt.age, there, tt.kept)
+		}
+		if id := m.server.keys.id(); m.Statement.HPKEKey != [32]byte{} && evidence.HPKEKeyID(m.Statement.HPKEKey) != id {
+			t.Errorf("after %s: the key %x was attested, want %x", tt.age, evidence.HPKEKeyID(m.Statement.HPKEKey), id)
+		}
+	}
+}
+
 // fetch asks once more for evidence over a connection.
 func fetch(conn net.Conn, nonce [32]byte) ([]byte, error) {
 	if _, err := fmt.Fprintf(conn, "GET %s?nonce=%x HTTP/1.1\r\nHost: guest\r\n\r\n", session.EvidencePath, nonce); err != nil {
@@ -210,6 +244,11 @@ func TestServerRefuses(t *testing.T) {
 		{"good", "nonce=" + good, 200},
 		{"none", "", 400},
 		{"short", "nonce=00", 400},
+		{"detached", "detached=" + good, 200},
+		{"detached and short", "detached=00", 400},
+		{"detached in upper case", "detached=" + strings.ToUpper(good), 400},
+		{"both", "nonce=" + good + "&detached=" + good, 400},
+		{"another parameter", "nonces=" + good, 400},
 		{"upper case", "nonce=" + strings.ToUpper(good), 400},
 		{"no digits", "nonce=" + strings.Repeat("x", 64), 400},
 		{"zeros", "nonce=" + strings.Repeat("0", 64), 400},

@@ -3,6 +3,7 @@ package guest
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/hpke"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -21,12 +22,33 @@ const (
 	keyOverlap = 2 * time.Minute
 )
 
-// keySet is a TLS key made inside and the certificate around it.
+// keySet is a TLS key made inside, the certificate around it, and the HPKE key that goes with it.
 type keySet struct {
 	certificate       tls.Certificate
 	hash              [32]byte
+	hpke              HPKEKey
 	epoch             uint64
 	retired, notAfter time.Time
+}
+
+// HPKEKey is a key that opens envelopes, and what they have to name beside it.
+type HPKEKey struct {
+	hpke.PrivateKey
+	Epoch    uint64    // of the key set
+	Instance [32]byte  // the statement's digest of the sealed secret: it names the guest from boot to boot
+	NotAfter time.Time // from then on the guest does not hold the key
+}
+
+// request is what the key set has attested under a nonce root.
+func (k *keySet) request(nonceRoot [32]byte) evidence.Request {
+	return evidence.Request{
+		NonceRoot: nonceRoot, TLSKey: k.hash, HPKEKey: sha256.Sum256(k.hpke.PublicKey().Bytes()), Epoch: k.epoch, NotAfter: uint64(k.notAfter.Unix()),
+	}
+}
+
+// id names the HPKE key.
+func (k *keySet) id() evidence.KeyID {
+	return evidence.HPKEKeyID(sha256.Sum256(k.hpke.PublicKey().Bytes()))
 }
 
 // newKeySet makes a key and has epoch evidence made for it, which the certificate carries.
@@ -41,10 +63,15 @@ func newKeySet(epoch uint64, now time.Time, ask func(evidence.Request) (*evidenc
 		return nil, fmt.Errorf("making TLS key: %w", err)
 	}
 	k.hash = sha256.Sum256(public)
-	e, err := ask(evidence.Request{TLSKey: k.hash, Epoch: epoch, NotAfter: uint64(k.notAfter.Unix())})
+	k.hpke = HPKEKey{Epoch: epoch, NotAfter: k.notAfter}
+	if k.hpke.PrivateKey, err = hpke.MLKEM768X25519().GenerateKey(); err != nil {
+		return nil, fmt.Errorf("making HPKE key: %w", err)
+	}
+	e, err := ask(k.request([32]byte{}))
 	if err != nil {
 		return nil, fmt.Errorf("making epoch evidence: %w", err)
 	}
+	k.hpke.Instance = e.Statement.SecretHash
 	extension, err := evidence.EpochExtension(e)
 	if err != nil {
 		return nil, fmt.Errorf("making epoch evidence: %w", err)
@@ -77,7 +104,29 @@ func (s *Server) current() (*keySet, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.keys = keys
+		s.old, s.keys = s.keys, keys
 	}
+	s.drop()
 	return s.keys, nil
+}
+
+// drop lets go of the key set before the current one when its time is over. crypto/hpke has no way to overwrite a key: what is left
+// of it lies in memory until the collector gives the place away. The caller holds mu.
+func (s *Server) drop() {
+	if s.old != nil && s.now().After(s.old.notAfter) {
+		s.old = nil
+	}
+}
+
+// HPKE returns the HPKE key of that id, when the guest holds it now.
+func (s *Server) HPKE(id evidence.KeyID) (HPKEKey, bool) {
+	_, _ = s.current() // without a new key set the old one still has its time
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range []*keySet{s.keys, s.old} {
+		if k != nil && k.id() == id && !s.now().After(k.notAfter) {
+			return k.hpke, true
+		}
+	}
+	return HPKEKey{}, false
 }

@@ -12,8 +12,14 @@ import (
 	"chrysalis/attest/evidence"
 )
 
-// EvidencePath is where a guest hands out evidence: GET with the parameter nonce, 64 lower-case hexadecimal digits.
+// EvidencePath is where a guest hands out evidence: GET with one of the parameters below, 64 lower-case hexadecimal digits.
 const EvidencePath = "/v1/evidence"
+
+// The parameters of EvidencePath: a nonce that is bound to the connection, and one that is not.
+const (
+	Nonce         = "nonce"
+	DetachedNonce = "detached"
+)
 
 // KeyExchanges are the key exchanges of both sides: one alone, so that nobody in between can have them agree on another. What
 // is recorded today shall stay closed to a quantum computer.

@@ -86,7 +86,7 @@ func SwitchRoot(newRoot string) error {
 			return fmt.Errorf("switching root: moving %s: %v", e.dir, err)
 		}
 	}
-	for _, name := range []string{"/init", "/modules", "/root.json", "/cmdline", "/.extra"} {
+	for _, name := range []string{"/init", "/modules", "/root.json", "/image.json", "/cmdline", "/.extra"} {
 		if err := os.RemoveAll(name); err != nil {
 			return fmt.Errorf("switching root: %v", err)
 		}

@@ -65,7 +65,7 @@ func New(t testing.TB, measured []byte) *Guest {
 	t.Helper()
 	g := &Guest{Guest: attesttest.New(measured, time.Now())}
 	server, err := guest.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
-		g.Statement.Epoch, g.Statement.NotAfter = r.Epoch, r.NotAfter
+		g.Statement.Epoch, g.Statement.NotAfter, g.Statement.HPKEKey = r.Epoch, r.NotAfter, r.HPKEKey
 		return g.Attest(r.NonceRoot, r.TLSKey), nil
 	}, nil)
 	if err != nil {

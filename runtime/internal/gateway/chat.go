@@ -7,7 +7,9 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -21,11 +23,9 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if !g.bodies.take(r.ContentLength) {
-		return errBusy
-	}
-	defer g.bodies.give(r.ContentLength)
-	body, hash, err := g.readBody(r)
+	memory := g.bodies.of(r)
+	defer memory.give()
+	body, hash, err := g.readBody(r, memory)
 	if err != nil {
 		return err
 	}
@@ -40,9 +40,10 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ask := request.engineRequest(g.limits)
-	defer clear(ask)
-	request.wipe()
+	defer request.wipe()
+	if len(request.ignored) > 0 {
+		w.Header().Set(ignoredHeader, strings.Join(request.ignored, ", "))
+	}
 	leave, err := g.enter(r.Context())
 	if err != nil {
 		return err
@@ -59,29 +60,45 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer place.Release()
 	a := &answering{
-		gateway: g, place: place, stream: request.Stream, began: time.Now(),
+		gateway: g, place: place, id: w.Header().Get(requestIDHeader), stream: request.stream, began: time.Now(),
 		record: receipt.Answer{Client: client, Request: hash}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
 	}
 	rand.Read(a.record.ID[:])
 	a.json = newAnswerJSON(a.record.ID, a.began, g.config.Model)
-	return a.run(w, r, ask)
+	return a.run(w, r, request.ask)
 }
 
 // answering is one answer on its way.
 type answering struct {
 	gateway  *Gateway
 	place    Place
+	id       string // the request's
 	stream   bool
 	began    time.Time
 	record   receipt.Answer
 	response *receipt.ResponseHash
 	json     *answerJSON
 	text     []byte // scratch: a piece of text without its JSON quotes
-	content  []byte // not streamed: the whole text
-	thoughts []byte // not streamed: the whole reasoning
-	finish   string
+	said     said
 	out      *clientStream
 }
+
+// said is an answer that is not streamed.
+type said struct {
+	content, thoughts []byte
+	logprobs          []byte // JSON of the tokens, with commas between
+	calls             []call
+	finish            string
+}
+
+// call is a call of a tool, which is kept of a streamed answer too, but for its arguments.
+type call struct {
+	id, name  []byte // JSON strings
+	arguments []byte // text
+}
+
+// ignoredHeader names the fields of a request that do nothing here.
+const ignoredHeader = "Chrysalis-Ignored"
 
 func (a *answering) run(w http.ResponseWriter, r *http.Request, ask []byte) error {
 	upstream, err := engine{a.gateway.config.DialEngine, a.gateway.waits.engine}.start(r.Context(), ask)
@@ -136,29 +153,43 @@ func (a *answering) relay(events *engineEvents) error {
 			continue
 		}
 		choice := &c.Choices[0]
-		thought, text := choice.Delta.Reasoning, choice.Delta.Content
-		if !measured && (isText(thought) || isText(text)) {
+		p := piece{thought: choice.Delta.Reasoning, text: choice.Delta.Content, calls: choice.Delta.Calls, size: c.size}
+		if choice.Logprobs != nil {
+			p.logprobs = choice.Logprobs.Content
+		}
+		if !measured && (isText(p.thought) || isText(p.text) || len(p.calls) > 0) {
 			a.record.Usage.Completion++
-			if isText(thought) {
+			if isText(p.thought) {
 				a.record.Usage.Reasoning++
 			}
 		}
-		if isText(thought) {
-			a.thoughts = a.take(a.thoughts, thought, a.response.Reasoning)
+		if isText(p.thought) {
+			a.said.thoughts = a.take(a.said.thoughts, p.thought, a.response.Reasoning)
 		}
-		if isText(text) {
-			a.content = a.take(a.content, text, a.response.Content)
+		if isText(p.text) {
+			a.said.content = a.take(a.said.content, p.text, a.response.Content)
 		}
-		finish := ""
-		if choice.FinishReason != nil {
-			finish = finishReason(*choice.FinishReason)
-			a.finish = finish
-		}
-		if a.stream {
-			if err := a.out.send(a.json.chunk(thought, text, finish), finish != ""); err != nil {
+		for _, c := range p.calls {
+			if err := a.call(c); err != nil {
 				a.record.Outcome = receipt.Cut
 				return err
 			}
+		}
+		if choice.FinishReason != nil {
+			p.finish = finishReason(*choice.FinishReason)
+			a.said.finish = p.finish
+		}
+		if a.stream {
+			if err := a.out.send(a.json.chunk(p), p.finish != ""); err != nil {
+				a.record.Outcome = receipt.Cut
+				return err
+			}
+		} else if len(p.logprobs) > 0 {
+			a.said.logprobs = room(a.said.logprobs, 2*c.size+1)
+			if len(a.said.logprobs) > 0 {
+				a.said.logprobs = append(a.said.logprobs, ',')
+			}
+			a.said.logprobs = appendLogprobs(a.said.logprobs, p.logprobs)
 		}
 	}
 }
@@ -168,26 +199,75 @@ func isText(v jsontext.Value) bool { return len(v) > 2 && v[0] == '"' }
 
 // take hashes a piece of text and, when the answer is not streamed, appends it to whole.
 func (a *answering) take(whole []byte, piece jsontext.Value, hash func([]byte)) []byte {
-	text, err := jsontext.AppendUnquote(a.text[:0], []byte(piece))
-	if err != nil {
-		panic("gateway: a decoded string can't be unquoted") // the decoder has read it
-	}
-	a.text = text
+	text := a.unquote(piece)
 	hash(text)
 	if a.stream {
 		return whole
 	}
-	if len(whole)+len(text) > cap(whole) { // grown by hand: what append leaves behind would not be wiped
-		grown := append(make([]byte, 0, max(4096, 2*cap(whole)+len(text))), whole...)
-		clear(whole)
-		whole = grown
-	}
-	return append(whole, text...)
+	return append(room(whole, len(text)), text...)
 }
 
-// finishReason passes on the two reasons that there are here.
+// unquote returns the text of a JSON string, until the next call.
+func (a *answering) unquote(v jsontext.Value) []byte {
+	a.text = room(a.text[:0], len(v))
+	text, err := jsontext.AppendUnquote(a.text, []byte(v))
+	if err != nil {
+		panic("gateway: a decoded string can't be unquoted") // the decoder has read it
+	}
+	a.text = text
+	return text
+}
+
+// room returns b with room for n bytes more. It grows by hand: what append leaves behind would not be wiped.
+func room(b []byte, n int) []byte {
+	if len(b)+n <= cap(b) {
+		return b
+	}
+	grown := append(make([]byte, 0, max(4096, 2*cap(b)+n)), b...)
+	clear(b[:cap(b)])
+	return grown
+}
+
+// errEngineCall says that the engine's answer calls tools in a way that nobody could follow.
+var errEngineCall = errors.New("reading the engine's answer: a call of a tool that is none")
+
+// call hashes a piece of a call of a tool, and keeps it when the answer is not streamed.
+func (a *answering) call(c callPiece) error {
+	calls := &a.said.calls
+	first := int(c.Index) == len(*calls)
+	for _, v := range []jsontext.Value{c.ID, c.Function.Name, c.Function.Arguments} {
+		if k := v.Kind(); k != '"' && k != 'n' && k != jsontext.KindInvalid {
+			return errEngineCall
+		}
+	}
+	// The name and id of a call come with its first piece, or a client could be told two.
+	if first != (isText(c.ID) && isText(c.Function.Name)) || !first && (isText(c.ID) || isText(c.Function.Name)) ||
+		len(c.ID) > 128 || len(c.Function.Name) > 128 {
+		return errEngineCall
+	}
+	add := func(v jsontext.Value, part int) bool {
+		var of [3][]byte
+		if isText(v) {
+			of[part] = a.unquote(v)
+		}
+		return a.response.Call(int(c.Index), of[0], of[1], of[2])
+	}
+	if !add(c.ID, 0) || !add(c.Function.Name, 1) || !add(c.Function.Arguments, 2) {
+		return errEngineCall
+	}
+	if first {
+		*calls = append(*calls, call{id: slices.Clone([]byte(c.ID)), name: slices.Clone([]byte(c.Function.Name))})
+	}
+	if kept := &(*calls)[c.Index]; !a.stream && isText(c.Function.Arguments) {
+		text := a.unquote(c.Function.Arguments)
+		kept.arguments = append(room(kept.arguments, len(text)), text...)
+	}
+	return nil
+}
+
+// finishReason passes on the reasons that there are here.
 func finishReason(s string) string {
-	if s == "length" {
+	if s == "length" || s == "tool_calls" {
 		return s
 	}
 	return "stop"
@@ -238,12 +318,12 @@ func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed err
 
 // sendError ends a stream without its [DONE].
 func (a *answering) sendError(why *refusal, proof *receipt.Proof) {
-	_ = a.out.send(a.json.failure(why, a.record.Usage, proof), true) // the client may be gone
+	_ = a.out.send(a.json.failure(why, a.id, a.record.Usage, proof), true) // the client may be gone
 }
 
 // writeWhole sends an answer that is not streamed.
 func (a *answering) writeWhole(w http.ResponseWriter, p receipt.Proof) {
-	b := a.json.whole(a.thoughts, a.content, a.finish, a.record.Usage, p)
+	b := a.json.whole(&a.said, a.record.Usage, p)
 	defer clear(b)
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
@@ -255,7 +335,12 @@ func (a *answering) writeWhole(w http.ResponseWriter, p receipt.Proof) {
 // wipe overwrites what is left of the text.
 func (a *answering) wipe() {
 	a.json.wipe()
-	for _, b := range [][]byte{a.text, a.content, a.thoughts} {
+	for _, b := range [][]byte{a.text, a.said.content, a.said.thoughts, a.said.logprobs} {
 		clear(b[:cap(b)])
+	}
+	for _, c := range a.said.calls {
+		for _, b := range [][]byte{c.id, c.name, c.arguments} {
+			clear(b[:cap(b)])
+		}
 	}
 }

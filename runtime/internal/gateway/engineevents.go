@@ -20,7 +20,11 @@ type chunk struct {
 		Delta struct {
 			Content   jsontext.Value `json:"content"`
 			Reasoning jsontext.Value `json:"reasoning_content"`
+			Calls     []callPiece    `json:"tool_calls"`
 		} `json:"delta"`
+		Logprobs *struct {
+			Content []tokenLogprob `json:"content"`
+		} `json:"logprobs"`
 		FinishReason *string `json:"finish_reason"`
 	} `json:"choices"`
 	Usage *struct {
@@ -38,6 +42,30 @@ type chunk struct {
 		Total uint32 `json:"total"`
 	} `json:"prompt_progress"`
 	Error jsontext.Value `json:"error"`
+
+	size int // bytes of the event
+}
+
+// callPiece is a piece of a call of a tool: its first one has id and name, the others more of the arguments.
+type callPiece struct {
+	Index    uint8          `json:"index"`
+	ID       jsontext.Value `json:"id"`
+	Function struct {
+		Name      jsontext.Value `json:"name"`
+		Arguments jsontext.Value `json:"arguments"`
+	} `json:"function"`
+}
+
+// tokenLogprob is a token with its probability, and those that were likely in its place.
+type tokenLogprob struct {
+	Token   jsontext.Value `json:"token"`
+	Logprob jsontext.Value `json:"logprob"`
+	Bytes   jsontext.Value `json:"bytes"`
+	Top     []struct {
+		Token   jsontext.Value `json:"token"`
+		Logprob jsontext.Value `json:"logprob"`
+		Bytes   jsontext.Value `json:"bytes"`
+	} `json:"top_logprobs"`
 }
 
 func (c *chunk) usage() receipt.Usage {
@@ -102,9 +130,10 @@ func (e *engineEvents) next(c *chunk) error {
 			return io.EOF
 		}
 		if e.again(data, c) {
+			c.size = len(data)
 			return nil
 		}
-		*c = chunk{Choices: c.Choices[:0]}
+		*c = chunk{Choices: c.Choices[:0], size: len(data)}
 		if err := json.Unmarshal(data, c); err != nil {
 			return errors.New("reading the engine's answer: an event is no JSON of a chunk") // err would quote it
 		}
@@ -122,7 +151,7 @@ var contentName = []byte(`"content":`)
 func (e *engineEvents) remember(data []byte, c *chunk) {
 	e.before, e.after = e.before[:0], e.after[:0]
 	if len(c.Choices) != 1 || c.Usage != nil || c.Progress != nil || c.Choices[0].FinishReason != nil ||
-		len(c.Choices[0].Delta.Reasoning) != 0 || c.Choices[0].Delta.Content.Kind() != '"' || bytes.Count(data, contentName) != 1 {
+		c.Choices[0].Logprobs != nil || len(c.Choices[0].Delta.Calls) != 0 || len(c.Choices[0].Delta.Reasoning) != 0 || c.Choices[0].Delta.Content.Kind() != '"' || bytes.Count(data, contentName) != 1 {
 		return
 	}
 	text := bytes.Index(data, contentName) + len(contentName)

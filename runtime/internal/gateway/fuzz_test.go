@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -8,18 +9,33 @@ import (
 
 func FuzzParseRequest(f *testing.F) {
 	limits := requestLimits{model: "tiny", answerTokens: 100}
-	for _, seed := range []string{ask(""), ask(`,"stream":true,"stop":["a"],"seed":1`), ask(`,"cache_prompt":true`), `{}`, `[`} {
+	for _, seed := range []string{ask(""), ask(`,"stream":true,"stop":["a"],"seed":1`), ask(`,"cache_prompt":true`), `{}`, `[`,
+		ask(`,"tools":[{"type":"function","function":{"name":"f","parameters":{"a":[1]}}}],"tool_choice":"auto","logit_bias":{"1":-1}`),
+		`{"model":"tiny","messages":[{"role":"developer","content":[{"type":"text","text":"a"}]},{"role":"assistant","content":null,` +
+			`"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"1","content":"x"}]}`} {
 		f.Add([]byte(seed))
 	}
-	allowed := map[string]bool{"messages": true, "max_tokens": true, "temperature": true, "top_p": true, "seed": true, "stop": true,
-		"stream": true, "stream_options": true, "return_progress": true, "cache_prompt": true}
+	allowed := map[string]bool{"messages": true, "max_tokens": true, "stream": true, "stream_options": true, "return_progress": true,
+		"cache_prompt": true}
+	for _, row := range chatFields {
+		if row.does == passed {
+			allowed[row.name] = true
+		}
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
+		sent := bytes.Clone(body)
 		r, err := parseRequest(body, limits)
+		if !bytes.Equal(sent, body) {
+			t.Fatal("reading the body changed it")
+		}
 		if err != nil {
 			return
 		}
+		if cap(r.ask) != len(body)+512 {
+			t.Fatalf("the engine's request has grown: a copy of it was left behind (%d bytes of a body of %d)", len(r.ask), len(body))
+		}
 		var got map[string]json.RawMessage
-		if err := json.Unmarshal(r.engineRequest(limits), &got); err != nil {
+		if err := json.Unmarshal(r.ask, &got); err != nil {
 			t.Fatalf("rebuilt request is no JSON: %v", err)
 		}
 		for name := range got {

@@ -128,15 +128,127 @@ func TestReasoning(t *testing.T) {
 	}
 }
 
+// callingEngine calls two tools, as llama-server's stream does.
+func callingEngine(w *engineWriter) {
+	w.begin(9)
+	w.text("Let me see")
+	w.event(`{"choices":[{"index":0,"finish_reason":null,"delta":{"tool_calls":[{"index":0,"id":"c1","type":"function","function":{"name":"look","arguments":"{"}}]}}]}`)
+	w.event(`{"choices":[{"index":0,"finish_reason":null,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"\"a\":1}"}}]}}]}`)
+	w.event(`{"choices":[{"index":0,"finish_reason":null,"delta":{"tool_calls":[{"index":1,"id":"c2","type":"function","function":{"name":"go","arguments":"{}"}}]}}]}`)
+	w.event(`{"choices":[{"finish_reason":"tool_calls","index":0,"delta":{}}]}`)
+	w.event(`{"choices":[],"usage":{"completion_tokens":7,"prompt_tokens":9}}`)
+	w.event("[DONE]")
+}
+
+func TestToolCalls(t *testing.T) {
+	hash := receipt.NewResponseHash()
+	hash.Content([]byte("Let me see"))
+	hash.Call(0, []byte("c1"), []byte("look"), []byte(`{"a":1}`))
+	hash.Call(1, []byte("c2"), []byte("go"), []byte(`{}`))
+	for _, tt := range []struct{ name, ask, want string }{
+		{"whole", "", `"content":"Let me see","tool_calls":[{"id":"c1","type":"function","function":{"name":"look","arguments":"{\"a\":1}"}},` +
+			`{"id":"c2","type":"function","function":{"name":"go","arguments":"{}"}}]},"finish_reason":"tool_calls"`},
+		{"first piece", `,"stream":true`, `"delta":{"tool_calls":[{"index":0,"id":"c1","type":"function","function":{"name":"look","arguments":"{"}}]},"finish_reason":null`},
+		{"further piece", `,"stream":true`, `"delta":{"tool_calls":[{"index":0,"function":{"arguments":"\"a\":1}"}}]},"finish_reason":null`},
+		{"end", `,"stream":true`, `"delta":{},"finish_reason":"tool_calls"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := startBench(t, nil)
+			b.engine.set(callingEngine)
+			if _, got := b.post(t, ask(`,"tools":[]`+tt.ask)); !strings.Contains(got, tt.want) {
+				t.Errorf("got %s\nwant in it %s", got, tt.want)
+			}
+			if a := b.keeper.await(t); a.Response != hash.Sum() || a.Usage != (receipt.Usage{Prompt: 9, Completion: 7}) {
+				t.Errorf("recorded %+v, want the hash of text and calls", a)
+			}
+		})
+	}
+}
+
+// TestToolCallsThatAreNone: an engine whose calls could be followed in two ways has ended early.
+func TestToolCallsThatAreNone(t *testing.T) {
+	for name, calls := range map[string]string{
+		"first without name":  `{"index":0,"id":"c1","function":{"arguments":"{}"}}`,
+		"first without id":    `{"index":0,"function":{"name":"f","arguments":"{}"}}`,
+		"one is left out":     `{"index":1,"id":"c1","function":{"name":"f"}}`,
+		"a name twice":        `{"index":0,"id":"c1","function":{"name":"f"}},{"index":0,"function":{"name":"g"}}`,
+		"arguments no string": `{"index":0,"id":"c1","function":{"name":"f","arguments":{}}}`,
+		"a long name":         `{"index":0,"id":"c1","function":{"name":"` + strings.Repeat("f", 200) + `"}}`,
+	} {
+		b := startBench(t, nil)
+		b.engine.set(func(w *engineWriter) {
+			w.event(`{"choices":[{"index":0,"finish_reason":null,"delta":{"tool_calls":[%s]}}]}`, calls)
+			w.end(1, 1)
+		})
+		if status, got := b.post(t, ask("")); status != 502 || !strings.Contains(got, "engine_lost") {
+			t.Errorf("%s: got %d %s, want 502 engine_lost", name, status, got)
+		}
+	}
+}
+
+func TestLogprobs(t *testing.T) {
+	const (
+		engine = `{"id":3,"token":"a","bytes":[97],"logprob":-0.5,"top_logprobs":[{"id":3,"token":"a","bytes":[97],"logprob":-0.5},{"id":4,"token":"b","logprob":-1}]}`
+		want   = `{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[{"token":"a","logprob":-0.5,"bytes":[97]},{"token":"b","logprob":-1,"bytes":null}]}`
+	)
+	b := startBench(t, nil)
+	b.engine.set(func(w *engineWriter) {
+		for range 2 {
+			w.event(`{"choices":[{"index":0,"finish_reason":null,"delta":{"content":"a"},"logprobs":{"content":[%s]}}]}`, engine)
+		}
+		w.end(1, 2)
+	})
+	if _, got := b.post(t, ask(`,"logprobs":true`)); !strings.Contains(got, `"content":"aa"},"logprobs":{"content":[`+want+","+want+`]},"finish_reason":"stop"`) {
+		t.Errorf("whole: %s", got)
+	}
+	if _, got := b.post(t, ask(`,"logprobs":true,"stream":true`)); strings.Count(got, `"content":"a"},"logprobs":{"content":[`+want+`]},"finish_reason":null`) != 2 {
+		t.Errorf("streamed: %s", got)
+	}
+}
+
+// TestIgnoredFieldsAreTold asks with fields that do nothing here.
+func TestIgnoredFieldsAreTold(t *testing.T) {
+	b := startBench(t, nil)
+	for body, want := range map[string]string{
+		ask(""):                              "",
+		ask(`,"user":null`):                  "",
+		ask(`,"user":"u","store":true`):      "user, store",
+		ask(`,"metadata":{"a":{"b":["c"]}}`): "metadata",
+		`{"model":"tiny","messages":[{"role":"user","content":"x","name":"a"},{"role":"user","content":"x","name":"b"}]}`: "messages.name",
+	} {
+		response, err := b.http.Do(b.request(t, t.Context(), body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if got := response.Header.Get("Chrysalis-Ignored"); response.StatusCode != 200 || got != want {
+			t.Errorf("%s: status %d, ignored %q, want 200 and %q", body, response.StatusCode, got, want)
+		}
+	}
+}
+
 // TestEngineGetsOnlyTheAllowList compares the rebuilt request with the whole of what it must be.
 func TestEngineGetsOnlyTheAllowList(t *testing.T) {
 	b := startBench(t, nil)
 	b.post(t, `{"seed":7,"stop":["a","b"],"top_p":0.5,"temperature":0,"max_tokens":100000,"stream":true,"stream_options":{"include_usage":false},
 		"messages":[{"role":"system","content":"be \u00e9"},{"content":"hi\n","role":"user"}],"model":"tiny"}`)
 	b.post(t, ask(`,"max_completion_tokens":3`))
+	const more = `"tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"},"strict":null}}],` +
+		`"tool_choice":{"type":"function","function":{"name":"f"}},"parallel_tool_calls":false`
+	b.post(t, `{"user":"u","store":false,"metadata":{"a":"b"},"n":1,"stop":null,`+more+`,"model":"tiny","logprobs":true,"top_logprobs":2,
+		"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{"type":"object"}}},"logit_bias":{"7":-100},"top_k":4,
+		"messages":[{"role":"developer","content":[{"type":"text","text":"a"},{"text":"b","type":"text"}],"name":"n"},
+		{"role":"assistant","content":null,"refusal":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]},
+		{"role":"tool","tool_call_id":"1","content":"r"},{"role":"assistant","content":"c","reasoning_content":"t","parsed":null}]}`)
 	want := []string{
 		`{"messages":[{"role":"system","content":"be \u00e9"},{"role":"user","content":"hi\n"}],"max_tokens":100,"temperature":0,"top_p":0.5,"seed":7,"stop":["a","b"],"stream":true,"stream_options":{"include_usage":true},"return_progress":true,"cache_prompt":false}`,
 		`{"messages":[{"role":"user","content":"canary-prompt?"}],"max_tokens":3,"stream":true,"stream_options":{"include_usage":true},"return_progress":true,"cache_prompt":false}`,
+		`{"messages":[{"role":"system","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]},` +
+			`{"role":"assistant","content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]},` +
+			`{"role":"tool","content":"r","tool_call_id":"1"},{"role":"assistant","content":"c","reasoning_content":"t"}],"max_tokens":100,` +
+			`"top_k":4,"logit_bias":{"7":-100},"logprobs":true,"top_logprobs":2,` +
+			`"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{"type":"object"}}},` + more +
+			`,"stream":true,"stream_options":{"include_usage":true},"return_progress":true,"cache_prompt":false}`,
 	}
 	if got := b.engine.asked(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("the engine was asked\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

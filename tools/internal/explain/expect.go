@@ -146,6 +146,10 @@ func (x *explanation) expectConfig() error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNoConfig, err)
 	}
+	// Who has held the secret before follows from no config.
+	if log, err := eventlog.ParseRuntime(x.Evidence.RuntimeLog); err == nil {
+		sequence.Held = eventlog.HeldIn(log)
+	}
 	if x.Evidence.Platform == evidence.TDX {
 		for i, r := range sequence.Records(eventlog.InRTMR) {
 			digest := r.SHA384()

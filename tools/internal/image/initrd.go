@@ -23,8 +23,8 @@ type entry struct {
 }
 
 // initrdEntries lists what the initrd holds: init, the modules in the order in which it loads them, the name of the root
-// volume, and the command line that init holds the kernel's against.
-func initrdEntries(initProgram []byte, k kernel, modules []string, root config.Volume, cmdline []byte) ([]entry, error) {
+// volume, the command line that init holds the kernel's against, and what the image says of itself.
+func initrdEntries(initProgram []byte, k kernel, modules []string, root config.Volume, cmdline, image []byte) ([]entry, error) {
 	ref, err := json.Marshal(root)
 	if err != nil {
 		return nil, err
@@ -33,6 +33,7 @@ func initrdEntries(initProgram []byte, k kernel, modules []string, root config.V
 		{"init", initProgram, 0o755},
 		{"root.json", ref, 0o644},
 		{"cmdline", cmdline, 0o644},
+		{"image.json", image, 0o644},
 	}
 	for _, dir := range []string{"dev/", "modules/", "newroot/", "proc/", "run/", "sys/"} {
 		entries = append(entries, entry{dir, nil, 0o755})

@@ -7,10 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cavaliergopher/cpio"
 
+	"chrysalis/attest/handover"
 	"chrysalis/measure/config"
 	"chrysalis/measure/register"
 )
@@ -24,7 +26,7 @@ func testEntries(t *testing.T) []entry {
 		}
 	}
 	entries, err := initrdEntries([]byte("init"), kernel{"1", dir}, []string{"b.ko.xz", "a.ko.xz"},
-		config.Volume{Root: register.Digest{1}, Blocks: 7}, []byte("quiet"))
+		config.Volume{Root: register.Digest{1}, Blocks: 7}, []byte("quiet"), []byte("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +68,7 @@ func TestInitrdReadsBack(t *testing.T) {
 			}
 		}
 	}
-	want := []string{"cmdline", "dev", "init", "modules", "modules/00-b.ko.xz", "modules/01-a.ko.xz", "newroot", "proc", "root.json",
+	want := []string{"cmdline", "dev", "image.json", "init", "modules", "modules/00-b.ko.xz", "modules/01-a.ko.xz", "newroot", "proc", "root.json",
 		"run", "sys"}
 	if !slices.Equal(names, want) {
 		t.Errorf("names: got %q, want %q", names, want)
@@ -109,5 +111,27 @@ func TestModuleOrder(t *testing.T) {
 	}
 	if _, err := k.moduleOrder([]string{"nosuch"}); err == nil {
 		t.Error("a module that the kernel lacks: got no error")
+	}
+}
+
+func TestReleaseKeys(t *testing.T) {
+	a, b := strings.Repeat("1", 64), strings.Repeat("2", 64)
+	got, err := parseReleaseKeys("# who\nthreshold 1\n\n" + a + "\n" + b + "\n")
+	if err != nil || got.Threshold != 1 || len(got.Signers) != 2 || got.Signers[0].String() != a || got.Signers[1].String() != b {
+		t.Errorf("got %+v and error %v", got, err)
+	}
+	for name, text := range map[string]string{"nothing": "", "no threshold": a, "no number": "threshold\n" + a, "a number and more": "threshold 1 of 2\n" + a,
+		"a key in upper case": "threshold 1\n" + strings.Repeat("A", 64), "half a key": "threshold 1\n" + a[:32], "two thresholds": "threshold 1\nthreshold 2"} {
+		if got, err := parseReleaseKeys(text); err == nil {
+			t.Errorf("%s: got %+v, want an error", name, got)
+		}
+	}
+	// What stands in the tree is what goes into the initrd.
+	image, err := (&Builder{Source: "../../.."}).imageFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if parsed, err := handover.ParseImage(image); err != nil || parsed.SecurityVersion == 0 {
+		t.Errorf("the tree's own: got %+v and error %v", parsed, err)
 	}
 }

@@ -13,8 +13,10 @@ import (
 	"strconv"
 	"strings"
 
+	"chrysalis/attest/handover"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
+	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
 	"chrysalis/tools/internal/lock"
 	"chrysalis/tools/internal/toolstree"
@@ -115,7 +117,11 @@ func (b *Builder) writeBoot(tree toolstree.Tree, k kernel, guest string, root co
 	if err != nil {
 		return err
 	}
-	entries, err := initrdEntries(initProgram, k, modules, root, cmdline)
+	self, err := b.imageFile()
+	if err != nil {
+		return err
+	}
+	entries, err := initrdEntries(initProgram, k, modules, root, cmdline, self)
 	if err != nil {
 		return err
 	}
@@ -132,16 +138,69 @@ func (b *Builder) writeBoot(tree toolstree.Tree, k kernel, guest string, root co
 	return nil
 }
 
-func (b *Builder) fillManifest(m *measure.Manifest, g goTool, packages []lock.Package, dir string) error {
+// imageFile returns what the image says of itself: its security version, and whose release lists name those that may follow it.
+func (b *Builder) imageFile() ([]byte, error) {
+	version, err := b.securityVersion()
+	if err != nil {
+		return nil, err
+	}
+	keys, err := os.ReadFile(filepath.Join(b.Source, "image", "release-keys"))
+	if err != nil {
+		return nil, err
+	}
+	image, err := parseReleaseKeys(string(keys))
+	if err != nil {
+		return nil, fmt.Errorf("reading image/release-keys: %w", err)
+	}
+	image.SecurityVersion = version
+	return image.Encode()
+}
+
+// parseReleaseKeys reads a line "threshold N" and a key on each line after it. Empty lines and comments say nothing.
+func parseReleaseKeys(text string) (i handover.Image, err error) {
+	words := "threshold"
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if words != "" {
+			if _, err := fmt.Sscanf(line, words+" %d", &i.Threshold); err != nil || line != fmt.Sprintf("%s %d", words, i.Threshold) {
+				return i, fmt.Errorf("line %q, want threshold and a number", line)
+			}
+			words = ""
+			continue
+		}
+		key, err := pubkey.Parse(line)
+		if err != nil {
+			return i, err
+		}
+		i.Signers = append(i.Signers, key)
+	}
+	if words != "" {
+		return i, errors.New("no line with the threshold")
+	}
+	return i, nil
+}
+
+func (b *Builder) securityVersion() (uint32, error) {
 	text, err := os.ReadFile(filepath.Join(b.Source, "image", "security-version"))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	version, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
 	if err != nil {
-		return fmt.Errorf("reading security version: %w", err)
+		return 0, fmt.Errorf("reading security version: %w", err)
 	}
-	m.SecurityVersion = uint32(version)
+	return uint32(version), nil
+}
+
+func (b *Builder) fillManifest(m *measure.Manifest, g goTool, packages []lock.Package, dir string) error {
+	version, err := b.securityVersion()
+	if err != nil {
+		return err
+	}
+	m.SecurityVersion = version
 	if m.Files, err = namedFiles(dir, measure.ReleaseFiles()); err != nil {
 		return err
 	}
