@@ -125,6 +125,29 @@ func TestMove(t *testing.T) {
 	}
 }
 
+// TestMoveTooOften: there is room for so many that have held a secret, and the last of them keeps it.
+func TestMoveTooOften(t *testing.T) {
+	m := start(t, t.TempDir())
+	if _, ok := m.takes(1, "me"); !ok {
+		t.Fatal("no secret was made")
+	}
+	for i := image(1); ; i++ {
+		to := m.of(i + 1)
+		guest, _ := m.boot(i, "me", -1)
+		err := guest.Move(to, register.Digest{byte(i)})
+		if err == nil && i <= eventlog.MaxHeld {
+			continue
+		}
+		if err == nil || i != eventlog.MaxHeld+1 {
+			t.Fatalf("handover %d: got error %v, want one at number %d", i, err, eventlog.MaxHeld+1)
+		}
+		if taken, ok := m.takes(i, "me"); !ok || len(taken.Held) != eventlog.MaxHeld {
+			t.Errorf("image %d has the secret: %t, and %d held it before, want %d", i, ok, len(taken.Held), eventlog.MaxHeld)
+		}
+		return
+	}
+}
+
 // TestMoveRefuses: what can't be handed over stays where it is.
 func TestMoveRefuses(t *testing.T) {
 	m := start(t, t.TempDir())
