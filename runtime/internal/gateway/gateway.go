@@ -28,6 +28,7 @@ import (
 	"chrysalis/attest/ratls/session"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/api"
+	envelope "chrysalis/runtime/envelope/guest"
 	"chrysalis/runtime/receipt"
 )
 
@@ -61,13 +62,14 @@ type Config struct {
 
 // Gateway serves clients.
 type Gateway struct {
-	config   Config
-	limits   requestLimits
-	places   chan struct{} // one for each request that is computed
-	queue    chan struct{} // one for each request that is computed or waits
-	bodies   budget
-	attested *guest.Server // owns the TLS keys
-	waits    waits
+	config    Config
+	limits    requestLimits
+	places    chan struct{} // one for each request that is computed
+	queue     chan struct{} // one for each request that is computed or waits
+	bodies    budget
+	attested  *guest.Server // owns the TLS and HPKE keys
+	envelopes *envelope.Opener
+	waits     waits
 }
 
 // waits bound how long each thing may take. Tests make them short.
@@ -99,7 +101,7 @@ func New(c Config) (*Gateway, error) {
 	return &Gateway{
 		config: c, limits: requestLimits{model: c.Model, answerTokens: c.AnswerTokens}, waits: defaultWaits,
 		places: make(chan struct{}, c.Concurrent), queue: make(chan struct{}, 5*int(c.Concurrent)),
-		bodies: budget{left: maxBodyBytes}, attested: attested,
+		bodies: budget{left: maxBodyBytes}, attested: attested, envelopes: newOpener(attested),
 	}, nil
 }
 
@@ -152,6 +154,7 @@ type route struct {
 	serve  func(w http.ResponseWriter, r *http.Request) error
 	body   bool
 	query  bool
+	sealed bool // the body is an envelope
 }
 
 func (g *Gateway) handler() http.Handler {
@@ -160,7 +163,7 @@ func (g *Gateway) handler() http.Handler {
 		api.ChatCompletions:  {method: http.MethodPost, serve: g.chat, body: true},
 		session.EvidencePath: {method: http.MethodGet, serve: g.evidence, query: true},
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return g.unsealing(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer g.recover(w)
 		route, ok := routes[r.URL.Path]
 		err := error(&refusal{status: http.StatusNotFound, code: "no_such_path", message: "there is no such path here"})
@@ -181,7 +184,7 @@ func (g *Gateway) handler() http.Handler {
 		}
 		w.Header().Set("Connection", "close") // what is left of the body is not read
 		refused.write(w)
-	})
+	}))
 }
 
 // checkFraming refuses what two readers could take for two different requests, and what nobody asked for.
@@ -200,7 +203,7 @@ func checkFraming(r *http.Request, route route) error {
 	case len(r.Header.Values("Upgrade")) != 0:
 		return refuse("", "no upgrade is offered")
 	}
-	if t := r.Header.Values("Content-Type"); route.body && (len(t) != 1 || !isJSON(t[0])) {
+	if t := r.Header.Values("Content-Type"); route.body && (len(t) != 1 || !isJSON(t[0]) && !route.sealed) {
 		return &refusal{status: http.StatusUnsupportedMediaType, code: "content_type", message: "send application/json"}
 	}
 	return nil
