@@ -147,8 +147,8 @@ func (j *answerJSON) end(u receipt.Usage, p receipt.Proof) []byte {
 }
 
 // failure returns the last event of a stream that was cut. p is nil when nothing was recorded.
-func (j *answerJSON) failure(why *refusal, u receipt.Usage, p *receipt.Proof) []byte {
-	b := append(append(j.event[:0], `data: {"error":`...), why.object()...)
+func (j *answerJSON) failure(why *refusal, id string, u receipt.Usage, p *receipt.Proof) []byte {
+	b := append(append(j.event[:0], `data: {"error":`...), why.object(id)...)
 	if p != nil {
 		b = appendEnd(b, u, *p)
 	}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -23,14 +24,13 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if !g.bodies.take(r.ContentLength) {
-		return errBusy
-	}
-	defer g.bodies.give(r.ContentLength)
-	body, hash, err := g.readBody(r)
+	memory := g.bodies.of(r)
+	defer memory.give()
+	body, err := readBody(r, int(g.config.RequestBytes), memory)
 	if err != nil {
 		return err
 	}
+	hash := sha256.Sum256(body)
 	// The request is here. A deadline for reading that stays would end the answer, since net/http goes on reading to see
 	// whether the client leaves; one for writing counts from when there is something to write.
 	control := http.NewResponseController(w)
@@ -62,7 +62,7 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer place.Release()
 	a := &answering{
-		gateway: g, place: place, stream: request.stream, began: time.Now(),
+		gateway: g, place: place, id: w.Header().Get(requestIDHeader), stream: request.stream, began: time.Now(),
 		record: receipt.Answer{Client: client, Request: hash}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
 	}
 	rand.Read(a.record.ID[:])
@@ -74,6 +74,7 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 type answering struct {
 	gateway  *Gateway
 	place    Place
+	id       string // the request's
 	stream   bool
 	began    time.Time
 	record   receipt.Answer
@@ -319,7 +320,7 @@ func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed err
 
 // sendError ends a stream without its [DONE].
 func (a *answering) sendError(why *refusal, proof *receipt.Proof) {
-	_ = a.out.send(a.json.failure(why, a.record.Usage, proof), true) // the client may be gone
+	_ = a.out.send(a.json.failure(why, a.id, a.record.Usage, proof), true) // the client may be gone
 }
 
 // writeWhole sends an answer that is not streamed.

@@ -10,13 +10,13 @@ package gateway
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"strconv"
 	"strings"
@@ -66,10 +66,12 @@ type Gateway struct {
 	limits    requestLimits
 	places    chan struct{} // one for each request that is computed
 	queue     chan struct{} // one for each request that is computed or waits
-	bodies    budget
+	bodies    *budget
 	attested  *guest.Server // owns the TLS and HPKE keys
 	envelopes *envelope.Opener
 	waits     waits
+	// connections is maxConnections. Tests make it small.
+	connections int
 }
 
 // waits bound how long each thing may take. Tests make them short.
@@ -87,9 +89,9 @@ var defaultWaits = waits{
 
 // Bounds that no config changes.
 const (
-	maxConnections = 1024
+	maxConnections = 12_000 // half of them of one address
 	maxHeaderBytes = 16 << 10
-	maxBodyBytes   = 64 << 20 // of all requests at a time
+	maxBodyBytes   = 64 << 20 // of all requests at a time, half of it of one address
 )
 
 // New makes the TLS keys and returns a gateway that serves nothing yet.
@@ -101,7 +103,7 @@ func New(c Config) (*Gateway, error) {
 	return &Gateway{
 		config: c, limits: requestLimits{model: c.Model, answerTokens: c.AnswerTokens}, waits: defaultWaits,
 		places: make(chan struct{}, c.Concurrent), queue: make(chan struct{}, 5*int(c.Concurrent)),
-		bodies: budget{left: maxBodyBytes}, attested: attested, envelopes: newOpener(attested),
+		bodies: newBudget(maxBodyBytes), attested: attested, envelopes: newOpener(attested), connections: maxConnections,
 	}, nil
 }
 
@@ -122,7 +124,7 @@ func (g *Gateway) Serve(ctx context.Context, l net.Listener) error {
 			server.Close()
 		}
 	})
-	err := server.ServeTLS(newLimitListener(l, maxConnections), "", "")
+	err := server.Serve(newListener(l, g.attested.TLSConfig(), g.connections))
 	if errors.Is(err, http.ErrServerClosed) {
 		<-shut
 		return nil
@@ -135,14 +137,15 @@ func (g *Gateway) server() *http.Server {
 	protocols.SetHTTP1(true) // one framing
 	return &http.Server{
 		Handler:           g.handler(),
-		TLSConfig:         g.attested.TLSConfig(),
 		Protocols:         &protocols,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       g.waits.request,
 		WriteTimeout:      g.waits.request, // put off while an answer is computed
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ConnContext:       g.attested.ConnContext,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return connContext(g.attested.ConnContext(ctx, c), c)
+		},
 		// What net/http would log of a connection is the network's text, not ours.
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}
@@ -163,40 +166,79 @@ func (g *Gateway) handler() http.Handler {
 		api.ChatCompletions:  {method: http.MethodPost, serve: g.chat, body: true},
 		session.EvidencePath: {method: http.MethodGet, serve: g.evidence, query: true},
 	}
-	return g.unsealing(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer g.recover(w)
-		route, ok := routes[r.URL.Path]
-		err := error(&refusal{status: http.StatusNotFound, code: "no_such_path", message: "there is no such path here"})
-		if ok {
-			if err = checkFraming(r, route); err == nil {
-				err = route.serve(w, r)
+	plain := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.answer(w, r, func() error {
+			// By what was sent: a path that is coded, or stands behind a host, has other readings.
+			path, _, query := strings.Cut(r.RequestURI, "?")
+			route, ok := routes[path]
+			if !ok {
+				return &refusal{status: http.StatusNotFound, code: "no_such_path", message: "there is no such path here"}
 			}
+			if err := checkFraming(r, route, query); err != nil {
+				return err
+			}
+			return route.serve(w, r)
+		})
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+			c.begin()
+			defer c.done()
 		}
-		if err == nil {
+		defer g.recover(w)
+		if !isSealed(r) {
+			plain.ServeHTTP(w, r)
 			return
 		}
-		var refused *refusal
-		if !errors.As(err, &refused) {
-			refused = errKeeper
-		}
-		if refused.status == http.StatusMethodNotAllowed {
-			w.Header().Set("Allow", route.method)
-		}
+		g.answer(w, r, func() error { return g.unseal(w, r, plain) })
+	})
+}
+
+// answer has a request served, and writes the refusal that this may end with.
+func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, serve func() error) {
+	if w.Header().Get(requestIDHeader) == "" { // what was in an envelope has its own
+		w.Header().Set(requestIDHeader, newRequestID())
+	}
+	body := &bodyRead{ReadCloser: r.Body, left: r.ContentLength}
+	r.Body = body
+	err := serve()
+	if err == nil {
+		return
+	}
+	var refused *refusal
+	if !errors.As(err, &refused) {
+		refused = errKeeper
+	}
+	if body.left != 0 {
 		w.Header().Set("Connection", "close") // what is left of the body is not read
-		refused.write(w)
-	}))
+	}
+	refused.write(w)
+}
+
+// bodyRead knows how much of a body was not read; less than nothing is a body whose length nobody told.
+type bodyRead struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *bodyRead) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.left -= int64(n)
+	return n, err
 }
 
 // checkFraming refuses what two readers could take for two different requests, and what nobody asked for.
-func checkFraming(r *http.Request, route route) error {
+func checkFraming(r *http.Request, route route, query bool) error {
 	switch {
+	case r.Proto != "HTTP/1.1" && r.Proto != "HTTP/1.0":
+		return &refusal{status: http.StatusHTTPVersionNotSupported, code: "version", message: "use HTTP/1.1"}
 	case r.Method != route.method:
-		return &refusal{status: http.StatusMethodNotAllowed, code: "method", message: "use " + route.method}
-	case len(r.TransferEncoding) != 0 || r.ContentLength < 0:
+		return &refusal{status: http.StatusMethodNotAllowed, code: "method", message: "use " + route.method, allow: route.method}
+	case len(r.TransferEncoding) != 0 || r.ContentLength < 0 || route.body && len(r.Header["Content-Length"]) == 0:
 		return &refusal{status: http.StatusLengthRequired, code: "framing", message: "send the body with a Content-Length"}
 	case !route.body && r.ContentLength != 0:
 		return refuse("", "this path takes no body")
-	case r.URL.RawQuery != "" && !route.query:
+	case query && !route.query:
 		return refuse("", "this path takes no query")
 	case len(r.Header.Values("Content-Encoding")) != 0:
 		return &refusal{status: http.StatusUnsupportedMediaType, code: "encoding", message: "send the body as it is"}
@@ -234,6 +276,10 @@ func (g *Gateway) recover(w http.ResponseWriter) {
 
 // evidence answers a challenge with evidence that is bound to this connection and no other.
 func (g *Gateway) evidence(w http.ResponseWriter, r *http.Request) error {
+	if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+		state := c.ConnectionState() // which http.Server tells of a *tls.Conn alone
+		r.TLS = &state
+	}
 	g.attested.ServeHTTP(w, r)
 	return nil
 }
@@ -266,18 +312,35 @@ func (g *Gateway) client(r *http.Request) (ton.Address, error) {
 	return a, nil
 }
 
-// readBody reads a whole body and its hash.
-func (g *Gateway) readBody(r *http.Request) (body []byte, hash [32]byte, err error) {
-	if r.ContentLength > int64(g.config.RequestBytes) {
-		return nil, hash, &refusal{status: http.StatusRequestEntityTooLarge, code: "too_large",
-			message: fmt.Sprintf("body has %d bytes, want at most %d", r.ContentLength, g.config.RequestBytes)}
+// bodyStep is what of a body is taken at first: a client that promises more must send it before it gets more.
+const bodyStep = 4 << 10
+
+// readBody reads a whole body of at most so many bytes. Memory is taken as the bytes arrive.
+func readBody(r *http.Request, most int, memory *bodyShare) (body []byte, err error) {
+	if r.ContentLength > int64(most) {
+		return nil, &refusal{status: http.StatusRequestEntityTooLarge, code: "too_large",
+			message: fmt.Sprintf("body has %d bytes, want at most %d", r.ContentLength, most)}
 	}
-	body = make([]byte, r.ContentLength)
-	if _, err := io.ReadFull(r.Body, body); err != nil {
-		clear(body)
-		return nil, hash, refuse("", "the body ended early")
+	size := int(r.ContentLength)
+	for len(body) < size {
+		if len(body) == cap(body) {
+			next := min(max(bodyStep, 2*cap(body)), size)
+			if !memory.take(int64(next - cap(body))) {
+				clear(body)
+				return nil, errBusy
+			}
+			grown := append(make([]byte, 0, next), body...)
+			clear(body)
+			body = grown
+		}
+		n, err := r.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		if err != nil && len(body) < size {
+			clear(body)
+			return nil, refuse("", "the body ended early: %d bytes of %d", len(body), size)
+		}
 	}
-	return body, sha256.Sum256(body), nil
+	return body, nil
 }
 
 // enter waits for a place to compute in.
@@ -304,24 +367,55 @@ func (g *Gateway) enter(ctx context.Context) (leave func(), err error) {
 	return nil, errBusy
 }
 
-// budget bounds the bytes of all bodies together.
+// budget bounds the bytes of all bodies together, and those of one address.
 type budget struct {
-	mu   sync.Mutex
-	left int64
+	mu    sync.Mutex
+	left  int64
+	share int64 // of one address
+	taken map[netip.Prefix]int64
 }
 
-func (b *budget) take(n int64) bool {
+func newBudget(bytes int64) *budget {
+	return &budget{left: bytes, share: bytes / 2, taken: map[netip.Prefix]int64{}}
+}
+
+// bodyShare is what one request has of a budget.
+type bodyShare struct {
+	of      *budget
+	address netip.Prefix
+	bytes   int64
+}
+
+// of returns a request's share, with nothing in it yet.
+func (b *budget) of(r *http.Request) *bodyShare {
+	s := &bodyShare{of: b}
+	if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+		s.address = c.address
+	}
+	return s
+}
+
+func (s *bodyShare) take(n int64) bool {
+	b := s.of
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if n > b.left {
+	if n > b.left || b.taken[s.address]+n > b.share {
 		return false
 	}
 	b.left -= n
+	b.taken[s.address] += n
+	s.bytes += n
 	return true
 }
 
-func (b *budget) give(n int64) {
+// give returns all that was taken.
+func (s *bodyShare) give() {
+	b := s.of
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.left += n
+	b.left += s.bytes
+	if b.taken[s.address] -= s.bytes; b.taken[s.address] == 0 {
+		delete(b.taken, s.address)
+	}
+	s.bytes = 0
 }

@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -17,6 +19,7 @@ type refusal struct {
 	code    string
 	param   string
 	message string
+	allow   string // the method that is served, of a refusal for the method
 }
 
 func (r *refusal) Error() string { return r.message }
@@ -34,8 +37,35 @@ var (
 	errKeeper = &refusal{status: http.StatusServiceUnavailable, code: "not_recorded", message: "the answer could not be recorded"}
 )
 
+// errFramed refuses what net/http never sees.
+var errFramed = &refusal{status: http.StatusBadRequest, code: "framing",
+	message: "lines end in CR LF, none is folded, and one Content-Length has no zeros before it"}
+
+// requestIDHeader carries what a request is called in an answer and in an error.
+const requestIDHeader = "X-Request-Id"
+
+func newRequestID() string {
+	var id [12]byte
+	rand.Read(id[:])
+	return "req-" + hex.EncodeToString(id[:])
+}
+
+// raw returns the whole of an HTTP answer, for a connection that ends with it.
+func (r *refusal) raw() []byte {
+	id := newRequestID()
+	body := r.body(id)
+	head := fmt.Sprintf("HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s: %s\r\nConnection: close\r\n\r\n",
+		r.status, http.StatusText(r.status), len(body), requestIDHeader, id)
+	return append([]byte(head), body...)
+}
+
+// body returns the JSON of an answer that is an error.
+func (r *refusal) body(id string) []byte {
+	return append(append([]byte(`{"error":`), r.object(id)...), "}\n"...)
+}
+
 // object returns the error's JSON, without a newline.
-func (r *refusal) object() []byte {
+func (r *refusal) object(id string) []byte {
 	kind := r.kind
 	if kind == "" {
 		kind = "invalid_request_error"
@@ -58,14 +88,17 @@ func (r *refusal) object() []byte {
 	} else {
 		b = quote(b, r.code)
 	}
-	return append(b, '}')
+	return append(quote(append(b, `,"request_id":`...), id), '}')
 }
 
 func (r *refusal) write(w http.ResponseWriter) {
-	body := append(append([]byte(`{"error":`), r.object()...), "}\n"...)
 	h := w.Header()
+	body := r.body(h.Get(requestIDHeader))
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if r.allow != "" {
+		h.Set("Allow", r.allow)
+	}
 	if r.status == http.StatusTooManyRequests || r.status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "1")
 	}

@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"chrysalis/attest/evidence"
@@ -33,23 +33,13 @@ var (
 	errReplayed = &refusal{status: http.StatusConflict, code: "envelope_replayed", message: "the envelope was opened before"}
 )
 
-// unsealing opens what comes in an envelope, and has next answer it as it answers everything else: into an envelope.
-func (g *Gateway) unsealing(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Content-Type") != envelope.RequestType {
-			next.ServeHTTP(w, r)
-			return
-		}
-		if err := g.unseal(w, r, next); err != nil {
-			w.Header().Set("Connection", "close") // what is left of the body is not read
-			err.write(w)
-		}
-	})
-}
+func isSealed(r *http.Request) bool { return r.Header.Get("Content-Type") == envelope.RequestType }
 
-func (g *Gateway) unseal(w http.ResponseWriter, r *http.Request, next http.Handler) *refusal {
-	if refused := (*refusal)(nil); errors.As(checkFraming(r, route{method: http.MethodPost, body: true, sealed: true}), &refused) {
-		return refused
+// unseal opens what comes in an envelope, and has next answer it as it answers everything else: into an envelope.
+func (g *Gateway) unseal(w http.ResponseWriter, r *http.Request, next http.Handler) error {
+	path, _, query := strings.Cut(r.RequestURI, "?")
+	if err := checkFraming(r, route{method: http.MethodPost, body: true, sealed: true}, query); err != nil {
+		return err
 	}
 	// A guest that does not hold the key reads nothing, so that a client may send it elsewhere.
 	named := r.Header.Values(envelope.KeyHeader)
@@ -63,19 +53,13 @@ func (g *Gateway) unseal(w http.ResponseWriter, r *http.Request, next http.Handl
 	if _, held := g.attested.HPKE(id); !held {
 		return errRekey
 	}
-	if most := int64(envelope.SealedBytes(int(g.config.RequestBytes))); r.ContentLength > most {
-		return &refusal{status: http.StatusRequestEntityTooLarge, code: "too_large",
-			message: fmt.Sprintf("body has %d bytes, want at most %d", r.ContentLength, most)}
+	memory := g.bodies.of(r)
+	defer memory.give()
+	sealed, err := readBody(r, envelope.SealedBytes(int(g.config.RequestBytes)), memory)
+	if err != nil {
+		return err
 	}
-	if !g.bodies.take(r.ContentLength) {
-		return errBusy
-	}
-	defer g.bodies.give(r.ContentLength)
-	sealed := make([]byte, r.ContentLength)
-	if _, err := io.ReadFull(r.Body, sealed); err != nil {
-		return refuse("", "the body ended early")
-	}
-	request, secret, err := g.envelopes.Open(sealed, id, r.Method, r.URL.Path)
+	request, secret, err := g.envelopes.Open(sealed, id, r.Method, path)
 	switch {
 	case errors.Is(err, envelope.ErrKey):
 		return errRekey
@@ -90,6 +74,7 @@ func (g *Gateway) unseal(w http.ResponseWriter, r *http.Request, next http.Handl
 	}
 	defer request.Wipe()
 	out := &sealedWriter{ResponseWriter: w, header: http.Header{}}
+	out.header.Set(requestIDHeader, w.Header().Get(requestIDHeader)) // a request has one
 	if out.answer, err = secret.Seal(w); err != nil {
 		return errEnvelope
 	}
@@ -107,6 +92,7 @@ func inner(outer *http.Request, request *envelope.Request) *http.Request {
 		ProtoMinor: outer.ProtoMinor, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(request.Body)), ContentLength: int64(len(request.Body)),
 		Host: outer.Host, RemoteAddr: outer.RemoteAddr, TLS: outer.TLS,
 	}
+	r.Header.Set("Content-Length", strconv.Itoa(len(request.Body)))
 	for _, f := range request.Header {
 		r.Header.Add(f.Name, f.Value)
 	}

@@ -140,7 +140,7 @@ func TestSealed(t *testing.T) {
 		t.Errorf("got %q out of %q", content, events)
 	}
 	if want := []envelope.Field{{Name: "cache-control", Value: "no-store"}, {Name: "chrysalis-ignored", Value: "user"},
-		{Name: "content-type", Value: "text/event-stream"}}; !equalFields(opened.Header, want) {
+		{Name: "content-type", Value: "text/event-stream"}, {Name: "x-request-id", Value: opened.Header[3].Value}}; !equalFields(opened.Header, want) {
 		t.Errorf("header inside: got %v, want %v", opened.Header, want)
 	}
 	recorded := b.keeper.await(t)
@@ -278,7 +278,7 @@ func TestSealedCut(t *testing.T) {
 		t.Errorf("engine lost: got %q, %v", text, err)
 	}
 	s := b.seal(t, ask(""))
-	s.request.URL.Host = attesttest.Listen(t, b.gateway.unsealing(http.HandlerFunc(giveUp)), b.gateway.attested.TLSConfig(), b.gateway.attested.ConnContext)
+	s.request.URL.Host = attesttest.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _ = b.gateway.unseal(w, r, http.HandlerFunc(giveUp)) }), b.gateway.attested.TLSConfig(), b.gateway.attested.ConnContext)
 	response := b.send(t, s)
 	opened, err := s.answer.Open(response.Body)
 	if err != nil {
