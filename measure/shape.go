@@ -32,8 +32,10 @@ type Shape struct {
 	CPUs      int      `json:"cpus"`       // -smp
 	MemoryMiB int      `json:"memory_mib"` // -m
 	Devices   []string `json:"devices"`    // -device, in order
-	GPUs      []string `json:"gpus"`       // -device of each passed-through GPU, in order, after Devices
-	Firmware  File     `json:"firmware"`   // of the release folder
+	// StrictBoot is -boot strict=on: the firmware tries nothing beyond its list of what to boot from. libvirt always asks for it.
+	StrictBoot bool     `json:"strict_boot,omitzero"`
+	GPUs       []string `json:"gpus"`     // -device of each passed-through GPU, in order, after Devices
+	Firmware   File     `json:"firmware"` // of the release folder
 }
 
 // Platform is what a machine is to its guest.

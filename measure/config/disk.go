@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+
+	"chrysalis/measure/register"
 )
 
 // diskMagic opens a config disk and fixes its layout.
@@ -22,7 +24,19 @@ type Host struct {
 	QuotingPort uint32 `json:"quoting_port,omitzero"`
 	// Endorsements are handed on to clients, and left out where there are none.
 	Endorsements Endorsements `json:"endorsements,omitzero"`
+	// Handover asks the guest to hand its secret to another image, and to end. It is left out of the document where nothing is asked.
+	Handover HostHandover `json:"handover,omitzero"`
 }
+
+// HostHandover names an image to which a guest shall hand its secret over. What it may be is the guest's own rule (attest/handover), and
+// none of this is believed.
+type HostHandover struct {
+	PCRs register.PCRs `json:"pcrs"`          // that name the image to a TPM: 0, 4 and 9
+	List []byte        `json:"list,omitzero"` // signed release list that names it
+}
+
+// Asked reports whether a handover is asked for.
+func (h HostHandover) Asked() bool { return len(h.PCRs) > 0 || len(h.List) > 0 }
 
 // Endorsements are what others vouch for about the machine, as the host got it from them. The guest believes none of it: it goes
 // into the evidence, where clients judge it, so that they need not fetch it themselves.
@@ -69,6 +83,9 @@ func DecodeHost(data []byte) (Host, error) {
 func (h Host) validate() error {
 	if h.Port == 0 {
 		return fmt.Errorf("host document: port is 0")
+	}
+	if n := len(h.Handover.PCRs); h.Handover.Asked() && (n == 0 || n > 24) {
+		return fmt.Errorf("host document: handover: %d registers, want 1 to 24", n)
 	}
 	n := h.Network
 	switch n.Mode {

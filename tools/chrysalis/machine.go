@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -145,25 +143,3 @@ func (f *machineFlags) hardware(s measure.Shape) (h guest.Hardware, err error) {
 	}
 	return h, nil
 }
-
-// printLine prints QEMU's command line as a shell takes it.
-func printLine(w io.Writer, g guest.Guest, spec guest.Spec, extra []string, asJSON bool) error {
-	args, err := g.Arguments(spec, extra...)
-	if err != nil {
-		return exitError{exitUsage, err}
-	}
-	line := append([]string{qemu.Program}, args...)
-	if asJSON {
-		return printJSON(w, map[string]any{"argv": line, "shape": spec.Shape})
-	}
-	for i, word := range line {
-		if strings.IndexFunc(word, func(r rune) bool { return !strings.ContainsRune(plainWord, r) }) >= 0 || word == "" {
-			line[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
-		}
-	}
-	_, err = fmt.Fprintln(w, strings.Join(line, " "))
-	return err
-}
-
-// plainWord are the characters that no shell gives a meaning to.
-const plainWord = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=+,./:@%"

@@ -72,6 +72,7 @@ func verbs() []*cobra.Command {
 	return []*cobra.Command{
 		newUp(),
 		newDown(),
+		newUpgrade(),
 		newStatus(),
 		newPolicy(),
 		newImage(),

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,17 +19,34 @@ import (
 
 // guestFlags are what every verb about a guest on this machine takes.
 type guestFlags struct {
-	dir  string
-	tree string
+	dir, name string
+	tree      string
 }
 
 func (f *guestFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.dir, "dir", "build/guest", "folder of the guest: its TPM, journal and logs")
+	cmd.Flags().StringVar(&f.name, "name", "", "name of the guest, where there are several: its folder is then build/guest-NAME")
+	cmd.Flags().StringVar(&f.dir, "dir", "", "folder of the guest: its TPM, journal and logs (default: build/guest, or what --name says)")
 	cmd.Flags().StringVar(&f.tree, "tools-tree", "build/tools-tree", "tools tree with QEMU and swtpm")
 }
 
+// guestName is what a guest's name may be: it is part of a path, of a domain's name, and of names in a cluster.
+var guestName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
+
+// folder is the guest's folder.
+func (f *guestFlags) folder() (string, error) {
+	switch {
+	case f.name != "" && !guestName.MatchString(f.name):
+		return "", exitError{exitUsage, fmt.Errorf("--name is %.60q, want at most 40 lower-case letters, digits and hyphens between", f.name)}
+	case f.dir != "":
+		return filepath.Abs(f.dir)
+	case f.name != "":
+		return filepath.Abs("build/guest-" + f.name)
+	}
+	return filepath.Abs("build/guest")
+}
+
 func (f *guestFlags) open() (guest.Guest, error) {
-	dir, err := filepath.Abs(f.dir)
+	dir, err := f.folder()
 	if err != nil {
 		return guest.Guest{}, err
 	}
@@ -44,23 +63,30 @@ func newUp() *cobra.Command {
 		release, engine, model, config string
 		shape, disk, double            string
 		machine                        machineFlags
+		prints                         printFlags
 		port, memory                   int
 		wait                           time.Duration
 		qemuArgs                       []string
-		asJSON, dryRun                 bool
+		asJSON                         bool
 	)
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Boot a guest on this machine",
 		Long: "Boots the release image with an engine and a model under QEMU, with a software TPM that is made on the first start, as a TD of\n" +
 			"a software TDX, whose root is made anew at each start (neither keeps anything secret from this machine), or as a TDX or\n" +
-			"SEV-SNP guest on hardware: --platform tdx takes the hardware where KVM offers it. --dry-run prints what QEMU would be told.\n" +
+			"SEV-SNP guest on hardware: --platform tdx takes the hardware where KVM offers it. --dry-run prints what QEMU would be told,\n" +
+			"--print what libvirt or Kubernetes would: the same machine, with the same hash of the config in the hardware's own field.\n" +
 			"A second start of the same folder keeps TPM and journal, so the guest continues its count.",
 		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json\n  chrysalis up --platform tdx\n  chrysalis up --platform sev-snp --certificate vcek.der --certificate ask.der --collateral amd.crl\n" +
-			"  chrysalis up --platform tdx --accelerator kvm --dry-run\n  chrysalis up --disk chrysalis.raw --dir build/disk-guest",
+			"  chrysalis up --platform tdx --accelerator kvm --dry-run\n  chrysalis up --print libvirt   # for virsh define\n" +
+			"  chrysalis up --platform sev-snp --accelerator kvm --print kubernetes --container-image qemu:11.1.3   # for kubectl apply\n  chrysalis up --disk chrysalis.raw --dir build/disk-guest",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
+			printsOnly, err := prints.asked(qemuArgs)
+			if err != nil {
+				return exitError{exitUsage, err}
+			}
 			g, err := flags.open()
 			if err != nil {
 				return err
@@ -93,21 +119,13 @@ func newUp() *cobra.Command {
 					return unavailable(err)
 				}
 			}
-			if dryRun {
-				return printLine(cmd.OutOrStdout(), g, spec, qemuArgs, asJSON)
+			if printsOnly {
+				if err := prints.fit(&spec, cmd.Flags().Changed("quote-socket")); err != nil {
+					return err
+				}
+				return prints.print(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), g, spec, cmp.Or(flags.name, "chrysalis"), qemuArgs, asJSON)
 			}
-			if err := g.Start(ctx, spec, qemuArgs...); err != nil {
-				return unavailable(err)
-			}
-			waiting, cancel := context.WithTimeout(ctx, wait)
-			defer cancel()
-			if err := g.Wait(waiting, bootLines(cmd.ErrOrStderr())); err != nil {
-				return unavailable(fmt.Errorf("booting: %w%s", err, endHint(err)))
-			}
-			if err := g.RememberSigners(ctx, spec); err != nil {
-				fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: hint: the guest's claims can't be verified later, its keys did not come: %v\n", err)
-			}
-			return printUp(cmd.OutOrStdout(), g, spec, asJSON)
+			return bootGuest(cmd, g, spec, wait, asJSON, qemuArgs...)
 		},
 	}
 	flags.add(cmd)
@@ -117,7 +135,7 @@ func newUp() *cobra.Command {
 	cmd.Flags().StringVar(&config, "config", "",
 		"config as JSON with identity and service; volumes that it does not name are filled in (default: the demo's)")
 	machine.add(cmd)
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print QEMU's command line and start nothing")
+	prints.add(cmd)
 	cmd.Flags().StringVar(&double, "double", "build/double", "folder of the software TDX, as make image makes it")
 	cmd.Flags().StringVar(&shape, "shape", "", "shape.json of the machine (default: the demo's, with KVM where there is one)")
 	cmd.Flags().StringVar(&disk, "disk", "", "boot from this disk, of image disk, and not the release's kernel directly (.qcow2 by its "+
@@ -129,6 +147,23 @@ func newUp() *cobra.Command {
 		"argument for QEMU that no guest needs: to see what an attacker's machine looks like to verify")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// bootGuest starts a guest, waits until it serves, and prints where.
+func bootGuest(cmd *cobra.Command, g guest.Guest, spec guest.Spec, wait time.Duration, asJSON bool, qemuArgs ...string) error {
+	ctx := cmd.Context()
+	if err := g.Start(ctx, spec, qemuArgs...); err != nil {
+		return unavailable(err)
+	}
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	if err := g.Wait(waiting, bootLines(cmd.ErrOrStderr())); err != nil {
+		return unavailable(fmt.Errorf("booting: %w%s", err, endHint(err)))
+	}
+	if err := g.RememberSigners(ctx, spec); err != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: hint: the guest's claims can't be verified later, its keys did not come: %v\n", err)
+	}
+	return printUp(cmd.OutOrStdout(), g, spec, asJSON)
 }
 
 // endHint says what to do about an end that the guest has given a code for.

@@ -21,6 +21,8 @@ import (
 func TestTD(t *testing.T) {
 	needsGuests(t)
 	g, spec := newGuest(t), tdSpec(t)
+	loose := spec.Shape
+	spec.Shape = guest.StrictShape(spec.Shape) // as libvirt starts it
 	start(t, g, spec)
 	c := newClient(t, g, spec)
 	clean := c.verify(0)
@@ -47,6 +49,9 @@ func TestTD(t *testing.T) {
 	foreign := spec
 	foreign.Config.Service.Model.Volume = spec.Config.Service.Engine.Volume
 	wantCauses(t, "a TD with another model", explained(t, evidence, foreign), "model")
+	foreign = spec
+	foreign.Shape = loose
+	wantCauses(t, "a TD whose boot order is not strict", explained(t, evidence, foreign), "boot-order")
 
 	// Nobody takes this root for Intel's.
 	out, _ := chrysalis(t, 1, "verify", c.url, "--policy", c.policy, "--offline", "--json")

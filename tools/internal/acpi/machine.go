@@ -58,6 +58,7 @@ func startWith(ctx context.Context, tree toolstree.Tree, shape measure.Shape, di
 		"-smp", strconv.Itoa(shape.CPUs),
 		// Address space alone: a stranger's shape may have more memory than this machine.
 		"-m", strconv.Itoa(shape.MemoryMiB), "-object", fmt.Sprintf("memory-backend-ram,id=ram,size=%dM,reserve=off", shape.MemoryMiB))
+	args = append(args, qemu.Boot(shape.StrictBoot)...)
 	args = append(args, qemu.Tested(socket)...)
 	var connected []string
 	for _, d := range shape.Devices {

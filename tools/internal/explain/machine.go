@@ -153,6 +153,7 @@ func (x *explanation) near(s measure.Shape) (all []measure.Shape) {
 			add(func(n *measure.Shape) { n.Devices[i-1], n.Devices[i] = n.Devices[i], n.Devices[i-1] })
 		}
 	}
+	add(func(n *measure.Shape) { n.StrictBoot = !n.StrictBoot })
 	for _, c := range triedCPUBits {
 		add(func(n *measure.Shape) { n.CPUVendor, n.PhysBits = c.vendor, c.bits })
 	}
@@ -240,6 +241,8 @@ func shapeDifferences(want, got measure.Shape) (kinds []string, gotText, wantTex
 	differ("machine-options", "machine "+got.Machine, "machine "+want.Machine)
 	differ("cpu", fmt.Sprintf("%s with %d address bits", got.CPUVendor, got.PhysBits),
 		fmt.Sprintf("%s with %d address bits", want.CPUVendor, want.PhysBits))
+	strict := map[bool]string{true: "a strict boot order, as libvirt has it", false: "a boot order that is not strict"}
+	differ("boot-order", strict[got.StrictBoot], strict[want.StrictBoot])
 	if !slices.Equal(want.Devices, got.Devices) {
 		kinds, g, w = append(kinds, "devices"), append(g, deviceDifferences(want.Devices, got.Devices)), append(w, "the shape's devices")
 	}

@@ -36,6 +36,8 @@ const (
 	DefaultSNPPolicy = 1<<17 | 1<<16
 	// DefaultQuoteSocket is where Intel's quoting service listens for QEMU.
 	DefaultQuoteSocket = "vsock:2:4050"
+	// UnixQuoteSocket is where it listens on the machine itself.
+	UnixQuoteSocket = "unix:/var/run/tdx-qgs/qgs.socket"
 
 	// The bit of a page's address that says that it is encrypted, and by how many bits addresses get shorter: those of every
 	// processor with SEV-SNP so far. QEMU compares them with the processor's.

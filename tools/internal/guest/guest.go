@@ -27,6 +27,9 @@ import (
 // journalBytes is the size of a new journal disk. It is sparse.
 const journalBytes = 64 << 20
 
+// loopback is where this machine alone reaches a guest.
+const loopback = "127.0.0.1"
+
 // guestPort is the service's port inside the guest.
 const guestPort = 8443
 
@@ -41,6 +44,8 @@ type Spec struct {
 	Port    int             `json:"port"` // port on this machine's loopback interface
 	// Hardware is what QEMU is told about a confidential machine under KVM.
 	Hardware Hardware `json:"hardware,omitzero"`
+	// Handover asks the guest to hand its secret to another image, and to end. It is for one start.
+	Handover config.HostHandover `json:"-"`
 	// Double are further arguments of the double that plays a TD's hardware: tests pass what an attacker's would do.
 	Double []string `json:"double,omitzero"`
 }
@@ -192,43 +197,78 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 
 // Arguments returns QEMU's command line for the guest. The disks that it names are written by Start.
 func (g Guest) Arguments(spec Spec, extra ...string) ([]string, error) {
-	if err := spec.Hardware.check(spec.Shape.Platform); err != nil {
+	f, err := g.files(spec)
+	if err != nil {
 		return nil, err
+	}
+	f.extra = extra
+	return arguments(spec.Shape, f)
+}
+
+// files are what the guest is made of on this machine.
+func (g Guest) files(spec Spec) (files, error) {
+	if err := spec.Hardware.check(spec.Shape.Platform); err != nil {
+		return files{}, err
+	}
+	if spec.Disk != "" && spec.Shape.Platform == measure.SEVSNP {
+		return files{}, fmt.Errorf("guest boots the disk %s, want the release's kernel directly: on %s what a disk boots is in no digest", spec.Disk, measure.SEVSNP)
 	}
 	cmdline, err := os.ReadFile(filepath.Join(spec.Release, "cmdline"))
 	if err != nil {
-		return nil, err
+		return files{}, err
 	}
 	measured, err := spec.Config.Encode()
 	if err != nil {
-		return nil, err
+		return files{}, err
 	}
-	return arguments(spec.Shape, files{
+	return files{
 		firmware: filepath.Join(spec.Release, spec.Shape.Firmware.Name), variables: g.Path("variables.fd"),
 		kernel: filepath.Join(spec.Release, "vmlinuz"), initrd: filepath.Join(spec.Release, "initrd"), cmdline: string(cmdline),
 		root: filepath.Join(spec.Release, "root.img"), disk: spec.Disk, config: g.Path("config.disk"), journal: g.Path(journal),
-		engine: spec.Engine, model: spec.Model,
+		engine: spec.Engine, model: spec.Model, tpm: g.Path("tpm"),
 		tpmSocket: g.Path(tpmSocket), status: g.Path(StatusFile), proofs: g.Path(ProofsFile), qmp: g.Path(monitorFile), pid: g.Path("qemu.pid"),
-		hostPort: spec.Port, guestPort: guestPort, hardware: spec.Hardware, measured: measured, extra: extra,
-	})
+		listen: loopback, hostPort: spec.Port, guestPort: guestPort, hardware: spec.Hardware, measured: measured,
+	}, nil
 }
 
-// writeConfig writes the config disk, with what is vouched for about the machine.
-func (g Guest) writeConfig(spec Spec, vouched config.Endorsements) error {
+// configDisk is the config disk, with what is vouched for about the machine.
+func configDisk(spec Spec, vouched config.Endorsements) ([]byte, error) {
 	measured, err := spec.Config.Encode()
 	if err != nil {
-		return fmt.Errorf("preparing guest: %w", err)
+		return nil, fmt.Errorf("preparing guest: %w", err)
 	}
 	host, err := config.Host{Network: config.HostNetwork{Mode: config.ModeDHCP4}, Port: guestPort, QuotingPort: spec.Hardware.QuotingPort,
-		Endorsements: vouched}.Encode()
+		Endorsements: vouched, Handover: spec.Handover}.Encode()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	disk, err := config.EncodeDisk(measured, host)
+	return config.EncodeDisk(measured, host)
+}
+
+func (g Guest) writeConfig(spec Spec, vouched config.Endorsements) error {
+	disk, err := configDisk(spec, vouched)
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(g.Path("config.disk"), disk, 0o644)
+}
+
+// Prepare writes the guest's folder for others to start the guest from: its disks, its TPM if it has one, its shape. It is not for a
+// guest whose hardware a program plays.
+func (g Guest) Prepare(ctx context.Context, spec Spec) error {
+	if pid := g.running(); pid != 0 {
+		return fmt.Errorf("preparing guest: %s runs, as process %d (chrysalis down ends it)", g.Dir, pid)
+	}
+	if err := hasFirmware(spec.Shape, filepath.Join(spec.Release, spec.Shape.Firmware.Name)); err != nil {
+		return fmt.Errorf("preparing guest: %w", err)
+	}
+	if err := os.MkdirAll(g.Dir, 0o755); err != nil {
+		return err
+	}
+	if err := g.prepare(ctx, spec); err != nil {
+		return err
+	}
+	return g.writeConfig(spec, spec.Hardware.Endorsements)
 }
 
 // prepare writes the other disks of one start.
@@ -262,12 +302,6 @@ func (g Guest) prepare(ctx context.Context, spec Spec) error {
 	if spec.Config.Identity.Sealing == config.SealNothing {
 		// Each boot is another guest, whose key opens no record of an earlier one: what they were good for left by the proofs' port.
 		if err := os.RemoveAll(g.Path(journal)); err != nil {
-			return err
-		}
-	}
-	if spec.Config.Identity.Sealing == config.SealNothing {
-		// The key of the last boot is gone, and what it wrote is noise to everybody.
-		if err := os.Remove(g.Path(journal)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
@@ -376,6 +410,30 @@ func (g Guest) State() (state string, lines []status.Line, err error) {
 		return "stopped", lines, nil
 	}
 	return state, lines, nil
+}
+
+// Drain closes the guest's port on this machine to new connections and waits until those that there are have ended: answers come to
+// their end. It returns how many were left when it had waited long enough.
+func (g Guest) Drain(ctx context.Context, port int, enough time.Duration) (left int, err error) {
+	if !g.Running() {
+		return 0, nil
+	}
+	if err := qemu.Unforward(g.Path(monitorFile), port); err != nil {
+		return 0, fmt.Errorf("draining guest: %w", err)
+	}
+	for began := time.Now(); ; {
+		if left, err = qemu.Connections(g.Path(monitorFile), guestPort); err != nil {
+			return 0, fmt.Errorf("draining guest: %w", err)
+		}
+		if left == 0 || time.Since(began) > enough {
+			return left, nil
+		}
+		select {
+		case <-ctx.Done():
+			return left, fmt.Errorf("draining guest: %w", ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // Stop powers the guest off: what is promised is durable before it is said, so there is nothing to wait for inside.

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -186,7 +187,7 @@ func arguments(s measure.Shape, f files) ([]string, error) {
 		"-smp", fmt.Sprint(s.CPUs), "-m", fmt.Sprint(s.MemoryMiB),
 		"-chardev", "file,id=status,path="+qemu.Escape(f.status),
 		"-chardev", "file,id=proofs,append=on,path="+qemu.Escape(f.proofs),
-		"-netdev", fmt.Sprintf("user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:%d-:%d", f.hostPort, f.guestPort),
+		"-netdev", fmt.Sprintf("user,id=net0,restrict=on,hostfwd=tcp:%s:%d-:%d", f.listen, f.hostPort, f.guestPort),
 		"-pidfile", f.pid)
 	args = append(args, tee...)
 	if s.Platform != "" {
@@ -195,13 +196,9 @@ func arguments(s measure.Shape, f files) ([]string, error) {
 		args = slices.Concat(args, qemu.Flash(0, f.firmware, true), qemu.Flash(1, f.variables, false), qemu.Emulator("tpm0", "tpm", f.tpmSocket))
 	}
 	args = append(args, qemu.Monitored(f.qmp)...)
+	args = append(args, qemu.Boot(s.StrictBoot)...)
 	args = append(args, f.boot()...)
-	for _, d := range []struct {
-		id, file string
-		readOnly bool
-	}{
-		{"config", f.config, true}, {"journal", f.journal, false}, {"engine", f.engine, true}, {"model", f.model, true},
-	} {
+	for _, d := range f.disks()[1:] {
 		args = append(args, qemu.Drive(d.id, "raw", d.file, d.readOnly)...)
 	}
 	for _, d := range append(slices.Clone(s.Devices), s.GPUs...) {
@@ -210,11 +207,24 @@ func arguments(s measure.Shape, f files) ([]string, error) {
 	return append(args, f.extra...), nil
 }
 
+// diskFile is what is behind a disk, by the name that a shape's device has for it.
+type diskFile struct {
+	id, file string
+	readOnly bool
+}
+
+// disks are the guest's disks, the one that it starts from first.
+func (f files) disks() []diskFile {
+	return []diskFile{{"root", cmp.Or(f.disk, f.root), true}, {"config", f.config, true}, {"journal", f.journal, false}, {"engine", f.engine, true},
+		{"model", f.model, true}}
+}
+
 // files are the paths and ports of one start.
 type files struct {
 	firmware, variables, kernel, initrd, cmdline string
 	root, disk, config, journal, engine, model   string
-	tpmSocket, status, proofs, qmp, pid          string
+	tpm, tpmSocket, status, proofs, qmp, pid     string // tpm: the folder of its state
+	listen                                       string // address of this machine
 	hostPort, guestPort                          int
 	hardware                                     Hardware
 	measured                                     []byte // the config's measured bytes

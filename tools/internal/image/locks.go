@@ -17,8 +17,8 @@ import (
 )
 
 // LockNames are the locks of the image: the tools that build it, what lies in it, the engine of the embedded volume, the
-// firmwares of confidential guests, and the QEMU that starts those.
-var LockNames = []string{"tools", "image", "engine", "firmware", "qemu"}
+// firmwares of confidential guests, the QEMU that starts those, and the libvirt that tests start guests by.
+var LockNames = []string{"tools", "image", "engine", "firmware", "qemu", "libvirt"}
 
 // Relock says when a lock may be replaced by a fresh resolution.
 type Relock string

@@ -17,6 +17,14 @@ func Flash(unit int, file string, readOnly bool) []string {
 	return []string{"-drive", fmt.Sprintf("if=pflash,unit=%d,format=raw,%sfile=%s", unit, mode, Escape(file))}
 }
 
+// Boot says whether the firmware may try what is not in its list of what to boot from.
+func Boot(strict bool) []string {
+	if !strict {
+		return nil
+	}
+	return []string{"-boot", "strict=on"}
+}
+
 // Drive is a disk of a format (raw, qcow2) that a device names as id.
 func Drive(id, format, file string, readOnly bool) []string {
 	mode := map[bool]string{true: "on", false: "off"}[readOnly]

@@ -28,6 +28,18 @@ type Tree struct {
 // knows confidential guests.
 const QEMUDir = "qemu"
 
+// LibvirtDir is the folder, beside a tools tree, of a tree with libvirt and that QEMU.
+const LibvirtDir = "libvirt"
+
+// WithLibvirt returns the tree with libvirt.
+func (t Tree) WithLibvirt() (Tree, error) {
+	tree, err := Open(filepath.Join(filepath.Dir(t.root), LibvirtDir))
+	if err != nil {
+		return Tree{}, fmt.Errorf("opening libvirt beside the tools tree: %w", err)
+	}
+	return tree, nil
+}
+
 // WithNewerQEMU returns the tree with the QEMU beside it instead of its own.
 func (t Tree) WithNewerQEMU() (Tree, error) {
 	dir := filepath.Join(filepath.Dir(t.root), QEMUDir)
