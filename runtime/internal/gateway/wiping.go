@@ -21,23 +21,30 @@ const collectAfter = 600 * time.Millisecond
 type collector struct {
 	mu    sync.Mutex
 	armed bool
+	more  bool // texts have passed since
 }
 
-// passed says that a text has passed, and that what is left of it is garbage now.
+// passed says that a text has passed, and that what is left of it is garbage in a moment.
 func (c *collector) passed() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.armed {
-		return
+	if c.more = c.armed; !c.armed {
+		c.armed = true
+		time.AfterFunc(collectAfter, c.collect)
 	}
-	c.armed = true
-	time.AfterFunc(collectAfter, func() {
-		c.mu.Lock()
-		c.armed = false // before it collects: what passes from here on needs collections of its own
-		c.mu.Unlock()
-		runtime.GC()
-		runtime.GC()
-	})
+}
+
+// collect collects, and again later where a text passed so late that it may not have been garbage yet.
+func (c *collector) collect() {
+	c.mu.Lock()
+	more := c.more
+	c.armed, c.more = false, false
+	c.mu.Unlock()
+	if more {
+		c.passed()
+	}
+	runtime.GC()
+	runtime.GC()
 }
 
 // rawInput is where a tls.Conn reads and decrypts. There is no way to it but by its place in the struct.
