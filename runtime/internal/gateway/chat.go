@@ -20,6 +20,9 @@ import (
 
 // chat answers one request, from its first byte to the record of what it used.
 func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
+	if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+		c.texts.Store(true)
+	}
 	client, err := g.client(r)
 	if err != nil {
 		return err

@@ -4,8 +4,11 @@
 //
 // The common path: New with a Config, then Serve on a listener.
 //
-// What this package does not promise: a client is not asked to prove that a payment contract is its own, and text passes
-// through buffers of crypto/tls and net/http, which are reused and not wiped.
+// Text that has passed is overwritten within a second of its answer or refusal (wiping.go), where the process runs with
+// GODEBUG=clobberfree=1, as init starts it.
+//
+// What this package does not promise: a client is not asked to prove that a payment contract is its own, and what the engine keeps of a
+// prompt is the engine's.
 package gateway
 
 import (
