@@ -20,6 +20,7 @@ func (g *guest) steps() []boot.Step {
 		{Name: status.ModelVolume, Run: g.openModel},
 		{Name: status.GPU, Run: g.checkGPU},
 		{Name: status.ModuleLock, Run: func(context.Context) error { return hardening.LockModules(kernelPaths) }},
+		{Name: status.Handover, Run: g.handOver},
 		{Name: status.Secret, Run: g.takeSecret},
 		{Name: status.Network, Run: g.bringUpNetwork},
 		{Name: status.Containerd, Run: func(ctx context.Context) error { return g.services.Containerd(ctx, g.measured) }},

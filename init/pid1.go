@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"os"
+	"strings"
 	"time"
 
+	"chrysalis/attest/handover"
 	"chrysalis/init/internal/boot"
 	"chrysalis/init/internal/hardening"
 	"chrysalis/init/internal/mount"
@@ -49,13 +51,15 @@ type guest struct {
 	recorder *record.Recorder
 	services *services.Services
 
-	measured []byte // the measured config, as its bytes lie on the disk
+	image    handover.Image // what the image says of itself
+	measured []byte         // the measured config, as its bytes lie on the disk
 	config   config.Measured
-	hostSays []byte   // the host document, not yet parsed
-	listener *os.File // the port that the gateway accepts on
+	hostSays []byte      // the host document, not yet parsed
+	hostDoc  config.Host // the same, parsed
+	listener *os.File    // the port that the gateway accepts on
 }
 
-// guestMain is PID 1 on the verified root.
+// guestMain is PID 1 on the verified root. Its one argument is the initrd's: the kernel starts no program there.
 func guestMain() {
 	g := &guest{}
 	g.ender = boot.NewEnder(nil, nil)
@@ -71,6 +75,9 @@ func guestMain() {
 		Start: supervise.New().Start, End: g.ender.End, Host: host, Cgroups: cgroups, Log: kernelLog,
 	})
 	host.Begun(status.PID1)
+	if g.image, err = handover.ParseImage([]byte(strings.Join(os.Args[1:], " "))); err != nil {
+		g.ender.End(status.Broken, err)
+	}
 	if code, err := boot.Run(context.Background(), host, g.steps()); err != nil {
 		g.ender.End(code, err)
 	}

@@ -24,28 +24,30 @@ import (
 
 // takeSecret takes the secret out of what the config seals it with; nobody can take it again in this boot. The public keys that follow from it go into
 // every statement, so that the gateway can't name others.
-func (g *guest) takeSecret(ctx context.Context) error {
-	if err := g.openVault(ctx); err != nil {
-		return err
-	}
-	taken, boots, err := g.recorder.Secret(g.vault)
-	if errors.Is(err, secret.ErrSealed) {
-		return boot.Coded{Code: status.UnsealRefused, Err: err}
-	}
+func (g *guest) takeSecret(context.Context) error {
+	taken, err := g.recorder.Secret(g.vault)
 	if err != nil {
-		return err
+		return sealed(err)
 	}
-	g.services.Hold(taken, boots)
-	scope, err := secret.ScopeOf(g.config.Identity, taken.Instance())
+	g.services.Hold(taken.Secret, taken.Boots)
+	scope, err := secret.ScopeOf(g.config.Identity, taken.Secret.Instance())
 	if err != nil {
 		return err
 	}
 	g.recorder.SetKeys(record.Keys{
-		Receipt:    publicKey(taken, secret.RoleReceipt, scope),
-		Claim:      publicKey(taken, secret.RoleClaim, scope),
-		SecretHash: taken.Digest(),
+		Receipt:    publicKey(taken.Secret, secret.RoleReceipt, scope),
+		Claim:      publicKey(taken.Secret, secret.RoleClaim, scope),
+		SecretHash: taken.Secret.Digest(),
 	})
 	return nil
+}
+
+// sealed gives the error of a secret that stays sealed its code.
+func sealed(err error) error {
+	if errors.Is(err, secret.ErrSealed) {
+		return boot.Coded{Code: status.UnsealRefused, Err: err}
+	}
+	return err
 }
 
 // openVault finds the way of sealing that the config names, and the beginning of the journal's disk where it keeps a record there.
@@ -75,18 +77,14 @@ func publicKey(s *secret.Secret, r secret.Role, scope secret.Scope) pubkey.Ed255
 	return pubkey.Of(key)
 }
 
-func (g *guest) bringUpNetwork(ctx context.Context) error {
-	host, err := config.DecodeHost(g.hostSays)
-	if err != nil {
+func (g *guest) bringUpNetwork(ctx context.Context) (err error) {
+	if err := g.platform.UseHost(g.hostDoc); err != nil {
 		return err
 	}
-	if err := g.platform.UseHost(host); err != nil {
+	if err := network.Up(ctx, g.hostDoc.Network); err != nil {
 		return err
 	}
-	if err := network.Up(ctx, host.Network); err != nil {
-		return err
-	}
-	g.listener, err = listen(host.Port)
+	g.listener, err = listen(g.hostDoc.Port)
 	return err
 }
 

@@ -182,6 +182,19 @@ func (h Handover) judge() error {
 	return nil
 }
 
+// Adds returns the measurement that the list of those who have held the secret grows by: the giver's, or zeros where the taker's is the same.
+func (h Handover) Adds() (register.Digest, error) {
+	giver, err := Measurement(h.Giver.Platform, h.Giver.Registers)
+	if err != nil {
+		return register.Digest{}, err
+	}
+	taker, err := Measurement(h.Taker.Platform, h.Taker.Registers)
+	if err != nil || taker == giver {
+		return register.Digest{}, err
+	}
+	return giver, nil
+}
+
 // differ says in which register the taker is another image.
 func (h Handover) differ() string {
 	for _, name := range naming(h.Giver.Platform) {

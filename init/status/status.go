@@ -45,6 +45,7 @@ const (
 	ModelVolume
 	GPU
 	ModuleLock
+	Handover
 	Secret
 	Network
 	Containerd
@@ -82,6 +83,8 @@ const (
 	SealingUnfit
 	VolumeCorrupt
 	UnsealRefused
+	HandedOver
+	HandoverRefused
 	PlatformLost
 	ContainerdExited
 	KeeperExited

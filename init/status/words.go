@@ -30,6 +30,7 @@ var (
 			"it with: chrysalis volume check"},
 		GPU:        {"gpu", "the machine's GPUs are not those that the config's rule asks for"},
 		ModuleLock: {"module-lock", "the kernel did not let its modules be locked: boot the release's kernel"},
+		Handover:   {"handover", "the host document is none; or the way of sealing did not answer while the secret was handed over: start the guest again, and it has the secret or has handed it over"},
 		Secret:     {"secret", "what the config seals the secret with gave none for another reason than its policy: it does not answer, or its state is older than the guest's last boot; put the newest state back"},
 		Network: {"network", "the guest got no address, or its port was taken: give its network card a DHCP server, or " +
 			"another host document"},
@@ -48,6 +49,8 @@ var (
 		VolumeCorrupt: {"volume-corrupt", "a block of the engine or model volume is not what its root hash says; check it " +
 			"with: chrysalis volume check"},
 		UnsealRefused:    {"unseal-refused", "the secret was sealed for another image, identity or chip, or at a higher patch level of the firmware; run those, use another --dir, or start anew with: chrysalis down --forget (the old key is then gone; the claims that it handed out stay)"},
+		HandedOver:       {"handed-over", "nothing is wrong: the secret is sealed to the image that was named, and to this one no more; start that one, as chrysalis upgrade does"},
+		HandoverRefused:  {"handover-refused", "the secret was not handed over: enough of the keys in this image must have signed a list that names the other one with a higher security version, the identity's handover must allow it, and the way of sealing be tpm-pcr; this image still has the secret"},
 		PlatformLost:     {"platform-lost", "the kernel closed the guest's channel to the processor's firmware, after an answer that the host changed, repeated or left out: look at the host's kernel and QEMU, and start the guest again"},
 		ContainerdExited: {"containerd-exited", "containerd ended: give the guest more memory"},
 		KeeperExited:     {"keeper-exited", "the keeper ended: what it had recorded is on the journal disk; start the guest again"},

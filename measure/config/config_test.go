@@ -224,6 +224,9 @@ func TestDisk(t *testing.T) {
 			Gateway: netip.MustParseAddr("10.0.2.2")}, Port: 443},
 		"confidential": {Network: HostNetwork{Mode: ModeDHCP4}, Port: 8443, QuotingPort: 4050,
 			Endorsements: Endorsements{Certificates: [][]byte{{0x30, 1}, {0x30, 2}}, Collateral: []byte("{}")}},
+		"handover": {Network: HostNetwork{Mode: ModeDHCP4}, Port: 8443,
+			Handover: HostHandover{PCRs: register.PCRs{0: {1}, 4: {2}, 9: {3}}, List: []byte("{}")}},
+		"handover without a list": {Network: HostNetwork{Mode: ModeDHCP4}, Port: 8443, Handover: HostHandover{PCRs: register.PCRs{9: {3}}}},
 	}
 	for name, want := range hosts {
 		t.Run(name, func(t *testing.T) {
@@ -267,6 +270,9 @@ func TestHostRefuses(t *testing.T) {
 		{"port", `{"network":{"mode":"dhcp4","address":"","gateway":""},"port":0}`, "port is 0"},
 		{"address with dhcp", `{"network":{"mode":"dhcp4","address":"10.0.0.1/8","gateway":""},"port":1}`, "an address or gateway is given"},
 		{"gateway outside", `{"network":{"mode":"static","address":"10.0.0.1/8","gateway":"11.0.0.1"},"port":1}`, "is outside"},
+		{"a handover to nobody", `{"network":{"mode":"dhcp4","address":"","gateway":""},"port":1,"handover":{"pcrs":{},"list":"AA=="}}`, "0 registers, want 1 to 24"},
+		{"a handover by a list that is too long", `{"network":{"mode":"dhcp4","address":"","gateway":""},"port":1,"handover":{"pcrs":{"0":"` + strings.Repeat("01", 32) +
+			`"},"list":"` + strings.Repeat("AAAA", 256<<10/3+1) + `"}}`, "want at most 262144"},
 		{"a measured field", `{"network":{"mode":"dhcp4","address":"","gateway":""},"port":1,"model":"x"}`, "unknown object member"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

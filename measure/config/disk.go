@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+
+	"chrysalis/measure/register"
 )
 
 // diskMagic opens a config disk and fixes its layout.
@@ -22,7 +24,33 @@ type Host struct {
 	QuotingPort uint32 `json:"quoting_port,omitzero"`
 	// Endorsements are handed on to clients, and left out where there are none.
 	Endorsements Endorsements `json:"endorsements,omitzero"`
+	// Handover asks the guest to hand its secret to another image, and to end. It is left out of the document where nothing is asked.
+	Handover HostHandover `json:"handover,omitzero"`
 }
+
+// HostHandover names an image to which a guest shall hand its secret over. What it may be is the guest's own rule (attest/handover), and
+// none of this is believed.
+type HostHandover struct {
+	PCRs register.PCRs `json:"pcrs"`          // that name the image to a TPM: 0, 4 and 9
+	List []byte        `json:"list,omitzero"` // signed release list that names it
+}
+
+// maxListBytes bounds a list: in base64 it leaves room for what else the document has.
+const maxListBytes = 256 << 10
+
+// Check wants something to be asked for, in a size that a document has room for.
+func (h HostHandover) Check() error {
+	if n := len(h.PCRs); n == 0 || n > 24 {
+		return fmt.Errorf("handover: %d registers, want 1 to 24", n)
+	}
+	if n := len(h.List); n > maxListBytes {
+		return fmt.Errorf("handover: the release list has %d bytes, want at most %d", n, maxListBytes)
+	}
+	return nil
+}
+
+// Asked reports whether a handover is asked for.
+func (h HostHandover) Asked() bool { return len(h.PCRs) > 0 || len(h.List) > 0 }
 
 // Endorsements are what others vouch for about the machine, as the host got it from them. The guest believes none of it: it goes
 // into the evidence, where clients judge it, so that they need not fetch it themselves.
@@ -69,6 +97,11 @@ func DecodeHost(data []byte) (Host, error) {
 func (h Host) validate() error {
 	if h.Port == 0 {
 		return fmt.Errorf("host document: port is 0")
+	}
+	if h.Handover.Asked() {
+		if err := h.Handover.Check(); err != nil {
+			return fmt.Errorf("host document: %w", err)
+		}
 	}
 	n := h.Network
 	switch n.Mode {

@@ -63,7 +63,7 @@ func TestSealAndOpen(t *testing.T) {
 	opener := guest.NewOpener(func(id evidence.KeyID) (guest.Key, bool) {
 		return guest.Key{PrivateKey: private, Epoch: result.Epoch(), Instance: result.SecretHash()}, fmt.Sprintf("%x", id) == key.ID()
 	}, nil)
-	got, secret, err := opener.Open(sealed, envelope.Method, request.Path)
+	got, secret, err := opener.Open(sealed, evidence.HPKEKeyID(sha256.Sum256(result.HPKEKey())), envelope.Method, request.Path)
 	if err != nil || string(got.Body) != "canary" || got.Header[0] != request.Header[0] {
 		t.Fatalf("opened: got %+v, %v", got, err)
 	}

@@ -72,6 +72,9 @@ func verbs() []*cobra.Command {
 	return []*cobra.Command{
 		newUp(),
 		newDown(),
+		newUpgrade(),
+		newBackup(),
+		newRestore(),
 		newStatus(),
 		newPolicy(),
 		newImage(),

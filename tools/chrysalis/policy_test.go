@@ -44,6 +44,27 @@ func TestReadPCRs(t *testing.T) {
 	}
 }
 
+// TestHeldByFlag: an earlier release is named by its manifest, or by its measurement.
+func TestHeldByFlag(t *testing.T) {
+	manifest, err := heldBy("../../measure/testdata/manifest.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if digits, err := heldBy(manifest.String()); err != nil || digits != manifest {
+		t.Errorf("got %s and error %v, want %s", digits, err, manifest)
+	}
+	for _, text := range []string{"nobody", strings.ToUpper(manifest.String()), manifest.String()[1:], "policy_test.go"} {
+		if got, err := heldBy(text); err == nil {
+			t.Errorf("%s: got %s, want an error", text, got)
+		}
+	}
+	r := strictRules(measure.Manifest{Profile: "cpu", SecurityVersion: 1, PCRs: register.PCRs{0: {1}}}, config.Measured{})
+	flags := valueFlags{heldBy: []string{manifest.String()}}
+	if err := flags.apply(t.Context(), &r); err != nil || len(r.HeldBy) != 1 || r.HeldBy[0] != manifest {
+		t.Errorf("got rules that accept %v and error %v, want %s", r.HeldBy, err, manifest)
+	}
+}
+
 func TestPolicyValues(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {

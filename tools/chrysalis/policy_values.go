@@ -16,6 +16,8 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/collateral"
 	"chrysalis/attest/dialect"
+	"chrysalis/attest/evidence"
+	"chrysalis/attest/handover"
 	"chrysalis/attest/release"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
@@ -31,7 +33,7 @@ type valueFlags struct {
 	maxCollateralAge, maxCRLAge, minTCBDate                string
 	minGuestSVN                                            uint32
 	minEvaluation, root                                    string
-	collateral                                             []string
+	collateral, heldBy                                     []string
 	sources                                                sourceFlags
 
 	signers, rebuilders         []string
@@ -46,6 +48,7 @@ func (f *valueFlags) add(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.minTCB, "min-tcb", nil,
 		"lowest patch levels of a line of SEV-SNP processors, such as Genoa=bootloader:10,tee:0,snp:24,microcode:85")
 	flags.StringArrayVar(&f.waive, "waive", nil, "name of a check that the client does without, such as rtmr-0 or smt")
+	flags.StringArrayVar(&f.heldBy, "held-by", nil, "manifest of an earlier release that may have held a guest's secret, or a measurement of one in hexadecimal, beside the releases of the policy")
 	flags.StringArrayVar(&f.modules, "mr-seam", nil, "MRSEAM of a TDX module to accept, in hexadecimal (default: any that Intel signed, by its security version)")
 	flags.StringArrayVar(&f.serviceTDs, "service-td", nil, "MRSERVICETD to accept beside none, in hexadecimal")
 	flags.StringVar(&f.maxCollateralAge, "max-collateral-age", "168h", "how long after its issue Intel's collateral is believed, where a release runs on TDX")
@@ -92,7 +95,34 @@ func (f *valueFlags) apply(ctx context.Context, rules *attest.Rules) error {
 		return err
 	}
 	rules.Waive = append(rules.Waive, f.waive...)
+	for _, text := range f.heldBy {
+		measurement, err := heldBy(text)
+		if err != nil {
+			return fmt.Errorf("--held-by: %w", err)
+		}
+		rules.HeldBy = append(rules.HeldBy, measurement)
+	}
 	return f.list(rules)
+}
+
+// heldBy takes 64 hexadecimal digits, or the file of a manifest.
+func heldBy(text string) (m register.Digest, err error) {
+	if m.UnmarshalText([]byte(text)) == nil {
+		return m, nil
+	}
+	data, err := readInput(text)
+	if err != nil {
+		return m, err
+	}
+	manifest, err := measure.DecodeManifest(data)
+	if err != nil {
+		return m, fmt.Errorf("%s: %w", text, err)
+	}
+	registers := map[string][]byte{}
+	for index, value := range manifest.PCRs {
+		registers[register.PCR(index)] = value[:]
+	}
+	return handover.Measurement(evidence.VTPM, registers)
 }
 
 // choose adds what an operator accepts by name, to the rules of the platforms that the release runs on or a list may name.

@@ -125,18 +125,7 @@ func newUp() *cobra.Command {
 				}
 				return prints.print(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), g, spec, cmp.Or(flags.name, "chrysalis"), qemuArgs, asJSON)
 			}
-			if err := g.Start(ctx, spec, qemuArgs...); err != nil {
-				return unavailable(err)
-			}
-			waiting, cancel := context.WithTimeout(ctx, wait)
-			defer cancel()
-			if err := g.Wait(waiting, bootLines(cmd.ErrOrStderr())); err != nil {
-				return unavailable(fmt.Errorf("booting: %w%s", err, endHint(err)))
-			}
-			if err := g.RememberSigners(ctx, spec); err != nil {
-				fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: hint: the guest's claims can't be verified later, its keys did not come: %v\n", err)
-			}
-			return printUp(cmd.OutOrStdout(), g, spec, asJSON)
+			return bootGuest(cmd, g, spec, wait, asJSON, qemuArgs...)
 		},
 	}
 	flags.add(cmd)
@@ -158,6 +147,23 @@ func newUp() *cobra.Command {
 		"argument for QEMU that no guest needs: to see what an attacker's machine looks like to verify")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// bootGuest starts a guest, waits until it serves, and prints where.
+func bootGuest(cmd *cobra.Command, g guest.Guest, spec guest.Spec, wait time.Duration, asJSON bool, qemuArgs ...string) error {
+	ctx := cmd.Context()
+	if err := g.Start(ctx, spec, qemuArgs...); err != nil {
+		return unavailable(err)
+	}
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	if err := g.Wait(waiting, bootLines(cmd.ErrOrStderr())); err != nil {
+		return unavailable(fmt.Errorf("booting: %w%s", err, endHint(err)))
+	}
+	if err := g.RememberSigners(ctx, spec); err != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: hint: the guest's claims can't be verified later, its keys did not come: %v\n", err)
+	}
+	return printUp(cmd.OutOrStdout(), g, spec, asJSON)
 }
 
 // endHint says what to do about an end that the guest has given a code for.

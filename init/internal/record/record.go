@@ -11,7 +11,6 @@ import (
 	"chrysalis/init/internal/sealing"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
-	"chrysalis/runtime/secret"
 )
 
 // ErrBroken says that an extend failed, after which log and register may differ. Nothing is recorded or quoted any more.
@@ -76,25 +75,38 @@ func (r *Recorder) GPU(found string) error {
 }
 
 // Secret takes the sealed secret out of its vault and at once records keys-released, in every register that the secret is sealed to, so
-// that nobody can take it again in this boot. boots counts the boots since the secret was made. It is refused, before the vault
-// is asked, unless keys-released is the event that follows.
-func (r *Recorder) Secret(vault sealing.Vault) (taken *secret.Secret, boots uint64, err error) {
+// that nobody can take it again in this boot. The event says who has held it before. It is refused, before the vault is asked, unless
+// keys-released is the event that follows.
+func (r *Recorder) Secret(vault sealing.Vault) (sealing.Taken, error) { return r.release(vault.Secret) }
+
+// HandOver has move take the secret to another image, under the same rule as Secret: whatever comes of it, nobody takes the secret in
+// this boot any more.
+func (r *Recorder) HandOver(move func() error) error {
+	_, err := r.release(func() (sealing.Taken, error) { return sealing.Taken{}, move() })
+	return err
+}
+
+func (r *Recorder) release(take func() (sealing.Taken, error)) (sealing.Taken, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, err := r.next(eventlog.KindKeysReleased); err != nil {
-		return nil, 0, fmt.Errorf("taking secret: %w", err)
+		return sealing.Taken{}, fmt.Errorf("taking secret: %w", err)
 	}
-	taken, boots, err = vault.Secret()
+	taken, err := take()
+	states := r.states
+	states.Held = taken.Held
 	// Also after a refusal: the boot ends, and nothing may try again.
-	released := r.record(eventlog.KindKeysReleased, r.states)
+	released := r.record(eventlog.KindKeysReleased, states)
+	if err == nil {
+		err = released
+	}
 	if err != nil {
-		return nil, 0, err
+		if taken.Secret != nil {
+			taken.Secret.Wipe()
+		}
+		return sealing.Taken{}, err
 	}
-	if released != nil {
-		taken.Wipe()
-		return nil, 0, released
-	}
-	return taken, boots, nil
+	return taken, nil
 }
 
 // Terminated records the end of the guest. Nothing is recorded after it.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"chrysalis/attest/evidence"
+	"chrysalis/init/internal/sealing"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
@@ -29,6 +30,7 @@ type memory struct {
 	failExtend int  // the extend of this number fails
 	kept       bool // a failed extend reached the register all the same
 	boots      uint64
+	held       []register.Digest
 	whileQuote func()       // runs while a quote is made, before the registers are read
 	failQuote  func() error // why a quote fails; nil: none does
 }
@@ -68,19 +70,19 @@ func (m *memory) Extend(r eventlog.Record) error {
 	return nil
 }
 
-func (m *memory) Secret() (*secret.Secret, uint64, error) {
+func (m *memory) Secret() (sealing.Taken, error) {
 	m.opened++
 	now := m.pcr[eventlog.PCR14]
 	if m.sealedTo == nil {
 		m.sealedTo = &now
 	}
 	if *m.sealedTo != now {
-		return nil, 0, secret.ErrSealed
+		return sealing.Taken{}, secret.ErrSealed
 	}
-	var taken *secret.Secret
+	taken := sealing.Taken{Boots: m.boots, Held: m.held}
 	var err error
-	m.secret.Expose(func(raw []byte) { taken, err = secret.New(raw) })
-	return taken, m.boots, err
+	m.secret.Expose(func(raw []byte) { taken.Secret, err = secret.New(raw) })
+	return taken, err
 }
 
 func (m *memory) reset() { m.pcr = map[eventlog.Register][32]byte{}; m.extends = 0 }
@@ -133,7 +135,7 @@ func TestSequence(t *testing.T) {
 	if err := measure(r, "me"); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := r.Secret(m); err != nil {
+	if _, err := r.Secret(m); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Terminated(); err != nil {
@@ -191,19 +193,81 @@ func TestSecretOnce(t *testing.T) {
 	if err := measure(r, "me"); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := r.Secret(m); err != nil {
+	if _, err := r.Secret(m); err != nil {
 		t.Fatal(err)
 	}
-	if again, _, err := r.Secret(m); err == nil || again != nil || m.opened != 1 {
+	if again, err := r.Secret(m); err == nil || again.Secret != nil || m.opened != 1 {
 		t.Errorf("a second time: got %v, error %v and %d unseals, want a refusal before the second", again, err, m.opened)
 	}
 	another := newRecorder(t, m)
 	if err := measure(another, "me"); err != nil {
 		t.Fatal(err)
 	}
-	if again, _, err := another.Secret(m); !errors.Is(err, secret.ErrSealed) || again != nil {
+	if again, err := another.Secret(m); !errors.Is(err, secret.ErrSealed) || again.Secret != nil {
 		t.Errorf("by another recorder: got %v and error %v, want %v", again, err, secret.ErrSealed)
 	}
+}
+
+// TestHeld: keys-released says who held the secret before, in each of its registers.
+func TestHeld(t *testing.T) {
+	m := newMemory()
+	m.held = []register.Digest{{7}, {8}}
+	r := newRecorder(t, m)
+	if err := measure(r, "me"); err != nil {
+		t.Fatal(err)
+	}
+	if taken, err := r.Secret(m); err != nil || !slices.Equal(taken.Held, m.held) {
+		t.Fatalf("got %v and error %v", taken.Held, err)
+	}
+	records, err := eventlog.ParseRuntime(r.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := 0
+	for _, record := range records {
+		if record.Kind == eventlog.KindKeysReleased && slices.Equal(record.Data, eventlog.HeldData(m.held)) {
+			said++
+		}
+	}
+	if said != 2 {
+		t.Errorf("%d events say who held the secret, want 2", said)
+	}
+}
+
+// TestHandOver: a secret that goes to another image is let go of under the rule of one that is taken: in its place, and for good.
+func TestHandOver(t *testing.T) {
+	for _, fails := range []error{nil, errors.New("the TPM does not answer")} {
+		m := newMemory()
+		r := newRecorder(t, m)
+		moved := 0
+		move := func() error { moved++; return fails }
+		if err := r.HandOver(move); err == nil || moved != 0 {
+			t.Errorf("before the sequence: got error %v and %d moves, want a refusal before it moves", err, moved)
+		}
+		if err := measure(r, "me"); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.HandOver(move); !errors.Is(err, fails) || moved != 1 {
+			t.Errorf("got error %v and %d moves, want %v and one", err, moved, fails)
+		}
+		if err := r.HandOver(move); err == nil || moved != 1 {
+			t.Errorf("a second time: got error %v and %d moves, want a refusal", err, moved)
+		}
+		if taken, err := r.Secret(m); err == nil || taken.Secret != nil || m.opened != 0 {
+			t.Errorf("the secret afterwards: got %v, error %v and %d unseals, want a refusal before the first", taken.Secret, err, m.opened)
+		}
+		// Nor does anybody else get it in this boot.
+		s := m.pcr[eventlog.PCR14]
+		if want := eventlog.Extend256(eventlog.Extend256(eventlog.Extend256([32]byte{}, eventlog.Record{Kind: eventlog.KindIdentity, Data: identityOf("me")}.SHA256()),
+			eventlog.Record{Kind: eventlog.KindSeparator, Data: eventlog.SeparatorData()}.SHA256()), eventlog.Record{Kind: eventlog.KindKeysReleased}.SHA256()); s != want {
+			t.Errorf("PCR 14 is %x, want %x, with keys-released", s, want)
+		}
+	}
+}
+
+func identityOf(identity string) []byte {
+	digest := config.IdentityDigest([]byte(identity))
+	return digest[:]
 }
 
 // TestOutOfOrder asks for each act at each place of the sequence. Only the one that follows may reach the registers or change
@@ -217,7 +281,7 @@ func TestOutOfOrder(t *testing.T) {
 		{"engine", func(r *Recorder) error { return r.Engine(engineVolume) }},
 		{"model", func(r *Recorder) error { return r.Model(modelVolume) }},
 		{"gpu", func(r *Recorder) error { return r.GPU("none") }},
-		{"secret", func(r *Recorder) error { _, _, err := r.Secret(r.platform.(*memory)); return err }},
+		{"secret", func(r *Recorder) error { _, err := r.Secret(r.platform.(*memory)); return err }},
 		{"terminated", (*Recorder).Terminated},
 	}
 	for done := range len(acts) + 1 {
@@ -288,11 +352,11 @@ func TestSecretAcrossBoots(t *testing.T) {
 		if err := measure(r, tt.identity); err != nil {
 			t.Fatal(err)
 		}
-		got, _, err := r.Secret(m)
+		got, err := r.Secret(m)
 		if !errors.Is(err, tt.want) {
 			t.Errorf("%s: got error %v, want %v", tt.name, err, tt.want)
 		}
-		if same := got != nil && got.Equal(m.secret); same != (tt.want == nil) {
+		if same := got.Secret != nil && got.Secret.Equal(m.secret); same != (tt.want == nil) {
 			t.Errorf("%s: got the secret: %v, want %v", tt.name, same, tt.want == nil)
 		}
 	}
@@ -309,8 +373,8 @@ func TestFailedExtend(t *testing.T) {
 			r := newRecorder(t, m)
 			err := measure(r, "me")
 			if err == nil {
-				var got *secret.Secret
-				if got, _, err = r.Secret(m); got != nil {
+				var got sealing.Taken
+				if got, err = r.Secret(m); got.Secret != nil {
 					t.Errorf("extend %d failed (kept %v): the secret came out all the same", fail, kept)
 				}
 			}
@@ -323,7 +387,7 @@ func TestFailedExtend(t *testing.T) {
 			}
 			for name, act := range map[string]func() error{
 				"the config": func() error { return r.Config(measured("me")) },
-				"the secret": func() error { _, _, err := r.Secret(m); return err },
+				"the secret": func() error { _, err := r.Secret(m); return err },
 				"evidence":   func() error { r.SetKeys(Keys{}); _, err := r.Evidence(evidence.Request{}); return err },
 			} {
 				opened := m.opened
@@ -349,7 +413,7 @@ func TestEvidence(t *testing.T) {
 	if err := measure(r, "me"); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := r.Secret(m); err != nil {
+	if _, err := r.Secret(m); err != nil {
 		t.Fatal(err)
 	}
 	keys := Keys{Receipt: [32]byte{5}, Claim: [32]byte{6}, SecretHash: [32]byte{7}}
@@ -391,7 +455,7 @@ func serving(t *testing.T, m *memory) *Recorder {
 	if err := measure(r, "me"); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := r.Secret(m); err != nil {
+	if _, err := r.Secret(m); err != nil {
 		t.Fatal(err)
 	}
 	r.SetKeys(Keys{})

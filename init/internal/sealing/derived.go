@@ -81,20 +81,20 @@ type record struct {
 
 // Secret opens the newest record that is whole, and makes one when both slots are zeros. The copy that CountBoot needs is wiped by
 // it.
-func (d *Derived) Secret() (*secret.Secret, uint64, error) {
+func (d *Derived) Secret() (Taken, error) {
 	found, blank, err := d.read()
 	if err != nil {
-		return nil, 0, fmt.Errorf("opening sealed secret: %w", err)
+		return Taken{}, fmt.Errorf("opening sealed secret: %w", err)
 	}
 	if blank {
 		made, err := secret.Random()
 		if err != nil {
-			return nil, 0, err
+			return Taken{}, err
 		}
 		// The next record goes to slot 0.
 		d.open, d.held, d.slot = true, made, slots-1
 		if err := d.write(); err != nil {
-			return nil, 0, fmt.Errorf("sealing secret: %w", err)
+			return Taken{}, fmt.Errorf("sealing secret: %w", err)
 		}
 		return d.copy()
 	}
@@ -102,7 +102,7 @@ func (d *Derived) Secret() (*secret.Secret, uint64, error) {
 	for _, r := range found {
 		err := d.unwrap(r)
 		if err != nil && !errors.Is(err, secret.ErrSealed) {
-			return nil, 0, fmt.Errorf("opening sealed secret: %w", err) // the hardware does not answer
+			return Taken{}, fmt.Errorf("opening sealed secret: %w", err) // the hardware does not answer
 		}
 		if err != nil {
 			refusals = append(refusals, fmt.Errorf("record %d: %w", r.generation, err))
@@ -111,24 +111,25 @@ func (d *Derived) Secret() (*secret.Secret, uint64, error) {
 		d.open, d.generation, d.slot = true, r.generation, r.slot
 		if r.tcb != d.hardware.CommittedTCB() {
 			if err := d.write(); err != nil {
-				return nil, 0, fmt.Errorf("sealing secret at the new patch level: %w", err)
+				return Taken{}, fmt.Errorf("sealing secret at the new patch level: %w", err)
 			}
 			// The older record opens at the older level still.
 			if err := d.clear(r.slot); err != nil {
-				return nil, 0, fmt.Errorf("sealing secret at the new patch level: %w", err)
+				return Taken{}, fmt.Errorf("sealing secret at the new patch level: %w", err)
 			}
 		}
 		return d.copy()
 	}
 	if len(refusals) == 0 {
-		return nil, 0, fmt.Errorf("opening sealed secret: %w: the disk holds no record, and is not blank", secret.ErrSealed)
+		return Taken{}, fmt.Errorf("opening sealed secret: %w: the disk holds no record, and is not blank", secret.ErrSealed)
 	}
-	return nil, 0, fmt.Errorf("opening sealed secret: %w", errors.Join(refusals...))
+	return Taken{}, fmt.Errorf("opening sealed secret: %w", errors.Join(refusals...))
 }
 
-func (d *Derived) copy() (s *secret.Secret, boots uint64, err error) {
-	d.held.Expose(func(raw []byte) { s, err = secret.New(raw) })
-	return s, d.boots, err
+func (d *Derived) copy() (taken Taken, err error) {
+	taken.Boots = d.boots
+	d.held.Expose(func(raw []byte) { taken.Secret, err = secret.New(raw) })
+	return taken, err
 }
 
 // CountBoot adds one to the count in the record, and forgets the secret.

@@ -5,16 +5,35 @@ package sealing
 import (
 	"errors"
 
+	"chrysalis/measure/register"
 	"chrysalis/runtime/secret"
 )
 
 // Vault is a way of sealing on the hardware under this guest. It is used by one caller, once in a boot.
 type Vault interface {
-	// Secret opens the secret that is sealed to the image and the identity, and makes one when there is none. boots counts those
-	// that CountBoot has counted since it was made. A secret that is there and stays sealed is secret.ErrSealed.
-	Secret() (s *secret.Secret, boots uint64, err error)
+	// Secret opens the secret that is sealed to the image and the identity, and makes one when there is none. A secret that is there
+	// and stays sealed is secret.ErrSealed.
+	Secret() (Taken, error)
 	// CountBoot adds one to the count of boots.
 	CountBoot() error
+}
+
+// Taken is a secret out of its vault.
+type Taken struct {
+	Secret *secret.Secret
+	Boots  uint64            // that CountBoot has counted since it was made
+	Held   []register.Digest // measurements of the images that have held it before this one, the first at first
+}
+
+// Mover is a vault that can seal its secret to another image instead of the one that runs.
+type Mover interface {
+	Vault
+	// Image returns the registers that name the image that runs, by their names.
+	Image() (map[string][]byte, error)
+	// Move seals the secret to the image of those registers, under the present identity, and has the list of those that have held it
+	// end in giver, which is zeros where that adds none. Power that goes meanwhile leaves the secret to one of the two images at least,
+	// and the first that takes it then is the only one that can from then on. A secret that stays sealed is secret.ErrSealed.
+	Move(to map[string][]byte, giver register.Digest) error
 }
 
 // ErrUnfit says that the config names a way of sealing that the hardware under the guest does not have.
@@ -25,9 +44,9 @@ var ErrUnfit = errors.New("the config's way of sealing is not to be had on this 
 type Ephemeral struct{}
 
 // Secret makes a secret.
-func (Ephemeral) Secret() (*secret.Secret, uint64, error) {
+func (Ephemeral) Secret() (Taken, error) {
 	s, err := secret.Random()
-	return s, 0, err
+	return Taken{Secret: s}, err
 }
 
 // CountBoot does nothing: there is one boot.

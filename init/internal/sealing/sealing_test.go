@@ -63,11 +63,11 @@ var me = register.Digest{1}
 
 func take(t *testing.T, c *chip, id register.Digest, d *disk) (*secret.Secret, uint64) {
 	t.Helper()
-	s, boots, err := NewDerived(c, id, d).Secret()
+	taken, err := NewDerived(c, id, d).Secret()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, boots
+	return taken.Secret, taken.Boots
 }
 
 func TestDerived(t *testing.T) {
@@ -75,10 +75,11 @@ func TestDerived(t *testing.T) {
 	var first *secret.Secret
 	for boot := range uint64(5) {
 		v := NewDerived(c, me, d)
-		s, boots, err := v.Secret()
-		if err != nil || boots != boot {
-			t.Fatalf("boot %d: got %d boots and error %v", boot, boots, err)
+		taken, err := v.Secret()
+		if err != nil || taken.Boots != boot || taken.Held != nil {
+			t.Fatalf("boot %d: got %d boots, held by %v before, and error %v", boot, taken.Boots, taken.Held, err)
 		}
+		s := taken.Secret
 		if first == nil {
 			first = s
 		}
@@ -136,9 +137,9 @@ func TestStaysSealed(t *testing.T) {
 				tt.spoil(on.b[:])
 			}
 			before := on.b
-			s, _, err := NewDerived(tt.chip, tt.id, on).Secret()
-			if !errors.Is(err, secret.ErrSealed) || s != nil {
-				t.Errorf("got a secret: %v, and error %v, want %v", s != nil, err, secret.ErrSealed)
+			taken, err := NewDerived(tt.chip, tt.id, on).Secret()
+			if !errors.Is(err, secret.ErrSealed) || taken.Secret != nil {
+				t.Errorf("got a secret: %v, and error %v, want %v", taken.Secret != nil, err, secret.ErrSealed)
 			}
 			if on.b != before {
 				t.Error("the refusal wrote to the disk, want it as it was")
@@ -159,7 +160,7 @@ func TestHigherPatchLevel(t *testing.T) {
 	if s, _ := take(t, newer, me, d); !s.Equal(first) {
 		t.Error("at the higher level: another secret, want the same")
 	}
-	if _, _, err := NewDerived(old, me, d).Secret(); !errors.Is(err, secret.ErrSealed) {
+	if _, err := NewDerived(old, me, d).Secret(); !errors.Is(err, secret.ErrSealed) {
 		t.Errorf("back at the lower level: got %v, want %v", err, secret.ErrSealed)
 	}
 	if s, _ := take(t, newer, me, d); !s.Equal(first) {
@@ -178,10 +179,11 @@ func TestPowerCut(t *testing.T) {
 	base := newDisk()
 	c := &chip{seed: "launch", committed: 1}
 	v := NewDerived(c, me, base)
-	first, _, err := v.Secret()
+	made, err := v.Secret()
 	if err != nil {
 		t.Fatal(err)
 	}
+	first := made.Secret
 	if err := v.CountBoot(); err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +192,7 @@ func TestPowerCut(t *testing.T) {
 		for sector := range slotBytes/512 + 1 {
 			d := &disk{b: base.b, after: after, sector: sector}
 			v := NewDerived(raised, me, d)
-			_, _, err := v.Secret()
+			_, err := v.Secret()
 			if err == nil {
 				err = v.CountBoot()
 			}
@@ -207,7 +209,7 @@ func TestPowerCut(t *testing.T) {
 	// The very first write of all: either nothing is there, or the secret is.
 	for sector := range slotBytes/512 + 1 {
 		d := &disk{sector: sector}
-		if _, _, err := NewDerived(c, me, d).Secret(); !errors.Is(err, errPower) {
+		if _, err := NewDerived(c, me, d).Secret(); !errors.Is(err, errPower) {
 			t.Fatalf("power cut at the first write: got error %v", err)
 		}
 		d.after = -1
@@ -221,10 +223,10 @@ func TestHardwareFails(t *testing.T) {
 	c := &chip{seed: "launch", committed: 1}
 	take(t, c, me, d)
 	c.fails = errors.New("no answer")
-	if _, _, err := NewDerived(c, me, d).Secret(); !errors.Is(err, c.fails) || errors.Is(err, secret.ErrSealed) {
+	if _, err := NewDerived(c, me, d).Secret(); !errors.Is(err, c.fails) || errors.Is(err, secret.ErrSealed) {
 		t.Errorf("got %v, want the hardware's own error", err)
 	}
-	if _, _, err := NewDerived(c, me, newDisk()).Secret(); !errors.Is(err, c.fails) {
+	if _, err := NewDerived(c, me, newDisk()).Secret(); !errors.Is(err, c.fails) {
 		t.Errorf("making a secret: got %v, want the hardware's own error", err)
 	}
 	if err := NewDerived(c, me, d).CountBoot(); err == nil {
@@ -233,12 +235,12 @@ func TestHardwareFails(t *testing.T) {
 }
 
 func TestEphemeral(t *testing.T) {
-	a, boots, err := Ephemeral{}.Secret()
-	if err != nil || boots != 0 {
-		t.Fatalf("got %d boots and error %v", boots, err)
+	a, err := Ephemeral{}.Secret()
+	if err != nil || a.Boots != 0 {
+		t.Fatalf("got %d boots and error %v", a.Boots, err)
 	}
-	b, _, err := Ephemeral{}.Secret()
-	if err != nil || a.Equal(b) {
+	b, err := Ephemeral{}.Secret()
+	if err != nil || a.Secret.Equal(b.Secret) {
 		t.Errorf("two boots have one secret, or error %v", err)
 	}
 	if err := (Ephemeral{}).CountBoot(); err != nil {
@@ -250,7 +252,7 @@ func TestEphemeral(t *testing.T) {
 func FuzzStore(f *testing.F) {
 	d := newDisk()
 	c := &chip{seed: "launch", committed: 7}
-	first, _, err := NewDerived(c, me, d).Secret()
+	first, err := NewDerived(c, me, d).Secret()
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -259,8 +261,8 @@ func FuzzStore(f *testing.F) {
 		on := newDisk()
 		copy(on.b[:], b)
 		blank := on.b == [StoreBytes]byte{}
-		s, _, err := NewDerived(c, me, on).Secret()
-		if err == nil && !blank && !s.Equal(first) {
+		s, err := NewDerived(c, me, on).Secret()
+		if err == nil && !blank && !s.Secret.Equal(first.Secret) {
 			t.Error("got another secret than was sealed")
 		}
 	})

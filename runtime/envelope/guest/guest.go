@@ -75,11 +75,15 @@ func NewOpener(held func(evidence.KeyID) (Key, bool), now func() time.Time) *Ope
 	return &Opener{held: held, now: now, most: maxSeen, seen: map[evidence.KeyID]*memory{}}
 }
 
-// Open opens a sealed request that came with this method and path. The caller wipes the request, and the secret by sealing the answer.
-func (o *Opener) Open(sealed []byte, method, path string) (*Request, *Secret, error) {
+// Open opens a sealed request that came for the key of that id, with this method and path. The caller wipes the request, and the secret
+// by sealing the answer.
+func (o *Opener) Open(sealed []byte, id evidence.KeyID, method, path string) (*Request, *Secret, error) {
 	h, err := wire.ParseHeader(sealed)
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening envelope: %w", err)
+	}
+	if h.Key != id {
+		return nil, nil, fmt.Errorf("opening envelope: it is for key %x, and came for %x", h.Key, id)
 	}
 	key, ok := o.held(h.Key)
 	if !ok {

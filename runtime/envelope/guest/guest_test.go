@@ -53,7 +53,7 @@ func (s *scene) seal(t testing.TB) ([]byte, wire.Secret) {
 func TestOpen(t *testing.T) {
 	s := newScene(t)
 	sealed, theirs := s.seal(t)
-	r, ours, err := s.opener.Open(sealed, "POST", path)
+	r, ours, err := s.opener.Open(sealed, s.header.Key, "POST", path)
 	if err != nil || string(r.Body) != "hello" {
 		t.Fatalf("got %+v, %v", r, err)
 	}
@@ -107,7 +107,7 @@ func TestOpenRefuses(t *testing.T) {
 		s := newScene(t)
 		tt.change(s)
 		sealed, _ := s.seal(t)
-		_, _, err := s.opener.Open(sealed, "POST", path)
+		_, _, err := s.opener.Open(sealed, s.header.Key, "POST", path)
 		named := errors.Is(err, ErrKey) || errors.Is(err, ErrWindow) || errors.Is(err, ErrReplayed) || errors.Is(err, ErrFull)
 		if tt.want == other && (err == nil || named) || tt.want != other && !errors.Is(err, tt.want) {
 			t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
@@ -116,18 +116,21 @@ func TestOpenRefuses(t *testing.T) {
 	s := newScene(t)
 	sealed, _ := s.seal(t)
 	for name, where := range map[string][2]string{"path": {"POST", "/v1/completions"}, "method": {"GET", path}} {
-		if _, _, err := s.opener.Open(sealed, where[0], where[1]); err == nil {
+		if _, _, err := s.opener.Open(sealed, s.header.Key, where[0], where[1]); err == nil {
 			t.Errorf("another %s: it opens", name)
 		}
+	}
+	if _, _, err := s.opener.Open(sealed, evidence.KeyID{1}, "POST", path); err == nil || !strings.Contains(err.Error(), "came for 01") {
+		t.Errorf("another key's id around it: got %v", err)
 	}
 	moved, _, err := wire.Seal(s.key.PublicKey().Bytes(), s.header, "POST", path, wire.Request{Method: "POST", Path: "/v1/models"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.opener.Open(moved, "POST", path); err == nil || !strings.Contains(err.Error(), "means a path") {
+	if _, _, err := s.opener.Open(moved, s.header.Key, "POST", path); err == nil || !strings.Contains(err.Error(), "means a path") {
 		t.Errorf("a message that means another path than its envelope: got %v", err)
 	}
-	if _, _, err := s.opener.Open(sealed, "POST", path); err != nil {
+	if _, _, err := s.opener.Open(sealed, s.header.Key, "POST", path); err != nil {
 		t.Errorf("what was refused took the place of %v", err)
 	}
 }
@@ -140,7 +143,7 @@ func TestReplay(t *testing.T) {
 	var wait sync.WaitGroup
 	for range 16 {
 		wait.Go(func() {
-			switch _, _, err := s.opener.Open(sealed, "POST", path); {
+			switch _, _, err := s.opener.Open(sealed, s.header.Key, "POST", path); {
 			case err == nil:
 				opened.Add(1)
 			case errors.Is(err, ErrReplayed):
@@ -155,13 +158,13 @@ func TestReplay(t *testing.T) {
 	begin := s.clock
 	for _, age := range []time.Duration{-30, 0, 59, 60, 61, 300, 61, 0, -30} {
 		s.clock = begin.Add(age * time.Second) // the host turns the clock on, and back again
-		if _, _, err := s.opener.Open(sealed, "POST", path); !errors.Is(err, ErrReplayed) && !errors.Is(err, ErrWindow) {
+		if _, _, err := s.opener.Open(sealed, s.header.Key, "POST", path); !errors.Is(err, ErrReplayed) && !errors.Is(err, ErrWindow) {
 			t.Errorf("%d seconds later: got %v, want it refused", age, err)
 		}
 		if age == 300 { // what is opened then lets the first one be forgotten
 			s.header.NotBefore, s.header.NotAfter, s.header.ID = s.header.NotBefore+300, s.header.NotAfter+300, [16]byte{8}
 			later, _ := s.seal(t)
-			if _, _, err := s.opener.Open(later, "POST", path); err != nil {
+			if _, _, err := s.opener.Open(later, s.header.Key, "POST", path); err != nil {
 				t.Error(err)
 			}
 		}
@@ -177,24 +180,24 @@ func TestMemoryIsBounded(t *testing.T) {
 	for i := range 12 {
 		s.header.ID[1] = byte(i)
 		sealed, _ := s.seal(t)
-		if _, _, err := s.opener.Open(sealed, "POST", path); i < 10 && err != nil || i >= 10 && !errors.Is(err, ErrFull) {
+		if _, _, err := s.opener.Open(sealed, s.header.Key, "POST", path); i < 10 && err != nil || i >= 10 && !errors.Is(err, ErrFull) {
 			t.Errorf("envelope %d: got %v", i, err)
 		}
 	}
-	if _, _, err := s.opener.Open(first, "POST", path); !errors.Is(err, ErrReplayed) {
+	if _, _, err := s.opener.Open(first, s.header.Key, "POST", path); !errors.Is(err, ErrReplayed) {
 		t.Errorf("the first one again: got %v, want ErrReplayed", err)
 	}
 	s.clock = s.clock.Add(3 * time.Minute)
 	s.header.NotBefore, s.header.NotAfter = s.header.NotBefore+180, s.header.NotAfter+180
 	sealed, _ := s.seal(t)
-	if _, _, err := s.opener.Open(sealed, "POST", path); err != nil {
+	if _, _, err := s.opener.Open(sealed, s.header.Key, "POST", path); err != nil {
 		t.Errorf("when the windows are over: got %v, want it opened", err)
 	}
 	if m := s.opener.seen[s.id]; m.count != 1 || len(m.minutes) != 1 {
 		t.Errorf("%d ids in %d minutes are remembered, want 1", m.count, len(m.minutes))
 	}
 	s.held = false
-	if _, _, err := s.opener.Open(sealed, "POST", path); !errors.Is(err, ErrKey) || len(s.opener.seen) != 0 {
+	if _, _, err := s.opener.Open(sealed, s.header.Key, "POST", path); !errors.Is(err, ErrKey) || len(s.opener.seen) != 0 {
 		t.Errorf("without the key: got %v, and %d keys remembered, want ErrKey and none", err, len(s.opener.seen))
 	}
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -19,16 +20,20 @@ import (
 
 // chat answers one request, from its first byte to the record of what it used.
 func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
+	if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+		c.texts.Store(true)
+	}
 	client, err := g.client(r)
 	if err != nil {
 		return err
 	}
 	memory := g.bodies.of(r)
 	defer memory.give()
-	body, hash, err := g.readBody(r, memory)
+	body, err := readBody(r, int(g.config.RequestBytes), memory)
 	if err != nil {
 		return err
 	}
+	hash := sha256.Sum256(body)
 	// The request is here. A deadline for reading that stays would end the answer, since net/http goes on reading to see
 	// whether the client leaves; one for writing counts from when there is something to write.
 	control := http.NewResponseController(w)

@@ -134,7 +134,7 @@ func TestNothingWithoutRecord(t *testing.T) {
 		t.Fatalf("the engine was asked %d times, want never", n)
 	}
 	b.keeper.onTake, b.keeper.onRecord = nil, errTest
-	if status, text := b.post(t, ask("")); status != 503 || strings.Contains(text, "42") {
+	if status, text := b.post(t, ask("")); status != 503 || strings.Contains(text, `"42`) {
 		t.Errorf("whole answer not recorded: status %d: %s", status, text)
 	}
 	_, text := b.post(t, ask(`,"stream":true`))

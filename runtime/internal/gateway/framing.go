@@ -91,6 +91,7 @@ func (f *framing) ended() error {
 	case empty && first:
 		return errFraming // an empty line before a request
 	case empty:
+		clear(f.line[:])
 		f.header++
 		if f.body == 0 {
 			f.next()

@@ -4,13 +4,15 @@
 //
 // The common path: New with a Config, then Serve on a listener.
 //
-// What this package does not promise: a client is not asked to prove that a payment contract is its own, and text passes
-// through buffers of crypto/tls and net/http, which are reused and not wiped.
+// Text that has passed is overwritten within a second of its answer or refusal (wiping.go), where the process runs with
+// GODEBUG=clobberfree=1, as init starts it.
+//
+// What this package does not promise: a client is not asked to prove that a payment contract is its own, and what the engine keeps of a
+// prompt is the engine's.
 package gateway
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +31,7 @@ import (
 	"chrysalis/attest/ratls/session"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/api"
+	envelope "chrysalis/runtime/envelope/guest"
 	"chrysalis/runtime/receipt"
 )
 
@@ -62,13 +65,14 @@ type Config struct {
 
 // Gateway serves clients.
 type Gateway struct {
-	config   Config
-	limits   requestLimits
-	places   chan struct{} // one for each request that is computed
-	queue    chan struct{} // one for each request that is computed or waits
-	bodies   *budget
-	attested *guest.Server // owns the TLS keys
-	waits    waits
+	config    Config
+	limits    requestLimits
+	places    chan struct{} // one for each request that is computed
+	queue     chan struct{} // one for each request that is computed or waits
+	bodies    *budget
+	attested  *guest.Server // owns the TLS and HPKE keys
+	envelopes *envelope.Opener
+	waits     waits
 	// connections is maxConnections. Tests make it small.
 	connections int
 }
@@ -102,7 +106,7 @@ func New(c Config) (*Gateway, error) {
 	return &Gateway{
 		config: c, limits: requestLimits{model: c.Model, answerTokens: c.AnswerTokens}, waits: defaultWaits,
 		places: make(chan struct{}, c.Concurrent), queue: make(chan struct{}, 5*int(c.Concurrent)),
-		bodies: newBudget(maxBodyBytes), attested: attested, connections: maxConnections,
+		bodies: newBudget(maxBodyBytes), attested: attested, envelopes: newOpener(attested), connections: maxConnections,
 	}, nil
 }
 
@@ -156,6 +160,7 @@ type route struct {
 	serve  func(w http.ResponseWriter, r *http.Request) error
 	body   bool
 	query  bool
+	sealed bool // the body is an envelope
 }
 
 func (g *Gateway) handler() http.Handler {
@@ -164,39 +169,53 @@ func (g *Gateway) handler() http.Handler {
 		api.ChatCompletions:  {method: http.MethodPost, serve: g.chat, body: true},
 		session.EvidencePath: {method: http.MethodGet, serve: g.evidence, query: true},
 	}
+	plain := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.answer(w, r, func() error {
+			// By what was sent: a path that is coded, or stands behind a host, has other readings.
+			path, _, query := strings.Cut(r.RequestURI, "?")
+			route, ok := routes[path]
+			if !ok {
+				return &refusal{status: http.StatusNotFound, code: "no_such_path", message: "there is no such path here"}
+			}
+			if err := checkFraming(r, route, query); err != nil {
+				return err
+			}
+			return route.serve(w, r)
+		})
+	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
 			c.begin()
 			defer c.done()
 		}
 		defer g.recover(w)
-		w.Header().Set(requestIDHeader, newRequestID())
-		body := &bodyRead{ReadCloser: r.Body, left: r.ContentLength}
-		r.Body = body
-		// By what was sent: a path that is coded, or stands behind a host, has other readings.
-		path, _, query := strings.Cut(r.RequestURI, "?")
-		route, ok := routes[path]
-		err := error(&refusal{status: http.StatusNotFound, code: "no_such_path", message: "there is no such path here"})
-		if ok {
-			if err = checkFraming(r, route, query); err == nil {
-				err = route.serve(w, r)
-			}
-		}
-		if err == nil {
+		if !isSealed(r) {
+			plain.ServeHTTP(w, r)
 			return
 		}
-		var refused *refusal
-		if !errors.As(err, &refused) {
-			refused = errKeeper
-		}
-		if refused.status == http.StatusMethodNotAllowed {
-			w.Header().Set("Allow", route.method)
-		}
-		if body.left != 0 {
-			w.Header().Set("Connection", "close") // what is left of the body is not read
-		}
-		refused.write(w)
+		g.answer(w, r, func() error { return g.unseal(w, r, plain) })
 	})
+}
+
+// answer has a request served, and writes the refusal that this may end with.
+func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, serve func() error) {
+	if w.Header().Get(requestIDHeader) == "" { // what was in an envelope has its own
+		w.Header().Set(requestIDHeader, newRequestID())
+	}
+	body := &bodyRead{ReadCloser: r.Body, left: r.ContentLength}
+	r.Body = body
+	err := serve()
+	if err == nil {
+		return
+	}
+	var refused *refusal
+	if !errors.As(err, &refused) {
+		refused = errKeeper
+	}
+	if body.left != 0 {
+		w.Header().Set("Connection", "close") // what is left of the body is not read
+	}
+	refused.write(w)
 }
 
 // bodyRead knows how much of a body was not read; less than nothing is a body whose length nobody told.
@@ -217,7 +236,7 @@ func checkFraming(r *http.Request, route route, query bool) error {
 	case r.Proto != "HTTP/1.1" && r.Proto != "HTTP/1.0":
 		return &refusal{status: http.StatusHTTPVersionNotSupported, code: "version", message: "use HTTP/1.1"}
 	case r.Method != route.method:
-		return &refusal{status: http.StatusMethodNotAllowed, code: "method", message: "use " + route.method}
+		return &refusal{status: http.StatusMethodNotAllowed, code: "method", message: "use " + route.method, allow: route.method}
 	case len(r.TransferEncoding) != 0 || r.ContentLength < 0 || route.body && len(r.Header["Content-Length"]) == 0:
 		return &refusal{status: http.StatusLengthRequired, code: "framing", message: "send the body with a Content-Length"}
 	case !route.body && r.ContentLength != 0:
@@ -229,7 +248,7 @@ func checkFraming(r *http.Request, route route, query bool) error {
 	case len(r.Header.Values("Upgrade")) != 0:
 		return refuse("", "no upgrade is offered")
 	}
-	if t := r.Header.Values("Content-Type"); route.body && (len(t) != 1 || !isJSON(t[0])) {
+	if t := r.Header.Values("Content-Type"); route.body && (len(t) != 1 || !isJSON(t[0]) && !route.sealed) {
 		return &refusal{status: http.StatusUnsupportedMediaType, code: "content_type", message: "send application/json"}
 	}
 	return nil
@@ -299,11 +318,11 @@ func (g *Gateway) client(r *http.Request) (ton.Address, error) {
 // bodyStep is what of a body is taken at first: a client that promises more must send it before it gets more.
 const bodyStep = 4 << 10
 
-// readBody reads a whole body and its hash. Memory is taken as the bytes arrive.
-func (g *Gateway) readBody(r *http.Request, memory *bodyShare) (body []byte, hash [32]byte, err error) {
-	if r.ContentLength > int64(g.config.RequestBytes) {
-		return nil, hash, &refusal{status: http.StatusRequestEntityTooLarge, code: "too_large",
-			message: fmt.Sprintf("body has %d bytes, want at most %d", r.ContentLength, g.config.RequestBytes)}
+// readBody reads a whole body of at most so many bytes. Memory is taken as the bytes arrive.
+func readBody(r *http.Request, most int, memory *bodyShare) (body []byte, err error) {
+	if r.ContentLength > int64(most) {
+		return nil, &refusal{status: http.StatusRequestEntityTooLarge, code: "too_large",
+			message: fmt.Sprintf("body has %d bytes, want at most %d", r.ContentLength, most)}
 	}
 	size := int(r.ContentLength)
 	for len(body) < size {
@@ -311,7 +330,7 @@ func (g *Gateway) readBody(r *http.Request, memory *bodyShare) (body []byte, has
 			next := min(max(bodyStep, 2*cap(body)), size)
 			if !memory.take(int64(next - cap(body))) {
 				clear(body)
-				return nil, hash, errBusy
+				return nil, errBusy
 			}
 			grown := append(make([]byte, 0, next), body...)
 			clear(body)
@@ -321,10 +340,10 @@ func (g *Gateway) readBody(r *http.Request, memory *bodyShare) (body []byte, has
 		body = body[:len(body)+n]
 		if err != nil && len(body) < size {
 			clear(body)
-			return nil, hash, refuse("", "the body ended early: %d bytes of %d", len(body), size)
+			return nil, refuse("", "the body ended early: %d bytes of %d", len(body), size)
 		}
 	}
-	return body, sha256.Sum256(body), nil
+	return body, nil
 }
 
 // enter waits for a place to compute in.

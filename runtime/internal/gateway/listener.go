@@ -19,6 +19,7 @@ type listener struct {
 	tls        *tls.Config
 	max        int
 	perAddress int
+	collector  collector
 
 	mu      sync.Mutex
 	open    map[*connection]struct{}
@@ -143,6 +144,7 @@ type connection struct {
 	ctx      context.Context // for the handshake
 	idle     atomic.Int64    // since when nothing of a request is here, in Unix nanoseconds; 0 while one is
 	answered atomic.Int64    // requests whose handler has returned
+	texts    atomic.Bool     // what is written now is a client's alone
 
 	// The rest belongs to the one who reads: net/http reads with one goroutine at a time.
 	shaken  bool
@@ -172,6 +174,13 @@ func (c *connection) Read(p []byte) (int, error) {
 	if c.failed != nil {
 		return 0, c.refuse()
 	}
+	if int64(c.framing.begun) == c.answered.Load() && c.framing.header > 0 {
+		// The next request is waited for: nothing that was read is wanted any more, and p is the buffer that it was in.
+		wipeInput(c.Conn)
+		clear(p)
+		c.texts.Store(false)
+		c.listener.collector.passed()
+	}
 	n, err := c.Conn.Read(p)
 	good, bad := c.framing.take(p[:n])
 	if int64(c.framing.begun) > c.answered.Load() {
@@ -183,6 +192,16 @@ func (c *connection) Read(p []byte) (int, error) {
 			return 0, c.refuse()
 		}
 		return good, nil
+	}
+	return n, err
+}
+
+// Write overwrites what it has written of an answer with text, once it is encrypted: it comes from buffers of net/http that are not
+// read again, and of this package.
+func (c *connection) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if c.texts.Load() {
+		clear(p[:n])
 	}
 	return n, err
 }
@@ -209,6 +228,7 @@ func (c *connection) done() {
 }
 
 func (c *connection) Close() error {
+	defer c.listener.collector.passed()
 	defer c.listener.left(c)
 	return c.Conn.Close()
 }

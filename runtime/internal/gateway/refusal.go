@@ -19,6 +19,7 @@ type refusal struct {
 	code    string
 	param   string
 	message string
+	allow   string // the method that is served, of a refusal for the method
 }
 
 func (r *refusal) Error() string { return r.message }
@@ -95,6 +96,9 @@ func (r *refusal) write(w http.ResponseWriter) {
 	body := r.body(h.Get(requestIDHeader))
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if r.allow != "" {
+		h.Set("Allow", r.allow)
+	}
 	if r.status == http.StatusTooManyRequests || r.status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "1")
 	}

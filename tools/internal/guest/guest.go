@@ -44,6 +44,8 @@ type Spec struct {
 	Port    int             `json:"port"` // port on this machine's loopback interface
 	// Hardware is what QEMU is told about a confidential machine under KVM.
 	Hardware Hardware `json:"hardware,omitzero"`
+	// Handover asks the guest to hand its secret to another image, and to end. It is for one start.
+	Handover config.HostHandover `json:"-"`
 	// Double are further arguments of the double that plays a TD's hardware: tests pass what an attacker's would do.
 	Double []string `json:"double,omitzero"`
 }
@@ -240,7 +242,7 @@ func configDisk(spec Spec, vouched config.Endorsements) ([]byte, error) {
 		return nil, fmt.Errorf("preparing guest: %w", err)
 	}
 	host, err := config.Host{Network: config.HostNetwork{Mode: config.ModeDHCP4}, Port: guestPort, QuotingPort: spec.Hardware.QuotingPort,
-		Endorsements: vouched}.Encode()
+		Endorsements: vouched, Handover: spec.Handover}.Encode()
 	if err != nil {
 		return nil, err
 	}
@@ -412,6 +414,30 @@ func (g Guest) State() (state string, lines []status.Line, err error) {
 		return "stopped", lines, nil
 	}
 	return state, lines, nil
+}
+
+// Drain closes the guest's port on this machine to new connections and waits until those that there are have ended: answers come to
+// their end. It returns how many were left when it had waited long enough.
+func (g Guest) Drain(ctx context.Context, port int, enough time.Duration) (left int, err error) {
+	if !g.Running() {
+		return 0, nil
+	}
+	if err := qemu.Unforward(g.Path(monitorFile), port); err != nil {
+		return 0, fmt.Errorf("draining guest: %w", err)
+	}
+	for began := time.Now(); ; {
+		if left, err = qemu.Connections(g.Path(monitorFile), guestPort); err != nil {
+			return 0, fmt.Errorf("draining guest: %w", err)
+		}
+		if left == 0 || time.Since(began) > enough {
+			return left, nil
+		}
+		select {
+		case <-ctx.Done():
+			return left, fmt.Errorf("draining guest: %w", ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // Stop powers the guest off: what is promised is durable before it is said, so there is nothing to wait for inside.

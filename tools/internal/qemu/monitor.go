@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -102,6 +104,47 @@ func Where(socket string) string {
 
 // instructionPointer is where a processor is, in the text of QEMU's monitor.
 var instructionPointer = regexp.MustCompile(`[ER]IP=[0-9a-f]+`)
+
+// netID is the name of a guest's network in QEMU.
+const netID = "net0"
+
+// Unforward takes a forwarded port of this machine from QEMU's user network: nobody connects to the guest by it any more, and who has
+// connected stays so.
+func Unforward(socket string, port int) error {
+	rule := fmt.Sprintf("tcp:127.0.0.1:%d", port)
+	var said string
+	if err := ask(socket, "human-monitor-command", map[string]string{"command-line": "hostfwd_remove " + netID + " " + rule}, &said); err != nil {
+		return err
+	}
+	if !strings.Contains(said, "removed") {
+		return fmt.Errorf("monitor does not take %s away: %.200q", rule, strings.TrimSpace(said))
+	}
+	return nil
+}
+
+// Connections returns how many connections to a port of the guest the user network has.
+func Connections(socket string, guestPort int) (int, error) {
+	var said string
+	if err := ask(socket, "human-monitor-command", map[string]string{"command-line": "info usernet"}, &said); err != nil {
+		return 0, err
+	}
+	return connections(said, guestPort)
+}
+
+// connections counts in the text of QEMU's monitor. A connection is a line of eight words: protocol with state, descriptor, two addresses
+// with their ports, two queues.
+func connections(text string, guestPort int) (n int, err error) {
+	if !strings.Contains(text, "Protocol[State]") {
+		return 0, fmt.Errorf("monitor speaks of no user network: %.200q", text)
+	}
+	for line := range strings.Lines(text) {
+		word := strings.Fields(line)
+		if len(word) == 8 && word[0] == "TCP[ESTABLISHED]" && word[5] == strconv.Itoa(guestPort) {
+			n++
+		}
+	}
+	return n, nil
+}
 
 // Pause stops the CPUs of the machine whose monitor listens at socket.
 func Pause(socket string) error { return ask(socket, "stop", nil, &struct{}{}) }

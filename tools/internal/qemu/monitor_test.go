@@ -35,6 +35,26 @@ func monitor(t *testing.T, greeting string, reply func(command string) string) (
 	return socket
 }
 
+// TestConnections counts in what QEMU 10.0 prints.
+func TestConnections(t *testing.T) {
+	const head = "Hub -1 (net0):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n" +
+		"  TCP[HOST_FORWARD]  20       127.0.0.1 42569       10.0.2.15  8443     0     0\r\n"
+	for text, want := range map[string]int{
+		head: 0,
+		head + "  TCP[ESTABLISHED]   23       127.0.0.1 42569       10.0.2.15  8443     0     0\r\n": 1,
+		head + "  TCP[ESTABLISHED]   23       127.0.0.1 42569       10.0.2.15  8443     0     0\r\n" +
+			"  TCP[ESTABLISHED]   24       127.0.0.1 42569       10.0.2.15  8443     0   512\r\n  TCP[FIN_WAIT_2]    25       127.0.0.1 42569       10.0.2.15  8443     0     0\r\n": 2,
+		head + "  TCP[ESTABLISHED]   23       127.0.0.1 42569       10.0.2.15  443     0     0\r\n": 0,
+	} {
+		if got, err := connections(text, 8443); err != nil || got != want {
+			t.Errorf("got %d connections (%v), want %d, in %q", got, err, want, text)
+		}
+	}
+	if got, err := connections("unknown command: 'info usernet'", 8443); err == nil {
+		t.Errorf("no answer to the question: got %d connections, want an error", got)
+	}
+}
+
 func TestMonitor(t *testing.T) {
 	const greeting, stopped = `{"QMP": {"version": {}}}` + "\n", `{"event": "STOP"}` + "\n"
 	running := func(command string) string {

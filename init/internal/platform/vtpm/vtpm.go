@@ -22,7 +22,7 @@ import (
 	"chrysalis/measure/register"
 )
 
-// TPM is a guest's TPM. It is safe for concurrent use, but for Secret, during which nobody may extend what it is sealed to.
+// TPM is a guest's TPM. It is safe for concurrent use, but for Secret and Move, during which nobody may extend what it is sealed to.
 type TPM struct {
 	t       transport.TPM
 	bootLog string
@@ -83,7 +83,7 @@ func (t *TPM) akCertificate() ([]byte, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.certificate == nil {
-		certificate, err := t.readNV(template.AKCertificate)
+		certificate, err := t.readNV(template.AKCertificate, 0)
 		if err != nil {
 			return nil, fmt.Errorf("reading attestation key certificate: %v", err)
 		}
@@ -97,7 +97,8 @@ const (
 	nvChunkBytes = 512
 )
 
-func (t *TPM) readNV(index tpm2.TPMHandle) ([]byte, error) {
+// readNV reads the first bytes of an index, of which it must have as many; 0: all that it has.
+func (t *TPM) readNV(index tpm2.TPMHandle, size int) ([]byte, error) {
 	public, err := tpm2.NVReadPublic{NVIndex: index}.Execute(t.t)
 	if err != nil {
 		return nil, err
@@ -109,12 +110,18 @@ func (t *TPM) readNV(index tpm2.TPMHandle) ([]byte, error) {
 	if contents.DataSize > maxNVBytes {
 		return nil, fmt.Errorf("index %#x has %d bytes, want at most %d", uint32(index), contents.DataSize, maxNVBytes)
 	}
+	if size == 0 {
+		size = int(contents.DataSize)
+	}
+	if size > int(contents.DataSize) {
+		return nil, fmt.Errorf("index %#x has %d bytes, want %d", uint32(index), contents.DataSize, size)
+	}
 	var data []byte
-	for len(data) < int(contents.DataSize) {
+	for len(data) < size {
 		part, err := tpm2.NVRead{
 			AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)},
 			NVIndex:    tpm2.NamedHandle{Handle: index, Name: public.NVName},
-			Size:       uint16(min(nvChunkBytes, int(contents.DataSize)-len(data))),
+			Size:       uint16(min(nvChunkBytes, size-len(data))),
 			Offset:     uint16(len(data)),
 		}.Execute(t.t)
 		if err != nil {

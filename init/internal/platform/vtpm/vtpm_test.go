@@ -5,7 +5,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"errors"
+	"io"
 	"math/big"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,8 +27,31 @@ import (
 // treeRoot is the tools tree, whose swtpm runs here by the tree's own loader.
 const treeRoot = "../../../../build/tools-tree"
 
+// machine is a TPM of swtpm's.
+type machine struct {
+	transport.TPMCloser
+	t       *testing.T
+	control net.Conn // swtpm's own words
+}
+
+// reset takes the power away and gives it back: what is in NV memory stays.
+func (m machine) reset() {
+	m.t.Helper()
+	const cmdInit = 2 // of swtpm_ioctls(3), with flags
+	var result [4]byte
+	if _, err := m.control.Write([]byte{0, 0, 0, cmdInit, 0, 0, 0, 0}); err != nil {
+		m.t.Fatal(err)
+	}
+	if _, err := io.ReadFull(m.control, result[:]); err != nil || result != [4]byte{} {
+		m.t.Fatalf("resetting swtpm: result %x (%v), want 0", result, err)
+	}
+	if _, err := (tpm2.Startup{StartupType: tpm2.TPMSUClear}).Execute(m); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
 // start starts swtpm over the state in dir and returns a TPM, after a reset of its registers.
-func start(t *testing.T, dir string) transport.TPMCloser {
+func start(t *testing.T, dir string) machine {
 	t.Helper()
 	root, err := filepath.Abs(treeRoot)
 	if err != nil {
@@ -42,7 +67,7 @@ func start(t *testing.T, dir string) transport.TPMCloser {
 	}
 	socket := filepath.Join(t.TempDir(), "tpm.sock")
 	cmd := exec.Command(argv[0], append(argv[1:], "socket", "--tpm2", "--tpmstate", "dir="+dir,
-		"--server", "type=unixio,path="+socket, "--flags", "not-need-init,startup-clear")...)
+		"--server", "type=unixio,path="+socket, "--ctrl", "type=unixio,path="+socket+".ctrl", "--flags", "not-need-init,startup-clear")...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -63,7 +88,12 @@ func start(t *testing.T, dir string) transport.TPMCloser {
 	}
 	// The power goes: state that is not in NV memory is gone.
 	t.Cleanup(func() { device.Close() })
-	return device
+	control, err := net.Dial("unix", socket+".ctrl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { control.Close() })
+	return machine{device, t, control}
 }
 
 func event(data string) eventlog.Record {
@@ -90,7 +120,8 @@ func TestSecretAcrossBoots(t *testing.T) {
 			if err := guest.Extend(event(tt.identity)); err != nil {
 				t.Fatal(err)
 			}
-			got, boots, err := guest.Secret()
+			taken, err := guest.Secret()
+			got, boots := taken.Secret, taken.Boots
 			if !errors.Is(err, tt.want) {
 				t.Fatalf("got error %v, want %v", err, tt.want)
 			}
@@ -116,8 +147,8 @@ func TestSecretAcrossBoots(t *testing.T) {
 			if err := guest.Extend(event("keys-released")); err != nil {
 				t.Fatal(err)
 			}
-			if again, _, err := guest.Secret(); !errors.Is(err, secret.ErrSealed) || again != nil {
-				t.Errorf("second unseal: got %v and error %v, want %v", again, err, secret.ErrSealed)
+			if again, err := guest.Secret(); !errors.Is(err, secret.ErrSealed) || again.Secret != nil {
+				t.Errorf("second unseal: got %v and error %v, want %v", again.Secret, err, secret.ErrSealed)
 			}
 			if _, err := (tpm2.Shutdown{ShutdownType: tpm2.TPMSUClear}).Execute(device); err != nil {
 				t.Fatal(err)

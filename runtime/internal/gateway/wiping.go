@@ -1,0 +1,67 @@
+package gateway
+
+import (
+	"bytes"
+	"crypto/tls"
+	"reflect"
+	"runtime"
+	"sync"
+	"time"
+	"unsafe"
+)
+
+// What clients and engine say passes through memory of net/http and crypto/tls. What of it is garbage is overwritten by the runtime as it
+// is freed (GODEBUG=clobberfree=1, which init sets), so that it is gone after two collections: the first empties pools into a second
+// place, the second frees them. What belongs to an open connection is overwritten here, when the connection waits for its next request.
+
+// collectAfter is how long after a text the collections begin.
+const collectAfter = 600 * time.Millisecond
+
+// collector collects garbage after texts have passed.
+type collector struct {
+	mu    sync.Mutex
+	armed bool
+	more  bool // texts have passed since
+}
+
+// passed says that a text has passed, and that what is left of it is garbage in a moment.
+func (c *collector) passed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.more = c.armed; !c.armed {
+		c.armed = true
+		time.AfterFunc(collectAfter, c.collect)
+	}
+}
+
+// collect collects, and again later where a text passed so late that it may not have been garbage yet.
+func (c *collector) collect() {
+	c.mu.Lock()
+	more := c.more
+	c.armed, c.more = false, false
+	c.mu.Unlock()
+	if more {
+		c.passed()
+	}
+	runtime.GC()
+	runtime.GC()
+}
+
+// rawInput is where a tls.Conn reads and decrypts. There is no way to it but by its place in the struct.
+var rawInput = func() uintptr {
+	f, ok := reflect.TypeFor[tls.Conn]().FieldByName("rawInput")
+	if !ok || f.Type != reflect.TypeFor[bytes.Buffer]() {
+		panic("gateway: this Go keeps a connection's input elsewhere: it could not be wiped")
+	}
+	return f.Offset
+}()
+
+// wipeInput overwrites what a connection has decrypted, if all of it was read. Nobody may be reading.
+func wipeInput(c *tls.Conn) {
+	b := (*bytes.Buffer)(unsafe.Add(unsafe.Pointer(c), rawInput))
+	if b.Len() == 0 {
+		b.Reset()
+		all := b.AvailableBuffer()
+		clear(all[:cap(all)])
+	}
+}

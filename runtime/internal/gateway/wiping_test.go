@@ -1,0 +1,147 @@
+package gateway
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMain is a gateway in a process of its own when the environment says so: what it holds in memory is then its own alone.
+func TestMain(m *testing.M) {
+	engine := os.Getenv("CHRYSALIS_TEST_ENGINE")
+	if engine == "" {
+		os.Exit(m.Run())
+	}
+	g, err := New(Config{
+		Model: "tiny", RequestBytes: 64 << 10, AnswerTokens: 100, Concurrent: 8, Keeper: &fakeKeeper{recorded: make(chan struct{}, 1000)},
+		Quote: (&fakeQuoter{}).quote, Log: slog.New(slog.DiscardHandler),
+		DialEngine: func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", engine) },
+	})
+	if err == nil {
+		var l net.Listener
+		if l, err = net.Listen("tcp", "127.0.0.1:0"); err == nil {
+			fmt.Println(l.Addr())
+			err = g.Serve(context.Background(), l)
+		}
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// memoryOf counts a marker in all of a process's memory.
+func memoryOf(t *testing.T, pid int, marker []byte) (n int) {
+	t.Helper()
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+	if errors.Is(err, os.ErrPermission) {
+		t.Skipf("this user may not read the memory of a process of its own: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer memory.Close()
+	for line := range strings.Lines(string(maps)) {
+		from, to, _ := strings.Cut(strings.Fields(line)[0], "-")
+		start, _ := strconv.ParseInt(from, 16, 64)
+		end, err := strconv.ParseInt(to, 16, 64)
+		if err != nil || !strings.Contains(line, " rw") {
+			continue
+		}
+		const window = 1 << 20
+		buf := make([]byte, window+len(marker))
+		for at := start; at < end; at += window {
+			k, _ := memory.ReadAt(buf[:min(int64(len(buf)), end-at)], at)
+			n += bytes.Count(buf[:k], marker)
+		}
+	}
+	return n
+}
+
+// TestNoTextStays asks in every way, keeps the connections open, and looks for what was said in the gateway's memory. In a process
+// without the runtime's overwriting it is found there, so that the search is known to find.
+func TestNoTextStays(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reads a process's memory for a second or two")
+	}
+	marker := strings.Repeat("canary", 2)
+	engine := startEngine(t)
+	engine.set(func(w *engineWriter) {
+		w.begin(14)
+		for range 20 {
+			w.text("an answer's " + marker + " text, ")
+		}
+		w.end(14, 20)
+	})
+	left := func(debug string) int {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = []string{"CHRYSALIS_TEST_ENGINE=" + engine.path, "GODEBUG=" + debug}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer cmd.Wait()
+		defer cmd.Process.Kill()
+		address, err := bufio.NewReader(out).ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		head := "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer " + marker + "\r\n"
+		prompt := func(extra string) string {
+			return `{"model":"tiny","messages":[{"role":"user","content":"` + strings.Repeat("a prompt's "+marker+" text ", 30) + `"}]` + extra + `}`
+		}
+		for _, tt := range []struct {
+			body   string
+			status int
+		}{
+			{prompt(""), 200}, {prompt(`,"stream":true`), 200}, {prompt(`,"unknown":"` + marker + `"`), 400}, {`{"model":"` + marker, 400},
+			{prompt(`,"stop":"` + strings.Repeat(marker, 6000) + `"`), 413},
+		} {
+			for _, closes := range []string{"", "Connection: close\r\n"} {
+				c, err := tls.Dial("tcp", strings.TrimSpace(address), &tls.Config{InsecureSkipVerify: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				go fmt.Fprintf(c, "%s%sContent-Length: %d\r\n\r\n%s", head, closes, len(tt.body), tt.body)
+				response, err := http.ReadResponse(bufio.NewReader(c), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				io.Copy(io.Discard, response.Body)
+				if response.StatusCode != tt.status {
+					t.Fatalf("status %d, want %d", response.StatusCode, tt.status)
+				}
+			}
+		}
+		n := memoryOf(t, cmd.Process.Pid, []byte(marker))
+		for deadline := time.Now().Add(15 * time.Second); n > 0 && debug != "" && time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+			n = memoryOf(t, cmd.Process.Pid, []byte(marker))
+		}
+		return n
+	}
+	if n := left(""); n == 0 {
+		t.Error("a process that overwrites nothing holds no text: the search finds nothing")
+	}
+	if n := left("clobberfree=1"); n != 0 {
+		t.Errorf("%d pieces of text are still in memory", n)
+	}
+}
