@@ -271,6 +271,8 @@ func TestHostRefuses(t *testing.T) {
 		{"address with dhcp", `{"network":{"mode":"dhcp4","address":"10.0.0.1/8","gateway":""},"port":1}`, "an address or gateway is given"},
 		{"gateway outside", `{"network":{"mode":"static","address":"10.0.0.1/8","gateway":"11.0.0.1"},"port":1}`, "is outside"},
 		{"a handover to nobody", `{"network":{"mode":"dhcp4","address":"","gateway":""},"port":1,"handover":{"pcrs":{},"list":"AA=="}}`, "0 registers, want 1 to 24"},
+		{"a handover by a list that is too long", `{"network":{"mode":"dhcp4","address":"","gateway":""},"port":1,"handover":{"pcrs":{"0":"` + strings.Repeat("01", 32) +
+			`"},"list":"` + strings.Repeat("AAAA", 256<<10/3+1) + `"}}`, "want at most 262144"},
 		{"a measured field", `{"network":{"mode":"dhcp4","address":"","gateway":""},"port":1,"model":"x"}`, "unknown object member"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -35,6 +35,20 @@ type HostHandover struct {
 	List []byte        `json:"list,omitzero"` // signed release list that names it
 }
 
+// maxListBytes bounds a list: in base64 it leaves room for what else the document has.
+const maxListBytes = 256 << 10
+
+// Check wants something to be asked for, in a size that a document has room for.
+func (h HostHandover) Check() error {
+	if n := len(h.PCRs); n == 0 || n > 24 {
+		return fmt.Errorf("handover: %d registers, want 1 to 24", n)
+	}
+	if n := len(h.List); n > maxListBytes {
+		return fmt.Errorf("handover: the release list has %d bytes, want at most %d", n, maxListBytes)
+	}
+	return nil
+}
+
 // Asked reports whether a handover is asked for.
 func (h HostHandover) Asked() bool { return len(h.PCRs) > 0 || len(h.List) > 0 }
 
@@ -84,8 +98,10 @@ func (h Host) validate() error {
 	if h.Port == 0 {
 		return fmt.Errorf("host document: port is 0")
 	}
-	if n := len(h.Handover.PCRs); h.Handover.Asked() && (n == 0 || n > 24) {
-		return fmt.Errorf("host document: handover: %d registers, want 1 to 24", n)
+	if h.Handover.Asked() {
+		if err := h.Handover.Check(); err != nil {
+			return fmt.Errorf("host document: %w", err)
+		}
 	}
 	n := h.Network
 	switch n.Mode {

@@ -73,6 +73,8 @@ func verbs() []*cobra.Command {
 		newUp(),
 		newDown(),
 		newUpgrade(),
+		newBackup(),
+		newRestore(),
 		newStatus(),
 		newPolicy(),
 		newImage(),

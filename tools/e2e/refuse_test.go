@@ -92,6 +92,18 @@ func TestSecretAndJournal(t *testing.T) {
 	if err := g.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	// From here on it is the guest that a backup makes: what follows needs its TPM's secret and count, and its journal.
+	saved := filepath.Join(t.TempDir(), "guest.backup")
+	chrysalis(t, 0, "backup", "--dir", g.Dir, "-o", saved)
+	before := g
+	g = newGuest(t)
+	if err := os.Remove(g.Dir); err != nil {
+		t.Fatal(err)
+	}
+	chrysalis(t, 0, "restore", saved, "--dir", g.Dir)
+	if err := before.Forget(); err != nil {
+		t.Fatal(err)
+	}
 	journal := g.Path("journal.disk")
 	kept, err := os.ReadFile(journal)
 	if err != nil {

@@ -118,6 +118,12 @@ func TestConfigAndLog(t *testing.T) {
 		}, want: []string{"terminated"}, says: "has ended"},
 		{name: "not serving yet", guest: func(g *attesttest.Guest) { g.Records = g.Records[:7] }, want: []string{"not-ready"},
 			says: "had not come as far as its keys-released"},
+		{name: "a secret that another image held before", guest: func(g *attesttest.Guest) {
+			g.Records[7].Data, g.Records[8].Data = eventlog.HeldData([]register.Digest{{7}}), eventlog.HeldData([]register.Digest{{7}})
+		}},
+		{name: "one story of it in each register", guest: func(g *attesttest.Guest) {
+			g.Records[7].Data = eventlog.HeldData([]register.Digest{{7}})
+		}, want: []string{"runtime-log"}, says: "keys-released"},
 		{name: "another model than its config says", guest: func(g *attesttest.Guest) {
 			g.Records[3].Data = bytes.Repeat([]byte{1}, 40)
 		}, want: []string{"runtime-log"}, says: "another model than its config says"},

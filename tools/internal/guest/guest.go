@@ -105,6 +105,10 @@ func VolumeRef(file string) (config.Volume, error) {
 	if err != nil {
 		return config.Volume{}, err
 	}
+	magic := make([]byte, 4)
+	if _, err := f.ReadAt(magic, 0); info.IsDir() || err == nil && string(magic) == "GGUF" {
+		return config.Volume{}, fmt.Errorf("%[1]s is a model, and no volume of one: pack it first (chrysalis volume pack model %[1]s -o model.img)", file)
+	}
 	root, blocks, err := verity.Name(f, info.Size())
 	if err != nil {
 		return config.Volume{}, fmt.Errorf("%s: %w", file, err)

@@ -66,7 +66,7 @@ func SuccessorOf(spec Spec, folder string, list []byte) (Successor, error) {
 		return Successor{}, err
 	}
 	s := Successor{Same: adds == register.Digest{}, Ask: config.HostHandover{PCRs: next, List: list}}
-	return s, h.Judge()
+	return s, errors.Join(h.Judge(), s.Ask.Check())
 }
 
 // naming returns the PCRs that name a release's image.
