@@ -166,8 +166,10 @@ type route struct {
 func (g *Gateway) handler() http.Handler {
 	routes := map[string]route{
 		api.Models:           {method: http.MethodGet, serve: g.models},
-		api.ChatCompletions:  {method: http.MethodPost, serve: g.chat, body: true},
 		session.EvidencePath: {method: http.MethodGet, serve: g.evidence, query: true},
+	}
+	for path, d := range dialects {
+		routes[path] = route{method: http.MethodPost, serve: g.asked(d), body: true}
 	}
 	plain := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g.answer(w, r, func() error {
