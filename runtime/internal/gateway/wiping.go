@@ -56,12 +56,14 @@ var rawInput = func() uintptr {
 	return f.Offset
 }()
 
-// wipeInput overwrites what a connection has decrypted, if all of it was read. Nobody may be reading.
+// wipeInput overwrites what a connection has decrypted, if all of it was read, and gives the memory back: most connections are idle most of
+// the time. Nobody may be reading.
 func wipeInput(c *tls.Conn) {
 	b := (*bytes.Buffer)(unsafe.Add(unsafe.Pointer(c), rawInput))
 	if b.Len() == 0 {
 		b.Reset()
 		all := b.AvailableBuffer()
 		clear(all[:cap(all)])
+		*b = bytes.Buffer{}
 	}
 }
