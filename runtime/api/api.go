@@ -6,6 +6,7 @@ package api
 const (
 	Models          = "/v1/models"
 	ChatCompletions = "/v1/chat/completions"
+	Messages        = "/v1/messages"
 	Responses       = "/v1/responses"
 )
 

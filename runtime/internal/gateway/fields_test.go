@@ -19,7 +19,7 @@ func TestAPIDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, fields := range [][]field{chatFields, messageFields, responsesFields, itemFields} {
+	for _, fields := range [][]field{chatFields, messageFields, responsesFields, itemFields, messagesFields, blockFields} {
 		var table strings.Builder
 		for _, row := range fields {
 			fmt.Fprintf(&table, "| `%s` | %s | %s |\n", row.name, treatments[row.does], strings.ReplaceAll(row.says, "|", "\\|"))

@@ -22,6 +22,12 @@ func FuzzParseRequest(f *testing.F) {
 			`"tools":[{"type":"function","name":"f"}],"tool_choice":{"type":"function","name":"f"}}`} {
 		f.Add(api.Responses, []byte(seed))
 	}
+	for _, seed := range []string{`{"model":"tiny","max_tokens":1,"messages":[{"role":"user","content":"x"}]}`,
+		`{"model":"tiny","max_tokens":1,"system":[{"type":"text","text":"x"}],"messages":[{"role":"assistant","content":[{"type":"text","text":"a"},` +
+			`{"type":"tool_use","id":"1","name":"f","input":{"\\n":"\""}}]},{"role":"user","content":[{"type":"tool_result","tool_use_id":"1"},{"type":"thinking"}]}],` +
+			`"tools":[{"name":"f","input_schema":{}}],"tool_choice":{"type":"any"}}`} {
+		f.Add(api.Messages, []byte(seed))
+	}
 	allowed := map[string]bool{"messages": true, "max_tokens": true, "stream": true, "stream_options": true, "return_progress": true,
 		"cache_prompt": true}
 	for _, row := range chatFields {

@@ -34,6 +34,7 @@ type dialect struct {
 // dialects are by path.
 var dialects = map[string]*dialect{
 	api.ChatCompletions: {chatFields, buildChat, newAnswerJSON, false},
+	api.Messages:        {messagesFields, buildMessages, newMessagesJSON, false},
 	api.Responses:       {responsesFields, buildResponses, newResponsesJSON, true},
 }
 
@@ -285,7 +286,7 @@ func (p *parsing) message(b []byte, i int, values []jsontext.Value) (_ []byte, e
 	case jsontext.KindInvalid:
 		b = append(b, "null"...)
 	case '[':
-		if b, err = parts(b, i, content, "text"); err != nil {
+		if b, err = parts(b, "messages", fmt.Sprintf("message %d", i), content, "text"); err != nil {
 			return b, err
 		}
 	default:
@@ -299,8 +300,8 @@ func (p *parsing) message(b []byte, i int, values []jsontext.Value) (_ []byte, e
 	return append(b, '}'), nil
 }
 
-// parts writes content that is a list of parts of text, which have one of some types, as a list.
-func parts(b []byte, i int, list jsontext.Value, types ...string) (_ []byte, err error) {
+// parts writes content that is a list of parts of text, which have one of some types, as a list. param and of name it in a refusal.
+func parts(b []byte, param, of string, list jsontext.Value, types ...string) (_ []byte, err error) {
 	b = append(b, '[')
 	n := 0
 	array(list, func(v jsontext.Value) {
@@ -327,13 +328,13 @@ func parts(b []byte, i int, list jsontext.Value, types ...string) (_ []byte, err
 			if slices.Contains(types, kind) || kind == "" || strings.ContainsFunc(kind, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }) {
 				kind = "unknown"
 			}
-			err = refuse("messages", "part %d of message %d is of type %s: this model takes parts of type %s with a text alone", n-1, i, kind, strings.Join(types, " or "))
+			err = refuse(param, "part %d of %s is of type %s: this model takes parts of type %s with a text alone", n-1, of, kind, strings.Join(types, " or "))
 			return
 		}
 		b = append(append(append(b, `{"type":"text","text":`...), said...), '}')
 	})
 	if err == nil && n == 0 {
-		err = refuse("messages", "content of message %d has no parts", i)
+		err = refuse(param, "content of %s has no parts", of)
 	}
 	return append(b, ']'), err
 }

@@ -51,12 +51,7 @@ var itemFields = []field{
 	{"role", taken, oneOf("system", "developer", "user", "assistant"), "a message's"},
 	{"content", taken, nil, "a message's: a text, or a list of parts of type input_text or output_text"},
 	{"call_id", taken, text(128), "which call"},
-	{"name", taken, func(v jsontext.Value) string {
-		if functionName(v) {
-			return ""
-		}
-		return "a function's name"
-	}, "a call's"},
+	{"name", taken, functionNamed, "a call's"},
 	{"arguments", taken, text(1 << 24), "a call's"},
 	{"output", taken, text(1 << 24), "a call's: a text"},
 	{"encrypted_content", ignored, nil, ""},
@@ -320,7 +315,7 @@ func (c *conversation) item(i int, values []jsontext.Value) (err error) {
 		c.says(role, content)
 	case '[':
 		c.begin(role)
-		c.b, err = parts(append(c.b, `,"content":`...), i, content, "input_text", "output_text")
+		c.b, err = parts(append(c.b, `,"content":`...), "input", fmt.Sprintf("item %d", i), content, "input_text", "output_text")
 		c.b = append(c.b, '}')
 	default:
 		err = refuse("input", "content of item %d is a JSON %s, want a text or a list of parts", i, content.Kind())
