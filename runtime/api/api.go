@@ -6,6 +6,7 @@ package api
 const (
 	Models          = "/v1/models"
 	ChatCompletions = "/v1/chat/completions"
+	Responses       = "/v1/responses"
 )
 
 // ClientHeader names the payment contract that an answer is charged to, in raw form.

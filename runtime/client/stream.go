@@ -2,7 +2,6 @@ package client
 
 import (
 	"bufio"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -17,26 +16,26 @@ import (
 // event is one chunk of a streamed answer. Members that are not here belong to the API and are of no use here.
 type event struct {
 	Choices []struct {
-		Delta struct {
-			Content   string `json:"content"`
-			Reasoning string `json:"reasoning_content"`
-			Calls     []struct {
-				Index    int    `json:"index"`
-				ID       string `json:"id"`
-				Function struct {
-					Name      string `json:"name"`
-					Arguments string `json:"arguments"`
-				} `json:"function"`
-			} `json:"tool_calls"`
-		} `json:"delta"`
+		Delta delta `json:"delta"`
 	} `json:"choices"`
-	Chrysalis *struct {
-		Receipt string `json:"receipt"`
-		Charge  string `json:"charge"`
-	} `json:"chrysalis"`
-	Error *struct {
+	Chrysalis *proofs `json:"chrysalis"`
+	Error     *struct {
 		Message string `json:"message"`
 	} `json:"error"`
+}
+
+// delta is a piece of an answer, or the whole of it.
+type delta struct {
+	Content   string `json:"content"`
+	Reasoning string `json:"reasoning_content"`
+	Calls     []struct {
+		Index    int    `json:"index"`
+		ID       string `json:"id"`
+		Function struct {
+			Name      string `json:"name"`
+			Arguments string `json:"arguments"`
+		} `json:"function"`
+	} `json:"tool_calls"`
 }
 
 // stream collects an answer.
@@ -97,18 +96,8 @@ func (s *stream) take(data string) error {
 		return fmt.Errorf("%w: an event has %d choices, want one answer", check.ErrRejected, len(e.Choices))
 	}
 	for _, choice := range e.Choices {
-		s.thought.WriteString(choice.Delta.Reasoning)
-		s.text.WriteString(choice.Delta.Content)
-		for _, c := range choice.Delta.Calls {
-			calls := &s.untrusted.Calls
-			if c.Index < 0 || c.Index > len(*calls) || c.Index >= receipt.MaxCalls {
-				return fmt.Errorf("%w: call %d of a tool after %d of them", check.ErrRejected, c.Index, len(*calls))
-			}
-			if c.Index == len(*calls) {
-				*calls = append(*calls, Call{})
-			}
-			call := &(*calls)[c.Index]
-			call.ID, call.Name, call.Arguments = call.ID+c.ID, call.Name+c.Function.Name, call.Arguments+c.Function.Arguments
+		if err := s.add(choice.Delta); err != nil {
+			return err
 		}
 		if s.each != nil && (choice.Delta.Content != "" || choice.Delta.Reasoning != "") {
 			if err := s.each(Piece{Content: choice.Delta.Content, Reasoning: choice.Delta.Reasoning}); err != nil {
@@ -116,21 +105,30 @@ func (s *stream) take(data string) error {
 			}
 		}
 	}
-	if c := e.Chrysalis; c != nil {
-		if s.untrusted.Receipt != nil {
-			return fmt.Errorf("%w: a second receipt", check.ErrRejected)
-		}
-		var err error
-		if s.untrusted.Receipt, err = base64.StdEncoding.DecodeString(c.Receipt); err != nil {
-			return fmt.Errorf("%w: receipt: %v", check.ErrRejected, err)
-		}
-		if s.untrusted.Charge, err = base64.StdEncoding.DecodeString(c.Charge); err != nil {
-			return fmt.Errorf("%w: charge: %v", check.ErrRejected, err)
-		}
+	if err := s.prove(e.Chrysalis); err != nil {
+		return err
 	}
 	if e.Error != nil {
 		s.says = e.Error.Message
 		return errEarly
+	}
+	return nil
+}
+
+// add adds a piece of the answer to what there is.
+func (s *stream) add(d delta) error {
+	s.thought.WriteString(d.Reasoning)
+	s.text.WriteString(d.Content)
+	calls := &s.untrusted.Calls
+	for _, c := range d.Calls {
+		if c.Index < 0 || c.Index > len(*calls) || c.Index >= receipt.MaxCalls {
+			return fmt.Errorf("%w: call %d of a tool after %d of them", check.ErrRejected, c.Index, len(*calls))
+		}
+		if c.Index == len(*calls) {
+			*calls = append(*calls, Call{})
+		}
+		call := &(*calls)[c.Index]
+		call.ID, call.Name, call.Arguments = call.ID+c.ID, call.Name+c.Function.Name, call.Arguments+c.Function.Arguments
 	}
 	return nil
 }

@@ -29,6 +29,8 @@ type machineFlags struct {
 	snpPolicy             uint64
 	certificates          []string
 	collateral            string
+
+	slow error // why the machine that shape returned is emulated, where nobody asked for that
 }
 
 func (f *machineFlags) add(cmd *cobra.Command) {
@@ -65,15 +67,19 @@ func (f *machineFlags) shape(ctx context.Context, g guest.Guest, file, release s
 	}
 	switch f.platform {
 	case "", platformVTPM:
-		return vtpmShape(ctx, g, filepath.Join(release, "OVMF_CODE.fd"), accelerator)
+		return f.vtpmShape(ctx, g, filepath.Join(release, "OVMF_CODE.fd"), accelerator)
 	case string(measure.TDX), string(measure.SEVSNP):
 		p := measure.Platform(f.platform)
 		firmware := filepath.Join(release, map[measure.Platform]string{measure.TDX: tdxFirmware, measure.SEVSNP: snpFirmware}[p])
-		if accelerator == measure.KVM || accelerator == "" && guest.Offers(measure.Shape{Platform: p, Accelerator: measure.KVM}) == nil {
+		offers := guest.Offers(measure.Shape{Platform: p, Accelerator: measure.KVM})
+		if accelerator == measure.KVM || accelerator == "" && offers == nil {
 			if s, err = guest.HardwareShapeHere(ctx, g.Tree, p, firmware); err == nil && p == measure.TDX && f.quotingPort != 0 {
 				s = guest.WithVsock(s, f.guestCID)
 			}
 			return s, err
+		}
+		if accelerator == "" {
+			f.slow = offers
 		}
 		return guest.SoftwareHere(ctx, g.Tree, p, firmware)
 	}
@@ -81,9 +87,10 @@ func (f *machineFlags) shape(ctx context.Context, g guest.Guest, file, release s
 }
 
 // vtpmShape is the demo's machine with a TPM of the host's.
-func vtpmShape(ctx context.Context, g guest.Guest, firmware string, accelerator measure.Accelerator) (measure.Shape, error) {
+func (f *machineFlags) vtpmShape(ctx context.Context, g guest.Guest, firmware string, accelerator measure.Accelerator) (s measure.Shape, err error) {
 	if accelerator == "" {
-		return guest.MachineShape(ctx, g.Tree, firmware)
+		s, f.slow, err = guest.MachineShape(ctx, g.Tree, firmware)
+		return s, err
 	}
 	version, err := qemu.Version(ctx, g.Tree)
 	if err != nil {
@@ -92,11 +99,24 @@ func vtpmShape(ctx context.Context, g guest.Guest, firmware string, accelerator 
 	if accelerator == measure.TCG {
 		return guest.DefaultShape(version, nil, firmware)
 	}
-	seen, ok := qemu.Accelerated(ctx, g.Tree, firmware)
-	if !ok {
-		return measure.Shape{}, fmt.Errorf("--accelerator %s: KVM runs no guest here: /dev/kvm is missing, closed to this user, or stops at the first instruction", accelerator)
+	seen, err := qemu.Accelerated(ctx, g.Tree, firmware)
+	if err != nil {
+		return measure.Shape{}, fmt.Errorf("--accelerator %s: %w", accelerator, err)
 	}
 	return guest.DefaultShape(version, &seen, firmware)
+}
+
+// speed says what runs the machine, and why.
+func (f *machineFlags) speed(s measure.Shape, given bool) string {
+	switch {
+	case given:
+		return fmt.Sprintf("%s, as the shape says", s.Accelerator)
+	case s.Accelerator == measure.KVM:
+		return "kvm, this machine's own virtualisation"
+	case f.slow != nil:
+		return fmt.Sprintf("tcg, which emulates and takes many times as long: %v", f.slow)
+	}
+	return "tcg, which emulates, as --accelerator says"
 }
 
 // hardware is what QEMU and the guest are told beside the shape. What is for another platform than the shape's is left out where it is

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,8 +25,8 @@ import (
 )
 
 func newPolicy() *cobra.Command {
-	var manifest, configFile, engine, model, out, pcrs, tree string
-	var shapes []string
+	var manifest, engine, model, out, pcrs, tree, accelerator string
+	var shapes, platforms, configs []string
 	var values valueFlags
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -32,11 +35,12 @@ func newPolicy() *cobra.Command {
 		Long: "Writes the strictest policy that accepts one release with one config: every register that the manifest knows is pinned,\n" +
 			"every field of the config must be as it is, except who is paid. What a policy does without, it names; on a vtpm that is\n" +
 			"confidentiality, and PCR 1 unless --shape says on which machine. A shape with the release's firmware for TDX allows that\n" +
-			"machine as a TDX guest, up to date; --tdx and --sev-snp add what the release shows there from files. With --signer a signed\n" +
+			"machine as a TDX guest, up to date; --platform takes the machines that up starts here, all platforms in one go; --tdx and --sev-snp add what the release shows there from files. With --signer a signed\n" +
 			"list says which releases may run, and verify takes it with --release-list. Where a release runs on TDX, today's evaluation number\n" +
 			"of Intel's collateral is the floor: it is fetched, or read out of --collateral; without either, --min-tcb-evaluation gives it.\n" +
 			"Edit the result to accept more.",
 		Example: "  chrysalis policy --manifest build/release/manifest.json --shape build/guest/shape.json -o policy.json\n" +
+			"  chrysalis policy --platform all --waive acpi --min-tcb Genoa=bootloader:10,tee:0,snp:24,microcode:85 -o policy.json\n" +
 			"  chrysalis policy --manifest build/release/manifest.json --config my-config.json -o policy.json\n" +
 			"  chrysalis policy --manifest build/release/manifest.json --pcrs registers.json -o policy.json   # of measure vtpm --disk\n" +
 			"  chrysalis policy --tdx tdx.json --sev-snp snp.json --waive acpi --min-tcb Genoa=bootloader:10,tee:0,snp:24,microcode:85 -o policy.json\n" +
@@ -51,11 +55,11 @@ func newPolicy() *cobra.Command {
 			if err != nil {
 				return rejected(fmt.Errorf("reading %s: %w", manifest, err))
 			}
-			platform, err := platformOf(shapes, configFile)
+			machines, err := policyMachines(cmd.Context(), shapes, platforms, accelerator, filepath.Dir(manifest), tree)
 			if err != nil {
 				return err
 			}
-			measured, err := guest.ReadConfig(platform, configFile, engine, model)
+			measured, err := policyConfigs(machines, configs, engine, model)
 			if err != nil {
 				return exitError{exitUsage, err}
 			}
@@ -64,15 +68,18 @@ func newPolicy() *cobra.Command {
 					return exitError{exitUsage, fmt.Errorf("--pcrs: %w", err)}
 				}
 			}
-			rules := strictRules(release, measured)
+			rules := strictRules(release, measured[0])
+			if err := sameButSealing(&rules.Config, measured); err != nil {
+				return exitError{exitUsage, err}
+			}
 			if _, computed := release.PCRs[1]; computed {
 				rules.Waive = []string{"confidentiality"}
 			}
-			if len(shapes) > 0 {
+			if len(machines) > 0 {
 				rules.Waive, rules.Releases[0].VTPM = []string{}, []register.PCRs{}
 			}
-			for _, file := range shapes {
-				if err := pinShape(cmd.Context(), &rules, release, filepath.Dir(manifest), shapeFlags{file, tree}); err != nil {
+			for _, s := range machines {
+				if err := pinShape(cmd.Context(), &rules, release, filepath.Dir(manifest), s, tree); err != nil {
 					return err
 				}
 			}
@@ -98,34 +105,106 @@ func newPolicy() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&manifest, "manifest", "build/release/manifest.json", "manifest of the release that may run")
-	cmd.Flags().StringVar(&configFile, "config", "", "config as for up (default: the demo's)")
+	cmd.Flags().StringArrayVar(&configs, "config", nil, "config as for up; once for each platform whose guests seal in another way (default: the demo's)")
 	cmd.Flags().StringVar(&engine, "engine", "build/volumes/engine.img", "engine volume, when the config does not name one")
 	cmd.Flags().StringVar(&model, "model", "build/volumes/model.img", "model volume, when the config does not name one")
 	cmd.Flags().StringArrayVar(&shapes, "shape", nil,
 		"shape.json of a machine on which it may run; may stand several times (default: any vtpm, PCR 1 waived by name)")
+	cmd.Flags().StringSliceVar(&platforms, "platform", nil, "platforms whose guests may run on the machine that up starts here, in the place of shapes: "+
+		"vtpm, tdx, sev-snp, or all")
+	cmd.Flags().StringVar(&accelerator, "accelerator", "", "with --platform: kvm or tcg, as for up")
+	cmd.RegisterFlagCompletionFunc("platform", cobra.FixedCompletions(append([]string{"all"}, allPlatforms...), cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().StringVar(&tree, "tools-tree", "build/tools-tree", "tools tree with QEMU, for --shape")
 	cmd.Flags().StringVar(&pcrs, "pcrs", "", "registers as measure vtpm --json prints them, in the place of the manifest's: those of a boot disk")
-	cmd.MarkFlagsMutuallyExclusive("shape", "pcrs")
+	cmd.MarkFlagsMutuallyExclusive("shape", "platform", "pcrs")
 	values.add(cmd)
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default: standard output)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the policy, which is JSON")
 	return cmd
 }
 
-// platformOf returns the platform of the shapes, whose demo stands in for a config. Demos differ, so one has to be named for several
-// platforms.
-func platformOf(shapes []string, configFile string) (platform measure.Platform, err error) {
-	for i, file := range shapes {
+// allPlatforms are the platforms of a release.
+var allPlatforms = []string{platformVTPM, string(measure.TDX), string(measure.SEVSNP)}
+
+// policyMachines are the machines of the shapes in files, or those of up on each of the platforms.
+func policyMachines(ctx context.Context, files, platforms []string, accelerator, releaseDir, tree string) (all []measure.Shape, err error) {
+	for _, file := range files {
 		s, err := guest.ReadShape(file)
 		if err != nil {
-			return "", unavailable(err)
+			return nil, unavailable(err)
 		}
-		if i > 0 && s.Platform != platform && configFile == "" {
-			return "", exitError{exitUsage, errors.New("shapes of several platforms have no demo in common, want --config")}
-		}
-		platform = s.Platform
+		all = append(all, s)
 	}
-	return platform, nil
+	if slices.Equal(platforms, []string{"all"}) {
+		platforms = allPlatforms
+	}
+	for i, p := range platforms {
+		switch {
+		case !slices.Contains(allPlatforms, p):
+			return nil, exitError{exitUsage, fmt.Errorf("--platform is %.40q, want %s, or all", p, strings.Join(allPlatforms, ", "))}
+		case slices.Contains(platforms[:i], p):
+			return nil, exitError{exitUsage, fmt.Errorf("--platform: %s is given twice", p)}
+		}
+	}
+	for _, p := range platforms {
+		flags := guestFlags{tree: tree}
+		g, err := flags.open()
+		if err != nil {
+			return nil, err
+		}
+		s, err := (&machineFlags{platform: p, accelerator: accelerator}).shape(ctx, g, "", releaseDir)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// policyConfigs reads the configs, or takes the demo of each machine's platform.
+func policyConfigs(machines []measure.Shape, files []string, engine, model string) (all []config.Measured, err error) {
+	add := func(p measure.Platform, file string) error {
+		m, err := guest.ReadConfig(p, file, engine, model)
+		all = append(all, m)
+		return err
+	}
+	for _, file := range files {
+		if err := add("", file); err != nil {
+			return nil, err
+		}
+	}
+	if len(files) > 0 {
+		return all, nil
+	}
+	if len(machines) == 0 {
+		machines = []measure.Shape{{}}
+	}
+	for i, s := range machines {
+		if !slices.ContainsFunc(machines[:i], func(t measure.Shape) bool { return t.Platform == s.Platform }) {
+			if err := add(s.Platform, ""); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return all, nil
+}
+
+// sameButSealing lets the rules, which are the first config's, accept how the others seal, and checks that they are the same otherwise:
+// each platform has its own place for a secret.
+func sameButSealing(rules *attest.ConfigRules, configs []config.Measured) error {
+	for i, m := range configs[1:] {
+		if !slices.Contains(rules.Sealing, m.Identity.Sealing) {
+			rules.Sealing = append(rules.Sealing, m.Identity.Sealing)
+		}
+		if s := m.Identity.Stranding; s != "" && !slices.Contains(rules.Stranding, s) {
+			rules.Stranding = append(rules.Stranding, s)
+		}
+		m.Identity.Sealing, m.Identity.Stranding = configs[0].Identity.Sealing, configs[0].Identity.Stranding
+		if !reflect.DeepEqual(m, configs[0]) {
+			return fmt.Errorf("config %d is not the first but for its sealing: want a policy for each", i+2)
+		}
+	}
+	return nil
 }
 
 // readPCRs reads what measure vtpm --json prints.

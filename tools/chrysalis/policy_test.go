@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 	"chrysalis/measure"
 	"chrysalis/measure/config"
 	"chrysalis/measure/register"
+	"chrysalis/tools/internal/guest"
 )
 
 func TestReadPCRs(t *testing.T) {
@@ -141,5 +143,27 @@ func TestPolicyValues(t *testing.T) {
 				t.Errorf("got %v, want an error with %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestPolicyOfPlatforms: one policy for several platforms accepts how each seals, and nothing else that differs.
+func TestPolicyOfPlatforms(t *testing.T) {
+	demos := []config.Measured{guest.DemoConfigOn(""), guest.DemoConfigOn(measure.TDX), guest.DemoConfigOn(measure.SEVSNP)}
+	rules := attest.ExactConfig(demos[0])
+	if err := sameButSealing(&rules, demos); err != nil {
+		t.Fatal(err)
+	}
+	if want := []config.Sealing{config.SealTPM, config.SealNothing, config.SealSNP}; !slices.Equal(rules.Sealing, want) || !slices.Equal(rules.Stranding, []config.Stranding{config.StrandingAccepted}) {
+		t.Errorf("got sealing %v and stranding %v, want %v and that it is accepted", rules.Sealing, rules.Stranding, want)
+	}
+	dearer := guest.DemoConfigOn(measure.TDX)
+	dearer.Service.Price.NanotonPerToken++
+	if err := sameButSealing(&rules, []config.Measured{demos[0], dearer}); err == nil || !strings.Contains(err.Error(), "config 2 is not the first") {
+		t.Errorf("another price: got error %v, want a refusal", err)
+	}
+	for platforms, want := range map[string]string{"sgx": "want vtpm, tdx, sev-snp, or all", "vtpm,vtpm": "given twice", "all,tdx": `"all"`} {
+		if _, err := policyMachines(t.Context(), nil, strings.Split(platforms, ","), "", t.TempDir(), t.TempDir()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("--platform %s: got error %v, want one with %q", platforms, err, want)
+		}
 	}
 }

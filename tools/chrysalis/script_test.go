@@ -44,6 +44,10 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	model, err := filepath.Abs("../../image/model/tiny.gguf")
+	if err != nil {
+		t.Fatal(err)
+	}
 	guest := newSoftwareGuest(t, document)
 	signed := newSignedRelease(t)
 	testscript.Run(t, testscript.Params{
@@ -59,6 +63,7 @@ func TestScripts(t *testing.T) {
 			}
 			e.Setenv("BOOTLOG", bootLog)
 			e.Setenv("CERTIFICATE", certificate)
+			e.Setenv("MODEL", model)
 			if err := unpackLogs(e.WorkDir); err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -34,7 +35,8 @@ func (f *shapeFlags) tables(ctx context.Context) (measure.Shape, measure.Tables,
 	if err != nil {
 		return s, measure.Tables{}, err
 	}
-	return f.ask(ctx, s)
+	tables, err := tablesOf(ctx, s, f.tree)
+	return s, tables, err
 }
 
 // tdx puts the shape, as QEMU makes it for TDX, and its tables into boot.
@@ -43,35 +45,36 @@ func (f *shapeFlags) tdx(ctx context.Context, boot *measure.TDXBoot, firmware st
 	if err != nil {
 		return err
 	}
+	return tdxMachine(ctx, s, f.tree, boot, firmware)
+}
+
+// tdxMachine puts the shape, as QEMU makes it for TDX, and its tables into boot.
+func tdxMachine(ctx context.Context, s measure.Shape, tree string, boot *measure.TDXBoot, firmware string) error {
 	if err := isFirmware(s, firmware); err != nil {
 		return err
 	}
-	s, tables, err := f.ask(ctx, s.TDX())
+	s = s.TDX()
+	tables, err := tablesOf(ctx, s, tree)
 	boot.Shape, boot.Tables = &s, tables
 	return err
 }
 
-func (f *shapeFlags) ask(ctx context.Context, s measure.Shape) (measure.Shape, measure.Tables, error) {
-	tree, err := toolstree.Open(f.tree)
+// tablesOf asks the QEMU of the tools tree for the shape's tables.
+func tablesOf(ctx context.Context, s measure.Shape, dir string) (measure.Tables, error) {
+	tree, err := toolstree.Open(dir)
 	if err != nil {
-		return s, measure.Tables{}, fmt.Errorf("%w (build it with: chrysalis image build)", err)
+		return measure.Tables{}, fmt.Errorf("%w (build it with: chrysalis image build)", err)
 	}
-	tables, err := acpi.Cached(ctx, tree, s, filepath.Join(filepath.Dir(tree.Path(".")), "cache", "acpi"))
-	return s, tables, err
+	return acpi.Cached(ctx, tree, s, filepath.Join(filepath.Dir(tree.Path(".")), "cache", "acpi"))
 }
 
 // tdxFirmware is the release's firmware for TDX guests.
 const tdxFirmware = "OVMF.inteltdx.fd"
 
 // pinShape lets the rules accept the release, which lies in dir, on machines of one more shape.
-func pinShape(ctx context.Context, rules *attest.Rules, release measure.Manifest, dir string, shape shapeFlags) error {
-	s, err := guest.ReadShape(shape.file)
-	if err != nil {
-		return unavailable(err)
-	}
+func pinShape(ctx context.Context, rules *attest.Rules, release measure.Manifest, dir string, s measure.Shape, tree string) error {
 	if firmware, err := release.File(s.Firmware.Name); err != nil || firmware != s.Firmware {
-		return rejected(fmt.Errorf("%s: firmware is %s (SHA-256 %s), want one of the release's (SHA-256 %s)", shape.file, s.Firmware.Name,
-			s.Firmware.SHA256, firmware.SHA256))
+		return rejected(fmt.Errorf("shape's firmware is %s (SHA-256 %s), want one of the release's (SHA-256 %s)", s.Firmware.Name, s.Firmware.SHA256, firmware.SHA256))
 	}
 	entry := &rules.Releases[0]
 	if s.Platform == measure.SEVSNP {
@@ -83,14 +86,14 @@ func pinShape(ctx context.Context, rules *attest.Rules, release measure.Manifest
 		return nil
 	}
 	if s.Firmware.Name == tdxFirmware {
-		values, err := tdxValues(ctx, release, dir, shape)
+		values, err := tdxValues(ctx, release, dir, s, tree)
 		if err != nil {
 			return unavailable(err)
 		}
 		entry.TDX = append(entry.TDX, values)
 		return nil
 	}
-	_, tables, err := shape.tables(ctx)
+	tables, err := tablesOf(ctx, s, tree)
 	if err != nil {
 		return unavailable(err)
 	}
@@ -99,7 +102,9 @@ func pinShape(ctx context.Context, rules *attest.Rules, release measure.Manifest
 		return unavailable(err)
 	}
 	entry.VTPM = append(entry.VTPM, release.PCRs.With(register.PCRs{1: pcr1}))
-	rules.Waive = []string{"confidentiality"}
+	if !slices.Contains(rules.Waive, "confidentiality") {
+		rules.Waive = append(rules.Waive, "confidentiality")
+	}
 	return nil
 }
 
@@ -138,14 +143,14 @@ func snpDigest(manifest measure.Manifest, dir string, s measure.Shape) (register
 }
 
 // tdxValues computes the registers of a TDX guest from the release's files, which must be those of its manifest.
-func tdxValues(ctx context.Context, manifest measure.Manifest, dir string, shape shapeFlags) (v release.TDXValues, err error) {
+func tdxValues(ctx context.Context, manifest measure.Manifest, dir string, s measure.Shape, tree string) (v release.TDXValues, err error) {
 	files, err := bootFiles(manifest, dir, tdxFirmware)
 	if err != nil {
 		return v, err
 	}
 	boot := measure.TDXBoot{Firmware: files[tdxFirmware], Order: tdvf.SinglePass, Kernel: files["vmlinuz"],
 		Initrd: bytes.NewReader(files["initrd"]), Cmdline: string(files["cmdline"])}
-	if err := shape.tdx(ctx, &boot, filepath.Join(dir, tdxFirmware)); err != nil {
+	if err := tdxMachine(ctx, s, tree, &boot, filepath.Join(dir, tdxFirmware)); err != nil {
 		return v, err
 	}
 	r, err := boot.Registers()

@@ -101,6 +101,9 @@ func newUp() *cobra.Command {
 			if spec.Config, err = guest.ReadConfig(spec.Shape.Platform, config, engine, model); err != nil {
 				return exitError{exitUsage, err}
 			}
+			if err := guest.CheckModel(spec.Config, spec.Model); err != nil {
+				return exitError{exitUsage, err}
+			}
 			if spec.Hardware, err = machine.hardware(spec.Shape); err != nil {
 				return exitError{exitUsage, err}
 			}
@@ -125,6 +128,7 @@ func newUp() *cobra.Command {
 				}
 				return prints.print(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), g, spec, cmp.Or(flags.name, "chrysalis"), qemuArgs, asJSON)
 			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "  machine: %d CPUs, %d MiB, under %s\n", spec.Shape.CPUs, spec.Shape.MemoryMiB, machine.speed(spec.Shape, shape != ""))
 			return bootGuest(cmd, g, spec, wait, asJSON, qemuArgs...)
 		},
 	}
@@ -158,7 +162,8 @@ func bootGuest(cmd *cobra.Command, g guest.Guest, spec guest.Spec, wait time.Dur
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	if err := g.Wait(waiting, bootLines(cmd.ErrOrStderr())); err != nil {
-		return unavailable(fmt.Errorf("booting: %w%s", err, endHint(err)))
+		g.Cut() // whoever reads the error has no guest
+		return unavailable(fmt.Errorf("booting: %w%s%s", err, endHint(err), qemuHint(g)))
 	}
 	if err := g.RememberSigners(ctx, spec); err != nil {
 		fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: hint: the guest's claims can't be verified later, its keys did not come: %v\n", err)
@@ -173,6 +178,15 @@ func endHint(err error) string {
 		return "\nchrysalis: hint: " + ended.Code.Hint()
 	}
 	return ""
+}
+
+// qemuHint are the last lines of QEMU's own, and where the guest's folder stays.
+func qemuHint(g guest.Guest) string {
+	hint := "\nchrysalis: hint: nothing runs any more; what the guest said is in " + g.Dir
+	if said := g.LastWords(); said != "" {
+		hint = "\nQEMU's last words:\n" + printable(said) + hint
+	}
+	return hint
 }
 
 // bootLines prints the status port's lines as they come.

@@ -27,9 +27,9 @@ func newVolume() *cobra.Command {
 	}
 	pack := &cobra.Command{Use: "pack", Short: "Pack a volume and print its root hash"}
 	pack.AddCommand(newVolumePack("model", "DIR|FILE", "Pack a model: the files of a folder, or one file",
-		"  chrysalis volume pack model tiny.gguf -o model.img", modelTree))
+		"  chrysalis volume pack model tiny.gguf -o model.img", modelTree, isModel))
 	pack.AddCommand(newVolumePack("engine", "OCI-LAYOUT|DIR", "Pack an engine: an OCI image layout, flattened, or a root folder",
-		"  chrysalis volume pack engine ./llama-root -o engine.img\n  skopeo copy docker://vllm/vllm-openai@sha256:… oci:vllm && chrysalis volume pack engine vllm -o engine.img", engineTree))
+		"  chrysalis volume pack engine ./llama-root -o engine.img\n  skopeo copy docker://vllm/vllm-openai@sha256:… oci:vllm && chrysalis volume pack engine vllm -o engine.img", engineTree, nil))
 	cmd.AddCommand(pack, newVolumeCheck())
 	return cmd
 }
@@ -41,9 +41,10 @@ type packing struct {
 	close func() error
 }
 
-func newVolumePack(kind, operand, short, example string, open func(string) (packing, error)) *cobra.Command {
+// newVolumePack makes the verb that packs what open returns, once looks says that it is what it should be; nil looks at nothing.
+func newVolumePack(kind, operand, short, example string, open func(string) (packing, error), looks func(fs.FS) error) *cobra.Command {
 	var out string
-	var asJSON bool
+	var asJSON, force bool
 	cmd := &cobra.Command{
 		Use: kind + " " + operand + " -o OUT", Short: short, Example: example, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,6 +53,11 @@ func newVolumePack(kind, operand, short, example string, open func(string) (pack
 				return unavailable(fmt.Errorf("packing %s: %w", args[0], err))
 			}
 			defer p.close()
+			if looks != nil && !force {
+				if err := looks(p.tree); err != nil {
+					return rejected(fmt.Errorf("packing %s: %w\nchrysalis: hint: --force packs it as it is", args[0], err))
+				}
+			}
 			show, end := byteProgress(cmd.ErrOrStderr())
 			ref, err := packInto(cmd, out, p, func(stage volume.Stage, done, total int64) { show(string(stage), done, total) })
 			end()
@@ -63,6 +69,9 @@ func newVolumePack(kind, operand, short, example string, open func(string) (pack
 	}
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	if looks != nil {
+		cmd.Flags().BoolVar(&force, "force", false, "pack it whatever it is")
+	}
 	_ = cmd.MarkFlagRequired("output")
 	return cmd
 }

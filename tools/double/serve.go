@@ -144,15 +144,20 @@ var ways = map[string]func(quote, first []byte) []byte{
 	"yesterday": func(_, first []byte) []byte { return first },
 }
 
-// wayHang answers once the file says something else, wayOther with the quote of another TD, wayRefuse with none.
+// wayHang answers once the file says something else, wayOther with the quote of another TD, or with certificates of another chip,
+// wayRefuse with none. wayThrottle has the hypervisor of an SEV-SNP guest say that it is busy.
 const (
-	wayHang   = "hang"
-	wayOther  = "other"
-	wayRefuse = "refuse"
+	wayHang     = "hang"
+	wayOther    = "other"
+	wayRefuse   = "refuse"
+	wayThrottle = "throttle"
 )
 
+// otherWays are those that make nothing of an honest quote.
+var otherWays = []string{wayHang, wayOther, wayRefuse, wayThrottle}
+
 func waysText() string {
-	return strings.Join(append(slices.Sorted(maps.Keys(ways)), wayHang, wayOther, wayRefuse), ", ") + ", or nothing"
+	return strings.Join(append(slices.Sorted(maps.Keys(ways)), otherWays...), ", ") + ", or nothing"
 }
 
 // way reads how to behave now.
@@ -165,7 +170,7 @@ func (s *server) way() (string, error) {
 		return "", nil
 	}
 	way := strings.TrimSpace(string(text))
-	if _, known := ways[way]; err == nil && !known && !slices.Contains([]string{"", wayHang, wayOther, wayRefuse}, way) {
+	if _, known := ways[way]; err == nil && !known && way != "" && !slices.Contains(otherWays, way) {
 		err = fmt.Errorf("%s says %.40q, want one of %s", s.quotes, way, waysText())
 	}
 	return way, err

@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -242,8 +243,19 @@ func (g *snpGuest) answer(kind byte, payload []byte) (byte, []byte, error) {
 }
 
 // certificates is the table that the host keeps beside reports: SEV-ES Guest-Hypervisor Communication Block Standardization (AMD 56421).
-func (g *snpGuest) certificates() []byte {
-	e := g.processor.Evidence()
+func (g *snpGuest) certificates() ([]byte, error) {
+	way, err := g.behaviour()
+	if err != nil {
+		return nil, err
+	}
+	processor := *g.processor
+	if way == wayOther {
+		processor.Endorsement = maps.Clone(processor.Endorsement)
+		chip := bytes.Clone(processor.Endorsement[endorsedChip])
+		chip[0] ^= 1
+		processor.Endorsement[endorsedChip] = chip
+	}
+	e := processor.Evidence()
 	entries := []struct {
 		guid string
 		der  []byte
@@ -264,21 +276,31 @@ func (g *snpGuest) certificates() []byte {
 		head = binary.LittleEndian.AppendUint32(head, uint32(len(c.der)))
 		body = append(body, c.der...)
 	}
-	return append(append(head, make([]byte, 24)...), body...)
+	return append(append(head, make([]byte, 24)...), body...), nil
+}
+
+// endorsedChip is the extension with the chip's id: AMD 57230, table 9.
+const endorsedChip = "4"
+
+// behaviour is how the host behaves now.
+func (g *snpGuest) behaviour() (string, error) {
+	if g.way == nil {
+		return "", nil
+	}
+	return g.way()
 }
 
 // passed is what the host makes of a message and of the firmware's answer to it.
 func (g *snpGuest) passed(in []byte) ([]byte, error) {
-	way := ""
-	if g.way != nil {
-		var err error
-		if way, err = g.way(); err != nil {
-			return nil, err
-		}
-	}
-	if way == wayRefuse {
-		const unsupported = 0x10 // a status of the firmware
+	const unsupported, busy = 0x10, 2 << 32 // a status of the firmware, and of the hypervisor
+	way, err := g.behaviour()
+	switch {
+	case err != nil:
+		return nil, err
+	case way == wayRefuse:
 		return binary.LittleEndian.AppendUint64(nil, unsupported), nil
+	case way == wayThrottle:
+		return binary.LittleEndian.AppendUint64(nil, busy), nil
 	}
 	out, err := g.message(in)
 	if err == nil && way == "garbage" {
@@ -295,7 +317,7 @@ func (g *snpGuest) respond(op uint8, in []byte) ([]byte, error) {
 	case op == opMessage && len(in) == pageBytes:
 		return g.passed(in)
 	case op == opCertificates && len(in) == 0:
-		return g.certificates(), nil
+		return g.certificates()
 	}
 	return nil, fmt.Errorf("operation %d with %d bytes", op, len(in))
 }

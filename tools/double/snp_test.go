@@ -160,6 +160,14 @@ func TestSNPMessages(t *testing.T) {
 	if out, err := g.respond(opMessage, good(g)); err != nil || len(out) != 8 || binary.LittleEndian.Uint64(out) == 0 {
 		t.Errorf("a host that refuses: got %x and error %v, want a status", out, err)
 	}
+	g.way = func() (string, error) { return wayThrottle, nil }
+	if out, err := g.respond(opMessage, good(g)); err != nil || len(out) != 8 || binary.LittleEndian.Uint64(out) != 2<<32 || g.sequence != 0 {
+		t.Errorf("a hypervisor that throttles: got %x and error %v, want that it is busy, and no message taken", out, err)
+	}
+	g.way = func() (string, error) { return wayOther, nil }
+	if table, err := g.respond(opCertificates, nil); err != nil || bytes.Contains(table, g.processor.Evidence().Certificate) {
+		t.Errorf("certificates of another chip: got %d bytes and error %v, want them without this chip's", len(table), err)
+	}
 	g.way = func() (string, error) { return "garbage", nil }
 	out, err := g.respond(opMessage, good(g))
 	if err != nil {

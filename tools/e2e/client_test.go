@@ -114,6 +114,16 @@ func makePolicyOf(t *testing.T, spec guest.Spec, machine ...string) string {
 	return out
 }
 
+// everyPlatform is the client under a policy for all platforms that was written in one go, over the demo's machines.
+func (c client) everyPlatform() client {
+	c.t.Helper()
+	out := filepath.Join(c.t.TempDir(), "policy.json")
+	chrysalis(c.t, 0, "policy", "--manifest", filepath.Join(built, "release/manifest.json"), "--engine", filepath.Join(built, "volumes/engine.img"),
+		"--model", filepath.Join(built, "volumes/model.img"), "--platform", "all", "--accelerator", "tcg", "--tools-tree", filepath.Join(built, "tools-tree"),
+		"--min-tcb-evaluation", "17", "--min-tcb", softwareTCB, "--waive", "acpi", "-o", out)
+	return c.with(out)
+}
+
 // with returns the client under another policy.
 func (c client) with(policy string) client {
 	c.policy = policy

@@ -56,7 +56,8 @@ var shapeOnce = sync.OnceValues(func() (measure.Shape, error) {
 	}
 	firmware := filepath.Join(built, "release/OVMF_CODE.fd")
 	if os.Getenv("CHRYSALIS_KVM") != "" {
-		return guest.MachineShape(context.Background(), tree, firmware)
+		s, _, err := guest.MachineShape(context.Background(), tree, firmware)
+		return s, err
 	}
 	// Emulation is the same on every machine, so what is shown here is shown everywhere.
 	version, err := qemu.Version(context.Background(), tree)

@@ -87,6 +87,35 @@ func TestHardwareLines(t *testing.T) {
 	}
 }
 
+// TestUpLeavesNothing: a guest that does not come up leaves nothing that runs, and QEMU's own words are shown.
+func TestUpLeavesNothing(t *testing.T) {
+	needsGuests(t)
+	for _, tt := range []struct {
+		name, want string
+		args       []string
+	}{
+		{"QEMU ends", "-nonsense: invalid option", []string{"--qemu-arg", "-nonsense"}},
+		{"the time is over", "nothing runs any more", []string{"--wait", "2s"}},
+	} {
+		g := newGuest(t)
+		paths := []string{"--release", filepath.Join(built, "release"), "--engine", filepath.Join(built, "volumes/engine.img"), "--model", filepath.Join(built, "volumes/model.img"),
+			"--tools-tree", filepath.Join(built, "tools-tree"), "--accelerator", "tcg", "--dir", g.Dir}
+		_, stderr := chrysalis(t, 3, slices.Concat([]string{"up"}, paths, tt.args)...)
+		if !strings.Contains(stderr, tt.want) || !strings.Contains(stderr, "under tcg, which emulates, as --accelerator says") {
+			t.Errorf("%s: got %q, want %q in it, and what runs the machine", tt.name, stderr, tt.want)
+		}
+		processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		if err != nil || len(processes) == 0 {
+			t.Fatalf("no processes found: %v", err)
+		}
+		for _, file := range processes {
+			if line, _ := os.ReadFile(file); strings.Contains(string(line), g.Dir) {
+				t.Errorf("%s: still runs: %q", tt.name, line)
+			}
+		}
+	}
+}
+
 // replaced replaces a word within the arguments.
 func replaced(old, new string) func([]string) []string {
 	return func(args []string) []string {

@@ -38,6 +38,9 @@ func TestSNP(t *testing.T) {
 	if err != nil || !strings.Contains(strings.Join(strings.Fields(string(policy)), ""), `"waive":["acpi"]`) {
 		t.Errorf("the policy waives more than the ACPI tables (error %v): %s", err, policy)
 	}
+	if v := c.everyPlatform().verify(0); v.Verdict != "accepted" {
+		t.Errorf("under a policy of all platforms: got %+v, want it accepted", v)
+	}
 	if first := c.ask(question); first.text != oslo || first.tokens != tokensOfOslo {
 		t.Errorf("first answer: got %+v, want %q and %d tokens", first, oslo, tokensOfOslo)
 	}
@@ -71,9 +74,24 @@ func TestSNP(t *testing.T) {
 	if second := c.ask(question); second.tokens != 2*tokensOfOslo {
 		t.Errorf("after a boot: got %+v, want %d tokens in all: the sealed secret and the journal go on", second, 2*tokensOfOslo)
 	}
-	if err := os.WriteFile(g.Path(guest.QuotesFile), []byte("garbage"), 0o644); err != nil {
-		t.Fatal(err)
+	behave := func(way string) {
+		t.Helper()
+		if err := os.WriteFile(g.Path(guest.QuotesFile), []byte(way), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
+	behave("other") // what lies beside a report is the host's to choose
+	if v := c.verify(1); v.Check != "sev-snp.chip" {
+		t.Errorf("certificates of another chip: got refused by %q (%s), want by sev-snp.chip", v.Check, v.Reason)
+	}
+	// Busy is no refusal: the kernel asks again, every two seconds, and the client waits.
+	behave("throttle")
+	time.AfterFunc(3*time.Second, func() { behave("") })
+	began := time.Now()
+	if v := c.verify(0); v.Verdict != "accepted" || time.Since(began) < 2*time.Second {
+		t.Errorf("a hypervisor that throttles: got %+v after %s, want it accepted, late", v, time.Since(began))
+	}
+	behave("garbage")
 	for range 3 { // the first finds the answer spoilt, another that the channel is closed
 		if g.Running() {
 			try(t, c.remote("verify", "--json")...)

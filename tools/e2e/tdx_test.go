@@ -67,6 +67,7 @@ func TestTD(t *testing.T) {
 	}{
 		{"another release", c.edited(rtmr2, rtmr2[1:]+"0"), "rtmr-2"},
 		{"another config", c.edited(`"max": 20`, `"max": 19`), "config.service.price.nanoton_per_token"},
+		{"a boot order that is not strict, in a policy of all platforms", c.everyPlatform(), "rtmr-0"},
 		{"a sealed secret", c.edited(`"ephemeral"`, `"tpm-pcr"`), "config.identity.sealing"},
 		{"no stranding", c.edited(`"accepted"`, ``), "config.identity.stranding"},
 		{"newer collateral", c.edited(`"min_tcb_evaluation": 17`, `"min_tcb_evaluation": 18`), "tdx.tcb-info-evaluation"},

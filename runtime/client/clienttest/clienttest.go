@@ -5,9 +5,12 @@
 package clienttest
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,6 +21,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/evidence"
@@ -26,6 +30,7 @@ import (
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
+	envelope "chrysalis/runtime/envelope/guest"
 	"chrysalis/runtime/receipt"
 )
 
@@ -35,6 +40,8 @@ type Guest struct {
 	URL string
 	// Spoil edits each answer before it is signed and sent; body is the request's. Nil spoils nothing.
 	Spoil func(body []byte, r *Reply)
+	// Around may answer what comes in an envelope in the guest's place, and reports whether it did. Nil never does.
+	Around func(w http.ResponseWriter, r *http.Request) bool
 
 	mu      sync.Mutex
 	prompts [][]byte
@@ -79,8 +86,50 @@ func New(t testing.TB, measured []byte) *Guest {
 			t.Error(err)
 		}
 	})
-	g.URL = "https://" + attesttest.Listen(t, mux, server.TLSConfig(), server.ConnContext)
+	opener := envelope.NewOpener(func(id evidence.KeyID) (envelope.Key, bool) {
+		k, ok := server.HPKE(id)
+		return envelope.Key{PrivateKey: k.PrivateKey, Epoch: k.Epoch, Instance: k.Instance}, ok
+	}, nil)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Header.Get("Content-Type") != envelope.RequestType:
+			mux.ServeHTTP(w, r)
+		case g.Around == nil || !g.Around(w, r):
+			unseal(w, r, opener, mux)
+		}
+	})
+	g.URL = "https://" + attesttest.Listen(t, handler, server.TLSConfig(), server.ConnContext)
 	return g
+}
+
+// unseal has what comes in an envelope answered into one.
+func unseal(w http.ResponseWriter, r *http.Request, opener *envelope.Opener, next http.Handler) {
+	sealed, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	var id evidence.KeyID
+	if _, err := hex.Decode(id[:], []byte(r.Header.Get(envelope.KeyHeader))); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	request, secret, err := opener.Open(sealed, id, r.Method, r.URL.Path)
+	if errors.Is(err, envelope.ErrKey) {
+		Rekey(w)
+		return
+	}
+	if err == nil {
+		err = secret.Serve(w, r, request, http.Header{}, next)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+	}
+}
+
+// Rekey answers that the guest does not hold an envelope's key.
+func Rekey(w http.ResponseWriter) {
+	w.WriteHeader(http.StatusMisdirectedRequest)
+	io.WriteString(w, `{"error":{"code":"rekey"}}`)
 }
 
 // reply is a good answer to a request.
@@ -144,15 +193,38 @@ func (g *Guest) answer(w http.ResponseWriter, r *http.Request) error {
 	if reply.Events != nil {
 		events = reply.Events(events)
 	}
+	if !bytes.Contains(body, []byte(`"stream":true`)) {
+		return reply.whole(w, events)
+	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	for _, event := range events {
 		fmt.Fprintf(w, "%s\n\n", event)
-		w.(http.Flusher).Flush()
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			return nil // the client has gone
+		}
 	}
 	if reply.Hold != nil {
-		<-reply.Hold
+		select {
+		case <-reply.Hold:
+		case <-r.Context().Done():
+		}
 	}
 	return nil
+}
+
+// whole answers in one piece, with the proof out of a stream's events.
+func (r *Reply) whole(w http.ResponseWriter, events []string) error {
+	var proof struct {
+		Chrysalis jsontext.Value `json:"chrysalis"`
+	}
+	if err := json.Unmarshal([]byte(strings.TrimPrefix(events[len(events)-2], "data: ")), &proof); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	return json.MarshalWrite(w, map[string]any{
+		"object": "chat.completion", "chrysalis": proof.Chrysalis, "choices": []any{map[string]any{"index": 0, "finish_reason": "stop",
+			"message": map[string]any{"role": "assistant", "content": strings.Join(r.Content, ""), "reasoning_content": strings.Join(r.Reasoning, "")}}},
+	})
 }
 
 // events signs the reply and returns its stream.

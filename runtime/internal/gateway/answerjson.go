@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"encoding/base64"
 	"encoding/hex"
 	"strconv"
 	"time"
@@ -11,6 +10,21 @@ import (
 	"chrysalis/runtime/receipt"
 )
 
+// answerWriter writes one answer as the clients of a dialect read it: the events of a stream, or the whole. What it returns of a stream is
+// valid until its next call.
+type answerWriter interface {
+	// chunk returns the events of a piece of the answer.
+	chunk(p piece) []byte
+	// end returns the last events of a whole stream.
+	end(u receipt.Usage, p receipt.Proof) []byte
+	// failure returns the last event of a stream that was cut. p is nil when nothing was recorded.
+	failure(why *refusal, id string, u receipt.Usage, p *receipt.Proof) []byte
+	// whole returns an answer that is not streamed. The caller wipes it.
+	whole(s *said, u receipt.Usage, p receipt.Proof) []byte
+	// wipe overwrites what is left of the text.
+	wipe()
+}
+
 // answerJSON writes one answer as OpenAI's clients read it: the events of a stream, or the whole. What it returns of a stream
 // is valid until its next call.
 type answerJSON struct {
@@ -19,7 +33,7 @@ type answerJSON struct {
 	roleSent bool
 }
 
-func newAnswerJSON(id [16]byte, began time.Time, model string) *answerJSON {
+func newAnswerJSON(id [16]byte, began time.Time, model string, _ *said) answerWriter {
 	return &answerJSON{
 		names: quote([]byte(`"id":"chatcmpl-`+hex.EncodeToString(id[:])+`","created":`+strconv.FormatInt(began.Unix(), 10)+`,"model":`), model),
 		event: make([]byte, 0, 4096),
@@ -200,13 +214,7 @@ func appendEnd(b []byte, u receipt.Usage, p receipt.Proof) []byte {
 	b = strconv.AppendUint(b, uint64(u.Prompt), 10)
 	b = strconv.AppendUint(append(b, `,"completion_tokens":`...), uint64(u.Completion), 10)
 	b = strconv.AppendUint(append(b, `,"total_tokens":`...), uint64(u.Prompt)+uint64(u.Completion), 10)
-	b = base64.StdEncoding.AppendEncode(append(b, `},"chrysalis":{"receipt":"`...), p.Receipt[:])
-	b = append(b, '"')
-	if p.Charge != nil {
-		b = base64.StdEncoding.AppendEncode(append(b, `,"charge":"`...), p.Charge[:])
-		b = append(b, '"')
-	}
-	return append(b, '}')
+	return appendProof(append(b, '}'), p)
 }
 
 // wipe overwrites what is left of the text.

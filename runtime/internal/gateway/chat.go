@@ -18,8 +18,13 @@ import (
 	"chrysalis/runtime/receipt"
 )
 
+// asked returns what answers requests of a dialect.
+func (g *Gateway) asked(d *dialect) func(w http.ResponseWriter, r *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error { return g.chat(d, w, r) }
+}
+
 // chat answers one request, from its first byte to the record of what it used.
-func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
+func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error {
 	if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
 		c.texts.Store(true)
 	}
@@ -40,7 +45,7 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 	if err := errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Time{})); err != nil {
 		return err
 	}
-	request, err := parseRequest(body, g.limits)
+	request, err := parseRequest(d, body, g.limits)
 	clear(body)
 	if err != nil {
 		return err
@@ -49,7 +54,7 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 	if len(request.ignored) > 0 {
 		w.Header().Set(ignoredHeader, strings.Join(request.ignored, ", "))
 	}
-	leave, err := g.enter(r.Context())
+	leave, err := g.places.enter(r.Context(), who{addressOfRequest(r), client}, g.waits.queue)
 	if err != nil {
 		return err
 	}
@@ -65,11 +70,12 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer place.Release()
 	a := &answering{
-		gateway: g, place: place, id: w.Header().Get(requestIDHeader), stream: request.stream, began: time.Now(),
+		gateway: g, place: place, id: w.Header().Get(requestIDHeader), stream: request.stream,
+		keeps: d.keeps || !request.stream, began: time.Now(),
 		record: receipt.Answer{Client: client, Request: hash}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
 	}
 	rand.Read(a.record.ID[:])
-	a.json = newAnswerJSON(a.record.ID, a.began, g.config.Model)
+	a.json = d.answer(a.record.ID, a.began, g.config.Model, &a.said)
 	return a.run(w, r, request.ask)
 }
 
@@ -79,16 +85,17 @@ type answering struct {
 	place    Place
 	id       string // the request's
 	stream   bool
+	keeps    bool // what was said is kept whole
 	began    time.Time
 	record   receipt.Answer
 	response *receipt.ResponseHash
-	json     *answerJSON
+	json     answerWriter
 	text     []byte // scratch: a piece of text without its JSON quotes
 	said     said
 	out      *clientStream
 }
 
-// said is an answer that is not streamed.
+// said is what was said of an answer, as far as it is kept.
 type said struct {
 	content, thoughts []byte
 	logprobs          []byte // JSON of the tokens, with commas between
@@ -202,11 +209,11 @@ func (a *answering) relay(events *engineEvents) error {
 // isText reports whether a delta's value is a string with something in it.
 func isText(v jsontext.Value) bool { return len(v) > 2 && v[0] == '"' }
 
-// take hashes a piece of text and, when the answer is not streamed, appends it to whole.
+// take hashes a piece of text and, where the answer is kept, appends it to whole.
 func (a *answering) take(whole []byte, piece jsontext.Value, hash func([]byte)) []byte {
 	text := a.unquote(piece)
 	hash(text)
-	if a.stream {
+	if !a.keeps {
 		return whole
 	}
 	return append(room(whole, len(text)), text...)
@@ -236,7 +243,7 @@ func room(b []byte, n int) []byte {
 // errEngineCall says that the engine's answer calls tools in a way that nobody could follow.
 var errEngineCall = errors.New("reading the engine's answer: a call of a tool that is none")
 
-// call hashes a piece of a call of a tool, and keeps it when the answer is not streamed.
+// call hashes a piece of a call of a tool, and keeps it where the answer is kept.
 func (a *answering) call(c callPiece) error {
 	calls := &a.said.calls
 	first := int(c.Index) == len(*calls)
@@ -263,7 +270,7 @@ func (a *answering) call(c callPiece) error {
 	if first {
 		*calls = append(*calls, call{id: slices.Clone([]byte(c.ID)), name: slices.Clone([]byte(c.Function.Name))})
 	}
-	if kept := &(*calls)[c.Index]; !a.stream && isText(c.Function.Arguments) {
+	if kept := &(*calls)[c.Index]; a.keeps && isText(c.Function.Arguments) {
 		text := a.unquote(c.Function.Arguments)
 		kept.arguments = append(room(kept.arguments, len(text)), text...)
 	}

@@ -282,7 +282,12 @@ func (b *bench) request(t testing.TB, ctx context.Context, body string) *http.Re
 // post asks for a chat and returns status and whole body.
 func (b *bench) post(t testing.TB, body string) (int, string) {
 	t.Helper()
-	response, err := b.http.Do(b.request(t, t.Context(), body))
+	return b.do(t, b.request(t, t.Context(), body))
+}
+
+func (b *bench) do(t testing.TB, r *http.Request) (int, string) {
+	t.Helper()
+	response, err := b.http.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"chrysalis/runtime/api"
 )
 
 var treatments = map[treatment]string{taken: "read", passed: "passed", ignored: "ignored", refused: "refused"}
@@ -17,7 +19,7 @@ func TestAPIDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, fields := range [][]field{chatFields, messageFields} {
+	for _, fields := range [][]field{chatFields, messageFields, responsesFields, itemFields} {
 		var table strings.Builder
 		for _, row := range fields {
 			fmt.Fprintf(&table, "| `%s` | %s | %s |\n", row.name, treatments[row.does], strings.ReplaceAll(row.says, "|", "\\|"))
@@ -40,7 +42,7 @@ func TestFieldTables(t *testing.T) {
 			if value == "" || row.does == taken {
 				continue
 			}
-			r, err := parseRequest([]byte(ask(with[row.name]+`,"`+row.name+`":`+value)), requestLimits{model: "tiny", answerTokens: 9})
+			r, err := parseRequest(dialects[api.ChatCompletions], []byte(ask(with[row.name]+`,"`+row.name+`":`+value)), requestLimits{model: "tiny", answerTokens: 9})
 			switch {
 			case row.does == passed && err == nil:
 				seen = seen || strings.Contains(string(r.ask), `"`+row.name+`":`+value)
@@ -62,7 +64,7 @@ func TestFieldTables(t *testing.T) {
 		if row.does == passed && !seen {
 			t.Errorf("%s: no value of it reached the engine", row.name)
 		}
-		if _, err := parseRequest([]byte(ask(`,"`+row.name+`":null`)), requestLimits{model: "tiny", answerTokens: 9}); row.does != taken && err != nil {
+		if _, err := parseRequest(dialects[api.ChatCompletions], []byte(ask(`,"`+row.name+`":null`)), requestLimits{model: "tiny", answerTokens: 9}); row.does != taken && err != nil {
 			t.Errorf("%s: null: got %v, want it as if it were not there", row.name, err)
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"chrysalis/runtime/api"
 )
 
 func FuzzParseRequest(f *testing.F) {
@@ -13,7 +15,12 @@ func FuzzParseRequest(f *testing.F) {
 		ask(`,"tools":[{"type":"function","function":{"name":"f","parameters":{"a":[1]}}}],"tool_choice":"auto","logit_bias":{"1":-1}`),
 		`{"model":"tiny","messages":[{"role":"developer","content":[{"type":"text","text":"a"}]},{"role":"assistant","content":null,` +
 			`"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"1","content":"x"}]}`} {
-		f.Add([]byte(seed))
+		f.Add(api.ChatCompletions, []byte(seed))
+	}
+	for _, seed := range []string{`{"model":"tiny","input":"x"}`, `{"model":"tiny","input":[{"type":"function_call","call_id":"1","name":"f","arguments":""}]}`,
+		`{"model":"tiny","input":[{"role":"user","content":[{"type":"input_text","text":"x"}]}],"text":{"format":{"type":"json_object"}},` +
+			`"tools":[{"type":"function","name":"f"}],"tool_choice":{"type":"function","name":"f"}}`} {
+		f.Add(api.Responses, []byte(seed))
 	}
 	allowed := map[string]bool{"messages": true, "max_tokens": true, "stream": true, "stream_options": true, "return_progress": true,
 		"cache_prompt": true}
@@ -22,16 +29,20 @@ func FuzzParseRequest(f *testing.F) {
 			allowed[row.name] = true
 		}
 	}
-	f.Fuzz(func(t *testing.T, body []byte) {
+	f.Fuzz(func(t *testing.T, path string, body []byte) {
 		sent := bytes.Clone(body)
-		r, err := parseRequest(body, limits)
+		d := dialects[path]
+		if d == nil {
+			return
+		}
+		r, err := parseRequest(d, body, limits)
 		if !bytes.Equal(sent, body) {
 			t.Fatal("reading the body changed it")
 		}
 		if err != nil {
 			return
 		}
-		if cap(r.ask) != len(body)+512 {
+		if cap(r.ask) != askBytes(len(body)) {
 			t.Fatalf("the engine's request has grown: a copy of it was left behind (%d bytes of a body of %d)", len(r.ask), len(body))
 		}
 		var got map[string]json.RawMessage

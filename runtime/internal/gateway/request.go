@@ -5,16 +5,36 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"chrysalis/runtime/api"
 )
 
 // requestLimits are the measured limits that bound a request.
 type requestLimits struct {
 	model        string
 	answerTokens uint32
+}
+
+// dialect is one form in which clients ask and read answers. The engine is asked in one form for all of them.
+type dialect struct {
+	fields []field
+	// build checks what stands between fields, and writes the engine's request.
+	build func(p *parsing, r *request) error
+	// answer returns what writes the answer. said is kept up to date with what has been said, whole where keeps is set.
+	answer func(id [16]byte, began time.Time, model string, said *said) answerWriter
+	keeps  bool // a streamed answer ends with the whole of what was said
+}
+
+// dialects are by path.
+var dialects = map[string]*dialect{
+	api.ChatCompletions: {chatFields, buildChat, newAnswerJSON, false},
+	api.Responses:       {responsesFields, buildResponses, newResponsesJSON, true},
 }
 
 // request is what a client asks for, by the tables of fields.go.
@@ -24,20 +44,27 @@ type request struct {
 	ignored []string // names of fields that do nothing here
 }
 
+// askBytes bounds the engine's request for a body of n bytes: what is written around a value takes less than twice what the client wrote
+// around it. A request is never grown, since a copy would not be wiped.
+func askBytes(n int) int { return 2*n + 1024 }
+
 // parseRequest reads a body strictly. What it refuses names the field. The body may be wiped afterwards.
-func parseRequest(body []byte, limits requestLimits) (*request, error) {
-	if d := depth(body); d > maxDepth {
-		return nil, refuse("", "the body nests %d levels deep, want at most %d", d, maxDepth)
+func parseRequest(d *dialect, body []byte, limits requestLimits) (*request, error) {
+	if n := depth(body); n > maxDepth {
+		return nil, refuse("", "the body nests %d levels deep, want at most %d", n, maxDepth)
 	}
 	if err := onlyObject(body); err != nil {
 		return nil, err
 	}
-	p := parsing{limits: limits, values: make([]jsontext.Value, len(chatFields))}
-	if err := p.sort(chatFields, body, "", p.values); err != nil {
+	p := parsing{dialect: d, limits: limits, values: make([]jsontext.Value, len(d.fields))}
+	if err := p.sort(d.fields, body, "", p.values); err != nil {
 		return nil, err
 	}
-	r := &request{ask: make([]byte, 0, len(body)+512), stream: p.value("stream").Kind() == 't'} // never grown: a copy would not be wiped
-	err := p.build(r)
+	if err := p.model(); err != nil {
+		return nil, err
+	}
+	r := &request{ask: make([]byte, 0, askBytes(len(body))), stream: p.value("stream").Kind() == 't'}
+	err := d.build(&p, r)
 	r.ignored = p.ignored
 	if err != nil {
 		r.wipe()
@@ -77,8 +104,9 @@ func badJSON(err error) error {
 
 // parsing is a request on its way from the client's body to the engine's.
 type parsing struct {
+	dialect *dialect
 	limits  requestLimits
-	values  []jsontext.Value // by row of chatFields; they point into the body
+	values  []jsontext.Value // by row of the dialect's fields; they point into the body
 	ignored []string
 }
 
@@ -124,7 +152,7 @@ func (p *parsing) ignore(name string) {
 }
 
 // value returns a field of the request, nil when it was not set.
-func (p *parsing) value(name string) jsontext.Value { return valueOf(chatFields, p.values, name) }
+func (p *parsing) value(name string) jsontext.Value { return valueOf(p.dialect.fields, p.values, name) }
 
 func valueOf(fields []field, values []jsontext.Value, name string) jsontext.Value {
 	for i := range fields {
@@ -135,8 +163,8 @@ func valueOf(fields []field, values []jsontext.Value, name string) jsontext.Valu
 	panic("gateway: no field " + name)
 }
 
-// build checks what stands between fields, and writes the engine's request. It always streams and always reports usage.
-func (p *parsing) build(r *request) (err error) {
+// model judges the model's name.
+func (p *parsing) model() error {
 	model := p.value("model")
 	if model == nil {
 		return refuse("model", "the field model is missing: the model here is %q", p.limits.model)
@@ -144,6 +172,42 @@ func (p *parsing) build(r *request) (err error) {
 	if name, _ := jsontext.AppendUnquote(nil, []byte(model)); string(name) != p.limits.model {
 		return &refusal{status: 404, code: "model_not_found", param: "model", message: fmt.Sprintf("the model here is %q", p.limits.model)}
 	}
+	return nil
+}
+
+// with checks that a field which means something beside others has them.
+func (p *parsing) with(other string, names ...string) error {
+	for _, name := range names {
+		if p.value(name) != nil && p.value(other) == nil {
+			return refuse(name, "%s is given without %s", name, other)
+		}
+	}
+	return nil
+}
+
+// settings ends the engine's request: it always streams and always reports usage.
+func (p *parsing) settings(b []byte, tokens jsontext.Value) []byte {
+	n := uint64(p.limits.answerTokens)
+	if tokens != nil {
+		asked, _ := strconv.ParseUint(string(tokens), 10, 64) // judged
+		n = min(n, asked)
+	}
+	b = fmt.Appendf(b, `,"max_tokens":%d`, n)
+	for i, row := range p.dialect.fields {
+		if v := p.values[i]; row.does == passed && v != nil {
+			b = member(b, row.name, v)
+		}
+	}
+	return append(b, `,"stream":true,"stream_options":{"include_usage":true},"return_progress":true,"cache_prompt":false}`...)
+}
+
+// member appends a further member of an object.
+func member(b []byte, name string, v jsontext.Value) []byte {
+	return append(append(append(append(b, `,"`...), name...), `":`...), v...)
+}
+
+// buildChat is /v1/chat/completions.
+func buildChat(p *parsing, r *request) (err error) {
 	tokens := p.value("max_tokens")
 	if newer := p.value("max_completion_tokens"); tokens != nil && newer != nil {
 		return refuse("max_tokens", "max_tokens and max_completion_tokens are given both")
@@ -156,28 +220,15 @@ func (p *parsing) build(r *request) (err error) {
 	if p.value("top_logprobs") != nil && p.value("logprobs").Kind() != 't' {
 		return refuse("top_logprobs", "top_logprobs is given without logprobs")
 	}
-	for _, name := range []string{"tool_choice", "parallel_tool_calls"} {
-		if p.value(name) != nil && p.value("tools") == nil {
-			return refuse(name, "%s is given without tools", name)
-		}
+	if err := p.with("tools", "tool_choice", "parallel_tool_calls"); err != nil {
+		return err
 	}
 	b := append(r.ask, `{"messages":[`...)
 	if b, err = p.messages(b, p.value("messages")); err != nil {
 		r.ask = b
 		return err
 	}
-	n := uint64(p.limits.answerTokens)
-	if tokens != nil {
-		asked, _ := strconv.ParseUint(string(tokens), 10, 64) // judged
-		n = min(n, asked)
-	}
-	b = fmt.Appendf(b, `],"max_tokens":%d`, n)
-	for i, row := range chatFields {
-		if v := p.values[i]; row.does == passed && v != nil {
-			b = append(append(append(append(b, `,"`...), row.name...), `":`...), v...)
-		}
-	}
-	r.ask = append(b, `,"stream":true,"stream_options":{"include_usage":true},"return_progress":true,"cache_prompt":false}`...)
+	r.ask = p.settings(append(b, ']'), tokens)
 	return nil
 }
 
@@ -234,7 +285,7 @@ func (p *parsing) message(b []byte, i int, values []jsontext.Value) (_ []byte, e
 	case jsontext.KindInvalid:
 		b = append(b, "null"...)
 	case '[':
-		if b, err = parts(b, i, content); err != nil {
+		if b, err = parts(b, i, content, "text"); err != nil {
 			return b, err
 		}
 	default:
@@ -242,14 +293,14 @@ func (p *parsing) message(b []byte, i int, values []jsontext.Value) (_ []byte, e
 	}
 	for _, name := range []string{"reasoning_content", "tool_calls", "tool_call_id"} {
 		if v := of(name); v != nil {
-			b = append(append(append(append(b, `,"`...), name...), `":`...), v...)
+			b = member(b, name, v)
 		}
 	}
 	return append(b, '}'), nil
 }
 
-// parts writes content that is a list of parts, as a list.
-func parts(b []byte, i int, list jsontext.Value) (_ []byte, err error) {
+// parts writes content that is a list of parts of text, which have one of some types, as a list.
+func parts(b []byte, i int, list jsontext.Value, types ...string) (_ []byte, err error) {
 	b = append(b, '[')
 	n := 0
 	array(list, func(v jsontext.Value) {
@@ -266,17 +317,17 @@ func parts(b []byte, i int, list jsontext.Value) (_ []byte, err error) {
 				kind = word(v)
 			case "text":
 				said = v
-			case "annotations", "cache_control", "prompt_cache_breakpoint": // of other services
+			case "annotations", "logprobs", "cache_control", "prompt_cache_breakpoint": // of other services
 			default:
 				other = true
 			}
 			return true
 		})
-		if other || kind != "text" || said.Kind() != '"' {
-			if kind == "text" || kind == "" || strings.ContainsFunc(kind, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }) {
+		if other || !slices.Contains(types, kind) || said.Kind() != '"' {
+			if slices.Contains(types, kind) || kind == "" || strings.ContainsFunc(kind, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }) {
 				kind = "unknown"
 			}
-			err = refuse("messages", "part %d of message %d is of type %s: this model takes parts {\"type\": \"text\", \"text\"} alone", n-1, i, kind)
+			err = refuse("messages", "part %d of message %d is of type %s: this model takes parts of type %s with a text alone", n-1, i, kind, strings.Join(types, " or "))
 			return
 		}
 		b = append(append(append(b, `{"type":"text","text":`...), said...), '}')

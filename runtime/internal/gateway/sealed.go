@@ -1,14 +1,9 @@
 package gateway
 
 import (
-	"bytes"
 	"encoding/hex"
 	"errors"
-	"io"
 	"net/http"
-	"net/url"
-	"slices"
-	"strconv"
 	"strings"
 
 	"chrysalis/attest/evidence"
@@ -73,96 +68,6 @@ func (g *Gateway) unseal(w http.ResponseWriter, r *http.Request, next http.Handl
 		return errEnvelope
 	}
 	defer request.Wipe()
-	out := &sealedWriter{ResponseWriter: w, header: http.Header{}}
-	out.header.Set(requestIDHeader, w.Header().Get(requestIDHeader)) // a request has one
-	if out.answer, err = secret.Seal(w); err != nil {
-		return errEnvelope
-	}
-	defer out.answer.Wipe()
-	next.ServeHTTP(out, inner(r, request))
-	// A handler that gives up on its answer panics, and the answer stays without its end.
-	out.close()
-	return nil
-}
-
-// inner is the request that was in the envelope around it: nothing of its header comes from outside.
-func inner(outer *http.Request, request *envelope.Request) *http.Request {
-	r := &http.Request{
-		Method: request.Method, URL: &url.URL{Path: request.Path}, RequestURI: request.Path, Proto: outer.Proto, ProtoMajor: outer.ProtoMajor,
-		ProtoMinor: outer.ProtoMinor, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(request.Body)), ContentLength: int64(len(request.Body)),
-		Host: outer.Host, RemoteAddr: outer.RemoteAddr, TLS: outer.TLS,
-	}
-	r.Header.Set("Content-Length", strconv.Itoa(len(request.Body)))
-	for _, f := range request.Header {
-		r.Header.Add(f.Name, f.Value)
-	}
-	return r.WithContext(outer.Context())
-}
-
-// sealedWriter seals what a handler answers. Deadlines are those of the writer around it.
-type sealedWriter struct {
-	http.ResponseWriter
-	header http.Header
-	answer *envelope.Answer
-	begun  bool
-	err    error
-}
-
-func (w *sealedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-func (w *sealedWriter) Header() http.Header { return w.header }
-
-func (w *sealedWriter) WriteHeader(status int) {
-	if w.begun {
-		return
-	}
-	w.begun = true
-	var fields []envelope.Field
-	for name, values := range w.header {
-		if name == "Connection" || name == "Content-Length" { // of the connection, and said by the final chunk
-			continue
-		}
-		for _, v := range values {
-			fields = append(fields, envelope.Field{Name: strings.ToLower(name), Value: v})
-		}
-	}
-	slices.SortStableFunc(fields, func(a, b envelope.Field) int { return strings.Compare(a.Name, b.Name) })
-	h := w.ResponseWriter.Header()
-	h.Set("Content-Type", envelope.ResponseType)
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no") // nginx passes on at once what it would gather
-	w.ResponseWriter.WriteHeader(http.StatusOK)
-	w.err = w.answer.Begin(status, fields)
-}
-
-func (w *sealedWriter) Write(p []byte) (int, error) {
-	w.WriteHeader(http.StatusOK)
-	if w.err != nil {
-		return 0, w.err
-	}
-	n, err := w.answer.Write(p)
-	w.err = err
-	return n, err
-}
-
-// FlushError is http.ResponseController's.
-func (w *sealedWriter) FlushError() error {
-	w.WriteHeader(http.StatusOK)
-	if w.err == nil {
-		w.err = w.answer.Flush()
-	}
-	if w.err == nil {
-		w.err = http.NewResponseController(w.ResponseWriter).Flush()
-	}
-	return w.err
-}
-
-func (w *sealedWriter) close() {
-	w.WriteHeader(http.StatusOK)
-	if w.err == nil {
-		w.err = w.answer.Close()
-	}
-	if w.err != nil {
-		panic(http.ErrAbortHandler) // net/http would end the answer as if it were whole
-	}
+	// A request has one id.
+	return secret.Serve(w, r, request, http.Header{requestIDHeader: w.Header().Values(requestIDHeader)}, next)
 }

@@ -3,8 +3,11 @@ package guest
 import (
 	"bytes"
 	"fmt"
+	"io/fs"
 	"os"
+	"strings"
 
+	"github.com/erofs/go-erofs"
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/measure"
@@ -53,6 +56,36 @@ func DemoConfigOn(p measure.Platform) config.Measured {
 		m.Identity.Sealing = config.SealSNP
 	}
 	return m
+}
+
+// CheckModel opens the model's volume and checks that each file of the model that the engine is told of is in it: otherwise the engine
+// does not come up, a minute after the boot began.
+func CheckModel(m config.Measured, file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	tree, err := erofs.Open(f)
+	if err != nil {
+		return fmt.Errorf("%s is no volume: %v", file, err)
+	}
+	for _, word := range m.Service.Engine.Argv {
+		name, named := strings.CutPrefix(word, role.EngineModel+"/")
+		if !named {
+			continue
+		}
+		if _, err := fs.Stat(tree, name); err != nil {
+			var has []string
+			entries, _ := fs.ReadDir(tree, ".")
+			for _, e := range entries[:min(len(entries), 8)] {
+				has = append(has, e.Name())
+			}
+			return fmt.Errorf("the engine is told to read %s, and %s has %s: pack the model that the config means, or name this one in the engine's arguments (--config)",
+				word, file, strings.Join(has, ", "))
+		}
+	}
+	return nil
 }
 
 // ReadConfig reads a config as JSON, with white space as its author likes; "" is the platform's demo. Volumes that it does not name

@@ -105,6 +105,10 @@ func VolumeRef(file string) (config.Volume, error) {
 	if err != nil {
 		return config.Volume{}, err
 	}
+	magic := make([]byte, 4)
+	if _, err := f.ReadAt(magic, 0); info.IsDir() || err == nil && string(magic) == "GGUF" {
+		return config.Volume{}, fmt.Errorf("%[1]s is a model, and no volume of one: pack it first (chrysalis volume pack model %[1]s -o model.img)", file)
+	}
 	root, blocks, err := verity.Name(f, info.Size())
 	if err != nil {
 		return config.Volume{}, fmt.Errorf("%s: %w", file, err)
@@ -128,6 +132,17 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	if pid := g.running(); pid != 0 {
 		return fmt.Errorf("starting guest: %s runs already, as process %d (chrysalis status shows it, chrysalis down ends it)", g.Dir, pid)
 	}
+	if err := portIsFree(spec.Port); err != nil {
+		return fmt.Errorf("starting guest: %w", err)
+	}
+	err := g.start(ctx, spec, extra...)
+	if err != nil {
+		g.Cut()
+	}
+	return err
+}
+
+func (g Guest) start(ctx context.Context, spec Spec, extra ...string) error {
 	if err := os.MkdirAll(g.Dir, 0o755); err != nil {
 		return err
 	}
@@ -184,8 +199,7 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	for g.running() == 0 {
 		select {
 		case err := <-exited:
-			said, _ := os.ReadFile(log.Name())
-			return fmt.Errorf("starting QEMU: it ended at once: %v: %.2000s", err, said)
+			return fmt.Errorf("starting QEMU: it ended at once: %v: %s", err, g.LastWords())
 		case <-ctx.Done():
 			_ = cmd.Process.Kill()
 			return fmt.Errorf("starting QEMU: %w", ctx.Err())
@@ -193,6 +207,19 @@ func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 		}
 	}
 	return nil
+}
+
+// LastWords returns the last lines of what QEMU has said of itself, or of the program that plays the guest's hardware.
+func (g Guest) LastWords() string {
+	const most = 10
+	var lines []string
+	for _, name := range []string{doubleLog, "qemu.log"} {
+		said, _ := os.ReadFile(g.Path(name))
+		for line := range strings.Lines(string(said)) {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return strings.Join(lines[max(0, len(lines)-most):], "\n")
 }
 
 // Arguments returns QEMU's command line for the guest. The disks that it names are written by Start.

@@ -120,16 +120,19 @@ func FirmwareFile(path string) (measure.File, error) {
 	return measure.File{Name: filepath.Base(path), Size: n, SHA256: register.Digest(sum.Sum(nil))}, nil
 }
 
-// MachineShape is DefaultShape on this machine, as fast as it goes here.
-func MachineShape(ctx context.Context, tree toolstree.Tree, firmware string) (measure.Shape, error) {
+// MachineShape is DefaultShape on this machine, as fast as it goes here; slow says why it is emulated, where it is.
+func MachineShape(ctx context.Context, tree toolstree.Tree, firmware string) (s measure.Shape, slow, err error) {
 	version, err := qemu.Version(ctx, tree)
 	if err != nil {
-		return measure.Shape{}, err
+		return s, nil, err
 	}
-	if seen, ok := qemu.Accelerated(ctx, tree, firmware); ok {
-		return DefaultShape(version, &seen, firmware)
+	seen, slow := qemu.Accelerated(ctx, tree, firmware)
+	if slow != nil {
+		s, err = DefaultShape(version, nil, firmware)
+	} else {
+		s, err = DefaultShape(version, &seen, firmware)
 	}
-	return DefaultShape(version, nil, firmware)
+	return s, slow, err
 }
 
 // ReadShape reads a shape.json.
