@@ -85,6 +85,7 @@ func verbs() []*cobra.Command {
 		newExplain(),
 		newAppraise(),
 		newChat(),
+		newProxy(),
 		newClaim(),
 		newClaims(),
 		newCollateral(),

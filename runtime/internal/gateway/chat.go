@@ -54,7 +54,7 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 	if len(request.ignored) > 0 {
 		w.Header().Set(ignoredHeader, strings.Join(request.ignored, ", "))
 	}
-	leave, err := g.enter(r.Context())
+	leave, err := g.places.enter(r.Context(), who{addressOfRequest(r), client}, g.waits.queue)
 	if err != nil {
 		return err
 	}

@@ -67,8 +67,7 @@ type Config struct {
 type Gateway struct {
 	config    Config
 	limits    requestLimits
-	places    chan struct{} // one for each request that is computed
-	queue     chan struct{} // one for each request that is computed or waits
+	places    *places
 	bodies    *budget
 	attested  *guest.Server // owns the TLS and HPKE keys
 	envelopes *envelope.Opener
@@ -105,7 +104,7 @@ func New(c Config) (*Gateway, error) {
 	}
 	return &Gateway{
 		config: c, limits: requestLimits{model: c.Model, answerTokens: c.AnswerTokens}, waits: defaultWaits,
-		places: make(chan struct{}, c.Concurrent), queue: make(chan struct{}, 5*int(c.Concurrent)),
+		places: newPlaces(int(c.Concurrent), 4*int(c.Concurrent)),
 		bodies: newBudget(maxBodyBytes), attested: attested, envelopes: newOpener(attested), connections: maxConnections,
 	}, nil
 }
@@ -348,30 +347,6 @@ func readBody(r *http.Request, most int, memory *bodyShare) (body []byte, err er
 	return body, nil
 }
 
-// enter waits for a place to compute in.
-func (g *Gateway) enter(ctx context.Context) (leave func(), err error) {
-	select {
-	case g.queue <- struct{}{}:
-	default:
-		return nil, errBusy
-	}
-	select {
-	case g.places <- struct{}{}:
-		return func() { <-g.places; <-g.queue }, nil
-	default:
-	}
-	timeout := time.NewTimer(g.waits.queue)
-	defer timeout.Stop()
-	select {
-	case g.places <- struct{}{}:
-		return func() { <-g.places; <-g.queue }, nil
-	case <-ctx.Done():
-	case <-timeout.C:
-	}
-	<-g.queue
-	return nil, errBusy
-}
-
 // budget bounds the bytes of all bodies together, and those of one address.
 type budget struct {
 	mu    sync.Mutex
@@ -393,11 +368,7 @@ type bodyShare struct {
 
 // of returns a request's share, with nothing in it yet.
 func (b *budget) of(r *http.Request) *bodyShare {
-	s := &bodyShare{of: b}
-	if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
-		s.address = c.address
-	}
-	return s
+	return &bodyShare{of: b, address: addressOfRequest(r)}
 }
 
 func (s *bodyShare) take(n int64) bool {

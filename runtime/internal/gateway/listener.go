@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -161,6 +162,14 @@ func connContext(ctx context.Context, c net.Conn) context.Context {
 		c.ctx = ctx
 	}
 	return ctx
+}
+
+// addressOfRequest names whom a request comes from.
+func addressOfRequest(r *http.Request) netip.Prefix {
+	if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+		return c.address
+	}
+	return netip.Prefix{}
 }
 
 func (c *connection) Read(p []byte) (int, error) {

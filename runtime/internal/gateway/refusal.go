@@ -20,6 +20,9 @@ type refusal struct {
 	param   string
 	message string
 	allow   string // the method that is served, of a refusal for the method
+
+	retryAfter int // seconds; 1 where it is left out
+	waiting    int // requests that wait for a place
 }
 
 func (r *refusal) Error() string { return r.message }
@@ -40,6 +43,9 @@ var (
 // errFramed refuses what net/http never sees.
 var errFramed = &refusal{status: http.StatusBadRequest, code: "framing",
 	message: "lines end in CR LF, none is folded, and one Content-Length has no zeros before it"}
+
+// queueHeader tells, beside Retry-After, how many requests wait for a place.
+const queueHeader = "Chrysalis-Queue"
 
 // requestIDHeader carries what a request is called in an answer and in an error.
 const requestIDHeader = "X-Request-Id"
@@ -100,7 +106,8 @@ func (r *refusal) write(w http.ResponseWriter) {
 		h.Set("Allow", r.allow)
 	}
 	if r.status == http.StatusTooManyRequests || r.status == http.StatusServiceUnavailable {
-		h.Set("Retry-After", "1")
+		h.Set("Retry-After", strconv.Itoa(max(r.retryAfter, 1)))
+		h.Set(queueHeader, strconv.Itoa(r.waiting))
 	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(defaultWaits.client))
 	w.WriteHeader(r.status)
