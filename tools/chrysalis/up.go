@@ -223,15 +223,16 @@ func printUp(w io.Writer, g guest.Guest, spec guest.Spec, asJSON bool) error {
 func newDown() *cobra.Command {
 	var flags guestFlags
 	var forget bool
+	var drain time.Duration
 	cmd := &cobra.Command{
 		Use: "down", Short: "Power a guest off", Args: cobra.NoArgs,
-		Example: "  chrysalis down\n  chrysalis down --forget   # and throw its TPM and journal away; its claims stay",
+		Example: "  chrysalis down\n  chrysalis down --drain 1m\n  chrysalis down --forget   # and throw its TPM and journal away; its claims stay",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			g, err := flags.open()
 			if err != nil {
 				return err
 			}
-			if err := g.Stop(cmd.Context()); err != nil {
+			if err := stopGuest(cmd, g, drain); err != nil {
 				return unavailable(err)
 			}
 			if forget {
@@ -241,6 +242,25 @@ func newDown() *cobra.Command {
 		},
 	}
 	flags.add(cmd)
+	cmd.Flags().DurationVar(&drain, "drain", 0, "how long answers may take to end; nobody connects any more meanwhile (default: none is waited for)")
 	cmd.Flags().BoolVar(&forget, "forget", false, "remove the guest's folder but for the claims that it has handed out (chrysalis claims lists them): its key is gone for good")
 	return cmd
+}
+
+// stopGuest powers a guest off, once its answers have ended or enough time has passed.
+func stopGuest(cmd *cobra.Command, g guest.Guest, drain time.Duration) error {
+	if drain > 0 && g.Running() {
+		spec, err := g.Spec()
+		if err != nil {
+			return err
+		}
+		left, err := g.Drain(cmd.Context(), spec.Port, drain)
+		if err != nil {
+			return err
+		}
+		if left > 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: note: %d connections were open still after %s, and are cut\n", left, drain)
+		}
+	}
+	return g.Stop(cmd.Context())
 }
