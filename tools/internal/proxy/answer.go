@@ -166,7 +166,7 @@ func (p *Proxy) ask(w http.ResponseWriter, r *http.Request, g *guest, body []byt
 	}
 	identityOf(result).head(h, g.url)
 	if response.StatusCode == http.StatusOK && r.URL.Path == api.ChatCompletions {
-		p.relay(w, g, response, client.Watch(response.Body, isStream(response), body, payer, result))
+		p.relay(w, r, g, response, client.Watch(response.Body, isStream(response), body, payer, result))
 		return false, nil
 	}
 	w.WriteHeader(response.StatusCode)
@@ -194,7 +194,7 @@ func (p *Proxy) payer(request *http.Request, guest *attest.Result) (ton.Address,
 }
 
 // relay passes an answer on as it comes, and keeps its proof.
-func (p *Proxy) relay(w http.ResponseWriter, g *guest, response *http.Response, answer *client.Watched) {
+func (p *Proxy) relay(w http.ResponseWriter, r *http.Request, g *guest, response *http.Response, answer *client.Watched) {
 	control := http.NewResponseController(w)
 	begun := false
 	for {
@@ -213,6 +213,8 @@ func (p *Proxy) relay(w http.ResponseWriter, g *guest, response *http.Response, 
 		case err == nil:
 			continue
 		case err == io.EOF:
+		case r.Context().Err() != nil:
+			return // the client has gone
 		default:
 			p.broken(w, g, begun && isStream(response), err)
 		}

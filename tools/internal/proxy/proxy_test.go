@@ -63,14 +63,13 @@ type running struct {
 // start runs a proxy whose policy is that of the first guest.
 func start(t *testing.T, change func(*Config), guests ...*clienttest.Guest) *running {
 	t.Helper()
-	r := &running{log: &lockedBuffer{}, receipts: filepath.Join(t.TempDir(), "receipts")}
 	roots := guests[0].Roots()
 	for _, g := range guests[1:] {
 		roots.VTPM.AddCert(g.Root)
 	}
 	c := Config{
-		Attest: ratls.Config{Policy: guests[0].Policy(), Roots: roots}, Receipts: r.receipts, Log: slog.New(slog.NewTextHandler(r.log, nil)),
-		Payer: func(config.Measured) (ton.Address, error) { return payer, nil },
+		Attest: ratls.Config{Policy: guests[0].Policy(), Roots: roots},
+		Payer:  func(config.Measured) (ton.Address, error) { return payer, nil },
 	}
 	for _, g := range guests {
 		c.Guests = append(c.Guests, g.URL)
@@ -78,6 +77,14 @@ func start(t *testing.T, change func(*Config), guests ...*clienttest.Guest) *run
 	if change != nil {
 		change(&c)
 	}
+	return startAt(t, c)
+}
+
+// startAt runs a proxy.
+func startAt(t *testing.T, c Config) *running {
+	t.Helper()
+	r := &running{log: &lockedBuffer{}, receipts: filepath.Join(t.TempDir(), "receipts")}
+	c.Receipts, c.Log = r.receipts, slog.New(slog.NewTextHandler(r.log, nil))
 	var err error
 	if r.Proxy, err = New(c); err != nil {
 		t.Fatal(err)
@@ -319,6 +326,9 @@ func TestCancel(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("the answer goes on without its client")
 		}
+	}
+	if s := r.guests[0].status(); s.unproven != 0 || s.err != nil || strings.Contains(r.log.String(), "ERROR") {
+		t.Errorf("the guest is blamed for a client that left: %d unproven, %v, %s", s.unproven, s.err, r.log.String())
 	}
 }
 
