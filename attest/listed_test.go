@@ -119,6 +119,11 @@ func TestHeldBy(t *testing.T) {
 				t.Errorf("%s, %s: %v", platform, tt.name, err)
 				continue
 			}
+			said := r.Checks()[slices.IndexFunc(r.Checks(), func(c attest.Check) bool { return c.Name == "held-by" })].Got
+			if want := map[string]string{"a release of the policy": `which is release "older"`, "waived": "does not know"}[tt.name]; !strings.Contains(said, want) ||
+				!strings.Contains(said, before.String()) {
+				t.Errorf("%s, %s: held-by got %q, want %s and %q in it", platform, tt.name, said, before, want)
+			}
 			if got := r.Held(); !slices.Equal(got, []register.Digest{before}) || !slices.Equal(attest.ReportOf(r, nil).Held, got) {
 				t.Errorf("%s, %s: the result says that %v held the secret, want %s", platform, tt.name, got, before)
 			}

@@ -19,7 +19,7 @@ import (
 type Policy struct {
 	rules   *Rules                                // nil: nothing is accepted
 	entries map[evidence.Platform][]release.Entry // of the rules
-	images  []register.Digest                     // measurements of those that are new enough
+	images  map[register.Digest]string            // measurements of those that are new enough, with the release's name
 
 	list    *release.List    // that the releases are of; nil: they are the policy's own
 	rebuilt map[string]error // by release; nil error: rebuilt by enough
@@ -72,13 +72,13 @@ func ParsePolicy(document []byte) (Policy, error) {
 }
 
 func policyOf(rules *Rules) Policy {
-	p := Policy{rules: rules, entries: map[evidence.Platform][]release.Entry{}}
+	p := Policy{rules: rules, entries: map[evidence.Platform][]release.Entry{}, images: map[register.Digest]string{}}
 	for _, platform := range evidence.Platforms() {
 		p.entries[platform] = rules.references(platform)
 		for _, e := range p.entries[platform] {
 			// An entry of which a register is waived names no image.
 			if m, err := handover.Measurement(platform, e.Values); err == nil && e.Release.SecurityVersion >= rules.MinSecurityVersion {
-				p.images = append(p.images, m)
+				p.images[m] = e.Release.Name
 			}
 		}
 	}

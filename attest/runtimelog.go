@@ -10,6 +10,7 @@ import (
 	"chrysalis/attest/check"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 )
 
 // logChecks judge the runtime log against the config in the evidence. A replay has shown that the registers hold exactly
@@ -53,12 +54,25 @@ func logChecks(in eventlog.Registers) []step {
 // heldBy judges the images that have held the guest's secret before its own: each could have kept a copy. Those that would be accepted
 // themselves may have, and those that the policy names beside them.
 var heldBy = step{Name: waiverHeldBy, Waived: waives(waiverHeldBy), Judge: func(a *appraisal) check.Finding {
-	for _, m := range a.sequence.Held {
-		if !slices.Contains(a.rules.HeldBy, m) && !slices.Contains(a.policy.images, m) {
-			return check.Found("held by "+m.String()+", which is no release of the policy", "images that the policy lets hold it", false)
+	known := func(m register.Digest) bool { return a.policy.images[m] != "" || slices.Contains(a.rules.HeldBy, m) }
+	all := !slices.ContainsFunc(a.sequence.Held, func(m register.Digest) bool { return !known(m) })
+	return check.Saying(all, func() (string, string) {
+		who := []string{}
+		for _, m := range a.sequence.Held {
+			switch name := a.policy.images[m]; {
+			case name != "":
+				who = append(who, fmt.Sprintf("%s, which is release %q", m, name))
+			case known(m):
+				who = append(who, m.String())
+			default:
+				who = append(who, m.String()+", which the policy does not know")
+			}
 		}
-	}
-	return check.Found(fmt.Sprintf("%d other images", len(a.sequence.Held)), "images that the policy lets hold it", true)
+		if len(who) == 0 {
+			who = []string{"no other image"}
+		}
+		return strings.Join(who, "; "), "images that the policy lets hold it"
+	})
 }}
 
 // parsedLog is what a runtime log parses to, and parsedConfig what a config does. Both are facts of their bytes, of which they keep copies.

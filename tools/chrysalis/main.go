@@ -70,6 +70,7 @@ func wantVerbs(group *cobra.Command) {
 // verbs lists the commands, one file a verb.
 func verbs() []*cobra.Command {
 	return []*cobra.Command{
+		newDoctor(),
 		newUp(),
 		newDown(),
 		newUpgrade(),
@@ -85,6 +86,7 @@ func verbs() []*cobra.Command {
 		newExplain(),
 		newAppraise(),
 		newChat(),
+		newProxy(),
 		newClaim(),
 		newClaims(),
 		newCollateral(),

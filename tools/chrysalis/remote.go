@@ -147,8 +147,18 @@ func guestAddress(text string) (base, address string, err error) {
 	return "https://" + host + ":" + port, host + ":" + port, nil
 }
 
+// checkHints say what to do about a check that refuses.
+var checkHints = map[string]string{
+	"release-list": "--release-list gives the signed list for which this policy asks",
+	"held-by":      "the guest was upgraded from that image: chrysalis policy --held-by MANIFEST accepts that a release of before has held its secret",
+}
+
 // refusalOf gives a verification's error its exit code and a hint.
 func refusalOf(err error, roots string) error {
+	var refused *attest.Refused
+	if errors.As(err, &refused) && checkHints[refused.Failed.Name] != "" {
+		err = fmt.Errorf("%w\nchrysalis: hint: %s", err, checkHints[refused.Failed.Name])
+	}
 	switch {
 	case errors.Is(err, attest.ErrRejected):
 		if roots == "" {
@@ -156,9 +166,6 @@ func refusalOf(err error, roots string) error {
 		}
 		return rejected(err)
 	default:
-		if refused := (*attest.Refused)(nil); errors.As(err, &refused) && refused.Failed.Name == "release-list" {
-			err = fmt.Errorf("%w\nchrysalis: hint: --release-list gives the signed list for which this policy asks", err)
-		}
 		return unavailable(err)
 	}
 }

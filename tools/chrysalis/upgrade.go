@@ -60,14 +60,7 @@ func newUpgrade() *cobra.Command {
 				return rejected(err)
 			}
 			say(2, "let answers end, and stop the guest")
-			left, err := g.Drain(ctx, spec.Port, drain)
-			if err != nil {
-				return unavailable(err)
-			}
-			if left > 0 {
-				fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: note: %d connections were open still after %s, and are cut\n", left, drain)
-			}
-			if err := g.Stop(ctx); err != nil {
+			if err := stopGuest(cmd, g, drain); err != nil {
 				return unavailable(err)
 			}
 			if !successor.Same {
@@ -77,7 +70,7 @@ func newUpgrade() *cobra.Command {
 				}
 			}
 			say(4, "boot the new release")
-			return bootGuest(cmd, g, next, wait, asJSON)
+			return bootGuest(cmd.Context(), cmd, g, next, wait, asJSON)
 		},
 	}
 	flags.add(cmd)

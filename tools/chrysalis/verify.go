@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"strings"
 	"time"
 
 	"charm.land/lipgloss/v2"
@@ -20,14 +21,16 @@ import (
 func newVerify() *cobra.Command {
 	var flags remoteFlags
 	var saved string
-	var asJSON bool
+	var asJSON, all bool
 	cmd := &cobra.Command{
 		Use:   "verify URL --policy FILE",
 		Short: "Learn what a guest is, and whether a policy accepts it",
 		Long: "Connects to a guest, asks it for evidence that is bound to this very connection, and judges it against a policy.\n" +
-			"Prints each check: what was expected, what was found, and the verdict. No prompt is sent.",
-		Example: "  chrysalis verify https://127.0.0.1:8443 --policy policy.json --roots build/guest/tpm-maker.pem",
-		Args:    cobra.ExactArgs(1),
+			"Prints what was refused or waived, and how many checks of session, hardware, image, config and price were made; with --all each\n" +
+			"check: what was expected, what was found, and the verdict. No prompt is sent.",
+		Example: "  chrysalis verify https://127.0.0.1:8443 --policy policy.json --roots build/guest/tpm-maker.pem\n" +
+			"  chrysalis verify https://127.0.0.1:8443 --policy policy.json --roots build/guest/tpm-maker.pem --all",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, address, err := guestAddress(args[0])
 			if err != nil {
@@ -55,7 +58,7 @@ func newVerify() *cobra.Command {
 					return printed
 				}
 			} else {
-				printVerification(cmd.OutOrStdout(), cmd.ErrOrStderr(), result, err)
+				printVerification(cmd.OutOrStdout(), cmd.ErrOrStderr(), result, err, all)
 			}
 			if err != nil {
 				return refusalOf(explainable(err, saved), flags.trusted())
@@ -66,6 +69,7 @@ func newVerify() *cobra.Command {
 	flags.add(cmd)
 	cmd.Flags().StringVar(&saved, "save-evidence", "",
 		"file for the last evidence that the guest showed, accepted or not (for: chrysalis explain)")
+	cmd.Flags().BoolVar(&all, "all", false, "print every check")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -98,8 +102,8 @@ func saveEvidence(file string, seen *evidence.Evidence) error {
 	return os.WriteFile(file, encoded, 0o644)
 }
 
-// printVerification writes the table and the verdict to out, and what an acceptance does not cover to notes.
-func printVerification(out, notes io.Writer, result *attest.Result, err error) {
+// printVerification writes the checks and the verdict to out, and what an acceptance does not cover to notes.
+func printVerification(out, notes io.Writer, result *attest.Result, err error, all bool) {
 	var checks []attest.Check
 	var refused *attest.Refused
 	if result != nil {
@@ -107,7 +111,11 @@ func printVerification(out, notes io.Writer, result *attest.Result, err error) {
 	} else if errors.As(err, &refused) {
 		checks = refused.Checks()
 	}
-	printChecks(out, checks)
+	if all {
+		printChecks(out, checks)
+	} else {
+		printGroups(out, checks)
+	}
 	if result == nil {
 		return
 	}
@@ -116,6 +124,64 @@ func printVerification(out, notes io.Writer, result *attest.Result, err error) {
 		result.NotAfter().UTC().Format(time.RFC3339))
 	for _, weakness := range result.Weaknesses() {
 		fmt.Fprintf(notes, "chrysalis: note: %s\n", weakness)
+	}
+}
+
+// groups are what checks are about, by how their names begin; the longest that fits counts. What fits none is about the hardware.
+var groups = []struct {
+	name     string
+	prefixes []string
+}{
+	{"session", []string{"policy", "exporter", "challenge", "hpke-key", "epoch", "nonce", "tls-key", "not-after", "statement-", "report-data", "sev-snp.report-data",
+		"tdx.report-data"}},
+	{"hardware", nil},
+	{"image", []string{"pcr-", "mrtd", "rtmr-", "sev-snp.measurement", "release-", "security-version", "boot-log", "acpi", "software"}},
+	{"config", []string{"config.", "event-", "runtime-log-", "mr-config-id", "host-data", "sev-snp.host-data"}},
+	{"price", []string{"config.service.price."}},
+}
+
+// groupOf returns the group of the check with the longest beginning that fits.
+func groupOf(check string) string {
+	group, longest := "hardware", 0
+	for _, g := range groups {
+		for _, prefix := range g.prefixes {
+			if strings.HasPrefix(check, prefix) && len(prefix) > longest {
+				group, longest = g.name, len(prefix)
+			}
+		}
+	}
+	return group
+}
+
+// printGroups writes what was refused, then what was waived, whole, and a line for each group.
+func printGroups(out io.Writer, checks []attest.Check) {
+	var marked []attest.Check
+	count := map[string]map[attest.Verdict]int{}
+	for _, g := range groups {
+		count[g.name] = map[attest.Verdict]int{}
+	}
+	for _, c := range checks {
+		count[groupOf(c.Name)][c.Verdict]++
+	}
+	others := []attest.Verdict{attest.Denied, attest.Waived}
+	for _, verdict := range others {
+		for _, c := range checks {
+			if c.Verdict == verdict {
+				marked = append(marked, c)
+			}
+		}
+	}
+	printChecks(out, marked)
+	for _, g := range groups {
+		var counts []string
+		for _, verdict := range append(others, attest.Accepted) {
+			if n := count[g.name][verdict]; n > 0 {
+				counts = append(counts, fmt.Sprintf("%d %s", n, verdict))
+			}
+		}
+		if len(counts) > 0 {
+			fmt.Fprintf(out, "%-10s%s\n", g.name, strings.Join(counts, ", "))
+		}
 	}
 }
 

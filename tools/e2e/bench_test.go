@@ -280,7 +280,7 @@ func bootSpeed(t *testing.T) []row {
 func platformSpeed(t *testing.T) (rows []row) {
 	vtpm, td, snp := demoSpec(t), tdSpec(t), snpSpec(t)
 	vtpm.Shape.QEMU, vtpm.Shape.CPUs = td.Shape.QEMU, 1
-	var served, kernel, proved [3]float64
+	var served, worked, proved [3]float64
 	specs := []guest.Spec{vtpm, td, snp}
 	for i, spec := range specs {
 		g := newGuest(t)
@@ -289,16 +289,12 @@ func platformSpeed(t *testing.T) (rows []row) {
 		if err := g.Start(ctx, spec); err != nil {
 			t.Fatal(err)
 		}
-		err := g.Wait(ctx, func(line status.Line) {
-			if line.Serving {
-				kernel[i] = line.Uptime.Seconds()
-			}
-		})
+		err := g.Wait(ctx, nil)
 		cancel()
 		if err != nil {
 			t.Fatal(err)
 		}
-		served[i] = time.Since(began).Seconds()
+		served[i], worked[i] = time.Since(began).Seconds(), cpuSeconds(t, g.Path("qemu.pid"))
 		c := newClient(t, g, spec)
 		for range 5 { // the fastest: a busy machine only ever adds time
 			began := time.Now()
@@ -314,7 +310,9 @@ func platformSpeed(t *testing.T) (rows []row) {
 	for i, spec := range specs[1:] {
 		i++
 		rows = append(rows, row{fmt.Sprintf("boot to serving: %s, times a vtpm", spec.Shape.Platform), served[i] / served[0], "≤ 1.3", served[i] <= 1.3*served[0],
-			fmt.Sprintf("%.1f s, %.1f s of a vtpm; of these after the kernel's start %.1f s and %.1f s", served[i], served[0], kernel[i], kernel[0])},
+			fmt.Sprintf("%.1f s, %.1f s of a vtpm", served[i], served[0])},
+			row{fmt.Sprintf("the same in CPU time, which a busy machine moves less: %s", spec.Shape.Platform), worked[i] / worked[0], "≤ 1.3", worked[i] <= 1.3*worked[0],
+				fmt.Sprintf("%.1f s, %.1f s of a vtpm", worked[i], worked[0])},
 			row{fmt.Sprintf("verify with fresh evidence by configfs: %s, times a vtpm", spec.Shape.Platform), proved[i] / proved[0], "none", true,
 				fmt.Sprintf("%.0f ms, %.0f ms of a vtpm; Linux looks for a TD's quote once a second", 1000*proved[i], 1000*proved[0])})
 	}
@@ -324,6 +322,27 @@ func platformSpeed(t *testing.T) (rows []row) {
 		t.Log("evidence over vsock is not measured: the software TDX does not serve quotes there")
 	}
 	return rows
+}
+
+// cpuSeconds is the CPU time so far of the process whose number the file holds.
+func cpuSeconds(t *testing.T, pidFile string) float64 {
+	t.Helper()
+	pid, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stat, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The name, in parentheses, may hold anything; of what follows it the 12th and 13th are ticks of a hundredth: proc_pid_stat(5).
+	field := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	user, err1 := strconv.ParseFloat(field[11], 64)
+	system, err2 := strconv.ParseFloat(field[12], 64)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	return (user + system) / 100
 }
 
 // imageSpeed builds the release once with empty caches, as an auditor does, and once more where nothing has changed.

@@ -2,11 +2,15 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -24,8 +28,53 @@ const built = "../../build"
 // bootLimit is how long a boot under emulation may take on a busy machine before the test gives up.
 const bootLimit = 5 * time.Minute
 
+// TestMain says at the end which tests took longest: what is to be made faster, or to share a guest.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	for i, line := range slowest(10) {
+		if i == 0 {
+			fmt.Println("the slowest tests, each beside others:")
+		}
+		fmt.Println(line)
+	}
+	os.Exit(code)
+}
+
+// took is how long each test with a build ran, without its wait for a turn.
+var took struct {
+	sync.Mutex
+	tests map[string]time.Duration
+}
+
+func timed(t *testing.T) {
+	began := time.Now()
+	t.Cleanup(func() {
+		took.Lock()
+		defer took.Unlock()
+		if took.tests == nil {
+			took.tests = map[string]time.Duration{}
+		}
+		took.tests[t.Name()] = time.Since(began)
+	})
+}
+
+// slowest are lines about the n tests that took longest.
+func slowest(n int) (lines []string) {
+	names := slices.SortedFunc(maps.Keys(took.tests), func(a, b string) int { return cmp.Compare(took.tests[b], took.tests[a]) })
+	for _, name := range names[:min(n, len(names))] {
+		lines = append(lines, fmt.Sprintf("%7.1f s  %s", took.tests[name].Seconds(), name))
+	}
+	return lines
+}
+
 // needsBuild skips a test where nobody says that what it looks at is built.
 func needsBuild(t *testing.T) {
+	t.Helper()
+	skipUnbuilt(t)
+	timed(t)
+}
+
+func skipUnbuilt(t *testing.T) {
 	t.Helper()
 	if os.Getenv("CHRYSALIS_E2E") == "" {
 		t.Skip("needs the image: runs in make test, or with CHRYSALIS_E2E=1 after make image")
@@ -36,8 +85,9 @@ func needsBuild(t *testing.T) {
 // a guest under emulation keeps little more than one core busy.
 func needsGuests(t *testing.T) {
 	t.Helper()
-	needsBuild(t)
+	skipUnbuilt(t)
 	t.Parallel()
+	timed(t)
 }
 
 func tree(t *testing.T) toolstree.Tree {
@@ -193,6 +243,28 @@ func start(t *testing.T, g guest.Guest, spec guest.Spec, extra ...string) {
 	if err != nil {
 		said, _ := os.ReadFile(g.Path("qemu.log"))
 		t.Fatalf("after %.1f s: %v; QEMU says %q", time.Since(began).Seconds(), err, said)
+	}
+}
+
+// cutAt boots g and takes the power away at once when each of the steps is done, one boot after the other. No boot may end by itself.
+func cutAt(t *testing.T, g guest.Guest, spec guest.Spec, steps ...status.Step) {
+	t.Helper()
+	for _, step := range steps {
+		if err := g.Start(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
+		cut := false
+		err := g.Wait(ctx, func(line status.Line) {
+			if line.Step == step {
+				cut = true
+				g.Cut()
+			}
+		})
+		cancel()
+		if ended := (guest.EndedError{}); !cut || !errors.As(err, &ended) || ended.Code != 0 {
+			t.Fatalf("power cut at %s: cut is %t, and the guest: %v", step, cut, err)
+		}
 	}
 }
 

@@ -202,9 +202,7 @@ func TestUpgrade(t *testing.T) {
 		t.Error("a drained guest's port takes connections, want none")
 	}
 	number++
-	if err := g.Stop(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	chrysalis(t, 0, "down", "--dir", g.Dir, "--tools-tree", filepath.Join(built, "tools-tree"), "--drain", "1m")
 	asking := old
 	for name, asked := range map[string]config.HostHandover{
 		"a release that the owner signed": ask(rogueManifest, refused[0].list), "down": ask(nextManifest, refused[2].list),

@@ -442,9 +442,6 @@ func (g Guest) State() (state string, lines []status.Line, err error) {
 // Drain closes the guest's port on this machine to new connections and waits until those that there are have ended: answers come to
 // their end. It returns how many were left when it had waited long enough.
 func (g Guest) Drain(ctx context.Context, port int, enough time.Duration) (left int, err error) {
-	if !g.Running() {
-		return 0, nil
-	}
 	if err := qemu.Unforward(g.Path(monitorFile), port); err != nil {
 		return 0, fmt.Errorf("draining guest: %w", err)
 	}

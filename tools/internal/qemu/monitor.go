@@ -109,14 +109,14 @@ var instructionPointer = regexp.MustCompile(`[ER]IP=[0-9a-f]+`)
 const netID = "net0"
 
 // Unforward takes a forwarded port of this machine from QEMU's user network: nobody connects to the guest by it any more, and who has
-// connected stays so.
+// connected stays so. One that was taken away before is no error.
 func Unforward(socket string, port int) error {
 	rule := fmt.Sprintf("tcp:127.0.0.1:%d", port)
 	var said string
 	if err := ask(socket, "human-monitor-command", map[string]string{"command-line": "hostfwd_remove " + netID + " " + rule}, &said); err != nil {
 		return err
 	}
-	if !strings.Contains(said, "removed") {
+	if !strings.Contains(said, "removed") && !strings.Contains(said, "not found") {
 		return fmt.Errorf("monitor does not take %s away: %.200q", rule, strings.TrimSpace(said))
 	}
 	return nil

@@ -331,11 +331,11 @@ func (o *opened) fill() error {
 // next opens the next chunk.
 func (o *opened) next() error {
 	length, err := readVarint(o.chunks)
+	if errors.Is(err, errLonger) {
+		return fmt.Errorf("the length of chunk %d: %w: %w", o.key.count, err, ErrForged)
+	}
 	if err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return ErrCut
-		}
-		return fmt.Errorf("reading the length of chunk %d: %w", o.key.count, err)
+		return cut(err)
 	}
 	if length > maxChunk+tagBytes || length != 0 && length < minBucket+tagBytes {
 		return fmt.Errorf("chunk %d has %d bytes, want %d to %d: %w", o.key.count, length, minBucket+tagBytes, maxChunk+tagBytes, ErrForged)

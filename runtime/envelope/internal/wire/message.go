@@ -96,10 +96,12 @@ func readVarint(r io.ByteReader) (uint64, error) {
 		n = n<<8 | uint64(b)
 	}
 	if len(appendVarint(nil, n)) != size {
-		return 0, fmt.Errorf("number %d in %d bytes, want its shortest form", n, size)
+		return 0, fmt.Errorf("number %d in %d bytes: %w", n, size, errLonger)
 	}
 	return n, nil
 }
+
+var errLonger = errors.New("want its shortest form")
 
 func noEOF(err error) error {
 	if err == io.EOF {

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 	"testing/cryptotest"
+	"testing/iotest"
 
 	"chrysalis/attest/evidence"
 )
@@ -250,6 +251,17 @@ func TestEveryBitOfAnswer(t *testing.T) {
 		_, content, err := openAnswer(secret, answer[:n])
 		if !errors.Is(err, ErrCut) || !strings.HasPrefix(want, string(content)) {
 			t.Fatalf("cut to %d bytes: got %q, %v; want ErrCut", n, content, err)
+		}
+	}
+	// What breaks the connection cuts the answer, wherever it does.
+	broken := errors.New("broken")
+	for n := range answer {
+		o, err := NewOpener(io.MultiReader(bytes.NewReader(answer[:n]), iotest.ErrReader(broken)), &secret)
+		if err == nil {
+			_, err = io.ReadAll(o)
+		}
+		if !errors.Is(err, ErrCut) || !errors.Is(err, broken) {
+			t.Fatalf("broken after %d bytes: got %v, want ErrCut and the reason", n, err)
 		}
 	}
 	if _, _, err := openAnswer(secret, append(answer, 0)); err == nil {

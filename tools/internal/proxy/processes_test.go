@@ -1,0 +1,361 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"chrysalis/attest/attesttest"
+	"chrysalis/attest/evidence"
+	"chrysalis/attest/ratls"
+	"chrysalis/measure/config"
+	"chrysalis/measure/pubkey"
+	"chrysalis/measure/register"
+	"chrysalis/measure/ton"
+	"chrysalis/runtime/role"
+	"chrysalis/runtime/secret"
+	"chrysalis/tools/internal/toolstree"
+)
+
+// service is keeper and gateway as init starts them, over a software guest's evidence and a fake engine.
+type service struct {
+	*attesttest.Guest
+	url  string
+	gone chan struct{} // gets a value when the engine sees that a client has left
+}
+
+func charging() config.Measured {
+	return config.Measured{
+		Identity: config.Identity{Network: config.Local, RootContract: ton.Address{Account: [32]byte{1}},
+			PayoutOwner: ton.Address{Account: [32]byte{2}}, Sealing: config.SealTPM, Instance: config.InstanceSealed},
+		Service: config.Service{
+			Engine: config.Engine{Volume: config.Volume{Root: register.Digest{1}, Blocks: 1}, Argv: []string{"/usr/bin/llama-server"},
+				Env: []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"}, MemoryBytes: 1 << 30},
+			Model: config.Model{Name: "tiny", Volume: config.Volume{Root: register.Digest{2}, Blocks: 1}}, GPU: config.GPUNone,
+			Limits: config.Limits{RequestBytes: 1 << 16, AnswerTokens: 4096, Concurrent: 16, ContextTokens: 8192},
+			Price: config.Terms{Payment: config.PayCharge, Price: ton.Price{NanotonPerToken: 20, PromptWeight: ton.WeightOne,
+				CachedWeight: ton.WeightOne, CompletionWeight: ton.WeightOne, ReasoningWeight: ton.WeightOne}},
+			Wipe: config.WipeFreed,
+		},
+	}
+}
+
+func pipe(t testing.TB) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close(); w.Close() })
+	return r, w
+}
+
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// startService builds the guest's program and starts its two roles.
+func startService(t testing.TB) *service {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("only root can start processes that give up being root")
+	}
+	dir := t.TempDir()
+	for p := dir; p != "/" && p != os.TempDir(); p = filepath.Dir(p) { // the gateway's user must get through
+		if err := os.Chmod(p, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	program := filepath.Join(dir, "runtime")
+	build := exec.CommandContext(t.Context(), "go", "build", "-C", "../../..", "-o", program, "./runtime")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building: %v\n%s", err, out)
+	}
+	measured := charging()
+	raw := must(measured.Encode())(t)
+	for _, sub := range []string{"root/keeper", "root/engine"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "measured"), raw, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	sealed := must(secret.New(bytes.Repeat([]byte{7}, secret.Size)))(t)
+	scope := must(secret.ScopeOf(measured.Identity, sealed.Instance()))(t)
+	s := &service{Guest: attesttest.New(raw, time.Now()), gone: make(chan struct{}, 16)}
+	s.Statement.ReceiptKey = pubkey.Of(secret.DeriveSigner(sealed, secret.RoleReceipt, scope))
+	s.Statement.ClaimKey = pubkey.Of(secret.DeriveSigner(sealed, secret.RoleClaim, scope))
+	s.Statement.SecretHash = sealed.Digest()
+
+	s.startEngine(t, filepath.Join(dir, "root/engine/e.sock"))
+	spawn := func(r role.Role, settings role.Settings, files ...*os.File) {
+		t.Helper()
+		settings[role.Measured] = filepath.Join(dir, "measured")
+		argv := must(r.Argv(settings))(t)
+		out, in := pipe(t)
+		c := exec.Command(program, argv[1:]...)
+		c.ExtraFiles, c.Stderr, c.Env = append(files, in), os.Stderr, []string{"GOTRACEBACK=none"}
+		if !r.Network() {
+			c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		in.Close()
+		t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+		if line, err := bufio.NewReader(out).ReadString('\n'); strings.TrimSpace(line) != "ready" {
+			t.Fatalf("%s said %q (%v), want ready", r, line, err)
+		}
+	}
+	secretOut, secretIn := pipe(t)
+	if _, err := secretIn.Write(binary.LittleEndian.AppendUint64(bytes.Repeat([]byte{7}, secret.Size), 0)); err != nil {
+		t.Fatal(err)
+	}
+	secretIn.Close()
+	journal := must(os.Create(filepath.Join(dir, "journal")))(t)
+	t.Cleanup(func() { journal.Close() })
+	if err := journal.Truncate(4 << 20); err != nil {
+		t.Fatal(err)
+	}
+	keeperSocket := filepath.Join(dir, "root/keeper/keeper.sock")
+	kl := must(net.ListenUnix("unix", &net.UnixAddr{Name: keeperSocket, Net: "unix"}))(t)
+	kl.SetUnlinkOnClose(false)
+	if err := os.Chown(keeperSocket, role.GatewayUser, role.GatewayUser); err != nil {
+		t.Fatal(err)
+	}
+	proofsOut, proofsIn := pipe(t)
+	go io.Copy(io.Discard, proofsOut)
+	spawn(role.Keeper, role.Settings{}, secretOut, journal, must(kl.File())(t), proofsIn)
+	kl.Close()
+
+	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	s.url = "https://" + l.Addr().String()
+	pair := must(syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0))(t)
+	ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
+	go func() {
+		defer ours.Close()
+		_ = role.ServeQuotes(ours, func(r evidence.Request) (*evidence.Evidence, error) {
+			st := &s.Statement
+			st.Epoch, st.NotAfter, st.HPKEKey = r.Epoch, r.NotAfter, r.HPKEKey
+			return s.Attest(r.NonceRoot, r.TLSKey), nil
+		}, nil)
+	}()
+	spawn(role.Gateway, role.Settings{role.KeeperSocket: "/keeper/keeper.sock", role.EngineSocket: "/engine/e.sock", role.Chroot: filepath.Join(dir, "root")},
+		must(l.(*net.TCPListener).File())(t), theirs)
+	l.Close()
+	theirs.Close()
+	return s
+}
+
+// startEngine answers as llama-server does.
+func (s *service) startEngine(t testing.TB, socket string) {
+	t.Helper()
+	l := must(net.Listen("unix", socket))(t)
+	if err := os.Chmod(socket, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Connection", "close")
+		say := func(event string) {
+			fmt.Fprintf(w, "data: %s\n\n", event)
+			_ = http.NewResponseController(w).Flush()
+		}
+		text := func(s string) {
+			say(fmt.Sprintf(`{"choices":[{"index":0,"finish_reason":null,"delta":{"content":%q}}]}`, s))
+		}
+		reason := "stop"
+		switch {
+		case bytes.Contains(body, []byte("endless")):
+			for {
+				select {
+				case <-r.Context().Done():
+					s.gone <- struct{}{}
+					return
+				case <-time.After(10 * time.Millisecond):
+					text(" word")
+				}
+			}
+		case bytes.Contains(body, []byte("json_schema")):
+			text(`{"city":"Oslo"}`)
+		case bytes.Contains(body, []byte(`"tools"`)):
+			reason = "tool_calls"
+			say(`{"choices":[{"index":0,"finish_reason":null,"delta":{"tool_calls":[{"index":0,"id":"c1","type":"function","function":{"name":"look","arguments":"{"}}]}}]}`)
+			say(`{"choices":[{"index":0,"finish_reason":null,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"\"a\":1}"}}]}}]}`)
+		default:
+			for _, word := range []string{"Oslo", " it", " is"} {
+				text(word)
+			}
+		}
+		say(fmt.Sprintf(`{"choices":[{"index":0,"delta":{},"finish_reason":%q}]}`, reason))
+		say(`{"choices":[],"usage":{"prompt_tokens":14,"completion_tokens":4}}`)
+		say("[DONE]")
+	})}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+}
+
+// balancer starts nginx, which ends TLS in front of the service, with settings of its location. It returns its URL.
+func (s *service) balancer(t testing.TB, settings string) string {
+	t.Helper()
+	dir := t.TempDir()
+	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der := must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))(t)
+	private := must(x509.MarshalPKCS8PrivateKey(key))(t)
+	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	address := l.Addr().String()
+	l.Close()
+	for name, text := range map[string][]byte{
+		"cert": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), "key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
+		"conf": fmt.Appendf(nil, `daemon off; master_process off; pid %[1]s/pid; error_log %[1]s/log;
+events { worker_connections 256; }
+http {
+  access_log off; client_max_body_size 8m;
+  client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
+  server {
+    listen %[2]s ssl; http2 on; ssl_certificate %[1]s/cert; ssl_certificate_key %[1]s/key;
+    location / { proxy_pass %[3]s; proxy_ssl_protocols TLSv1.3; %[4]s }
+  }
+}`, dir, address, s.url, settings),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A guest takes post-quantum key exchange alone, so the machine's own nginx may be too old.
+	tree, err := toolstree.Open("../../../build/tools-tree")
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Skip("no tools tree here: make image builds it, with an nginx that knows X25519MLKEM768")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	c := tree.Command(t.Context(), "nginx", "-p", dir, "-e", filepath.Join(dir, "log"), "-c", filepath.Join(dir, "conf"))
+	c.Stderr = os.Stderr
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if conn, err := net.Dial("tcp", address); err == nil {
+			conn.Close()
+			return "https://" + address
+		}
+		if time.Now().After(deadline) {
+			log, _ := os.ReadFile(filepath.Join(dir, "log"))
+			t.Fatalf("nginx does not listen: %s", log)
+		}
+	}
+}
+
+// local runs a proxy to a URL, behind which the service stands.
+func (s *service) local(t *testing.T, url string) *running {
+	t.Helper()
+	return startAt(t, Config{Guests: []string{url}, Attest: ratls.Config{Policy: s.Policy(), Roots: s.Roots()},
+		Payer: func(config.Measured) (ton.Address, error) { return payer, nil }})
+}
+
+// TestThroughBalancer: a real gateway behind nginx, which ends TLS and speaks as it is set to.
+func TestThroughBalancer(t *testing.T) {
+	s := startService(t)
+	for _, tt := range []struct{ name, settings string }{
+		{"as it comes", ""}, // HTTP/1.0, gathers both ways
+		{"gathers", `proxy_http_version 1.1; proxy_set_header Connection "";`},
+		{"gathers nothing", `proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;`},
+		{"gathers whatever it is told", `proxy_http_version 1.1; proxy_set_header Connection ""; proxy_ignore_headers X-Accel-Buffering;`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := s.local(t, s.balancer(t, tt.settings))
+			for _, body := range []string{streamed, inOne, streamed} {
+				response, text := r.post(t, body)
+				if response.StatusCode != 200 || !strings.Contains(text, "Oslo") || strings.Contains(text, "[DONE]") != (body == streamed) {
+					t.Errorf("%s: got %d %s", body, response.StatusCode, text)
+				}
+			}
+			if response, text := r.post(t, strings.Replace(inOne, "tiny", "other", 1)); response.StatusCode != 404 || !strings.Contains(text, "model_not_found") {
+				t.Errorf("a refusal: got %d %s", response.StatusCode, text)
+			}
+			if st := r.guests[0].status(); st.answered != 3 || st.unproven != 0 {
+				t.Errorf("%d proven answers and %d that were not, want 3", st.answered, st.unproven)
+			}
+		})
+	}
+	t.Run("a client leaves", func(t *testing.T) {
+		r := s.local(t, s.balancer(t, `proxy_http_version 1.1; proxy_set_header Connection "";`))
+		response, err := http.DefaultClient.Do(r.request(t, http.MethodPost, "/v1/chat/completions", strings.Replace(streamed, "canary", "endless", 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Events come while the answer goes on: nginx was told not to gather them.
+		if line, err := bufio.NewReader(response.Body).ReadString('\n'); err != nil || !strings.Contains(line, "data: ") {
+			t.Errorf("first event: %q, %v", line, err)
+		}
+		response.Body.Close()
+		select {
+		case <-s.gone:
+		case <-time.After(20 * time.Second):
+			t.Error("the engine goes on")
+		}
+	})
+}
+
+// TestClients has unchanged clients of others ask through the proxy, at the versions of their lock file.
+func TestClients(t *testing.T) {
+	for _, program := range []string{"node", "npm"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("%s is not installed here", program)
+		}
+	}
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS("testdata/clients")); err != nil {
+		t.Fatal(err)
+	}
+	install := exec.CommandContext(t.Context(), "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
+	install.Dir = dir
+	if out, err := install.CombinedOutput(); err != nil {
+		t.Skipf("the clients can't be installed here: %v\n%s", err, out)
+	}
+	r := startService(t)
+	p := r.local(t, r.url)
+	for _, name := range []string{"openai", "langchain", "ai", "llamaindex"} {
+		t.Run(name, func(t *testing.T) {
+			c := exec.CommandContext(t.Context(), "node", name+".mjs")
+			c.Dir = dir
+			c.Env = append(os.Environ(), "OPENAI_BASE_URL="+p.url+"/v1", "OPENAI_API_KEY=anything")
+			if out, err := c.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), "passed\n") {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+	if s := p.guests[0].status(); s.unproven != 0 || s.answered < 8 {
+		t.Errorf("%d proven answers and %d that were not", s.answered, s.unproven)
+	}
+}
