@@ -70,6 +70,7 @@ func wantVerbs(group *cobra.Command) {
 // verbs lists the commands, one file a verb.
 func verbs() []*cobra.Command {
 	return []*cobra.Command{
+		newDoctor(),
 		newUp(),
 		newDown(),
 		newUpgrade(),

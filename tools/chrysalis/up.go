@@ -67,7 +67,7 @@ func newUp() *cobra.Command {
 		port, memory                   int
 		wait                           time.Duration
 		qemuArgs                       []string
-		asJSON                         bool
+		asJSON, foreground             bool
 	)
 	cmd := &cobra.Command{
 		Use:   "up",
@@ -129,7 +129,14 @@ func newUp() *cobra.Command {
 				return prints.print(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), g, spec, cmp.Or(flags.name, "chrysalis"), qemuArgs, asJSON)
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "  machine: %d CPUs, %d MiB, under %s\n", spec.Shape.CPUs, spec.Shape.MemoryMiB, machine.speed(spec.Shape, shape != ""))
-			return bootGuest(cmd, g, spec, wait, asJSON, qemuArgs...)
+			boot := func(ctx context.Context) error { return bootGuest(ctx, cmd, g, spec, wait, asJSON, qemuArgs...) }
+			if !foreground {
+				return boot(ctx)
+			}
+			return supervised{boot: boot, end: func(ctx context.Context) error { return guestEnd(ctx, g) }, stop: g.Stop,
+				say: func(why error, wait time.Duration) {
+					fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: %v: started again in %s\n", why, wait)
+				}}.keep(ctx)
 		},
 	}
 	flags.add(cmd)
@@ -140,6 +147,7 @@ func newUp() *cobra.Command {
 		"config as JSON with identity and service; volumes that it does not name are filled in (default: the demo's)")
 	machine.add(cmd)
 	prints.add(cmd)
+	cmd.Flags().BoolVar(&foreground, "foreground", false, "stay, start the guest again when it ends, and power it off at SIGTERM or SIGINT: for a unit of systemd's")
 	cmd.Flags().StringVar(&double, "double", "build/double", "folder of the software TDX, as make image makes it")
 	cmd.Flags().StringVar(&shape, "shape", "", "shape.json of the machine (default: the demo's, with KVM where there is one)")
 	cmd.Flags().StringVar(&disk, "disk", "", "boot from this disk, of image disk, and not the release's kernel directly (.qcow2 by its "+
@@ -154,8 +162,7 @@ func newUp() *cobra.Command {
 }
 
 // bootGuest starts a guest, waits until it serves, and prints where.
-func bootGuest(cmd *cobra.Command, g guest.Guest, spec guest.Spec, wait time.Duration, asJSON bool, qemuArgs ...string) error {
-	ctx := cmd.Context()
+func bootGuest(ctx context.Context, cmd *cobra.Command, g guest.Guest, spec guest.Spec, wait time.Duration, asJSON bool, qemuArgs ...string) error {
 	if err := g.Start(ctx, spec, qemuArgs...); err != nil {
 		return unavailable(err)
 	}
@@ -169,6 +176,16 @@ func bootGuest(cmd *cobra.Command, g guest.Guest, spec guest.Spec, wait time.Dur
 		fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: hint: the guest's claims can't be verified later, its keys did not come: %v\n", err)
 	}
 	return printUp(cmd.OutOrStdout(), g, spec, asJSON)
+}
+
+// guestEnd waits for the guest's end, and says why it ended, with what to do about it.
+func guestEnd(ctx context.Context, g guest.Guest) error {
+	code, err := g.WaitEnd(ctx)
+	if err != nil {
+		return err
+	}
+	ended := guest.EndedError{Code: code}
+	return fmt.Errorf("%w%s", ended, endHint(ended))
 }
 
 // endHint says what to do about an end that the guest has given a code for.

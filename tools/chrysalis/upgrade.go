@@ -70,7 +70,7 @@ func newUpgrade() *cobra.Command {
 				}
 			}
 			say(4, "boot the new release")
-			return bootGuest(cmd, g, next, wait, asJSON)
+			return bootGuest(cmd.Context(), cmd, g, next, wait, asJSON)
 		},
 	}
 	flags.add(cmd)

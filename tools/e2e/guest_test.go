@@ -246,6 +246,28 @@ func start(t *testing.T, g guest.Guest, spec guest.Spec, extra ...string) {
 	}
 }
 
+// cutAt boots g and takes the power away at once when each of the steps is done, one boot after the other. No boot may end by itself.
+func cutAt(t *testing.T, g guest.Guest, spec guest.Spec, steps ...status.Step) {
+	t.Helper()
+	for _, step := range steps {
+		if err := g.Start(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
+		cut := false
+		err := g.Wait(ctx, func(line status.Line) {
+			if line.Step == step {
+				cut = true
+				g.Cut()
+			}
+		})
+		cancel()
+		if ended := (guest.EndedError{}); !cut || !errors.As(err, &ended) || ended.Code != 0 {
+			t.Fatalf("power cut at %s: cut is %t, and the guest: %v", step, cut, err)
+		}
+	}
+}
+
 // ending starts g, which must end, and returns its last word: "" when it stopped without one. Reaching "serving" is a
 // failure.
 func ending(t *testing.T, g guest.Guest, spec guest.Spec, extra ...string) string {

@@ -2,10 +2,13 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -96,22 +99,48 @@ func TestUpLeavesNothing(t *testing.T) {
 	}{
 		{"QEMU ends", "-nonsense: invalid option", []string{"--qemu-arg", "-nonsense"}},
 		{"the time is over", "nothing runs any more", []string{"--wait", "2s"}},
+		{"in the foreground", "nothing runs any more", []string{"--wait", "2s", "--foreground"}},
 	} {
 		g := newGuest(t)
-		paths := []string{"--release", filepath.Join(built, "release"), "--engine", filepath.Join(built, "volumes/engine.img"), "--model", filepath.Join(built, "volumes/model.img"),
-			"--tools-tree", filepath.Join(built, "tools-tree"), "--accelerator", "tcg", "--dir", g.Dir}
-		_, stderr := chrysalis(t, 3, slices.Concat([]string{"up"}, paths, tt.args)...)
+		_, stderr := chrysalis(t, 3, slices.Concat([]string{"up"}, upFlags(g), tt.args)...)
 		if !strings.Contains(stderr, tt.want) || !strings.Contains(stderr, "under tcg, which emulates, as --accelerator says") {
 			t.Errorf("%s: got %q, want %q in it, and what runs the machine", tt.name, stderr, tt.want)
 		}
-		processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
-		if err != nil || len(processes) == 0 {
-			t.Fatalf("no processes found: %v", err)
+		nothingRuns(t, tt.name, g)
+	}
+
+	g := newGuest(t)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(built, "bin/chrysalis"), slices.Concat([]string{"up"}, upFlags(g), []string{"--foreground"})...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); !g.Running(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no guest in the foreground after a minute")
 		}
-		for _, file := range processes {
-			if line, _ := os.ReadFile(file); strings.Contains(string(line), g.Dir) {
-				t.Errorf("%s: still runs: %q", tt.name, line)
-			}
+	}
+	if err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait()); err != nil {
+		t.Errorf("SIGTERM in the foreground: %v, want exit code 0", err)
+	}
+	nothingRuns(t, "SIGTERM in the foreground", g)
+}
+
+// upFlags have up start the emulated demo in the guest's folder.
+func upFlags(g guest.Guest) []string {
+	return []string{"--release", filepath.Join(built, "release"), "--engine", filepath.Join(built, "volumes/engine.img"), "--model",
+		filepath.Join(built, "volumes/model.img"), "--tools-tree", filepath.Join(built, "tools-tree"), "--accelerator", "tcg", "--dir", g.Dir}
+}
+
+// nothingRuns checks that no process has the guest's folder in its command line.
+func nothingRuns(t *testing.T, when string, g guest.Guest) {
+	t.Helper()
+	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil || len(processes) == 0 {
+		t.Fatalf("no processes found: %v", err)
+	}
+	for _, file := range processes {
+		if line, _ := os.ReadFile(file); strings.Contains(string(line), g.Dir) {
+			t.Errorf("%s: still runs: %q", when, line)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"chrysalis/init/status"
 	"chrysalis/measure/ton"
 	"chrysalis/tools/internal/guest"
 )
@@ -88,6 +89,7 @@ func TestSecretAndJournal(t *testing.T) {
 	needsGuests(t)
 	g := newGuest(t)
 	spec := demoSpec(t)
+	cutAt(t, g, spec, status.ModuleLock, status.Secret) // before the secret is sealed, and right after
 	start(t, g, spec)
 	if err := g.Stop(t.Context()); err != nil {
 		t.Fatal(err)

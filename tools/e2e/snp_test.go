@@ -23,6 +23,7 @@ const softwareTCB = "Milan=bootloader:4,tee:1,snp:22,microcode:213"
 func TestSNP(t *testing.T) {
 	needsGuests(t)
 	g, spec := newGuest(t), snpSpec(t)
+	cutAt(t, g, spec, status.ModuleLock, status.Secret) // before the secret is sealed, and right after
 	start(t, g, spec)
 	c := newClient(t, g, spec)
 	clean := c.verify(0)

@@ -118,10 +118,13 @@ func (h Hardware) check(p measure.Platform) error {
 func Simulated(s measure.Shape) bool { return s.Platform != "" && s.Accelerator == measure.TCG }
 
 // offers are the files in which KVM says that it starts guests of a platform.
-var offers = map[measure.Platform]string{
-	measure.TDX:    "/sys/module/kvm_intel/parameters/tdx",
-	measure.SEVSNP: "/sys/module/kvm_amd/parameters/sev_snp",
-}
+var offers = map[measure.Platform]string{measure.TDX: TDXSwitch, measure.SEVSNP: SNPSwitch}
+
+// Where KVM says whether it starts guests of a platform.
+const (
+	TDXSwitch = "/sys/module/kvm_intel/parameters/tdx"
+	SNPSwitch = "/sys/module/kvm_amd/parameters/sev_snp"
+)
 
 // Offers says why this machine starts no guest of the shape, where it does not.
 func Offers(s measure.Shape) error {

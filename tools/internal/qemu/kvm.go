@@ -29,8 +29,8 @@ type CPU struct {
 // kvmNode is the kernel's own virtualisation.
 const kvmNode = "/dev/kvm"
 
-// mended says what to do about KVM's node that does not open.
-func mended(err error) error {
+// Mended says what to do about KVM's node that does not open.
+func Mended(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%s is closed to user %d: add the user to its group (usermod -aG kvm USER), and log in again", kvmNode, os.Geteuid())
@@ -46,7 +46,7 @@ func mended(err error) error {
 func Accelerated(ctx context.Context, tree toolstree.Tree, firmware string) (CPU, error) {
 	node, err := os.OpenFile(kvmNode, os.O_RDWR, 0)
 	if err != nil {
-		return CPU{}, mended(err)
+		return CPU{}, Mended(err)
 	}
 	node.Close()
 	dir, err := os.MkdirTemp("", "chrysalis-kvm-")

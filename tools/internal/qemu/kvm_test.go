@@ -15,7 +15,7 @@ func TestMended(t *testing.T) {
 		&fs.PathError{Op: "open", Path: kvmNode, Err: fs.ErrPermission}: "add the user to its group",
 		other: "another",
 	} {
-		if got := mended(err); got == nil || !strings.Contains(got.Error(), want) {
+		if got := Mended(err); got == nil || !strings.Contains(got.Error(), want) {
 			t.Errorf("%v: got %v, want words with %q", err, got, want)
 		}
 	}
