@@ -211,10 +211,7 @@ func (g *Guest) answer(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if reply.Hold != nil {
-		select {
-		case <-reply.Hold:
-		case <-r.Context().Done():
-		}
+		<-reply.Hold
 	}
 	return nil
 }
