@@ -1,12 +1,15 @@
 package client_test
 
 import (
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -138,6 +141,47 @@ func TestSealedTransportRenews(t *testing.T) {
 	ahead.Store(int64(time.Until(first.NotAfter()) - time.Minute))
 	if again, err := s.Verify(t.Context()); err != nil || again == first {
 		t.Errorf("at the end of the key's time: not verified anew (%v)", err)
+	}
+}
+
+// TestRotationUnderLoad: a guest replaces its key and lets go of the old one while many ask, and nobody notices.
+func TestRotationUnderLoad(t *testing.T) {
+	g := clienttest.New(t, measured(t))
+	// A key set of two rotations ahead would be named for longer than any client believes, so this one's clock is ahead as well.
+	const ahead = 10 * time.Minute
+	g.Ahead.Store(int64(ahead))
+	s := sealTo(t, g, func(c *ratls.Config) { c.Now = func() time.Time { return time.Now().Add(ahead) } })
+	first, err := s.Verify(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var denied atomic.Int32
+	g.Around = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get(envelope.KeyHeader) == fmt.Sprintf("%.8x", sha256.Sum256(first.HPKEKey())) && g.KeysAhead.Load() > 0 {
+			denied.Add(1) // the guest says so itself
+		}
+		return false
+	}
+	var wait sync.WaitGroup
+	var asked atomic.Int32
+	for range 8 {
+		wait.Go(func() {
+			for range 12 {
+				if _, text, err := ask(t, s, sealedBody); err != nil || !strings.HasSuffix(text, "data: [DONE]\n\n") {
+					t.Errorf("got %q, %v", text, err)
+				}
+				if asked.Add(1) == 40 {
+					g.KeysAhead.Store(int64(62*time.Minute + time.Second))
+				}
+			}
+		})
+	}
+	wait.Wait()
+	if now := s.Result(); now.Epoch() != first.Epoch()+1 || denied.Load() == 0 {
+		t.Errorf("epoch %d after %d, and %d envelopes for the old key: want the next one, and some", now.Epoch(), first.Epoch(), denied.Load())
+	}
+	if n := len(g.Prompts()); n != 96 {
+		t.Errorf("the guest answered %d times, want each of 96 requests once", n)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -57,7 +58,8 @@ func TestServe(t *testing.T) {
 	g.Cut()
 	spec.Config.Service.Price.NanotonPerToken = 10
 	start(t, g, spec)
-	third := newClient(t, g, spec).ask(question)
+	repriced := newClient(t, g, spec)
+	third := repriced.ask(question)
 	if third.key != first.key || third.tokens != second.tokens+tokensOfOslo {
 		t.Errorf("answer after a change of price: got %+v, want key %s and %d tokens", third, first.key, second.tokens+tokensOfOslo)
 	}
@@ -65,6 +67,11 @@ func TestServe(t *testing.T) {
 		t.Errorf("a policy of a lower price: got refused by %q (%s), want by the price", v.Check, v.Reason)
 	}
 	wantCauses(t, "the demo's price", explained(t, c.saved(0), demoSpec(t)), "config")
+
+	// The same guest, sealed and by way of a proxy that is told nothing but what a client is told.
+	if text := repriced.throughProxy(question); strings.TrimSpace(text) != strings.TrimSpace(oslo) {
+		t.Errorf("through the proxy: got %q, want %q", text, oslo)
+	}
 
 	// One record changed in the middle of the journal.
 	g.Cut()

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +43,8 @@ type Guest struct {
 	Spoil func(body []byte, r *Reply)
 	// Around may answer what comes in an envelope in the guest's place, and reports whether it did. Nil never does.
 	Around func(w http.ResponseWriter, r *http.Request) bool
+	// KeysAhead and Ahead are how many nanoseconds the guest's clock is ahead: where it replaces keys, and where it opens envelopes.
+	KeysAhead, Ahead atomic.Int64
 
 	mu      sync.Mutex
 	prompts [][]byte
@@ -74,7 +77,7 @@ func New(t testing.TB, measured []byte) *Guest {
 	server, err := guest.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
 		g.Statement.Epoch, g.Statement.NotAfter, g.Statement.HPKEKey = r.Epoch, r.NotAfter, r.HPKEKey
 		return g.Attest(r.NonceRoot, r.TLSKey), nil
-	}, nil)
+	}, clock(&g.KeysAhead))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +92,7 @@ func New(t testing.TB, measured []byte) *Guest {
 	opener := envelope.NewOpener(func(id evidence.KeyID) (envelope.Key, bool) {
 		k, ok := server.HPKE(id)
 		return envelope.Key{PrivateKey: k.PrivateKey, Epoch: k.Epoch, Instance: k.Instance}, ok
-	}, nil)
+	}, clock(&g.Ahead))
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.Header.Get("Content-Type") != envelope.RequestType:
@@ -100,6 +103,10 @@ func New(t testing.TB, measured []byte) *Guest {
 	})
 	g.URL = "https://" + attesttest.Listen(t, handler, server.TLSConfig(), server.ConnContext)
 	return g
+}
+
+func clock(ahead *atomic.Int64) func() time.Time {
+	return func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 }
 
 // unseal has what comes in an envelope answered into one.
@@ -204,10 +211,7 @@ func (g *Guest) answer(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if reply.Hold != nil {
-		select {
-		case <-reply.Hold:
-		case <-r.Context().Done():
-		}
+		<-reply.Hold
 	}
 	return nil
 }

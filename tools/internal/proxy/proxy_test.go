@@ -305,8 +305,10 @@ func TestBalance(t *testing.T) {
 func TestCancel(t *testing.T) {
 	g := newGuest(t)
 	r := start(t, nil, g)
+	hold := make(chan struct{})
+	defer close(hold)
 	g.Spoil = func(_ []byte, reply *clienttest.Reply) {
-		reply.Hold = make(chan struct{}) // nobody closes it: the answer ends when its client has gone
+		reply.Hold = hold // to the test's end: only its client can end the answer before
 		reply.Events = func(e []string) []string { return e[:1] }
 	}
 	ctx, cancel := context.WithCancel(t.Context())
