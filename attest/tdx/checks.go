@@ -215,7 +215,7 @@ var collateralCheck = check.Step[*appraisal]{Name: checkCollateral, Proof: true,
 		if a.collateral == nil {
 			return check.Found("none", "collateral", false)
 		}
-		a.beside.done.Wait()
+		a.joinBeside()
 		return check.Found("collateral", "collateral", true)
 	}}
 

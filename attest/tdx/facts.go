@@ -81,30 +81,54 @@ type document[T any] struct {
 	value  T
 }
 
-// beside is what can be said of collateral without the quote. It is proven while the quote is, on another processor where there is
-// one: that is most of the signatures of an appraisal.
+// beside is what can be said of collateral without the quote: most of the signatures of an appraisal. It is proven while the quote is, on
+// another processor where there is one, and by the appraisal itself where that one comes late.
 type beside struct {
-	done            sync.WaitGroup
+	lists, documents sync.Once
+
 	rootCRL, pckCRL proven[*x509.RevocationList]
 	crlChain        proven[[]*x509.Certificate] // signer, root
 	info            document[*tcbInfo]
 	qeID            document[*qeIdentity]
 }
 
-// proveBeside starts the proofs. Until they are done, the fields of beside are theirs.
+// proveBeside begins.
 func (a *appraisal) proveBeside() {
-	if a.collateral == nil || a.root == nil {
-		return
+	if a.collateral != nil && a.root != nil {
+		go func() {
+			a.proveDocuments()
+			a.proveLists()
+		}()
 	}
-	a.beside.done.Go(func() {
+}
+
+// joinBeside returns when all is proven, and takes what nobody has begun.
+func (a *appraisal) joinBeside() {
+	a.proveLists()
+	a.proveDocuments()
+}
+
+// leaveBeside returns when nobody reads the collateral any more, or will.
+func (a *appraisal) leaveBeside() {
+	a.beside.lists.Do(func() {})
+	a.beside.documents.Do(func() {})
+}
+
+func (a *appraisal) proveLists() {
+	a.beside.lists.Do(func() {
 		c := a.collateral
 		a.rootCRL = a.crlOf(c.RootCACRL, a.root)
-		a.info = documentUnder(a, "tcb-info", c.TCBInfoIssuerChain, c.TCBInfo, c.TCBInfoSignature, parseTCBInfo)
-		a.qeID = documentUnder(a, "qe-identity", c.QEIdentityIssuerChain, c.QEIdentity, c.QEIdentitySignature, parseQEIdentity)
-		// Last, because the quote's own chain holds the same CA: by now it is proven there.
 		if a.crlChain = a.chainOf("issuer chain", c.PCKCRLIssuerChain, 2, a.issuerChain); a.crlChain.format == nil {
 			a.pckCRL = a.crlOf(c.PCKCRL, a.crlChain.value[0])
 		}
+	})
+}
+
+func (a *appraisal) proveDocuments() {
+	a.beside.documents.Do(func() {
+		c := a.collateral
+		a.info = documentUnder(a, "tcb-info", c.TCBInfoIssuerChain, c.TCBInfo, c.TCBInfoSignature, parseTCBInfo)
+		a.qeID = documentUnder(a, "qe-identity", c.QEIdentityIssuerChain, c.QEIdentity, c.QEIdentitySignature, parseQEIdentity)
 	})
 }
 

@@ -95,7 +95,7 @@ func verify(steps []check.Step[*appraisal], quote []byte, collateral *Collateral
 	root *x509.Certificate) (*Result, error) {
 	a := &appraisal{raw: quote, collateral: collateral, options: options, at: at, root: root, seen: seen{root: root}}
 	lines, refusal := check.Run("verifying TDX quote", steps, a)
-	a.beside.done.Wait() // the collateral is the caller's again
+	a.leaveBeside() // the collateral is the caller's again
 	if refusal != nil {
 		r := &Refused{Refusal: refusal, tcb: a.tcb, signed: a.attestationKeyProven}
 		if a.quote != nil {
