@@ -35,9 +35,7 @@ const (
 var quoteChecks = []check.Step[*appraisal]{
 	{Name: "quote-format", Proof: true, Judge: func(a *appraisal) (f check.Finding) {
 		var err error
-		if a.quote, err = Parse(a.raw); err == nil {
-			a.proveBeside()
-		}
+		a.quote, err = Parse(a.raw)
 		return check.Parsed(err, "a TDX quote of version 4 or 5")
 	}},
 	{Name: "pck-chain-format", Proof: true, Judge: func(a *appraisal) check.Finding {
@@ -104,6 +102,7 @@ func (a *appraisal) pckChain(chain []*x509.Certificate, root *x509.Certificate) 
 	case pck.Subject.CommonName != namePCK:
 		return fmt.Errorf("the certificate is %q, want %q", pck.Subject.CommonName, namePCK)
 	}
+	a.proveBeside() // a chain that is not remembered comes with collateral that is not, as a rule
 	if err := a.signedBy(ca, root); err != nil {
 		return fmt.Errorf("the CA: %w", err)
 	}

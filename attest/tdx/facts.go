@@ -94,7 +94,7 @@ type beside struct {
 
 // proveBeside begins.
 func (a *appraisal) proveBeside() {
-	if a.collateral != nil && a.root != nil {
+	if a.collateral != nil {
 		go func() {
 			a.proveDocuments()
 			a.proveLists()
