@@ -95,20 +95,6 @@ type answering struct {
 	out      *clientStream
 }
 
-// said is what was said of an answer, as far as it is kept.
-type said struct {
-	content, thoughts []byte
-	logprobs          []byte // JSON of the tokens, with commas between
-	calls             []call
-	finish            string
-}
-
-// call is a call of a tool, which is kept of a streamed answer too, but for its arguments.
-type call struct {
-	id, name  []byte // JSON strings
-	arguments []byte // text
-}
-
 // ignoredHeader names the fields of a request that do nothing here.
 const ignoredHeader = "Chrysalis-Ignored"
 
@@ -198,9 +184,6 @@ func (a *answering) relay(events *engineEvents) error {
 			}
 		} else if len(p.logprobs) > 0 {
 			a.said.logprobs = room(a.said.logprobs, 2*c.size+1)
-			if len(a.said.logprobs) > 0 {
-				a.said.logprobs = append(a.said.logprobs, ',')
-			}
 			a.said.logprobs = appendLogprobs(a.said.logprobs, p.logprobs)
 		}
 	}
@@ -347,12 +330,6 @@ func (a *answering) writeWhole(w http.ResponseWriter, p receipt.Proof) {
 // wipe overwrites what is left of the text.
 func (a *answering) wipe() {
 	a.json.wipe()
-	for _, b := range [][]byte{a.text, a.said.content, a.said.thoughts, a.said.logprobs} {
-		clear(b[:cap(b)])
-	}
-	for _, c := range a.said.calls {
-		for _, b := range [][]byte{c.id, c.name, c.arguments} {
-			clear(b[:cap(b)])
-		}
-	}
+	clear(a.text[:cap(a.text)])
+	a.said.wipe()
 }
