@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,6 +22,7 @@ import (
 type remoteFlags struct {
 	policy, roots, tdxRoot, snpRoot, list string
 	offline                               bool
+	reach                                 time.Duration
 	sources                               sourceFlags
 }
 
@@ -33,6 +35,7 @@ func (f *remoteFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.snpRoot, "snp-root", "", "PEM file with the root of a software SEV-SNP, in place of AMD's: the same holds")
 	cmd.Flags().StringVar(&f.list, "release-list", "", "signed list of the releases that may run, for a policy that names its signers")
 	cmd.Flags().BoolVar(&f.offline, "offline", false, "fetch no collateral: judge by what the guest staples, or not at all")
+	cmd.Flags().DurationVar(&f.reach, "reach", 5*time.Second, "how long to wait for anybody at the guest's address, before a machine that is there may take its time")
 	f.sources.add(cmd)
 	_ = cmd.MarkFlagRequired("policy")
 }
@@ -43,7 +46,10 @@ func (f *remoteFlags) open() (ratls.Config, error) {
 	if err != nil {
 		return ratls.Config{}, unavailable(err)
 	}
-	var config ratls.Config
+	if f.reach <= 0 {
+		return ratls.Config{}, exitError{exitUsage, fmt.Errorf("--reach is %s, want a time", f.reach)}
+	}
+	config := ratls.Config{Reach: f.reach}
 	if config.Policy, err = attest.ParsePolicy(document); err != nil {
 		return config, rejected(fmt.Errorf("%s accepts no guest: %w", f.policy, err))
 	}

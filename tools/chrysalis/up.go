@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"regexp"
 	"time"
@@ -61,7 +62,7 @@ func newUp() *cobra.Command {
 	var (
 		flags                          guestFlags
 		release, engine, model, config string
-		shape, disk, double            string
+		shape, disk, double, listen    string
 		machine                        machineFlags
 		prints                         printFlags
 		port, memory                   int
@@ -76,8 +77,9 @@ func newUp() *cobra.Command {
 			"a software TDX, whose root is made anew at each start (neither keeps anything secret from this machine), or as a TDX or\n" +
 			"SEV-SNP guest on hardware: --platform tdx takes the hardware where KVM offers it. --dry-run prints what QEMU would be told,\n" +
 			"--print what libvirt or Kubernetes would: the same machine, with the same hash of the config in the hardware's own field.\n" +
-			"A second start of the same folder keeps TPM and journal, so the guest continues its count.",
-		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json\n  chrysalis up --platform tdx\n  chrysalis up --platform sev-snp --certificate vcek.der --certificate ask.der --collateral amd.crl\n" +
+			"A second start of the same folder keeps TPM, journal and port, so the guest continues its count where clients know it. This machine alone\n" +
+			"reaches it, unless --listen names another address.",
+		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json\n  chrysalis up --platform tdx\n  chrysalis up --listen 0.0.0.0:8443   # for other machines too\n  chrysalis up --platform sev-snp --certificate vcek.der --certificate ask.der --collateral amd.crl\n" +
 			"  chrysalis up --platform tdx --accelerator kvm --dry-run\n  chrysalis up --print libvirt   # for virsh define\n" +
 			"  chrysalis up --platform sev-snp --accelerator kvm --print kubernetes --container-image qemu:11.1.3   # for kubectl apply\n  chrysalis up --disk chrysalis.raw --dir build/disk-guest",
 		Args: cobra.NoArgs,
@@ -94,7 +96,14 @@ func newUp() *cobra.Command {
 			if g.Double, err = filepath.Abs(double); err != nil {
 				return exitError{exitUsage, err}
 			}
-			spec := guest.Spec{Release: release, Engine: engine, Model: model, Port: port}
+			spec := guest.Spec{Release: release, Engine: engine, Model: model}
+			before, err := g.Spec()
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return unavailable(err)
+			}
+			if spec.Listen, spec.Port, err = listenAddress(listen, port, before); err != nil {
+				return exitError{exitUsage, err}
+			}
 			if spec.Shape, err = machine.shape(ctx, g, shape, release); err != nil {
 				return exitError{exitUsage, err}
 			}
@@ -117,11 +126,7 @@ func newUp() *cobra.Command {
 			if memory != 0 {
 				spec.Shape.MemoryMiB = memory
 			}
-			if spec.Port == 0 {
-				if spec.Port, err = guest.FreePort(); err != nil {
-					return unavailable(err)
-				}
-			}
+			sayOpen(cmd.ErrOrStderr(), spec)
 			if printsOnly {
 				if err := prints.fit(&spec, cmd.Flags().Changed("quote-socket")); err != nil {
 					return err
@@ -152,7 +157,8 @@ func newUp() *cobra.Command {
 	cmd.Flags().StringVar(&shape, "shape", "", "shape.json of the machine (default: the demo's, with KVM where there is one)")
 	cmd.Flags().StringVar(&disk, "disk", "", "boot from this disk, of image disk, and not the release's kernel directly (.qcow2 by its "+
 		"name, else raw)")
-	cmd.Flags().IntVar(&port, "port", 0, "port on this machine's loopback interface (default: a free one)")
+	cmd.Flags().IntVar(&port, "port", 0, "port on this machine (default: the one that the guest had before, or a free one)")
+	cmd.Flags().StringVar(&listen, "listen", "", "IPv4 address of this machine, with :PORT or without: on another than loopback's other machines reach the guest (default: 127.0.0.1)")
 	cmd.Flags().IntVar(&memory, "memory", 0, "MiB of memory (default: the shape's)")
 	cmd.Flags().DurationVar(&wait, "wait", 3*time.Minute, "how long a boot may take")
 	cmd.Flags().StringArrayVar(&qemuArgs, "qemu-arg", nil,
@@ -271,7 +277,7 @@ func stopGuest(cmd *cobra.Command, g guest.Guest, drain time.Duration) error {
 		if err != nil {
 			return err
 		}
-		left, err := g.Drain(cmd.Context(), spec.Port, drain)
+		left, err := g.Drain(cmd.Context(), spec, drain)
 		if err != nil {
 			return err
 		}

@@ -72,7 +72,7 @@ func TestMonitor(t *testing.T) {
 		return `{"return": {}}` + "\n"
 	}
 	socket := monitor(t, greeting, running)
-	if got, err := machineState(socket); err != nil || got != "running" {
+	if got, err := machineState(maxReplyTime, socket); err != nil || got != "running" {
 		t.Errorf("state: got %q, error %v, want running", got, err)
 	}
 	if got, err := cpu(socket); err != nil || got != (CPU{"GenuineIntel", 46}) {
