@@ -14,6 +14,7 @@ import (
 	"chrysalis/runtime/internal/confine"
 	"chrysalis/runtime/internal/gateway"
 	"chrysalis/runtime/internal/keeper"
+	"chrysalis/runtime/receipt"
 	"chrysalis/runtime/role"
 )
 
@@ -70,6 +71,10 @@ func (k keeperAdapter) Reserve(ctx context.Context) (gateway.Place, error) {
 		return nil, err
 	}
 	return place, nil
+}
+
+func (k keeperAdapter) Vouch(ctx context.Context, id receipt.AnswerID, body [32]byte) (receipt.TextSignature, error) {
+	return k.client.Vouch(ctx, id, body)
 }
 
 // quoteWait bounds the time of one quote, beyond what init waits for the platform: a TPM takes a part of a second, but a TD's host may

@@ -8,6 +8,10 @@ const (
 	ChatCompletions = "/v1/chat/completions"
 	Messages        = "/v1/messages"
 	Responses       = "/v1/responses"
+	// Receipts and Signatures go before the id of an answer.
+	Receipts   = "/v1/receipts/"
+	Signatures = "/v1/signature/"
+	Report     = "/v1/attestation/report"
 )
 
 // ClientHeader names the payment contract that an answer is charged to, in raw form.

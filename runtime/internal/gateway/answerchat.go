@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"encoding/hex"
 	"fmt"
 	"strconv"
 	"time"
@@ -18,9 +17,9 @@ type chatAnswer struct {
 	roleSent bool
 }
 
-func newChatAnswer(id [16]byte, began time.Time, model string, _ *said) answerWriter {
+func newChatAnswer(id string, began time.Time, model string, _ *said) answerWriter {
 	return &chatAnswer{
-		names: quote([]byte(`"id":"chatcmpl-`+hex.EncodeToString(id[:])+`","created":`+strconv.FormatInt(began.Unix(), 10)+`,"model":`), model),
+		names: quote([]byte(`"id":"`+id+`","created":`+strconv.FormatInt(began.Unix(), 10)+`,"model":`), model),
 	}
 }
 

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"encoding/hex"
 	"fmt"
 	"strconv"
 	"time"
@@ -22,8 +21,8 @@ type messagesAnswer struct {
 	said  *said
 }
 
-func newMessagesAnswer(id [16]byte, _ time.Time, model string, said *said) answerWriter {
-	head := `"id":"msg_` + hex.EncodeToString(id[:]) + `","type":"message","role":"assistant","model":`
+func newMessagesAnswer(id string, _ time.Time, model string, said *said) answerWriter {
+	head := `"id":"` + id + `","type":"message","role":"assistant","model":`
 	return &messagesAnswer{head: quote([]byte(head), model), said: said}
 }
 

@@ -1,9 +1,9 @@
 package gateway
 
 import (
-	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -14,7 +14,7 @@ import (
 // responsesAnswer writes an answer as the Responses API has it: items, each opened, filled and closed.
 type responsesAnswer struct {
 	events
-	id    string // of the response, and in those of its items
+	id    string // of the response without its beginning, which its items have too
 	head  []byte // members that every response object begins with
 	said  *said
 	n     int // the events' sequence number
@@ -41,9 +41,9 @@ func (it responseItem) goesOn(p piece) bool {
 	return (!isText(p.thought) || it.kind == "reasoning") && (!isText(p.text) || it.kind == "message")
 }
 
-func newResponsesAnswer(id [16]byte, began time.Time, model string, said *said) answerWriter {
-	name := hex.EncodeToString(id[:])
-	head := `"id":"resp_` + name + `","object":"response","created_at":` + strconv.FormatInt(began.Unix(), 10) + `,"model":`
+func newResponsesAnswer(id string, began time.Time, model string, said *said) answerWriter {
+	_, name, _ := strings.Cut(id, "_")
+	head := `"id":"` + id + `","object":"response","created_at":` + strconv.FormatInt(began.Unix(), 10) + `,"model":`
 	return &responsesAnswer{id: name, head: quote([]byte(head), model), said: said}
 }
 

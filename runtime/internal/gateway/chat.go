@@ -73,9 +73,11 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 		gateway: g, place: place, id: w.Header().Get(requestIDHeader), stream: request.stream,
 		keeps: d.keeps || !request.stream, began: time.Now(),
 		record: receipt.Answer{Client: client, Request: hash}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
+		body: newBodyHash(),
 	}
 	rand.Read(a.record.ID[:])
-	a.json = d.answer(a.record.ID, a.began, g.config.Model, &a.said)
+	a.name = d.ids + hex.EncodeToString(a.record.ID[:])
+	a.json = d.answer(a.name, a.began, g.config.Model, &a.said)
 	return a.run(w, r, request.ask)
 }
 
@@ -84,11 +86,13 @@ type answering struct {
 	gateway  *Gateway
 	place    Place
 	id       string // the request's
+	name     string // the answer's id, as its client reads it
 	stream   bool
 	keeps    bool // what was said is kept whole
 	began    time.Time
 	record   receipt.Answer
 	response *receipt.ResponseHash
+	body     bodyHash
 	json     answerWriter
 	text     []byte // scratch: a piece of text without its JSON quotes
 	said     said
@@ -178,7 +182,7 @@ func (a *answering) relay(events *engineEvents) error {
 			a.said.finish = p.finish
 		}
 		if a.stream {
-			if err := a.out.send(a.json.chunk(p), p.finish != ""); err != nil {
+			if err := a.send(a.json.chunk(p), p.finish != ""); err != nil {
 				a.record.Outcome = receipt.Cut
 				return err
 			}
@@ -301,10 +305,13 @@ func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed err
 		"took", time.Since(a.began).Round(time.Millisecond))
 	switch {
 	case relayed != nil && a.stream:
+		a.remember(proof, nil)
 		a.sendError(errEngine, &proof)
 	case relayed != nil: // the client is gone
 	case a.stream:
-		_ = a.out.send(a.json.end(a.record.Usage, proof), true) // it is recorded, whether the client still takes it or not
+		event := a.json.end(a.record.Usage, proof)
+		a.remember(proof, event)
+		_ = a.out.send(event, true) // it is recorded, whether the client still takes it or not
 	default:
 		a.writeWhole(w, proof)
 	}
@@ -320,6 +327,7 @@ func (a *answering) sendError(why *refusal, proof *receipt.Proof) {
 func (a *answering) writeWhole(w http.ResponseWriter, p receipt.Proof) {
 	b := a.json.whole(&a.said, a.record.Usage, p)
 	defer clear(b)
+	a.remember(p, b)
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(b)))

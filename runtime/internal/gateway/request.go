@@ -26,15 +26,16 @@ type dialect struct {
 	// build checks what stands between fields, and writes the engine's request.
 	build func(p *parsing, r *request) error
 	// answer returns what writes the answer. said is kept up to date with what has been said, whole where keeps is set.
-	answer func(id [16]byte, began time.Time, model string, said *said) answerWriter
-	keeps  bool // a streamed answer ends with the whole of what was said
+	answer func(id string, began time.Time, model string, said *said) answerWriter
+	ids    string // what the ids of answers begin with
+	keeps  bool   // a streamed answer ends with the whole of what was said
 }
 
 // dialects are by path.
 var dialects = map[string]*dialect{
-	api.ChatCompletions: {chatFields, buildChat, newChatAnswer, false},
-	api.Messages:        {messagesFields, buildMessages, newMessagesAnswer, false},
-	api.Responses:       {responsesFields, buildResponses, newResponsesAnswer, true},
+	api.ChatCompletions: {chatFields, buildChat, newChatAnswer, "chatcmpl-", false},
+	api.Messages:        {messagesFields, buildMessages, newMessagesAnswer, "msg_", false},
+	api.Responses:       {responsesFields, buildResponses, newResponsesAnswer, "resp_", true},
 }
 
 // request is what a client asks for, by the tables of its dialect.
