@@ -89,6 +89,7 @@ func verbs() []*cobra.Command {
 		newProxy(),
 		newClaim(),
 		newClaims(),
+		newReceipt(),
 		newCollateral(),
 	}
 }
