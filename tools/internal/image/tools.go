@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"chrysalis/tools/internal/lock"
 	"chrysalis/tools/internal/toolstree"
@@ -102,7 +101,7 @@ func (b *Builder) mmdebstrap(ctx context.Context, l lock.Lock, root string) erro
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
 		"DEBIAN_FRONTEND=noninteractive", epoch}
 	// What it mounts below the tree must vanish with it even if it is killed, for the tree is removed then.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	cmd.SysProcAttr = toolstree.OwnMounts()
 	if err := runQuiet(withUmask(cmd)); err != nil {
 		return errors.Join(err, os.RemoveAll(root))
 	}

@@ -102,18 +102,21 @@ func cpu(socket string) (c CPU, err error) {
 }
 
 // Where says what the machine whose monitor listens at socket is doing, for a message about a guest that does nothing: its state, and
-// where its first processor is.
+// where each of its processors is.
 func Where(socket string) string {
 	state, err := machineState(maxReplyTime, socket)
 	if err != nil {
 		return fmt.Sprintf("QEMU does not say what it does: %v", err)
 	}
 	var registers string
-	if err := ask(socket, "human-monitor-command", map[string]string{"command-line": "info registers"}, &registers); err != nil {
+	if err := ask(socket, "human-monitor-command", map[string]string{"command-line": "info registers -a"}, &registers); err != nil {
 		return fmt.Sprintf("the machine is %s: %v", state, err)
 	}
-	return fmt.Sprintf("the machine is %s at %s", state, instructionPointer.FindString(registers))
+	return fmt.Sprintf("the machine is %s at %s", state, strings.Join(instructionPointer.FindAllString(registers, maxPlaces), ", "))
 }
+
+// maxPlaces bounds the processors of which Where speaks.
+const maxPlaces = 16
 
 // instructionPointer is where a processor is, in the text of QEMU's monitor.
 var instructionPointer = regexp.MustCompile(`[ER]IP=[0-9a-f]+`)

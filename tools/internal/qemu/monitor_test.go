@@ -64,7 +64,8 @@ func TestMonitor(t *testing.T) {
 		case strings.Contains(command, `"property":"vendor"`):
 			return `{"return": "GenuineIntel"}` + "\n"
 		case strings.Contains(command, "human-monitor-command"):
-			return `{"return": "CPU#0\r\nRAX=0000000000000001 RBX=0000000000000002\r\nRIP=000000007eb2d0c1 RFL=00000246\r\n"}` + "\n"
+			return `{"return": "CPU#0\r\nRAX=0000000000000001 RBX=0000000000000002\r\nRIP=000000007eb2d0c1 RFL=00000246\r\n` +
+				`CPU#1\r\nRIP=ffffffff8f074028 RFL=00000046\r\n"}` + "\n"
 		case strings.Contains(command, `"property":"phys-bits"`):
 			return `{"return": 46}` + "\n"
 		}
@@ -77,7 +78,7 @@ func TestMonitor(t *testing.T) {
 	if got, err := cpu(socket); err != nil || got != (CPU{"GenuineIntel", 46}) {
 		t.Errorf("processor: got %v, error %v, want GenuineIntel of 46 bits", got, err)
 	}
-	if got, want := Where(socket), "the machine is running at RIP=000000007eb2d0c1"; got != want {
+	if got, want := Where(socket), "the machine is running at RIP=000000007eb2d0c1, RIP=ffffffff8f074028"; got != want {
 		t.Errorf("where it is: got %q, want %q", got, want)
 	}
 	if got := Where(filepath.Join(t.TempDir(), "none")); !strings.Contains(got, "does not say") {
