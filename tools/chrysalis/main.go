@@ -115,6 +115,7 @@ func verbs() []*cobra.Command {
 		newProxy(),
 		newClaim(),
 		newClaims(),
+		newReceipt(),
 		newCollateral(),
 	}
 }
