@@ -103,6 +103,7 @@ func verbs() []*cobra.Command {
 		newRestore(),
 		newStatus(),
 		newExporter(),
+		newConfig(),
 		newProvider(),
 		newPolicy(),
 		newImage(),
