@@ -6,6 +6,7 @@ package api
 const (
 	Models          = "/v1/models"
 	ChatCompletions = "/v1/chat/completions"
+	Completions     = "/v1/completions"
 	Messages        = "/v1/messages"
 	Responses       = "/v1/responses"
 	// Receipts and Signatures go before the id of an answer.

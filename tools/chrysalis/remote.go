@@ -27,6 +27,19 @@ type remoteFlags struct {
 }
 
 func (f *remoteFlags) add(cmd *cobra.Command) {
+	f.addTrust(cmd)
+	cmd.Flags().BoolVar(&f.offline, "offline", false, "fetch no collateral: judge by what the guest staples, or not at all")
+	cmd.Flags().DurationVar(&f.reach, "reach", defaultReach, "how long to wait for anybody at the guest's address, before a machine that is there may take its time")
+	f.sources.add(cmd)
+	_ = cmd.MarkFlagRequired("policy")
+}
+
+// defaultReach is how long anybody at a guest's address is waited for.
+const defaultReach = 5 * time.Second
+
+// addTrust adds what says who is trusted, for a verb that judges what was shown before and reaches nobody.
+func (f *remoteFlags) addTrust(cmd *cobra.Command) {
+	f.offline, f.reach = true, defaultReach
 	cmd.Flags().StringVar(&f.policy, "policy", "", "policy that the guest must meet (make one with: chrysalis policy)")
 	cmd.Flags().StringVar(&f.roots, "roots", "",
 		"PEM file of the TPM makers that are trusted (default: none; Intel and AMD are, for their own hardware)")
@@ -34,10 +47,6 @@ func (f *remoteFlags) add(cmd *cobra.Command) {
 		"are shown then, and nothing is confidential")
 	cmd.Flags().StringVar(&f.snpRoot, "snp-root", "", "PEM file with the root of a software SEV-SNP, in place of AMD's: the same holds")
 	cmd.Flags().StringVar(&f.list, "release-list", "", "signed list of the releases that may run, for a policy that names its signers")
-	cmd.Flags().BoolVar(&f.offline, "offline", false, "fetch no collateral: judge by what the guest staples, or not at all")
-	cmd.Flags().DurationVar(&f.reach, "reach", 5*time.Second, "how long to wait for anybody at the guest's address, before a machine that is there may take its time")
-	f.sources.add(cmd)
-	_ = cmd.MarkFlagRequired("policy")
 }
 
 // open reads policy and roots. A policy that can't be one is a rejection: it accepts no guest.

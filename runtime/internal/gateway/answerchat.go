@@ -14,18 +14,21 @@ import (
 type chatAnswer struct {
 	events
 	names    []byte // what every object begins with: the answer's id, its time, the model
+	event    string // what an event of a stream is called
 	roleSent bool
 }
 
 func newChatAnswer(id string, began time.Time, model string, _ *said) answerWriter {
-	return &chatAnswer{
-		names: quote([]byte(`"id":"`+id+`","created":`+strconv.FormatInt(began.Unix(), 10)+`,"model":`), model),
-	}
+	return &chatAnswer{names: objectNames(id, began, model), event: "chat.completion.chunk"}
+}
+
+func objectNames(id string, began time.Time, model string) []byte {
+	return quote([]byte(`"id":"`+id+`","created":`+strconv.FormatInt(began.Unix(), 10)+`,"model":`), model)
 }
 
 // start begins an event of the stream, with room for what an engine's event of so many bytes becomes.
 func (j *chatAnswer) start(size int) []byte {
-	return append(append(j.room(2*size), `data: {"object":"chat.completion.chunk",`...), j.names...)
+	return append(append(append(append(j.room(2*size), `data: {"object":"`...), j.event...), `",`...), j.names...)
 }
 
 func (j *chatAnswer) chunk(p piece) []byte {
@@ -51,13 +54,15 @@ func (j *chatAnswer) chunk(p piece) []byte {
 	if len(p.logprobs) > 0 {
 		b = append(appendLogprobs(append(b, `,"logprobs":{"content":[`...), p.logprobs), "]}"...)
 	}
-	b = append(b, `,"finish_reason":`...)
-	if p.finish != "" {
-		b = quote(b, p.finish)
-	} else {
-		b = append(b, "null"...)
+	return j.built(append(appendFinish(b, p.finish), "}]}\n\n"...))
+}
+
+// appendFinish appends the reason for which an answer ends, null where it goes on.
+func appendFinish(b []byte, reason string) []byte {
+	if b = append(b, `,"finish_reason":`...); reason == "" {
+		return append(b, "null"...)
 	}
-	return j.built(append(b, "}]}\n\n"...))
+	return quote(b, reason)
 }
 
 func appendCallPiece(b []byte, c callPiece) []byte {
@@ -137,7 +142,7 @@ func (j *chatAnswer) whole(s *said, u receipt.Usage, p receipt.Proof) []byte {
 	if len(s.logprobs) > 0 {
 		b = append(append(append(b, `,"logprobs":{"content":[`...), s.logprobs...), "]}"...)
 	}
-	b = append(quote(append(b, `,"finish_reason":`...), s.finish), '}')
+	b = append(appendFinish(b, s.finish), '}')
 	return append(appendEnd(append(b, ']'), u, p), "}\n"...)
 }
 

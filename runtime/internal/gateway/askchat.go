@@ -1,28 +1,21 @@
 package gateway
 
 import (
+	"slices"
+
 	"github.com/go-json-experiment/json/jsontext"
 )
 
 // chatFields are those of /v1/chat/completions.
-var chatFields = []field{
+var chatFields = slices.Concat([]field{
 	{"model", taken, text(256), "the model's name, as /v1/models tells it"},
 	{"messages", taken, nil, "1 to 1024 messages"},
 	{"max_tokens", taken, whole(1, 1<<32-1), "a whole number from 1, cut to the measured limit"},
 	{"max_completion_tokens", taken, whole(1, 1<<32-1), "the newer name of max_tokens: one of both"},
 	{"stream", taken, boolean, "true or false: an answer in events"},
-	{"stream_options", taken, shaped(may("include_usage", boolean), may("include_obfuscation", boolean)),
-		"with stream alone; include_usage, include_obfuscation: the last event carries usage in any case"},
+	{"stream_options", taken, streamOptions, "with stream alone; include_usage, include_obfuscation: the last event carries usage in any case"},
 	{"n", taken, whole(1, 1), "1: one answer a request"},
-	{"temperature", passed, number(0, 2), "a number from 0 to 2"},
-	{"top_p", passed, aboveZero(number(0, 1)), "a number above 0, to 1"},
-	{"top_k", passed, whole(0, 1<<16), "a whole number from 0 to 65536"},
-	{"min_p", passed, number(0, 1), "a number from 0 to 1"},
-	{"seed", passed, whole(0, 1<<32-1), "a whole number from 0 to 4294967295"},
-	{"stop", passed, either(text(maxStopBytes), stopList), "a text or up to 4 of them, of 256 bytes each"},
-	{"frequency_penalty", passed, number(-2, 2), "a number from -2 to 2"},
-	{"presence_penalty", passed, number(-2, 2), "a number from -2 to 2"},
-	{"logit_bias", passed, keyed(maxBias, isTokenID, number(-100, 100)), "an object of up to 300 token ids, each with -100 to 100"},
+}, sampling, []field{
 	{"logprobs", passed, boolean, "true or false: each token's probability"},
 	{"top_logprobs", passed, whole(0, 20), "a whole number from 0 to 20, with logprobs alone"},
 	{"response_format", passed, short(maxSchemaBytes, either(
@@ -37,18 +30,12 @@ var chatFields = []field{
 		`"none", "auto", "required", or {"type": "function", "function": {"name"}}`},
 	{"parallel_tool_calls", passed, boolean, "true or false: several calls in one answer"},
 	{"audio", refused, nil, "answers are text"},
-	{"cache_prompt", refused, nil, "it reaches the engine's cache: another's prompt could be told from its time"},
-	{"cache_salt", refused, nil, "it reaches the engine's cache"},
 	{"chat_template", refused, nil, "the model's own is the one that is measured"},
 	{"chat_template_kwargs", refused, nil, "the model's own template is the one that is measured"},
 	{"function_call", refused, nil, "superseded: use tool_choice"},
 	{"functions", refused, nil, "superseded: use tools"},
-	{"grammar", refused, nil, "use response_format"},
-	{"id_slot", refused, nil, "it names a place in the engine that may hold another client's state"},
-	{"json_schema", refused, nil, "use response_format"},
-	{"lora", refused, nil, "the model is the one that is measured"},
-	{"n_keep", refused, nil, "it reaches the engine's context"},
 	{"web_search_options", refused, nil, "nothing in this guest reaches a network"},
+}, engineOwn, []field{
 	{"chat_id", ignored, nil, "Open WebUI's"},
 	{"metadata", ignored, nil, ""},
 	{"modalities", ignored, nil, "answers are text"},
@@ -62,7 +49,34 @@ var chatFields = []field{
 	{"store", ignored, nil, "nothing is stored"},
 	{"user", ignored, nil, ""},
 	{"verbosity", ignored, nil, ""},
+})
+
+// sampling is how the engine picks tokens.
+var sampling = []field{
+	{"temperature", passed, number(0, 2), "a number from 0 to 2"},
+	{"top_p", passed, aboveZero(number(0, 1)), "a number above 0, to 1"},
+	{"top_k", passed, whole(0, 1<<16), "a whole number from 0 to 65536"},
+	{"min_p", passed, number(0, 1), "a number from 0 to 1"},
+	{"seed", passed, whole(0, 1<<32-1), "a whole number from 0 to 4294967295"},
+	{"stop", passed, either(text(maxStopBytes), stopList), "a text or up to 4 of them, of 256 bytes each"},
+	{"frequency_penalty", passed, number(-2, 2), "a number from -2 to 2"},
+	{"presence_penalty", passed, number(-2, 2), "a number from -2 to 2"},
+	{"logit_bias", passed, keyed(maxBias, isTokenID, number(-100, 100)), "an object of up to 300 token ids, each with -100 to 100"},
 }
+
+// engineOwn are settings of the engine that no client has.
+var engineOwn = []field{
+	{"cache_prompt", refused, nil, "it reaches the engine's cache: another's prompt could be told from its time"},
+	{"cache_salt", refused, nil, "it reaches the engine's cache"},
+	{"grammar", refused, nil, "use response_format of /v1/chat/completions"},
+	{"id_slot", refused, nil, "it names a place in the engine that may hold another client's state"},
+	{"json_schema", refused, nil, "use response_format of /v1/chat/completions"},
+	{"lora", refused, nil, "the model is the one that is measured"},
+	{"n_keep", refused, nil, "it reaches the engine's context"},
+}
+
+// streamOptions judges what else a stream may be.
+var streamOptions = shaped(may("include_usage", boolean), may("include_obfuscation", boolean))
 
 // stopList judges a list of texts that end an answer.
 var stopList = listed(maxStops, text(maxStopBytes))

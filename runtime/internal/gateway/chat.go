@@ -75,6 +75,7 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 		record: receipt.Answer{Client: client, Request: hash}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
 		body: newBodyHash(),
 	}
+	a.path = d.engine
 	rand.Read(a.record.ID[:])
 	a.name = d.ids + hex.EncodeToString(a.record.ID[:])
 	a.json = d.answer(a.name, a.began, g.config.Model, &a.said)
@@ -87,6 +88,7 @@ type answering struct {
 	place    Place
 	id       string // the request's
 	name     string // the answer's id, as its client reads it
+	path     string // the engine's
 	stream   bool
 	keeps    bool // what was said is kept whole
 	began    time.Time
@@ -103,7 +105,7 @@ type answering struct {
 const ignoredHeader = "Chrysalis-Ignored"
 
 func (a *answering) run(w http.ResponseWriter, r *http.Request, ask []byte) error {
-	upstream, err := engine{a.gateway.config.DialEngine, a.gateway.waits.engine}.start(r.Context(), ask)
+	upstream, err := engine{a.gateway.config.DialEngine, a.gateway.waits.engine}.start(r.Context(), a.path, ask)
 	switch {
 	case errors.Is(err, errContextLength):
 		return &refusal{status: http.StatusBadRequest, code: "context_length_exceeded", param: "messages",
@@ -155,7 +157,7 @@ func (a *answering) relay(events *engineEvents) error {
 			continue
 		}
 		choice := &c.Choices[0]
-		p := piece{thought: choice.Delta.Reasoning, text: choice.Delta.Content, calls: choice.Delta.Calls, size: c.size}
+		p := piece{thought: choice.Delta.Reasoning, text: *c.text(), calls: choice.Delta.Calls, size: c.size}
 		if choice.Logprobs != nil {
 			p.logprobs = choice.Logprobs.Content
 		}

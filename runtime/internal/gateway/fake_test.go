@@ -136,6 +136,7 @@ type fakeEngine struct {
 	path   string
 	mu     sync.Mutex
 	bodies []string
+	paths  []string
 	script func(w *engineWriter)
 }
 
@@ -153,6 +154,12 @@ func (w *engineWriter) event(format string, args ...any) {
 func (w *engineWriter) text(s string) {
 	quoted, _ := json.Marshal(s)
 	w.event(`{"choices":[{"finish_reason":null,"index":0,"delta":{"content":%s}}],"id":"engine","model":"/model/x","timings":{"prompt_ms":1.4}}`, quoted)
+}
+
+// goesOn is text where the engine goes on with one.
+func (w *engineWriter) goesOn(s string) {
+	quoted, _ := json.Marshal(s)
+	w.event(`{"choices":[{"text":%s,"index":0,"logprobs":null,"finish_reason":null}],"id":"engine","model":"/model/x","object":"text_completion"}`, quoted)
 }
 
 func (w *engineWriter) begin(prompt int) {
@@ -175,7 +182,7 @@ func startEngine(t testing.TB) *fakeEngine {
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		e.mu.Lock()
-		e.bodies = append(e.bodies, string(body))
+		e.bodies, e.paths = append(e.bodies, string(body)), append(e.paths, r.URL.Path)
 		script := e.script
 		e.mu.Unlock()
 		w.Header().Set("Content-Type", "text/event-stream")

@@ -57,6 +57,7 @@ func TestRowsSayWhatTheyWant(t *testing.T) {
 // requests are the shortest of each dialect, without their end.
 var requests = map[string]string{
 	api.ChatCompletions: `{"model":"tiny","messages":[{"role":"user","content":"x"}]`,
+	api.Completions:     `{"model":"tiny","prompt":"x"`,
 	api.Responses:       `{"model":"tiny","input":"x"`,
 	api.Messages:        `{"model":"tiny","max_tokens":1,"messages":[{"role":"user","content":"x"}]`,
 }

@@ -28,12 +28,15 @@ func fuzzSeeds(f *testing.F) {
 			`"tools":[{"name":"f","input_schema":{}}],"tool_choice":{"type":"any"}}`} {
 		f.Add(api.Messages, []byte(seed))
 	}
+	for _, seed := range []string{`{"model":"tiny","prompt":"x","stream":true,"stop":["\n"],"echo":false}`, `{"model":"tiny","prompt":["x"],"max_tokens":1}`, `{"model":"tiny","prompt":[]}`} {
+		f.Add(api.Completions, []byte(seed))
+	}
 }
 
 func FuzzParseRequest(f *testing.F) {
 	limits := requestLimits{model: "tiny", answerTokens: 100}
 	fuzzSeeds(f)
-	allowed := map[string]bool{"messages": true, "max_tokens": true, "stream": true, "stream_options": true, "return_progress": true,
+	allowed := map[string]bool{"messages": true, "prompt": true, "max_tokens": true, "stream": true, "stream_options": true, "return_progress": true,
 		"cache_prompt": true}
 	for _, row := range chatFields {
 		if row.does == passed {

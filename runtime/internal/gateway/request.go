@@ -20,7 +20,8 @@ type requestLimits struct {
 	answerTokens uint32
 }
 
-// dialect is one form in which clients ask and read answers. The engine is asked in one form for all of them.
+// dialect is one form in which clients ask and read answers. The engine is asked for a chat in one form for all of them, and for the rest
+// of a text in another.
 type dialect struct {
 	fields []field
 	// build checks what stands between fields, and writes the engine's request.
@@ -28,15 +29,23 @@ type dialect struct {
 	// answer returns what writes the answer. said is kept up to date with what has been said, whole where keeps is set.
 	answer func(id string, began time.Time, model string, said *said) answerWriter
 	ids    string // what the ids of answers begin with
+	engine string // the engine's path
 	keeps  bool   // a streamed answer ends with the whole of what was said
 }
 
 // dialects are by path.
 var dialects = map[string]*dialect{
-	api.ChatCompletions: {chatFields, buildChat, newChatAnswer, "chatcmpl-", false},
-	api.Messages:        {messagesFields, buildMessages, newMessagesAnswer, "msg_", false},
-	api.Responses:       {responsesFields, buildResponses, newResponsesAnswer, "resp_", true},
+	api.ChatCompletions: {chatFields, buildChat, newChatAnswer, "chatcmpl-", engineChat, false},
+	api.Completions:     {completionsFields, buildCompletions, newCompletionsAnswer, "cmpl-", engineText, false},
+	api.Messages:        {messagesFields, buildMessages, newMessagesAnswer, "msg_", engineChat, false},
+	api.Responses:       {responsesFields, buildResponses, newResponsesAnswer, "resp_", engineChat, true},
 }
+
+// The engine's paths.
+const (
+	engineChat = "/v1/chat/completions"
+	engineText = "/v1/completions"
+)
 
 // request is what a client asks for, by the tables of its dialect.
 type request struct {

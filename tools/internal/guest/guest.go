@@ -177,7 +177,7 @@ func (g Guest) start(ctx context.Context, spec Spec, extra ...string) error {
 	// The guest outlives this program, so ctx does not end it.
 	cmd := qemu.Command(context.WithoutCancel(ctx), tree, args...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = qemu.Unbound()
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting QEMU: %w", err)
 	}
@@ -427,11 +427,11 @@ func (g Guest) Stop(ctx context.Context) error {
 	const patience = 10 * time.Second
 	began := time.Now()
 	for pid := g.running(); pid != 0; pid = g.running() {
-		signal := syscall.SIGTERM
+		how := syscall.SIGTERM
 		if time.Since(began) > patience || ctx.Err() != nil {
-			signal = syscall.SIGKILL
+			how = syscall.SIGKILL
 		}
-		if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+		if err := signal(pid, how); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return fmt.Errorf("stopping guest: %w", err)
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -443,7 +443,7 @@ func (g Guest) Stop(ctx context.Context) error {
 // Cut takes the power away, as a failing machine does.
 func (g Guest) Cut() {
 	for pid := g.running(); pid != 0; pid = g.running() {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
+		_ = signal(pid, syscall.SIGKILL)
 		time.Sleep(5 * time.Millisecond)
 	}
 	g.endHardware()
@@ -456,11 +456,21 @@ func (g Guest) endHardware() {
 	for _, name := range []string{filepath.Join("tpm", qemu.TPMPID), doublePID} {
 		for pid := g.process(name); pid != 0; pid = g.process(name) {
 			if time.Since(began) > 5*time.Second {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
+				_ = signal(pid, syscall.SIGKILL)
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
 	}
+}
+
+// signal sends a process a signal.
+func signal(pid int, how syscall.Signal) error {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	defer p.Release()
+	return p.Signal(how)
 }
 
 // Running reports whether the guest's QEMU runs.

@@ -22,6 +22,7 @@ import (
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/client/clienttest"
+	"chrysalis/tools/internal/receipts"
 )
 
 var payer = ton.Address{Account: [32]byte{0xc1}}
@@ -172,7 +173,7 @@ func TestAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var k kept
+	var k receipts.Kept
 	if err := json.Unmarshal(text, &k); err != nil || k.Contract != payer.String() || len(k.Receipt) < 440 || k.Charge == "" || k.Guest != g.URL {
 		t.Errorf("kept: %s (%v)", text, err)
 	}
