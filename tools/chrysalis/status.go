@@ -17,8 +17,8 @@ import (
 	"chrysalis/tools/internal/guest"
 )
 
-// guestPlaces are where folders of guests are: those that up makes here, by name or without one.
-var guestPlaces = []string{"build/guest", "build/guest-*"}
+// guestPlaces are where folders of guests are: those that up makes here, by name or without one, and those of units.
+var guestPlaces = []string{"build/guest", "build/guest-*", stateRoot + "/*"}
 
 // processes is where the kernel lists them.
 const processes = "/proc"

@@ -25,7 +25,7 @@ type guestFlags struct {
 }
 
 func (f *guestFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.name, "name", "", "name of the guest, where there are several: its folder is then build/guest-NAME")
+	cmd.Flags().StringVar(&f.name, "name", "", "name of the guest, where there are several: its folder is then build/guest-NAME, or that of provider install")
 	cmd.Flags().StringVar(&f.dir, "dir", "", "folder of the guest: its TPM, journal and logs (default: build/guest, or what --name says)")
 	cmd.Flags().StringVar(&f.tree, "tools-tree", "build/tools-tree", "tools tree with QEMU and swtpm")
 }
@@ -41,9 +41,22 @@ func (f *guestFlags) folder() (string, error) {
 	case f.dir != "":
 		return filepath.Abs(f.dir)
 	case f.name != "":
-		return filepath.Abs("build/guest-" + f.name)
+		here, err := filepath.Abs("build/guest-" + f.name)
+		if _, missing := os.Stat(here); missing == nil || err != nil {
+			return here, err
+		}
+		if installed := filepath.Join(stateRoot, f.name); isGuest(installed) {
+			return installed, nil
+		}
+		return here, nil
 	}
 	return filepath.Abs("build/guest")
+}
+
+// isGuest reports whether a guest was started from the folder once.
+func isGuest(dir string) bool {
+	_, err := guest.Guest{Dir: dir}.Spec()
+	return err == nil
 }
 
 func (f *guestFlags) open() (guest.Guest, error) {
@@ -58,6 +71,9 @@ func (f *guestFlags) open() (guest.Guest, error) {
 	return guest.Guest{Dir: dir, Tree: tree}, nil
 }
 
+// guestWait is how long a boot may take, unless told.
+const guestWait = 3 * time.Minute
+
 func newUp() *cobra.Command {
 	var (
 		flags                          guestFlags
@@ -66,7 +82,7 @@ func newUp() *cobra.Command {
 		machine                        machineFlags
 		prints                         printFlags
 		port, memory                   int
-		wait                           time.Duration
+		wait, drain                    time.Duration
 		qemuArgs                       []string
 		asJSON, foreground             bool
 	)
@@ -136,10 +152,25 @@ func newUp() *cobra.Command {
 			fmt.Fprintf(cmd.ErrOrStderr(), "  machine: %d CPUs, %d MiB, under %s\n", spec.Shape.CPUs, spec.Shape.MemoryMiB, machine.speed(spec.Shape, shape != ""))
 			boot := func(ctx context.Context) error { return bootGuest(ctx, cmd, g, spec, wait, asJSON, qemuArgs...) }
 			if !foreground {
+				if drain != 0 {
+					return exitError{exitUsage, errors.New("--drain is for --foreground, and for chrysalis down")}
+				}
 				return boot(ctx)
 			}
-			return supervised{boot: boot, end: func(ctx context.Context) error { return guestEnd(ctx, g) }, stop: g.Stop,
+			return supervised{end: func(ctx context.Context) error { return guestEnd(ctx, g) },
+				boot: func(ctx context.Context) error {
+					err := boot(ctx)
+					if err == nil {
+						notify("READY=1\nSTATUS=serving at " + guestURL(spec))
+					}
+					return err
+				},
+				stop: func(ctx context.Context) error {
+					notify("STOPPING=1\nSTATUS=answers end")
+					return errors.Join(stopGuest(ctx, cmd, g, drain), g.Stop(ctx)) // also one that can't be drained
+				},
 				say: func(why error, wait time.Duration) {
+					notify("STATUS=the guest ended, and is started again")
 					fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: %v: started again in %s\n", why, wait)
 				}}.keep(ctx)
 		},
@@ -160,7 +191,8 @@ func newUp() *cobra.Command {
 	cmd.Flags().IntVar(&port, "port", 0, "port on this machine (default: the one that the guest had before, or a free one)")
 	cmd.Flags().StringVar(&listen, "listen", "", "IPv4 address of this machine, with :PORT or without: on another than loopback's other machines reach the guest (default: 127.0.0.1)")
 	cmd.Flags().IntVar(&memory, "memory", 0, "MiB of memory (default: the shape's)")
-	cmd.Flags().DurationVar(&wait, "wait", 3*time.Minute, "how long a boot may take")
+	cmd.Flags().DurationVar(&wait, "wait", guestWait, "how long a boot may take")
+	cmd.Flags().DurationVar(&drain, "drain", 0, "with --foreground: how long answers may take to end before the guest is powered off (default: none is waited for)")
 	cmd.Flags().StringArrayVar(&qemuArgs, "qemu-arg", nil,
 		"argument for QEMU that no guest needs: to see what an attacker's machine looks like to verify")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -255,7 +287,7 @@ func newDown() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := stopGuest(cmd, g, drain); err != nil {
+			if err := stopGuest(cmd.Context(), cmd, g, drain); err != nil {
 				return unavailable(err)
 			}
 			if forget {
@@ -271,13 +303,13 @@ func newDown() *cobra.Command {
 }
 
 // stopGuest powers a guest off, once its answers have ended or enough time has passed.
-func stopGuest(cmd *cobra.Command, g guest.Guest, drain time.Duration) error {
+func stopGuest(ctx context.Context, cmd *cobra.Command, g guest.Guest, drain time.Duration) error {
 	if drain > 0 && g.Running() {
 		spec, err := g.Spec()
 		if err != nil {
 			return err
 		}
-		left, err := g.Drain(cmd.Context(), spec, drain)
+		left, err := g.Drain(ctx, spec, drain)
 		if err != nil {
 			return err
 		}
@@ -285,5 +317,5 @@ func stopGuest(cmd *cobra.Command, g guest.Guest, drain time.Duration) error {
 			fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: note: %d connections were open still after %s, and are cut\n", left, drain)
 		}
 	}
-	return g.Stop(cmd.Context())
+	return g.Stop(ctx)
 }

@@ -129,5 +129,5 @@ func (t Tree) argv(program string) ([]string, error) {
 
 func (t Tree) libraries() string {
 	lib := t.Path("usr/lib/x86_64-linux-gnu")
-	return lib + ":" + filepath.Join(lib, "swtpm")
+	return lib + ":" + filepath.Join(lib, "swtpm") + ":" + filepath.Join(lib, "systemd")
 }

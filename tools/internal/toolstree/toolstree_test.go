@@ -55,7 +55,7 @@ func TestCommandUsesTheTreesLoader(t *testing.T) {
 		{"qemu-system-x86_64", []string{tree.Path("usr/bin/qemu-system-x86_64"), "-L", tree.Path("usr/share/qemu"), "--version"}},
 	} {
 		got := output(t, tree.Command(t.Context(), tt.program, "--version"))
-		want := slices.Concat([]string{lib + "/qemu", "--library-path", lib + ":" + lib + "/swtpm"}, tt.want)
+		want := slices.Concat([]string{lib + "/qemu", "--library-path", lib + ":" + lib + "/swtpm:" + lib + "/systemd"}, tt.want)
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: got %q, want %q", tt.program, got, want)
 		}
@@ -78,7 +78,7 @@ func TestNewerQEMU(t *testing.T) {
 		t.Fatal(err)
 	}
 	lib := tree.Path("usr/lib/x86_64-linux-gnu")
-	want := []string{filepath.Join(dir, "usr/lib/x86_64-linux-gnu/qemu"), "--library-path", lib + ":" + lib + "/swtpm", program,
+	want := []string{filepath.Join(dir, "usr/lib/x86_64-linux-gnu/qemu"), "--library-path", lib + ":" + lib + "/swtpm:" + lib + "/systemd", program,
 		"-L", filepath.Join(dir, "usr/share/qemu"), "--version"}
 	if got := output(t, newer.Command(t.Context(), "qemu-system-x86_64", "--version")); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
