@@ -48,7 +48,8 @@ func runGateway(ctx context.Context, settings role.Settings, files role.Files) e
 
 func gatewayConfig(s config.Service, k *keeper.Client, quotes net.Conn, enginePath string) gateway.Config {
 	return gateway.Config{
-		Model: s.Model.Name, RequestBytes: s.Limits.RequestBytes, AnswerTokens: s.Limits.AnswerTokens, Concurrent: s.Limits.Concurrent,
+		Model: s.Model.Name, RequestBytes: s.Limits.RequestBytes, AnswerTokens: s.Limits.AnswerTokens,
+		ContextTokens: s.Limits.ContextTokens, Concurrent: s.Limits.Concurrent,
 		Charges: s.Price.Payment == config.PayCharge,
 		Keeper:  keeperAdapter{k}, Quote: (&quoteSocket{conn: quotes}).quote,
 		DialEngine: func(ctx context.Context) (net.Conn, error) {

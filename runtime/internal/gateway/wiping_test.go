@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 	}
 	software := attesttest.New(measuredVector(), time.Now())
 	g, err := New(Config{
-		Model: "tiny", RequestBytes: 64 << 10, AnswerTokens: 100, Concurrent: 8, Keeper: &fakeKeeper{recorded: make(chan struct{}, 1000)},
+		Model: "tiny", RequestBytes: 64 << 10, AnswerTokens: 100, ContextTokens: 128, Concurrent: 8, Keeper: &fakeKeeper{recorded: make(chan struct{}, 1000)},
 		Quote: quoteOf(software), Log: slog.New(slog.DiscardHandler),
 		DialEngine: func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", engine) },
 	})
