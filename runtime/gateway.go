@@ -80,7 +80,8 @@ func report(ctx context.Context, w io.Writer, interval time.Duration, counted fu
 
 func gatewayConfig(s config.Service, k *keeper.Client, quotes net.Conn, enginePath string) gateway.Config {
 	return gateway.Config{
-		Model: s.Model.Name, RequestBytes: s.Limits.RequestBytes, AnswerTokens: s.Limits.AnswerTokens, Concurrent: s.Limits.Concurrent,
+		Model: s.Model.Name, RequestBytes: s.Limits.RequestBytes, AnswerTokens: s.Limits.AnswerTokens,
+		ContextTokens: s.Limits.ContextTokens, Concurrent: s.Limits.Concurrent,
 		Charges: s.Price.Payment == config.PayCharge,
 		Keeper:  keeperAdapter{k}, Quote: (&quoteSocket{conn: quotes}).quote,
 		DialEngine: func(ctx context.Context) (net.Conn, error) {

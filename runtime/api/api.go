@@ -15,5 +15,8 @@ const (
 	Report     = "/v1/attestation/report"
 )
 
+// Answers are the paths that are asked for answers: each has a proof, and is charged where answers are.
+func Answers() []string { return []string{ChatCompletions, Completions, Messages, Responses} }
+
 // ClientHeader names the payment contract that an answer is charged to, in raw form.
 const ClientHeader = "Chrysalis-Client"

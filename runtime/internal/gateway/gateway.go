@@ -57,9 +57,11 @@ type Config struct {
 	Model        string
 	RequestBytes uint32 // largest body
 	AnswerTokens uint32 // most tokens of one answer
-	Concurrent   uint32 // requests computed at a time; four times as many may wait
-	Charges      bool   // a request must name the client's payment contract, or must not
-	Keeper       Keeper
+	// ContextTokens are the most tokens of a prompt and its answer together.
+	ContextTokens uint32
+	Concurrent    uint32 // requests computed at a time; four times as many may wait
+	Charges       bool   // a request must name the client's payment contract, or must not
+	Keeper        Keeper
 	// Quote asks the owner of the hardware for evidence; one goroutine calls it at a time.
 	Quote      func(evidence.Request) (*evidence.Evidence, error)
 	DialEngine func(ctx context.Context) (net.Conn, error)
@@ -71,6 +73,7 @@ type Gateway struct {
 	config    Config
 	limits    requestLimits
 	places    *places
+	counts    *places // of prompts whose tokens are counted, before they get a place
 	bodies    *budget
 	attested  *guest.Server // owns the TLS and HPKE keys
 	envelopes *envelope.Opener
@@ -85,13 +88,14 @@ type Gateway struct {
 type waits struct {
 	request time.Duration // for a whole request to arrive
 	queue   time.Duration // for a place to compute in
+	count   time.Duration // for the engine to count a prompt's tokens
 	engine  time.Duration // for each piece of the engine's answer, the first among them
 	record  time.Duration // for the keeper
 	client  time.Duration // for a client to take what was sent
 }
 
 var defaultWaits = waits{
-	request: 30 * time.Second, queue: 30 * time.Second, engine: 10 * time.Minute, record: 30 * time.Second, client: 30 * time.Second,
+	request: 30 * time.Second, queue: 30 * time.Second, count: 10 * time.Second, engine: 10 * time.Minute, record: 30 * time.Second, client: 30 * time.Second,
 }
 
 // Bounds that no config changes.
@@ -109,7 +113,7 @@ func New(c Config) (*Gateway, error) {
 	}
 	return &Gateway{
 		config: c, limits: requestLimits{model: c.Model, answerTokens: c.AnswerTokens}, waits: defaultWaits,
-		places: newPlaces(int(c.Concurrent), 4*int(c.Concurrent)),
+		places: newPlaces(int(c.Concurrent), 4*int(c.Concurrent)), counts: newPlaces(int(c.Concurrent), 4*int(c.Concurrent)),
 		bodies: newBudget(maxBodyBytes), attested: attested, envelopes: newOpener(attested), connections: maxConnections,
 	}, nil
 }

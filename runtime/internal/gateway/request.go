@@ -29,22 +29,25 @@ type dialect struct {
 	// answer returns what writes the answer. said is kept up to date with what has been said, whole where keeps is set.
 	answer func(id string, began time.Time, model string, said *said) answerWriter
 	ids    string // what the ids of answers begin with
+	prompt string // the field that the prompt is in
 	engine string // the engine's path
 	keeps  bool   // a streamed answer ends with the whole of what was said
 }
 
 // dialects are by path.
 var dialects = map[string]*dialect{
-	api.ChatCompletions: {chatFields, buildChat, newChatAnswer, "chatcmpl-", engineChat, false},
-	api.Completions:     {completionsFields, buildCompletions, newCompletionsAnswer, "cmpl-", engineText, false},
-	api.Messages:        {messagesFields, buildMessages, newMessagesAnswer, "msg_", engineChat, false},
-	api.Responses:       {responsesFields, buildResponses, newResponsesAnswer, "resp_", engineChat, true},
+	api.ChatCompletions: {chatFields, buildChat, newChatAnswer, "chatcmpl-", "messages", engineChat, false},
+	api.Completions:     {completionsFields, buildCompletions, newCompletionsAnswer, "cmpl-", "prompt", engineText, false},
+	api.Messages:        {messagesFields, buildMessages, newMessagesAnswer, "msg_", "messages", engineChat, false},
+	api.Responses:       {responsesFields, buildResponses, newResponsesAnswer, "resp_", "input", engineChat, true},
 }
 
-// The engine's paths.
+// The engine's paths. The last two count what the first two would compute.
 const (
-	engineChat = "/v1/chat/completions"
-	engineText = "/v1/completions"
+	engineChat      = "/v1/chat/completions"
+	engineText      = "/v1/completions"
+	engineCountChat = "/v1/chat/completions/input_tokens"
+	engineCountText = "/tokenize"
 )
 
 // request is what a client asks for, by the tables of its dialect.

@@ -375,6 +375,11 @@ func TestLocalOnly(t *testing.T) {
 			t.Errorf("%s: may be read by %q", tt.name, allowed)
 		}
 	}
+	twice := r.request(t, http.MethodPost, "/v1/chat/completions", inOne)
+	twice.Header["Origin"] = []string{"http://localhost:3000", "https://evil.example"}
+	if response, text := do(t, twice); response.StatusCode != 403 || !strings.Contains(text, "2 origins") {
+		t.Errorf("a page of two origins: got %d %s", response.StatusCode, text)
+	}
 	preflight := r.request(t, http.MethodOptions, "/v1/chat/completions", "")
 	preflight.Header.Set("Origin", "http://localhost:3000")
 	preflight.Header.Set("Access-Control-Request-Headers", "authorization,content-type")

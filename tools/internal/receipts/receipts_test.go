@@ -56,7 +56,7 @@ func kept(t *testing.T, answers int) (dir string, g *clienttest.Guest) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		watched := client.Watch(response.Body, false, []byte(body), payer, result)
+		watched := client.Watch(api.ChatCompletions, response.Body, false, []byte(body), payer, result)
 		for err = nil; err == nil; {
 			_, err = watched.Next()
 		}
