@@ -54,11 +54,12 @@ func scattered(tokens uint32, chance uint64) uint64 {
 // Numbers returns what the gateway counts, as of now; what the keeper knows is zero.
 func (g *Gateway) Numbers() (v numbers.Values) {
 	for n := range v {
-		v[n] = g.counts[n].Load()
+		v[n] = g.counted[n].Load()
 	}
 	total, taken, waiting := g.places.stand()
+	_, _, uncounted := g.counts.stand() // prompts that wait to be counted, before they wait for a place
 	ends, made := g.attested.Instants()
-	v[numbers.Places], v[numbers.Computing], v[numbers.Waiting] = uint64(total), uint64(taken), uint64(waiting)
+	v[numbers.Places], v[numbers.Computing], v[numbers.Waiting] = uint64(total), uint64(taken), uint64(waiting+uncounted)
 	v[numbers.KeyEnds], v[numbers.EvidenceMade] = uint64(max(ends.Unix(), 0)), uint64(max(made.Unix(), 0))
 	return v
 }

@@ -78,7 +78,7 @@ type Gateway struct {
 	attested  *guest.Server // owns the TLS and HPKE keys
 	envelopes *envelope.Opener
 	proofs    proofs
-	counts    counts
+	counted   counts
 	waits     waits
 	// connections is maxConnections. Tests make it small.
 	connections int
@@ -222,7 +222,7 @@ func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, serve func() er
 	r.Body = body
 	asked, sealed := asks(r), isSealed(r)
 	if asked && !sealed { // what is in an envelope is counted when it is out of it
-		g.counts[numbers.Asked].Add(1)
+		g.counted[numbers.Asked].Add(1)
 	}
 	err := serve()
 	if err == nil {
@@ -234,9 +234,9 @@ func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, serve func() er
 	}
 	if asked {
 		if sealed {
-			g.counts[numbers.Asked].Add(1) // it never came out
+			g.counted[numbers.Asked].Add(1) // it never came out
 		}
-		g.counts.refused(refused)
+		g.counted.refused(refused)
 	}
 	if body.left != 0 {
 		w.Header().Set("Connection", "close") // what is left of the body is not read
@@ -312,7 +312,7 @@ func (g *Gateway) evidence(w http.ResponseWriter, r *http.Request) error {
 		state := c.ConnectionState() // which http.Server tells of a *tls.Conn alone
 		r.TLS = &state
 	}
-	g.counts[numbers.Challenges].Add(1)
+	g.counted[numbers.Challenges].Add(1)
 	g.attested.ServeHTTP(w, r)
 	return nil
 }
