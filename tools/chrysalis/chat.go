@@ -76,6 +76,15 @@ func chat(cmd *cobra.Command, f chatFlags, url, prompt string) error {
 	if err != nil {
 		return exitError{exitUsage, err}
 	}
+	kept := memory{cmp.Or(f.memory, memoryFile())}
+	if kept.file == "none" {
+		kept.file = ""
+	}
+	var known map[string]remembered
+	var forgotten error // why nothing is known
+	if kept.file != "" {
+		known, forgotten = kept.read()
+	}
 	request := client.Request{Model: f.model, Messages: []client.Message{{Role: "user", Content: prompt}}, MaxTokens: f.maxTokens, Payer: payer}
 	shown := false
 	answer, err := guest.Ask(cmd.Context(), request, func(p client.Piece) error {
@@ -105,11 +114,12 @@ func chat(cmd *cobra.Command, f chatFlags, url, prompt string) error {
 	} else {
 		printProof(cmd.ErrOrStderr(), answer)
 	}
-	file := cmp.Or(f.memory, memoryFile())
-	if err != nil || file == "" || file == "none" {
+	if err != nil || kept.file == "" {
 		return err
 	}
-	err = memory{file}.judge(answer.Guest.ReceiptKey(), *answer.Receipt, answer.Signed.Receipt.Hash(), time.Now())
+	if err = forgotten; err == nil {
+		err = kept.judge(known, answer.Guest.ReceiptKey(), *answer.Receipt, answer.Signed.Receipt.Hash(), time.Now())
+	}
 	if back := (wentBack{}); errors.As(err, &back) {
 		return rejected(err)
 	}

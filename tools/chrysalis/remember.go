@@ -57,13 +57,9 @@ func memoryFile() string {
 // wentBack says that a guest's count is not the one that this client has seen.
 type wentBack struct{ error }
 
-// judge holds a receipt, which is proven, against the newest that is remembered of its guest, and remembers the later one. A receipt that
-// does not come after it is a wentBack.
-func (m memory) judge(guest pubkey.Ed25519, r receipt.Receipt, hash [32]byte, now time.Time) error {
-	known, err := m.read()
-	if err != nil {
-		return err
-	}
+// judge holds a receipt, which is proven, against the newest that was known of its guest before its answer was asked for: answers that are on
+// their way together may come in any order. One that does not come after it is a wentBack. The later one is remembered.
+func (m memory) judge(known map[string]remembered, guest pubkey.Ed25519, r receipt.Receipt, hash [32]byte, now time.Time) error {
 	key := guest.String()
 	last, met := known[key]
 	switch {
@@ -73,6 +69,14 @@ func (m memory) judge(guest pubkey.Ed25519, r receipt.Receipt, hash [32]byte, no
 	case met && r.Sequence == last.Sequence+1 && hex.EncodeToString(r.Previous[:]) != last.Receipt:
 		return wentBack{fmt.Errorf("this guest's count is another one: receipt %d follows %x, and receipt %d of %s was %s: its journal was put back to an earlier state and went on, or two guests run on one key",
 			r.Sequence, r.Previous, last.Sequence, last.Came.UTC().Format(time.RFC3339), last.Receipt)}
+	}
+	// What came meanwhile, of others who ask for this user. Two who write at once leave one of both, which is later than what both had known.
+	known, err := m.read()
+	if err != nil {
+		return err
+	}
+	if newest, met := known[key]; met && newest.Sequence >= r.Sequence {
+		return nil
 	}
 	known[key] = remembered{r.Sequence, hex.EncodeToString(hash[:]), now}
 	if len(known) > maxRemembered {

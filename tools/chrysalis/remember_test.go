@@ -39,7 +39,11 @@ func TestMemory(t *testing.T) {
 		{"the other's next", other, 3, name(2), name(3), ""},
 	} {
 		before, _ := os.ReadFile(m.file)
-		err := m.judge(step.guest, receipt.Receipt{Sequence: step.sequence, Previous: step.previous}, step.hash, at)
+		known, err := m.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = m.judge(known, step.guest, receipt.Receipt{Sequence: step.sequence, Previous: step.previous}, step.hash, at)
 		back := wentBack{}
 		if errors.As(err, &back) != (step.says != "") || err != nil && !strings.Contains(err.Error(), step.says) || step.says == "" && err != nil {
 			t.Errorf("%s: got error %v, want one with %q", step.name, err, step.says)
@@ -47,6 +51,27 @@ func TestMemory(t *testing.T) {
 		if after, _ := os.ReadFile(m.file); (string(after) == string(before)) != (step.says != "") {
 			t.Errorf("%s: what is remembered: changed: %t", step.name, string(after) != string(before))
 		}
+	}
+}
+
+// TestMemoryOfMany: answers that were asked for together come in any order, and the latest of them is remembered.
+func TestMemoryOfMany(t *testing.T) {
+	m := memory{filepath.Join(t.TempDir(), "receipts.json")}
+	guest := pubkey.Ed25519{1}
+	known, err := m.read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []uint64{6, 8, 5, 7} {
+		if err := m.judge(known, guest, receipt.Receipt{Sequence: n, Previous: [32]byte{byte(n)}}, [32]byte{byte(n + 1)}, time.Unix(1, 0)); err != nil {
+			t.Errorf("receipt %d of four at once: %v", n, err)
+		}
+	}
+	if known, err = m.read(); err != nil || known[guest.String()].Sequence != 8 {
+		t.Errorf("got %+v and error %v, want number 8", known, err)
+	}
+	if err := m.judge(known, guest, receipt.Receipt{Sequence: 8}, [32]byte{}, time.Unix(1, 0)); !errors.As(err, new(wentBack)) {
+		t.Errorf("number 8 again: got error %v, want that it went back", err)
 	}
 }
 
@@ -61,7 +86,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	if err := m.write(known); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.judge(pubkey.Ed25519{9, 9, 9}, receipt.Receipt{}, [32]byte{}, time.Unix(1_800_000_000, 0)); err != nil {
+	if err := m.judge(nil, pubkey.Ed25519{9, 9, 9}, receipt.Receipt{}, [32]byte{}, time.Unix(1_800_000_000, 0)); err != nil {
 		t.Fatal(err)
 	}
 	after, err := m.read()
@@ -77,7 +102,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		if err := os.WriteFile(m.file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := m.judge(pubkey.Ed25519{1}, receipt.Receipt{}, [32]byte{}, time.Now()); err == nil || !strings.Contains(err.Error(), "remove it to begin anew") {
+		if err := m.judge(nil, pubkey.Ed25519{1}, receipt.Receipt{}, [32]byte{}, time.Now()); err == nil || !strings.Contains(err.Error(), "remove it to begin anew") {
 			t.Errorf("a file of %d bytes that is none: got error %v", len(text), err)
 		}
 		if after, err := os.ReadFile(m.file); err != nil || string(after) != text {
