@@ -335,6 +335,7 @@ func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed err
 		if !a.stream || !a.out.started {
 			return errEngine
 		}
+		g.counted.refused(errEngine)
 		a.sendError(errEngine, nil)
 		return nil
 	}
@@ -345,11 +346,13 @@ func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed err
 	if err != nil {
 		g.config.Log.Error("answer not recorded", "request", hex.EncodeToString(a.record.Request[:]), "error", err)
 		if a.stream && a.out.started {
+			g.counted.refused(errKeeper)
 			a.sendError(errKeeper, nil)
 			return nil
 		}
 		return errKeeper
 	}
+	g.counted.recorded(a.record)
 	g.config.Log.Debug("answered", "request", hex.EncodeToString(a.record.Request[:]), "outcome", a.record.Outcome.String(),
 		"prompt_tokens", a.record.Usage.Prompt, "completion_tokens", a.record.Usage.Completion,
 		"took", time.Since(a.began).Round(time.Millisecond))

@@ -32,6 +32,7 @@ import (
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/api"
 	envelope "chrysalis/runtime/envelope/guest"
+	"chrysalis/runtime/numbers"
 	"chrysalis/runtime/receipt"
 )
 
@@ -77,6 +78,7 @@ type Gateway struct {
 	attested  *guest.Server // owns the TLS and HPKE keys
 	envelopes *envelope.Opener
 	proofs    proofs
+	counted   counts
 	waits     waits
 	// connections is maxConnections. Tests make it small.
 	connections int
@@ -218,6 +220,10 @@ func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, serve func() er
 	}
 	body := &bodyRead{ReadCloser: r.Body, left: r.ContentLength}
 	r.Body = body
+	asked, sealed := asks(r), isSealed(r)
+	if asked && !sealed { // what is in an envelope is counted when it is out of it
+		g.counted[numbers.Asked].Add(1)
+	}
 	err := serve()
 	if err == nil {
 		return
@@ -226,11 +232,20 @@ func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, serve func() er
 	if !errors.As(err, &refused) {
 		refused = errKeeper
 	}
+	if asked {
+		if sealed {
+			g.counted[numbers.Asked].Add(1) // it never came out
+		}
+		g.counted.refused(refused)
+	}
 	if body.left != 0 {
 		w.Header().Set("Connection", "close") // what is left of the body is not read
 	}
 	refused.write(w)
 }
+
+// asks reports whether a request is one for an answer, by its path.
+func asks(r *http.Request) bool { return dialects[r.URL.Path] != nil }
 
 // bodyRead knows how much of a body was not read; less than nothing is a body whose length nobody told.
 type bodyRead struct {
@@ -297,6 +312,7 @@ func (g *Gateway) evidence(w http.ResponseWriter, r *http.Request) error {
 		state := c.ConnectionState() // which http.Server tells of a *tls.Conn alone
 		r.TLS = &state
 	}
+	g.counted[numbers.Challenges].Add(1)
 	g.attested.ServeHTTP(w, r)
 	return nil
 }

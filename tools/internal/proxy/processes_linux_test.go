@@ -167,8 +167,10 @@ func startService(t testing.TB) *service {
 			return s.Attest(r.NonceRoot, r.TLSKey), nil
 		}, nil)
 	}()
+	numbersOut, numbersIn := pipe(t)
+	go io.Copy(io.Discard, numbersOut)
 	spawn(role.Gateway, role.Settings{role.KeeperSocket: "/keeper/keeper.sock", role.EngineSocket: "/engine/e.sock", role.Chroot: filepath.Join(dir, "root")},
-		must(l.(*net.TCPListener).File())(t), theirs)
+		must(l.(*net.TCPListener).File())(t), theirs, numbersIn)
 	l.Close()
 	theirs.Close()
 	return s
