@@ -42,7 +42,7 @@ func long(path string, words int) string {
 	switch path {
 	case api.Completions:
 		return `{"model":"tiny","prompt":"` + text + `"}`
-	case api.Responses:
+	case api.Responses, api.Embeddings:
 		return `{"model":"tiny","input":"` + text + `"}`
 	}
 	return `{"model":"tiny","max_tokens":9,"messages":[{"role":"user","content":"` + text + `"}]}`
@@ -52,11 +52,11 @@ func long(path string, words int) string {
 // place to compute in is taken, and the engine computes nothing. One that fits is computed, and a short one is not counted.
 func TestLongPrompts(t *testing.T) {
 	b := startBench(t, func(c *Config) { c.ContextTokens, c.Concurrent = 300, 1 })
-	params := map[string]string{api.ChatCompletions: "messages", api.Completions: "prompt", api.Messages: "messages", api.Responses: "input"}
+	params := map[string]string{api.ChatCompletions: "messages", api.Completions: "prompt", api.Messages: "messages", api.Responses: "input", api.Embeddings: "input"}
 	b.engine.counts = func(path, body string) (int, string) {
 		n := strings.Count(body, "word ")
 		if path == engineCountText {
-			if !strings.HasPrefix(body, `{"add_special":true,"parse_special":true,"content":"word `) {
+			if !strings.HasPrefix(body, `{"add_special":true,"parse_special":true,"content":`) {
 				return 400, body
 			}
 			return 200, `{"tokens":[` + strings.TrimSuffix(strings.Repeat("1,", n), ",") + "]}"
@@ -86,6 +86,13 @@ func TestLongPrompts(t *testing.T) {
 		counted++
 	}
 	for _, path := range api.Answers() {
+		if path == api.Embeddings {
+			b.engine.set(func(w *engineWriter) {
+				fmt.Fprint(w.w, `{"data":[{"embedding":[1],"index":0}],"usage":{"prompt_tokens":299}}`)
+			})
+		} else {
+			b.engine.set(spokenEngine)
+		}
 		if status, text := postTo(t, b, path, long(path, 299)); status != 200 {
 			t.Errorf("%s, as long as it may be: status %d: %s", path, status, text)
 		}

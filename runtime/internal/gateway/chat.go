@@ -83,7 +83,7 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 	rand.Read(a.record.ID[:])
 	a.name = d.ids + hex.EncodeToString(a.record.ID[:])
 	a.json = d.answer(a.name, a.began, g.config.Model, &a.said)
-	return a.run(w, r, request.ask)
+	return a.run(w, r, request)
 }
 
 // bound refuses a prompt that is longer than the context, before it takes a place. It has the engine count where a prompt has more bytes than
@@ -101,10 +101,10 @@ func (g *Gateway) bound(d *dialect, r *http.Request, client ton.Address, ask []b
 	defer cancel()
 	e := engine{g.config.DialEngine, g.waits.count}
 	tokens, counted := uint64(0), false
-	if d.engine == engineText {
-		tokens, counted = e.count(ctx, engineCountText, []byte(`{"add_special":true,"parse_special":true,"content":`), at(ask, "prompt"), []byte("}"))
-	} else {
+	if d.engine == engineChat {
 		tokens, counted = e.count(ctx, engineCountChat, ask)
+	} else {
+		tokens, counted = e.count(ctx, engineCountText, []byte(`{"add_special":true,"parse_special":true,"content":`), at(ask, d.prompt), []byte("}"))
 	}
 	if most := uint64(g.config.ContextTokens) - 1; counted && tokens > most { // one is for the answer
 		return (&tooLong{tokens, most}).refusal(d)
@@ -143,12 +143,14 @@ type answering struct {
 // ignoredHeader names the fields of a request that do nothing here.
 const ignoredHeader = "Chrysalis-Ignored"
 
-func (a *answering) run(w http.ResponseWriter, r *http.Request, ask []byte) error {
-	upstream, err := engine{a.gateway.config.DialEngine, a.gateway.waits.engine}.start(r.Context(), a.dialect.engine, ask)
+func (a *answering) run(w http.ResponseWriter, r *http.Request, request *request) error {
+	upstream, err := engine{a.gateway.config.DialEngine, a.gateway.waits.engine}.start(r.Context(), a.dialect.engine, request.ask)
 	var long *tooLong
 	switch {
 	case errors.As(err, &long):
 		return long.refusal(a.dialect)
+	case errors.Is(err, errNotServed):
+		return errNoEmbeddings
 	case errors.Is(err, errEngineRefused):
 		return refuse("", "the engine refused the request")
 	case err != nil:
@@ -157,6 +159,13 @@ func (a *answering) run(w http.ResponseWriter, r *http.Request, ask []byte) erro
 	}
 	defer upstream.Close()
 	defer a.wipe()
+	if request.inputs > 0 {
+		err := a.embed(upstream, request.inputs)
+		if most := a.gateway.config.ContextTokens; err == nil && a.record.Usage.Prompt > most {
+			return (&tooLong{uint64(a.record.Usage.Prompt), uint64(most)}).refusal(a.dialect) // no receipt is for more
+		}
+		return a.finishUp(w, r, err)
+	}
 	events := newEngineEvents(upstream)
 	defer events.wipe()
 	if a.stream {

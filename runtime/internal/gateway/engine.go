@@ -26,6 +26,9 @@ type engine struct {
 // errEngineRefused says that the engine took the request and answered with an error of the 400s.
 var errEngineRefused = errors.New("the engine refused the request")
 
+// errNotServed says that the engine has no means for what it was asked.
+var errNotServed = errors.New("the engine does not serve this")
+
 // tooLong says that a prompt is longer than the context, with what it has and what there may be, in tokens; zeros where the engine did not
 // tell.
 type tooLong struct{ got, most uint64 }
@@ -94,9 +97,13 @@ func (s *engineStream) request(path string, body ...[]byte) error {
 	switch {
 	case response.StatusCode == http.StatusOK:
 		return nil
-	case response.StatusCode/100 == 4:
+	case path == engineEmbeddings && (response.StatusCode == http.StatusNotImplemented || response.StatusCode == http.StatusNotFound):
+		return errNotServed
+	case response.StatusCode/100 == 4 || path == engineEmbeddings && response.StatusCode == http.StatusInternalServerError:
 		text, _ := io.ReadAll(io.LimitReader(response.Body, maxEngineRefusal))
-		return refusalOfEngine(text)
+		if err := refusalOfEngine(text); response.StatusCode/100 == 4 || !errors.Is(err, errEngineRefused) {
+			return err
+		}
 	}
 	return fmt.Errorf("asking the engine: status %d", response.StatusCode)
 }
@@ -105,12 +112,19 @@ func (s *engineStream) request(path string, body ...[]byte) error {
 func refusalOfEngine(text []byte) error {
 	var document struct {
 		Error struct {
+			Message string `json:"message"`
 			Type    string `json:"type"`
 			Prompt  uint64 `json:"n_prompt_tokens"`
 			Context uint64 `json:"n_ctx"`
 		} `json:"error"`
 	}
-	if json.Unmarshal(text, &document) != nil || !strings.Contains(document.Error.Type, "exceed_context_size") {
+	if json.Unmarshal(text, &document) != nil {
+		return errEngineRefused
+	}
+	if strings.Contains(document.Error.Message, "is too large to process") { // llama-server's word for a text that is to be embedded
+		return &tooLong{}
+	}
+	if !strings.Contains(document.Error.Type, "exceed_context_size") {
 		return errEngineRefused
 	}
 	return &tooLong{document.Error.Prompt, max(document.Error.Context, 1) - 1} // one is for the answer

@@ -38,22 +38,25 @@ type dialect struct {
 var dialects = map[string]*dialect{
 	api.ChatCompletions: {chatFields, buildChat, newChatAnswer, "chatcmpl-", "messages", engineChat, false},
 	api.Completions:     {completionsFields, buildCompletions, newCompletionsAnswer, "cmpl-", "prompt", engineText, false},
+	api.Embeddings:      {embeddingsFields, buildEmbeddings, newEmbeddingsAnswer, "embd-", "input", engineEmbeddings, false},
 	api.Messages:        {messagesFields, buildMessages, newMessagesAnswer, "msg_", "messages", engineChat, false},
 	api.Responses:       {responsesFields, buildResponses, newResponsesAnswer, "resp_", "input", engineChat, true},
 }
 
-// The engine's paths. The last two count what the first two would compute.
+// The engine's paths. The last two count what the others would compute.
 const (
-	engineChat      = "/v1/chat/completions"
-	engineText      = "/v1/completions"
-	engineCountChat = "/v1/chat/completions/input_tokens"
-	engineCountText = "/tokenize"
+	engineChat       = "/v1/chat/completions"
+	engineText       = "/v1/completions"
+	engineEmbeddings = "/v1/embeddings"
+	engineCountChat  = "/v1/chat/completions/input_tokens"
+	engineCountText  = "/tokenize"
 )
 
 // request is what a client asks for, by the tables of its dialect.
 type request struct {
 	ask     []byte // what the engine gets, built anew
 	stream  bool
+	inputs  int      // texts of embeddings; 0 where an answer is said
 	ignored []string // names of fields that do nothing here
 }
 
