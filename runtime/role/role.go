@@ -68,6 +68,7 @@ const (
 	Proofs     File = "proofs"   // on which the keeper hands out what it has signed, for the host to keep
 	Listener   File = "listener" // the TCP socket of the service, listening
 	Quotes     File = "quotes"   // the stream to init that gives quotes
+	Numbers    File = "numbers"  // on which the gateway says what it counts, for the host to read
 	Status     File = "status"   // on which the role says its words
 )
 
@@ -103,7 +104,7 @@ var contracts = []contract{
 	Gateway: {
 		name: "gateway", argv: []string{runtimeProgram, "gateway"}, user: GatewayUser, network: true,
 		flags: []Flag{Measured, KeeperSocket, EngineSocket, Chroot},
-		files: []File{Listener, Quotes, Status},
+		files: []File{Listener, Quotes, Numbers, Status},
 		words: []Word{Ready},
 	},
 }
