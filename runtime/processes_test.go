@@ -316,6 +316,9 @@ func (m *machine) vouched(id string, key pubkey.Ed25519, request string, answer 
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		m.t.Fatal(err)
+	}
 	var signed struct{ Text, Signature string }
 	if err := json.Unmarshal(text, &signed); err != nil {
 		m.t.Fatalf("signature: status %d: %v", response.StatusCode, err)
