@@ -498,7 +498,7 @@ func TestBounds(t *testing.T) {
 		later      time.Duration
 	}{
 		{"an evaluation that the collateral has not", "tdx.tcb-info-evaluation", evidence.TDX, func(c *config.Custody) { c.MinTCBEvaluation = 1 << 20 }, 0},
-		{"collateral that is too old", "tdx.tcb-info-age", evidence.TDX, func(c *config.Custody) { c.CollateralHours = 1 }, 2 * time.Hour},
+		{"collateral that is too old", "-age", evidence.TDX, func(c *config.Custody) { c.CollateralHours = 1 }, 2 * time.Hour},
 		{"collateral that has expired", "tdx.", evidence.TDX, func(*config.Custody) {}, 10000 * time.Hour},
 		{"Intel's root, and software's machine", "tdx.pck-chain", evidence.TDX, func(c *config.Custody) { c.Roots = nil }, 0},
 		{"patch levels that the machine has not", "sev-snp.", evidence.SEVSNP, func(c *config.Custody) { c.MinTCB[0].SNP = 255 }, 0},
