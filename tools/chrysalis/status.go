@@ -40,10 +40,23 @@ func newStatus() *cobra.Command {
 				said = append(said, line.String())
 			}
 			if asJSON {
-				return printJSON(w, map[string]any{"state": state, "url": guestURL(spec), "dir": g.Dir, "model": spec.Config.Service.Model.Name,
-					"lines": said})
+				about := map[string]any{"state": state, "url": guestURL(spec), "dir": g.Dir, "model": spec.Config.Service.Model.Name, "lines": said,
+					"custodian": spec.Config.Service.Custodian}
+				if spec.Custodian != "" {
+					about["borrows_from"] = spec.Custodian
+				}
+				return printJSON(w, about)
 			}
-			fmt.Fprintf(w, "%-8s %s\n%-8s %s\n%-8s %s\n", "state", state, "url", guestURL(spec), "model", spec.Config.Service.Model.Name)
+			fmt.Fprintf(w, "%-8s %s\n%-8s %s\n", "state", state, "url", guestURL(spec))
+			switch {
+			case spec.Config.Service.Custodian:
+				fmt.Fprintf(w, "%-8s %s\n", "serves", "as custodian")
+			default:
+				fmt.Fprintf(w, "%-8s %s\n", "model", spec.Config.Service.Model.Name)
+			}
+			if spec.Custodian != "" {
+				fmt.Fprintf(w, "%-8s borrowed from %s (which loan it is, verify says)\n", "secret", spec.Custodian)
+			}
 			for _, line := range said {
 				fmt.Fprintf(w, "%-8s %s\n", "port", line)
 			}

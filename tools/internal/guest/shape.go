@@ -182,6 +182,10 @@ func arguments(s measure.Shape, f files) ([]string, error) {
 		}
 		machine, tee = machine+words, object
 	}
+	restricted := "on"
+	if f.reachesOut {
+		restricted = "off" // QEMU's own network lets a guest dial everything or nothing
+	}
 	accelerator := string(s.Accelerator)
 	if s.Accelerator == measure.TCG {
 		accelerator = "tcg,thread=multi"
@@ -190,7 +194,7 @@ func arguments(s measure.Shape, f files) ([]string, error) {
 		"-smp", fmt.Sprint(s.CPUs), "-m", fmt.Sprint(s.MemoryMiB),
 		"-chardev", "file,id=status,path="+qemu.Escape(f.status),
 		"-chardev", "file,id=proofs,append=on,path="+qemu.Escape(f.proofs),
-		"-netdev", fmt.Sprintf("user,id=net0,restrict=on,hostfwd=tcp:%s:%d-:%d", f.listen, f.hostPort, f.guestPort),
+		"-netdev", fmt.Sprintf("user,id=net0,restrict=%s,hostfwd=tcp:%s:%d-:%d", restricted, f.listen, f.hostPort, f.guestPort),
 		"-pidfile", f.pid)
 	args = append(args, tee...)
 	if s.Platform != "" {
@@ -231,5 +235,6 @@ type files struct {
 	hostPort, guestPort                          int
 	hardware                                     Hardware
 	measured                                     []byte // the config's measured bytes
+	reachesOut                                   bool   // the guest dials its custodian
 	extra                                        []string
 }
