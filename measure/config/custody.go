@@ -1,7 +1,6 @@
 package config
 
 import (
-	"crypto/x509"
 	"fmt"
 	"reflect"
 	"slices"
@@ -41,6 +40,7 @@ const (
 	maxLeaseSeconds    = 24 * 3600
 	maxCollateralHours = 24 * 400 // AMD issues a revocation list once a year
 	maxRoots           = 8
+	maxRootBytes       = 4096
 )
 
 // validateCustody wants custody where sealing is SealCustodian, and nowhere else.
@@ -65,8 +65,9 @@ func (i Identity) validateCustody() error {
 		return fmt.Errorf("min_tcb is empty, want a line of processors, or the member left out")
 	}
 	for at, der := range c.Roots {
-		if _, err := x509.ParseCertificate(der); err != nil {
-			return fmt.Errorf("root %d: %v", at, err)
+		// Who judges by it parses it: a config is read by process 1, which has no business with certificates.
+		if len(der) == 0 || len(der) > maxRootBytes {
+			return fmt.Errorf("root %d has %d bytes, want 1 to %d", at, len(der), maxRootBytes)
 		}
 	}
 	products := []string{"Milan", "Genoa", "Turin"}

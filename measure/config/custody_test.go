@@ -1,11 +1,6 @@
 package config
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"math/big"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -19,20 +14,6 @@ func lent() Measured {
 	return m
 }
 
-func someRoot(t *testing.T) []byte {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return der
-}
-
 // TestCustody: what custodian and borrower judge each other by stands in an identity under a custodian, whole, and in no other; and a
 // custodian's service part has nothing to compute.
 func TestCustody(t *testing.T) {
@@ -44,7 +25,7 @@ func TestCustody(t *testing.T) {
 		{"a guest that borrows", "", func(*Measured) {}},
 		{"the custodian", "", func(m *Measured) { m.Service = custodian }},
 		{"everything given", "", func(m *Measured) {
-			m.Identity.Custody.Roots, m.Identity.Custody.MinTCBEvaluation = [][]byte{someRoot(t)}, 17
+			m.Identity.Custody.Roots, m.Identity.Custody.MinTCBEvaluation = [][]byte{{0x30, 1}, {0x30, 2}}, 17
 			m.Identity.Custody.MinTCB = []PatchLevels{{Product: "Turin", FMC: 1, SNP: 22}, {Product: "Milan", SNP: 22}}
 		}},
 		{"handover to the same registers", "", func(m *Measured) { m.Identity.Handover = HandoverSame }},
@@ -56,7 +37,8 @@ func TestCustody(t *testing.T) {
 		{"any age", "collateral_hours is 9601", func(m *Measured) { m.Identity.Custody.CollateralHours = 9601 }},
 		{"an empty list of roots", "0 roots", func(m *Measured) { m.Identity.Custody.Roots = [][]byte{} }},
 		{"too many roots", "9 roots", func(m *Measured) { m.Identity.Custody.Roots = make([][]byte, 9) }},
-		{"no certificate", "root 0", func(m *Measured) { m.Identity.Custody.Roots = [][]byte{{1, 2}} }},
+		{"a root of nothing", "root 1 has 0 bytes", func(m *Measured) { m.Identity.Custody.Roots = [][]byte{{1}, {}} }},
+		{"a root that is too long", "root 0 has 4097 bytes", func(m *Measured) { m.Identity.Custody.Roots = [][]byte{make([]byte, 4097)} }},
 		{"no patch levels", "min_tcb is empty", func(m *Measured) { m.Identity.Custody.MinTCB = []PatchLevels{} }},
 		{"an unknown processor", `product "Rome"`, func(m *Measured) { m.Identity.Custody.MinTCB = []PatchLevels{{Product: "Rome"}} }},
 		{"a processor twice", `product "Milan"`, func(m *Measured) {

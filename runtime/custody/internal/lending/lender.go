@@ -46,8 +46,15 @@ type borrower struct {
 
 type borrowerKey struct{}
 
-// Server returns the HTTP server of a lender, for a listener of TLSConfig's. A connection that is idle for longer than twice a lease is
-// nobody's.
+const (
+	// handshakeLimit bounds a handshake, in which the borrower has its verifier at work, and the head of a request.
+	handshakeLimit = time.Minute
+	// requestLimit bounds a request with its answer: longer than a host's quoting service can keep init.
+	requestLimit = 4 * time.Minute
+)
+
+// Server returns the HTTP server of a lender, for a listener of TLSConfig's. A connection that is idle for much longer than a
+// lease is nobody's.
 func (l *Lender) Server() *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle(session.EvidencePath, l.attested)
@@ -67,7 +74,8 @@ func (l *Lender) Server() *http.Server {
 		})
 	}
 	return &http.Server{
-		Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * l.side.config.Identity.Custody.Lease(), MaxHeaderBytes: 8 << 10,
+		Handler: mux, ReadHeaderTimeout: handshakeLimit, ReadTimeout: requestLimit, MaxHeaderBytes: 8 << 10,
+		IdleTimeout: max(handshakeLimit, 2*l.side.config.Identity.Custody.Lease()),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(l.attested.ConnContext(ctx, c), borrowerKey{}, new(borrower))
 		},
