@@ -31,11 +31,17 @@ func (f *custodyFlags) add(cmd *cobra.Command) {
 
 // apply makes a custodian of the spec, or a guest that borrows. The demo's identity gets a custodian; one of a file has to have one.
 func (f *custodyFlags) apply(ctx context.Context, g guest.Guest, spec *guest.Spec, demo bool) error {
-	if !f.keeps && f.from == "" {
-		if f.list != "" {
-			return errors.New("--list goes with --borrow-from")
-		}
+	if f.list != "" && f.from == "" {
+		return errors.New("--list goes with --borrow-from")
+	}
+	borrows := spec.Config.Identity.Sealing == config.SealCustodian && !spec.Config.Service.Custodian
+	switch {
+	case !f.keeps && f.from == "" && borrows:
+		return errors.New("the config's secret is lent: name its custodian with --borrow-from, or boot that with --custodian")
+	case !f.keeps && f.from == "" && !spec.Config.Service.Custodian:
 		return nil
+	case f.from != "" && spec.Config.Service.Custodian:
+		return errors.New("the config is a custodian's, which borrows from nobody")
 	}
 	var roots [][]byte
 	if guest.Simulated(spec.Shape) && spec.Shape.Platform == measure.TDX {
@@ -58,7 +64,7 @@ func (f *custodyFlags) apply(ctx context.Context, g guest.Guest, spec *guest.Spe
 	if got := spec.Config.Identity.Sealing; got != config.SealCustodian {
 		return fmt.Errorf("sealing of the config is %q, want %q", got, config.SealCustodian)
 	}
-	if f.keeps {
+	if f.from == "" {
 		spec.Config = guest.AsCustodian(spec.Config)
 		return nil
 	}
