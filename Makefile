@@ -25,11 +25,20 @@ unit: ## tests of packages alone, no guest; go test ./... runs those of the root
 	@echo "== unit tests: packages alone, no guest"
 	@set -e; for m in $(MODULES); do echo "$(GO) test -C $$m ./..."; $(GO) test -C $$m -vet=off ./...; done
 
-check: ## gofmt, vet, staticcheck
+check: ## gofmt, vet, staticcheck, and the command line vetted for macOS and Windows
 	@echo "== gofmt, vet, staticcheck"
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change: $$out"; exit 1; fi
 	@set -e; for m in $(MODULES); do echo "$(GO) vet -C $$m ./..."; $(GO) vet -C $$m ./...; done
 	@set -e; staticcheck=$$($(GO) tool -C tools -n staticcheck); for m in $(MODULES); do echo "staticcheck $$m"; (cd $$m && $$staticcheck ./...); done
+	@set -e; for s in darwin windows; do echo "GOOS=$$s $(GO) vet -C tools ./chrysalis ./internal/..."; \
+		GOOS=$$s GOARCH=arm64 $(GO) vet -C tools ./chrysalis ./internal/...; done
+
+# Where the command line runs beside Linux on amd64; verbs that start guests say there that they need Linux.
+OTHERS := darwin/amd64 darwin/arm64 windows/amd64 windows/arm64 linux/arm64
+
+cross: ## the command line for other systems, into build/cross
+	@set -e; for s in $(OTHERS); do out=build/cross/chrysalis-$${s/\//-}; [ $${s%/*} = windows ] && out=$$out.exe; echo "$$out"; \
+		CGO_ENABLED=0 GOOS=$${s%/*} GOARCH=$${s#*/} $(GO) build -C tools -ldflags='-s -w' -o ../$$out ./chrysalis; done
 
 # What clients import and runs without sockets; asked for where it is needed, for go list takes a second.
 CLIENT = $(shell $(GO) list ./attest/... ./measure/... ./runtime/claim ./runtime/receipt ./runtime/envelope/... | grep -v '/ratls\|/coll')
@@ -77,4 +86,4 @@ $(DOUBLE): FORCE
 	@$(GO) build -C tools -o ../$@ ./double
 
 FORCE:
-.PHONY: help demo test unit check wasm image matrix console bench differential fuzz clean FORCE
+.PHONY: help demo test unit check cross wasm image matrix console bench differential fuzz clean FORCE

@@ -56,13 +56,15 @@ type Result struct {
 	measured        config.Measured
 	checks          []Check
 	weaknesses      []string
+	evidence        *evidence.Evidence // as it was judged
+	nonce           [32]byte           // that it answers
 }
 
 func newResult(a *appraisal, done []Check) *Result {
 	r := &Result{
 		platform: a.evidence.Platform, machine: slices.Clone(a.machine), release: a.reference.Release.Name,
 		securityVersion: a.reference.Release.SecurityVersion, held: slices.Clone(a.sequence.Held), loan: a.sequence.Loan,
-		statement: a.evidence.Statement, hpke: slices.Clone(a.evidence.HPKE), config: slices.Clone(a.evidence.Config), measured: a.config, checks: done,
+		statement: a.evidence.Statement, hpke: slices.Clone(a.evidence.HPKE), config: slices.Clone(a.evidence.Config), measured: a.config, checks: done, evidence: a.evidence, nonce: a.challenge.Nonce,
 	}
 	if r.detached = a.challenge.Exporter == ([32]byte{}); r.detached {
 		r.weaknesses = append(r.weaknesses,
@@ -114,6 +116,13 @@ var waived = map[string]string{
 	waiverRTMR3:    "rtmr-3 was not extended: the runtime log is bound by report data alone, which is weaker than a register",
 	waiverConfigID: "mr-config-id is zeros: the config is bound by the runtime log alone, and not from the guest's start",
 	waiverHostData: "host-data is zeros: the config is bound by report data alone, and not from the guest's start",
+}
+
+// Evidence returns what was judged, encoded, and the nonce that it answers, so that somebody else can judge it too: with VerifyDetached
+// where no connection was bound.
+func (r *Result) Evidence() (encoded []byte, nonce [32]byte, err error) {
+	encoded, err = r.evidence.Encode()
+	return encoded, r.nonce, err
 }
 
 // Platform returns the kind of hardware that signed.

@@ -12,6 +12,7 @@ import (
 	"chrysalis/runtime/internal/confine"
 	"chrysalis/runtime/internal/gateway"
 	"chrysalis/runtime/internal/keeper"
+	"chrysalis/runtime/receipt"
 	"chrysalis/runtime/role"
 )
 
@@ -68,4 +69,8 @@ func (k keeperAdapter) Reserve(ctx context.Context) (gateway.Place, error) {
 		return nil, err
 	}
 	return place, nil
+}
+
+func (k keeperAdapter) Vouch(ctx context.Context, id receipt.AnswerID, body [32]byte) (receipt.TextSignature, error) {
+	return k.client.Vouch(ctx, id, body)
 }

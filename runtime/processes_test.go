@@ -3,9 +3,11 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -247,6 +249,7 @@ func (m *machine) chat() {
 		m.t.Fatalf("status %d, %v: %s", response.StatusCode, err, text)
 	}
 	var answer struct {
+		ID        string
 		Choices   []struct{ Message struct{ Content string } }
 		Chrysalis struct{ Receipt, Charge []byte }
 	}
@@ -275,6 +278,7 @@ func (m *machine) chat() {
 		got.Engine != [32]byte{1} || got.Weighted != 14+2*3 {
 		m.t.Errorf("receipt: %+v", got)
 	}
+	m.vouched(answer.ID, pubkey.Of(secret.DeriveSigner(sealed, secret.RoleReceipt, scope)), body, text)
 	if m.last != nil {
 		if err := got.Follows(m.last); err != nil {
 			m.t.Error(err)
@@ -294,6 +298,28 @@ func (m *machine) chat() {
 	m.claims = append(m.claims, charge.Tokens)
 	if want := uint64(20 * len(m.claims)); charge.Tokens != want {
 		m.t.Errorf("charge %d counts to %d, want %d", len(m.claims), charge.Tokens, want)
+	}
+}
+
+// vouched asks for the signature of an answer, which the keeper makes.
+func (m *machine) vouched(id string, key pubkey.Ed25519, request string, answer []byte) {
+	m.t.Helper()
+	response, err := m.http.Get(m.url + "/v1/signature/" + id)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	var signed struct{ Text, Signature string }
+	if err := json.Unmarshal(text, &signed); err != nil {
+		m.t.Fatalf("signature: status %d: %v", response.StatusCode, err)
+	}
+	signature, err := hex.DecodeString(signed.Signature)
+	if err != nil || len(signature) != ed25519.SignatureSize {
+		m.t.Fatalf("signature: %s", text)
+	}
+	if err := receipt.VerifyText(sha256.Sum256([]byte(request)), sha256.Sum256(answer), receipt.TextSignature(signature), key); err != nil {
+		m.t.Errorf("signature %s: %v", text, err)
 	}
 }
 

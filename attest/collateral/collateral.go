@@ -10,6 +10,7 @@
 package collateral
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -17,7 +18,9 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -72,6 +75,9 @@ type Fetcher struct {
 	Attempts int
 	// Pause is the first wait between attempts when the service names none; it doubles. Default 2 s, at most maxPause.
 	Pause time.Duration
+	// Reach is how long anybody is waited for at a service's address before it is given up, without another attempt; default 5 s. It is
+	// of no use with a Client.
+	Reach time.Duration
 	// Wait waits; tests replace it.
 	Wait func(context.Context, time.Duration) error
 }
@@ -158,16 +164,20 @@ func (p putOff) Error() string { return p.err.Error() }
 func (p putOff) Unwrap() error { return p.err }
 
 func (f *Fetcher) once(ctx context.Context, address, chainHeader string) (answer, error) {
-	client := f.Client
+	client, reach, reached := f.Client, cmp.Or(f.Reach, 5*time.Second), false
 	if client == nil {
 		client = &http.Client{Timeout: requestLimit, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment,
-			MaxResponseHeaderBytes: maxHeaderBytes}}
+			DialContext: (&net.Dialer{Timeout: reach}).DialContext, TLSHandshakeTimeout: reach, MaxResponseHeaderBytes: maxHeaderBytes}}
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	request, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { reached = true }}), http.MethodGet, address, nil)
 	if err != nil {
 		return answer{}, err
 	}
 	response, err := client.Do(request)
+	if late := net.Error(nil); err != nil && !reached && ctx.Err() == nil && errors.As(err, &late) && late.Timeout() {
+		return answer{}, fmt.Errorf("nothing came from the service in %s: something drops packets on the way, or it is gone: %w", reach, err)
+	}
 	if err != nil {
 		return answer{}, putOff{err: err}
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -205,6 +206,22 @@ func TestFailures(t *testing.T) {
 				t.Errorf("got %d requests, want %d", got, tt.requests)
 			}
 		})
+	}
+}
+
+// TestSilence: a service where nobody speaks is given up after Reach, and asked once.
+func TestSilence(t *testing.T) {
+	mute, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	f := newWorld(t, nil)
+	f.Sources.IntelPCS, f.Client, f.Reach = "https://"+mute.Addr().String(), nil, 50*time.Millisecond
+	f.Wait = func(context.Context, time.Duration) error { t.Error("asked again"); return nil }
+	_, err = f.TDX(t.Context(), f.quote(t))
+	if want := "nothing came from the service in 50ms"; !errors.Is(err, check.ErrUnavailable) || !strings.Contains(err.Error(), want) {
+		t.Errorf("got error %v, want one of class unavailable with %q", err, want)
 	}
 }
 

@@ -32,6 +32,9 @@ type Config struct {
 	// Timeout bounds a connection's set-up: dial, handshake, evidence and verification. Default 30 s: a guest makes one
 	// quote a second.
 	Timeout time.Duration
+	// Reach bounds the part of that which waits for anybody at all, dial and handshake: where packets are dropped, or a machine hangs,
+	// nothing ever comes. Default 5 s.
+	Reach time.Duration
 	// Dial makes the connection below TLS. Default net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Certificate is shown to a guest that asks for one, and may be nil: guests that serve ask for none.
@@ -55,6 +58,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Timeout == 0 {
 		c.Timeout = 30 * time.Second
+	}
+	if c.Reach == 0 {
+		c.Reach = 5 * time.Second
 	}
 	if c.Dial == nil {
 		c.Dial = new(net.Dialer).DialContext
@@ -104,11 +110,13 @@ func Dial(ctx context.Context, network, address string, config Config) (*Conn, e
 	config = config.withDefaults()
 	ctx, cancel := context.WithTimeout(ctx, config.Timeout)
 	defer cancel()
-	raw, err := config.Dial(ctx, network, address)
+	reach, reached := context.WithTimeoutCause(ctx, config.Reach, silence{address, config.Reach})
+	defer reached()
+	raw, err := config.Dial(reach, network, address)
 	if err != nil {
-		return nil, fmt.Errorf("dialling guest: %w: %w", attest.ErrUnavailable, err)
+		return nil, fmt.Errorf("dialling guest: %w: %w", attest.ErrUnavailable, silenced(reach, err))
 	}
-	conn, err := attested(ctx, raw, config)
+	conn, err := attested(ctx, reach, raw, config)
 	if err != nil {
 		raw.Close()
 		return nil, err
@@ -116,7 +124,26 @@ func Dial(ctx context.Context, network, address string, config Config) (*Conn, e
 	return conn, nil
 }
 
-func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
+// silence says that nobody was there.
+type silence struct {
+	address string
+	waited  time.Duration
+}
+
+func (s silence) Error() string {
+	return fmt.Sprintf("nothing came from %s in %s: the address is wrong, something drops packets on the way, or the machine hangs", s.address, s.waited)
+}
+
+// silenced returns what ended a wait for anybody, in its own words where it was time alone.
+func silenced(reach context.Context, err error) error {
+	if nobody, ok := context.Cause(reach).(silence); ok {
+		return nobody
+	}
+	return err
+}
+
+// attested makes a connection one to a verified guest. Whoever is there speaks while reach lasts; the rest has the time of ctx.
+func attested(ctx, reach context.Context, raw net.Conn, config Config) (*Conn, error) {
 	var own []tls.Certificate
 	if config.Certificate != nil {
 		own = []tls.Certificate{*config.Certificate}
@@ -128,10 +155,10 @@ func attested(ctx context.Context, raw net.Conn, config Config) (*Conn, error) {
 		InsecureSkipVerify: true,
 		VerifyConnection:   config.judgeCertificate,
 	})
-	if err := conn.HandshakeContext(ctx); errors.Is(err, attest.ErrRejected) {
+	if err := conn.HandshakeContext(reach); errors.Is(err, attest.ErrRejected) {
 		return nil, err
 	} else if err != nil {
-		return nil, fmt.Errorf("dialling guest: %w: %w", attest.ErrUnavailable, err)
+		return nil, fmt.Errorf("dialling guest: %w: %w", attest.ErrUnavailable, silenced(reach, err))
 	}
 	state := conn.ConnectionState()
 	challenge := attest.Challenge{TLSKey: session.KeyHash(state.PeerCertificates[0])}

@@ -14,7 +14,7 @@ import (
 
 // Detached verifies the guest at a base URL over a connection that somebody else may end: asker sends the one request, and nothing
 // that it says of TLS counts. The Result yields the key that envelopes are sealed to, and binds no connection. Errors are those of
-// Dial. Of config, Dial and MaxConns are not used.
+// Dial. Of config, Reach, Dial and MaxConns are not used: how long anybody is waited for is asker's.
 func Detached(ctx context.Context, asker http.RoundTripper, base string, config Config) (*attest.Result, error) {
 	config = config.withDefaults()
 	ctx, cancel := context.WithTimeout(ctx, config.Timeout)

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -32,6 +33,7 @@ type machine struct {
 	*attesttest.Guest
 	server  *guest.Server
 	quotes  atomic.Int32
+	busy    atomic.Value // context.Context that ends before evidence is made; none makes it at once
 	address string
 	clock   atomic.Int64 // nanoseconds that the guest and its client are ahead of the test's clock
 }
@@ -58,6 +60,9 @@ func newMachine(t *testing.T) *machine {
 
 // quote makes the evidence for a request, as init does.
 func (m *machine) quote(r evidence.Request) (*evidence.Evidence, error) {
+	if busy, ok := m.busy.Load().(interface{ Done() <-chan struct{} }); ok {
+		<-busy.Done()
+	}
 	m.quotes.Add(1)
 	m.Statement.Epoch, m.Statement.NotAfter, m.Statement.HPKEKey = r.Epoch, r.NotAfter, r.HPKEKey
 	return m.Attest(r.NonceRoot, r.TLSKey), nil
@@ -76,6 +81,38 @@ func (m *machine) certificate(t *testing.T) tls.Certificate {
 func (m *machine) url(path string) string { return "https://" + m.address + path }
 
 func (m *machine) config() Config { return Config{Policy: m.Policy(), Roots: m.Roots(), Now: m.now} }
+
+// TestSilence: where nobody is, or nobody speaks, a client waits for Reach alone, and says so; a guest that has spoken may take longer.
+func TestSilence(t *testing.T) {
+	m := newMachine(t)
+	mute, err := net.Listen("tcp", "127.0.0.1:0") // the kernel takes connections, and nobody ever answers on them
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	for name, dial := range map[string]func(context.Context, string, string) (net.Conn, error){
+		"packets are dropped": func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() },
+		"nobody speaks":       nil,
+	} {
+		config := m.config()
+		config.Reach, config.Timeout, config.Dial = 50*time.Millisecond, time.Hour, dial
+		_, err := Dial(t.Context(), "tcp", mute.Addr().String(), config)
+		if want := "nothing came from " + mute.Addr().String() + " in 50ms"; !errors.Is(err, attest.ErrUnavailable) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got error %v, want one of class unavailable with %q", name, err, want)
+		}
+	}
+	config := m.config()
+	config.Reach = 3 * time.Second
+	config.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		m.busy.Store(ctx) // until nobody would be waited for any more
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}
+	conn, err := Dial(t.Context(), "tcp", m.address, config)
+	if err != nil {
+		t.Fatalf("a guest that takes longer for its evidence: %v", err)
+	}
+	conn.Close()
+}
 
 func TestTransport(t *testing.T) {
 	t.Parallel() // most of it waits for the guest\'s next quote

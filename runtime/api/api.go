@@ -6,9 +6,17 @@ package api
 const (
 	Models          = "/v1/models"
 	ChatCompletions = "/v1/chat/completions"
+	Completions     = "/v1/completions"
 	Messages        = "/v1/messages"
 	Responses       = "/v1/responses"
+	// Receipts and Signatures go before the id of an answer.
+	Receipts   = "/v1/receipts/"
+	Signatures = "/v1/signature/"
+	Report     = "/v1/attestation/report"
 )
+
+// Answers are the paths that are asked for answers: each has a proof, and is charged where answers are.
+func Answers() []string { return []string{ChatCompletions, Completions, Messages, Responses} }
 
 // ClientHeader names the payment contract that an answer is charged to, in raw form.
 const ClientHeader = "Chrysalis-Client"

@@ -42,45 +42,10 @@ type Answer struct {
 // Judge decides whether a guest has answered: receipt and charge are signed by the attested keys, over what was sent and
 // what came back, at the attested price, for the payer. The error wraps check.ErrRejected.
 func Judge(u Untrusted, guest *attest.Result) (*Answer, error) {
-	r, err := judgeReceipt(u, guest)
+	r, err := judgeReceipt(u.Receipt, u.Payer, guest)
 	if err != nil {
 		return nil, err
 	}
-	signed := receipt.Signed(u.Receipt)
-	answer := &Answer{Request: u.Request, Content: u.Content, Reasoning: u.Reasoning, Calls: u.Calls, Receipt: r, Guest: guest}
-	answer.Signed.Receipt = &signed
-	if guest.Config().Service.Price.Payment != config.PayCharge {
-		if len(u.Charge) != 0 {
-			return nil, fmt.Errorf("verifying charge: %w: there is one, but the config charges nothing", check.ErrRejected)
-		}
-		return answer, nil
-	}
-	if len(u.Charge) != claim.BodySize {
-		return nil, fmt.Errorf("verifying charge: %w: it has %d bytes, want %d", check.ErrRejected, len(u.Charge), claim.BodySize)
-	}
-	message, err := claim.Verify(u.Charge, claim.Policy{Key: guest.ClaimKey(), Contract: u.Payer})
-	if err != nil {
-		return nil, fmt.Errorf("verifying charge: %w", err)
-	}
-	if message.Op != claim.ClientCharge || message.Tokens != r.Cumulative {
-		return nil, fmt.Errorf("verifying charge: %w: it is a %s of %d tokens, want a %s of the receipt's %d", check.ErrRejected,
-			message.Op, message.Tokens, claim.ClientCharge, r.Cumulative)
-	}
-	body := claim.Body(u.Charge)
-	answer.Charge, answer.Signed.Charge = message, &body
-	return answer, nil
-}
-
-func judgeReceipt(u Untrusted, guest *attest.Result) (*receipt.Receipt, error) {
-	r, err := receipt.Verify(u.Receipt, guest.ReceiptKey())
-	if err != nil {
-		return nil, err
-	}
-	_, service, err := config.Split(guest.ConfigBytes())
-	if err != nil {
-		return nil, err
-	}
-	m := guest.Config()
 	text := receipt.NewResponseHash()
 	text.Reasoning([]byte(u.Reasoning))
 	text.Content([]byte(u.Content))
@@ -89,24 +54,97 @@ func judgeReceipt(u Untrusted, guest *attest.Result) (*receipt.Receipt, error) {
 			return nil, fmt.Errorf("verifying receipt: %w: the answer has %d calls of tools, want at most %d", check.ErrRejected, len(u.Calls), receipt.MaxCalls)
 		}
 	}
-	limits := m.Service.Limits
-	for _, c := range []struct {
-		name string
-		ok   bool
-	}{
+	if err := same([]part{
 		{"request hash", r.Request == sha256.Sum256(u.Request)},
 		{"response hash", r.Response == text.Sum()},
+		{"outcome", !u.Whole || r.Outcome == receipt.Complete},
+	}); err != nil {
+		return nil, err
+	}
+	answer, err := judgeCharge(r, u.Charge, u.Payer, guest)
+	if err != nil {
+		return nil, err
+	}
+	answer.Request, answer.Content, answer.Reasoning, answer.Calls = u.Request, u.Content, u.Reasoning, u.Calls
+	signed := receipt.Signed(u.Receipt)
+	answer.Signed.Receipt = &signed
+	return answer, nil
+}
+
+// JudgeProof is Judge where the texts are not at hand: it decides whether the guest has signed receipt and charge, under its config, for the
+// payer. For which request and which answer, by hash, the receipt says.
+func JudgeProof(untrusted, charge []byte, payer ton.Address, guest *attest.Result) (*Answer, error) {
+	r, err := judgeReceipt(untrusted, payer, guest)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := judgeCharge(r, charge, payer, guest)
+	if err != nil {
+		return nil, err
+	}
+	signed := receipt.Signed(untrusted)
+	answer.Signed.Receipt = &signed
+	return answer, nil
+}
+
+// judgeCharge judges what was charged for a receipt.
+func judgeCharge(r *receipt.Receipt, charge []byte, payer ton.Address, guest *attest.Result) (*Answer, error) {
+	answer := &Answer{Receipt: r, Guest: guest}
+	if guest.Config().Service.Price.Payment != config.PayCharge {
+		if len(charge) != 0 {
+			return nil, fmt.Errorf("verifying charge: %w: there is one, but the config charges nothing", check.ErrRejected)
+		}
+		return answer, nil
+	}
+	if len(charge) != claim.BodySize {
+		return nil, fmt.Errorf("verifying charge: %w: it has %d bytes, want %d", check.ErrRejected, len(charge), claim.BodySize)
+	}
+	message, err := claim.Verify(charge, claim.Policy{Key: guest.ClaimKey(), Contract: payer})
+	if err != nil {
+		return nil, fmt.Errorf("verifying charge: %w", err)
+	}
+	if message.Op != claim.ClientCharge || message.Tokens != r.Cumulative {
+		return nil, fmt.Errorf("verifying charge: %w: it is a %s of %d tokens, want a %s of the receipt's %d", check.ErrRejected,
+			message.Op, message.Tokens, claim.ClientCharge, r.Cumulative)
+	}
+	body := claim.Body(charge)
+	answer.Charge, answer.Signed.Charge = message, &body
+	return answer, nil
+}
+
+// judgeReceipt judges a receipt but for its hashes.
+func judgeReceipt(untrusted []byte, payer ton.Address, guest *attest.Result) (*receipt.Receipt, error) {
+	r, err := receipt.Verify(untrusted, guest.ReceiptKey())
+	if err != nil {
+		return nil, err
+	}
+	_, service, err := config.Split(guest.ConfigBytes())
+	if err != nil {
+		return nil, err
+	}
+	m := guest.Config()
+	limits := m.Service.Limits
+	return r, same([]part{
 		{"service digest", r.Service == config.ServiceDigest(service)},
 		{"model", r.Model == m.Service.Model.Volume.Root},
 		{"engine", r.Engine == m.Service.Engine.Volume.Root},
 		{"price", r.Price == m.Service.Price.Price},
-		{"client", r.Client == u.Payer},
+		{"client", r.Client == payer},
 		{"usage", r.Usage.Prompt <= limits.ContextTokens && r.Usage.Completion <= limits.AnswerTokens},
-		{"outcome", !u.Whole || r.Outcome == receipt.Complete},
-	} {
-		if !c.ok {
-			return nil, fmt.Errorf("verifying receipt: %w: its %s is not that of this answer", check.ErrRejected, c.name)
+	})
+}
+
+// part is something that a receipt says, and whether it is so.
+type part struct {
+	name string
+	ok   bool
+}
+
+func same(parts []part) error {
+	for _, p := range parts {
+		if !p.ok {
+			return fmt.Errorf("verifying receipt: %w: its %s is not that of this answer", check.ErrRejected, p.name)
 		}
 	}
-	return r, nil
+	return nil
 }

@@ -2,11 +2,13 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -67,9 +69,10 @@ func NewSealed(guestURL string, config ratls.Config) (*Sealed, error) {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
+	reach := cmp.Or(config.Reach, 5*time.Second)
 	return &Sealed{base: u.Scheme + "://" + u.Host, config: config, outside: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, Protocols: &protocols, DisableCompression: true, MaxIdleConnsPerHost: 32, IdleConnTimeout: 90 * time.Second,
-		TLSHandshakeTimeout: 10 * time.Second, MaxResponseHeaderBytes: 64 << 10,
+		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: reach}).DialContext, Protocols: &protocols, DisableCompression: true, MaxIdleConnsPerHost: 32, IdleConnTimeout: 90 * time.Second,
+		TLSHandshakeTimeout: reach, MaxResponseHeaderBytes: 64 << 10,
 		// What TLS says of its other end is not what the guest says, and is not believed.
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true},
 	}}, nil

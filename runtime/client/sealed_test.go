@@ -16,6 +16,7 @@ import (
 
 	"chrysalis/attest/check"
 	"chrysalis/attest/ratls"
+	"chrysalis/runtime/api"
 	"chrysalis/runtime/client"
 	"chrysalis/runtime/client/clienttest"
 	"chrysalis/runtime/envelope"
@@ -249,7 +250,7 @@ func watched(t testing.TB, g *clienttest.Guest, s *client.Sealed, body string) (
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	w := client.Watch(response.Body, strings.Contains(body, "stream"), []byte(body), payer, result)
+	w := client.Watch(api.ChatCompletions, response.Body, strings.Contains(body, "stream"), []byte(body), payer, result)
 	var passed strings.Builder
 	for {
 		event, err := w.Next()

@@ -105,30 +105,43 @@ func (s *stream) take(data string) error {
 			}
 		}
 	}
-	if err := s.prove(e.Chrysalis); err != nil {
-		return err
-	}
 	if e.Error != nil {
-		s.says = e.Error.Message
-		return errEarly
+		return s.broke(e.Error.Message, e.Chrysalis)
 	}
-	return nil
+	return s.prove(e.Chrysalis)
 }
 
 // add adds a piece of the answer to what there is.
 func (s *stream) add(d delta) error {
 	s.thought.WriteString(d.Reasoning)
 	s.text.WriteString(d.Content)
-	calls := &s.untrusted.Calls
 	for _, c := range d.Calls {
-		if c.Index < 0 || c.Index > len(*calls) || c.Index >= receipt.MaxCalls {
-			return fmt.Errorf("%w: call %d of a tool after %d of them", check.ErrRejected, c.Index, len(*calls))
+		if err := s.call(c.Index, Call{c.ID, c.Function.Name, c.Function.Arguments}); err != nil {
+			return err
 		}
-		if c.Index == len(*calls) {
-			*calls = append(*calls, Call{})
-		}
-		call := &(*calls)[c.Index]
-		call.ID, call.Name, call.Arguments = call.ID+c.ID, call.Name+c.Function.Name, call.Arguments+c.Function.Arguments
 	}
 	return nil
+}
+
+// call adds a piece of a call of a tool.
+func (s *stream) call(index int, piece Call) error {
+	calls := &s.untrusted.Calls
+	if index < 0 || index > len(*calls) || index >= receipt.MaxCalls {
+		return fmt.Errorf("%w: call %d of a tool after %d of them", check.ErrRejected, index, len(*calls))
+	}
+	if index == len(*calls) {
+		*calls = append(*calls, Call{})
+	}
+	call := &(*calls)[index]
+	call.ID, call.Name, call.Arguments = call.ID+piece.ID, call.Name+piece.Name, call.Arguments+piece.Arguments
+	return nil
+}
+
+// broke keeps what a guest says of an answer that it could not end.
+func (s *stream) broke(says string, p *proofs) error {
+	if err := s.prove(p); err != nil {
+		return err
+	}
+	s.says = says
+	return errEarly
 }

@@ -9,28 +9,28 @@ import (
 	"io"
 	"strings"
 
-	"github.com/go-json-experiment/json"
-
 	"chrysalis/attest"
 	"chrysalis/attest/check"
 	"chrysalis/measure/ton"
 )
 
-// Watched is an answer of chat completions that passes on to somebody else, and is judged on its way: the end mark of a streamed
-// answer is not passed on, and nothing of one in a single piece, before the proof holds.
+// Watched is an answer that passes on to somebody else, and is judged on its way: the end mark of a streamed answer is not passed on, and
+// nothing of one in a single piece, before the proof holds.
 type Watched struct {
 	guest    *attest.Result
 	stream   stream
+	form     form
 	streamed bool
 	body     *bufio.Reader
 	read     int64
+	proven   bool // the proof of a whole answer holds, and its end mark may come
 	done     bool
 	answer   *Answer
 }
 
-// Watch watches an answer to a request with this body, in the name of payer, by a guest.
-func Watch(body io.Reader, streamed bool, request []byte, payer ton.Address, guest *attest.Result) *Watched {
-	return &Watched{guest: guest, streamed: streamed, body: bufio.NewReaderSize(body, maxEventBytes),
+// Watch watches an answer to a request with this body at one of the paths of api.Answers, in the name of payer, by a guest.
+func Watch(path string, body io.Reader, streamed bool, request []byte, payer ton.Address, guest *attest.Result) *Watched {
+	return &Watched{guest: guest, form: formOf(path), streamed: streamed, body: bufio.NewReaderSize(body, maxEventBytes),
 		stream: stream{untrusted: Untrusted{Request: request, Payer: payer}}}
 }
 
@@ -42,6 +42,7 @@ func (w *Watched) Next() ([]byte, error) {
 		return w.whole()
 	}
 	var event []byte
+	kind := ""
 	for {
 		line, err := w.body.ReadSlice('\n')
 		if w.read += int64(len(line)); errors.Is(err, bufio.ErrBufferFull) || len(event)+len(line) > maxEventBytes || w.read > maxAnswerBytes {
@@ -55,26 +56,46 @@ func (w *Watched) Next() ([]byte, error) {
 		}
 		event = append(event, line...)
 		text := strings.TrimRight(string(line), "\r\n")
-		data, ok := strings.CutPrefix(text, "data: ")
+		name, value, ok := strings.Cut(text, ": ")
 		switch {
-		case text == "":
+		case text == "" && kind == "":
 			return event, nil
-		case text[0] == ':':
-		case !ok:
-			return nil, fmt.Errorf("reading answer: %w: a line of %d bytes is no event", check.ErrRejected, len(line))
-		case w.done:
-			return nil, fmt.Errorf("reading answer: %w: an event after the end mark", check.ErrRejected)
-		case data == "[DONE]":
-			w.done = true
-			if err := w.judge(true); err != nil {
+		case text != "" && text[0] == ':':
+		case name == "event" && kind == "" && value != "":
+			kind = value
+		case name == "data" && ok:
+			if err := w.take(kind, value); err != nil {
 				return nil, err
 			}
+			kind = ""
 		default:
-			if err := w.stream.take(data); err != nil && !errors.Is(err, errEarly) {
-				return nil, fmt.Errorf("reading answer: %w", err)
-			}
+			return nil, fmt.Errorf("reading answer: %w: a line of %d bytes is no event", check.ErrRejected, len(line))
 		}
 	}
+}
+
+// take judges an event, before it is passed on.
+func (w *Watched) take(kind, data string) error {
+	if w.done {
+		return fmt.Errorf("reading answer: %w: an event after the end mark", check.ErrRejected)
+	}
+	mark, err := w.form.event(&w.stream, kind, []byte(data))
+	switch {
+	case err != nil && !errors.Is(err, errEarly):
+		return fmt.Errorf("reading answer: %w", err)
+	case w.proven && mark != atEnd:
+		return fmt.Errorf("reading answer: %w: an event after the proof", check.ErrRejected)
+	case mark == goesOn:
+		return nil
+	}
+	if !w.proven {
+		if err := w.judge(true); err != nil {
+			return err
+		}
+		w.proven = true
+	}
+	w.done = mark == atEnd
+	return nil
 }
 
 // ended tells how a stream has ended.
@@ -115,22 +136,7 @@ func (w *Watched) whole() ([]byte, error) {
 	if len(text) > maxAnswerBytes {
 		return nil, fmt.Errorf("reading answer: %w: it has more than %d bytes", check.ErrRejected, maxAnswerBytes)
 	}
-	var document struct {
-		Choices []struct {
-			Message delta `json:"message"`
-		} `json:"choices"`
-		Chrysalis *proofs `json:"chrysalis"`
-	}
-	if err := json.Unmarshal(text, &document); err != nil || len(document.Choices) != 1 {
-		return nil, fmt.Errorf("reading answer: %w: %d bytes are no JSON of one answer", check.ErrRejected, len(text)) // err would quote it
-	}
-	for i := range document.Choices[0].Message.Calls {
-		document.Choices[0].Message.Calls[i].Index = i
-	}
-	if err := w.stream.add(document.Choices[0].Message); err != nil {
-		return nil, fmt.Errorf("reading answer: %w", err)
-	}
-	if err := w.stream.prove(document.Chrysalis); err != nil {
+	if err := w.form.whole(&w.stream, text); err != nil {
 		return nil, fmt.Errorf("reading answer: %w", err)
 	}
 	if err := w.judge(true); err != nil {

@@ -36,6 +36,9 @@ type Usage struct {
 	Reasoning  uint32
 }
 
+// Total returns the tokens of an answer and of what it answers.
+func (u Usage) Total() uint64 { return uint64(u.Prompt) + uint64(u.Completion) }
+
 // Weighted returns the weighted tokens of an answer: for each class tokens times weight over ton.WeightOne, rounded down,
 // as COCOON counts them. Cached tokens are no prompt tokens then, and reasoning tokens no completion tokens.
 func (u Usage) Weighted(p ton.Price) (uint64, error) {

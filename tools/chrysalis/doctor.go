@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"chrysalis/measure"
 	"chrysalis/tools/internal/guest"
@@ -327,16 +326,8 @@ func thisHost(tree string) host {
 			}
 			return qemu.Version(ctx, t)
 		},
-		free: func() (uint64, error) {
-			var s unix.Statfs_t
-			err := unix.Statfs(".", &s)
-			return s.Bavail * uint64(s.Bsize), err
-		},
-		synced: func() (bool, error) {
-			const timeError = 5 // TIME_ERROR: adjtimex(2)
-			state, err := unix.Adjtimex(&unix.Timex{})
-			return state != timeError, err
-		},
+		free:   freeHere,
+		synced: clockIsKept,
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -90,4 +91,26 @@ func tryExample(t *testing.T, verb *cobra.Command, line string) (own bool) {
 		}
 	}
 	return found.CommandPath() == verb.CommandPath()
+}
+
+// TestLinuxVerbs: on another system the verbs that need Linux say so by name, whatever they are told, and the others are what they were.
+func TestLinuxVerbs(t *testing.T) {
+	for _, name := range linuxVerbs {
+		root := newRoot()
+		wantLinux(root, "darwin")
+		root.SetArgs(append(strings.Fields(name), "--dir", "x", "--manifest", "y"))
+		var exit exitError
+		if err := root.Execute(); !errors.As(err, &exit) || exit.code != exitUnavailable ||
+			!strings.Contains(err.Error(), "chrysalis "+name+" needs Linux, and this is darwin") {
+			t.Errorf("%s: got error %v, want one that names it and both systems", name, err)
+		}
+	}
+	for _, name := range []string{"verify", "chat", "proxy", "policy", "claims", "appraise tdx"} {
+		root := newRoot()
+		wantLinux(root, "windows")
+		root.SetArgs(append(strings.Fields(name), "--nonsense"))
+		if err := root.Execute(); err == nil || !strings.Contains(err.Error(), "unknown flag") {
+			t.Errorf("%s: got error %v, want that of its flag", name, err)
+		}
+	}
 }

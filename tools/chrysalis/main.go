@@ -8,10 +8,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 )
 
 // exitError carries the exit code of a verb that has already said what is wrong, or says it in err.
@@ -42,7 +43,31 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(verbs()...)
 	wantVerbs(root)
+	wantLinux(root, runtime.GOOS)
 	return root
+}
+
+// linuxVerbs are those that start guests, look at them, or build what they run: QEMU, KVM and Debian's tools are Linux's. All others run on
+// every system, as far as no shape of a machine is asked of QEMU.
+var linuxVerbs = []string{"doctor", "up", "down", "upgrade", "status", "provider install", "provider uninstall", "image build", "image audit", "image disk", "image tools", "image lock"}
+
+// wantLinux has those verbs say what they need, on a system that is another.
+func wantLinux(root *cobra.Command, system string) {
+	if system == "linux" {
+		return
+	}
+	for _, name := range linuxVerbs {
+		c, _, err := root.Find(strings.Fields(name))
+		if err != nil {
+			panic(err) // the list above is wrong, and a test says so
+		}
+		c.Args = nil
+		c.Short += " (Linux)"
+		c.FParseErrWhitelist.UnknownFlags = true
+		c.PreRunE = func(c *cobra.Command, _ []string) error { // before flags are missed
+			return unavailable(fmt.Errorf("%s needs Linux, and this is %s", c.CommandPath(), system))
+		}
+	}
 }
 
 // wantVerbs makes it a usage error to name a group of verbs and one that it does not have. Cobra prints help and ends with
@@ -77,6 +102,7 @@ func verbs() []*cobra.Command {
 		newBackup(),
 		newRestore(),
 		newStatus(),
+		newProvider(),
 		newPolicy(),
 		newImage(),
 		newRelease(),
@@ -89,6 +115,7 @@ func verbs() []*cobra.Command {
 		newProxy(),
 		newClaim(),
 		newClaims(),
+		newReceipt(),
 		newCollateral(),
 	}
 }
@@ -96,7 +123,7 @@ func verbs() []*cobra.Command {
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := newRoot()
 	root.SetArgs(args)

@@ -40,7 +40,7 @@ func newProxy() *cobra.Command {
 	cmd.Flags().StringVar(&f.listen, "listen", "127.0.0.1:8080", "address to listen on")
 	cmd.Flags().BoolVar(&f.remoteClients, "insecure-remote-clients", false, "listen on an address of other machines too: they ask in the clear, and in your name")
 	cmd.Flags().StringArrayVar(&f.origins, "cors", nil, "origin of a page on this machine that may ask, such as http://localhost:3000 (repeatable)")
-	cmd.Flags().StringVar(&f.receipts, "receipts", "", "folder that keeps receipt and charge of each answer, without its text")
+	cmd.Flags().StringVar(&f.receipts, "receipts", "", "folder that keeps receipt and charge of each answer and the evidence behind them, without its text (check with: chrysalis receipt verify)")
 	cmd.Flags().StringVar(&f.payer, "client", "", "TON address of the payment contract that is charged (default on a local chain: the demonstration's)")
 	cmd.Flags().BoolVar(&f.asJSON, "json", false, "log in JSON")
 	return cmd

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,10 +22,24 @@ import (
 type remoteFlags struct {
 	policy, roots, tdxRoot, snpRoot, list string
 	offline                               bool
+	reach                                 time.Duration
 	sources                               sourceFlags
 }
 
 func (f *remoteFlags) add(cmd *cobra.Command) {
+	f.addTrust(cmd)
+	cmd.Flags().BoolVar(&f.offline, "offline", false, "fetch no collateral: judge by what the guest staples, or not at all")
+	cmd.Flags().DurationVar(&f.reach, "reach", defaultReach, "how long to wait for anybody at the guest's address, before a machine that is there may take its time")
+	f.sources.add(cmd)
+	_ = cmd.MarkFlagRequired("policy")
+}
+
+// defaultReach is how long anybody at a guest's address is waited for.
+const defaultReach = 5 * time.Second
+
+// addTrust adds what says who is trusted, for a verb that judges what was shown before and reaches nobody.
+func (f *remoteFlags) addTrust(cmd *cobra.Command) {
+	f.offline, f.reach = true, defaultReach
 	cmd.Flags().StringVar(&f.policy, "policy", "", "policy that the guest must meet (make one with: chrysalis policy)")
 	cmd.Flags().StringVar(&f.roots, "roots", "",
 		"PEM file of the TPM makers that are trusted (default: none; Intel and AMD are, for their own hardware)")
@@ -32,9 +47,6 @@ func (f *remoteFlags) add(cmd *cobra.Command) {
 		"are shown then, and nothing is confidential")
 	cmd.Flags().StringVar(&f.snpRoot, "snp-root", "", "PEM file with the root of a software SEV-SNP, in place of AMD's: the same holds")
 	cmd.Flags().StringVar(&f.list, "release-list", "", "signed list of the releases that may run, for a policy that names its signers")
-	cmd.Flags().BoolVar(&f.offline, "offline", false, "fetch no collateral: judge by what the guest staples, or not at all")
-	f.sources.add(cmd)
-	_ = cmd.MarkFlagRequired("policy")
 }
 
 // open reads policy and roots. A policy that can't be one is a rejection: it accepts no guest.
@@ -43,7 +55,10 @@ func (f *remoteFlags) open() (ratls.Config, error) {
 	if err != nil {
 		return ratls.Config{}, unavailable(err)
 	}
-	var config ratls.Config
+	if f.reach <= 0 {
+		return ratls.Config{}, exitError{exitUsage, fmt.Errorf("--reach is %s, want a time", f.reach)}
+	}
+	config := ratls.Config{Reach: f.reach}
 	if config.Policy, err = attest.ParsePolicy(document); err != nil {
 		return config, rejected(fmt.Errorf("%s accepts no guest: %w", f.policy, err))
 	}

@@ -1,74 +1,192 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"chrysalis/tools/internal/guest"
 )
 
-func newStatus() *cobra.Command {
+// guestPlaces are where folders of guests are: those that up makes here, by name or without one, and those of units.
+var guestPlaces = []string{"build/guest", "build/guest-*", stateRoot + "/*"}
+
+// processes is where the kernel lists them.
+const processes = "/proc"
+
+// guestState is a guest as status prints it.
+type guestState struct {
+	Name  string `json:"name"`
+	State string `json:"state"`
+	Why   string `json:"why,omitempty"`
+	URL   string `json:"url,omitempty"`
+	Open  bool   `json:"open"` // whether other machines can reach it
+	Model string `json:"model,omitempty"`
+	// Custodian is a guest that keeps a secret for others; BorrowsFrom where another has its own from. Which loan it is, verify says.
+	Custodian   bool     `json:"custodian,omitzero"`
+	BorrowsFrom string   `json:"borrows_from,omitempty"`
+	Dir         string   `json:"dir"`
+	Lines       []string `json:"lines"`
+}
+
+// serves is the model that a guest serves, in words for people.
+func (g guestState) serves() string {
+	if g.Custodian {
+		return "none: a custodian"
+	}
+	return printable(g.Model)
+}
+
+// unknownState is of a guest whose folder does not say how it stands.
+const unknownState = "unknown"
+
+func newStatus() *cobra.Command { return newStatusOf(processes) }
+
+// newStatusOf is status of the machine whose processes proc lists.
+func newStatusOf(proc string) *cobra.Command {
 	var flags guestFlags
-	var asJSON bool
+	var asJSON, all bool
 	cmd := &cobra.Command{
-		Use: "status", Short: "Say what a guest on this machine does", Args: cobra.NoArgs,
-		Long: "Reads the guest's status port, which says how far its boot came and why it ended. It is the host's view: it proves\n" +
-			"nothing, verify does.",
-		Example: "  chrysalis status\n  chrysalis status --json",
+		Use: "status", Short: "Say what the guests of this machine do", Args: cobra.NoArgs,
+		Long: "Reads each guest's status port, which says how far its boot came and why it ended, and greets a guest that says that it serves: one\n" +
+			"that hangs is silent. It is the host's view: it proves nothing, verify does. Without --name or --dir it shows all: those with a folder\n" +
+			"here, and those that run. It takes five seconds at most.\n" +
+			"Exit code 0: each of them serves. 1: one does not. 3: how one stands could not be found out, or there is none.",
+		Example: "  chrysalis status\n  chrysalis status --name box   # and the lines of its status port\n  chrysalis status --all --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			g, err := flags.open()
+			if all && (flags.name != "" || flags.dir != "") {
+				return exitError{exitUsage, errors.New("--all shows every guest: give it, or --name or --dir")}
+			}
+			one := flags.name != "" || flags.dir != ""
+			dir, err := flags.folder()
 			if err != nil {
 				return err
 			}
-			spec, err := g.Spec()
-			if errors.Is(err, os.ErrNotExist) {
-				return unavailable(fmt.Errorf("no guest in %s (start one with: chrysalis up)", g.Dir))
-			}
-			if err != nil {
-				return unavailable(err)
-			}
-			state, lines, err := g.State()
-			if err != nil {
-				return unavailable(err)
-			}
-			w := cmd.OutOrStdout()
-			said := []string{}
-			for _, line := range lines {
-				said = append(said, line.String())
-			}
-			if asJSON {
-				about := map[string]any{"state": state, "url": guestURL(spec), "dir": g.Dir, "model": spec.Config.Service.Model.Name, "lines": said,
-					"custodian": spec.Config.Service.Custodian}
-				if spec.Custodian != "" {
-					about["borrows_from"] = spec.Custodian
+			dirs := []string{dir}
+			if !one {
+				if dirs, err = guest.Folders(proc, guestPlaces...); err != nil {
+					return unavailable(err)
 				}
-				return printJSON(w, about)
+				if len(dirs) == 0 {
+					return unavailable(errors.New("no guest on this machine (start one with: chrysalis up)"))
+				}
 			}
-			fmt.Fprintf(w, "%-8s %s\n%-8s %s\n", "state", state, "url", guestURL(spec))
-			switch {
-			case spec.Config.Service.Custodian:
-				fmt.Fprintf(w, "%-8s %s\n", "serves", "as custodian")
-			default:
-				fmt.Fprintf(w, "%-8s %s\n", "model", spec.Config.Service.Model.Name)
+			guests, err := look(cmd.Context(), dirs)
+			if one && errors.Is(err, os.ErrNotExist) {
+				return unavailable(fmt.Errorf("no guest in %s (start one with: chrysalis up)", dir))
 			}
-			if spec.Custodian != "" {
-				fmt.Fprintf(w, "%-8s borrowed from %s (which loan it is, verify says)\n", "secret", spec.Custodian)
+			if one && err != nil {
+				return unavailable(err)
 			}
-			for _, line := range said {
-				fmt.Fprintf(w, "%-8s %s\n", "port", line)
+			if err := printStatus(cmd.OutOrStdout(), cmd.ErrOrStderr(), guests, one, asJSON); err != nil {
+				return unavailable(err)
 			}
-			if n := len(lines); n > 0 && lines[n-1].Code != 0 {
-				fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: hint: %s\n", lines[n-1].Code.Hint())
-			}
-			return nil
+			return verdictOf(guests)
 		},
 	}
 	flags.add(cmd)
+	cmd.Flags().BoolVar(&all, "all", false, "show every guest, as without --name and --dir")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
-func guestURL(spec guest.Spec) string { return fmt.Sprintf("https://127.0.0.1:%d", spec.Port) }
+// look looks at all guests at once. One whose folder does not say how it stands is unknown, and err joins why.
+func look(ctx context.Context, dirs []string) (guests []guestState, err error) {
+	guests = make([]guestState, len(dirs))
+	errs := make([]error, len(dirs))
+	var wait sync.WaitGroup
+	for i, dir := range dirs {
+		wait.Go(func() {
+			l, err := guest.Guest{Dir: dir}.Look(ctx)
+			s := guestState{Name: nameOf(dir), State: string(l.State), Why: l.Why, Dir: dir, Model: l.Spec.Config.Service.Model.Name, Lines: []string{}}
+			s.Custodian, s.BorrowsFrom = l.Spec.Config.Service.Custodian, l.Spec.Custodian
+			if l.Spec.Port != 0 {
+				s.URL, s.Open = guestURL(l.Spec), l.Spec.Open()
+			}
+			if err != nil {
+				s.State, s.Why = unknownState, err.Error()
+			}
+			for _, line := range l.Lines {
+				s.Lines = append(s.Lines, line.String())
+			}
+			guests[i], errs[i] = s, err
+		})
+	}
+	wait.Wait()
+	return guests, errors.Join(errs...)
+}
+
+// nameOf is what a guest's folder is called.
+func nameOf(dir string) string {
+	base := filepath.Base(dir)
+	return cmp.Or(strings.TrimPrefix(base, "guest-"), base)
+}
+
+// verdictOf says which guests do not serve, or how many could not be looked at.
+func verdictOf(guests []guestState) error {
+	var idle, unknown []string
+	for _, g := range guests {
+		switch g.State {
+		case string(guest.Serving):
+		case unknownState:
+			unknown = append(unknown, g.Name)
+		default:
+			idle = append(idle, g.Name+" ("+g.State+")")
+		}
+	}
+	switch {
+	case len(idle) > 0:
+		return rejected(fmt.Errorf("%d of %d guests do not serve: %s", len(idle), len(guests), strings.Join(idle, ", ")))
+	case len(unknown) > 0:
+		return unavailable(fmt.Errorf("how %d of %d guests stand is not known: %s", len(unknown), len(guests), strings.Join(unknown, ", ")))
+	}
+	return nil
+}
+
+// printStatus writes one guest with its lines, or a table of all.
+func printStatus(out, hints io.Writer, guests []guestState, one, asJSON bool) error {
+	switch {
+	case asJSON && one:
+		return printJSON(out, guests[0])
+	case asJSON:
+		return printJSON(out, guests)
+	case one:
+		g := guests[0]
+		fmt.Fprintf(out, "%-8s %s\n%-8s %s\n%-8s %s\n", "state", g.State, "url", g.URL, "model", g.serves())
+		if g.BorrowsFrom != "" {
+			fmt.Fprintf(out, "%-8s borrowed from %s (verify says which loan it is)\n", "secret", printable(g.BorrowsFrom))
+		}
+		for _, line := range g.Lines {
+			fmt.Fprintf(out, "%-8s %s\n", "port", line)
+		}
+		if g.Why != "" {
+			fmt.Fprintf(hints, "chrysalis: hint: %s\n", printable(g.Why))
+		}
+		return nil
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "guest\tstate\turl\tmodel\tfolder")
+	for _, g := range guests {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", printable(g.Name), g.State, g.URL, g.serves(), printable(g.Dir))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, g := range guests {
+		if g.Why != "" {
+			fmt.Fprintf(hints, "chrysalis: hint: %s: %s\n", printable(g.Name), printable(g.Why))
+		}
+	}
+	return nil
+}
+
+func guestURL(spec guest.Spec) string { return "https://" + spec.Address() }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"regexp"
 	"time"
@@ -24,7 +25,7 @@ type guestFlags struct {
 }
 
 func (f *guestFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.name, "name", "", "name of the guest, where there are several: its folder is then build/guest-NAME")
+	cmd.Flags().StringVar(&f.name, "name", "", "name of the guest, where there are several: its folder is then build/guest-NAME, or that of provider install")
 	cmd.Flags().StringVar(&f.dir, "dir", "", "folder of the guest: its TPM, journal and logs (default: build/guest, or what --name says)")
 	cmd.Flags().StringVar(&f.tree, "tools-tree", "build/tools-tree", "tools tree with QEMU and swtpm")
 }
@@ -40,9 +41,22 @@ func (f *guestFlags) folder() (string, error) {
 	case f.dir != "":
 		return filepath.Abs(f.dir)
 	case f.name != "":
-		return filepath.Abs("build/guest-" + f.name)
+		here, err := filepath.Abs("build/guest-" + f.name)
+		if _, missing := os.Stat(here); missing == nil || err != nil {
+			return here, err
+		}
+		if installed := filepath.Join(stateRoot, f.name); isGuest(installed) {
+			return installed, nil
+		}
+		return here, nil
 	}
 	return filepath.Abs("build/guest")
+}
+
+// isGuest reports whether a guest was started from the folder once.
+func isGuest(dir string) bool {
+	_, err := guest.Guest{Dir: dir}.Spec()
+	return err == nil
 }
 
 func (f *guestFlags) open() (guest.Guest, error) {
@@ -57,16 +71,19 @@ func (f *guestFlags) open() (guest.Guest, error) {
 	return guest.Guest{Dir: dir, Tree: tree}, nil
 }
 
+// guestWait is how long a boot may take, unless told.
+const guestWait = 3 * time.Minute
+
 func newUp() *cobra.Command {
 	var (
 		flags                          guestFlags
 		release, engine, model, config string
-		shape, disk, double            string
+		shape, disk, double, listen    string
 		machine                        machineFlags
 		prints                         printFlags
 		custody                        custodyFlags
 		port, memory                   int
-		wait                           time.Duration
+		wait, drain                    time.Duration
 		qemuArgs                       []string
 		asJSON, foreground             bool
 	)
@@ -77,9 +94,9 @@ func newUp() *cobra.Command {
 			"a software TDX, whose root is made anew at each start (neither keeps anything secret from this machine), or as a TDX or\n" +
 			"SEV-SNP guest on hardware: --platform tdx takes the hardware where KVM offers it. --dry-run prints what QEMU would be told,\n" +
 			"--print what libvirt or Kubernetes would: the same machine, with the same hash of the config in the hardware's own field.\n" +
-			"A second start of the same folder keeps TPM and journal, so the guest continues its count.",
-		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json\n  chrysalis up --platform tdx\n  chrysalis up --platform sev-snp --certificate vcek.der --certificate ask.der --collateral amd.crl\n" +
-			"  chrysalis up --platform tdx --custodian --name keeper   # then a guest whose secret outlives its boots:\n  chrysalis up --platform tdx --borrow-from build/guest-keeper\n" +
+			"A second start of the same folder keeps TPM, journal and port, so the guest continues its count where clients know it. This machine alone\n" +
+			"reaches it, unless --listen names another address.",
+		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json\n  chrysalis up --platform tdx\n  chrysalis up --listen 0.0.0.0:8443   # for other machines too\n  chrysalis up --platform tdx --custodian --name keeper   # then a guest whose secret outlives its boots:\n  chrysalis up --platform tdx --borrow-from build/guest-keeper\n  chrysalis up --platform sev-snp --certificate vcek.der --certificate ask.der --collateral amd.crl\n" +
 			"  chrysalis up --platform tdx --accelerator kvm --dry-run\n  chrysalis up --print libvirt   # for virsh define\n" +
 			"  chrysalis up --platform sev-snp --accelerator kvm --print kubernetes --container-image qemu:11.1.3   # for kubectl apply\n  chrysalis up --disk chrysalis.raw --dir build/disk-guest",
 		Args: cobra.NoArgs,
@@ -96,7 +113,14 @@ func newUp() *cobra.Command {
 			if g.Double, err = filepath.Abs(double); err != nil {
 				return exitError{exitUsage, err}
 			}
-			spec := guest.Spec{Release: release, Engine: engine, Model: model, Port: port}
+			spec := guest.Spec{Release: release, Engine: engine, Model: model}
+			before, err := g.Spec()
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return unavailable(err)
+			}
+			if spec.Listen, spec.Port, err = listenAddress(listen, port, before); err != nil {
+				return exitError{exitUsage, err}
+			}
 			if spec.Shape, err = machine.shape(ctx, g, shape, release); err != nil {
 				return exitError{exitUsage, err}
 			}
@@ -122,11 +146,7 @@ func newUp() *cobra.Command {
 			if memory != 0 {
 				spec.Shape.MemoryMiB = memory
 			}
-			if spec.Port == 0 {
-				if spec.Port, err = guest.FreePort(); err != nil {
-					return unavailable(err)
-				}
-			}
+			sayOpen(cmd.ErrOrStderr(), spec)
 			if printsOnly {
 				if err := prints.fit(&spec, cmd.Flags().Changed("quote-socket")); err != nil {
 					return err
@@ -136,10 +156,25 @@ func newUp() *cobra.Command {
 			fmt.Fprintf(cmd.ErrOrStderr(), "  machine: %d CPUs, %d MiB, under %s\n", spec.Shape.CPUs, spec.Shape.MemoryMiB, machine.speed(spec.Shape, shape != ""))
 			boot := func(ctx context.Context) error { return bootGuest(ctx, cmd, g, spec, wait, asJSON, qemuArgs...) }
 			if !foreground {
+				if drain != 0 {
+					return exitError{exitUsage, errors.New("--drain is for --foreground, and for chrysalis down")}
+				}
 				return boot(ctx)
 			}
-			return supervised{boot: boot, end: func(ctx context.Context) error { return guestEnd(ctx, g) }, stop: g.Stop,
+			return supervised{end: func(ctx context.Context) error { return guestEnd(ctx, g) },
+				boot: func(ctx context.Context) error {
+					err := boot(ctx)
+					if err == nil {
+						notify("READY=1\nSTATUS=serving at " + guestURL(spec))
+					}
+					return err
+				},
+				stop: func(ctx context.Context) error {
+					notify("STOPPING=1\nSTATUS=answers end")
+					return errors.Join(stopGuest(ctx, cmd, g, drain), g.Stop(ctx)) // also one that can't be drained
+				},
 				say: func(why error, wait time.Duration) {
+					notify("STATUS=the guest ended, and is started again")
 					fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: %v: started again in %s\n", why, wait)
 				}}.keep(ctx)
 		},
@@ -158,9 +193,11 @@ func newUp() *cobra.Command {
 	cmd.Flags().StringVar(&shape, "shape", "", "shape.json of the machine (default: the demo's, with KVM where there is one)")
 	cmd.Flags().StringVar(&disk, "disk", "", "boot from this disk, of image disk, and not the release's kernel directly (.qcow2 by its "+
 		"name, else raw)")
-	cmd.Flags().IntVar(&port, "port", 0, "port on this machine's loopback interface (default: a free one)")
+	cmd.Flags().IntVar(&port, "port", 0, "port on this machine (default: the one that the guest had before, or a free one)")
+	cmd.Flags().StringVar(&listen, "listen", "", "IPv4 address of this machine, with :PORT or without: on another than loopback's other machines reach the guest (default: 127.0.0.1)")
 	cmd.Flags().IntVar(&memory, "memory", 0, "MiB of memory (default: the shape's)")
-	cmd.Flags().DurationVar(&wait, "wait", 3*time.Minute, "how long a boot may take")
+	cmd.Flags().DurationVar(&wait, "wait", guestWait, "how long a boot may take")
+	cmd.Flags().DurationVar(&drain, "drain", 0, "with --foreground: how long answers may take to end before the guest is powered off (default: none is waited for)")
 	cmd.Flags().StringArrayVar(&qemuArgs, "qemu-arg", nil,
 		"argument for QEMU that no guest needs: to see what an attacker's machine looks like to verify")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -255,7 +292,7 @@ func newDown() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := stopGuest(cmd, g, drain); err != nil {
+			if err := stopGuest(cmd.Context(), cmd, g, drain); err != nil {
 				return unavailable(err)
 			}
 			if forget {
@@ -271,13 +308,13 @@ func newDown() *cobra.Command {
 }
 
 // stopGuest powers a guest off, once its answers have ended or enough time has passed.
-func stopGuest(cmd *cobra.Command, g guest.Guest, drain time.Duration) error {
+func stopGuest(ctx context.Context, cmd *cobra.Command, g guest.Guest, drain time.Duration) error {
 	if drain > 0 && g.Running() {
 		spec, err := g.Spec()
 		if err != nil {
 			return err
 		}
-		left, err := g.Drain(cmd.Context(), spec.Port, drain)
+		left, err := g.Drain(ctx, spec, drain)
 		if err != nil {
 			return err
 		}
@@ -285,5 +322,5 @@ func stopGuest(cmd *cobra.Command, g guest.Guest, drain time.Duration) error {
 			fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: note: %d connections were open still after %s, and are cut\n", left, drain)
 		}
 	}
-	return g.Stop(cmd.Context())
+	return g.Stop(ctx)
 }

@@ -60,7 +60,7 @@ func newUpgrade() *cobra.Command {
 				return rejected(err)
 			}
 			say(2, "let answers end, and stop the guest")
-			if err := stopGuest(cmd, g, drain); err != nil {
+			if err := stopGuest(ctx, cmd, g, drain); err != nil {
 				return unavailable(err)
 			}
 			if !successor.Same {

@@ -43,22 +43,32 @@ func TestCustodian(t *testing.T) {
 	}
 	spec := tdSpec(t)
 	spec.SoftwareRoot, spec.Config = root, guest.Borrowing(spec.Config, [][]byte{vouches})
-	spec.Config.Identity.Custody.LeaseSeconds = 12
+	spec.Config.Identity.Custody.LeaseSeconds = 15
 	kept := onOwnPort(t, spec)
 	kept.Config = guest.AsCustodian(spec.Config)
 	spec.Custodian = guest.LocalCustodian(kept)
-	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
-	defer cancel()
+	ctx := t.Context()
 	upTo := func(g guest.Guest, step status.Step) {
 		t.Helper()
 		reached := errors.New("as far as it should come")
-		waiting, done := context.WithCancelCause(ctx)
+		booting, cancel := context.WithTimeout(ctx, bootLimit)
+		defer cancel()
+		waiting, done := context.WithCancelCause(booting)
 		if err := g.Wait(waiting, func(line status.Line) {
 			if line.Step == step {
 				done(reached)
 			}
 		}); context.Cause(waiting) != reached {
 			t.Fatalf("waiting for %s: %v", step, err)
+		}
+	}
+
+	endOf := func(g guest.Guest, want status.Code) {
+		t.Helper()
+		waiting, cancel := context.WithTimeout(ctx, bootLimit)
+		defer cancel()
+		if code, err := g.WaitEnd(waiting); code != want {
+			t.Errorf("got the end %s (error %v), want %s", code, err, want)
 		}
 	}
 
@@ -80,9 +90,7 @@ func TestCustodian(t *testing.T) {
 	if err := second.Start(ctx, onOwnPort(t, spec)); err != nil {
 		t.Fatal(err)
 	}
-	if code, err := second.WaitEnd(ctx); code != status.LoanHeld {
-		t.Errorf("a second guest: got the end %s (error %v), want %s", code, err, status.LoanHeld)
-	}
+	endOf(second, status.LoanHeld)
 	upTo(first, status.Gateway)
 
 	custodian := newClient(t, keeper, kept)
@@ -106,7 +114,5 @@ func TestCustodian(t *testing.T) {
 
 	// The custodian's power goes, and with it what renews the loan: the guest ends, with a word.
 	keeper.Cut()
-	if code, err := first.WaitEnd(ctx); code != status.LoanLost {
-		t.Errorf("without its custodian: got the end %s (error %v), want %s", code, err, status.LoanLost)
-	}
+	endOf(first, status.LoanLost)
 }

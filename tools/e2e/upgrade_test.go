@@ -191,7 +191,7 @@ func TestUpgrade(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if left, err := g.Drain(t.Context(), old.Port, bootLimit); err != nil || left != 0 {
+	if left, err := g.Drain(t.Context(), old, bootLimit); err != nil || left != 0 {
 		t.Errorf("draining: %d connections are left (%v), want none", left, err)
 	}
 	if said := <-answered; !strings.Contains(said, `"outcome": "complete"`) {

@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"chrysalis/attest/evidence"
@@ -68,6 +69,19 @@ func (s *Server) answer(ctx context.Context, keys *keySet, leaf [32]byte) (answe
 	}
 	head, rest, err := evidence.WithPath(b.encoded, b.paths[index])
 	return answer{head, rest}, err
+}
+
+// Detached returns evidence for a nonce that binds no connection, as ServeHTTP answers a detached challenge.
+func (s *Server) Detached(ctx context.Context, nonce [32]byte) ([]byte, error) {
+	keys, err := s.current()
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.answer(ctx, keys, evidence.DetachedLeaf(nonce))
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(a.head, a.rest), nil
 }
 
 // fill closes the batch to newcomers and asks for its quote.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"chrysalis/attest/evidence"
+	"chrysalis/measure/pubkey"
 )
 
 // keyLife is how long a TLS key is given to new connections, keyOverlap how long evidence still names it after that.
@@ -27,6 +28,7 @@ type keySet struct {
 	certificate       tls.Certificate
 	hash              [32]byte
 	hpke              HPKEKey
+	receipts          pubkey.Ed25519 // the key of receipts, as the statement names it
 	epoch             uint64
 	retired, notAfter time.Time
 }
@@ -71,7 +73,7 @@ func newKeySet(epoch uint64, now time.Time, ask func(evidence.Request) (*evidenc
 	if err != nil {
 		return nil, fmt.Errorf("making epoch evidence: %w", err)
 	}
-	k.hpke.Instance = e.Statement.SecretHash
+	k.hpke.Instance, k.receipts = e.Statement.SecretHash, e.Statement.ReceiptKey
 	extension, err := evidence.EpochExtension(e)
 	if err != nil {
 		return nil, fmt.Errorf("making epoch evidence: %w", err)
@@ -116,6 +118,13 @@ func (s *Server) drop() {
 	if s.old != nil && s.now().After(s.old.notAfter) {
 		s.old = nil
 	}
+}
+
+// ReceiptKey returns the key that signs receipts, as the newest statement names it.
+func (s *Server) ReceiptKey() pubkey.Ed25519 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keys.receipts
 }
 
 // HPKE returns the HPKE key of that id, when the guest holds it now.

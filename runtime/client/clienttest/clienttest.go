@@ -48,6 +48,11 @@ type Guest struct {
 
 	mu      sync.Mutex
 	prompts [][]byte
+
+	signing sync.Mutex // held while an answer gets its place behind the last one
+	last    *receipt.Receipt
+	hash    [32]byte // of the last receipt
+	counts  map[ton.Address]uint64
 }
 
 // Prompts returns the bodies of the requests that came.
@@ -68,6 +73,8 @@ type Reply struct {
 	Events func(events []string) []string
 	// Hold keeps the connection open after the last event until it is closed. Nil holds nothing.
 	Hold <-chan struct{}
+
+	hash [32]byte // of the signed receipt
 }
 
 // New starts a guest that serves the config, and ends it with the test.
@@ -152,7 +159,8 @@ func (g *Guest) reply(body []byte, payer ton.Address) (*Reply, error) {
 	r := &Reply{
 		Content: []string{"The capital is ", "\x1b[1mOslo."},
 		Receipt: receipt.Receipt{
-			Sequence: 1, Previous: [32]byte{1}, Instance: [16]byte{1}, Request: sha256.Sum256(body), Service: config.ServiceDigest(service),
+			Sequence: 1, Previous: [32]byte{1}, // somebody else's came before
+			Instance: [16]byte{1}, Request: sha256.Sum256(body), Service: config.ServiceDigest(service),
 			Model: m.Service.Model.Volume.Root, Engine: m.Service.Engine.Volume.Root, Client: payer,
 			Usage: receipt.Usage{Prompt: 7, Completion: 5}, Price: m.Service.Price.Price, Outcome: receipt.Complete,
 		},
@@ -161,7 +169,10 @@ func (g *Guest) reply(body []byte, payer ton.Address) (*Reply, error) {
 	if r.Receipt.Weighted, err = r.Receipt.Usage.Weighted(r.Receipt.Price); err != nil {
 		return nil, err
 	}
-	r.Receipt.Cumulative = r.Receipt.Weighted + 8
+	if g.last != nil {
+		r.Receipt.Sequence, r.Receipt.Previous = g.last.Sequence+1, g.hash
+	}
+	r.Receipt.Cumulative = g.counts[payer] + r.Receipt.Weighted + 8
 	if m.Service.Price.Payment == config.PayCharge {
 		r.Charge = claim.Message{Op: claim.ClientCharge, QueryID: 1, Tokens: r.Receipt.Cumulative, Contract: payer, Excesses: payer}
 	}
@@ -182,20 +193,13 @@ func (g *Guest) answer(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	reply, err := g.reply(body, payer)
+	reply, events, err := g.sign(body, payer)
 	if err != nil {
 		return err
-	}
-	if g.Spoil != nil {
-		g.Spoil(body, reply)
 	}
 	if reply.Refusal != "" {
 		w.WriteHeader(http.StatusBadRequest)
 		return json.MarshalWrite(w, map[string]any{"error": map[string]any{"message": reply.Refusal, "code": "test", "param": nil}})
-	}
-	events, err := reply.events()
-	if err != nil {
-		return err
 	}
 	if reply.Events != nil {
 		events = reply.Events(events)
@@ -214,6 +218,30 @@ func (g *Guest) answer(w http.ResponseWriter, r *http.Request) error {
 		<-reply.Hold
 	}
 	return nil
+}
+
+// sign makes an answer, has it spoiled, and signs it behind the last one.
+func (g *Guest) sign(body []byte, payer ton.Address) (reply *Reply, events []string, err error) {
+	g.signing.Lock()
+	defer g.signing.Unlock()
+	if reply, err = g.reply(body, payer); err != nil {
+		return nil, nil, err
+	}
+	if g.Spoil != nil {
+		g.Spoil(body, reply)
+	}
+	if reply.Refusal != "" {
+		return reply, nil, nil
+	}
+	if events, err = reply.events(); err != nil {
+		return nil, nil, err
+	}
+	g.last, g.hash = &reply.Receipt, reply.hash
+	if g.counts == nil {
+		g.counts = map[ton.Address]uint64{}
+	}
+	g.counts[payer] += reply.Receipt.Weighted
+	return reply, events, nil
 }
 
 // whole answers in one piece, with the proof out of a stream's events.
@@ -258,6 +286,7 @@ func (r *Reply) events() (events []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	r.hash = signed.Hash()
 	proof := `"receipt":"` + base64.StdEncoding.EncodeToString(signed[:]) + `"`
 	if r.Charge != (claim.Message{}) {
 		charge, err := claim.Sign(r.ClaimKey, r.Charge)

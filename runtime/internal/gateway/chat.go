@@ -73,9 +73,12 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 		gateway: g, place: place, id: w.Header().Get(requestIDHeader), stream: request.stream,
 		keeps: d.keeps || !request.stream, began: time.Now(),
 		record: receipt.Answer{Client: client, Request: hash}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
+		body: newBodyHash(),
 	}
+	a.path = d.engine
 	rand.Read(a.record.ID[:])
-	a.json = d.answer(a.record.ID, a.began, g.config.Model, &a.said)
+	a.name = d.ids + hex.EncodeToString(a.record.ID[:])
+	a.json = d.answer(a.name, a.began, g.config.Model, &a.said)
 	return a.run(w, r, request.ask)
 }
 
@@ -84,36 +87,25 @@ type answering struct {
 	gateway  *Gateway
 	place    Place
 	id       string // the request's
+	name     string // the answer's id, as its client reads it
+	path     string // the engine's
 	stream   bool
 	keeps    bool // what was said is kept whole
 	began    time.Time
 	record   receipt.Answer
 	response *receipt.ResponseHash
+	body     bodyHash
 	json     answerWriter
 	text     []byte // scratch: a piece of text without its JSON quotes
 	said     said
 	out      *clientStream
 }
 
-// said is what was said of an answer, as far as it is kept.
-type said struct {
-	content, thoughts []byte
-	logprobs          []byte // JSON of the tokens, with commas between
-	calls             []call
-	finish            string
-}
-
-// call is a call of a tool, which is kept of a streamed answer too, but for its arguments.
-type call struct {
-	id, name  []byte // JSON strings
-	arguments []byte // text
-}
-
 // ignoredHeader names the fields of a request that do nothing here.
 const ignoredHeader = "Chrysalis-Ignored"
 
 func (a *answering) run(w http.ResponseWriter, r *http.Request, ask []byte) error {
-	upstream, err := engine{a.gateway.config.DialEngine, a.gateway.waits.engine}.start(r.Context(), ask)
+	upstream, err := engine{a.gateway.config.DialEngine, a.gateway.waits.engine}.start(r.Context(), a.path, ask)
 	switch {
 	case errors.Is(err, errContextLength):
 		return &refusal{status: http.StatusBadRequest, code: "context_length_exceeded", param: "messages",
@@ -165,7 +157,7 @@ func (a *answering) relay(events *engineEvents) error {
 			continue
 		}
 		choice := &c.Choices[0]
-		p := piece{thought: choice.Delta.Reasoning, text: choice.Delta.Content, calls: choice.Delta.Calls, size: c.size}
+		p := piece{thought: choice.Delta.Reasoning, text: *c.text(), calls: choice.Delta.Calls, size: c.size}
 		if choice.Logprobs != nil {
 			p.logprobs = choice.Logprobs.Content
 		}
@@ -192,15 +184,12 @@ func (a *answering) relay(events *engineEvents) error {
 			a.said.finish = p.finish
 		}
 		if a.stream {
-			if err := a.out.send(a.json.chunk(p), p.finish != ""); err != nil {
+			if err := a.send(a.json.chunk(p), p.finish != ""); err != nil {
 				a.record.Outcome = receipt.Cut
 				return err
 			}
 		} else if len(p.logprobs) > 0 {
 			a.said.logprobs = room(a.said.logprobs, 2*c.size+1)
-			if len(a.said.logprobs) > 0 {
-				a.said.logprobs = append(a.said.logprobs, ',')
-			}
 			a.said.logprobs = appendLogprobs(a.said.logprobs, p.logprobs)
 		}
 	}
@@ -318,10 +307,13 @@ func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed err
 		"took", time.Since(a.began).Round(time.Millisecond))
 	switch {
 	case relayed != nil && a.stream:
+		a.remember(proof, nil)
 		a.sendError(errEngine, &proof)
 	case relayed != nil: // the client is gone
 	case a.stream:
-		_ = a.out.send(a.json.end(a.record.Usage, proof), true) // it is recorded, whether the client still takes it or not
+		event := a.json.end(a.record.Usage, proof)
+		a.remember(proof, event)
+		_ = a.out.send(event, true) // it is recorded, whether the client still takes it or not
 	default:
 		a.writeWhole(w, proof)
 	}
@@ -337,6 +329,7 @@ func (a *answering) sendError(why *refusal, proof *receipt.Proof) {
 func (a *answering) writeWhole(w http.ResponseWriter, p receipt.Proof) {
 	b := a.json.whole(&a.said, a.record.Usage, p)
 	defer clear(b)
+	a.remember(p, b)
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(b)))
@@ -347,12 +340,6 @@ func (a *answering) writeWhole(w http.ResponseWriter, p receipt.Proof) {
 // wipe overwrites what is left of the text.
 func (a *answering) wipe() {
 	a.json.wipe()
-	for _, b := range [][]byte{a.text, a.said.content, a.said.thoughts, a.said.logprobs} {
-		clear(b[:cap(b)])
-	}
-	for _, c := range a.said.calls {
-		for _, b := range [][]byte{c.id, c.name, c.arguments} {
-			clear(b[:cap(b)])
-		}
-	}
+	clear(a.text[:cap(a.text)])
+	a.said.wipe()
 }

@@ -30,14 +30,14 @@ const maxEngineRefusal = 4 << 10
 
 // start sends a request and returns the stream of the answer. Closing it ends the engine's work on it; so does the end of
 // ctx.
-func (e engine) start(ctx context.Context, body []byte) (io.ReadCloser, error) {
+func (e engine) start(ctx context.Context, path string, body []byte) (io.ReadCloser, error) {
 	conn, err := e.dial(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the engine: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	stream := &engineStream{conn: conn, stop: stop, wait: e.wait}
-	if err := stream.request(body); err != nil {
+	if err := stream.request(path, body); err != nil {
 		stream.Close()
 		return nil, err
 	}
@@ -62,12 +62,12 @@ func (s *engineStream) patience() error {
 	return s.conn.SetDeadline(now.Add(s.wait))
 }
 
-func (s *engineStream) request(body []byte) error {
+func (s *engineStream) request(path string, body []byte) error {
 	if err := s.patience(); err != nil {
 		return err
 	}
-	head := fmt.Appendf(nil, "POST /v1/chat/completions HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n"+
-		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n", len(body))
+	head := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n"+
+		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, len(body))
 	buffers := net.Buffers{head, body}
 	if _, err := buffers.WriteTo(s.conn); err != nil {
 		return fmt.Errorf("asking the engine: %w", err)

@@ -17,6 +17,7 @@ import (
 // the machine and of other clients, and goes no further.
 type chunk struct {
 	Choices []struct {
+		Text  jsontext.Value `json:"text"` // in place of delta, where a text goes on
 		Delta struct {
 			Content   jsontext.Value `json:"content"`
 			Reasoning jsontext.Value `json:"reasoning_content"`
@@ -66,6 +67,14 @@ type tokenLogprob struct {
 		Logprob jsontext.Value `json:"logprob"`
 		Bytes   jsontext.Value `json:"bytes"`
 	} `json:"top_logprobs"`
+}
+
+// text returns where the first choice has its text.
+func (c *chunk) text() *jsontext.Value {
+	if choice := &c.Choices[0]; choice.Text != nil {
+		return &choice.Text
+	}
+	return &c.Choices[0].Delta.Content
 }
 
 func (c *chunk) usage() receipt.Usage {
@@ -145,17 +154,24 @@ func (e *engineEvents) next(c *chunk) error {
 	}
 }
 
-var contentName = []byte(`"content":`)
+var contentName, textName = []byte(`"content":`), []byte(`"text":`)
 
 // remember keeps the surroundings of the text if nothing else is in the chunk that could differ.
 func (e *engineEvents) remember(data []byte, c *chunk) {
 	e.before, e.after = e.before[:0], e.after[:0]
 	if len(c.Choices) != 1 || c.Usage != nil || c.Progress != nil || c.Choices[0].FinishReason != nil ||
-		c.Choices[0].Logprobs != nil || len(c.Choices[0].Delta.Calls) != 0 || len(c.Choices[0].Delta.Reasoning) != 0 || c.Choices[0].Delta.Content.Kind() != '"' || bytes.Count(data, contentName) != 1 {
+		c.Choices[0].Logprobs != nil || len(c.Choices[0].Delta.Calls) != 0 || len(c.Choices[0].Delta.Reasoning) != 0 {
 		return
 	}
-	text := bytes.Index(data, contentName) + len(contentName)
-	if rest, ok := bytes.CutPrefix(data[text:], c.Choices[0].Delta.Content); ok {
+	name, said := contentName, *c.text()
+	if c.Choices[0].Text != nil {
+		name = textName
+	}
+	if said.Kind() != '"' || bytes.Count(data, name) != 1 {
+		return
+	}
+	text := bytes.Index(data, name) + len(name)
+	if rest, ok := bytes.CutPrefix(data[text:], said); ok {
 		e.before, e.after = append(e.before, data[:text]...), append(e.after, rest...)
 	}
 }
@@ -169,7 +185,7 @@ func (e *engineEvents) again(data []byte, c *chunk) bool {
 	if len(text) < 2 || text[0] != '"' || !text.IsValid() {
 		return false
 	}
-	c.Choices[0].Delta.Content = text
+	*c.text() = text
 	return true
 }
 

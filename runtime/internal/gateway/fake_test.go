@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"chrysalis/attest/evidence"
+	"chrysalis/measure/pubkey"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
 )
@@ -29,6 +31,7 @@ const testClient = "0:a72edb85294a01228bd5c169b9c2cb19a3322095d5df4c0f040c95c8e1
 type fakeKeeper struct {
 	mu       sync.Mutex
 	answers  []receipt.Answer
+	vouched  int
 	places   int
 	onTake   error
 	onRecord error
@@ -43,6 +46,22 @@ func (k *fakeKeeper) Reserve(context.Context) (Place, error) {
 	}
 	k.places++
 	return &fakePlace{k: k}, nil
+}
+
+// signer is the keeper's key, which the statement names.
+var signer = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, 32))
+
+// Vouch signs for what was recorded.
+func (k *fakeKeeper) Vouch(_ context.Context, id receipt.AnswerID, body [32]byte) (receipt.TextSignature, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, a := range k.answers {
+		if a.ID == id && k.onRecord == nil {
+			k.vouched++
+			return receipt.SignText(signer, a.Request, body)
+		}
+	}
+	return receipt.TextSignature{}, errTest
 }
 
 type fakePlace struct {
@@ -60,7 +79,8 @@ func (p *fakePlace) Record(_ context.Context, a receipt.Answer) (receipt.Proof, 
 	}
 	p.k.answers = append(p.k.answers, a)
 	p.k.recorded <- struct{}{}
-	return receipt.Proof{Receipt: &receipt.Signed{1}, Charge: &claim.Body{2}}, nil
+	signed, err := receipt.Sign(signer, receipt.Receipt{Request: a.Request, Response: a.Response, Client: a.Client, Usage: a.Usage, Outcome: a.Outcome})
+	return receipt.Proof{Receipt: signed, Charge: &claim.Body{2}}, err
 }
 
 func (p *fakePlace) Release() {
@@ -107,7 +127,7 @@ func (q *fakeQuoter) quote(r evidence.Request) (*evidence.Evidence, error) {
 	if q.err != nil {
 		return nil, q.err
 	}
-	s := evidence.Statement{NonceRoot: r.NonceRoot, TLSKey: r.TLSKey, Epoch: r.Epoch, NotAfter: r.NotAfter}
+	s := evidence.Statement{ReceiptKey: pubkey.Of(signer), NonceRoot: r.NonceRoot, TLSKey: r.TLSKey, Epoch: r.Epoch, NotAfter: r.NotAfter}
 	return &evidence.Evidence{Platform: evidence.VTPM, Statement: s}, nil
 }
 
@@ -116,6 +136,7 @@ type fakeEngine struct {
 	path   string
 	mu     sync.Mutex
 	bodies []string
+	paths  []string
 	script func(w *engineWriter)
 }
 
@@ -133,6 +154,12 @@ func (w *engineWriter) event(format string, args ...any) {
 func (w *engineWriter) text(s string) {
 	quoted, _ := json.Marshal(s)
 	w.event(`{"choices":[{"finish_reason":null,"index":0,"delta":{"content":%s}}],"id":"engine","model":"/model/x","timings":{"prompt_ms":1.4}}`, quoted)
+}
+
+// goesOn is text where the engine goes on with one.
+func (w *engineWriter) goesOn(s string) {
+	quoted, _ := json.Marshal(s)
+	w.event(`{"choices":[{"text":%s,"index":0,"logprobs":null,"finish_reason":null}],"id":"engine","model":"/model/x","object":"text_completion"}`, quoted)
 }
 
 func (w *engineWriter) begin(prompt int) {
@@ -155,7 +182,7 @@ func startEngine(t testing.TB) *fakeEngine {
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		e.mu.Lock()
-		e.bodies = append(e.bodies, string(body))
+		e.bodies, e.paths = append(e.bodies, string(body)), append(e.paths, r.URL.Path)
 		script := e.script
 		e.mu.Unlock()
 		w.Header().Set("Content-Type", "text/event-stream")

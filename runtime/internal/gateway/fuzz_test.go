@@ -9,8 +9,8 @@ import (
 	"chrysalis/runtime/api"
 )
 
-func FuzzParseRequest(f *testing.F) {
-	limits := requestLimits{model: "tiny", answerTokens: 100}
+// fuzzSeeds are requests that are good, or nearly.
+func fuzzSeeds(f *testing.F) {
 	for _, seed := range []string{ask(""), ask(`,"stream":true,"stop":["a"],"seed":1`), ask(`,"cache_prompt":true`), `{}`, `[`,
 		ask(`,"tools":[{"type":"function","function":{"name":"f","parameters":{"a":[1]}}}],"tool_choice":"auto","logit_bias":{"1":-1}`),
 		`{"model":"tiny","messages":[{"role":"developer","content":[{"type":"text","text":"a"}]},{"role":"assistant","content":null,` +
@@ -28,7 +28,15 @@ func FuzzParseRequest(f *testing.F) {
 			`"tools":[{"name":"f","input_schema":{}}],"tool_choice":{"type":"any"}}`} {
 		f.Add(api.Messages, []byte(seed))
 	}
-	allowed := map[string]bool{"messages": true, "max_tokens": true, "stream": true, "stream_options": true, "return_progress": true,
+	for _, seed := range []string{`{"model":"tiny","prompt":"x","stream":true,"stop":["\n"],"echo":false}`, `{"model":"tiny","prompt":["x"],"max_tokens":1}`, `{"model":"tiny","prompt":[]}`} {
+		f.Add(api.Completions, []byte(seed))
+	}
+}
+
+func FuzzParseRequest(f *testing.F) {
+	limits := requestLimits{model: "tiny", answerTokens: 100}
+	fuzzSeeds(f)
+	allowed := map[string]bool{"messages": true, "prompt": true, "max_tokens": true, "stream": true, "stream_options": true, "return_progress": true,
 		"cache_prompt": true}
 	for _, row := range chatFields {
 		if row.does == passed {

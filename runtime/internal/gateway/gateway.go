@@ -35,9 +35,11 @@ import (
 	"chrysalis/runtime/receipt"
 )
 
-// Keeper gives out places in the journal. Its errors are ErrFull or anything else.
+// Keeper gives out places in the journal, and signs. Reserve's errors are ErrFull or anything else.
 type Keeper interface {
 	Reserve(ctx context.Context) (Place, error)
+	// Vouch signs the hash of a recorded answer's body, beside that of its request's.
+	Vouch(ctx context.Context, id receipt.AnswerID, body [32]byte) (receipt.TextSignature, error)
 }
 
 // Place is room for one answer. Record returns once it is durable; Release does nothing after it.
@@ -71,6 +73,7 @@ type Gateway struct {
 	bodies    *budget
 	attested  *guest.Server // owns the TLS and HPKE keys
 	envelopes *envelope.Opener
+	proofs    proofs
 	waits     waits
 	// connections is maxConnections. Tests make it small.
 	connections int
@@ -166,6 +169,9 @@ func (g *Gateway) handler() http.Handler {
 	routes := map[string]route{
 		api.Models:           {method: http.MethodGet, serve: g.models},
 		session.EvidencePath: {method: http.MethodGet, serve: g.evidence, query: true},
+		api.Report:           {method: http.MethodGet, serve: g.report, query: true},
+		api.Receipts:         {method: http.MethodGet, serve: g.receipt}, // and the id of an answer
+		api.Signatures:       {method: http.MethodGet, serve: g.signature, query: true},
 	}
 	for path, d := range dialects {
 		routes[path] = route{method: http.MethodPost, serve: g.asked(d), body: true}
@@ -175,6 +181,9 @@ func (g *Gateway) handler() http.Handler {
 			// By what was sent: a path that is coded, or stands behind a host, has other readings.
 			path, _, query := strings.Cut(r.RequestURI, "?")
 			route, ok := routes[path]
+			if !ok {
+				route, ok = routes[path[:strings.LastIndexByte(path, '/')+1]]
+			}
 			if !ok {
 				return &refusal{status: http.StatusNotFound, code: "no_such_path", message: "there is no such path here"}
 			}
@@ -291,9 +300,7 @@ func (g *Gateway) evidence(w http.ResponseWriter, r *http.Request) error {
 func (g *Gateway) models(w http.ResponseWriter, _ *http.Request) error {
 	b := quote([]byte(`{"object":"list","data":[{"id":`), g.config.Model)
 	b = append(b, `,"object":"model","created":0,"owned_by":"chrysalis"}]}`+"\n"...)
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
-	_, _ = w.Write(b) // the client may be gone
+	writeJSON(w, b)
 	return nil
 }
 

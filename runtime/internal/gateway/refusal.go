@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"strconv"
 	"time"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 // refusal is an answer that is none, in the shape that clients of OpenAI's API read. Its message may name a field, cut to a
@@ -112,14 +110,4 @@ func (r *refusal) write(w http.ResponseWriter) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(defaultWaits.client))
 	w.WriteHeader(r.status)
 	_, _ = w.Write(body) // the client may be gone
-}
-
-// quote appends s as a JSON string.
-func quote[Text ~[]byte | ~string](b []byte, s Text) []byte {
-	b, err := jsontext.AppendQuote(b, s)
-	if err != nil {
-		// Only invalid UTF-8 is an error, and then the string is still there, with replacement characters.
-		return b
-	}
-	return b
 }

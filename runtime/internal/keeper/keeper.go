@@ -1,5 +1,6 @@
 // Package keeper owns the keys that sign and the journal that counts. It runs in a process without network and answers
-// typed requests over a Unix socket: take a place for an answer, then record what it used. It signs nothing else.
+// typed requests over a Unix socket: take a place for an answer, then record what it used. Of an answer that it has
+// recorded it signs the hash of its body as well. It signs nothing else.
 //
 // One goroutine owns the ledger. It gathers the requests that wait, makes them durable by one write, and only then hands
 // out a receipt or a charge. A request carries an id; the same id again gets the same answer and is counted once.
@@ -32,6 +33,7 @@ type operation uint8
 const (
 	opReserve operation = 1 // take a place, so that the answer that follows can be recorded
 	opRecord  operation = 2 // record an answer with the caller's place, and take the next one if there is one
+	opVouch   operation = 4 // sign the hash of a recorded answer's body, which stands where a record has that of its text
 	opRelease operation = 3 // give the place back; never on the wire: a connection gives its place back by its end
 )
 
@@ -45,7 +47,8 @@ type call struct {
 type reply struct {
 	status status
 	proof  receipt.Proof
-	place  bool // the caller holds a place now
+	text   receipt.TextSignature // opVouch
+	place  bool                  // the caller holds a place now
 }
 
 type status uint8
@@ -121,6 +124,12 @@ func (k *Keeper) answer(batch []call) error {
 			}
 		case opRelease:
 			k.reserved--
+		case opVouch:
+			var err error
+			if replies[i].text, err = k.ledger.vouch(c.record.ID, c.record.Response); err != nil {
+				replies[i].status = statusRefused
+			}
+			replies[i].place = c.place
 		case opRecord:
 			if c.place {
 				k.reserved--

@@ -189,6 +189,43 @@ func TestRecord(t *testing.T) {
 	audit(t, journal.Disk{File: f}, 2, want)
 }
 
+// TestVouch: the keeper signs the body's hash of a whole answer that it has recorded, and of no other.
+func TestVouch(t *testing.T) {
+	disk := diskFile(t, 1<<20)
+	client, stop := start(t, journal.Disk{File: disk}, 0, testTerms())
+	whole, cut := testRecord(1), testRecord(2)
+	cut.Outcome = receipt.Cut
+	record(t, client, whole)
+	record(t, client, cut)
+	body := [32]byte{12}
+	check := func(client *Client) {
+		t.Helper()
+		signed, err := client.Vouch(t.Context(), whole.ID, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := receipt.VerifyText(whole.Request, body, signed, pubkey.Of(receiptKey)); err != nil {
+			t.Error(err)
+		}
+		for name, id := range map[string]receipt.AnswerID{"a cut answer": cut.ID, "no answer": {99}, "zero": {}} {
+			if _, err := client.Vouch(t.Context(), id, body); !errors.Is(err, ErrRefused) {
+				t.Errorf("%s: got %v, want %v", name, err, ErrRefused)
+			}
+		}
+	}
+	check(client)
+	if proof := record(t, client, testRecord(3)); verify(t, proof, testRecord(3)).Sequence != 2 {
+		t.Error("vouching has made a receipt")
+	}
+	stop()
+	again, _ := start(t, journal.Disk{File: disk}, 1, testTerms())
+	check(again) // after the keeper's restart
+	more := encodeRequest(opVouch, receipt.Answer{ID: whole.ID, Response: body, Request: [32]byte{1}})
+	if _, _, err := decodeRequest(more); err == nil {
+		t.Error("a request to vouch that brings a request's hash of its own: got no error")
+	}
+}
+
 func TestWithoutCharges(t *testing.T) {
 	terms := testTerms()
 	terms.Charges = false

@@ -118,6 +118,15 @@ func (l *ledger) known(record receipt.Answer) (receipt.Proof, bool, error) {
 	return old.proof, true, nil
 }
 
+// vouch signs the body's hash of a whole answer that was recorded.
+func (l *ledger) vouch(id receipt.AnswerID, body [32]byte) (receipt.TextSignature, error) {
+	of, ok := l.proofs[id]
+	if !ok || of.record.Outcome != receipt.Complete {
+		return receipt.TextSignature{}, fmt.Errorf("%w: no whole answer of the latest %d has id %x", errRefused, rememberedProofs, id)
+	}
+	return receipt.SignText(l.terms.ReceiptKey, of.record.Request, body)
+}
+
 // check reports whether a record is one that the measured config allows.
 func (l *ledger) check(record receipt.Answer) error {
 	t := &l.terms

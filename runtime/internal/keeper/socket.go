@@ -142,6 +142,24 @@ func (p *Place) Record(ctx context.Context, record receipt.Answer) (receipt.Proo
 	}
 }
 
+// Vouch has the hash of a recorded answer's body signed, beside that of its request's. ErrRefused says that the keeper remembers no such
+// answer, or none that is whole.
+func (c *Client) Vouch(ctx context.Context, id receipt.AnswerID, body [32]byte) (receipt.TextSignature, error) {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return receipt.TextSignature{}, err
+	}
+	defer conn.Close()
+	r, err := exchange(ctx, conn, opVouch, receipt.Answer{ID: id, Response: body})
+	if err == nil && (r.status != statusOK || r.text == receipt.TextSignature{}) {
+		err = r.status.err()
+	}
+	if err != nil {
+		return receipt.TextSignature{}, fmt.Errorf("signing text of answer: %w", err)
+	}
+	return r.text, nil
+}
+
 // Release gives a place that Record has not used to whoever comes next. It is safe to call in any case.
 func (p *Place) Release() {
 	if p.conn != nil {

@@ -18,6 +18,7 @@ const (
 const (
 	flagCharge = 1 // a charge follows the receipt
 	flagPlace  = 2 // the connection holds a place
+	flagText   = 4 // the signature of a text stands where a receipt would
 )
 
 func encodeRequest(op operation, r receipt.Answer) [requestSize]byte {
@@ -32,7 +33,7 @@ func encodeRequest(op operation, r receipt.Answer) [requestSize]byte {
 	return out
 }
 
-// decodeRequest refuses operations that do not exist, and a record where there should be none.
+// decodeRequest refuses operations that do not exist, and a record, or a part of one, where there should be none.
 func decodeRequest(in [requestSize]byte) (op operation, r receipt.Answer, err error) {
 	b := in[:]
 	take := func(n int) []byte { part := b[:n]; b = b[n:]; return part }
@@ -52,8 +53,12 @@ func decodeRequest(in [requestSize]byte) (op operation, r receipt.Answer, err er
 		if r != (receipt.Answer{}) {
 			return 0, receipt.Answer{}, fmt.Errorf("operation %d carries a record", op)
 		}
+	case opVouch:
+		if r != (receipt.Answer{ID: r.ID, Response: r.Response}) {
+			return 0, receipt.Answer{}, fmt.Errorf("operation %d carries more than an id and a hash", op)
+		}
 	default:
-		return 0, receipt.Answer{}, fmt.Errorf("operation is %d, want 1 or 2", op)
+		return 0, receipt.Answer{}, fmt.Errorf("operation is %d, want 1, 2 or 4", op)
 	}
 	return op, r, nil
 }
@@ -63,6 +68,10 @@ func encodeResponse(r reply) [responseSize]byte {
 	out[0] = byte(r.status)
 	if r.proof.Receipt != nil {
 		copy(out[2:], r.proof.Receipt[:])
+	}
+	if r.text != (receipt.TextSignature{}) {
+		out[1] |= flagText
+		copy(out[2:], r.text[:])
 	}
 	if r.place {
 		out[1] |= flagPlace
@@ -76,12 +85,16 @@ func encodeResponse(r reply) [responseSize]byte {
 
 func decodeResponse(in [responseSize]byte) (reply, error) {
 	r := reply{status: status(in[0])}
-	if r.status > statusFailed || in[1] > flagCharge|flagPlace {
+	if r.status > statusFailed || in[1] > flagCharge|flagPlace|flagText {
 		return reply{}, fmt.Errorf("response has status %d and flags %#x", in[0], in[1])
 	}
 	r.place = in[1]&flagPlace != 0
 	signed := receipt.Signed(in[2:])
-	if r.status == statusOK && signed != (receipt.Signed{}) {
+	switch {
+	case r.status != statusOK:
+	case in[1]&flagText != 0:
+		r.text = receipt.TextSignature(in[2:])
+	case signed != (receipt.Signed{}):
 		r.proof.Receipt = &signed
 	}
 	if in[1]&flagCharge != 0 {

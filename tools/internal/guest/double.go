@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"chrysalis/measure"
@@ -73,7 +72,7 @@ func (g Guest) startDouble(ctx context.Context, spec Spec) (args []string, err e
 		"-shape", g.Path(ShapeFile), "-boot", spec.Release, "-config-id", hex.EncodeToString(id[:]), "-host-data", hex.EncodeToString(data[:]),
 		"-policy", fmt.Sprint(spec.Hardware.SNPPolicy), "-quotes", g.Path(QuotesFile), "-root", spec.SoftwareRoot}, spec.Double...)...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = qemu.Unbound()
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting double: %w", err)
 	}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,9 +26,6 @@ import (
 // journalBytes is the size of a new journal disk. It is sparse.
 const journalBytes = 64 << 20
 
-// loopback is where this machine alone reaches a guest.
-const loopback = "127.0.0.1"
-
 // guestPort is the service's port inside the guest.
 const guestPort = 8443
 
@@ -41,7 +37,8 @@ type Spec struct {
 	Disk    string          `json:"disk,omitempty"` // boot disk; empty boots the release's kernel directly
 	Config  config.Measured `json:"config"`
 	Shape   measure.Shape   `json:"shape"`
-	Port    int             `json:"port"` // port on this machine's loopback interface
+	Listen  string          `json:"listen,omitempty"` // IPv4 address of this machine; empty is its loopback interface
+	Port    int             `json:"port"`             // port on it
 	// Hardware is what QEMU is told about a confidential machine under KVM.
 	Hardware Hardware `json:"hardware,omitzero"`
 	// Handover asks the guest to hand its secret to another image, and to end. It is for one start.
@@ -123,23 +120,13 @@ func VolumeRef(file string) (config.Volume, error) {
 	return config.Volume{Root: root, Blocks: blocks}, nil
 }
 
-// FreePort returns a port of the loopback interface that is free now.
-func FreePort() (int, error) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
-
 // Start starts the guest and returns once QEMU runs. The TPM and the journal disk are made when the folder has none, and
 // kept otherwise; a guest that seals nothing gets a new journal each time. Extra are arguments for QEMU that no guest needs: tests pass what an attacker would.
 func (g Guest) Start(ctx context.Context, spec Spec, extra ...string) error {
 	if pid := g.running(); pid != 0 {
 		return fmt.Errorf("starting guest: %s runs already, as process %d (chrysalis status shows it, chrysalis down ends it)", g.Dir, pid)
 	}
-	if err := portIsFree(spec.Port); err != nil {
+	if err := spec.portIsFree(); err != nil {
 		return fmt.Errorf("starting guest: %w", err)
 	}
 	err := g.start(ctx, spec, extra...)
@@ -197,7 +184,7 @@ func (g Guest) start(ctx context.Context, spec Spec, extra ...string) error {
 	// The guest outlives this program, so ctx does not end it.
 	cmd := qemu.Command(context.WithoutCancel(ctx), tree, args...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = qemu.Unbound()
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting QEMU: %w", err)
 	}
@@ -261,7 +248,7 @@ func (g Guest) files(spec Spec) (files, error) {
 		root: filepath.Join(spec.Release, "root.img"), disk: spec.Disk, config: g.Path("config.disk"), journal: g.Path(journal),
 		engine: spec.Engine, model: spec.Model, tpm: g.Path("tpm"),
 		tpmSocket: g.Path(tpmSocket), status: g.Path(StatusFile), proofs: g.Path(ProofsFile), qmp: g.Path(monitorFile), pid: g.Path("qemu.pid"),
-		listen: loopback, hostPort: spec.Port, guestPort: guestPort, hardware: spec.Hardware, measured: measured,
+		listen: spec.listen(), hostPort: spec.Port, guestPort: guestPort, hardware: spec.Hardware, measured: measured,
 		reachesOut: spec.Custodian != "",
 	}, nil
 }
@@ -427,35 +414,10 @@ func (g Guest) follow(ctx context.Context, seen func(status.Line), done func(sta
 	}
 }
 
-// State returns what the guest does (booting, serving, ended: CODE, stopped) and the lines of its status port.
-func (g Guest) State() (state string, lines []status.Line, err error) {
-	running := g.Running()
-	if lines, err = g.lines(); err != nil {
-		return "", nil, err
-	}
-	state = "booting"
-	var code status.Code
-	for _, line := range lines {
-		if line.Serving {
-			state = "serving"
-		}
-		if line.Code != 0 {
-			code = line.Code
-		}
-	}
-	switch {
-	case code != 0:
-		return "ended: " + code.String(), lines, nil
-	case !running:
-		return "stopped", lines, nil
-	}
-	return state, lines, nil
-}
-
 // Drain closes the guest's port on this machine to new connections and waits until those that there are have ended: answers come to
 // their end. It returns how many were left when it had waited long enough.
-func (g Guest) Drain(ctx context.Context, port int, enough time.Duration) (left int, err error) {
-	if err := qemu.Unforward(g.Path(monitorFile), port); err != nil {
+func (g Guest) Drain(ctx context.Context, spec Spec, enough time.Duration) (left int, err error) {
+	if err := qemu.Unforward(g.Path(monitorFile), spec.listen(), spec.Port); err != nil {
 		return 0, fmt.Errorf("draining guest: %w", err)
 	}
 	for began := time.Now(); ; {
@@ -478,11 +440,11 @@ func (g Guest) Stop(ctx context.Context) error {
 	const patience = 10 * time.Second
 	began := time.Now()
 	for pid := g.running(); pid != 0; pid = g.running() {
-		signal := syscall.SIGTERM
+		how := syscall.SIGTERM
 		if time.Since(began) > patience || ctx.Err() != nil {
-			signal = syscall.SIGKILL
+			how = syscall.SIGKILL
 		}
-		if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+		if err := signal(pid, how); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return fmt.Errorf("stopping guest: %w", err)
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -494,7 +456,7 @@ func (g Guest) Stop(ctx context.Context) error {
 // Cut takes the power away, as a failing machine does.
 func (g Guest) Cut() {
 	for pid := g.running(); pid != 0; pid = g.running() {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
+		_ = signal(pid, syscall.SIGKILL)
 		time.Sleep(5 * time.Millisecond)
 	}
 	g.endHardware()
@@ -507,11 +469,21 @@ func (g Guest) endHardware() {
 	for _, name := range []string{filepath.Join("tpm", qemu.TPMPID), doublePID} {
 		for pid := g.process(name); pid != 0; pid = g.process(name) {
 			if time.Since(began) > 5*time.Second {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
+				_ = signal(pid, syscall.SIGKILL)
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
 	}
+}
+
+// signal sends a process a signal.
+func signal(pid int, how syscall.Signal) error {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	defer p.Release()
+	return p.Signal(how)
 }
 
 // Running reports whether the guest's QEMU runs.

@@ -159,15 +159,24 @@ func libvirt(s measure.Shape, f files, name, emulator string) ([]byte, error) {
 // domainCPU is the shape's processor. All are one socket's cores, as QEMU has them where nothing is said.
 func domainCPU(s measure.Shape) (element, error) {
 	topology := e("topology", "sockets", "1", "dies", "1", "cores", strconv.Itoa(s.CPUs), "threads", "1")
-	switch {
-	case s.CPU == "max":
-		return e("cpu", "mode", "maximum", "check", "none").with(topology), nil
-	case s.CPU == qemu.AcceleratedCPU:
+	if s.CPU == qemu.AcceleratedCPU {
 		return e("cpu", "mode", "host-passthrough", "check", "none", "migratable", "off").with(topology, e("maxphysaddr", "mode", "passthrough")), nil
-	case strings.ContainsAny(s.CPU, ",="):
-		return element{}, fmt.Errorf("cpu is %q, want a model without switches", s.CPU)
 	}
-	return e("cpu", "mode", "custom", "match", "exact", "check", "none").with(e("model", "fallback", "forbid").says(s.CPU), topology), nil
+	model, switches, switched := strings.Cut(s.CPU, ",")
+	parts := []element{topology}
+	if switched {
+		for feature := range strings.SplitSeq(switches, ",") {
+			name, off := strings.CutSuffix(feature, "=off")
+			if !off {
+				return element{}, fmt.Errorf("cpu is %q, want a model with no switch but FEATURE=off", s.CPU)
+			}
+			parts = append(parts, e("feature", "policy", "disable", "name", name))
+		}
+	}
+	if model == "max" {
+		return e("cpu", "mode", "maximum", "check", "none").with(parts...), nil
+	}
+	return e("cpu", "mode", "custom", "match", "exact", "check", "none").with(e("model", "fallback", "forbid").says(model)).with(parts...), nil
 }
 
 // launchSecurity is what the hardware is told. Kernel, initrd and command line of an SEV-SNP guest are in its launch digest by their

@@ -80,7 +80,7 @@ func TestLibvirtRefuses(t *testing.T) {
 		{"a GPU", "1 GPUs", func(s *measure.Shape, _ *files) { s.GPUs = []string{"vfio-pci,host=1"} }},
 		{"software", "that a program plays", func(s *measure.Shape, _ *files) { s.Accelerator = measure.TCG }},
 		{"a switch", "has sata=off", func(s *measure.Shape, _ *files) { s.Machine += ",sata=off" }},
-		{"switches of the processor", "without switches", func(s *measure.Shape, _ *files) { s.CPU = "max,vendor=GenuineIntel" }},
+		{"switches of the processor", "no switch but FEATURE=off", func(s *measure.Shape, _ *files) { s.CPU = "max,vendor=GenuineIntel" }},
 		{"a device", "virtio-scsi-pci", func(s *measure.Shape, _ *files) { s.Devices = append(s.Devices, "virtio-scsi-pci") }},
 		{"a property of a device", "nothing of its num-queues", func(s *measure.Shape, _ *files) {
 			s.Devices[0] = strings.Replace(s.Devices[0], ",serial", ",num-queues=4,serial", 1)

@@ -6,33 +6,67 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"chrysalis/measure"
 )
 
 // TestPortIsFree: who has a port is named, and a start asks before it makes anything.
 func TestPortIsFree(t *testing.T) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for _, address := range []string{"127.0.0.1:0", "[::]:0"} { // the second has the port of IPv4 too
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec := Spec{Port: l.Addr().(*net.TCPAddr).Port}
+		want := fmt.Sprintf("port %d is taken by guest.test (process %d)", spec.Port, os.Getpid())
+		for _, spec.Listen = range []string{"", "0.0.0.0"} {
+			if err := spec.portIsFree(); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, listening on %q: got error %v, want one with %q", address, spec.Listen, err, want)
+			}
+		}
+		g := Guest{Dir: t.TempDir()}
+		if err := g.Start(t.Context(), spec); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("a start: got error %v, want one with %q", err, want)
+		}
+		if files, err := os.ReadDir(g.Dir); err != nil || len(files) > 0 {
+			t.Errorf("a start on a taken port left %v (error %v), want nothing", files, err)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := spec.portIsFree(); err != nil {
+			t.Errorf("a port that nobody has: %v", err)
+		}
+		if pid := listener(t.TempDir(), spec.Port); pid != 0 {
+			t.Errorf("without a list of sockets: got process %d, want none", pid)
+		}
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	want := fmt.Sprintf("port %d is taken by guest.test (process %d)", port, os.Getpid())
-	if err := portIsFree(port); err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("got error %v, want one with %q", err, want)
+	elsewhere := Spec{Listen: "192.0.2.1", Port: 8443} // RFC 5737, section 3: nobody has it
+	if err := elsewhere.portIsFree(); err == nil || !strings.Contains(err.Error(), "192.0.2.1 is no address of this machine") {
+		t.Errorf("an address of nobody: got error %v", err)
 	}
-	g := Guest{Dir: t.TempDir()}
-	if err := g.Start(t.Context(), Spec{Port: port}); err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("a start: got error %v, want one with %q", err, want)
+}
+
+// TestAddress: this machine reaches its guest where it listens, and who else does is said.
+func TestAddress(t *testing.T) {
+	for _, tt := range []struct {
+		listen, address string
+		open            bool
+	}{
+		{"", "127.0.0.1:8443", false},
+		{"127.0.0.2", "127.0.0.2:8443", false},
+		{"192.0.2.1", "192.0.2.1:8443", true},
+		{"0.0.0.0", "127.0.0.1:8443", true},
+	} {
+		s := Spec{Listen: tt.listen, Port: 8443}
+		if s.Address() != tt.address || s.Open() != tt.open {
+			t.Errorf("%q: got %s, open %t, want %s, %t", tt.listen, s.Address(), s.Open(), tt.address, tt.open)
+		}
 	}
-	if files, err := os.ReadDir(g.Dir); err != nil || len(files) > 0 {
-		t.Errorf("a start on a taken port left %v (error %v), want nothing", files, err)
-	}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := portIsFree(port); err != nil {
-		t.Errorf("a port that nobody has: %v", err)
-	}
-	if pid := listener(t.TempDir(), port); pid != 0 {
-		t.Errorf("without a list of sockets: got process %d, want none", pid)
+	spec := podSpec(t, measure.SEVSNP, Hardware{SNPPolicy: DefaultSNPPolicy})
+	spec.Listen, spec.Port = "0.0.0.0", 9000
+	f, err := Guest{Dir: t.TempDir()}.files(spec)
+	if err != nil || f.listen != "0.0.0.0" || f.hostPort != 9000 {
+		t.Errorf("QEMU is told %s:%d (error %v), want what the spec says", f.listen, f.hostPort, err)
 	}
 }

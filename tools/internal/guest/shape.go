@@ -24,11 +24,16 @@ import (
 // emulated is the processor of an emulated guest; QEMU's emulation knows no other address bits.
 var emulated = qemu.CPU{Vendor: measure.VendorAMD, PhysBits: 40}
 
+// emulatedCPU is the type of that processor: all that QEMU emulates, but for what makes a guest slow under emulation. Repeated moves that a
+// processor says are fast go one byte at a time there, and the kernel then fills its pages so; a fifth level of page tables is one more
+// to walk.
+const emulatedCPU = "max,erms=off,fsrm=off,fzrm=off,fsrs=off,fsrc=off,la57=off"
+
 // DefaultShape is the demo's machine over a firmware file: accelerated over the processor that a guest would see, or emulated
 // where that is nil.
 func DefaultShape(qemuVersion string, accelerated *qemu.CPU, firmware string) (measure.Shape, error) {
 	s := measure.Shape{
-		QEMU: qemuVersion, Machine: "q35", Accelerator: measure.TCG, CPU: "max", CPUVendor: emulated.Vendor, PhysBits: emulated.PhysBits,
+		QEMU: qemuVersion, Machine: "q35", Accelerator: measure.TCG, CPU: emulatedCPU, CPUVendor: emulated.Vendor, PhysBits: emulated.PhysBits,
 		CPUs: 2, MemoryMiB: 1024,
 		Devices: []string{
 			"tpm-crb,tpmdev=tpm0",
@@ -55,7 +60,7 @@ func DefaultShape(qemuVersion string, accelerated *qemu.CPU, firmware string) (m
 }
 
 // emulatedTD is the processor of an emulated TD. Its highest CPUID leaf is 0x21, where a TD is told that it is one.
-const emulatedTD = "max,vendor=" + measure.VendorIntel + ",level=33"
+const emulatedTD = emulatedCPU + ",vendor=" + measure.VendorIntel + ",level=33"
 
 // SoftwareTDX is the machine of an emulated TD over the firmware of TDX guests: the demo's, with the one CPU that the double plays.
 func SoftwareTDX(qemuVersion, firmware string) (measure.Shape, error) {

@@ -27,7 +27,7 @@ func TestState(t *testing.T) {
 				t.Fatal(err)
 			}
 			state, _, err := g.State()
-			if state != tt.state || (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			if string(state) != tt.state || (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("state: got %q and error %v, want %q and one with %q", state, err, tt.state, tt.want)
 			}
 			var ended EndedError

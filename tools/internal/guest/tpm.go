@@ -18,7 +18,6 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
-	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 
 	"chrysalis/attest/vtpm/enrol"
 	"chrysalis/attest/vtpm/template"
@@ -49,7 +48,7 @@ func makeTPM(ctx context.Context, tree toolstree.Tree, dir string, now time.Time
 		_ = cmd.Wait()
 		_ = os.Remove(socket)
 	}()
-	t, err := linuxudstpm.Open(socket)
+	t, err := openTPM(socket)
 	if err != nil {
 		return nil, fmt.Errorf("making TPM: %w", err)
 	}

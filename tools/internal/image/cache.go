@@ -6,8 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // own makes the work folder and takes it for this process until it ends: two builds in one folder would mix their files.
@@ -22,7 +20,7 @@ func (b *Builder) own(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for said := false; unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil; said = true {
+	for said := false; take(f) != nil; said = true {
 		if !said {
 			b.Progress.Note("waiting for another build in %s", b.Work)
 		}

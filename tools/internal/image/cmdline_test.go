@@ -18,7 +18,7 @@ func TestCmdline(t *testing.T) {
 		"init_on_free=1",
 		"slab_nomerge", "page_alloc.shuffle=1", "randomize_kstack_offset=on", "vsyscall=none", "debugfs=off", "random.trust_cpu=on",
 		"random.trust_bootloader=off",
-		"ia32_emulation=0", "efi=disable_early_pci_dma", "sysctl.kernel.kexec_load_disabled=1"}
+		"ia32_emulation=0", "efi=disable_early_pci_dma", "tsc=nowatchdog", "sysctl.kernel.kexec_load_disabled=1"}
 	got := strings.Split(string(line), " ")
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)

@@ -218,8 +218,8 @@ func (b *Builder) unreleased(name string) {
 // client gives up on a place that does not answer at all; how long a download may last is lock's to say.
 var client = &http.Client{Transport: &http.Transport{
 	Proxy:                 http.ProxyFromEnvironment,
-	DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-	TLSHandshakeTimeout:   10 * time.Second,
+	DialContext:           (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+	TLSHandshakeTimeout:   5 * time.Second,
 	ResponseHeaderTimeout: 20 * time.Second,
 	MaxIdleConnsPerHost:   8,
 }}

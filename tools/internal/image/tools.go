@@ -1,16 +1,14 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
 
 	"chrysalis/tools/internal/lock"
 	"chrysalis/tools/internal/toolstree"
@@ -57,16 +55,13 @@ func (b *Builder) tools(ctx context.Context) (toolstree.Tree, error) {
 	if os.Geteuid() != 0 {
 		return toolstree.Tree{}, fmt.Errorf("running as user %d, want root: run it with sudo", os.Geteuid())
 	}
-	if err := b.installHostTool(ctx, "mmdebstrap"); err != nil {
-		return toolstree.Tree{}, err
-	}
 	if err := errors.Join(os.Remove(filepath.Join(b.Work, stamp)), os.RemoveAll(root)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return toolstree.Tree{}, err
 	}
-	if err := b.mmdebstrap(ctx, l, root); err != nil {
+	if err := b.unpackTools(ctx, l, root); err != nil {
 		return toolstree.Tree{}, err
 	}
-	if err := os.WriteFile(filepath.Join(b.Work, stamp), fmt.Appendf(nil, "%x\n", l.Digest()), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(b.Work, stamp), toolsStamp(l), 0o644); err != nil {
 		return toolstree.Tree{}, err
 	}
 	return toolstree.Open(root)
@@ -74,54 +69,51 @@ func (b *Builder) tools(ctx context.Context) (toolstree.Tree, error) {
 
 func (b *Builder) stamped(l lock.Lock) bool {
 	got, err := os.ReadFile(filepath.Join(b.Work, stamp))
-	return err == nil && string(got) == fmt.Sprintf("%x\n", l.Digest())
+	return err == nil && bytes.Equal(got, toolsStamp(l))
 }
 
-func (b *Builder) mmdebstrap(ctx context.Context, l lock.Lock, root string) error {
-	step := b.Progress.Step("build tools tree", 0)
-	repo, err := os.MkdirTemp(b.Work, ".repository-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(repo)
-	// apt reads the repository as another user.
-	if err := os.Chmod(repo, 0o755); err != nil {
-		return err
-	}
-	if err := l.WriteRepository(repo, b.Places.Cached); err != nil {
-		return err
-	}
-	var include []string
+// toolsStamp is what the stamp says: how the tree came to be, and of which packages.
+func toolsStamp(l lock.Lock) []byte { return fmt.Appendf(nil, "unpacked %x\n", l.Digest()) }
+
+// unpackTools makes the tools tree: the files of its packages, and what a root has before the first of them. No script of a package runs,
+// so nothing of the machine gets in but its dpkg-deb, and nothing of the tree gets out. What such scripts would make, alternatives and
+// caches, no tool here is called by.
+func (b *Builder) unpackTools(ctx context.Context, l lock.Lock, root string) (err error) {
+	var total int64
 	for _, p := range l.Packages {
-		include = append(include, p.Name)
+		total += p.Size
 	}
-	cmd := exec.CommandContext(ctx, "mmdebstrap", "--quiet", "--variant=apt", "--mode=root", "--skip=check/empty", "--dpkgopt=force-unsafe-io",
-		"--architectures=amd64", `--aptopt=APT::Sandbox::User "root"`, `--aptopt=Apt::Install-Recommends "false"`,
-		"--include="+strings.Join(include, ","),
-		lock.Suite, root, "deb [trusted=yes] copy://"+(&url.URL{Path: repo}).EscapedPath()+" "+lock.Suite+" main")
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
-		"DEBIAN_FRONTEND=noninteractive", epoch}
-	// What it mounts below the tree must vanish with it even if it is killed, for the tree is removed then.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	if err := runQuiet(withUmask(cmd)); err != nil {
-		return errors.Join(err, os.RemoveAll(root))
-	}
-	step.Done(fmt.Sprintf("%d packages", len(l.Packages)))
-	return nil
-}
-
-// installHostTool makes sure that the machine has the program, which is named like its package.
-func (b *Builder) installHostTool(ctx context.Context, program string) error {
-	if _, err := exec.LookPath(program); err == nil {
-		return nil
-	}
-	b.Progress.Note("%s is missing: running apt-get install %s", program, program)
-	for _, args := range [][]string{{"update"}, {"install", "--yes", "--no-install-recommends", program}} {
-		cmd := exec.CommandContext(ctx, "apt-get", args...)
-		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C")
-		if err := runQuiet(cmd); err != nil {
-			return fmt.Errorf("installing %s: %w", program, err)
+	step := b.Progress.Step("unpack tools tree", total)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(root))
+		}
+	}()
+	// Debian's packages have had one tree of programs and libraries for long, and some still name the other.
+	for _, name := range []string{"bin", "sbin", "lib", "lib64"} {
+		if err := os.MkdirAll(filepath.Join(root, "usr", name), 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink("usr/"+name, filepath.Join(root, name)); err != nil {
+			return err
 		}
 	}
+	for _, p := range l.Packages {
+		if err := runQuiet(withUmask(exec.CommandContext(ctx, "dpkg-deb", "-x", b.Places.Cached(p), root))); err != nil {
+			return fmt.Errorf("unpacking %s: %w", p.Name, err)
+		}
+		step.Add(p.Size)
+	}
+	for _, name := range []string{"passwd", "group"} {
+		if err := copyFile(filepath.Join(root, "usr/share/base-passwd", name+".master"), filepath.Join(root, "etc", name)); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"mnt", "tmp", "var/tmp", "root", "run", "proc", "sys", "dev"} { // where Enter mounts
+		if err := os.MkdirAll(filepath.Join(root, name), 0o755); err != nil {
+			return err
+		}
+	}
+	step.Done(fmt.Sprintf("%d packages", len(l.Packages)))
 	return nil
 }

@@ -9,8 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/charmbracelet/x/term"
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/sys/unix"
 )
 
 // Reporter writes the steps of one command. The zero Reporter is silent.
@@ -24,8 +24,7 @@ type Reporter struct {
 func New(w io.Writer) *Reporter {
 	r := &Reporter{w: w}
 	if f, ok := w.(*os.File); ok {
-		_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-		r.terminal = err == nil
+		r.terminal = term.IsTerminal(f.Fd())
 	}
 	return r
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -165,8 +166,8 @@ func (p *Proxy) ask(w http.ResponseWriter, r *http.Request, g *guest, body []byt
 		}
 	}
 	identityOf(result).head(h, g.url)
-	if response.StatusCode == http.StatusOK && r.URL.Path == api.ChatCompletions {
-		p.relay(w, r, g, response, client.Watch(response.Body, isStream(response), body, payer, result))
+	if response.StatusCode == http.StatusOK && isAnswer(r) {
+		p.relay(w, r, g, response, client.Watch(r.URL.Path, response.Body, isStream(response), body, payer, result))
 		return false, nil
 	}
 	w.WriteHeader(response.StatusCode)
@@ -174,6 +175,11 @@ func (p *Proxy) ask(w http.ResponseWriter, r *http.Request, g *guest, body []byt
 		panic(http.ErrAbortHandler) // or what came would look whole
 	}
 	return false, nil
+}
+
+// isAnswer reports whether a request asks for an answer, which is charged and proven.
+func isAnswer(r *http.Request) bool {
+	return r.Method == http.MethodPost && slices.Contains(api.Answers(), r.URL.Path)
 }
 
 func isStream(response *http.Response) bool {
@@ -187,7 +193,7 @@ func (p *Proxy) payer(request *http.Request, guest *attest.Result) (ton.Address,
 		return ton.Parse(named)
 	}
 	payer, err := p.config.Payer(guest.Config())
-	if err == nil && !payer.IsZero() && request.URL.Path == api.ChatCompletions {
+	if err == nil && !payer.IsZero() && isAnswer(request) {
 		request.Header.Set(api.ClientHeader, payer.String())
 	}
 	return payer, err
@@ -216,7 +222,7 @@ func (p *Proxy) relay(w http.ResponseWriter, r *http.Request, g *guest, response
 		case r.Context().Err() != nil:
 			return // the client has gone
 		default:
-			p.broken(w, g, begun && isStream(response), err)
+			p.broken(w, r.URL.Path, g, begun && isStream(response), err)
 		}
 		if a := answer.Answer(); a != nil {
 			g.update(func(s *state) { s.answered++ })
@@ -229,7 +235,7 @@ func (p *Proxy) relay(w http.ResponseWriter, r *http.Request, g *guest, response
 }
 
 // broken ends an answer that is not whole, or not proven.
-func (p *Proxy) broken(w http.ResponseWriter, g *guest, streaming bool, err error) {
+func (p *Proxy) broken(w http.ResponseWriter, path string, g *guest, streaming bool, err error) {
 	code, message := "answer_cut", "the answer ended early: "+err.Error()
 	if errors.Is(err, attest.ErrRejected) {
 		code, message = "not_proven", "the guest has not proven this answer: "+err.Error()
@@ -240,5 +246,18 @@ func (p *Proxy) broken(w http.ResponseWriter, g *guest, streaming bool, err erro
 		fail(w, http.StatusBadGateway, code, message)
 		return
 	}
-	_, _ = fmt.Fprintf(w, "data: %s\n\n", failure(http.StatusBadGateway, code, message)) // without [DONE]
+	_, _ = w.Write(failureEvent(path, code, message)) // without the end mark; the client may be gone
+}
+
+// failureEvent is the last event of a stream that is not whole, as the clients of a path read it.
+func failureEvent(path, code, message string) []byte {
+	why := failure(http.StatusBadGateway, code, message)
+	switch path {
+	case api.Messages:
+		return fmt.Appendf(nil, "event: error\ndata: {\"type\":\"error\",%s\n\n", why[1:])
+	case api.Responses:
+		b, _ := json.Marshal(map[string]any{"type": "error", "code": code, "message": message, "param": nil}, json.Deterministic(true))
+		return fmt.Appendf(nil, "event: error\ndata: %s\n\n", b)
+	}
+	return fmt.Appendf(nil, "data: %s\n\n", why)
 }

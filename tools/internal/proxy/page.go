@@ -2,20 +2,15 @@ package proxy
 
 import (
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"html/template"
 	"net/http"
-	"os"
-	"path/filepath"
 	"time"
-
-	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest"
 	"chrysalis/runtime/client"
+	"chrysalis/tools/internal/receipts"
 )
 
 // identity is what a guest is, in words that fit a header.
@@ -108,44 +103,11 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{"short": fu
 {{end}}{{end}}</table>
 <p><small>Requests to <code>/v1/…</code> go to an accepted guest in an envelope that only it opens. The same as JSON: <a href="/status.json">status.json</a>.</small>`))
 
-// kept is a proof as it is kept: what a third party needs besides the evidence, and no word of what was said.
-type kept struct {
-	Time       time.Time `json:"time"`
-	Guest      string    `json:"guest"`
-	Release    string    `json:"release"`
-	Platform   string    `json:"platform"`
-	Machine    string    `json:"machine"`
-	Config     string    `json:"config"`
-	Contract   string    `json:"contract,omitzero"`
-	Receipt    string    `json:"receipt"`
-	Charge     string    `json:"charge,omitzero"`
-	ReceiptKey string    `json:"receipt_key"`
-	ClaimKey   string    `json:"claim_key"`
-}
-
-// keep writes an answer's proof to the folder of its day, under the receipt's own name.
+// keep writes an answer's proof down.
 func (p *Proxy) keep(a *client.Answer, url string) error {
-	if p.config.Receipts == "" {
+	if p.receipts == nil {
 		return nil
 	}
-	i, now := identityOf(a.Guest), time.Now().UTC()
-	k := kept{Time: now, Guest: url, Release: i.Release, Platform: i.Platform, Machine: i.Machine, Config: i.Config,
-		Receipt: base64.StdEncoding.EncodeToString(a.Signed.Receipt[:]), ReceiptKey: a.Guest.ReceiptKey().String(), ClaimKey: a.Guest.ClaimKey().String()}
-	if a.Signed.Charge != nil {
-		k.Charge, k.Contract = base64.StdEncoding.EncodeToString(a.Signed.Charge[:]), a.Receipt.Client.String()
-	}
-	text, err := json.Marshal(k)
-	if err != nil {
-		return err
-	}
-	dir := filepath.Join(p.config.Receipts, now.Format("2006-01-02"))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	name := a.Signed.Receipt.Hash()
-	file := filepath.Join(dir, fmt.Sprintf("%x.json", name[:16]))
-	if err := os.WriteFile(file+".part", append(text, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(file+".part", file)
+	i := identityOf(a.Guest)
+	return p.receipts.Keep(receipts.Kept{Time: time.Now().UTC(), Guest: url, Release: i.Release, Platform: i.Platform, Machine: i.Machine, Config: i.Config}, a)
 }

@@ -24,6 +24,7 @@ import (
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/client"
+	"chrysalis/tools/internal/receipts"
 )
 
 // Config says for whom a proxy speaks, and to whom. Guests, Attest and Payer must be set.
@@ -33,7 +34,7 @@ type Config struct {
 	// Payer names the payment contract that is charged where a guest of this config charges, and zero where none does.
 	Payer    func(config.Measured) (ton.Address, error)
 	Origins  []string // of pages on this machine that may ask, as browsers write them: http://localhost:3000
-	Receipts string   // folder that keeps the proofs of answers; "" keeps none
+	Receipts string   // folder that keeps the proofs of answers, and what they rest on; "" keeps none
 	Log      *slog.Logger
 }
 
@@ -42,6 +43,8 @@ type Proxy struct {
 	config Config
 	guests []*guest
 	began  time.Time
+
+	receipts *receipts.Folder // nil keeps none
 }
 
 // New returns a proxy that has verified nothing yet.
@@ -58,6 +61,9 @@ func New(c Config) (*Proxy, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	p := &Proxy{config: c, began: time.Now()}
+	if c.Receipts != "" {
+		p.receipts = receipts.NewFolder(c.Receipts)
+	}
 	for _, url := range c.Guests {
 		sealed, err := client.NewSealed(url, c.Attest)
 		if err != nil {

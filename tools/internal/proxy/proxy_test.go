@@ -22,6 +22,7 @@ import (
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/client/clienttest"
+	"chrysalis/tools/internal/receipts"
 )
 
 var payer = ton.Address{Account: [32]byte{0xc1}}
@@ -172,7 +173,7 @@ func TestAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var k kept
+	var k receipts.Kept
 	if err := json.Unmarshal(text, &k); err != nil || k.Contract != payer.String() || len(k.Receipt) < 440 || k.Charge == "" || k.Guest != g.URL {
 		t.Errorf("kept: %s (%v)", text, err)
 	}
@@ -373,6 +374,11 @@ func TestLocalOnly(t *testing.T) {
 		if allowed := response.Header.Get("Access-Control-Allow-Origin"); (allowed != "") != (tt.origin == "http://localhost:3000") {
 			t.Errorf("%s: may be read by %q", tt.name, allowed)
 		}
+	}
+	twice := r.request(t, http.MethodPost, "/v1/chat/completions", inOne)
+	twice.Header["Origin"] = []string{"http://localhost:3000", "https://evil.example"}
+	if response, text := do(t, twice); response.StatusCode != 403 || !strings.Contains(text, "2 origins") {
+		t.Errorf("a page of two origins: got %d %s", response.StatusCode, text)
 	}
 	preflight := r.request(t, http.MethodOptions, "/v1/chat/completions", "")
 	preflight.Header.Set("Origin", "http://localhost:3000")

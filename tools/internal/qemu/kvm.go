@@ -63,11 +63,11 @@ func Accelerated(ctx context.Context, tree toolstree.Tree, firmware string) (CPU
 	}
 	defer p.Stop()
 	for end := time.Now().Add(kvmTrial); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
-		if state, err := machineState(socket); err == nil && state != "running" {
+		if state, err := machineState(maxReplyTime, socket); err == nil && state != "running" {
 			return CPU{}, stops(state)
 		}
 	}
-	state, err := machineState(socket)
+	state, err := machineState(maxReplyTime, socket)
 	if err != nil {
 		return CPU{}, p.Explain(fmt.Errorf("KVM runs no guest here: %w", err))
 	}

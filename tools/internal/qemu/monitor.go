@@ -20,12 +20,16 @@ const (
 
 // ask opens QEMU's monitor at socket, gives one command and decodes what it returns.
 func ask(socket, command string, arguments map[string]string, into any) error {
-	conn, err := net.DialTimeout("unix", socket, time.Second)
+	return askWithin(maxReplyTime, socket, command, arguments, into)
+}
+
+func askWithin(limit time.Duration, socket, command string, arguments map[string]string, into any) error {
+	conn, err := net.DialTimeout("unix", socket, min(limit, time.Second))
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(maxReplyTime)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		return err
 	}
 	replies := bufio.NewScanner(conn)
@@ -69,12 +73,21 @@ func ask(socket, command string, arguments map[string]string, into any) error {
 }
 
 // machineState is the state of the machine: "running", "internal-error", ….
-func machineState(socket string) (string, error) {
+func machineState(limit time.Duration, socket string) (string, error) {
 	var state struct {
 		Status string `json:"status"`
 	}
-	err := ask(socket, "query-status", nil, &state)
+	err := askWithin(limit, socket, "query-status", nil, &state)
 	return state.Status, err
+}
+
+// Says returns in words what QEMU says of the machine whose monitor listens at socket, and waits for no longer than limit.
+func Says(limit time.Duration, socket string) string {
+	state, err := machineState(limit, socket)
+	if err != nil {
+		return fmt.Sprintf("QEMU does not say what it does: %v", err)
+	}
+	return "QEMU says that the machine is " + state
 }
 
 // cpu returns the first CPU as its guest sees it.
@@ -89,18 +102,21 @@ func cpu(socket string) (c CPU, err error) {
 }
 
 // Where says what the machine whose monitor listens at socket is doing, for a message about a guest that does nothing: its state, and
-// where its first processor is.
+// where each of its processors is.
 func Where(socket string) string {
-	state, err := machineState(socket)
+	state, err := machineState(maxReplyTime, socket)
 	if err != nil {
 		return fmt.Sprintf("QEMU does not say what it does: %v", err)
 	}
 	var registers string
-	if err := ask(socket, "human-monitor-command", map[string]string{"command-line": "info registers"}, &registers); err != nil {
+	if err := ask(socket, "human-monitor-command", map[string]string{"command-line": "info registers -a"}, &registers); err != nil {
 		return fmt.Sprintf("the machine is %s: %v", state, err)
 	}
-	return fmt.Sprintf("the machine is %s at %s", state, instructionPointer.FindString(registers))
+	return fmt.Sprintf("the machine is %s at %s", state, strings.Join(instructionPointer.FindAllString(registers, maxPlaces), ", "))
 }
+
+// maxPlaces bounds the processors of which Where speaks.
+const maxPlaces = 16
 
 // instructionPointer is where a processor is, in the text of QEMU's monitor.
 var instructionPointer = regexp.MustCompile(`[ER]IP=[0-9a-f]+`)
@@ -110,8 +126,8 @@ const netID = "net0"
 
 // Unforward takes a forwarded port of this machine from QEMU's user network: nobody connects to the guest by it any more, and who has
 // connected stays so. One that was taken away before is no error.
-func Unforward(socket string, port int) error {
-	rule := fmt.Sprintf("tcp:127.0.0.1:%d", port)
+func Unforward(socket, address string, port int) error {
+	rule := fmt.Sprintf("tcp:%s:%d", address, port)
 	var said string
 	if err := ask(socket, "human-monitor-command", map[string]string{"command-line": "hostfwd_remove " + netID + " " + rule}, &said); err != nil {
 		return err

@@ -64,20 +64,21 @@ func TestMonitor(t *testing.T) {
 		case strings.Contains(command, `"property":"vendor"`):
 			return `{"return": "GenuineIntel"}` + "\n"
 		case strings.Contains(command, "human-monitor-command"):
-			return `{"return": "CPU#0\r\nRAX=0000000000000001 RBX=0000000000000002\r\nRIP=000000007eb2d0c1 RFL=00000246\r\n"}` + "\n"
+			return `{"return": "CPU#0\r\nRAX=0000000000000001 RBX=0000000000000002\r\nRIP=000000007eb2d0c1 RFL=00000246\r\n` +
+				`CPU#1\r\nRIP=ffffffff8f074028 RFL=00000046\r\n"}` + "\n"
 		case strings.Contains(command, `"property":"phys-bits"`):
 			return `{"return": 46}` + "\n"
 		}
 		return `{"return": {}}` + "\n"
 	}
 	socket := monitor(t, greeting, running)
-	if got, err := machineState(socket); err != nil || got != "running" {
+	if got, err := machineState(maxReplyTime, socket); err != nil || got != "running" {
 		t.Errorf("state: got %q, error %v, want running", got, err)
 	}
 	if got, err := cpu(socket); err != nil || got != (CPU{"GenuineIntel", 46}) {
 		t.Errorf("processor: got %v, error %v, want GenuineIntel of 46 bits", got, err)
 	}
-	if got, want := Where(socket), "the machine is running at RIP=000000007eb2d0c1"; got != want {
+	if got, want := Where(socket), "the machine is running at RIP=000000007eb2d0c1, RIP=ffffffff8f074028"; got != want {
 		t.Errorf("where it is: got %q, want %q", got, want)
 	}
 	if got := Where(filepath.Join(t.TempDir(), "none")); !strings.Contains(got, "does not say") {

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 
 	"chrysalis/tools/internal/toolstree"
@@ -25,7 +24,7 @@ type Process struct {
 func Start(ctx context.Context, tree toolstree.Tree, dir string, args ...string) (*Process, error) {
 	p := &Process{cmd: Command(ctx, tree, args...), done: make(chan error, 1)}
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, &p.said, &p.said
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = bound()
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting QEMU: %w", err)
 	}

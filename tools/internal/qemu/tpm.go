@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"chrysalis/tools/internal/toolstree"
@@ -45,7 +44,7 @@ func startTPM(ctx context.Context, tree toolstree.Tree, dir, socket string, serv
 	}
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = Unbound()
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting swtpm: %w", err)
 	}

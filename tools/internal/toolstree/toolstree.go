@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 )
 
@@ -54,6 +55,9 @@ const loader = "usr/lib64/ld-linux-x86-64.so.2"
 
 // Open returns the tree at root.
 func Open(root string) (Tree, error) {
+	if runtime.GOOS != "linux" {
+		return Tree{}, fmt.Errorf("opening tools tree: its programs are Linux's, and this is %s", runtime.GOOS)
+	}
 	abs, err := filepath.Abs(root)
 	if err != nil {
 		return Tree{}, fmt.Errorf("opening tools tree: %w", err)
@@ -125,5 +129,5 @@ func (t Tree) argv(program string) ([]string, error) {
 
 func (t Tree) libraries() string {
 	lib := t.Path("usr/lib/x86_64-linux-gnu")
-	return lib + ":" + filepath.Join(lib, "swtpm")
+	return lib + ":" + filepath.Join(lib, "swtpm") + ":" + filepath.Join(lib, "systemd")
 }

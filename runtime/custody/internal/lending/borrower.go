@@ -54,7 +54,7 @@ func Borrow(ctx context.Context, conn net.Conn, side *Side, list []byte, quote f
 	}
 	lender, err := ratls.Dial(ctx, "tcp", "custodian", ratls.Config{
 		PolicyFor: func(e *evidence.Evidence) (attest.Policy, error) { return side.Giver(e, list) },
-		Roots:     side.roots, Now: side.now, Certificate: own, Timeout: dialLimit,
+		Roots:     side.roots, Now: side.now, Certificate: own, Timeout: dialLimit, Reach: dialLimit,
 		Dial: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 	})
 	if err != nil {

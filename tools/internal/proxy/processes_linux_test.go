@@ -190,6 +190,10 @@ func (s *service) startEngine(t testing.TB, socket string) {
 			_ = http.NewResponseController(w).Flush()
 		}
 		text := func(s string) {
+			if r.URL.Path == "/v1/completions" {
+				say(fmt.Sprintf(`{"choices":[{"index":0,"text":%q,"logprobs":null,"finish_reason":null}]}`, s))
+				return
+			}
 			say(fmt.Sprintf(`{"choices":[{"index":0,"finish_reason":null,"delta":{"content":%q}}]}`, s))
 		}
 		reason := "stop"
@@ -213,6 +217,7 @@ func (s *service) startEngine(t testing.TB, socket string) {
 		default:
 			for _, word := range []string{"Oslo", " it", " is"} {
 				text(word)
+				time.Sleep(6 * time.Millisecond) // or several would travel together
 			}
 		}
 		say(fmt.Sprintf(`{"choices":[{"index":0,"delta":{},"finish_reason":%q}]}`, reason))

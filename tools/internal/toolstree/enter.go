@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 )
 
 // Entry says what a command inside the tree sees besides the tree.
@@ -57,7 +56,7 @@ func (t Tree) Enter(ctx context.Context, e Entry, argv ...string) *exec.Cmd {
 	cmd.Args = append(cmd.Args, e.Env...)
 	cmd.Args = append(cmd.Args, argv...)
 	// Go makes every mount of the new namespace private before the exec, so nothing below leaks out.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	cmd.SysProcAttr = OwnMounts()
 	return cmd
 }
 
