@@ -72,11 +72,11 @@ func TestCustodian(t *testing.T) {
 		}
 	}
 
-	// Both boot at once: whoever borrows dials until somebody answers. The power goes when the first boot is counted.
+	// The power goes when the first boot is counted.
+	start(t, keeper, kept)
 	if err := first.Start(ctx, spec); err != nil {
 		t.Fatal(err)
 	}
-	start(t, keeper, kept)
 	upTo(first, status.Keeper)
 	if err := first.Stop(ctx); err != nil {
 		t.Fatal(err)
@@ -86,12 +86,11 @@ func TestCustodian(t *testing.T) {
 	if err := first.Start(ctx, spec); err != nil {
 		t.Fatal(err)
 	}
-	upTo(first, status.Secret)
+	upTo(first, status.Gateway)
 	if err := second.Start(ctx, onOwnPort(t, spec)); err != nil {
 		t.Fatal(err)
 	}
 	endOf(second, status.LoanHeld)
-	upTo(first, status.Gateway)
 
 	custodian := newClient(t, keeper, kept)
 	keeps := custodian.loan()
