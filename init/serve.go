@@ -135,7 +135,11 @@ func (g *guest) startEngine(ctx context.Context) error {
 
 func (g *guest) startGateway(ctx context.Context) error {
 	defer g.listener.Close()
-	return g.services.Gateway(ctx, g.listener, g.serveQuotes)
+	numbers, err := port.Numbers(statusPaths)
+	if err != nil {
+		return err
+	}
+	return g.services.Gateway(ctx, g.listener, g.serveQuotes, numbers)
 }
 
 // failedQuotes are the words for evidence that did not come about.

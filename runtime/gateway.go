@@ -4,14 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
+	"sync"
+	"time"
 
 	"chrysalis/measure/config"
 	"chrysalis/runtime/internal/confine"
 	"chrysalis/runtime/internal/gateway"
 	"chrysalis/runtime/internal/keeper"
+	"chrysalis/runtime/numbers"
 	"chrysalis/runtime/receipt"
 	"chrysalis/runtime/role"
 )
@@ -36,17 +40,47 @@ func runGateway(ctx context.Context, settings role.Settings, files role.Files) e
 	if err := confine.Process(confined); err != nil {
 		return err
 	}
-	g, err := gateway.New(gatewayConfig(m.Service, keeper.NewClient(settings[role.KeeperSocket]), quotes, settings[role.EngineSocket]))
+	client := keeper.NewClient(settings[role.KeeperSocket])
+	g, err := gateway.New(gatewayConfig(m.Service, client, quotes, settings[role.EngineSocket]))
 	if err != nil {
 		return err
 	}
 	role.Say(files[role.Status], role.Ready)
+	reporting, stop := context.WithCancel(ctx)
+	var reporter sync.WaitGroup
+	defer reporter.Wait()
+	defer stop()
+	reporter.Go(func() { report(reporting, files[role.Numbers], numbers.Interval, g.Numbers, client.Count) })
 	return g.Serve(ctx, listener)
+}
+
+// report writes the numbers until ctx ends, one line at once and then one each interval. Where the keeper does not answer, what it knows
+// is zero in that line. A pipe that init has closed ends it.
+func report(ctx context.Context, w io.Writer, interval time.Duration, counted func() numbers.Values, journal func(context.Context) (keeper.Counts, error)) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		v := counted()
+		asking, cancel := context.WithTimeout(ctx, interval/2)
+		if c, err := journal(asking); err == nil {
+			v[numbers.JournalBytes], v[numbers.JournalLeft], v[numbers.Receipts], v[numbers.Contracts] = c.Bytes, c.Left, c.Receipts, c.Contracts
+		}
+		cancel()
+		if _, err := io.WriteString(w, v.Line()+"\n"); err != nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 func gatewayConfig(s config.Service, k *keeper.Client, quotes net.Conn, enginePath string) gateway.Config {
 	return gateway.Config{
-		Model: s.Model.Name, RequestBytes: s.Limits.RequestBytes, AnswerTokens: s.Limits.AnswerTokens, Concurrent: s.Limits.Concurrent,
+		Model: s.Model.Name, RequestBytes: s.Limits.RequestBytes, AnswerTokens: s.Limits.AnswerTokens,
+		ContextTokens: s.Limits.ContextTokens, Concurrent: s.Limits.Concurrent,
 		Charges: s.Price.Payment == config.PayCharge,
 		Keeper:  keeperAdapter{k}, Quote: role.NewQuotes(quotes).Ask,
 		DialEngine: func(ctx context.Context) (net.Conn, error) {

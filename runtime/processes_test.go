@@ -27,6 +27,7 @@ import (
 	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
+	"chrysalis/runtime/numbers"
 	"chrysalis/runtime/receipt"
 	"chrysalis/runtime/role"
 	"chrysalis/runtime/secret"
@@ -67,6 +68,7 @@ type machine struct {
 	url     string
 	http    *http.Client
 	claims  []uint64
+	numbers *bufio.Reader // lines of the gateway's numbers
 	proofs  *bufio.Reader // of the keeper that was started last
 	last    *receipt.Signed
 }
@@ -199,7 +201,11 @@ func (m *machine) startGateway() *exec.Cmd {
 			return &evidence.Evidence{Platform: evidence.VTPM, Statement: evidence.Statement{NonceRoot: r.NonceRoot, TLSKey: r.TLSKey}}, nil
 		}, nil)
 	}()
-	c, line := m.spawn("gateway", true, []string{"-keeper", "/keeper/keeper.sock", "-engine", "/engine/e.sock", "-chroot", m.path("root")}, f, theirs)
+	numbersOut, numbersIn := m.pipe()
+	m.t.Cleanup(func() { numbersOut.Close() })
+	defer numbersIn.Close()
+	m.numbers = bufio.NewReader(numbersOut)
+	c, line := m.spawn("gateway", true, []string{"-keeper", "/keeper/keeper.sock", "-engine", "/engine/e.sock", "-chroot", m.path("root")}, f, theirs, numbersIn)
 	if line != "ready" {
 		m.t.Fatalf("gateway said %q, want ready", line)
 	}
@@ -405,6 +411,11 @@ func TestProcesses(t *testing.T) {
 		g := m.startGateway()
 		confined(t, k.Process.Pid, role.KeeperUser)
 		confined(t, g.Process.Pid, role.GatewayUser)
+		counted, err := m.numbers.ReadString('\n')
+		if v, bad := numbers.Parse(strings.TrimSuffix(counted, "\n")); err != nil || bad != nil || v[numbers.Receipts] != 3*boot || v[numbers.JournalBytes] != 1<<20 ||
+			v[numbers.Places] == 0 || v[numbers.KeyEnds] == 0 {
+			t.Errorf("numbers: got %q (%v, %v), want %d receipts, the journal's size, places and keys", counted, err, bad, 3*boot)
+		}
 		if boot > 0 {
 			m.exported() // the newest of the boot before
 		}
@@ -490,7 +501,7 @@ func TestDescriptors(t *testing.T) {
 		{"keeper without journal", "keeper", "descriptor 4, journal: ", nil, []*os.File{out, socket, proofs, in}},
 		{"keeper whose secret is its status", "keeper", "descriptor 7, status, is the same file as secret", nil, []*os.File{out, m.journal, socket, proofs, in}},
 		{"gateway whose listener gives quotes", "gateway", "descriptor 4, quotes, is the same file as listener",
-			[]string{"-keeper", "/k", "-engine", "/e", "-chroot", m.path("root")}, []*os.File{socket, socket, in}},
+			[]string{"-keeper", "/k", "-engine", "/e", "-chroot", m.path("root")}, []*os.File{socket, socket, proofs, in}},
 	} {
 		c := exec.CommandContext(t.Context(), m.program, append([]string{tt.role, "-measured", m.path("measured")}, tt.flags...)...)
 		c.ExtraFiles = tt.files

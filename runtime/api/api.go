@@ -7,6 +7,7 @@ const (
 	Models          = "/v1/models"
 	ChatCompletions = "/v1/chat/completions"
 	Completions     = "/v1/completions"
+	Embeddings      = "/v1/embeddings"
 	Messages        = "/v1/messages"
 	Responses       = "/v1/responses"
 	// Receipts and Signatures go before the id of an answer.
@@ -16,7 +17,9 @@ const (
 )
 
 // Answers are the paths that are asked for answers: each has a proof, and is charged where answers are.
-func Answers() []string { return []string{ChatCompletions, Completions, Messages, Responses} }
+func Answers() []string {
+	return []string{ChatCompletions, Completions, Embeddings, Messages, Responses}
+}
 
 // ClientHeader names the payment contract that an answer is charged to, in raw form.
 const ClientHeader = "Chrysalis-Client"

@@ -36,6 +36,8 @@ func formOf(path string) form {
 		return chatForm{}
 	case api.Completions:
 		return completionsForm{}
+	case api.Embeddings:
+		return embeddingsForm{}
 	case api.Messages:
 		return &messagesForm{}
 	case api.Responses:
@@ -128,6 +130,34 @@ func (completionsForm) read(s *stream, data []byte, least int) error {
 	}
 	for _, c := range document.Choices {
 		s.text.WriteString(c.Text)
+	}
+	return s.prove(document.Chrysalis)
+}
+
+// embeddingsForm is embeddings, of which there is no stream: what stands for their text is the JSON of each, and a line feed.
+type embeddingsForm struct{}
+
+func (embeddingsForm) event(*stream, string, []byte) (mark, error) {
+	return goesOn, fmt.Errorf("%w: embeddings in a stream", check.ErrRejected)
+}
+
+func (embeddingsForm) whole(s *stream, text []byte) error {
+	var document struct {
+		Data []struct {
+			Index     int            `json:"index"`
+			Embedding jsontext.Value `json:"embedding"`
+		} `json:"data"`
+		Chrysalis *proofs `json:"chrysalis"`
+	}
+	if err := decode(text, &document); err != nil {
+		return err
+	}
+	for i, d := range document.Data {
+		if d.Index != i {
+			return fmt.Errorf("%w: embedding %d stands where %d would", check.ErrRejected, d.Index, i)
+		}
+		s.text.Write(d.Embedding)
+		s.text.WriteByte('\n')
 	}
 	return s.prove(document.Chrysalis)
 }

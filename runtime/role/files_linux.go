@@ -42,7 +42,7 @@ func (r Role) inherit(first int) (Files, error) {
 // takes reports whether a descriptor for this may be a file of the kind.
 func (f File) takes(kind uint32) bool {
 	switch f {
-	case SecretPipe, Proofs, Status:
+	case SecretPipe, Proofs, Numbers, Status:
 		return kind == unix.S_IFIFO
 	case Journal:
 		return kind == unix.S_IFBLK || kind == unix.S_IFREG // a file, where a test has no disk
@@ -52,7 +52,7 @@ func (f File) takes(kind uint32) bool {
 
 func (f File) kinds() string {
 	switch f {
-	case SecretPipe, Proofs, Status:
+	case SecretPipe, Proofs, Numbers, Status:
 		return "a pipe"
 	case Journal:
 		return "a disk"

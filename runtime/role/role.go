@@ -80,6 +80,7 @@ const (
 	Quotes     File = "quotes"   // the stream to init that gives quotes
 	Loans      File = "loans"    // the lender's stream to the custodian, the borrower's to init
 	Peer       File = "peer"     // the borrower's connection to whom the host calls its custodian
+	Numbers    File = "numbers"  // on which the gateway says what it counts, for the host to read
 	Status     File = "status"   // on which the role says its words
 )
 
@@ -116,7 +117,7 @@ var contracts = []contract{
 	Gateway: {
 		name: "gateway", argv: []string{runtimeProgram, "gateway"}, user: GatewayUser, network: true,
 		flags: []Flag{Measured, KeeperSocket, EngineSocket, Chroot},
-		files: []File{Listener, Quotes, Status},
+		files: []File{Listener, Quotes, Numbers, Status},
 		words: []Word{Ready},
 	},
 	Custodian: {

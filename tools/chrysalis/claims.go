@@ -87,11 +87,17 @@ func newClaims() *cobra.Command {
 	return cmd
 }
 
+// silent is in an error's chain without a word of its own.
+type silent struct{ error }
+
+func (silent) Error() string   { return "" }
+func (s silent) Unwrap() error { return s.error }
+
 // claimsOf reads the claims of a guest's folder and proves them; refused says which are not to be proved.
 func claimsOf(dir string) (entries []earned.Entry, refused error, damaged int, err error) {
 	proofs, err := os.Open(filepath.Join(dir, guest.ProofsFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, 0, fmt.Errorf("no guest in %s has handed anything out: there is no %s (start one with: chrysalis up)", dir, guest.ProofsFile)
+		return nil, nil, 0, fmt.Errorf("no guest in %s has handed anything out: there is no %s (start one with: chrysalis up)%w", dir, guest.ProofsFile, silent{err})
 	}
 	if err != nil {
 		return nil, nil, 0, err

@@ -49,7 +49,7 @@ func newRoot() *cobra.Command {
 
 // linuxVerbs are those that start guests, look at them, or build what they run: QEMU, KVM and Debian's tools are Linux's. All others run on
 // every system, as far as no shape of a machine is asked of QEMU.
-var linuxVerbs = []string{"doctor", "up", "down", "upgrade", "status", "provider install", "provider uninstall", "image build", "image audit", "image disk", "image tools", "image lock"}
+var linuxVerbs = []string{"doctor", "up", "down", "upgrade", "status", "exporter", "provider install", "provider uninstall", "image build", "image audit", "image disk", "image tools", "image lock"}
 
 // wantLinux has those verbs say what they need, on a system that is another.
 func wantLinux(root *cobra.Command, system string) {
@@ -102,6 +102,8 @@ func verbs() []*cobra.Command {
 		newBackup(),
 		newRestore(),
 		newStatus(),
+		newExporter(),
+		newConfig(),
 		newProvider(),
 		newPolicy(),
 		newImage(),

@@ -11,10 +11,13 @@ import (
 	"strings"
 	"sync"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"chrysalis/runtime/numbers"
 	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/metrics"
 )
 
 // guestPlaces are where folders of guests are: those that up makes here, by name or without one, and those of units.
@@ -36,6 +39,12 @@ type guestState struct {
 	BorrowsFrom string   `json:"borrows_from,omitempty"`
 	Dir         string   `json:"dir"`
 	Lines       []string `json:"lines"`
+	// Numbers are what it counts, by the names of its numbers' port; NumbersAge is how old they are.
+	Numbers    map[string]uint64 `json:"numbers,omitempty"`
+	NumbersAge float64           `json:"numbers_age_seconds,omitempty"`
+
+	look    guest.Look
+	counted *counted
 }
 
 // serves is the model that a guest serves, in words for people.
@@ -46,6 +55,12 @@ func (g guestState) serves() string {
 	return printable(g.Model)
 }
 
+// counted are a guest's numbers with their age.
+type counted struct {
+	numbers.Values
+	age time.Duration
+}
+
 // unknownState is of a guest whose folder does not say how it stands.
 const unknownState = "unknown"
 
@@ -54,17 +69,20 @@ func newStatus() *cobra.Command { return newStatusOf(processes) }
 // newStatusOf is status of the machine whose processes proc lists.
 func newStatusOf(proc string) *cobra.Command {
 	var flags guestFlags
-	var asJSON, all bool
+	var asJSON, all, watch bool
 	cmd := &cobra.Command{
 		Use: "status", Short: "Say what the guests of this machine do", Args: cobra.NoArgs,
 		Long: "Reads each guest's status port, which says how far its boot came and why it ended, and greets a guest that says that it serves: one\n" +
 			"that hangs is silent. It is the host's view: it proves nothing, verify does. Without --name or --dir it shows all: those with a folder\n" +
 			"here, and those that run. It takes five seconds at most.\n" +
 			"Exit code 0: each of them serves. 1: one does not. 3: how one stands could not be found out, or there is none.",
-		Example: "  chrysalis status\n  chrysalis status --name box   # and the lines of its status port\n  chrysalis status --all --json",
+		Example: "  chrysalis status\n  chrysalis status --watch\n  chrysalis status --name box   # and the lines of its status port\n  chrysalis status --all --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if all && (flags.name != "" || flags.dir != "") {
 				return exitError{exitUsage, errors.New("--all shows every guest: give it, or --name or --dir")}
+			}
+			if watch && asJSON {
+				return exitError{exitUsage, errors.New("--watch is for people: programs read --json, or chrysalis exporter")}
 			}
 			one := flags.name != "" || flags.dir != ""
 			dir, err := flags.folder()
@@ -79,6 +97,9 @@ func newStatusOf(proc string) *cobra.Command {
 				if len(dirs) == 0 {
 					return unavailable(errors.New("no guest on this machine (start one with: chrysalis up)"))
 				}
+			}
+			if watch {
+				return watchGuests(cmd.Context(), cmd.OutOrStdout(), proc, dirs, one)
 			}
 			guests, err := look(cmd.Context(), dirs)
 			if one && errors.Is(err, os.ErrNotExist) {
@@ -95,6 +116,7 @@ func newStatusOf(proc string) *cobra.Command {
 	}
 	flags.add(cmd)
 	cmd.Flags().BoolVar(&all, "all", false, "show every guest, as without --name and --dir")
+	cmd.Flags().BoolVar(&watch, "watch", false, "show states and numbers every two seconds, until interrupted")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -118,11 +140,43 @@ func look(ctx context.Context, dirs []string) (guests []guestState, err error) {
 			for _, line := range l.Lines {
 				s.Lines = append(s.Lines, line.String())
 			}
+			s.look = l
+			s.count(guest.Guest{Dir: dir})
 			guests[i], errs[i] = s, err
 		})
 	}
 	wait.Wait()
 	return guests, errors.Join(errs...)
+}
+
+// count takes in the numbers of a guest that runs. One that does not has none: what it said last is of another time.
+func (s *guestState) count(g guest.Guest) {
+	switch guest.State(s.State) {
+	case guest.Serving, guest.Silent, guest.Booting:
+	default:
+		return
+	}
+	v, at, found, err := g.Numbers()
+	if err != nil && s.Why == "" {
+		s.Why = err.Error()
+	}
+	if err != nil || !found {
+		return
+	}
+	s.counted = &counted{v, max(time.Since(at), 0)}
+	s.NumbersAge, s.Numbers = s.counted.age.Seconds(), map[string]uint64{}
+	for _, n := range numbers.All() {
+		s.Numbers[n.Row().Name] = v[n]
+	}
+}
+
+// metrics is the guest as metrics has it.
+func (s *guestState) metrics(claims *claimsCache) metrics.Guest {
+	m := metrics.Guest{Name: s.Name, State: s.State, Model: s.Model, Serving: s.State == string(guest.Serving), Lines: s.look.Lines, Earned: claims.of(s.Dir)}
+	if s.counted != nil {
+		m.Numbers, m.Age, m.Counted = s.counted.Values, s.counted.age, true
+	}
+	return m
 }
 
 // nameOf is what a guest's folder is called.
@@ -167,6 +221,11 @@ func printStatus(out, hints io.Writer, guests []guestState, one, asJSON bool) er
 		}
 		for _, line := range g.Lines {
 			fmt.Fprintf(out, "%-8s %s\n", "port", line)
+		}
+		if g.counted != nil {
+			for _, n := range numbers.All() {
+				fmt.Fprintf(out, "%-8s %s %d\n", "number", n.Row().Name, g.counted.Values[n])
+			}
 		}
 		if g.Why != "" {
 			fmt.Fprintf(hints, "chrysalis: hint: %s\n", printable(g.Why))

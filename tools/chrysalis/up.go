@@ -85,7 +85,7 @@ func newUp() *cobra.Command {
 		port, memory                   int
 		wait, drain                    time.Duration
 		qemuArgs                       []string
-		asJSON, foreground             bool
+		asJSON, foreground, noCheck    bool
 	)
 	cmd := &cobra.Command{
 		Use:   "up",
@@ -133,6 +133,14 @@ func newUp() *cobra.Command {
 			if err := guest.CheckModel(spec.Config, spec.Model); err != nil {
 				return exitError{exitUsage, err}
 			}
+			if memory != 0 {
+				spec.Shape.MemoryMiB = memory
+			}
+			if !noCheck {
+				if err := sayMisfits(cmd.ErrOrStderr(), crossCheck(together{spec.Config, engine, model, spec.Shape})); err != nil {
+					return err
+				}
+			}
 			if spec.Hardware, err = machine.hardware(spec.Shape); err != nil {
 				return exitError{exitUsage, err}
 			}
@@ -142,9 +150,6 @@ func newUp() *cobra.Command {
 			}
 			if disk != "" {
 				spec.Disk, spec.Shape = disk, guest.OnDisk(spec.Shape)
-			}
-			if memory != 0 {
-				spec.Shape.MemoryMiB = memory
 			}
 			sayOpen(cmd.ErrOrStderr(), spec)
 			if printsOnly {
@@ -195,6 +200,7 @@ func newUp() *cobra.Command {
 		"name, else raw)")
 	cmd.Flags().IntVar(&port, "port", 0, "port on this machine (default: the one that the guest had before, or a free one)")
 	cmd.Flags().StringVar(&listen, "listen", "", "IPv4 address of this machine, with :PORT or without: on another than loopback's other machines reach the guest (default: 127.0.0.1)")
+	cmd.Flags().BoolVar(&noCheck, "no-check", false, "boot although config, volumes and machine do not fit together (chrysalis config check)")
 	cmd.Flags().IntVar(&memory, "memory", 0, "MiB of memory (default: the shape's)")
 	cmd.Flags().DurationVar(&wait, "wait", guestWait, "how long a boot may take")
 	cmd.Flags().DurationVar(&drain, "drain", 0, "with --foreground: how long answers may take to end before the guest is powered off (default: none is waited for)")

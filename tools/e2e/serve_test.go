@@ -3,11 +3,16 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"chrysalis/runtime/numbers"
+	"chrysalis/tools/internal/guest"
 )
 
 const (
@@ -34,6 +39,8 @@ func TestServe(t *testing.T) {
 	if first.text != oslo || first.tokens != tokensOfOslo {
 		t.Fatalf("first answer: got %+v, want %q and %d tokens", first, oslo, tokensOfOslo)
 	}
+
+	counts(t, g, spec, first)
 
 	// The power goes while an answer streams. Where the client has its receipt, that count stands; where it has none, the
 	// answer costs nothing, or, when the cut came between the record and the last byte, itself once.
@@ -86,6 +93,51 @@ func TestServe(t *testing.T) {
 	}
 	if got, want := ending(t, g, spec), "journal-corrupt"; got != want {
 		t.Errorf("a changed record: the guest's last word: got %q, want %q", got, want)
+	}
+}
+
+// counts waits for the guest's numbers to say what was asked of it, and has the command line show them. Every line that the guest has written
+// since its start is one of numbers.
+func counts(t *testing.T, g guest.Guest, spec guest.Spec, first answer) {
+	t.Helper()
+	var v numbers.Values
+	for deadline := time.Now().Add(bootLimit); v[numbers.Answered] == 0; time.Sleep(100 * time.Millisecond) {
+		var err error
+		if v, _, _, err = g.Numbers(); err != nil || time.Now().After(deadline) {
+			t.Fatalf("numbers: got %v and error %v, want one answer", v, err)
+		}
+	}
+	ends, made := time.Unix(int64(v[numbers.KeyEnds]), 0), time.Unix(int64(v[numbers.EvidenceMade]), 0)
+	if v[numbers.Asked] != 1 || v[numbers.Answered] != 1 || v[numbers.Cut] != 0 || v[numbers.PromptTokens] > numbers.TokenStep || v[numbers.CompletionTokens] > numbers.TokenStep ||
+		v[numbers.Challenges] == 0 || v[numbers.Receipts] != 1 || v[numbers.Contracts] != 1 || v[numbers.Places] != 2 || v[numbers.Computing] != 0 ||
+		v[numbers.JournalBytes] < 60<<20 || v[numbers.JournalLeft] == 0 || v[numbers.JournalLeft] >= v[numbers.JournalBytes] ||
+		time.Until(ends) < 10*time.Minute || time.Since(made) > 30*time.Minute {
+		t.Errorf("numbers: got %s, want those of one answer of %d tokens", v.Line(), first.tokens)
+	}
+	written, err := os.ReadFile(g.Path(guest.NumbersFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(written)) {
+		if _, err := numbers.Parse(strings.TrimSuffix(line, "\n")); err != nil && strings.HasSuffix(line, "\n") {
+			t.Errorf("numbers' port: %v", err)
+		}
+	}
+	if err := g.RememberSigners(t.Context(), spec); err != nil { // as up does
+		t.Fatal(err)
+	}
+	chrysalis := filepath.Join(built, "bin/chrysalis")
+	said, err := exec.CommandContext(t.Context(), chrysalis, "status", "--dir", g.Dir).CombinedOutput()
+	if err != nil || !strings.Contains(string(said), "state    serving\n") || !strings.Contains(string(said), "number   answered 1\n") {
+		t.Errorf("status: got %q (%v), want that it serves, and its numbers", said, err)
+	}
+	said, err = exec.CommandContext(t.Context(), chrysalis, "exporter", "--once").CombinedOutput()
+	of := fmt.Sprintf(`{guest=%q} `, strings.TrimPrefix(filepath.Base(g.Dir), "guest-"))
+	for _, want := range []string{"chrysalis_up" + of + "1\n", "chrysalis_engine_up" + of + "1\n", "chrysalis_answered_total" + of + "1\n",
+		fmt.Sprintf("chrysalis_earned_tokens%s%d\n", of, first.tokens)} {
+		if !strings.Contains(string(said), want) {
+			t.Errorf("exporter: got %q (%v), want %q in it", said, err, want)
+		}
 	}
 }
 

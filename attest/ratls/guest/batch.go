@@ -22,7 +22,16 @@ var errBusy = errors.New("too many challenges wait")
 func (s *Server) askAlone(r evidence.Request) (*evidence.Evidence, error) {
 	s.asking.Lock()
 	defer s.asking.Unlock()
-	return s.ask(r)
+	e, err := s.ask(r)
+	if err == nil {
+		s.made.Store(s.now().Unix())
+	}
+	return e, err
+}
+
+// Instants returns when the time of the newest key set is over, and when evidence was last made. It waits for nobody.
+func (s *Server) Instants() (ends, made time.Time) {
+	return time.Unix(s.ends.Load(), 0), time.Unix(s.made.Load(), 0)
 }
 
 // batch is the challenges that one quote will answer. The handler of the first asks; the others wait for it.

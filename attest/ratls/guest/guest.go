@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"chrysalis/attest/evidence"
@@ -38,6 +39,8 @@ type Server struct {
 	next    time.Time // when the next quote may be asked for
 
 	asking sync.Mutex // one request at a time on the stream to init
+
+	ends, made atomic.Int64 // Unix seconds: of the newest key set's end, of the last evidence
 }
 
 // NewServer returns a server with a fresh key, for which it asks at once. ask gets the evidence for a request; it is called
@@ -52,6 +55,7 @@ func NewServer(ask func(evidence.Request) (*evidence.Evidence, error), now func(
 		return nil, err
 	}
 	s.keys = keys
+	s.ends.Store(keys.notAfter.Unix())
 	return s, nil
 }
 

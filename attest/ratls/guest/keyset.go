@@ -107,6 +107,7 @@ func (s *Server) current() (*keySet, error) {
 			return nil, err
 		}
 		s.old, s.keys = s.keys, keys
+		s.ends.Store(keys.notAfter.Unix())
 	}
 	s.drop()
 	return s.keys, nil

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"chrysalis/init/status"
+	"chrysalis/runtime/numbers"
 )
 
 // Port is the status port. The nil Port drops every line, for a machine that has none.
@@ -50,6 +51,28 @@ func Proofs(p Paths) (io.Writer, error) {
 		return nil, fmt.Errorf("opening proofs' port %s: %v", dev, err)
 	}
 	return f, nil
+}
+
+// Numbers opens the port on which the guest's numbers leave. A write that the host does not take at once is dropped. A machine without
+// one drops them all.
+func Numbers(p Paths) (io.Writer, error) {
+	dev, err := p.find(numbers.PortName)
+	if dev == "" || err != nil {
+		return io.Discard, err
+	}
+	fd, err := unix.Open(dev, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening numbers' port %s: %v", dev, err)
+	}
+	return dropping(fd), nil
+}
+
+// dropping is a descriptor whose writes never wait.
+type dropping int
+
+func (d dropping) Write(b []byte) (int, error) {
+	_, _ = unix.Write(int(d), b)
+	return len(b), nil
 }
 
 // find returns the device of the port of that name, or "".

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"chrysalis/init/status"
+	"chrysalis/runtime/numbers"
 )
 
 // port makes a machine whose port is a pipe, and returns the reader's end.
@@ -108,4 +109,30 @@ func TestNoPort(t *testing.T) {
 	}
 	p.End(status.Broken) // must not panic
 	p.Close()
+}
+
+// TestNumbers: the port of the numbers never waits for a host, and need not be there.
+func TestNumbers(t *testing.T) {
+	paths, r := port(t, numbers.PortName)
+	w, err := Numbers(paths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := numbers.Values{numbers.Asked: 7}.Line() + "\n"
+	if _, err := io.WriteString(w, line); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 2*numbers.MaxLineBytes)
+	if n, err := r.Read(b); err != nil || string(b[:n]) != line {
+		t.Errorf("got %q and error %v, want %q", b[:n], err, line)
+	}
+	for range 10_000 { // far more than the pipe holds
+		if n, err := io.WriteString(w, line); n != len(line) || err != nil {
+			t.Fatalf("a host that takes nothing: got %d bytes and error %v, want none of its affair", n, err)
+		}
+	}
+	paths, _ = port(t, status.PortName)
+	if w, err := Numbers(paths); w != io.Discard || err != nil {
+		t.Errorf("no such port: got %v and error %v, want what drops all", w, err)
+	}
 }

@@ -2,17 +2,20 @@ package services
 
 import (
 	"context"
+	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"chrysalis/init/internal/mount"
+	"chrysalis/init/status"
 	"chrysalis/runtime/role"
 )
 
 // Gateway starts the gateway with the socket that it accepts on. quotes serves the stream on which it asks for quotes, until that
-// ends.
-func (s *Services) Gateway(ctx context.Context, listener *os.File, quotes func(stream *os.File)) error {
+// ends. What it counts goes to numbers, which waits for nobody.
+func (s *Services) Gateway(ctx context.Context, listener *os.File, quotes func(stream *os.File), numbers io.Writer) error {
 	if err := os.MkdirAll(gatewayRoot, 0o755); err != nil {
 		return err
 	}
@@ -27,11 +30,26 @@ func (s *Services) Gateway(ctx context.Context, listener *os.File, quotes func(s
 		return err
 	}
 	defer theirs.Close()
+	counted, counts, err := os.Pipe()
+	if err != nil {
+		ours.Close()
+		return err
+	}
+	defer counts.Close()
+	go s.forwardNumbers(counted, numbers)
 	go quotes(ours)
 	return s.run(ctx, role.Gateway, role.Settings{
 		role.KeeperSocket: keeperMount + "/" + role.KeeperSocketName, role.EngineSocket: engineMount + "/" + role.EngineSocketName,
 		role.Chroot: gatewayRoot,
-	}, role.Files{role.Listener: listener, role.Quotes: theirs}, nil)
+	}, role.Files{role.Listener: listener, role.Quotes: theirs, role.Numbers: counts}, nil)
+}
+
+// forwardNumbers hands what the gateway counts to the host. A gateway that says anything else is somebody else's by now.
+func (s *Services) forwardNumbers(counted *os.File, numbers io.Writer) {
+	defer counted.Close()
+	if err := role.ForwardNumbers(counted, numbers, time.Now); err != nil {
+		s.End(status.GatewayExited, err)
+	}
 }
 
 func socketPair(name string) (a, b *os.File, err error) {

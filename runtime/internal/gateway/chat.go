@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"chrysalis/measure/ton"
 	"chrysalis/runtime/receipt"
 )
 
@@ -54,6 +55,9 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 	if len(request.ignored) > 0 {
 		w.Header().Set(ignoredHeader, strings.Join(request.ignored, ", "))
 	}
+	if err := g.bound(d, r, client, request.ask); err != nil {
+		return err
+	}
 	leave, err := g.places.enter(r.Context(), who{addressOfRequest(r), client}, g.waits.queue)
 	if err != nil {
 		return err
@@ -75,11 +79,46 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 		record: receipt.Answer{Client: client, Request: hash}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
 		body: newBodyHash(),
 	}
-	a.path = d.engine
+	a.dialect = d
 	rand.Read(a.record.ID[:])
 	a.name = d.ids + hex.EncodeToString(a.record.ID[:])
 	a.json = d.answer(a.name, a.began, g.config.Model, &a.said)
-	return a.run(w, r, request.ask)
+	return a.run(w, r, request)
+}
+
+// bound refuses a prompt that is longer than the context, before it takes a place. It has the engine count where a prompt has more bytes than
+// the context has tokens; the engine itself refuses what is not counted.
+func (g *Gateway) bound(d *dialect, r *http.Request, client ton.Address, ask []byte) error {
+	if len(ask) <= int(g.config.ContextTokens) {
+		return nil
+	}
+	leave, err := g.counts.enter(r.Context(), who{addressOfRequest(r), client}, g.waits.queue)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	ctx, cancel := context.WithTimeout(r.Context(), g.waits.count)
+	defer cancel()
+	e := engine{g.config.DialEngine, g.waits.count}
+	tokens, counted := uint64(0), false
+	if d.engine == engineChat {
+		tokens, counted = e.count(ctx, engineCountChat, ask)
+	} else {
+		tokens, counted = e.count(ctx, engineCountText, []byte(`{"add_special":true,"parse_special":true,"content":`), at(ask, d.prompt), []byte("}"))
+	}
+	if most := uint64(g.config.ContextTokens) - 1; counted && tokens > most { // one is for the answer
+		return (&tooLong{tokens, most}).refusal(d)
+	}
+	return nil
+}
+
+// refusal is for a client of a dialect.
+func (e *tooLong) refusal(d *dialect) *refusal {
+	message := e.Error()
+	if e.got == 0 {
+		message = "the prompt is longer than the model's context"
+	}
+	return &refusal{status: http.StatusBadRequest, code: "context_length_exceeded", param: d.prompt, message: message}
 }
 
 // answering is one answer on its way.
@@ -88,7 +127,7 @@ type answering struct {
 	place    Place
 	id       string // the request's
 	name     string // the answer's id, as its client reads it
-	path     string // the engine's
+	dialect  *dialect
 	stream   bool
 	keeps    bool // what was said is kept whole
 	began    time.Time
@@ -104,12 +143,14 @@ type answering struct {
 // ignoredHeader names the fields of a request that do nothing here.
 const ignoredHeader = "Chrysalis-Ignored"
 
-func (a *answering) run(w http.ResponseWriter, r *http.Request, ask []byte) error {
-	upstream, err := engine{a.gateway.config.DialEngine, a.gateway.waits.engine}.start(r.Context(), a.path, ask)
+func (a *answering) run(w http.ResponseWriter, r *http.Request, request *request) error {
+	upstream, err := engine{a.gateway.config.DialEngine, a.gateway.waits.engine}.start(r.Context(), a.dialect.engine, request.ask)
+	var long *tooLong
 	switch {
-	case errors.Is(err, errContextLength):
-		return &refusal{status: http.StatusBadRequest, code: "context_length_exceeded", param: "messages",
-			message: "the messages are longer than the model's context"}
+	case errors.As(err, &long):
+		return long.refusal(a.dialect)
+	case errors.Is(err, errNotServed):
+		return errNoEmbeddings
 	case errors.Is(err, errEngineRefused):
 		return refuse("", "the engine refused the request")
 	case err != nil:
@@ -118,6 +159,13 @@ func (a *answering) run(w http.ResponseWriter, r *http.Request, ask []byte) erro
 	}
 	defer upstream.Close()
 	defer a.wipe()
+	if request.inputs > 0 {
+		err := a.embed(upstream, request.inputs)
+		if most := a.gateway.config.ContextTokens; err == nil && a.record.Usage.Prompt > most {
+			return (&tooLong{uint64(a.record.Usage.Prompt), uint64(most)}).refusal(a.dialect) // no receipt is for more
+		}
+		return a.finishUp(w, r, err)
+	}
 	events := newEngineEvents(upstream)
 	defer events.wipe()
 	if a.stream {
@@ -287,6 +335,7 @@ func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed err
 		if !a.stream || !a.out.started {
 			return errEngine
 		}
+		g.counted.refused(errEngine)
 		a.sendError(errEngine, nil)
 		return nil
 	}
@@ -297,11 +346,13 @@ func (a *answering) finishUp(w http.ResponseWriter, r *http.Request, relayed err
 	if err != nil {
 		g.config.Log.Error("answer not recorded", "request", hex.EncodeToString(a.record.Request[:]), "error", err)
 		if a.stream && a.out.started {
+			g.counted.refused(errKeeper)
 			a.sendError(errKeeper, nil)
 			return nil
 		}
 		return errKeeper
 	}
+	g.counted.recorded(a.record)
 	g.config.Log.Debug("answered", "request", hex.EncodeToString(a.record.Request[:]), "outcome", a.record.Outcome.String(),
 		"prompt_tokens", a.record.Usage.Prompt, "completion_tokens", a.record.Usage.Completion,
 		"took", time.Since(a.began).Round(time.Millisecond))

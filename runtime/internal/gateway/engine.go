@@ -2,14 +2,18 @@ package gateway
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // engine speaks HTTP/1.1 with the engine over its socket, one connection for each answer: llama-server closes a connection
@@ -20,10 +24,18 @@ type engine struct {
 }
 
 // errEngineRefused says that the engine took the request and answered with an error of the 400s.
-var (
-	errEngineRefused = errors.New("the engine refused the request")
-	errContextLength = errors.New("the prompt is longer than the context")
-)
+var errEngineRefused = errors.New("the engine refused the request")
+
+// errNotServed says that the engine has no means for what it was asked.
+var errNotServed = errors.New("the engine does not serve this")
+
+// tooLong says that a prompt is longer than the context, with what it has and what there may be, in tokens; zeros where the engine did not
+// tell.
+type tooLong struct{ got, most uint64 }
+
+func (e *tooLong) Error() string {
+	return fmt.Sprintf("the prompt has %d tokens, want at most %d", e.got, e.most)
+}
 
 // maxEngineRefusal bounds what is read of an error's body.
 const maxEngineRefusal = 4 << 10
@@ -62,13 +74,18 @@ func (s *engineStream) patience() error {
 	return s.conn.SetDeadline(now.Add(s.wait))
 }
 
-func (s *engineStream) request(path string, body []byte) error {
+// request sends a body, which may be in pieces.
+func (s *engineStream) request(path string, body ...[]byte) error {
 	if err := s.patience(); err != nil {
 		return err
 	}
+	size := 0
+	for _, piece := range body {
+		size += len(piece)
+	}
 	head := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n"+
-		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, len(body))
-	buffers := net.Buffers{head, body}
+		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, size)
+	buffers := append(net.Buffers{head}, body...)
 	if _, err := buffers.WriteTo(s.conn); err != nil {
 		return fmt.Errorf("asking the engine: %w", err)
 	}
@@ -80,14 +97,96 @@ func (s *engineStream) request(path string, body []byte) error {
 	switch {
 	case response.StatusCode == http.StatusOK:
 		return nil
-	case response.StatusCode/100 == 4:
+	case path == engineEmbeddings && (response.StatusCode == http.StatusNotImplemented || response.StatusCode == http.StatusNotFound):
+		return errNotServed
+	case response.StatusCode/100 == 4 || path == engineEmbeddings && response.StatusCode == http.StatusInternalServerError:
 		text, _ := io.ReadAll(io.LimitReader(response.Body, maxEngineRefusal))
-		if bytes.Contains(text, []byte("exceed_context_size")) {
-			return errContextLength
+		if err := refusalOfEngine(text); response.StatusCode/100 == 4 || !errors.Is(err, errEngineRefused) {
+			return err
 		}
-		return errEngineRefused
 	}
 	return fmt.Errorf("asking the engine: status %d", response.StatusCode)
+}
+
+// refusalOfEngine reads an error that the engine answers with.
+func refusalOfEngine(text []byte) error {
+	var document struct {
+		Error struct {
+			Message string `json:"message"`
+			Type    string `json:"type"`
+			Prompt  uint64 `json:"n_prompt_tokens"`
+			Context uint64 `json:"n_ctx"`
+		} `json:"error"`
+	}
+	if json.Unmarshal(text, &document) != nil {
+		return errEngineRefused
+	}
+	if strings.Contains(document.Error.Message, "is too large to process") { // llama-server's word for a text that is to be embedded
+		return &tooLong{}
+	}
+	if !strings.Contains(document.Error.Type, "exceed_context_size") {
+		return errEngineRefused
+	}
+	return &tooLong{document.Error.Prompt, max(document.Error.Context, 1) - 1} // one is for the answer
+}
+
+// count has the engine count a prompt's tokens with its own tokenizer, and its own template where it puts one around. An engine that can't
+// has not counted, which is no refusal.
+func (e engine) count(ctx context.Context, path string, body ...[]byte) (tokens uint64, counted bool) {
+	conn, err := e.dial(ctx)
+	if err != nil {
+		return 0, false
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stream := &engineStream{conn: conn, stop: stop, wait: e.wait}
+	defer stream.Close()
+	if stream.request(path, body...) != nil {
+		return 0, false
+	}
+	size := 0
+	for _, piece := range body {
+		size += len(piece)
+	}
+	return countTokens(io.LimitReader(stream, int64(16*size+maxEngineRefusal))) // a token has a byte at least, and a number fewer than 16
+}
+
+// countTokens reads {"input_tokens": n} or {"tokens": [one number each]}, whatever stands beside it.
+func countTokens(r io.Reader) (tokens uint64, counted bool) {
+	dec := jsontext.NewDecoder(r)
+	if token, err := dec.ReadToken(); err != nil || token.Kind() != '{' {
+		return 0, false
+	}
+	for dec.PeekKind() == '"' {
+		name, err := dec.ReadToken()
+		if err != nil {
+			return 0, false
+		}
+		switch name.String() {
+		case "input_tokens":
+			value, err := dec.ReadValue()
+			if err != nil {
+				return 0, false
+			}
+			n, err := strconv.ParseUint(string(value), 10, 32)
+			return n, err == nil
+		case "tokens":
+			if token, err := dec.ReadToken(); err != nil || token.Kind() != '[' {
+				return 0, false
+			}
+			n := uint64(0)
+			for dec.PeekKind() == '0' {
+				if dec.SkipValue() != nil {
+					return 0, false
+				}
+				n++
+			}
+			return n, dec.PeekKind() == ']'
+		}
+		if dec.SkipValue() != nil {
+			return 0, false
+		}
+	}
+	return 0, false
 }
 
 // Read reads the answer.

@@ -138,6 +138,7 @@ type fakeEngine struct {
 	bodies []string
 	paths  []string
 	script func(w *engineWriter)
+	counts func(path, body string) (int, string) // nil is an engine that can't count
 }
 
 type engineWriter struct {
@@ -183,8 +184,17 @@ func startEngine(t testing.TB) *fakeEngine {
 		body, _ := io.ReadAll(r.Body)
 		e.mu.Lock()
 		e.bodies, e.paths = append(e.bodies, string(body)), append(e.paths, r.URL.Path)
-		script := e.script
+		script, counts := e.script, e.counts
 		e.mu.Unlock()
+		if r.URL.Path == engineCountChat || r.URL.Path == engineCountText {
+			status, text := http.StatusNotFound, `{"error":{"code":404}}`
+			if counts != nil {
+				status, text = counts(r.URL.Path, string(body))
+			}
+			w.WriteHeader(status)
+			io.WriteString(w, text)
+			return
+		}
 		w.Header().Set("Content-Type", "text/event-stream")
 		script(&engineWriter{w: w, gone: r.Context().Done(), conn: func() { panic(http.ErrAbortHandler) }})
 	})}
@@ -245,7 +255,7 @@ func startBench(t testing.TB, change func(*Config), tweaks ...func(*Gateway)) *b
 	t.Helper()
 	b := &bench{keeper: &fakeKeeper{recorded: make(chan struct{}, 10_000)}, quoter: &fakeQuoter{}, engine: startEngine(t), log: &lockedBuffer{}}
 	config := Config{
-		Model: "tiny", RequestBytes: 4096, AnswerTokens: 100, Concurrent: 8, Charges: true, Keeper: b.keeper, Quote: b.quoter.quote,
+		Model: "tiny", RequestBytes: 4096, AnswerTokens: 100, ContextTokens: 8192, Concurrent: 8, Charges: true, Keeper: b.keeper, Quote: b.quoter.quote,
 		DialEngine: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", b.engine.path)

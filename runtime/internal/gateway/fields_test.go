@@ -58,6 +58,7 @@ func TestRowsSayWhatTheyWant(t *testing.T) {
 var requests = map[string]string{
 	api.ChatCompletions: `{"model":"tiny","messages":[{"role":"user","content":"x"}]`,
 	api.Completions:     `{"model":"tiny","prompt":"x"`,
+	api.Embeddings:      `{"model":"tiny","input":["x","y"]`,
 	api.Responses:       `{"model":"tiny","input":"x"`,
 	api.Messages:        `{"model":"tiny","max_tokens":1,"messages":[{"role":"user","content":"x"}]`,
 }

@@ -31,12 +31,13 @@ func fuzzSeeds(f *testing.F) {
 	for _, seed := range []string{`{"model":"tiny","prompt":"x","stream":true,"stop":["\n"],"echo":false}`, `{"model":"tiny","prompt":["x"],"max_tokens":1}`, `{"model":"tiny","prompt":[]}`} {
 		f.Add(api.Completions, []byte(seed))
 	}
+	f.Add(api.Embeddings, []byte(`{"model":"tiny","input":["x","y"],"encoding_format":"base64"}`))
 }
 
 func FuzzParseRequest(f *testing.F) {
 	limits := requestLimits{model: "tiny", answerTokens: 100}
 	fuzzSeeds(f)
-	allowed := map[string]bool{"messages": true, "prompt": true, "max_tokens": true, "stream": true, "stream_options": true, "return_progress": true,
+	allowed := map[string]bool{"messages": true, "prompt": true, "input": true, "encoding_format": true, "max_tokens": true, "stream": true, "stream_options": true, "return_progress": true,
 		"cache_prompt": true}
 	for _, row := range chatFields {
 		if row.does == passed {
@@ -68,7 +69,7 @@ func FuzzParseRequest(f *testing.F) {
 				t.Fatalf("the engine would get %q", name)
 			}
 		}
-		if string(got["cache_prompt"]) != "false" || string(got["stream"]) != "true" {
+		if path != api.Embeddings && (string(got["cache_prompt"]) != "false" || string(got["stream"]) != "true") {
 			t.Fatal("the engine would get another cache_prompt or stream")
 		}
 	})

@@ -32,6 +32,7 @@ import (
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/api"
 	envelope "chrysalis/runtime/envelope/guest"
+	"chrysalis/runtime/numbers"
 	"chrysalis/runtime/receipt"
 )
 
@@ -56,9 +57,11 @@ type Config struct {
 	Model        string
 	RequestBytes uint32 // largest body
 	AnswerTokens uint32 // most tokens of one answer
-	Concurrent   uint32 // requests computed at a time; four times as many may wait
-	Charges      bool   // a request must name the client's payment contract, or must not
-	Keeper       Keeper
+	// ContextTokens are the most tokens of a prompt and its answer together.
+	ContextTokens uint32
+	Concurrent    uint32 // requests computed at a time; four times as many may wait
+	Charges       bool   // a request must name the client's payment contract, or must not
+	Keeper        Keeper
 	// Quote asks the owner of the hardware for evidence; one goroutine calls it at a time.
 	Quote      func(evidence.Request) (*evidence.Evidence, error)
 	DialEngine func(ctx context.Context) (net.Conn, error)
@@ -70,10 +73,12 @@ type Gateway struct {
 	config    Config
 	limits    requestLimits
 	places    *places
+	counts    *places // of prompts whose tokens are counted, before they get a place
 	bodies    *budget
 	attested  *guest.Server // owns the TLS and HPKE keys
 	envelopes *envelope.Opener
 	proofs    proofs
+	counted   counts
 	waits     waits
 	// connections is maxConnections. Tests make it small.
 	connections int
@@ -83,13 +88,14 @@ type Gateway struct {
 type waits struct {
 	request time.Duration // for a whole request to arrive
 	queue   time.Duration // for a place to compute in
+	count   time.Duration // for the engine to count a prompt's tokens
 	engine  time.Duration // for each piece of the engine's answer, the first among them
 	record  time.Duration // for the keeper
 	client  time.Duration // for a client to take what was sent
 }
 
 var defaultWaits = waits{
-	request: 30 * time.Second, queue: 30 * time.Second, engine: 10 * time.Minute, record: 30 * time.Second, client: 30 * time.Second,
+	request: 30 * time.Second, queue: 30 * time.Second, count: 10 * time.Second, engine: 10 * time.Minute, record: 30 * time.Second, client: 30 * time.Second,
 }
 
 // Bounds that no config changes.
@@ -107,7 +113,7 @@ func New(c Config) (*Gateway, error) {
 	}
 	return &Gateway{
 		config: c, limits: requestLimits{model: c.Model, answerTokens: c.AnswerTokens}, waits: defaultWaits,
-		places: newPlaces(int(c.Concurrent), 4*int(c.Concurrent)),
+		places: newPlaces(int(c.Concurrent), 4*int(c.Concurrent)), counts: newPlaces(int(c.Concurrent), 4*int(c.Concurrent)),
 		bodies: newBudget(maxBodyBytes), attested: attested, envelopes: newOpener(attested), connections: maxConnections,
 	}, nil
 }
@@ -214,6 +220,10 @@ func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, serve func() er
 	}
 	body := &bodyRead{ReadCloser: r.Body, left: r.ContentLength}
 	r.Body = body
+	asked, sealed := asks(r), isSealed(r)
+	if asked && !sealed { // what is in an envelope is counted when it is out of it
+		g.counted[numbers.Asked].Add(1)
+	}
 	err := serve()
 	if err == nil {
 		return
@@ -222,11 +232,20 @@ func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, serve func() er
 	if !errors.As(err, &refused) {
 		refused = errKeeper
 	}
+	if asked {
+		if sealed {
+			g.counted[numbers.Asked].Add(1) // it never came out
+		}
+		g.counted.refused(refused)
+	}
 	if body.left != 0 {
 		w.Header().Set("Connection", "close") // what is left of the body is not read
 	}
 	refused.write(w)
 }
+
+// asks reports whether a request is one for an answer, by its path.
+func asks(r *http.Request) bool { return dialects[r.URL.Path] != nil }
 
 // bodyRead knows how much of a body was not read; less than nothing is a body whose length nobody told.
 type bodyRead struct {
@@ -293,6 +312,7 @@ func (g *Gateway) evidence(w http.ResponseWriter, r *http.Request) error {
 		state := c.ConnectionState() // which http.Server tells of a *tls.Conn alone
 		r.TLS = &state
 	}
+	g.counted[numbers.Challenges].Add(1)
 	g.attested.ServeHTTP(w, r)
 	return nil
 }

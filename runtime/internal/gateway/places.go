@@ -39,6 +39,13 @@ func newPlaces(n, most int) *places {
 	return &places{free: n, most: most, ofAddr: map[netip.Prefix]int{}, of: map[who]int{}, count: n, took: time.Second}
 }
 
+// stand returns how many places there are, how many are taken, and how many requests wait.
+func (p *places) stand() (total, taken, waiting int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.count, p.count - p.free, len(p.waiting)
+}
+
 // enter waits for a place. The refusal that it returns says how many wait, and for how long they will.
 func (p *places) enter(ctx context.Context, w who, patience time.Duration) (leave func(), err error) {
 	p.mu.Lock()

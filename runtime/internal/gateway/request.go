@@ -29,28 +29,34 @@ type dialect struct {
 	// answer returns what writes the answer. said is kept up to date with what has been said, whole where keeps is set.
 	answer func(id string, began time.Time, model string, said *said) answerWriter
 	ids    string // what the ids of answers begin with
+	prompt string // the field that the prompt is in
 	engine string // the engine's path
 	keeps  bool   // a streamed answer ends with the whole of what was said
 }
 
 // dialects are by path.
 var dialects = map[string]*dialect{
-	api.ChatCompletions: {chatFields, buildChat, newChatAnswer, "chatcmpl-", engineChat, false},
-	api.Completions:     {completionsFields, buildCompletions, newCompletionsAnswer, "cmpl-", engineText, false},
-	api.Messages:        {messagesFields, buildMessages, newMessagesAnswer, "msg_", engineChat, false},
-	api.Responses:       {responsesFields, buildResponses, newResponsesAnswer, "resp_", engineChat, true},
+	api.ChatCompletions: {chatFields, buildChat, newChatAnswer, "chatcmpl-", "messages", engineChat, false},
+	api.Completions:     {completionsFields, buildCompletions, newCompletionsAnswer, "cmpl-", "prompt", engineText, false},
+	api.Embeddings:      {embeddingsFields, buildEmbeddings, newEmbeddingsAnswer, "embd-", "input", engineEmbeddings, false},
+	api.Messages:        {messagesFields, buildMessages, newMessagesAnswer, "msg_", "messages", engineChat, false},
+	api.Responses:       {responsesFields, buildResponses, newResponsesAnswer, "resp_", "input", engineChat, true},
 }
 
-// The engine's paths.
+// The engine's paths. The last two count what the others would compute.
 const (
-	engineChat = "/v1/chat/completions"
-	engineText = "/v1/completions"
+	engineChat       = "/v1/chat/completions"
+	engineText       = "/v1/completions"
+	engineEmbeddings = "/v1/embeddings"
+	engineCountChat  = "/v1/chat/completions/input_tokens"
+	engineCountText  = "/tokenize"
 )
 
 // request is what a client asks for, by the tables of its dialect.
 type request struct {
 	ask     []byte // what the engine gets, built anew
 	stream  bool
+	inputs  int      // texts of embeddings; 0 where an answer is said
 	ignored []string // names of fields that do nothing here
 }
 

@@ -28,19 +28,29 @@ type sealedBench struct {
 	key *envelope.Key
 }
 
-func startSealed(t testing.TB, change func(*Config), tweaks ...func(*Gateway)) *sealedBench {
-	t.Helper()
+// measuredVector is the config of the software guests.
+func measuredVector() []byte {
 	measured, err := os.ReadFile(filepath.Join("..", "..", "..", "measure", "config", "testdata", "vectors", "measured.bin"))
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
-	software := attesttest.New(measured, time.Now())
+	return measured
+}
+
+// quoteOf has a software guest vouch for a gateway's keys.
+func quoteOf(software *attesttest.Guest) func(evidence.Request) (*evidence.Evidence, error) {
+	return func(r evidence.Request) (*evidence.Evidence, error) {
+		s := &software.Statement
+		s.Epoch, s.NotAfter, s.HPKEKey = r.Epoch, r.NotAfter, r.HPKEKey
+		return software.Attest(r.NonceRoot, r.TLSKey), nil
+	}
+}
+
+func startSealed(t testing.TB, change func(*Config), tweaks ...func(*Gateway)) *sealedBench {
+	t.Helper()
+	software := attesttest.New(measuredVector(), time.Now())
 	b := startBench(t, func(c *Config) {
-		c.Quote = func(r evidence.Request) (*evidence.Evidence, error) {
-			s := &software.Statement
-			s.Epoch, s.NotAfter, s.HPKEKey = r.Epoch, r.NotAfter, r.HPKEKey
-			return software.Attest(r.NonceRoot, r.TLSKey), nil
-		}
+		c.Quote = quoteOf(software)
 		if change != nil {
 			change(c)
 		}

@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +19,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"chrysalis/attest"
+	"chrysalis/attest/attesttest"
+	"chrysalis/attest/ratls"
+	"chrysalis/runtime/envelope"
 )
 
 // TestMain is a gateway in a process of its own when the environment says so: what it holds in memory is then its own alone.
@@ -25,20 +32,48 @@ func TestMain(m *testing.M) {
 	if engine == "" {
 		os.Exit(m.Run())
 	}
+	software := attesttest.New(measuredVector(), time.Now())
 	g, err := New(Config{
-		Model: "tiny", RequestBytes: 64 << 10, AnswerTokens: 100, Concurrent: 8, Keeper: &fakeKeeper{recorded: make(chan struct{}, 1000)},
-		Quote: (&fakeQuoter{}).quote, Log: slog.New(slog.DiscardHandler),
+		Model: "tiny", RequestBytes: 64 << 10, AnswerTokens: 100, ContextTokens: 128, Concurrent: 8, Keeper: &fakeKeeper{recorded: make(chan struct{}, 1000)},
+		Quote: quoteOf(software), Log: slog.New(slog.DiscardHandler),
 		DialEngine: func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", engine) },
 	})
 	if err == nil {
 		var l net.Listener
 		if l, err = net.Listen("tcp", "127.0.0.1:0"); err == nil {
-			fmt.Println(l.Addr())
+			fmt.Printf("%s %x\n", l.Addr(), software.Root.Raw)
 			err = g.Serve(context.Background(), l)
 		}
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
+}
+
+// keyOfProcess verifies a gateway in another process, which says whose root vouches for it.
+func keyOfProcess(t *testing.T, address, root string) *envelope.Key {
+	t.Helper()
+	der, err := hex.DecodeString(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := attest.Roots{VTPM: x509.NewCertPool()}
+	roots.VTPM.AddCert(certificate)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	defer transport.CloseIdleConnections()
+	result, err := ratls.Detached(t.Context(), transport, "https://"+address,
+		ratls.Config{Policy: attesttest.New(measuredVector(), time.Now()).Policy(), Roots: roots})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := envelope.KeyOf(result)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 // memoryOf counts a marker in all of a process's memory.
@@ -73,7 +108,7 @@ func memoryOf(t *testing.T, pid int, marker []byte) (n int) {
 	return n
 }
 
-// TestNoTextStays asks in every way, keeps the connections open, and looks for what was said in the gateway's memory. In a process
+// TestNoTextStays asks in every way, in the clear and in envelopes, keeps the connections open, and looks for what was said in the gateway's memory. In a process
 // without the runtime's overwriting it is found there, so that the search is known to find.
 func TestNoTextStays(t *testing.T) {
 	if testing.Short() {
@@ -100,11 +135,26 @@ func TestNoTextStays(t *testing.T) {
 		}
 		defer cmd.Wait()
 		defer cmd.Process.Kill()
-		address, err := bufio.NewReader(out).ReadString('\n')
+		line, err := bufio.NewReader(out).ReadString('\n')
 		if err != nil {
 			t.Fatal(err)
 		}
-		head := "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer " + marker + "\r\n"
+		address, root, _ := strings.Cut(strings.TrimSpace(line), " ")
+		key := keyOfProcess(t, address, root)
+		// ask sends a body under a header, keeps the connection open, and returns what was answered.
+		ask := func(header string, body []byte) *http.Response {
+			c, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+			go fmt.Fprintf(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s", header, len(body), body)
+			response, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return response
+		}
 		prompt := func(extra string) string {
 			return `{"model":"tiny","messages":[{"role":"user","content":"` + strings.Repeat("a prompt's "+marker+" text ", 30) + `"}]` + extra + `}`
 		}
@@ -116,19 +166,30 @@ func TestNoTextStays(t *testing.T) {
 			{prompt(`,"stop":"` + strings.Repeat(marker, 6000) + `"`), 413},
 		} {
 			for _, closes := range []string{"", "Connection: close\r\n"} {
-				c, err := tls.Dial("tcp", strings.TrimSpace(address), &tls.Config{InsecureSkipVerify: true})
+				plain := ask("Content-Type: application/json\r\nAuthorization: Bearer "+marker+"\r\n"+closes, []byte(tt.body))
+				io.Copy(io.Discard, plain.Body)
+				if plain.StatusCode != tt.status {
+					t.Fatalf("status %d, want %d", plain.StatusCode, tt.status)
+				}
+				sealed, answer, err := key.Seal(envelope.Request{Method: "POST", Path: "/v1/chat/completions", Body: []byte(tt.body), Header: []envelope.Field{
+					{Name: "authorization", Value: "Bearer " + marker}, {Name: "content-type", Value: "application/json"}}}, time.Now())
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer c.Close()
-				go fmt.Fprintf(c, "%s%sContent-Length: %d\r\n\r\n%s", head, closes, len(tt.body), tt.body)
-				response, err := http.ReadResponse(bufio.NewReader(c), nil)
-				if err != nil {
-					t.Fatal(err)
+				around := ask("Content-Type: "+envelope.RequestType+"\r\n"+envelope.KeyHeader+": "+key.ID()+"\r\n"+closes, sealed)
+				if around.StatusCode != 200 {
+					io.Copy(io.Discard, around.Body)
+					if around.StatusCode != tt.status {
+						t.Fatalf("around an envelope: status %d, want %d", around.StatusCode, tt.status)
+					}
+					continue
 				}
-				io.Copy(io.Discard, response.Body)
-				if response.StatusCode != tt.status {
-					t.Fatalf("status %d, want %d", response.StatusCode, tt.status)
+				opened, err := answer.Open(around.Body)
+				if err != nil || opened.Status != tt.status {
+					t.Fatalf("in an envelope: %v, want status %d", err, tt.status)
+				}
+				if text, err := io.ReadAll(opened); err != nil || tt.status == 200 && !bytes.Contains(text, []byte(marker)) {
+					t.Fatalf("in an envelope: %v, %s", err, text)
 				}
 			}
 		}

@@ -169,6 +169,9 @@ func (j *Journal) Room(n int) bool {
 	return j.broken == nil && n <= MaxPayload && j.end+span(n) <= j.size
 }
 
+// Size returns how many bytes of the disk the journal has.
+func (j *Journal) Size() int64 { return j.size }
+
 // Left returns how many bytes of the disk are unused.
 func (j *Journal) Left() int64 { return j.size - j.end }
 

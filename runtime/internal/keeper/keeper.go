@@ -34,6 +34,7 @@ const (
 	opReserve operation = 1 // take a place, so that the answer that follows can be recorded
 	opRecord  operation = 2 // record an answer with the caller's place, and take the next one if there is one
 	opVouch   operation = 4 // sign the hash of a recorded answer's body, which stands where a record has that of its text
+	opCount   operation = 5 // say how full the journal is; the caller has no place for it, and keeps what it has
 	opRelease operation = 3 // give the place back; never on the wire: a connection gives its place back by its end
 )
 
@@ -49,6 +50,14 @@ type reply struct {
 	proof  receipt.Proof
 	text   receipt.TextSignature // opVouch
 	place  bool                  // the caller holds a place now
+	counts Counts                // opCount
+}
+
+// Counts are how full the journal is, and what it has.
+type Counts struct {
+	Bytes, Left uint64 // of the disk
+	Receipts    uint64 // since it began
+	Contracts   uint64 // the same; answers that nobody pays for are one
 }
 
 type status uint8
@@ -124,6 +133,9 @@ func (k *Keeper) answer(batch []call) error {
 			}
 		case opRelease:
 			k.reserved--
+		case opCount:
+			replies[i].counts = Counts{Bytes: uint64(k.journal.Size()), Left: uint64(k.journal.Left()), Receipts: k.ledger.next, Contracts: uint64(len(k.ledger.counts))}
+			replies[i].place = c.place
 		case opVouch:
 			var err error
 			if replies[i].text, err = k.ledger.vouch(c.record.ID, c.record.Response); err != nil {

@@ -226,6 +226,44 @@ func TestVouch(t *testing.T) {
 	}
 }
 
+// TestCount: the keeper says how full its journal is, also when it is full, and makes nothing of being asked.
+func TestCount(t *testing.T) {
+	const size = 1 << 20
+	disk := diskFile(t, size)
+	client, stop := start(t, journal.Disk{File: disk}, 0, testTerms())
+	count := func() Counts {
+		t.Helper()
+		c, err := client.Count(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	empty := count()
+	if empty.Bytes != size || empty.Left == 0 || empty.Left >= size || empty.Receipts != 0 || empty.Contracts != 0 {
+		t.Errorf("an empty journal: got %+v", empty)
+	}
+	record(t, client, testRecord(1))
+	record(t, client, testRecord(2))
+	full := count()
+	if each := uint64(journal.Cost(journal.EntryPayload(paidEntry))); full.Receipts != 2 || full.Contracts == 0 || full.Left != empty.Left-2*each {
+		t.Errorf("after two records: got %+v, want 2 receipts and %d bytes less than %d", full, 2*each, empty.Left)
+	}
+	if again := count(); again != full {
+		t.Errorf("asked again: got %+v, want %+v", again, full)
+	}
+	stop()
+	client, _ = start(t, journal.Disk{File: disk}, 1, testTerms())
+	if later := count(); later.Receipts != 2 || later.Contracts != full.Contracts {
+		t.Errorf("after a restart: got %+v, want 2 receipts", later)
+	}
+	for _, carries := range []receipt.Answer{{ID: receipt.AnswerID{1}}, {Request: [32]byte{1}}} {
+		if _, _, err := decodeRequest(encodeRequest(opCount, carries)); err == nil {
+			t.Errorf("a count that carries %+v: got no error", carries)
+		}
+	}
+}
+
 func TestWithoutCharges(t *testing.T) {
 	terms := testTerms()
 	terms.Charges = false

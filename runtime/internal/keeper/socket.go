@@ -160,6 +160,23 @@ func (c *Client) Vouch(ctx context.Context, id receipt.AnswerID, body [32]byte) 
 	return r.text, nil
 }
 
+// Count returns how full the journal is.
+func (c *Client) Count(ctx context.Context) (Counts, error) {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return Counts{}, err
+	}
+	defer conn.Close()
+	r, err := exchange(ctx, conn, opCount, receipt.Answer{})
+	if err == nil && r.counts == (Counts{}) {
+		err = r.status.err()
+	}
+	if err != nil {
+		return Counts{}, fmt.Errorf("counting: %w", err)
+	}
+	return r.counts, nil
+}
+
 // Release gives a place that Record has not used to whoever comes next. It is safe to call in any case.
 func (p *Place) Release() {
 	if p.conn != nil {

@@ -19,6 +19,7 @@ const (
 	flagCharge = 1 // a charge follows the receipt
 	flagPlace  = 2 // the connection holds a place
 	flagText   = 4 // the signature of a text stands where a receipt would
+	flagCounts = 8 // counts stand there
 )
 
 func encodeRequest(op operation, r receipt.Answer) [requestSize]byte {
@@ -49,7 +50,7 @@ func decodeRequest(in [requestSize]byte) (op operation, r receipt.Answer, err er
 	r.Outcome = receipt.Outcome(take(1)[0])
 	switch op {
 	case opRecord:
-	case opReserve:
+	case opReserve, opCount:
 		if r != (receipt.Answer{}) {
 			return 0, receipt.Answer{}, fmt.Errorf("operation %d carries a record", op)
 		}
@@ -58,7 +59,7 @@ func decodeRequest(in [requestSize]byte) (op operation, r receipt.Answer, err er
 			return 0, receipt.Answer{}, fmt.Errorf("operation %d carries more than an id and a hash", op)
 		}
 	default:
-		return 0, receipt.Answer{}, fmt.Errorf("operation is %d, want 1, 2 or 4", op)
+		return 0, receipt.Answer{}, fmt.Errorf("operation is %d, want 1, 2, 4 or 5", op)
 	}
 	return op, r, nil
 }
@@ -73,6 +74,12 @@ func encodeResponse(r reply) [responseSize]byte {
 		out[1] |= flagText
 		copy(out[2:], r.text[:])
 	}
+	if r.counts != (Counts{}) {
+		out[1] |= flagCounts
+		for i, n := range []uint64{r.counts.Bytes, r.counts.Left, r.counts.Receipts, r.counts.Contracts} {
+			binary.LittleEndian.PutUint64(out[2+8*i:], n)
+		}
+	}
 	if r.place {
 		out[1] |= flagPlace
 	}
@@ -85,13 +92,17 @@ func encodeResponse(r reply) [responseSize]byte {
 
 func decodeResponse(in [responseSize]byte) (reply, error) {
 	r := reply{status: status(in[0])}
-	if r.status > statusFailed || in[1] > flagCharge|flagPlace|flagText {
+	if r.status > statusFailed || in[1] > flagCharge|flagPlace|flagText|flagCounts {
 		return reply{}, fmt.Errorf("response has status %d and flags %#x", in[0], in[1])
 	}
 	r.place = in[1]&flagPlace != 0
 	signed := receipt.Signed(in[2:])
 	switch {
 	case r.status != statusOK:
+	case in[1]&flagCounts != 0:
+		for i, n := range []*uint64{&r.counts.Bytes, &r.counts.Left, &r.counts.Receipts, &r.counts.Contracts} {
+			*n = binary.LittleEndian.Uint64(in[2+8*i:])
+		}
 	case in[1]&flagText != 0:
 		r.text = receipt.TextSignature(in[2:])
 	case signed != (receipt.Signed{}):

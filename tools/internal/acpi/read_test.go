@@ -3,6 +3,8 @@ package acpi
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,6 +83,35 @@ func TestReadAgainstBoots(t *testing.T) {
 }
 
 // TestReadRefuses asks for machines whose tables can't be known.
+// TestPortsAreInNoTable: a port more on the serial bus is in none of the tables that firmware measures, so that a guest with another set of
+// ports has the registers that it had.
+func TestPortsAreInNoTable(t *testing.T) {
+	tree, err := toolstree.Open("../../../build/tools-tree")
+	if err != nil {
+		t.Skipf("needs the tools tree: %v", err)
+	}
+	version, err := qemu.Version(t.Context(), tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []measure.Tables
+	for _, more := range [][]string{nil, {"virtserialport,chardev=numbers,name=org.chrysalis.numbers"}, {"virtio-rng-pci"}} {
+		s := demoShape(version, 1024, 2)
+		s.Devices = append(slices.Clone(s.Devices), more...)
+		tables, err := Read(t.Context(), tree, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, tables)
+	}
+	if !reflect.DeepEqual(all[0], all[1]) {
+		t.Error("a port more changes the tables")
+	}
+	if reflect.DeepEqual(all[0], all[2]) {
+		t.Error("a device more on the PCI bus changes nothing: the test looked at the wrong thing")
+	}
+}
+
 func TestReadRefuses(t *testing.T) {
 	gpu := demoShape("10.0.13", 1024, 1)
 	gpu.GPUs = []string{"vfio-pci,host=01:00.0"}

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/erofs/go-erofs"
-	"github.com/go-json-experiment/json"
 
 	"chrysalis/measure"
 	"chrysalis/measure/config"
@@ -86,42 +85,4 @@ func CheckModel(m config.Measured, file string) error {
 		}
 	}
 	return nil
-}
-
-// ReadConfig reads a config as JSON, with white space as its author likes; "" is the platform's demo. Volumes that it does not name
-// are those of the two files.
-func ReadConfig(p measure.Platform, file, engine, model string) (config.Measured, error) {
-	m := DemoConfigOn(p)
-	if file != "" {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return m, err
-		}
-		var parts struct {
-			Identity config.Identity `json:"identity"`
-			Service  config.Service  `json:"service"`
-		}
-		if err := json.Unmarshal(data, &parts, json.RejectUnknownMembers(true)); err != nil {
-			return m, fmt.Errorf("reading config %s: %v", file, err)
-		}
-		m = config.Measured{Identity: parts.Identity, Service: parts.Service}
-	}
-	if m.Service.Custodian {
-		_, err := m.Encode()
-		return m, err
-	}
-	for _, v := range []struct {
-		file string
-		into *config.Volume
-	}{{engine, &m.Service.Engine.Volume}, {model, &m.Service.Model.Volume}} {
-		if *v.into != (config.Volume{}) {
-			continue
-		}
-		var err error
-		if *v.into, err = VolumeRef(v.file); err != nil {
-			return m, fmt.Errorf("reading config: %w", err)
-		}
-	}
-	_, err := m.Encode()
-	return m, err
 }

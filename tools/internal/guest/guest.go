@@ -68,6 +68,7 @@ const (
 	ShapeFile   = "shape.json"    // what QEMU makes of it
 	ConfigFile  = "config.json"   // the config, as up and policy take it
 	StatusFile  = "status.log"    // lines of the guest's status port
+	NumbersFile = "numbers.log"   // lines of its numbers' port
 	journal     = "journal.disk"
 	tpmSocket   = "tpm.sock"
 	monitorFile = "qmp.sock" // QEMU listens there
@@ -247,7 +248,7 @@ func (g Guest) files(spec Spec) (files, error) {
 		kernel: filepath.Join(spec.Release, "vmlinuz"), initrd: filepath.Join(spec.Release, "initrd"), cmdline: string(cmdline),
 		root: filepath.Join(spec.Release, "root.img"), disk: spec.Disk, config: g.Path("config.disk"), journal: g.Path(journal),
 		engine: spec.Engine, model: spec.Model, tpm: g.Path("tpm"),
-		tpmSocket: g.Path(tpmSocket), status: g.Path(StatusFile), proofs: g.Path(ProofsFile), qmp: g.Path(monitorFile), pid: g.Path("qemu.pid"),
+		tpmSocket: g.Path(tpmSocket), status: g.Path(StatusFile), proofs: g.Path(ProofsFile), numbers: g.Path(NumbersFile), qmp: g.Path(monitorFile), pid: g.Path("qemu.pid"),
 		listen: spec.listen(), hostPort: spec.Port, guestPort: guestPort, hardware: spec.Hardware, measured: measured,
 		reachesOut: spec.Custodian != "",
 	}, nil
@@ -310,6 +311,7 @@ func (g Guest) prepare(ctx context.Context, spec Spec) error {
 	err = errors.Join(
 		os.WriteFile(g.Path("variables.fd"), variables, 0o644),
 		os.WriteFile(g.Path(StatusFile), nil, 0o644),
+		os.WriteFile(g.Path(NumbersFile), nil, 0o644),
 		os.WriteFile(g.Path(ShapeFile), shape, 0o644),
 		writeJSON(g.Path(specFile), spec),
 		writeJSON(g.Path(ConfigFile), map[string]any{"identity": spec.Config.Identity, "service": spec.Config.Service}),

@@ -67,7 +67,7 @@ func (g Guest) kubernetes(spec Spec, pod Pod) ([]byte, error) {
 	f.firmware, f.kernel, f.initrd, f.root = release(s.Firmware.Name), release("vmlinuz"), release("initrd"), release("root.img")
 	f.config, f.journal, f.engine, f.model = path.Join(podConfig, podConfigs), path.Join(podDisks, "journal"), path.Join(podDisks, "engine"),
 		path.Join(podDisks, "model")
-	f.status, f.proofs = path.Join(podRun, StatusFile), path.Join(podRun, ProofsFile)
+	f.status, f.proofs, f.numbers = path.Join(podRun, StatusFile), path.Join(podRun, ProofsFile), path.Join(podRun, NumbersFile)
 	f.qmp, f.pid = path.Join(podRun, monitorFile), path.Join(podRun, "qemu.pid")
 	f.listen, f.hostPort = "", guestPort // the pod's own address
 	args, err := arguments(s, f)

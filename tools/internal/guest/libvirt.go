@@ -206,7 +206,8 @@ func launchSecurity(p measure.Platform, h Hardware, measured []byte) ([]element,
 
 // domainDevices are the shape's devices in their order. Those on the PCI bus get its places one after the other, as QEMU gives them.
 func domainDevices(s measure.Shape, f files) (all []element, err error) {
-	ports := map[string]element{"status": e("source", "path", f.status), "proofs": e("source", "path", f.proofs, "append", "on")}
+	ports := map[string]element{"status": e("source", "path", f.status), "proofs": e("source", "path", f.proofs, "append", "on"),
+		"numbers": e("source", "path", f.numbers, "append", "on")}
 	slot, disks := 0, 0
 	for _, d := range s.Devices {
 		kind, words, _ := strings.Cut(d, ",")
@@ -259,7 +260,7 @@ func domainDevices(s measure.Shape, f files) (all []element, err error) {
 		case "virtserialport":
 			source, known := ports[take("chardev")]
 			if !known {
-				return nil, fmt.Errorf("device is %q, want the port of status or of proofs", d)
+				return nil, fmt.Errorf("device is %q, want the port of status, of proofs or of numbers", d)
 			}
 			x = e("channel", "type", "file").with(source, e("target", "type", "virtio", "name", take("name")))
 		case vsock:

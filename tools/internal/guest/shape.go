@@ -17,6 +17,7 @@ import (
 	"chrysalis/init/status"
 	"chrysalis/measure"
 	"chrysalis/measure/register"
+	"chrysalis/runtime/numbers"
 	"chrysalis/tools/internal/qemu"
 	"chrysalis/tools/internal/toolstree"
 )
@@ -46,6 +47,7 @@ func DefaultShape(qemuVersion string, accelerated *qemu.CPU, firmware string) (m
 			"virtio-serial-pci",
 			"virtserialport,chardev=status,name=" + status.PortName,
 			"virtserialport,chardev=proofs,name=" + status.ProofsPortName,
+			"virtserialport,chardev=numbers,name=" + numbers.PortName,
 		},
 		GPUs: []string{},
 	}
@@ -199,6 +201,8 @@ func arguments(s measure.Shape, f files) ([]string, error) {
 		"-smp", fmt.Sprint(s.CPUs), "-m", fmt.Sprint(s.MemoryMiB),
 		"-chardev", "file,id=status,path="+qemu.Escape(f.status),
 		"-chardev", "file,id=proofs,append=on,path="+qemu.Escape(f.proofs),
+		// Appended to, so that whoever reads it may cut it short.
+		"-chardev", "file,id=numbers,append=on,path="+qemu.Escape(f.numbers),
 		"-netdev", fmt.Sprintf("user,id=net0,restrict=%s,hostfwd=tcp:%s:%d-:%d", restricted, f.listen, f.hostPort, f.guestPort),
 		"-pidfile", f.pid)
 	args = append(args, tee...)
@@ -235,7 +239,8 @@ func (f files) disks() []diskFile {
 type files struct {
 	firmware, variables, kernel, initrd, cmdline string
 	root, disk, config, journal, engine, model   string
-	tpm, tpmSocket, status, proofs, qmp, pid     string // tpm: the folder of its state
+	tpm, tpmSocket, qmp, pid                     string // tpm: the folder of its state
+	status, proofs, numbers                      string // what leaves by each port
 	listen                                       string // address of this machine
 	hostPort, guestPort                          int
 	hardware                                     Hardware

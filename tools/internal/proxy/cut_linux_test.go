@@ -169,6 +169,10 @@ func TestEveryDialectIsProven(t *testing.T) {
 			asked++
 		}
 	}
+	if status, text := r.ask(t, api.Embeddings, `{"model":"tiny","input":"canary"}`); status != 200 || !strings.Contains(text, "[0.25,-1]") {
+		t.Errorf("embeddings: got %d %s", status, text)
+	}
+	asked++
 	if st := r.guests[0].status(); st.answered != asked || st.unproven != 0 {
 		t.Errorf("%d proven answers and %d that were not, want %d", st.answered, st.unproven, asked)
 	}

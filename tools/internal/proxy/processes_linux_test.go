@@ -167,8 +167,10 @@ func startService(t testing.TB) *service {
 			return s.Attest(r.NonceRoot, r.TLSKey), nil
 		}, nil)
 	}()
+	numbersOut, numbersIn := pipe(t)
+	go io.Copy(io.Discard, numbersOut)
 	spawn(role.Gateway, role.Settings{role.KeeperSocket: "/keeper/keeper.sock", role.EngineSocket: "/engine/e.sock", role.Chroot: filepath.Join(dir, "root")},
-		must(l.(*net.TCPListener).File())(t), theirs)
+		must(l.(*net.TCPListener).File())(t), theirs, numbersIn)
 	l.Close()
 	theirs.Close()
 	return s
@@ -183,6 +185,10 @@ func (s *service) startEngine(t testing.TB, socket string) {
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
+		if r.URL.Path == "/v1/embeddings" {
+			io.WriteString(w, `{"data":[{"embedding":[0.25,-1],"index":0,"object":"embedding"}],"usage":{"prompt_tokens":2,"total_tokens":2}}`)
+			return
+		}
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.Header().Set("Connection", "close")
 		say := func(event string) {

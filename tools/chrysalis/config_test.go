@@ -1,0 +1,169 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+
+	"chrysalis/measure"
+	"chrysalis/measure/config"
+	"chrysalis/tools/internal/guest"
+)
+
+// fitting is a config, volumes and a machine that fit together.
+func fitting(t *testing.T) together {
+	t.Helper()
+	dir := t.TempDir()
+	root := filepath.Join(dir, "root", "usr", "bin")
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, llama), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	engine, model := filepath.Join(dir, "engine.img"), filepath.Join(dir, "model.img")
+	for _, args := range [][]string{{"volume", "pack", "engine", filepath.Join(dir, "root"), "-o", engine}, {"volume", "pack", "model", "../../image/model/tiny.gguf", "-o", model}} {
+		cmd := newRoot()
+		cmd.SetArgs(args)
+		cmd.SetOut(new(strings.Builder))
+		if err := cmd.Execute(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := guest.ReadConfig("", "", engine, model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return together{config: m, engine: engine, model: model, shape: measure.Shape{CPUs: 2, MemoryMiB: 1024}}
+}
+
+// TestCrossCheck: each thing that does not fit is found by its check, and by no other.
+func TestCrossCheck(t *testing.T) {
+	argv := func(name, value string) func(*together) {
+		return func(t *together) {
+			words := t.config.Service.Engine.Argv
+			words[slices.Index(words, name)+1] = value
+		}
+	}
+	without := func(name string) func(*together) {
+		return func(t *together) {
+			e := &t.config.Service.Engine
+			at := slices.Index(e.Argv, name)
+			e.Argv = slices.Delete(e.Argv, at, at+2)
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*together)
+		check  string // "" finds nothing
+		state  severity
+		says   string
+	}{
+		{"all fits", func(*together) {}, "", fine, ""},
+		{"ephemeral anywhere", func(t *together) { t.config.Identity.Sealing = config.SealNothing }, "", fine, ""},
+		{"a TPM's sealing in a TD", func(t *together) { t.shape.Platform = measure.TDX }, "sealing", wrong, "want ephemeral on tdx"},
+		{"another engine's volume", func(t *together) { t.config.Service.Engine.Volume.Root[0]++ }, "engine-volume", wrong, "is not the volume that the config names"},
+		{"another model's volume", func(t *together) { t.config.Service.Model.Volume.Root[0]++ }, "model-volume", wrong, "--model"},
+		{"a program that is not there", func(t *together) { t.config.Service.Engine.Argv[0] = "/bin/" + llama }, "engine-program", wrong, "engine.img has "},
+		{"weights that are not there", argv("-m", "/model/other.gguf"), "model-file", wrong, "told to read /model/other.gguf"},
+		{"another socket", argv("--host", "127.0.0.1"), "engine-socket", wrong, "want /run/engine/e.sock"},
+		{"no socket", without("--host"), "engine-socket", wrong, "none"},
+		{"more slots", func(t *together) { argv("-np", "4")(t); argv("-c", "4096")(t) }, "slots", doubt, "no work"},
+		{"fewer slots", argv("-np", "1"), "slots", wrong, "want 2, as limits.concurrent says"},
+		{"no context", without("-c"), "context", doubt, "the model's own context"},
+		{"little context", argv("-c", "2046"), "context", wrong, "set -c to 2048 or more"},
+		{"little context for all", func(t *together) {
+			e := &t.config.Service.Engine
+			e.Argv[slices.Index(e.Argv, "--no-kv-unified")] = "--kv-unified"
+			argv("-c", "2047")(t)
+		}, "context", wrong, "want 2048, which is limits.context_tokens for each of limits.concurrent"},
+		{"no room for a prompt", func(t *together) { t.config.Service.Limits.AnswerTokens = 1024 }, "answer", wrong, "a prompt must fit"},
+		{"small requests", func(t *together) { t.config.Service.Limits.RequestBytes = 1023 }, "request", doubt, "a token has a byte at least"},
+		{"more threads than CPUs", argv("-t", "3"), "threads", doubt, "the machine's CPUs"},
+		{"a model larger than its engine's memory", func(t *together) {
+			t.config.Service.Engine.MemoryBytes = t.config.Service.Model.Volume.Blocks * 4096
+		}, "engine-memory", wrong, "raise service.engine.memory_bytes"},
+		{"little memory beside", func(t *together) { t.shape.MemoryMiB = 1023 }, "machine-memory", doubt, "leave 512"},
+		{"no memory beside", func(t *together) { t.shape.MemoryMiB = 512 }, "machine-memory", wrong, "--memory"},
+		{"charges of nothing", func(t *together) { t.config.Service.Price.NanotonPerToken = 0 }, "price", doubt, "payment to none"},
+		{"nothing charged", func(t *together) {
+			t.config.Service.Price.Payment, t.config.Service.Price.NanotonPerToken = config.PayNothing, 0
+		}, "", fine, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := fitting(t)
+			c.config.Service.Engine.Argv = slices.Clone(c.config.Service.Engine.Argv)
+			tt.change(&c)
+			found := crossCheck(c)
+			if len(found) != len(crossChecks) {
+				t.Errorf("%d things are looked at, want %d", len(found), len(crossChecks))
+			}
+			for _, f := range found {
+				want := fine
+				if f.Name == tt.check {
+					want = tt.state
+				}
+				var b strings.Builder
+				printFindings(&b, []finding{f})
+				if f.State != want || f.Name == tt.check && !strings.Contains(b.String(), tt.says) || f.State == fine && f.Mend != "" {
+					t.Errorf("got %q, want %s with %q", b.String(), want, tt.says)
+				}
+			}
+			if err := wrongOnes(found); (err != nil) != (tt.state == wrong) {
+				t.Errorf("the verdict is %v, want a refusal: %t", err, tt.state == wrong)
+			}
+		})
+	}
+	other := fitting(t)
+	other.config.Service.Engine.Argv = []string{"/usr/bin/vllm"}
+	for _, f := range crossCheck(other) {
+		if f.Name == "slots" || f.Name == "context" || f.Name == "threads" || f.Name == "engine-socket" && f.State != doubt {
+			t.Errorf("an engine that is not known: got %+v", f)
+		}
+	}
+}
+
+// TestExampleComments: every member of a config that people write has a comment, and every comment a member; the weights share one.
+func TestExampleComments(t *testing.T) {
+	e := example{name: "x", file: "x.gguf", price: 1, slots: 1, context: 2}
+	seen := map[string]bool{}
+	for _, p := range []measure.Platform{"", measure.TDX} {
+		text, err := e.write(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(text, "\n")
+		for i, line := range lines {
+			if len(line) > 160 {
+				t.Errorf("%q is too long to read", line)
+			}
+			key, _, member := strings.Cut(strings.TrimSpace(line), `": `)
+			key = strings.TrimPrefix(key, `"`)
+			if !member || strings.HasPrefix(strings.TrimSpace(line), "//") {
+				continue
+			}
+			seen[key] = true
+			shared := key == "payment" || key == "name" || strings.HasSuffix(key, "_weight") && key != "prompt_weight"
+			if commented := strings.HasPrefix(strings.TrimSpace(lines[i-1]), "// "); commented == shared {
+				t.Errorf("%s has a comment: %t", key, commented)
+			}
+		}
+	}
+	for key := range comments {
+		if !seen[key] {
+			t.Errorf("a comment is for %q, which no config has", key)
+		}
+	}
+}
+
+// TestFindingsAreJSON: what machines read has the same words.
+func TestFindingsAreJSON(t *testing.T) {
+	text, err := json.Marshal(crossCheck(fitting(t)))
+	if err != nil || !strings.Contains(string(text), `{"name":"sealing","state":"ok","found":"tpm-pcr"`) {
+		t.Errorf("got %s and error %v", text, err)
+	}
+}
