@@ -33,8 +33,8 @@ func (g *guest) sealing() config.Sealing {
 	return g.config.Identity.Sealing
 }
 
-// borrow dials whom the host calls the custodian and has the borrower judge who answers. init dials and judges nobody; the borrower judges and
-// can dial nobody: it gets this one connection, in no network of its own.
+// borrow dials whom the host calls the custodian and has the borrower judge who answers. init dials and judges nobody; the borrower judges
+// and can dial nobody: it gets this one connection, in no network of its own.
 func (g *guest) borrow(ctx context.Context) error {
 	way := g.hostDoc.Custodian
 	if !way.Given() {

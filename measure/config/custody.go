@@ -72,7 +72,8 @@ func (i Identity) validateCustody() error {
 	}
 	products := []string{"Milan", "Genoa", "Turin"}
 	for at, l := range c.MinTCB {
-		if !slices.Contains(products, l.Product) || slices.ContainsFunc(c.MinTCB[:at], func(o PatchLevels) bool { return o.Product == l.Product }) {
+		twice := slices.ContainsFunc(c.MinTCB[:at], func(o PatchLevels) bool { return o.Product == l.Product })
+		if twice || !slices.Contains(products, l.Product) {
 			return fmt.Errorf("min_tcb names product %.40q, want each of %q at most once", l.Product, products)
 		}
 	}

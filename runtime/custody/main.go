@@ -3,8 +3,8 @@
 //	custody lender    beside a custodian: judges who asks for the secret, and passes on what the custodian lends
 //	custody borrower  beside a guest that serves: judges the lender, takes the loan, hands it to init, and renews it
 //
-// It carries the verifier, which no other program of a guest does, and has no more than what it needs for that: sockets that init opened, and
-// a secret while it passes.
+// It carries the verifier, which no other program of a guest does, and has no more than what it needs for that: sockets that init opened,
+// and a secret while it passes.
 package main
 
 import (
@@ -90,7 +90,8 @@ func (k *knowledge) read(settings role.Settings) (err error) {
 }
 
 // confined takes the streams, gives up everything else, and has the guest's hardware say what the guest is.
-func (k knowledge) confined(r role.Role, settings role.Settings, files role.Files) (side *lending.Side, quotes *role.QuoteStream, loans net.Conn, err error) {
+func (k knowledge) confined(r role.Role, settings role.Settings, files role.Files) (side *lending.Side, quotes *role.QuoteStream,
+	loans net.Conn, err error) {
 	conn, err := net.FileConn(files[role.Quotes])
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("taking quote socket: %v", err)

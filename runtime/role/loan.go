@@ -153,7 +153,8 @@ func ServeLoans(stream io.ReadWriter, answer func(LoanCall) (Answer, Loan, error
 		}
 		c := LoanCall{Call: Call(b[0]), Number: binary.LittleEndian.Uint64(b[1:]), Giver: register.Digest(b[9:]), Taker: register.Digest(b[41:])}
 		none := register.Digest{}
-		if lend := c.Call == CallLend; c.Call == 0 || c.Call >= endOfCalls || lend != (c.Number == 0) || (c.Giver == none) != (c.Taker == none) || !lend && c.Taker != none {
+		lend, parties := c.Call == CallLend, c.Giver != none
+		if c.Call == 0 || c.Call >= endOfCalls || lend != (c.Number == 0) || parties != (c.Taker != none) || parties && !lend {
 			return fmt.Errorf("reading call for a loan: call %d of number %d, giver %s and taker %s", c.Call, c.Number, c.Giver, c.Taker)
 		}
 		a, l, err := answer(c)

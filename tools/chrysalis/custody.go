@@ -22,10 +22,13 @@ type custodyFlags struct {
 
 func (f *custodyFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.BoolVar(&f.keeps, "custodian", false, "boot the custodian of the config's identity: without engine, model and clients, it keeps the secret and lends it to one guest at a time")
-	flags.StringVar(&f.from, "borrow-from", "", "have the secret lent: by the custodian in this guest folder, or at this ADDRESS:PORT, as the guest reaches it")
+	flags.BoolVar(&f.keeps, "custodian", false, "boot the custodian of the config's identity: without engine, model and clients, "+
+		"it keeps the secret and lends it to one guest at a time")
+	flags.StringVar(&f.from, "borrow-from", "", "have the secret lent: by the custodian in this guest folder, or at this ADDRESS:PORT, "+
+		"as the guest reaches it")
 	flags.StringVar(&f.list, "list", "", "with --borrow-from: signed release list, where the custodian is of the release before")
-	flags.StringVar(&f.common, "software-root", "build/software-root.pem", "with --custodian or --borrow-from, on software TDX: root that the machines have in common, made where there is none")
+	flags.StringVar(&f.common, "software-root", "build/software-root.pem", "with --custodian or --borrow-from, on software TDX: "+
+		"root that the machines have in common, made where there is none")
 	cmd.MarkFlagsMutuallyExclusive("custodian", "borrow-from")
 }
 
@@ -57,7 +60,8 @@ func (f *custodyFlags) apply(ctx context.Context, g guest.Guest, spec *guest.Spe
 	}
 	if demo {
 		if spec.Shape.Platform != measure.TDX {
-			return fmt.Errorf("the demo's identity has a custodian on %s alone: name a config whose identity.custody says who vouches for this machine (--config)", measure.TDX)
+			return fmt.Errorf("the demo's identity has a custodian on %s alone: name a config whose identity.custody says who vouches for this machine "+
+				"(--config)", measure.TDX)
 		}
 		spec.Config = guest.Borrowing(spec.Config, roots)
 	}

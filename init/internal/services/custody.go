@@ -62,8 +62,8 @@ type Loan struct {
 	taken sealing.Taken
 }
 
-// Borrower starts the borrower over its connection to whom the host calls its custodian, with a release list of the host's, and returns once
-// it has the loan.
+// Borrower starts the borrower over its connection to whom the host calls its custodian, with a release list of the host's, and returns
+// once it has the loan.
 func (s *Services) Borrower(ctx context.Context, peer *os.File, list []byte, quotes func(stream *os.File)) (sealing.Vault, error) {
 	if err := errors.Join(os.MkdirAll(emptyRoot, 0o755), os.WriteFile(listFile, list, 0o400)); err != nil {
 		return nil, err

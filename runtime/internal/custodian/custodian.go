@@ -5,13 +5,13 @@
 //	answer, loan, err := c.Answer(call)
 //
 // A loan has a number, one more each time, which is durable before the secret leaves. It holds for a lease after it was last renewed. The
-// next is lent once this one was given back, or once its lease and a margin have run out; a number whose lease has run out is never renewed
-// again. After its start a custodian waits out lease and margin before it lends anything: who borrowed before may go on until then, and what the
-// journal says of them is as old as the host likes.
+// next is lent once this one was given back, or once its lease and a margin have run out; a number whose lease has run out is never
+// renewed again. After its start a custodian waits out lease and margin before it lends anything: who borrowed before may go on until
+// then, and what the journal says of them is as old as the host likes.
 //
-// What this package does not promise. Time is the machine's monotonic clock, on both sides: a host that can make the custodian's run fast, or
-// hold up a borrower's, has two guests with the secret for as long. A host that puts back the custodian's disk has a number lent twice, one
-// after the other; where the disk is all that the count rests on, nothing here finds that out within a boot.
+// What this package does not promise. Time is the machine's monotonic clock, on both sides: a host that can make the custodian's run fast,
+// or hold up a borrower's, has two guests with the secret for as long. A host that puts back the custodian's disk has a number lent twice,
+// one after the other; where the disk is all that the count rests on, nothing here finds that out within a boot.
 package custodian
 
 import (

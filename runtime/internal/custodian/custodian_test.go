@@ -223,8 +223,8 @@ func TestHeldBefore(t *testing.T) {
 	})
 }
 
-// TestPowerCut cuts the power at each write, lost and kept: the custodian ends, and afterwards no number is lent twice and no boot lost that
-// was acknowledged.
+// TestPowerCut cuts the power at each write, lost and kept: the custodian ends, and afterwards no number is lent twice and no boot lost
+// that was acknowledged.
 func TestPowerCut(t *testing.T) {
 	for cut := 1; ; cut++ {
 		done := false

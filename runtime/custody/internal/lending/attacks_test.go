@@ -136,8 +136,8 @@ func TestMalformedLoan(t *testing.T) {
 	})
 }
 
-// TestTakerLies: the secret goes to nobody but a guest of the custodian's image and identity that has none yet, on hardware that the identity
-// names, over the connection that its evidence is for.
+// TestTakerLies: the secret goes to nobody but a guest of the custodian's image and identity that has none yet, on hardware that the
+// identity names, over the connection that its evidence is for.
 func TestTakerLies(t *testing.T) {
 	for _, tt := range []struct {
 		name, want string

@@ -43,11 +43,14 @@ type Loan struct {
 	until time.Time // by the monotonic clock
 }
 
+// Quote has evidence made for a request.
+type Quote func(evidence.Request) (*evidence.Evidence, error)
+
 // Borrow takes the loan of whoever is at the other end of conn, which it closes with the loan. list is a release list of the host's, for
 // two that are not of one image. quote makes evidence of this guest, which has no secret yet.
 //
 // While another guest may have the loan it is asked again, until it is certain that one renews: ErrHeld.
-func Borrow(ctx context.Context, conn net.Conn, side *Side, list []byte, quote func(evidence.Request) (*evidence.Evidence, error)) (*Loan, error) {
+func Borrow(ctx context.Context, conn net.Conn, side *Side, list []byte, quote Quote) (*Loan, error) {
 	own, hash, err := newKey()
 	if err != nil {
 		return nil, err
@@ -115,7 +118,7 @@ func newKey() (*tls.Certificate, [32]byte, error) {
 }
 
 // answer has evidence made for a challenge.
-func answer(nonce, exporter, key [32]byte, now time.Time, quote func(evidence.Request) (*evidence.Evidence, error)) (*evidence.Evidence, error) {
+func answer(nonce, exporter, key [32]byte, now time.Time, quote Quote) (*evidence.Evidence, error) {
 	root, paths, err := evidence.Batch([][32]byte{evidence.Leaf(nonce, exporter)})
 	if err != nil {
 		return nil, err

@@ -160,8 +160,8 @@ func (c *cutConn) pass(n int, err error) (int, error) {
 func (c *cutConn) Read(p []byte) (int, error)  { return c.pass(c.Conn.Read(p)) }
 func (c *cutConn) Write(p []byte) (int, error) { return c.pass(c.Conn.Write(p)) }
 
-// TestCustodianCut starts the custodian again at each point of a loan's life: the number goes on, what was lent before is renewed by nobody,
-// and nothing is lent before it is over.
+// TestCustodianCut starts the custodian again at each point of a loan's life: the number goes on, what was lent before is renewed by
+// nobody, and nothing is lent before it is over.
 func TestCustodianCut(t *testing.T) {
 	for name, after := range map[string]int{"before it lends": 0, "after it lent": 1, "after a boot was counted": 2, "after it was given back": 3} {
 		inBubble(t, name, func(t *testing.T) {

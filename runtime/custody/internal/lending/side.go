@@ -196,7 +196,8 @@ func (s *Side) policy(m config.Measured, registers map[string][]byte) (attest.Po
 		SEVSNP: attest.SEVSNPRules{MaxCRLAge: age, MinTCB: map[sevsnp.Product]sevsnp.TCB{}},
 	}
 	for _, l := range c.MinTCB {
-		rules.SEVSNP.MinTCB[sevsnp.Product(l.Product)] = sevsnp.TCB{FMC: l.FMC, Bootloader: l.Bootloader, TEE: l.TEE, SNP: l.SNP, Microcode: l.Microcode}
+		levels := sevsnp.TCB{FMC: l.FMC, Bootloader: l.Bootloader, TEE: l.TEE, SNP: l.SNP, Microcode: l.Microcode}
+		rules.SEVSNP.MinTCB[sevsnp.Product(l.Product)] = levels
 	}
 	return rules.Policy()
 }
