@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,6 +28,7 @@ type chatFlags struct {
 	remote             remoteFlags
 	payer, model, save string
 	maxTokens          uint32
+	memory             string
 	asJSON             bool
 }
 
@@ -35,7 +38,8 @@ func newChat() *cobra.Command {
 		Use:   "chat URL --policy FILE PROMPT",
 		Short: "Verify a guest, send it a prompt, check receipt and charge",
 		Long: "Sends the prompt only after the guest has been verified over the same connection. The answer streams to standard output;\n" +
-			"then its receipt and its charge are checked with the attested keys, against what was sent and what came back.",
+			"then its receipt and its charge are checked with the attested keys, against what was sent and what came back. The number of the\n" +
+			"receipt must come after those that this user got of the guest before: its journal may have been put back.",
 		Example: "  chrysalis chat https://127.0.0.1:8443 --policy policy.json --roots build/guest/tpm-maker.pem \"What is the capital of Norway?\"",
 		Args:    cobra.ExactArgs(2),
 		RunE:    func(cmd *cobra.Command, args []string) error { return chat(cmd, f, args[0], args[1]) },
@@ -45,6 +49,7 @@ func newChat() *cobra.Command {
 	cmd.Flags().StringVar(&f.model, "model", "", "model to ask (default: the one that the guest's config names)")
 	cmd.Flags().Uint32Var(&f.maxTokens, "max-tokens", 0, "most tokens of the answer (default: the guest's limit)")
 	cmd.Flags().StringVar(&f.save, "save", "", "folder to write answer.txt, request.json, receipt.bin, charge.boc, contract.txt and the keys to")
+	cmd.Flags().StringVar(&f.memory, "memory", "", "file that keeps the number of each guest's newest receipt, so that one whose count goes back is found out; none: keep nothing (default: chrysalis/receipts.json in the user's state folder)")
 	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print JSON at the end instead of the text as it comes")
 	return cmd
 }
@@ -71,6 +76,15 @@ func chat(cmd *cobra.Command, f chatFlags, url, prompt string) error {
 	if err != nil {
 		return exitError{exitUsage, err}
 	}
+	kept := memory{cmp.Or(f.memory, memoryFile())}
+	if kept.file == "none" {
+		kept.file = ""
+	}
+	var known map[string]remembered
+	var forgotten error // why nothing is known
+	if kept.file != "" {
+		known, forgotten = kept.read()
+	}
 	request := client.Request{Model: f.model, Messages: []client.Message{{Role: "user", Content: prompt}}, MaxTokens: f.maxTokens, Payer: payer}
 	shown := false
 	answer, err := guest.Ask(cmd.Context(), request, func(p client.Piece) error {
@@ -96,9 +110,22 @@ func chat(cmd *cobra.Command, f chatFlags, url, prompt string) error {
 		}
 	}
 	if f.asJSON {
-		return printJSON(cmd.OutOrStdout(), chatReport(answer))
+		err = printJSON(cmd.OutOrStdout(), chatReport(answer))
+	} else {
+		printProof(cmd.ErrOrStderr(), answer)
 	}
-	printProof(cmd.ErrOrStderr(), answer)
+	if err != nil || kept.file == "" {
+		return err
+	}
+	if err = forgotten; err == nil {
+		err = kept.judge(known, answer.Guest.ReceiptKey(), *answer.Receipt, answer.Signed.Receipt.Hash(), time.Now())
+	}
+	if back := (wentBack{}); errors.As(err, &back) {
+		return rejected(err)
+	}
+	if err != nil { // the answer is proven, and was shown
+		fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: note: %v\n", err)
+	}
 	return nil
 }
 

@@ -43,6 +43,8 @@ type Guest struct {
 	Spoil func(body []byte, r *Reply)
 	// Around may answer what comes in an envelope in the guest's place, and reports whether it did. Nil never does.
 	Around func(w http.ResponseWriter, r *http.Request) bool
+	// Proof answers for the proof of an answer, by its path; nil knows of none.
+	Proof func(path string) string
 	// KeysAhead and Ahead are how many nanoseconds the guest's clock is ahead: where it replaces keys, and where it opens envelopes.
 	KeysAhead, Ahead atomic.Int64
 
@@ -91,6 +93,14 @@ func New(t testing.TB, measured []byte) *Guest {
 	mux := http.NewServeMux()
 	mux.Handle(session.EvidencePath, server)
 	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"data":[]}`) })
+	mux.HandleFunc("GET /v1/receipts/{id}", func(w http.ResponseWriter, r *http.Request) {
+		if g.Proof == nil || g.Proof(r.URL.Path) == "" {
+			w.WriteHeader(http.StatusNotFound)
+			io.WriteString(w, `{"error":{"code":"no_such_answer"}}`)
+			return
+		}
+		io.WriteString(w, g.Proof(r.URL.Path))
+	})
 	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) {
 		if err := g.answer(w, r); err != nil {
 			t.Error(err)

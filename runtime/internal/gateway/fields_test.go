@@ -9,6 +9,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"chrysalis/runtime/api"
+	"chrysalis/runtime/receipt"
 )
 
 var treatments = map[treatment]string{taken: "read", passed: "passed", ignored: "ignored", refused: "refused"}
@@ -38,6 +39,26 @@ func TestAPIDocument(t *testing.T) {
 		}
 		if !strings.Contains(string(document), "|---|---|---|\n"+table.String()+"\n") {
 			t.Errorf("API.md does not have this table:\n%s", table.String())
+		}
+	}
+}
+
+// TestAPIDocumentNumbers holds the numbers of API.md's prose to those of the code.
+func TestAPIDocumentNumbers(t *testing.T) {
+	document, err := os.ReadFile("API.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, says := range []string{
+		fmt.Sprintf("There are %d,%03d connections at a time", maxConnections/1000, maxConnections%1000),
+		fmt.Sprintf("%d MiB together", maxBodyBytes>>20),
+		fmt.Sprintf("whole after %.0f s, its header after 10", defaultWaits.request.Seconds()),
+		fmt.Sprintf("newest %d answers", rememberedAnswers),
+		fmt.Sprintf("nests %d levels at most", maxDepth),
+		fmt.Sprintf("base64, %d bytes", receipt.Size),
+	} {
+		if !strings.Contains(string(document), says) {
+			t.Errorf("API.md does not say %q", says)
 		}
 	}
 }

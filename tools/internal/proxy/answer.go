@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -159,6 +160,9 @@ func (p *Proxy) ask(w http.ResponseWriter, r *http.Request, g *guest, body []byt
 			return true, fmt.Errorf("%s says %s", g.url, response.Status)
 		}
 	}
+	if others && isProof(r) && response.StatusCode == http.StatusNotFound {
+		return true, fmt.Errorf("%s remembers no such answer", g.url)
+	}
 	h := w.Header()
 	for _, name := range passedBack {
 		if v := response.Header.Get(name); v != "" {
@@ -180,6 +184,11 @@ func (p *Proxy) ask(w http.ResponseWriter, r *http.Request, g *guest, body []byt
 // isAnswer reports whether a request asks for an answer, which is charged and proven.
 func isAnswer(r *http.Request) bool {
 	return r.Method == http.MethodPost && slices.Contains(api.Answers(), r.URL.Path)
+}
+
+// isProof reports whether a request asks for the proof of an answer, which one guest alone remembers.
+func isProof(r *http.Request) bool {
+	return strings.HasPrefix(r.URL.Path, api.Receipts) || strings.HasPrefix(r.URL.Path, api.Signatures)
 }
 
 func isStream(response *http.Response) bool {

@@ -186,7 +186,11 @@ func (s *service) startEngine(t testing.TB, socket string) {
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		if r.URL.Path == "/v1/embeddings" {
-			io.WriteString(w, `{"data":[{"embedding":[0.25,-1],"index":0,"object":"embedding"}],"usage":{"prompt_tokens":2,"total_tokens":2}}`)
+			vector := "[0.25,-1]"
+			if bytes.Contains(body, []byte("base64")) {
+				vector = `"AACAPgAAgL8="`
+			}
+			fmt.Fprintf(w, `{"data":[{"embedding":%s,"index":0,"object":"embedding"}],"usage":{"prompt_tokens":2,"total_tokens":2}}`, vector)
 			return
 		}
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -356,7 +360,7 @@ func TestClients(t *testing.T) {
 	}
 	r := startService(t)
 	p := r.local(t, r.url)
-	for _, name := range []string{"openai", "langchain", "ai", "llamaindex"} {
+	for _, name := range []string{"openai", "anthropic", "langchain", "ai", "llamaindex"} {
 		t.Run(name, func(t *testing.T) {
 			c := exec.CommandContext(t.Context(), "node", name+".mjs")
 			c.Dir = dir

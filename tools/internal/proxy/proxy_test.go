@@ -270,6 +270,27 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
+// TestProofElsewhere: the proof of an answer is asked of each guest until one has it.
+func TestProofElsewhere(t *testing.T) {
+	guests := []*clienttest.Guest{newGuest(t), newGuest(t), newGuest(t)}
+	r := start(t, nil, guests...)
+	guests[1].Proof = func(path string) string {
+		if path == "/v1/receipts/chatcmpl-1" {
+			return "the receipt"
+		}
+		return ""
+	}
+	for range 5 {
+		if response, text := do(t, r.request(t, http.MethodGet, "/v1/receipts/chatcmpl-1", "")); response.StatusCode != 200 || text != "the receipt" ||
+			response.Header.Get("Chrysalis-Guest") != guests[1].URL {
+			t.Errorf("got %d %s of %s", response.StatusCode, text, response.Header.Get("Chrysalis-Guest"))
+		}
+		if response, text := do(t, r.request(t, http.MethodGet, "/v1/receipts/chatcmpl-2", "")); response.StatusCode != 404 || !strings.Contains(text, "no_such_answer") {
+			t.Errorf("an answer that nobody has given: got %d %s", response.StatusCode, text)
+		}
+	}
+}
+
 // TestBalance: a guest that is busy with an answer gets the next question last.
 func TestBalance(t *testing.T) {
 	first, second := newGuest(t), newGuest(t)

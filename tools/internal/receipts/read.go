@@ -72,6 +72,11 @@ func Read(path string) (*Archive, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parse(text, path)
+}
+
+// parse reads what a file of that path holds.
+func parse(text []byte, path string) (*Archive, error) {
 	var object struct {
 		Object string `json:"object"`
 	}
