@@ -43,7 +43,7 @@ func TestCustodian(t *testing.T) {
 	}
 	spec := tdSpec(t)
 	spec.SoftwareRoot, spec.Config = root, guest.Borrowing(spec.Config, [][]byte{vouches})
-	spec.Config.Identity.Custody.LeaseSeconds = 15
+	spec.Config.Identity.Custody.LeaseSeconds = 30 // an emulated guest on a busy machine stands still for seconds
 	kept := onOwnPort(t, spec)
 	kept.Config = guest.AsCustodian(spec.Config)
 	spec.Custodian = guest.LocalCustodian(kept)
