@@ -31,10 +31,15 @@ check: ## gofmt, vet, staticcheck
 	@set -e; for m in $(MODULES); do echo "$(GO) vet -C $$m ./..."; $(GO) vet -C $$m ./...; done
 	@set -e; staticcheck=$$($(GO) tool -C tools -n staticcheck); for m in $(MODULES); do echo "staticcheck $$m"; (cd $$m && $$staticcheck ./...); done
 
-# Where the command line runs beside Linux on amd64; verbs that start guests say there that they need Linux.
-OTHERS := darwin/amd64 darwin/arm64 windows/amd64 windows/arm64 linux/arm64
+# Where the command line runs; verbs that start guests say there that they need Linux.
+OTHERS := linux/amd64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64 linux/arm64
 
-cross: ## the command line for other systems, into build/cross
+# No version has been published: packages are named by the day of the sources.
+VERSION ?= 0~$(shell git log -1 --format=%cd --date=format:%Y%m%d)
+packages: cross $(BIN) ## tarballs, Debian packages and bills of materials of the command line, into build/packages
+	@$(BIN) release package $(foreach s,$(OTHERS),build/cross/chrysalis-$(subst /,-,$(s))$(if $(findstring windows,$(s)),.exe)) --version $(VERSION) -o build/packages
+
+cross: ## the command line for all systems, into build/cross
 	@set -e; for s in $(OTHERS); do out=build/cross/chrysalis-$${s/\//-}; [ $${s%/*} = windows ] && out=$$out.exe; echo "$$out"; \
 		CGO_ENABLED=0 GOOS=$${s%/*} GOARCH=$${s#*/} $(GO) build -C tools -ldflags='-s -w' -o ../$$out ./chrysalis; done
 
@@ -88,4 +93,4 @@ $(DOUBLE): FORCE
 	@$(GO) build -C tools -o ../$@ ./double
 
 FORCE:
-.PHONY: help demo test unit check cross wasm image matrix console boots bench differential fuzz clean FORCE
+.PHONY: help demo test unit check cross packages wasm image matrix console boots bench differential fuzz clean FORCE

@@ -81,6 +81,7 @@ func newAppraiseEventlog() *cobra.Command {
 	f.StringVar(&flags.registers, "registers", "", "registers to compare with: JSON, or a file with it")
 	f.StringVar(&flags.quote, "quote", "", "quote to compare with: bytes, hexadecimal or base64")
 	f.BoolVar(&flags.asJSON, "json", false, "print JSON")
+	cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"ccel", "tcg2", "cel", "dstack"}, cobra.ShellCompDirectiveNoFileComp))
 	for _, name := range []string{"log", "format"} {
 		_ = cmd.MarkFlagRequired(name)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/check"
+	"chrysalis/attest/ratls"
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/client"
@@ -35,14 +37,29 @@ type chatFlags struct {
 func newChat() *cobra.Command {
 	var f chatFlags
 	cmd := &cobra.Command{
-		Use:   "chat URL --policy FILE PROMPT",
+		Use:   "chat URL --policy FILE [PROMPT]",
 		Short: "Verify a guest, send it a prompt, check receipt and charge",
 		Long: "Sends the prompt only after the guest has been verified over the same connection. The answer streams to standard output;\n" +
 			"then its receipt and its charge are checked with the attested keys, against what was sent and what came back. The number of the\n" +
-			"receipt must come after those that this user got of the guest before: its journal may have been put back.",
-		Example: "  chrysalis chat https://127.0.0.1:8443 --policy policy.json --roots build/guest/tpm-maker.pem \"What is the capital of Norway?\"",
-		Args:    cobra.ExactArgs(2),
-		RunE:    func(cmd *cobra.Command, args []string) error { return chat(cmd, f, args[0], args[1]) },
+			"receipt must come after those that this user got of the guest before: its journal may have been put back.\n\n" +
+			"Without a prompt it is a conversation: each line is one, and what was said before goes with it. /help says what else there is.",
+		Example: "  chrysalis chat https://127.0.0.1:8443 --policy policy.json --roots build/guest/tpm-maker.pem \"What is the capital of Norway?\"\n" +
+			"  chrysalis chat https://127.0.0.1:8443 --policy policy.json --roots build/guest/tpm-maker.pem   # a conversation",
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && f.asJSON {
+				return exitError{exitUsage, errors.New("--json wants a PROMPT: a conversation is for people")}
+			}
+			t := talk{cmd: cmd, f: f}
+			if err := t.open(args[0]); err != nil {
+				return err
+			}
+			defer func() { t.guest.Close() }()
+			if len(args) == 1 {
+				return t.converse()
+			}
+			return t.once(args[1])
+		},
 	}
 	f.remote.add(cmd)
 	cmd.Flags().StringVar(&f.payer, "client", "", "TON address of the payment contract that is charged (default on a local chain: the demonstration's)")
@@ -54,77 +71,118 @@ func newChat() *cobra.Command {
 	return cmd
 }
 
-func chat(cmd *cobra.Command, f chatFlags, url, prompt string) error {
-	base, _, err := guestAddress(url)
-	if err != nil {
+// talk is chat with one guest.
+type talk struct {
+	cmd    *cobra.Command
+	f      chatFlags
+	base   string
+	remote ratls.Config
+	guest  *client.Guest
+	payer  ton.Address
+	kept   memory // of receipts; without a file nothing is kept
+}
+
+// open verifies the guest and decides who is charged.
+func (t *talk) open(url string) (err error) {
+	if t.base, _, err = guestAddress(url); err != nil {
 		return err
 	}
-	remote, err := f.remote.open()
-	if err != nil {
+	if t.remote, err = t.f.remote.open(); err != nil {
 		return err
 	}
-	guest, err := client.Dial(cmd.Context(), base, remote)
-	if err != nil {
-		return refusalOf(spoken(err), f.remote.trusted())
+	if t.guest, err = t.dial(); err != nil {
+		return err
 	}
-	defer guest.Close()
-	if (f.remote.tdxRoot != "" || f.remote.snpRoot != "") && !f.asJSON {
-		fmt.Fprintln(cmd.ErrOrStderr(), software)
+	if (t.f.remote.tdxRoot != "" || t.f.remote.snpRoot != "") && !t.f.asJSON {
+		fmt.Fprintln(t.cmd.ErrOrStderr(), software)
 	}
-	m := guest.Result().Config()
-	payer, err := payerOf(f.payer, m)
-	if err != nil {
+	if t.payer, err = payerOf(t.f.payer, t.guest.Result().Config()); err != nil {
+		t.guest.Close()
 		return exitError{exitUsage, err}
 	}
-	kept := memory{cmp.Or(f.memory, memoryFile())}
-	if kept.file == "none" {
-		kept.file = ""
+	if t.kept.file = cmp.Or(t.f.memory, memoryFile()); t.kept.file == "none" {
+		t.kept.file = ""
 	}
-	var known map[string]remembered
-	var forgotten error // why nothing is known
-	if kept.file != "" {
-		known, forgotten = kept.read()
-	}
-	request := client.Request{Model: f.model, Messages: []client.Message{{Role: "user", Content: prompt}}, MaxTokens: f.maxTokens, Payer: payer}
-	shown := false
-	answer, err := guest.Ask(cmd.Context(), request, func(p client.Piece) error {
-		if f.asJSON {
-			return nil
-		}
-		shown = shown || p.Content != ""
-		_, err := io.WriteString(cmd.OutOrStdout(), printable(p.Content))
-		return err
-	})
-	if !f.asJSON && (err == nil || shown) {
-		fmt.Fprintln(cmd.OutOrStdout())
-	}
-	if refused := (*attest.Refused)(nil); errors.Is(err, attest.ErrRejected) && !errors.As(err, &refused) {
-		return rejected(err) // of the answer: the guest itself was accepted
-	}
+	return nil
+}
+
+func (t *talk) dial() (*client.Guest, error) {
+	guest, err := client.Dial(t.cmd.Context(), t.base, t.remote)
 	if err != nil {
-		return refusalOf(spoken(err), f.remote.trusted())
+		return nil, refusalOf(spoken(err), t.f.remote.trusted())
 	}
-	if f.save != "" {
-		if err := saveAnswer(f.save, answer, payer); err != nil {
+	return guest, nil
+}
+
+// once asks one question, and shows the answer with its proof.
+func (t *talk) once(prompt string) error {
+	known, forgotten := t.known()
+	answer, err := t.ask(t.cmd.Context(), []client.Message{{Role: "user", Content: prompt}})
+	if err != nil {
+		return t.failed(err)
+	}
+	if t.f.save != "" {
+		if err := saveAnswer(t.f.save, answer, t.payer); err != nil {
 			return unavailable(err)
 		}
 	}
-	if f.asJSON {
-		err = printJSON(cmd.OutOrStdout(), chatReport(answer))
+	if t.f.asJSON {
+		if err := printJSON(t.cmd.OutOrStdout(), chatReport(answer)); err != nil {
+			return err
+		}
 	} else {
-		printProof(cmd.ErrOrStderr(), answer)
+		printProof(t.cmd.ErrOrStderr(), answer)
 	}
-	if err != nil || kept.file == "" {
+	return t.remember(known, forgotten, answer)
+}
+
+// ask sends a conversation and shows the answer as it comes.
+func (t *talk) ask(ctx context.Context, messages []client.Message) (*client.Answer, error) {
+	request := client.Request{Model: t.f.model, Messages: messages, MaxTokens: t.f.maxTokens, Payer: t.payer}
+	shown := false
+	answer, err := t.guest.Ask(ctx, request, func(p client.Piece) error {
+		if t.f.asJSON {
+			return nil
+		}
+		shown = shown || p.Content != ""
+		_, err := io.WriteString(t.cmd.OutOrStdout(), printable(p.Content))
 		return err
+	})
+	if !t.f.asJSON && (err == nil || shown) {
+		fmt.Fprintln(t.cmd.OutOrStdout())
 	}
-	if err = forgotten; err == nil {
-		err = kept.judge(known, answer.Guest.ReceiptKey(), *answer.Receipt, answer.Signed.Receipt.Hash(), time.Now())
+	return answer, err
+}
+
+// failed is what the command line says of an answer that did not come, or is not proven.
+func (t *talk) failed(err error) error {
+	if refused := (*attest.Refused)(nil); errors.Is(err, attest.ErrRejected) && !errors.As(err, &refused) {
+		return rejected(err) // of the answer: the guest itself was accepted
+	}
+	return refusalOf(spoken(err), t.f.remote.trusted())
+}
+
+// known is what guests said last, and why it can't be told.
+func (t *talk) known() (map[string]remembered, error) {
+	if t.kept.file == "" {
+		return nil, nil
+	}
+	return t.kept.read()
+}
+
+// remember judges the receipt's number by what was known before its answer was asked for, and keeps it.
+func (t *talk) remember(known map[string]remembered, err error, a *client.Answer) error {
+	if t.kept.file == "" {
+		return nil
+	}
+	if err == nil {
+		err = t.kept.judge(known, a.Guest.ReceiptKey(), *a.Receipt, a.Signed.Receipt.Hash(), time.Now())
 	}
 	if back := (wentBack{}); errors.As(err, &back) {
 		return rejected(err)
 	}
 	if err != nil { // the answer is proven, and was shown
-		fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: note: %v\n", err)
+		fmt.Fprintf(t.cmd.ErrOrStderr(), "chrysalis: note: %v\n", err)
 	}
 	return nil
 }

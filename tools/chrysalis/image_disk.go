@@ -44,6 +44,7 @@ func newImageDisk() *cobra.Command {
 	cmd.Flags().StringVar(&release, "release", "build/release", "release folder")
 	cmd.Flags().StringVar(&out, "out", "", "file to write")
 	cmd.Flags().StringVar(&format, "format", image.DiskRaw, "raw or qcow2")
+	cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{image.DiskRaw, image.DiskQCOW2}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().StringVar(&tree, "tools-tree", "build/tools-tree", "tools tree with systemd's stub, mtools and qemu-img")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	_ = cmd.MarkFlagRequired("out")

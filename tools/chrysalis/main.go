@@ -119,6 +119,7 @@ func verbs() []*cobra.Command {
 		newClaims(),
 		newReceipt(),
 		newCollateral(),
+		newMan(),
 	}
 }
 

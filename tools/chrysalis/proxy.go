@@ -29,8 +29,8 @@ func newProxy() *cobra.Command {
 			"TLS on the way. Answers are opened, judged against the attested keys, and passed on as they come; the end of one that is not proven is\n" +
 			"not. Guests are verified anew when their keys are replaced. What a guest has begun with is asked of no other. The table at / says who\n" +
 			"answers under which measurement, and so do the headers Chrysalis-Guest, -Release, -Platform, -Machine and -Config of each answer.\n\n" +
-			"Any OpenAI client works unchanged: OPENAI_BASE_URL=http://127.0.0.1:8080/v1, and any key. Pages of other origins, and requests by\n" +
-			"another name than this machine's, are refused.",
+			"Any OpenAI client works unchanged: OPENAI_BASE_URL=http://127.0.0.1:8080/v1, and any key; Anthropic's with\n" +
+			"ANTHROPIC_BASE_URL=http://127.0.0.1:8080. Pages of other origins, and requests by another name than this machine's, are refused.",
 		Example: "  chrysalis proxy https://127.0.0.1:8443 --policy policy.json --roots build/guest/tpm-maker.pem\n" +
 			"  chrysalis proxy https://a.example https://b.example --policy policy.json --receipts receipts --cors http://localhost:3000",
 		Args: cobra.MinimumNArgs(1),

@@ -19,7 +19,7 @@ import (
 
 func newRelease() *cobra.Command {
 	cmd := &cobra.Command{Use: "release", Short: "Sign and verify releases, and the list of those that may run", Args: cobra.NoArgs}
-	cmd.AddCommand(newReleaseKey(), newReleaseSign(), newReleaseVerify(), newReleaseList())
+	cmd.AddCommand(newReleaseKey(), newReleaseSign(), newReleaseVerify(), newReleaseList(), newReleasePackage())
 	return cmd
 }
 

@@ -27,6 +27,7 @@ func (f *sourceFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.sources.AMDKDS, "amd-kds", f.sources.AMDKDS, "base URL of AMD's service, or of a cache of it")
 	flags.StringVar(&f.sources.PCCS, "pccs", "", "base URL of a PCCS to ask in the place of Intel's services (SSL_CERT_FILE names the certificate of one that signed its own)")
 	flags.StringVar(&f.sources.Update, "tcb-update", "", "which TCB info to ask Intel's service or the PCCS for: early or standard (default: the service's own, standard)")
+	cmd.RegisterFlagCompletionFunc("tcb-update", cobra.FixedCompletions([]string{collateral.UpdateEarly, collateral.UpdateStandard}, cobra.ShellCompDirectiveNoFileComp))
 	flags.StringVar(&f.folder, "collateral-dir", "",
 		"folder of files to read in the place of all services: collateral as appraise tdx takes it; AMD's certificates and revocation lists in DER or PEM")
 	flags.StringVar(&f.cache, "cache", "", "folder of what was fetched before (default: chrysalis/collateral in the user's cache folder)")

@@ -179,6 +179,20 @@ func (s *guestState) metrics(claims *claimsCache) metrics.Guest {
 	return m
 }
 
+// completeGuests completes names of guests that have a folder here or a unit.
+func completeGuests(*cobra.Command, []string, string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+	dirs, err := guest.Folders(os.DevNull, guestPlaces...) // one that runs elsewhere has no name here
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	for _, dir := range dirs {
+		if name := nameOf(dir); guestName.MatchString(name) && filepath.Base(dir) != "guest" {
+			names = append(names, name)
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
 // nameOf is what a guest's folder is called.
 func nameOf(dir string) string {
 	base := filepath.Base(dir)

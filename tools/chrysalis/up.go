@@ -28,6 +28,7 @@ func (f *guestFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.name, "name", "", "name of the guest, where there are several: its folder is then build/guest-NAME, or that of provider install")
 	cmd.Flags().StringVar(&f.dir, "dir", "", "folder of the guest: its TPM, journal and logs (default: build/guest, or what --name says)")
 	cmd.Flags().StringVar(&f.tree, "tools-tree", "build/tools-tree", "tools tree with QEMU and swtpm")
+	cmd.RegisterFlagCompletionFunc("name", completeGuests)
 }
 
 // guestName is what a guest's name may be: it is part of a path, of a domain's name, and of names in a cluster.

@@ -71,9 +71,12 @@ func (c client) trust() []string {
 	return []string{"--roots", c.roots}
 }
 
+// patience is how long a client waits for a guest's first word: one that is emulated beside others may take its time.
+const patience = "1m"
+
 // remote is a verb that talks to the guest, with the client's policy and root.
 func (c client) remote(verb string, more ...string) []string {
-	return slices.Concat([]string{verb, c.url, "--policy", c.policy}, c.trust(), more)
+	return slices.Concat([]string{verb, c.url, "--policy", c.policy, "--reach", patience}, c.trust(), more)
 }
 
 // makePolicy writes the strict policy for the spec's release, config and shape, and returns its file. Nothing in it comes

@@ -49,7 +49,7 @@ func TestEngineDies(t *testing.T) {
 	if first.text != "still here" || first.tokens != 7 {
 		t.Fatalf("first answer: got %+v, want %q and 7 tokens", first, "still here")
 	}
-	out, notes, code := try(t, "chat", c.url, "--policy", c.policy, "--roots", c.roots, "please fall over")
+	out, notes, code := try(t, "chat", c.url, "--policy", c.policy, "--reach", patience, "--roots", c.roots, "please fall over")
 	if code == 0 || strings.Contains(out, "here") {
 		t.Errorf("an answer whose engine died: got exit code %d and %q, want an error after %q", code, out, "still")
 	}

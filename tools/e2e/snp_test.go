@@ -45,7 +45,7 @@ func TestSNP(t *testing.T) {
 	if first := c.ask(question); first.text != oslo || first.tokens != tokensOfOslo {
 		t.Errorf("first answer: got %+v, want %q and %d tokens", first, oslo, tokensOfOslo)
 	}
-	out, _ := chrysalis(t, 1, "verify", c.url, "--policy", c.policy, "--offline", "--json")
+	out, _ := chrysalis(t, 1, "verify", c.url, "--policy", c.policy, "--reach", patience, "--offline", "--json")
 	var v verdict
 	if err := json.Unmarshal([]byte(out), &v); err != nil || !strings.HasPrefix(v.Check, "sev-snp.") {
 		t.Errorf("under AMD's roots: got refused by %q (error %v), want by the chain", v.Check, err)

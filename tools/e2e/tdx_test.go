@@ -54,7 +54,7 @@ func TestTD(t *testing.T) {
 	wantCauses(t, "a TD whose boot order is not strict", explained(t, evidence, foreign), "boot-order")
 
 	// Nobody takes this root for Intel's.
-	out, _ := chrysalis(t, 1, "verify", c.url, "--policy", c.policy, "--offline", "--json")
+	out, _ := chrysalis(t, 1, "verify", c.url, "--policy", c.policy, "--reach", patience, "--offline", "--json")
 	var v verdict
 	if err := json.Unmarshal([]byte(out), &v); err != nil || v.Check != "tdx.pck-chain" {
 		t.Errorf("under Intel's root: got refused by %q (error %v), want by tdx.pck-chain", v.Check, err)

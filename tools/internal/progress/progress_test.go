@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestPlainLines(t *testing.T) {
@@ -23,6 +25,30 @@ func TestPlainLines(t *testing.T) {
 	want := regexp.MustCompile(`^(  pack root +\d+\.\d s  63\.5 MB\n){4}chrysalis: RELOCK=auto\n$`)
 	if !want.Match(b.Bytes()) {
 		t.Errorf("got %q, want %s", b.String(), want)
+	}
+}
+
+// TestGoesOn: whoever waits for a long step learns that it goes on, and nothing is said of one that is done.
+func TestGoesOn(t *testing.T) {
+	for _, terminal := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			var b bytes.Buffer
+			r := New(&b)
+			want := "  build containerd                   5 s  so far\n  build containerd                  35 s  so far\n" +
+				"  build containerd                40.0 s  31.4 MB\n"
+			if terminal {
+				r.terminal, r.still = true, [2]time.Duration{15 * time.Second, 15 * time.Second}
+				want = "\r\x1b[K  build containerd                  15 s\r\x1b[K  build containerd                  30 s" +
+					"\r\x1b[K  build containerd                40.0 s  31.4 MB\n"
+			}
+			s := r.Step("build containerd", 0)
+			time.Sleep(40 * time.Second)
+			s.Done("31.4 MB")
+			time.Sleep(time.Hour)
+			if b.String() != want {
+				t.Errorf("on a terminal %t: got %q, want %q", terminal, b.String(), want)
+			}
+		})
 	}
 }
 
