@@ -140,6 +140,30 @@ func TestExporter(t *testing.T) {
 	}
 }
 
+// TestNumbersStayShort: who keeps a guest cuts its numbers short, without being asked.
+func TestNumbersStayShort(t *testing.T) {
+	g := guest.Guest{Dir: t.TempDir()}
+	line := numbers.Values{}.Line() + "\n"
+	if err := os.WriteFile(g.Path(guest.NumbersFile), []byte(strings.Repeat(line, (8<<20)/len(line)+1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); keepNumbersShort(ctx, g, time.Millisecond) }()
+	for {
+		info, err := os.Stat(g.Path(guest.NumbersFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Size() == 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	stop()
+	<-ended
+}
+
 // TestStatusNumbers: status shows what a guest counts, as lines, as JSON and on the dashboard.
 func TestStatusNumbers(t *testing.T) {
 	work := t.TempDir()

@@ -7,12 +7,8 @@ import (
 	"testing"
 )
 
-// TestServiceFiles: what the unit and the container start is a command line that the verb takes.
+// TestServiceFiles: what the units and the container start is a command line that the verb takes.
 func TestServiceFiles(t *testing.T) {
-	verb, _, err := newRoot().Find([]string{"proxy"})
-	if err != nil {
-		t.Fatal(err)
-	}
 	for file, line := range map[string]func(string) (string, bool){
 		"service/chrysalis-proxy.service": func(l string) (string, bool) {
 			argv, ok := strings.CutPrefix(l, "ExecStart=/usr/local/bin/")
@@ -26,7 +22,16 @@ func TestServiceFiles(t *testing.T) {
 			}
 			return strings.TrimPrefix(strings.Join(argv, " "), "/") + " https://a.example", ok
 		},
+		"service/chrysalis-exporter.service": func(l string) (string, bool) { return strings.CutPrefix(l, "ExecStart=/usr/local/bin/") },
 	} {
+		name := "proxy"
+		if strings.Contains(file, "exporter") {
+			name = "exporter"
+		}
+		verb, _, err := newRoot().Find([]string{name})
+		if err != nil {
+			t.Fatal(err)
+		}
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -36,7 +41,7 @@ func TestServiceFiles(t *testing.T) {
 			if argv, ok := line(strings.TrimSpace(l)); ok {
 				started++
 				if !tryExample(t, verb, argv) {
-					t.Errorf("%s starts %q, want chrysalis proxy", file, argv)
+					t.Errorf("%s starts %q, want chrysalis %s", file, argv, name)
 				}
 			}
 		}

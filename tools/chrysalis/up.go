@@ -167,7 +167,13 @@ func newUp() *cobra.Command {
 				}
 				return boot(ctx)
 			}
-			return supervised{end: func(ctx context.Context) error { return guestEnd(ctx, g) },
+			return supervised{
+				end: func(ctx context.Context) error {
+					following, stop := context.WithCancel(ctx)
+					defer stop()
+					go keepNumbersShort(following, g, time.Hour) // it ends with following
+					return guestEnd(ctx, g)
+				},
 				boot: func(ctx context.Context) error {
 					err := boot(ctx)
 					if err == nil {
@@ -226,6 +232,18 @@ func bootGuest(ctx context.Context, cmd *cobra.Command, g guest.Guest, spec gues
 		fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: hint: the guest's claims can't be verified later, its keys did not come: %v\n", err)
 	}
 	return printUp(cmd.OutOrStdout(), g, spec, asJSON)
+}
+
+// keepNumbersShort reads the guest's numbers now and then, which cuts a long file short: of a guest that runs for months nobody else may.
+func keepNumbersShort(ctx context.Context, g guest.Guest, every time.Duration) {
+	for {
+		_, _, _, _ = g.Numbers() // what is wrong with them is for status to say
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(every):
+		}
+	}
 }
 
 // guestEnd waits for the guest's end, and says why it ended, with what to do about it.

@@ -56,7 +56,8 @@ func tarball(prefix string, files []File) ([]byte, error) {
 			}
 			if c == '/' && seen[dir] == 0 {
 				seen[dir] = folder
-				if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: prefix + dir + "/", Mode: 0o755, ModTime: epoch, Format: tar.FormatUSTAR}); err != nil {
+				if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: prefix + dir + "/", Mode: 0o755, ModTime: epoch, Uname: "root", Gname: "root",
+					Format: tar.FormatUSTAR}); err != nil {
 					return nil, fmt.Errorf("packing: %w", err)
 				}
 			}
