@@ -6,6 +6,7 @@ import (
 
 	"chrysalis/attest/check"
 	"chrysalis/measure/config"
+	"chrysalis/measure/eventlog"
 	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
 )
@@ -25,8 +26,10 @@ type Report struct {
 	ClaimKey        pubkey.Ed25519   `json:"claim_key,omitzero"`
 	SecretHash      register.Digest  `json:"secret_hash,omitzero"`
 	// Held are the images that have held the secret before, as in a policy's held_by.
-	Held     []register.Digest `json:"held,omitzero"`
-	NotAfter time.Time         `json:"not_after,omitzero"`
+	Held []register.Digest `json:"held,omitzero"`
+	// Loan is which loan of a custodian's the secret is, and by which machine it was lent.
+	Loan     eventlog.Loan `json:"loan,omitzero"`
+	NotAfter time.Time     `json:"not_after,omitzero"`
 }
 
 // ReportOf returns the report of what Verify returned.
@@ -39,6 +42,6 @@ func ReportOf(result *Result, err error) Report {
 		Report: check.Accept(result.Checks(), result.weaknesses), Platform: result.platform.String(), Machine: hex.EncodeToString(result.machine),
 		TCB: result.tcb, Release: result.release, SecurityVersion: result.securityVersion, Identity: &m.Identity, Service: &m.Service,
 		TLSKey: result.statement.TLSKey, ReceiptKey: result.statement.ReceiptKey, ClaimKey: result.statement.ClaimKey,
-		SecretHash: result.statement.SecretHash, Held: result.held, NotAfter: result.NotAfter().UTC(),
+		SecretHash: result.statement.SecretHash, Held: result.held, Loan: result.loan, NotAfter: result.NotAfter().UTC(),
 	}
 }

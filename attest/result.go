@@ -12,6 +12,7 @@ import (
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 	"chrysalis/measure/config"
+	"chrysalis/measure/eventlog"
 	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
 )
@@ -47,6 +48,7 @@ type Result struct {
 	release         string
 	securityVersion uint32
 	held            []register.Digest
+	loan            eventlog.Loan
 	statement       evidence.Statement
 	hpke            []byte
 	detached        bool // no connection was bound
@@ -61,7 +63,7 @@ type Result struct {
 func newResult(a *appraisal, done []Check) *Result {
 	r := &Result{
 		platform: a.evidence.Platform, machine: slices.Clone(a.machine), release: a.reference.Release.Name,
-		securityVersion: a.reference.Release.SecurityVersion, held: slices.Clone(a.sequence.Held),
+		securityVersion: a.reference.Release.SecurityVersion, held: slices.Clone(a.sequence.Held), loan: a.sequence.Loan,
 		statement: a.evidence.Statement, hpke: slices.Clone(a.evidence.HPKE), config: slices.Clone(a.evidence.Config), measured: a.config, checks: done, evidence: a.evidence, nonce: a.challenge.Nonce,
 	}
 	if r.detached = a.challenge.Exporter == ([32]byte{}); r.detached {
@@ -163,6 +165,9 @@ func (r *Result) SecretHash() [32]byte { return r.statement.SecretHash }
 
 // Held returns the measurements (package attest/handover) of the images that have held the secret before this one, the first at first.
 func (r *Result) Held() []register.Digest { return slices.Clone(r.held) }
+
+// Loan returns which loan of a custodian's the secret is, and by which machine it was lent: zero of a guest that borrowed none.
+func (r *Result) Loan() eventlog.Loan { return r.loan }
 
 // Epoch returns the number of the key set.
 func (r *Result) Epoch() uint64 { return r.statement.Epoch }

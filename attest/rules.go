@@ -1,12 +1,15 @@
 package attest
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
 	"chrysalis/attest/check"
 	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 )
 
@@ -21,13 +24,17 @@ type ConfigRules struct {
 	Stranding []config.Stranding `json:"stranding,omitzero"`
 	// Handover lists what is accepted. Where it is left out of the document, that is a config which says nothing of it.
 	Handover []config.Handover `json:"handover,omitzero"`
-	Instance []config.Instance `json:"instance"`
-	Engine   EngineRules       `json:"engine"`
-	Model    ModelRules        `json:"model"`
-	GPU      []config.GPURule  `json:"gpu"`
-	Limits   LimitRules        `json:"limits"`
-	Price    PriceRules        `json:"price"`
-	Wipe     []config.Wipe     `json:"wipe"`
+	// Custody is what is accepted. Where it is left out of the document, that is a config without a custodian.
+	Custody config.Custody `json:"custody,omitzero"`
+	// Custodian accepts the guest that keeps the secret for others, and no other.
+	Custodian bool              `json:"custodian,omitzero"`
+	Instance  []config.Instance `json:"instance"`
+	Engine    EngineRules       `json:"engine"`
+	Model     ModelRules        `json:"model"`
+	GPU       []config.GPURule  `json:"gpu"`
+	Limits    LimitRules        `json:"limits"`
+	Price     PriceRules        `json:"price"`
+	Wipe      []config.Wipe     `json:"wipe"`
 }
 
 // EngineRules judges the engine: one of the volumes, started in exactly this way.
@@ -84,7 +91,8 @@ func ExactConfig(m config.Measured) ConfigRules {
 	exact := func(n uint64) Range { return Range{n, n} }
 	return ConfigRules{
 		Network: id.Network, RootContract: id.RootContract, PayoutOwner: id.PayoutOwner.String(),
-		Sealing: []config.Sealing{id.Sealing}, Stranding: said(id.Stranding), Handover: said(id.Handover), Instance: []config.Instance{id.Instance},
+		Sealing: []config.Sealing{id.Sealing}, Stranding: said(id.Stranding), Handover: said(id.Handover),
+		Custody: id.Custody, Custodian: sv.Custodian, Instance: []config.Instance{id.Instance},
 		Engine: EngineRules{Volumes: []config.Volume{sv.Engine.Volume}, Argv: slices.Clone(sv.Engine.Argv), Env: slices.Clone(sv.Engine.Env),
 			MemoryBytes: exact(sv.Engine.MemoryBytes)},
 		Model: ModelRules{Name: sv.Model.Name, Volumes: []config.Volume{sv.Model.Volume}},
@@ -147,8 +155,22 @@ var configChecks = []step{
 		}
 		return oneOf(m.Identity.Handover, r.Handover...)
 	}),
+	custody("lease_seconds", func(c config.Custody) any { return c.LeaseSeconds }),
+	custody("collateral_hours", func(c config.Custody) any { return c.CollateralHours }),
+	custody("roots", func(c config.Custody) any {
+		named := []register.Digest{}
+		for _, root := range c.Roots {
+			named = append(named, sha256.Sum256(root))
+		}
+		return named
+	}),
+	custody("min_tcb_evaluation", func(c config.Custody) any { return c.MinTCBEvaluation }),
+	custody("min_tcb", func(c config.Custody) any { return append([]config.PatchLevels{}, c.MinTCB...) }),
 	field("identity.instance", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Identity.Instance, r.Instance...)
+	}),
+	field("service.custodian", func(m *config.Measured, r *ConfigRules) check.Finding {
+		return check.Found(fmt.Sprint(m.Service.Custodian), fmt.Sprint(r.Custodian), m.Service.Custodian == r.Custodian)
 	}),
 	field("service.engine.volume", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneVolume(m.Service.Engine.Volume, r.Engine.Volumes)
@@ -208,6 +230,14 @@ var configChecks = []step{
 
 func field(name string, judge func(*config.Measured, *ConfigRules) check.Finding) step {
 	return step{Name: "config." + name, Judge: func(a *appraisal) check.Finding { return judge(&a.config, &a.rules.Config) }}
+}
+
+// custody wants a part of what custodian and borrower judge each other by to be the policy's own.
+func custody(name string, part func(config.Custody) any) step {
+	return field("identity.custody."+name, func(m *config.Measured, r *ConfigRules) check.Finding {
+		got, want := part(m.Identity.Custody), part(r.Custody)
+		return check.Saying(reflect.DeepEqual(got, want), func() (string, string) { return fmt.Sprint(got), fmt.Sprint(want) })
+	})
 }
 
 func oneOf[T ~string](got T, want ...T) check.Finding {

@@ -17,7 +17,16 @@ import (
 // this log; on SEV-SNP the statement's log head does, which is weaker: whoever owns the guest's report device could have
 // written another.
 func logChecks(in eventlog.Registers) []step {
-	order := eventlog.Places(in)
+	return append(loggedChecks(eventlog.Places(in), "nothing after keys-released"), heldBy, loanCheck)
+}
+
+// askingLogChecks judge the log of a guest that asks for its secret: complete but for keys-released, which it can't have.
+func askingLogChecks(in eventlog.Registers) []step {
+	order := slices.DeleteFunc(eventlog.Places(in), func(p eventlog.Place) bool { return p.Kind == eventlog.KindKeysReleased })
+	return loggedChecks(order, "nothing after the separator")
+}
+
+func loggedChecks(order []eventlog.Place, end string) []step {
 	list := []step{
 		{Name: "runtime-log-order", Judge: func(a *appraisal) check.Finding {
 			first := a.runtime[:min(len(a.runtime), len(order))]
@@ -34,11 +43,10 @@ func logChecks(in eventlog.Registers) []step {
 			})
 		}},
 		{Name: "runtime-log-end", Judge: func(a *appraisal) check.Finding {
-			const want = "nothing after keys-released"
 			if len(a.runtime) > len(order) {
-				return check.Found(a.runtime[len(order)].Kind.String(), want, false)
+				return check.Found(a.runtime[len(order)].Kind.String(), end, false)
 			}
-			return check.Found(want, want, true)
+			return check.Found(end, end, true)
 		}},
 	}
 	for _, p := range order {
@@ -48,7 +56,7 @@ func logChecks(in eventlog.Registers) []step {
 		}
 		list = append(list, event(name, p))
 	}
-	return append(list, heldBy)
+	return list
 }
 
 // heldBy judges the images that have held the guest's secret before its own: each could have kept a copy. Those that would be accepted
@@ -72,6 +80,21 @@ var heldBy = step{Name: waiverHeldBy, Waived: waives(waiverHeldBy), Judge: func(
 			who = []string{"no other image"}
 		}
 		return strings.Join(who, "; "), "images that the policy lets hold it"
+	})
+}}
+
+// loanCheck wants a loan of a guest that borrows its secret, and of no other.
+var loanCheck = step{Name: "loan", Judge: func(a *appraisal) check.Finding {
+	borrows := a.config.Identity.Sealing == config.SealCustodian && !a.config.Service.Custodian
+	return check.Saying(borrows == (a.sequence.Loan != (eventlog.Loan{})), func() (string, string) {
+		got, want := "none", "none"
+		if l := a.sequence.Loan; l != (eventlog.Loan{}) {
+			got = fmt.Sprintf("loan %d by %s", l.Number, l.Lender)
+		}
+		if borrows {
+			want = "a loan"
+		}
+		return got, want
 	})
 }}
 
@@ -115,6 +138,10 @@ var statementChecks = []step{
 		// The only rule of this config format is "none": there is no GPU evidence to be bound.
 		return digests(a.evidence.Statement.GPUDigest, [32]byte{})
 	}},
+}
+
+// keyChecks want the keys that follow from a secret, askingKeyChecks none of them.
+var keyChecks = []step{
 	{Name: "statement-receipt-key", Judge: func(a *appraisal) check.Finding {
 		return given(a.evidence.Statement.ReceiptKey, "a key")
 	}},
@@ -126,11 +153,17 @@ var statementChecks = []step{
 	}},
 }
 
+var askingKeyChecks = []step{
+	{Name: "statement-receipt-key", Judge: func(a *appraisal) check.Finding { return digests(a.evidence.Statement.ReceiptKey, [32]byte{}) }},
+	{Name: "statement-claim-key", Judge: func(a *appraisal) check.Finding { return digests(a.evidence.Statement.ClaimKey, [32]byte{}) }},
+	{Name: "statement-secret", Judge: func(a *appraisal) check.Finding { return digests(a.evidence.Statement.SecretHash, [32]byte{}) }},
+}
+
 // event compares the data of the first event of a kind in a register. Its place and number are judged by runtime-log-order.
 func event(name string, place eventlog.Place) step {
 	return step{Name: name, Judge: func(a *appraisal) check.Finding {
 		if place.Kind == eventlog.KindKeysReleased {
-			a.sequence.Held = eventlog.HeldIn(a.runtime) // what no config says; each register must say the same
+			a.sequence = a.sequence.Released(a.runtime) // what no config says; each register must say the same
 		}
 		want := a.sequence.Data(place.Kind)
 		for _, r := range a.runtime {

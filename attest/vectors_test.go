@@ -314,6 +314,16 @@ func configVectors() []vector {
 			s.rules.Config.Handover = nil
 		}},
 		{"config.identity.handover", "not narrowed", func(s *scene) { s.rules.Config.Handover = []config.Handover{config.HandoverNone} }},
+		custodyRule("lease_seconds", func(c *config.Custody) { c.LeaseSeconds++ }),
+		custodyRule("collateral_hours", func(c *config.Custody) { c.CollateralHours-- }),
+		custodyRule("roots", func(c *config.Custody) { c.Roots = [][]byte{{1}} }),
+		custodyRule("min_tcb_evaluation", func(c *config.Custody) { c.MinTCBEvaluation++ }),
+		custodyRule("min_tcb", func(c *config.Custody) { c.MinTCB = []config.PatchLevels{{Product: "Milan"}} }),
+		{"loan", "a guest that borrows and has no loan", func(s *scene) { s.borrows(eventlog.Loan{}) }},
+		{"loan", "a guest that borrows from nobody and has one", func(s *scene) {
+			s.released(eventlog.Sequence{Loan: eventlog.Loan{Number: 3, Lender: register.Digest{5}}})
+		}},
+		rule("service.custodian", func(r *attest.ConfigRules) { r.Custodian = true }),
 		rule("identity.instance", func(r *attest.ConfigRules) { r.Instance = nil }),
 		rule("service.engine.volume", func(r *attest.ConfigRules) { r.Engine.Volumes[0].Root[0]++ }),
 		rule("service.engine.argv", func(r *attest.ConfigRules) { r.Engine.Argv = append(r.Engine.Argv, "--slots") }),
@@ -341,12 +351,31 @@ func (s *scene) selects(selections ...vtpm.Selection) {
 }
 
 // heldBefore has the log say who held the secret before.
-func (s *scene) heldBefore(images ...register.Digest) {
+func (s *scene) heldBefore(images ...register.Digest) { s.released(eventlog.Sequence{Held: images}) }
+
+// released has the log say what a sequence says of the secret.
+func (s *scene) released(says eventlog.Sequence) {
 	for i, r := range s.contents.Records {
 		if r.Kind == eventlog.KindKeysReleased {
-			s.contents.Records[i].Data = eventlog.HeldData(images)
+			s.contents.Records[i].Data = says.Data(r.Kind)
 		}
 	}
+}
+
+// borrows has the guest serve with a borrowed secret.
+func (s *scene) borrows(loan eventlog.Loan) {
+	s.serves(func(m *config.Measured) {
+		m.Identity.Sealing, m.Identity.Custody = config.SealCustodian, config.Custody{LeaseSeconds: 60, CollateralHours: 168}
+	})
+	s.released(eventlog.Sequence{Loan: loan})
+}
+
+// custodyRule has a guest that borrows answer a policy of other custody.
+func custodyRule(name string, change func(*config.Custody)) vector {
+	return vector{"config.identity.custody." + name, "another", func(s *scene) {
+		s.borrows(eventlog.Loan{Number: 1, Lender: register.Digest{7}})
+		change(&s.rules.Config.Custody)
+	}}
 }
 
 func (s *scene) adds(kind eventlog.Kind) {

@@ -109,26 +109,39 @@ func VerifyDetached(e *evidence.Evidence, nonce [32]byte, policy Policy, now tim
 	return verify(appraisalOf(e).detached, e, Challenge{Nonce: nonce}, policy, now, roots)
 }
 
+// VerifyAsking judges the evidence of a guest that has no secret yet and asks to have one lent, as Verify does but for what follows from
+// a secret: the log must end before keys-released, and the statement name no key but TLSKey, the one that the guest answers for on the
+// connection. No Result comes of it: such a guest serves nobody. What Verify accepts is refused here, and the reverse.
+func VerifyAsking(e *evidence.Evidence, challenge Challenge, policy Policy, now time.Time, roots Roots) ([]Check, error) {
+	a := &appraisal{evidence: e, challenge: challenge, policy: policy, rules: policy.rules, now: now, roots: roots}
+	lines, refusal := check.Run("verifying evidence", appraisalOf(e).asking, a)
+	if refusal != nil {
+		return nil, refusal
+	}
+	return check.Told(lines), nil
+}
+
 // step is a check of this appraisal.
 type step = check.Step[*appraisal]
 
-// lists are the three appraisals of a platform, each in order. Nothing in the evidence changes a list.
-type lists struct{ challenged, detached, epoch []step }
+// lists are the appraisals of a platform, each in order. Nothing in the evidence changes a list.
+type lists struct{ challenged, detached, epoch, asking []step }
 
-func listsOf(own ...[]step) lists {
-	all := slices.Concat(own...)
+// listsOf takes what a platform proves of itself, and where it keeps the runtime log.
+func listsOf(in eventlog.Registers, own ...[]step) lists {
+	proved := slices.Concat(own...)
+	all := slices.Concat(proved, logChecks(in), statementChecks, keyChecks, configChecks)
 	return lists{
 		slices.Concat(admissionChecks, challengeChecks, all), slices.Concat(admissionChecks, detachedChecks, all),
 		slices.Concat(admissionChecks, epochChecks, all),
+		slices.Concat(admissionChecks, challengeChecks, proved, askingLogChecks(in), statementChecks, askingKeyChecks, configChecks),
 	}
 }
 
 var (
-	vtpmAppraisal = listsOf(vtpmChecks, registerChecks(release.Registers(evidence.VTPM)), logChecks(eventlog.InPCRs),
-		statementChecks, configChecks)
-	tdxAppraisal = listsOf(tdxChecks, registerChecks(release.Registers(evidence.TDX)), logChecks(eventlog.InRTMR),
-		statementChecks, configChecks)
-	sevsnpAppraisal = listsOf(sevsnpChecks, logChecks(eventlog.InRTMR), statementChecks, configChecks)
+	vtpmAppraisal   = listsOf(eventlog.InPCRs, vtpmChecks, registerChecks(release.Registers(evidence.VTPM)))
+	tdxAppraisal    = listsOf(eventlog.InRTMR, tdxChecks, registerChecks(release.Registers(evidence.TDX)))
+	sevsnpAppraisal = listsOf(eventlog.InRTMR, sevsnpChecks)
 )
 
 // appraisalOf returns the appraisal of the evidence's platform. Of a platform that is none the check of the platform denies,

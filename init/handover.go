@@ -23,8 +23,10 @@ func (g *guest) handOver(ctx context.Context) error {
 	if g.hostDoc, err = config.DecodeHost(g.hostSays); err != nil {
 		return err
 	}
-	if err := g.openVault(ctx); err != nil {
-		return err
+	if !g.borrows() {
+		if err := g.openVault(ctx); err != nil {
+			return err
+		}
 	}
 	asked := g.hostDoc.Handover
 	if !asked.Asked() {

@@ -76,14 +76,21 @@ func (g *guest) measureConfig(ctx context.Context) error {
 	if g.config, err = config.Decode(g.measured); err != nil {
 		return err
 	}
-	if err := platform.Fits(g.platform, g.config.Identity.Sealing); err != nil {
+	if err := platform.Fits(g.platform, g.sealing()); err != nil {
 		return boot.Coded{Code: status.SealingUnfit, Err: err}
 	}
-	return nil
+	image, err := g.image.Encode()
+	if err != nil {
+		return err
+	}
+	return g.services.Leave(g.measured, image)
 }
 
 func (g *guest) openEngine(ctx context.Context) error {
 	volume := g.config.Service.Engine.Volume
+	if g.isCustodian() {
+		return g.recorder.Engine(volume) // none: zeros, which the log states
+	}
 	if err := g.openVolume(ctx, disks.Engine, engineVolume, volume, engineDir, true); err != nil {
 		return err
 	}
@@ -92,6 +99,9 @@ func (g *guest) openEngine(ctx context.Context) error {
 
 func (g *guest) openModel(ctx context.Context) error {
 	volume := g.config.Service.Model.Volume
+	if g.isCustodian() {
+		return g.recorder.Model(volume)
+	}
 	if err := g.openVolume(ctx, disks.Model, modelVolume, volume, modelDir, false); err != nil {
 		return err
 	}

@@ -56,7 +56,8 @@ type guest struct {
 	config   config.Measured
 	hostSays []byte      // the host document, not yet parsed
 	hostDoc  config.Host // the same, parsed
-	listener *os.File    // the port that the gateway accepts on
+	listener *os.File    // the port that the gateway accepts on, or the lender
+	loans    *os.File    // the lender's stream to its custodian
 }
 
 // guestMain is PID 1 on the verified root. Its one argument is the initrd's: the kernel starts no program there.

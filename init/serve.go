@@ -29,7 +29,7 @@ func (g *guest) takeSecret(context.Context) error {
 	if err != nil {
 		return sealed(err)
 	}
-	g.services.Hold(taken.Secret, taken.Boots)
+	g.services.Hold(taken)
 	scope, err := secret.ScopeOf(g.config.Identity, taken.Secret.Instance())
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ func (g *guest) openVault(ctx context.Context) error {
 		return err
 	}
 	var store sealing.Store
-	if sealed := g.config.Identity.Sealing; platform.InStore(sealed) {
+	if platform.InStore(g.sealing()) {
 		journal, err := systemPaths.Find(ctx, disks.Journal)
 		if err != nil {
 			return err
@@ -67,7 +67,7 @@ func (g *guest) openVault(ctx context.Context) error {
 			return err
 		}
 	}
-	g.vault, err = platform.Vault(g.platform, g.config.Identity.Sealing, config.IdentityDigest(identity), store)
+	g.vault, err = platform.Vault(g.platform, g.sealing(), config.IdentityDigest(identity), store)
 	return err
 }
 
@@ -98,18 +98,23 @@ func listen(port uint16) (*os.File, error) {
 	return l.File()
 }
 
-// startKeeper gives the secret to the keeper. The boot counts once the journal carries it.
-func (g *guest) startKeeper(ctx context.Context) error {
+// openJournal opens the journal's disk, behind a sealed record where one lies there.
+func (g *guest) openJournal(ctx context.Context) (*os.File, error) {
 	journal, err := systemPaths.Find(ctx, disks.Journal)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if platform.InStore(g.config.Identity.Sealing) {
+	if platform.InStore(g.sealing()) {
 		if journal, err = disk.OpenAfter(journal, journalVolume, sealing.StoreBytes); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	device, err := os.OpenFile(journal.Path, os.O_RDWR, 0)
+	return os.OpenFile(journal.Path, os.O_RDWR, 0)
+}
+
+// startKeeper gives the secret to the keeper. The boot counts once the journal carries it.
+func (g *guest) startKeeper(ctx context.Context) error {
+	device, err := g.openJournal(ctx)
 	if err != nil {
 		return err
 	}

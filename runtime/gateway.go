@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"chrysalis/attest/evidence"
 	"chrysalis/measure/config"
 	"chrysalis/runtime/internal/confine"
 	"chrysalis/runtime/internal/gateway"
@@ -83,7 +82,7 @@ func gatewayConfig(s config.Service, k *keeper.Client, quotes net.Conn, enginePa
 		Model: s.Model.Name, RequestBytes: s.Limits.RequestBytes, AnswerTokens: s.Limits.AnswerTokens,
 		ContextTokens: s.Limits.ContextTokens, Concurrent: s.Limits.Concurrent,
 		Charges: s.Price.Payment == config.PayCharge,
-		Keeper:  keeperAdapter{k}, Quote: (&quoteSocket{conn: quotes}).quote,
+		Keeper:  keeperAdapter{k}, Quote: role.NewQuotes(quotes).Ask,
 		DialEngine: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", enginePath)
@@ -108,29 +107,4 @@ func (k keeperAdapter) Reserve(ctx context.Context) (gateway.Place, error) {
 
 func (k keeperAdapter) Vouch(ctx context.Context, id receipt.AnswerID, body [32]byte) (receipt.TextSignature, error) {
 	return k.client.Vouch(ctx, id, body)
-}
-
-// quoteWait bounds the time of one quote, beyond what init waits for the platform: a TPM takes a part of a second, but a TD's host may
-// keep the request before this one for its 30 seconds, this one as well, and both again when the log has moved. Whoever gives up
-// before init does gives up for good.
-const quoteWait = 3 * time.Minute
-
-// quoteSocket is the stream to init. One goroutine asks at a time.
-type quoteSocket struct {
-	conn   net.Conn
-	broken error
-}
-
-func (q *quoteSocket) quote(r evidence.Request) (*evidence.Evidence, error) {
-	if q.broken != nil {
-		return nil, q.broken
-	}
-	if err := q.conn.SetDeadline(time.Now().Add(quoteWait)); err != nil {
-		return nil, err
-	}
-	e, err := role.AskQuote(q.conn, r)
-	if err != nil && !errors.Is(err, role.ErrRefused) {
-		q.broken = err // an answer that comes late would be taken for the next one
-	}
-	return e, err
 }

@@ -1,7 +1,8 @@
-// Command runtime is the part of the guest's service that holds keys, in two roles that init starts as two processes:
+// Command runtime is the part of the guest's service that holds keys, in roles that init starts as processes of their own:
 //
-//	runtime keeper   owns the keys that sign and the journal; no network
-//	runtime gateway  answers the network; owns nothing but its TLS key
+//	runtime keeper     owns the keys that sign and the journal; no network
+//	runtime custodian  keeps a secret and counts its loans, in the place of both; no network
+//	runtime gateway    answers the network; owns nothing but its TLS key
 //
 // The third process of the service, engine-host, is a program of its own, so that what it links stays out of this one.
 //
@@ -26,13 +27,14 @@ func main() { os.Exit(run(os.Args[1:])) }
 
 // roles are what this program can be.
 var roles = map[role.Role]func(ctx context.Context, settings role.Settings, files role.Files) error{
-	role.Keeper:  runKeeper,
-	role.Gateway: runGateway,
+	role.Keeper:    runKeeper,
+	role.Gateway:   runGateway,
+	role.Custodian: runCustodian,
 }
 
 func run(args []string) int {
 	if len(args) == 0 || roles[role.Named(args[0])] == nil {
-		fmt.Fprintln(os.Stderr, "runtime: want a role: keeper or gateway")
+		fmt.Fprintln(os.Stderr, "runtime: want a role: keeper, gateway or custodian")
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)

@@ -11,6 +11,7 @@ import (
 	"encoding/asn1"
 	"encoding/binary"
 	"math/big"
+	"slices"
 	"time"
 
 	"chrysalis/attest"
@@ -259,4 +260,10 @@ func check(err error) {
 	if err != nil {
 		panic("attesttest: " + err.Error())
 	}
+}
+
+// Ask makes of the contents those of a guest that asks for its secret: no keys-released, and no key that follows from a secret.
+func (c *Contents) Ask() {
+	c.Records = slices.DeleteFunc(c.Records, func(r eventlog.Record) bool { return r.Kind == eventlog.KindKeysReleased })
+	c.Statement.ReceiptKey, c.Statement.ClaimKey, c.Statement.SecretHash = pubkey.Ed25519{}, pubkey.Ed25519{}, [32]byte{}
 }

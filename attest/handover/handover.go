@@ -105,9 +105,9 @@ type Party struct {
 	Identity  register.Digest   // of the config's identity part, as in the runtime log
 }
 
-// naming are the registers that name an image on a platform, in order: what the platform's seal binds a secret to. On a vtpm those
+// Naming returns the registers that name an image on a platform, by name and in order: what the platform's seal binds a secret to. On a vtpm those
 // that are left follow from these, from the machine's shape or from the config.
-func naming(p evidence.Platform) []string {
+func Naming(p evidence.Platform) []string {
 	if p == evidence.VTPM {
 		return []string{register.PCR(0), register.PCR(4), register.PCR(9)}
 	}
@@ -121,7 +121,7 @@ const measurementLabel = "chrysalis measurement v1\n"
 // label, the platform's name, and name and value of each register that names an image, each of these preceded by its length in one
 // byte. It is an error if one of them is missing.
 func Measurement(p evidence.Platform, registers map[string][]byte) (register.Digest, error) {
-	names := naming(p)
+	names := Naming(p)
 	if len(names) == 0 {
 		return register.Digest{}, fmt.Errorf("measurement on %s: it has no registers", p)
 	}
@@ -156,6 +156,13 @@ func (h Handover) Judge() error {
 }
 
 func (h Handover) judge() error {
+	return h.judgeBoth(func(_, taker register.Digest) error {
+		return h.judgeListed("taker", h.Taker.Platform, taker, func(version uint32) bool { return version > h.Image.SecurityVersion }, "more than the giver's")
+	})
+}
+
+// judgeBoth judges what both sides must have in common. other judges those of different registers.
+func (h Handover) judgeBoth(other func(giver, taker register.Digest) error) error {
 	if !slices.Contains([]config.Handover{config.HandoverReleases, config.HandoverSame}, h.Narrowed) {
 		return fmt.Errorf("the identity's handover is %.40q, want %q, or none given", h.Narrowed, config.HandoverSame)
 	}
@@ -176,8 +183,20 @@ func (h Handover) judge() error {
 	if taker == giver {
 		return nil
 	}
-	if err := h.judgeSuccessor(taker); err != nil {
+	if err := other(giver, taker); err != nil {
 		return fmt.Errorf("%s, and %w", h.differ(), err)
+	}
+	return nil
+}
+
+// JudgeGiver reports whether the taker may take a secret from the giver, with Image the taker's own: whoever made the secret could know
+// it still, and a taker that took it from just anybody would sign with a stranger's key. The giver has the taker's own registers, or those of a
+// release of a lower security version in a list that the keys in the taker's image stand for.
+func (h Handover) JudgeGiver() error {
+	if err := h.judgeBoth(func(giver, _ register.Digest) error {
+		return h.judgeListed("giver", h.Giver.Platform, giver, func(version uint32) bool { return version < h.Image.SecurityVersion }, "less than the taker's")
+	}); err != nil {
+		return fmt.Errorf("judging giver: %w", err)
 	}
 	return nil
 }
@@ -197,7 +216,7 @@ func (h Handover) Adds() (register.Digest, error) {
 
 // differ says in which register the taker is another image.
 func (h Handover) differ() string {
-	for _, name := range naming(h.Giver.Platform) {
+	for _, name := range Naming(h.Giver.Platform) {
 		if got, want := h.Taker.Registers[name], h.Giver.Registers[name]; !bytes.Equal(got, want) {
 			return fmt.Sprintf("the taker's %s is %x, the giver's own %x", name, got, want)
 		}
@@ -205,13 +224,14 @@ func (h Handover) differ() string {
 	return "the taker is the giver's own image"
 }
 
-// judgeSuccessor judges a taker of another image than the giver's: a release that follows the giver's.
-func (h Handover) judgeSuccessor(taker register.Digest) error {
+// judgeListed judges one side, called who, of another image than the other's: a list that the keys in Image stand for must name a release
+// with its registers, and the release's security version be fit.
+func (h Handover) judgeListed(who string, p evidence.Platform, measurement register.Digest, fit func(version uint32) bool, want string) error {
 	if h.Narrowed == config.HandoverSame {
 		return fmt.Errorf("the identity's handover is %q", h.Narrowed)
 	}
 	if len(h.Image.Signers) == 0 {
-		return errors.New("the giver's image names no key that could sign another")
+		return errors.New("the image that judges names no key that could sign another")
 	}
 	if len(h.List) == 0 {
 		return errors.New("there is no release list that names it")
@@ -220,21 +240,19 @@ func (h Handover) judgeSuccessor(taker register.Digest) error {
 	if err != nil {
 		return err
 	}
-	var named *release.Release
-	all := list.Releases()
+	named, all := false, list.Releases()
 	for i := range all {
 		r := &all[i].Values
-		// Where a list has the same registers twice, the lower version counts.
-		if has(r, h.Taker.Platform, taker) && (named == nil || r.SecurityVersion < named.SecurityVersion) {
-			named = r
+		if !has(r, p, measurement) {
+			continue
+		}
+		// Where a list has the same registers more than once, each version must be fit.
+		if named = true; !fit(r.SecurityVersion) {
+			return fmt.Errorf("release %q has security version %d, want %s, %d", r.Name, r.SecurityVersion, want, h.Image.SecurityVersion)
 		}
 	}
-	if named == nil {
-		return fmt.Errorf("none of the %d releases of the list has its registers on %s", len(all), h.Taker.Platform)
-	}
-	if named.SecurityVersion <= h.Image.SecurityVersion {
-		return fmt.Errorf("release %q has security version %d, want more than the giver's, %d", named.Name, named.SecurityVersion,
-			h.Image.SecurityVersion)
+	if !named {
+		return fmt.Errorf("none of the %d releases of the list has the %s's registers on %s", len(all), who, p)
 	}
 	return nil
 }

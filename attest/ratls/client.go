@@ -23,7 +23,10 @@ import (
 // Config says whom a client talks to. The zero Config talks to nobody.
 type Config struct {
 	Policy attest.Policy // what the guest must be
-	Roots  attest.Roots  // whose hardware it must be; a Transport remembers facts of its own where Roots has none
+	// PolicyFor gives the policy for evidence that was shown, in the place of Policy, where what is accepted can't be said before; nil:
+	// Policy counts. What it gets is untrusted, and what it returns must not be wider for it.
+	PolicyFor func(*evidence.Evidence) (attest.Policy, error)
+	Roots     attest.Roots // whose hardware it must be; a Transport remembers facts of its own where Roots has none
 	// Now is the clock against which evidence is judged. Default time.Now.
 	Now func() time.Time
 	// Timeout bounds a connection's set-up: dial, handshake, evidence and verification. Default 30 s: a guest makes one
@@ -34,6 +37,8 @@ type Config struct {
 	Reach time.Duration
 	// Dial makes the connection below TLS. Default net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Certificate is shown to a guest that asks for one, and may be nil: guests that serve ask for none.
+	Certificate *tls.Certificate
 	// Seen gets each evidence before it is judged, that of the certificate first, and may be nil. What it gets is untrusted: it
 	// is for explaining a refusal.
 	Seen func(*evidence.Evidence)
@@ -64,6 +69,18 @@ func (c Config) withDefaults() Config {
 		c.MaxConns = 8
 	}
 	return c
+}
+
+// policy returns the policy that judges the evidence.
+func (c Config) policy(e *evidence.Evidence) (attest.Policy, error) {
+	if c.PolicyFor == nil {
+		return c.Policy, nil
+	}
+	p, err := c.PolicyFor(e)
+	if err != nil {
+		return attest.Policy{}, fmt.Errorf("choosing policy: %w: %w", attest.ErrRejected, err)
+	}
+	return p, nil
 }
 
 // ErrExpired is returned by writes to a connection whose key set's time is over. Nothing has been written then.
@@ -127,8 +144,13 @@ func silenced(reach context.Context, err error) error {
 
 // attested makes a connection one to a verified guest. Whoever is there speaks while reach lasts; the rest has the time of ctx.
 func attested(ctx, reach context.Context, raw net.Conn, config Config) (*Conn, error) {
+	var own []tls.Certificate
+	if config.Certificate != nil {
+		own = []tls.Certificate{*config.Certificate}
+	}
 	conn := tls.Client(raw, &tls.Config{
-		MinVersion: tls.VersionTLS13, CurvePreferences: session.KeyExchanges(), NextProtos: []string{"http/1.1"},
+		Certificates: own,
+		MinVersion:   tls.VersionTLS13, CurvePreferences: session.KeyExchanges(), NextProtos: []string{"http/1.1"},
 		// The certificate is judged by the evidence in it, before the handshake ends: its key must be the statement's.
 		InsecureSkipVerify: true,
 		VerifyConnection:   config.judgeCertificate,
@@ -150,7 +172,11 @@ func attested(ctx, reach context.Context, raw net.Conn, config Config) (*Conn, e
 		return nil, fmt.Errorf("fetching evidence: %w: %w", attest.ErrUnavailable, err)
 	}
 	result, err := config.judge(ctx, body, func(e *evidence.Evidence) (*attest.Result, error) {
-		return attest.Verify(e, challenge, config.Policy, config.Now(), config.Roots)
+		policy, err := config.policy(e)
+		if err != nil {
+			return nil, err
+		}
+		return attest.Verify(e, challenge, policy, config.Now(), config.Roots)
 	})
 	if err != nil {
 		return nil, err
@@ -198,7 +224,11 @@ func (c Config) judgeCertificate(state tls.ConnectionState) error {
 	if c.Seen != nil {
 		c.Seen(e)
 	}
-	_, err = attest.VerifyEpoch(e, session.KeyHash(certificate), c.Policy, c.Now(), c.Roots)
+	policy, err := c.policy(e)
+	if err != nil {
+		return err
+	}
+	_, err = attest.VerifyEpoch(e, session.KeyHash(certificate), policy, c.Now(), c.Roots)
 	if errors.Is(err, attest.ErrUnavailable) {
 		return nil
 	}

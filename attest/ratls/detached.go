@@ -36,6 +36,10 @@ func Detached(ctx context.Context, asker http.RoundTripper, base string, config 
 		return nil, fmt.Errorf("fetching evidence: %w: %w", attest.ErrUnavailable, err)
 	}
 	return config.judge(ctx, body, func(e *evidence.Evidence) (*attest.Result, error) {
-		return attest.VerifyDetached(e, nonce, config.Policy, config.Now(), config.Roots)
+		policy, err := config.policy(e)
+		if err != nil {
+			return nil, err
+		}
+		return attest.VerifyDetached(e, nonce, policy, config.Now(), config.Roots)
 	})
 }

@@ -46,8 +46,11 @@ const (
 	GPU
 	ModuleLock
 	Handover
-	Secret
 	Network
+	Borrower // of a guest whose secret is borrowed
+	Secret
+	Custodian // of a custodian, which has no step after the lender
+	Lender
 	Containerd
 	Keeper
 	Engine
@@ -91,6 +94,12 @@ const (
 	EngineHostExited
 	EngineHostFailed
 	GatewayExited
+	BorrowerExited
+	CustodianExited
+	LenderExited
+	LoanRefused
+	LoanHeld
+	LoanLost
 	JournalTorn
 	JournalForeign
 	JournalRolledBack

@@ -31,6 +31,9 @@ var (
 		GPU:        {"gpu", "the machine's GPUs are not those that the config's rule asks for"},
 		ModuleLock: {"module-lock", "the kernel did not let its modules be locked: boot the release's kernel"},
 		Handover:   {"handover", "the host document is none; or the way of sealing did not answer while the secret was handed over: start the guest again, and it has the secret or has handed it over"},
+		Borrower:   {"borrower", "no custodian answers at the address that the host document names, or what judges it did not come up: start the custodian first, and name its address"},
+		Custodian:  {"custodian", "the custodian did not come up: see that the machine has the journal disk, and that it can be written"},
+		Lender:     {"lender", "the lender did not come up: give the guest more memory; on a vtpm the identity's custody must name the maker of the TPMs"},
 		Secret:     {"secret", "what the config seals the secret with gave none for another reason than its policy: it does not answer, or its state is older than the guest's last boot; put the newest state back"},
 		Network: {"network", "the guest got no address, or its port was taken: give its network card a DHCP server, or " +
 			"another host document"},
@@ -45,7 +48,7 @@ var (
 
 	codes = []word{
 		ConfigForeign: {"config-foreign", "the config on the disk is not the one that the machine was launched with: launch it with the hash of this one (MRCONFIGID of a TD, HOST_DATA of an SEV-SNP guest), as chrysalis up does"},
-		SealingUnfit:  {"sealing-unfit", "identity.sealing of the config is not to be had on this machine: tpm-pcr needs a TPM, snp-derived an SEV-SNP guest; a TD has ephemeral alone"},
+		SealingUnfit:  {"sealing-unfit", "identity.sealing of the config is not to be had on this machine: tpm-pcr needs a TPM, snp-derived an SEV-SNP guest; a TD has ephemeral, or custodian with another TD that keeps its secret"},
 		VolumeCorrupt: {"volume-corrupt", "a block of the engine or model volume is not what its root hash says; check it " +
 			"with: chrysalis volume check"},
 		UnsealRefused:    {"unseal-refused", "the secret was sealed for another image, identity or chip, or at a higher patch level of the firmware; run those, use another --dir, or start anew with: chrysalis down --forget (the old key is then gone; the claims that it handed out stay)"},
@@ -58,6 +61,12 @@ var (
 			"memory limit and model"},
 		EngineHostFailed: {"engine-host-failed", "the engine's host gave up: look at the config's arguments, memory limit and model"},
 		GatewayExited:    {"gateway-exited", "the gateway ended: give the guest more memory, and start it again"},
+		BorrowerExited:   {"borrower-exited", "what renews the loan ended: start the guest again, and it borrows its secret anew"},
+		CustodianExited:  {"custodian-exited", "the custodian ended: on a TD the secret that it kept is gone with it; elsewhere start it again"},
+		LenderExited:     {"lender-exited", "the lender ended: give the guest more memory; on a TD the secret that it kept is gone with it; elsewhere start it again"},
+		LoanRefused:      {"loan-refused", "custodian and guest do not accept each other: both must be of one platform, identity, image and shape of machine, or the guest's of a signed successor (--list), with collateral that holds; and the custodian must have answered"},
+		LoanHeld:         {"loan-held", "another guest has the secret and renews its loan: stop that one first"},
+		LoanLost:         {"loan-lost", "the loan was not renewed in time: the custodian is gone, or can't be reached; start the guest again once it answers"},
 		JournalTorn: {"journal-torn", "records are missing in the middle of the journal disk; put a good copy of the " +
 			"newest state back"},
 		JournalForeign:    {"journal-foreign", "the journal disk belongs to another guest, or its header was changed"},

@@ -38,18 +38,22 @@ type Identity struct {
 	Stranding Stranding `json:"stranding,omitzero"`
 	// Handover is left out of the document where the secret may pass to whatever the image lets it pass to.
 	Handover Handover `json:"handover,omitzero"`
+	// Custody is left out of the document unless sealing is SealCustodian.
+	Custody  Custody  `json:"custody,omitzero"`
 	Instance Instance `json:"instance"` // how the instance id comes about
 }
 
 // Service says what the guest computes, how, and for how much. A change of it keeps the sealed secret and is visible in
 // the evidence.
 type Service struct {
-	Engine Engine  `json:"engine"`
-	Model  Model   `json:"model"`
-	GPU    GPURule `json:"gpu"`
-	Limits Limits  `json:"limits"`
-	Price  Terms   `json:"price"`
-	Wipe   Wipe    `json:"wipe"`
+	// Custodian is a guest that serves nobody and lends the secret to those that do. It has a GPU rule beside this word, and nothing else.
+	Custodian bool    `json:"custodian,omitzero"`
+	Engine    Engine  `json:"engine,omitzero"`
+	Model     Model   `json:"model,omitzero"`
+	GPU       GPURule `json:"gpu"`
+	Limits    Limits  `json:"limits,omitzero"`
+	Price     Terms   `json:"price,omitzero"`
+	Wipe      Wipe    `json:"wipe,omitzero"`
 }
 
 // Volume names a read-only volume by its dm-verity root hash and its count of 4096-byte data blocks.

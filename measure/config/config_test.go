@@ -100,7 +100,7 @@ func TestSealing(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, err)
 			continue
 		}
-		if got, err := Decode(b); err != nil || got.Identity != m.Identity {
+		if got, err := Decode(b); err != nil || !reflect.DeepEqual(got.Identity, m.Identity) {
 			t.Errorf("%s: got %+v and error %v, want %+v", tt.name, got.Identity, err, m.Identity)
 		}
 		if has := strings.Contains(string(b), "stranding"); has != (m.Identity.Stranding != "") {
@@ -125,7 +125,7 @@ func TestHandover(t *testing.T) {
 			t.Errorf("%q: %v", word, err)
 			continue
 		}
-		if got, err := Decode(b); err != nil || got.Identity != m.Identity {
+		if got, err := Decode(b); err != nil || !reflect.DeepEqual(got.Identity, m.Identity) {
 			t.Errorf("%q: got %+v and error %v, want %+v", word, got.Identity, err, m.Identity)
 		}
 		if has := strings.Contains(string(b), "handover"); has != (word != "") {

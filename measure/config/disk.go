@@ -26,7 +26,29 @@ type Host struct {
 	Endorsements Endorsements `json:"endorsements,omitzero"`
 	// Handover asks the guest to hand its secret to another image, and to end. It is left out of the document where nothing is asked.
 	Handover HostHandover `json:"handover,omitzero"`
+	// Custodian says where a guest that takes a loan reaches its custodian. It is left out of other guests' documents.
+	Custodian HostCustodian `json:"custodian,omitzero"`
 }
+
+// HostCustodian is a way to a custodian. Who answers there is judged by its evidence, and none of this is believed.
+type HostCustodian struct {
+	Address netip.AddrPort `json:"address"`       // IPv4
+	List    []byte         `json:"list,omitzero"` // signed release list, where the two are not of one release
+}
+
+// Check wants an address, and a list in a size that a document has room for.
+func (h HostCustodian) Check() error {
+	if !h.Address.IsValid() || !h.Address.Addr().Is4() || h.Address.Port() == 0 {
+		return fmt.Errorf("custodian: address is %q, want an IPv4 address and a port", h.Address)
+	}
+	if n := len(h.List); n > maxListBytes {
+		return fmt.Errorf("custodian: the release list has %d bytes, want at most %d", n, maxListBytes)
+	}
+	return nil
+}
+
+// Given reports whether there is a way to a custodian.
+func (h HostCustodian) Given() bool { return h.Address.IsValid() || len(h.List) > 0 }
 
 // HostHandover names an image to which a guest shall hand its secret over. What it may be is the guest's own rule (attest/handover), and
 // none of this is believed.
@@ -100,6 +122,11 @@ func (h Host) validate() error {
 	}
 	if h.Handover.Asked() {
 		if err := h.Handover.Check(); err != nil {
+			return fmt.Errorf("host document: %w", err)
+		}
+	}
+	if h.Custodian.Given() {
+		if err := h.Custodian.Check(); err != nil {
 			return fmt.Errorf("host document: %w", err)
 		}
 	}

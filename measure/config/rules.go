@@ -54,10 +54,12 @@ const (
 	SealSNP Sealing = "snp-derived"
 	// SealNothing seals nothing: every boot makes a secret of its own, and what earlier keys could still sign is gone with them.
 	SealNothing Sealing = "ephemeral"
+	// SealCustodian has a guest without engine keep the secret, and lend it to one guest of the identity at a time.
+	SealCustodian Sealing = "custodian"
 )
 
 // Sealings returns all of them.
-func Sealings() []Sealing { return []Sealing{SealTPM, SealSNP, SealNothing} }
+func Sealings() []Sealing { return []Sealing{SealTPM, SealSNP, SealNothing, SealCustodian} }
 
 // Stranding says whether the owner takes into account that claims which are not carried on chain may be lost with their key.
 type Stranding string
@@ -130,6 +132,9 @@ func (m Measured) validate() error {
 	if err := m.Service.validate(); err != nil {
 		return fmt.Errorf("service: %v", err)
 	}
+	if m.Service.Custodian && m.Identity.Sealing != SealCustodian {
+		return fmt.Errorf("service: custodian with sealing %q, want %q", m.Identity.Sealing, SealCustodian)
+	}
 	if m.Identity.Sealing == SealNothing && m.Service.Price.Payment == PayCharge && m.Identity.Stranding != StrandingAccepted {
 		return fmt.Errorf("sealing is %q and payment %q: a charge that is not carried on chain before the guest ends may be lost, "+
 			"want stranding %q to say so", SealNothing, PayCharge, StrandingAccepted)
@@ -157,6 +162,9 @@ func (i Identity) validate() error {
 	if !slices.Contains([]Handover{HandoverReleases, HandoverSame, HandoverNone}, i.Handover) {
 		return fmt.Errorf("handover is %.40q, want %q or %q, or none given", i.Handover, HandoverSame, HandoverNone)
 	}
+	if err := i.validateCustody(); err != nil {
+		return fmt.Errorf("custody: %v", err)
+	}
 	if i.Instance != InstanceSealed {
 		return fmt.Errorf("instance is %.40q, want %q", i.Instance, InstanceSealed)
 	}
@@ -164,6 +172,9 @@ func (i Identity) validate() error {
 }
 
 func (s Service) validate() error {
+	if s.Custodian {
+		return s.validateCustodian()
+	}
 	if err := s.Engine.validate(); err != nil {
 		return fmt.Errorf("engine: %v", err)
 	}

@@ -61,7 +61,7 @@ const (
 const (
 	maxRuntimeBytes   = 64 << 10
 	maxRuntimeRecords = 256
-	maxEventBytes     = 256 // but for keys-released: heldBytes
+	maxEventBytes     = 256 // but for keys-released: heldBytes and loanBytes
 )
 
 // Record is one event of a runtime log. A Record out of ParseRuntime has digests that are those of its data.
@@ -165,7 +165,7 @@ func cutRecord(b []byte) (r Record, rest []byte, err error) {
 	}
 	limit := maxEventBytes
 	if r.Kind == KindKeysReleased {
-		limit = heldBytes
+		limit = heldBytes + loanBytes
 	}
 	if len(tail) != 0 || len(data) > limit {
 		return r, nil, fmt.Errorf("%s has %d bytes and %d after it, want at most %d and none", r.Kind, len(data), len(tail), limit)

@@ -1,6 +1,7 @@
 package eventlog
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -19,14 +20,25 @@ type Sequence struct {
 	// Held are the measurements of the images that have held the guest's secret before its own, the first at first. They follow from no
 	// config: the guest says so, having got them with the secret.
 	Held []register.Digest
+	// Loan is what the custodian said that lent the secret; zero of a guest that borrowed none. It follows from no config either.
+	Loan Loan
 }
+
+// Loan is a secret that a custodian has lent.
+type Loan struct {
+	Number uint64          `json:"number"` // one more for each loan of a custodian's, from 1 on
+	Lender register.Digest `json:"lender"` // SHA-256 of the id of the custodian's machine, as its evidence proved it to the borrower
+}
+
+// loanBytes are lender and number.
+const loanBytes = 32 + 8
 
 // MaxHeld is how many images can have held a secret before the one that has it.
 const MaxHeld = 64
 
 const heldBytes = MaxHeld * len(register.Digest{})
 
-// HeldOf parses the data of a keys-released event: digests, each once, none of them zeros.
+// HeldOf parses a list of measurements: digests, each once, none of them zeros.
 func HeldOf(data []byte) (held []register.Digest, err error) {
 	const size = len(register.Digest{})
 	if len(data)%size != 0 || len(data) > heldBytes {
@@ -42,21 +54,46 @@ func HeldOf(data []byte) (held []register.Digest, err error) {
 	return held, nil
 }
 
-// HeldIn returns what a log's first keys-released event says. Where that is malformed it is nothing, which is then not what the event has.
-func HeldIn(log []Record) []register.Digest {
-	for _, r := range log {
-		if r.Kind == KindKeysReleased {
-			held, _ := HeldOf(r.Data)
-			return held
-		}
-	}
-	return nil
-}
-
-// HeldData is the data of a keys-released event.
+// HeldData is what HeldOf parses.
 func HeldData(held []register.Digest) (data []byte) {
 	for _, digest := range held {
 		data = append(data, digest[:]...)
+	}
+	return data
+}
+
+// ReleasedOf parses the data of a keys-released event: what HeldOf parses, and of a guest that borrowed the secret the loan behind it.
+func ReleasedOf(data []byte) (held []register.Digest, loan Loan, err error) {
+	if at := len(data) - loanBytes; at >= 0 && at%len(register.Digest{}) == 0 {
+		loan = Loan{Lender: register.Digest(data[at:]), Number: binary.LittleEndian.Uint64(data[len(data)-8:])}
+		if loan.Number == 0 || loan.Lender == (register.Digest{}) {
+			return nil, Loan{}, fmt.Errorf("parsing keys-released: loan %d by %s, want a number and a lender that are not zero", loan.Number, loan.Lender)
+		}
+		data = data[:at]
+	}
+	if held, err = HeldOf(data); err != nil {
+		return nil, Loan{}, err
+	}
+	return held, loan, nil
+}
+
+// Released returns the sequence with what a log's first keys-released event says. Where that is malformed it is nothing, which is then
+// not what the event has.
+func (s Sequence) Released(log []Record) Sequence {
+	for _, r := range log {
+		if r.Kind == KindKeysReleased {
+			s.Held, s.Loan, _ = ReleasedOf(r.Data)
+			break
+		}
+	}
+	return s
+}
+
+// releasedData is the data of a keys-released event.
+func (s Sequence) releasedData() []byte {
+	data := HeldData(s.Held)
+	if s.Loan != (Loan{}) {
+		data = binary.LittleEndian.AppendUint64(append(data, s.Loan.Lender[:]...), s.Loan.Number)
 	}
 	return data
 }
@@ -105,7 +142,7 @@ func (s Sequence) Data(k Kind) []byte {
 	case KindSeparator:
 		return SeparatorData()
 	case KindKeysReleased:
-		return HeldData(s.Held)
+		return s.releasedData()
 	}
 	return nil
 }

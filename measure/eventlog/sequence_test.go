@@ -106,7 +106,7 @@ func TestHeld(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%d images: %v", len(held), err)
 		}
-		if got := HeldIn(log); !slices.Equal(got, held) {
+		if got := (Sequence{}).Released(log).Held; !slices.Equal(got, held) {
 			t.Errorf("got %v, want %v", got, held)
 		}
 	}
@@ -117,7 +117,7 @@ func TestHeld(t *testing.T) {
 		if got, err := HeldOf(data); err == nil {
 			t.Errorf("%s: got %v, want an error", name, got)
 		}
-		if got := HeldIn([]Record{{Kind: KindKeysReleased, Data: data}}); got != nil {
+		if got := (Sequence{}).Released([]Record{{Kind: KindKeysReleased, Data: data}}).Held; got != nil {
 			t.Errorf("%s: got %v out of a log, want nobody", name, got)
 		}
 	}
@@ -181,6 +181,30 @@ func TestNext(t *testing.T) {
 	} {
 		if got, err := Next(InPCRs, tt.so, tt.kind); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v and error %v, want one with %q", tt.name, got, err, tt.want)
+		}
+	}
+}
+
+// TestLoan: the loan behind a secret stands behind those that held it before, and has one form.
+func TestLoan(t *testing.T) {
+	loan := Loan{Number: 7, Lender: register.Digest{9}}
+	for _, held := range [][]register.Digest{nil, {{1}}, {{1}, {2}}} {
+		data := Sequence{Held: held, Loan: loan}.Data(KindKeysReleased)
+		log, err := ParseRuntime(Record{Register: RTMR3, Kind: KindKeysReleased, Data: data}.Append(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := (Sequence{}).Released(log); !slices.Equal(got.Held, held) || got.Loan != loan {
+			t.Errorf("got %v and %+v, want %v and %+v", got.Held, got.Loan, held, loan)
+		}
+		for name, spoiled := range map[string][]byte{
+			"no number": append(slices.Clone(data[:len(data)-8]), make([]byte, 8)...),
+			"no lender": append(slices.Clone(data[:len(data)-40]), append(make([]byte, 32), 1, 0, 0, 0, 0, 0, 0, 0)...),
+			"cut short": data[:len(data)-1], "number alone": data[len(data)-8:],
+		} {
+			if held, loan, err := ReleasedOf(spoiled); err == nil {
+				t.Errorf("%s: got %v and %+v, want an error", name, held, loan)
+			}
 		}
 	}
 }

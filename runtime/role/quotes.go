@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"time"
 
 	"chrysalis/attest/evidence"
 )
@@ -76,6 +78,36 @@ func readAnswer(r io.Reader) (*evidence.Evidence, error) {
 		return nil, fmt.Errorf("asking for quote: %w", err)
 	}
 	return e, nil
+}
+
+// quoteWait bounds the time of one quote, beyond what init waits for the platform: a TPM takes a part of a second, but a TD's host may
+// keep the request before this one for its 30 seconds, this one as well, and both again when the log has moved. Whoever gives up
+// before init does gives up for good.
+const quoteWait = 3 * time.Minute
+
+// QuoteStream asks init for quotes. One goroutine asks at a time.
+type QuoteStream struct {
+	conn   net.Conn
+	broken error
+}
+
+// NewQuotes returns the asking end of a stream of quotes.
+func NewQuotes(conn net.Conn) *QuoteStream { return &QuoteStream{conn: conn} }
+
+// Ask is AskQuote that waits no longer than init does, and asks no more on a stream that has failed: an answer that comes late would be taken
+// for the next one.
+func (q *QuoteStream) Ask(r evidence.Request) (*evidence.Evidence, error) {
+	if q.broken != nil {
+		return nil, q.broken
+	}
+	if err := q.conn.SetDeadline(time.Now().Add(quoteWait)); err != nil {
+		return nil, err
+	}
+	e, err := AskQuote(q.conn, r)
+	if err != nil && !errors.Is(err, ErrRefused) {
+		q.broken = err
+	}
+	return e, err
 }
 
 // ServeQuotes answers requests on conn until it ends. quote makes the evidence for a request; when it fails, the asker learns

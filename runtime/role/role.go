@@ -18,11 +18,15 @@ import (
 // Role is a process of the service.
 type Role uint8
 
-// The roles, in the order in which they start.
+// The roles, in the order in which they start: a guest that serves has the first three, and the borrower before them where its secret is
+// borrowed; a custodian has custodian and lender.
 const (
 	Keeper     Role = iota + 1 // owns the keys that sign and the journal
 	EngineHost                 // runs the engine in a container
 	Gateway                    // answers the network
+	Custodian                  // keeps the secret and counts its loans
+	Lender                     // judges borrowers over the network, and lends what the custodian gives it
+	Borrower                   // judges the lender, takes the loan and renews it
 
 	endOfRoles
 )
@@ -32,6 +36,10 @@ const (
 	KeeperUser  = 65530
 	GatewayUser = 65531
 	EngineUser  = 65532 // of the engine, in its container
+
+	CustodianUser = 65529
+	LenderUser    = 65528
+	BorrowerUser  = 65527
 )
 
 // Names of the sockets in the directories of keeper and engine.
@@ -55,6 +63,8 @@ const (
 	Rootfs       Flag = "rootfs"     // directory on which the engine's volume is mounted
 	Model        Flag = "model"      // directory on which the model's volume is mounted
 	SocketDir    Flag = "socket-dir" // directory for the engine's socket
+	Image        Flag = "image"      // file with what the image says of itself and of those that may follow it
+	List         Flag = "list"       // file with a release list of the host's, which may be empty
 )
 
 // File is a descriptor of a role by what it is for.
@@ -68,6 +78,8 @@ const (
 	Proofs     File = "proofs"   // on which the keeper hands out what it has signed, for the host to keep
 	Listener   File = "listener" // the TCP socket of the service, listening
 	Quotes     File = "quotes"   // the stream to init that gives quotes
+	Loans      File = "loans"    // the lender's stream to the custodian, the borrower's to init
+	Peer       File = "peer"     // the borrower's connection to whom the host calls its custodian
 	Numbers    File = "numbers"  // on which the gateway says what it counts, for the host to read
 	Status     File = "status"   // on which the role says its words
 )
@@ -86,6 +98,7 @@ type contract struct {
 const (
 	runtimeProgram    = "/usr/bin/runtime"
 	engineHostProgram = "/usr/bin/engine-host"
+	custodyProgram    = "/usr/bin/custody"
 )
 
 var contracts = []contract{
@@ -107,6 +120,25 @@ var contracts = []contract{
 		files: []File{Listener, Quotes, Numbers, Status},
 		words: []Word{Ready},
 	},
+	Custodian: {
+		name: "custodian", argv: []string{runtimeProgram, "custodian"}, user: CustodianUser,
+		flags: []Flag{Measured},
+		files: []File{SecretPipe, Journal, Loans, Status},
+		words: []Word{Ready, JournalTorn, JournalForeign, JournalRolledBack, JournalIO, JournalFull, JournalCorrupt, JournalShort, JournalRefused},
+	},
+	// Lender and borrower have the sockets that init opened, and no network beside them.
+	Lender: {
+		name: "lender", argv: []string{custodyProgram, "lender"}, user: LenderUser,
+		flags: []Flag{Measured, Image, Chroot},
+		files: []File{Listener, Quotes, Loans, Status},
+		words: []Word{Ready},
+	},
+	Borrower: {
+		name: "borrower", argv: []string{custodyProgram, "borrower"}, user: BorrowerUser,
+		flags: []Flag{Measured, Image, List, Chroot},
+		files: []File{Peer, Quotes, Loans, Status},
+		words: []Word{Ready, LoanRefused, LoanHeld, LoanLost},
+	},
 }
 
 // contract of a number that is no role is empty: it has no program to start.
@@ -118,7 +150,7 @@ func (r Role) contract() contract {
 }
 
 // All returns the roles in the order in which they start.
-func All() []Role { return []Role{Keeper, EngineHost, Gateway} }
+func All() []Role { return []Role{Keeper, EngineHost, Gateway, Custodian, Lender, Borrower} }
 
 // Named returns the role of that name, or zero.
 func Named(name string) Role {

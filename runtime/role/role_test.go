@@ -17,6 +17,8 @@ import (
 	"testing/iotest"
 
 	"chrysalis/attest/evidence"
+	"chrysalis/measure/eventlog"
+	"chrysalis/measure/register"
 	"chrysalis/runtime/secret"
 )
 
@@ -291,6 +293,11 @@ func vectors(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	all["secret of sevens, 3 boots"] = hex.EncodeToString(pipe.Bytes())
+	loan := Loan{Secret: testSecret(t), Boots: 3, Held: []register.Digest{{1}, {2}}, Loan: eventlog.Loan{Number: 4, Lender: register.Digest{5}}}
+	all["loan 4 of sevens, 3 boots, lent by 5, held by 1 and 2"] = hex.EncodeToString(EncodeLoan(loan))
+	lend, _ := asked(t, LoanCall{Call: CallLend, Giver: register.Digest{1}, Taker: register.Digest{2}}, AnswerHeld, Loan{})
+	renew, done := asked(t, LoanCall{Call: CallRenew, Number: 4}, AnswerDone, Loan{})
+	all["call lend from 1 to 2"], all["call renew 4"], all["answer done"] = hex.EncodeToString(lend), hex.EncodeToString(renew), hex.EncodeToString(done)
 	all["quote request"] = hex.EncodeToString(encodeRequest(example()))
 	quoted := func(r evidence.Request) (*evidence.Evidence, error) {
 		return &evidence.Evidence{Platform: evidence.VTPM, Quote: []byte("q"), Statement: evidence.Statement{NonceRoot: r.NonceRoot}}, nil

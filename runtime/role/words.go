@@ -23,6 +23,9 @@ const (
 	JournalCorrupt // a record was changed
 	JournalShort   // the disk was cut short
 	JournalRefused // any other reason
+	LoanRefused    // custodian or borrower did not accept the other, or the custodian was not there
+	LoanHeld       // another guest has the loan, and renews it
+	LoanLost       // the loan was not renewed in time
 
 	endOfWords
 )
@@ -33,6 +36,7 @@ var words = []string{
 	JournalTorn: "fail journal-torn", JournalForeign: "fail journal-foreign", JournalRolledBack: "fail journal-rolled-back",
 	JournalIO: "fail journal-io", JournalFull: "fail journal-full", JournalCorrupt: "fail journal-corrupt",
 	JournalShort: "fail journal-short", JournalRefused: "fail journal-refused",
+	LoanRefused: "fail loan-refused", LoanHeld: "fail loan-held", LoanLost: "fail loan-lost",
 }
 
 // String returns the line that says the word, without its end.

@@ -29,6 +29,7 @@ const (
 	RoleClaim   Role = "claim"   // signs COCOON messages
 	RoleReceipt Role = "receipt" // signs receipts
 	RoleJournal Role = "journal" // encrypts the journal
+	RoleLoans   Role = "loans"   // encrypts a custodian's journal
 )
 
 // Scope is the place in which a derived key counts. COCOON's claims bind neither network nor root contract, so one key
@@ -64,7 +65,7 @@ const (
 // the label, then role, network and root contract, each preceded by its length in one byte, zerostate and instance.
 // It panics on a role or scope that isn't filled in: a key of an unfinished scope would serve every such scope.
 func Derive(s *Secret, role Role, scope Scope) [32]byte {
-	if role != RoleClaim && role != RoleReceipt && role != RoleJournal {
+	if role != RoleClaim && role != RoleReceipt && role != RoleJournal && role != RoleLoans {
 		panic("secret: unknown role " + string(role))
 	}
 	if scope.Network == "" || scope.Root == "" || scope.Zerostate == [32]byte{} || scope.Instance == [16]byte{} {

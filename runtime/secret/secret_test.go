@@ -92,7 +92,7 @@ func TestDeriveSeparates(t *testing.T) {
 		}
 	}
 	base := testScope(s)
-	for _, role := range []Role{RoleClaim, RoleReceipt, RoleJournal} {
+	for _, role := range []Role{RoleClaim, RoleReceipt, RoleJournal, RoleLoans} {
 		add(string(role), s, role, base)
 	}
 	other := base
@@ -140,7 +140,7 @@ func TestKeyVectors(t *testing.T) {
 	s := testSecret(t, 1)
 	scope := testScope(s)
 	got := map[string]string{}
-	for _, role := range []Role{RoleClaim, RoleReceipt, RoleJournal} {
+	for _, role := range []Role{RoleClaim, RoleReceipt, RoleJournal, RoleLoans} {
 		seed := Derive(s, role, scope)
 		got[string(role)] = hex.EncodeToString(seed[:])
 	}

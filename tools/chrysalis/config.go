@@ -163,7 +163,7 @@ var comments = map[string]string{
 	"network":           "Chain whose payments count: mainnet, testnet, or local, where nothing has a value.",
 	"root_contract":     "COCOON root contract that fixes the code of payments.",
 	"payout_owner":      "Account that is paid.",
-	"sealing":           "What the secret is bound to: tpm-pcr on vtpm, snp-derived on sev-snp, ephemeral on tdx: then each boot is another guest.",
+	"sealing":           "What the secret is bound to: tpm-pcr on vtpm, snp-derived on sev-snp, ephemeral on tdx: then each boot is another guest; or lent by a custodian.",
 	"stranding":         "With ephemeral sealing, claims that are not carried before the guest ends may be lost, and this says that its owner knows.",
 	"instance":          "How the guest is told from others of its kind: by its sealed secret.",
 	"service":           "What it computes. A change keeps the secret.",

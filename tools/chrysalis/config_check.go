@@ -54,7 +54,10 @@ var crossChecks = []struct {
 
 // crossCheck returns what is found, in that order. What can't be said of this engine is left out.
 func crossCheck(t together) (all []finding) {
-	for _, c := range crossChecks {
+	for i, c := range crossChecks {
+		if t.config.Service.Custodian && i > 0 {
+			break // it computes nothing
+		}
 		f := c.look(t)
 		if f.State == "" {
 			continue
@@ -79,8 +82,10 @@ func judged(good bool, bad severity) severity {
 func checkSealing(t together) finding {
 	want := map[measure.Platform]config.Sealing{"": config.SealTPM, measure.TDX: config.SealNothing, measure.SEVSNP: config.SealSNP}[t.shape.Platform]
 	got := t.config.Identity.Sealing
-	return finding{State: judged(got == want || got == config.SealNothing, wrong), Found: string(got), Need: fmt.Sprintf("%s on %s, or %s", want,
-		cmp.Or(string(t.shape.Platform), platformVTPM), config.SealNothing), Mend: "set identity.sealing, or choose another --platform"}
+	good := got == want || got == config.SealNothing || got == config.SealCustodian
+	return finding{State: judged(good, wrong), Found: string(got), Need: fmt.Sprintf("%s on %s, or %s or %s", want,
+		cmp.Or(string(t.shape.Platform), platformVTPM), config.SealNothing, config.SealCustodian),
+		Mend: "set identity.sealing, or choose another --platform"}
 }
 
 // checkVolume compares the file with what the config names.

@@ -28,20 +28,31 @@ const processes = "/proc"
 
 // guestState is a guest as status prints it.
 type guestState struct {
-	Name  string   `json:"name"`
-	State string   `json:"state"`
-	Why   string   `json:"why,omitempty"`
-	URL   string   `json:"url,omitempty"`
-	Open  bool     `json:"open"` // whether other machines can reach it
-	Model string   `json:"model,omitempty"`
-	Dir   string   `json:"dir"`
-	Lines []string `json:"lines"`
+	Name  string `json:"name"`
+	State string `json:"state"`
+	Why   string `json:"why,omitempty"`
+	URL   string `json:"url,omitempty"`
+	Open  bool   `json:"open"` // whether other machines can reach it
+	Model string `json:"model,omitempty"`
+	// Custodian is a guest that keeps a secret for others; BorrowsFrom where another has its own from. Which loan it is, verify says.
+	Custodian   bool     `json:"custodian,omitzero"`
+	BorrowsFrom string   `json:"borrows_from,omitempty"`
+	Dir         string   `json:"dir"`
+	Lines       []string `json:"lines"`
 	// Numbers are what it counts, by the names of its numbers' port; NumbersAge is how old they are.
 	Numbers    map[string]uint64 `json:"numbers,omitempty"`
 	NumbersAge float64           `json:"numbers_age_seconds,omitempty"`
 
 	look    guest.Look
 	counted *counted
+}
+
+// serves is the model that a guest serves, in words for people.
+func (g guestState) serves() string {
+	if g.Custodian {
+		return "none: a custodian"
+	}
+	return printable(g.Model)
 }
 
 // counted are a guest's numbers with their age.
@@ -119,6 +130,7 @@ func look(ctx context.Context, dirs []string) (guests []guestState, err error) {
 		wait.Go(func() {
 			l, err := guest.Guest{Dir: dir}.Look(ctx)
 			s := guestState{Name: nameOf(dir), State: string(l.State), Why: l.Why, Dir: dir, Model: l.Spec.Config.Service.Model.Name, Lines: []string{}}
+			s.Custodian, s.BorrowsFrom = l.Spec.Config.Service.Custodian, l.Spec.Custodian
 			if l.Spec.Port != 0 {
 				s.URL, s.Open = guestURL(l.Spec), l.Spec.Open()
 			}
@@ -217,7 +229,10 @@ func printStatus(out, hints io.Writer, guests []guestState, one, asJSON bool) er
 		return printJSON(out, guests)
 	case one:
 		g := guests[0]
-		fmt.Fprintf(out, "%-8s %s\n%-8s %s\n%-8s %s\n", "state", g.State, "url", g.URL, "model", printable(g.Model))
+		fmt.Fprintf(out, "%-8s %s\n%-8s %s\n%-8s %s\n", "state", g.State, "url", g.URL, "model", g.serves())
+		if g.BorrowsFrom != "" {
+			fmt.Fprintf(out, "%-8s borrowed from %s (verify says which loan it is)\n", "secret", printable(g.BorrowsFrom))
+		}
 		for _, line := range g.Lines {
 			fmt.Fprintf(out, "%-8s %s\n", "port", line)
 		}
@@ -234,7 +249,7 @@ func printStatus(out, hints io.Writer, guests []guestState, one, asJSON bool) er
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "guest\tstate\turl\tmodel\tfolder")
 	for _, g := range guests {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", printable(g.Name), g.State, g.URL, printable(g.Model), printable(g.Dir))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", printable(g.Name), g.State, g.URL, g.serves(), printable(g.Dir))
 	}
 	if err := table.Flush(); err != nil {
 		return err

@@ -82,6 +82,7 @@ func newUp() *cobra.Command {
 		shape, disk, double, listen    string
 		machine                        machineFlags
 		prints                         printFlags
+		custody                        custodyFlags
 		port, memory                   int
 		wait, drain                    time.Duration
 		qemuArgs                       []string
@@ -96,7 +97,7 @@ func newUp() *cobra.Command {
 			"--print what libvirt or Kubernetes would: the same machine, with the same hash of the config in the hardware's own field.\n" +
 			"A second start of the same folder keeps TPM, journal and port, so the guest continues its count where clients know it. This machine alone\n" +
 			"reaches it, unless --listen names another address.",
-		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json\n  chrysalis up --platform tdx\n  chrysalis up --listen 0.0.0.0:8443   # for other machines too\n  chrysalis up --platform sev-snp --certificate vcek.der --certificate ask.der --collateral amd.crl\n" +
+		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json\n  chrysalis up --platform tdx\n  chrysalis up --listen 0.0.0.0:8443   # for other machines too\n  chrysalis up --platform tdx --custodian --name keeper   # then a guest whose secret outlives its boots:\n  chrysalis up --platform tdx --borrow-from build/guest-keeper\n  chrysalis up --platform sev-snp --certificate vcek.der --certificate ask.der --collateral amd.crl\n" +
 			"  chrysalis up --platform tdx --accelerator kvm --dry-run\n  chrysalis up --print libvirt   # for virsh define\n" +
 			"  chrysalis up --platform sev-snp --accelerator kvm --print kubernetes --container-image qemu:11.1.3   # for kubectl apply\n  chrysalis up --disk chrysalis.raw --dir build/disk-guest",
 		Args: cobra.NoArgs,
@@ -125,6 +126,9 @@ func newUp() *cobra.Command {
 				return exitError{exitUsage, err}
 			}
 			if spec.Config, err = guest.ReadConfig(spec.Shape.Platform, config, engine, model); err != nil {
+				return exitError{exitUsage, err}
+			}
+			if err := custody.apply(ctx, g, &spec, config == ""); err != nil {
 				return exitError{exitUsage, err}
 			}
 			if err := guest.CheckModel(spec.Config, spec.Model); err != nil {
@@ -195,6 +199,7 @@ func newUp() *cobra.Command {
 		"config as JSON with identity and service; volumes that it does not name are filled in (default: the demo's)")
 	machine.add(cmd)
 	prints.add(cmd)
+	custody.add(cmd)
 	cmd.Flags().BoolVar(&foreground, "foreground", false, "stay, start the guest again when it ends, and power it off at SIGTERM or SIGINT: for a unit of systemd's")
 	cmd.Flags().StringVar(&double, "double", "build/double", "folder of the software TDX, as make image makes it")
 	cmd.Flags().StringVar(&shape, "shape", "", "shape.json of the machine (default: the demo's, with KVM where there is one)")

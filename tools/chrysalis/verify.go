@@ -122,6 +122,9 @@ func printVerification(out, notes io.Writer, result *attest.Result, err error, a
 	machine := result.Machine()
 	fmt.Fprintf(out, "accepted: %s on %s, machine %x, until %s\n", result.Release(), result.Platform(), machine[:8],
 		result.NotAfter().UTC().Format(time.RFC3339))
+	if loan := result.Loan(); loan.Number > 0 {
+		fmt.Fprintf(out, "secret: loan %d, lent by the custodian on machine %s\n", loan.Number, loan.Lender)
+	}
 	for _, weakness := range result.Weaknesses() {
 		fmt.Fprintf(notes, "chrysalis: note: %s\n", weakness)
 	}

@@ -5,7 +5,8 @@
 // from hardware in tools/e2e/DOUBLES.md.
 //
 //	double plugin -tools-tree DIR -o DIR
-//	double serve -socket PATH -pid FILE -out DIR -tools-tree DIR -firmware FILE -shape FILE -boot DIR -config-id HEX -host-data HEX [-debug] [-quotes FILE]
+//	double root -o FILE
+//	double serve -socket PATH -pid FILE -out DIR -tools-tree DIR -firmware FILE -shape FILE -boot DIR -config-id HEX -host-data HEX [-debug] [-quotes FILE] [-root FILE]
 //
 // A verifier accepts what it signs under that root alone. It proves that measurement and protocol hold; it keeps no secret from the
 // machine that it runs on. It links the software platform of the tests, so it is a program of its own, and none of a release.
@@ -40,10 +41,12 @@ func main() {
 	if len(args) > 0 {
 		verb, args = args[0], args[1:]
 	}
-	err := fmt.Errorf("verb %q, want plugin or serve", verb)
+	err := fmt.Errorf("verb %q, want plugin, root or serve", verb)
 	switch verb {
 	case "plugin":
 		err = runPlugin(ctx, args)
+	case "root":
+		err = runRoot(args)
 	case "serve":
 		err = runServe(ctx, args)
 	}
@@ -89,7 +92,12 @@ func runServe(ctx context.Context, args []string) error {
 	policy := flags.Uint64("policy", guest.StrictSNPPolicy, "POLICY of an SEV-SNP guest")
 	debug := flags.Bool("debug", false, "make the guest one that its host can debug")
 	quotes := flags.String("quotes", "", "file that says how the host behaves when it is asked for evidence, read at each request: "+waysText())
+	rootFile := flags.String("root", "", "file of double root's: a TD's root that several machines have, and keep from start to start")
 	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	under, err := readRoot(*rootFile)
+	if err != nil {
 		return err
 	}
 	shape, err := guest.ReadShape(*shapeFile)
@@ -103,7 +111,7 @@ func runServe(ctx context.Context, args []string) error {
 		if err != nil || len(id) != 48 {
 			return fmt.Errorf("-config-id has %d bytes (error %v), want 48", len(id), err)
 		}
-		if s.td, err = newTD(time.Now(), [48]byte(id), *debug); err != nil {
+		if s.td, err = newTD(time.Now(), [48]byte(id), *debug, under); err != nil {
 			return err
 		}
 		if err := launch(ctx, s.td, *firmware, shape, *treeDir); err != nil {

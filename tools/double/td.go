@@ -30,9 +30,13 @@ type td struct {
 // attributeDebug is bit 0 of TDATTRIBUTES: the host may read and change the TD.
 const attributeDebug = 1
 
-// newTD returns a TD of a processor that was made now and is vouched for during a day. Its registers are zero.
-func newTD(now time.Time, configID [48]byte, debug bool) (*td, error) {
+// newTD returns a TD of a processor that was made now and is vouched for during a day, by a root that was made now as well where none is
+// given. Its registers are zero.
+func newTD(now time.Time, configID [48]byte, debug bool, under *root) (*td, error) {
 	t := &td{machine: attesttest.NewTDX(now, 5, true)}
+	if r := t.machine.Root; under != nil {
+		r.Key, r.Template, r.Made = under.key, under.certificate, under.certificate.Raw
+	}
 	b := &t.machine.Body
 	clear(b.RTMR[:])
 	b.MRCONFIGID, b.MROWNER, b.MROWNERCONFIG = configID, [48]byte{}, [48]byte{}

@@ -78,7 +78,7 @@ func ask(t *testing.T, conn net.Conn, op uint8, in []byte) (out []byte, refused 
 // each way that it can.
 func TestServe(t *testing.T) {
 	configID := [48]byte{0xc0, 1}
-	td, err := newTD(time.Now(), configID, false)
+	td, err := newTD(time.Now(), configID, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func TestServe(t *testing.T) {
 
 // TestDebug shows the attribute of a TD that its host can read.
 func TestDebug(t *testing.T) {
-	td, err := newTD(time.Now(), [48]byte{}, true)
+	td, err := newTD(time.Now(), [48]byte{}, true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func TestDebug(t *testing.T) {
 }
 
 func TestServeEndsWithItsContext(t *testing.T) {
-	td, err := newTD(time.Now(), [48]byte{}, false)
+	td, err := newTD(time.Now(), [48]byte{}, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,5 +244,44 @@ func TestServeEndsWithItsContext(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Errorf("got %v, want no error", err)
+	}
+}
+
+// TestKeptRoot: two machines under one root that was kept are vouched for by one certificate, byte for byte.
+func TestKeptRoot(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "root.pem")
+	if err := runRoot([]string{"-o", file}); err != nil {
+		t.Fatal(err)
+	}
+	var roots [2][]byte
+	for i := range roots {
+		under, err := readRoot(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		machine, err := newTD(time.Now(), [48]byte{}, false, under)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if roots[i], _, err = machine.publish(); err != nil {
+			t.Fatal(err)
+		}
+		built := machine.machine.Build()
+		if _, err := tdx.Verify(machine.machine.Quote(), built.Collateral, tdx.Options{AcceptStatus: []tdx.Status{tdx.UpToDate}, MaxCollateralAge: 24 * time.Hour},
+			time.Now(), under.certificate); err != nil {
+			t.Errorf("machine %d: %v", i, err)
+		}
+	}
+	if !bytes.Equal(roots[0], roots[1]) {
+		t.Error("two machines under one file have two roots")
+	}
+	if got, err := readRoot(""); got != nil || err != nil {
+		t.Errorf("no file: got %v and error %v, want none", got, err)
+	}
+	if err := os.WriteFile(file, []byte("no root"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readRoot(file); err == nil {
+		t.Errorf("a file of something else: got %v, want an error", got)
 	}
 }

@@ -128,7 +128,7 @@ func TestRootHoldsOnlyItsList(t *testing.T) {
 	got := listVolume(t, filepath.Join(built, "release", "root.img"))
 	want := []string{"dev", "etc", "etc/ssl", "etc/ssl/certs", "etc/ssl/certs/ca-certificates.crt", "proc", "run", "sys", "tmp",
 		"usr", "usr/bin",
-		"usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/engine-host", "usr/bin/init", "usr/bin/runc", "usr/bin/runtime", "var"}
+		"usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/custody", "usr/bin/engine-host", "usr/bin/init", "usr/bin/runc", "usr/bin/runtime", "var"}
 	if slices.Sort(got); !slices.Equal(got, want) {
 		t.Errorf("root: got %q, want %q", got, want)
 	}
@@ -137,7 +137,7 @@ func TestRootHoldsOnlyItsList(t *testing.T) {
 // TestRootProgramsAreStatic: the root has no loader, so a program that wants one could not start.
 func TestRootProgramsAreStatic(t *testing.T) {
 	needsBuild(t)
-	for _, name := range []string{"init", "runtime", "engine-host", "containerd", "containerd-shim-runc-v2", "runc"} {
+	for _, name := range []string{"init", "runtime", "custody", "engine-host", "containerd", "containerd-shim-runc-v2", "runc"} {
 		out, err := exec.CommandContext(t.Context(), "go", "version", "-m", filepath.Join(built, "programs", name)).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "-trimpath=true") {
 			t.Errorf("%s: got build information %s (%v), want a trimmed Go program", name, out, err)

@@ -28,6 +28,8 @@ func (c Coded) Unwrap() error { return c.Err }
 type Step struct {
 	Name status.Step
 	Run  func(context.Context) error
+	// When reports, once the steps before are done, whether the guest has this step; nil: every guest has it.
+	When func() bool
 	// Limit is how long the step may take; zero is DefaultLimit. A step that overruns it has failed, also when what it waits
 	// for (a TPM, a disk) never answers.
 	Limit time.Duration
@@ -39,6 +41,9 @@ const DefaultLimit = time.Minute
 // Run runs the steps in order and reports each to the host. It returns the error and code of the first that fails.
 func Run(ctx context.Context, host *port.Port, steps []Step) (status.Code, error) {
 	for _, s := range steps {
+		if s.When != nil && !s.When() {
+			continue
+		}
 		if err := s.run(ctx); err != nil {
 			code := s.Name.Failed()
 			var coded Coded

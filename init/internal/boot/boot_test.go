@@ -43,6 +43,19 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestWhen: a step that a guest does not have is not run, and that is asked once the steps before are done.
+func TestWhen(t *testing.T) {
+	var ran []string
+	known := false
+	step := func(name status.Step, when func() bool) Step {
+		return Step{Name: name, When: when, Run: func(context.Context) error { ran = append(ran, name.String()); known = true; return nil }}
+	}
+	code, err := Run(t.Context(), nil, []Step{step(status.Config, nil), step(status.Lender, func() bool { return !known }), step(status.Keeper, func() bool { return known })})
+	if want := []string{"config", "keeper"}; code != 0 || err != nil || !slices.Equal(ran, want) {
+		t.Errorf("ran %q with code %s and error %v, want %q", ran, code, err, want)
+	}
+}
+
 // TestOverrun: a step that never answers, whether it heeds its context or not, fails within its limit.
 func TestOverrun(t *testing.T) {
 	for name, run := range map[string]func(context.Context) error{

@@ -56,6 +56,9 @@ var kinds = []struct {
 
 // Fits says whether a way of sealing is to be had on the platform; an error is sealing.ErrUnfit, with what is to be had.
 func Fits(p Platform, s config.Sealing) error {
+	if s == config.SealCustodian {
+		return nil // another guest has what the secret is kept with
+	}
 	_, err := Vault(p, s, register.Digest{}, nil)
 	return err
 }
@@ -80,6 +83,18 @@ func Vault(p Platform, s config.Sealing, identity register.Digest, store sealing
 		to = append(to, config.SealSNP)
 	}
 	return nil, fmt.Errorf("%w: it is %q, want one of %q", sealing.ErrUnfit, s, to)
+}
+
+// Own returns the way in which a custodian keeps its own secret: what its hardware has. On a TD that is nothing: the secret lives as long
+// as the custodian runs.
+func Own(p Platform) config.Sealing {
+	switch p.(type) {
+	case sealing.Vault:
+		return config.SealTPM
+	case sealing.Deriver:
+		return config.SealSNP
+	}
+	return config.SealNothing
 }
 
 // InStore reports whether a way of sealing keeps its record at the beginning of the journal's disk.

@@ -40,15 +40,23 @@ func TestFits(t *testing.T) {
 		on  Platform
 		has []config.Sealing
 	}{
-		"vtpm":    {&vtpm.TPM{}, []config.Sealing{config.SealTPM, config.SealNothing}},
-		"tdx":     {&tdx.TD{}, []config.Sealing{config.SealNothing}},
-		"sev-snp": {&sevsnp.Guest{}, []config.Sealing{config.SealSNP, config.SealNothing}},
+		"vtpm":    {&vtpm.TPM{}, []config.Sealing{config.SealTPM, config.SealNothing, config.SealCustodian}},
+		"tdx":     {&tdx.TD{}, []config.Sealing{config.SealNothing, config.SealCustodian}},
+		"sev-snp": {&sevsnp.Guest{}, []config.Sealing{config.SealSNP, config.SealNothing, config.SealCustodian}},
 	} {
 		for _, s := range append(config.Sealings(), "rot13") {
 			err := Fits(tt.on, s)
 			if fits := slices.Contains(tt.has, s); fits != (err == nil) || err != nil && !errors.Is(err, sealing.ErrUnfit) {
 				t.Errorf("%s: sealing %q: got error %v, want it to fit: %v", name, s, err, fits)
 			}
+		}
+	}
+	for name, tt := range map[string]struct {
+		on  Platform
+		own config.Sealing
+	}{"vtpm": {&vtpm.TPM{}, config.SealTPM}, "tdx": {&tdx.TD{}, config.SealNothing}, "sev-snp": {&sevsnp.Guest{}, config.SealSNP}} {
+		if got := Own(tt.on); got != tt.own {
+			t.Errorf("%s: a custodian's own secret: got %q, want %q", name, got, tt.own)
 		}
 	}
 	for s, want := range map[config.Sealing]bool{config.SealTPM: false, config.SealSNP: true, config.SealNothing: false} {

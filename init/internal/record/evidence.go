@@ -36,10 +36,31 @@ const quoteTries = 2
 // The log goes on while the platform answers. The quote of a register covers whatever was extended by then, so evidence over
 // which the log has moved is thrown away and made once more, and a platform that met a register in between may have failed over it.
 func (r *Recorder) Evidence(request evidence.Request) (*evidence.Evidence, error) {
+	return r.made(request, r.keysOf)
+}
+
+// Asking is Evidence of a guest that has no secret yet and asks to have one lent: its statement names no key but the one of the request. It is
+// refused unless keys-released is the event that follows.
+func (r *Recorder) Asking(request evidence.Request) (*evidence.Evidence, error) {
+	return r.made(request, func() (Keys, error) {
+		_, err := r.next(eventlog.KindKeysReleased)
+		return Keys{}, err
+	})
+}
+
+// keysOf returns the keys that follow from the secret. The caller holds mu.
+func (r *Recorder) keysOf() (Keys, error) {
+	if r.keys == nil {
+		return Keys{}, errors.New("the keys are not there yet")
+	}
+	return *r.keys, nil
+}
+
+func (r *Recorder) made(request evidence.Request, keysOf func() (Keys, error)) (*evidence.Evidence, error) {
 	r.quoting.Lock()
 	defer r.quoting.Unlock()
 	for range quoteTries {
-		e, records, err := r.snapshot(request)
+		e, records, err := r.snapshot(request, keysOf)
 		if err != nil {
 			return nil, fmt.Errorf("making evidence: %w", err)
 		}
@@ -61,20 +82,21 @@ func (r *Recorder) Evidence(request evidence.Request) (*evidence.Evidence, error
 }
 
 // snapshot returns evidence without its quote, and the number of records in its log.
-func (r *Recorder) snapshot(request evidence.Request) (*evidence.Evidence, uint64, error) {
+func (r *Recorder) snapshot(request evidence.Request, keysOf func() (Keys, error)) (*evidence.Evidence, uint64, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.broken {
 		return nil, 0, ErrBroken
 	}
-	if r.keys == nil {
-		return nil, 0, errors.New("the keys are not there yet")
+	keys, err := keysOf()
+	if err != nil {
+		return nil, 0, err
 	}
 	return &evidence.Evidence{
 		Statement: evidence.Statement{
 			NonceRoot: request.NonceRoot, TLSKey: request.TLSKey, HPKEKey: request.HPKEKey,
 			Epoch: request.Epoch, NotAfter: request.NotAfter,
-			ReceiptKey: r.keys.Receipt, ClaimKey: r.keys.Claim, SecretHash: r.keys.SecretHash,
+			ReceiptKey: keys.Receipt, ClaimKey: keys.Claim, SecretHash: keys.SecretHash,
 			ConfigHash: config.SHA256(r.measured),
 			LogHead:    eventlog.Head(r.log),
 		},

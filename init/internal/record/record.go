@@ -94,7 +94,7 @@ func (r *Recorder) release(take func() (sealing.Taken, error)) (sealing.Taken, e
 	}
 	taken, err := take()
 	states := r.states
-	states.Held = taken.Held
+	states.Held, states.Loan = taken.Held, taken.Loan
 	// Also after a refusal: the boot ends, and nothing may try again.
 	released := r.record(eventlog.KindKeysReleased, states)
 	if err == nil {

@@ -31,6 +31,7 @@ type memory struct {
 	kept       bool // a failed extend reached the register all the same
 	boots      uint64
 	held       []register.Digest
+	loan       eventlog.Loan
 	whileQuote func()       // runs while a quote is made, before the registers are read
 	failQuote  func() error // why a quote fails; nil: none does
 }
@@ -79,7 +80,7 @@ func (m *memory) Secret() (sealing.Taken, error) {
 	if *m.sealedTo != now {
 		return sealing.Taken{}, secret.ErrSealed
 	}
-	taken := sealing.Taken{Boots: m.boots, Held: m.held}
+	taken := sealing.Taken{Boots: m.boots, Held: m.held, Loan: m.loan}
 	var err error
 	m.secret.Expose(func(raw []byte) { taken.Secret, err = secret.New(raw) })
 	return taken, err
@@ -589,5 +590,40 @@ func TestOneQuoteAtATime(t *testing.T) {
 	}
 	if most != 1 {
 		t.Errorf("got %d quotes at once, want 1", most)
+	}
+}
+
+// TestAsking: a guest that has no secret has evidence that names no keys, from the end of the measured sequence until keys are released, and
+// none before or after; what was lent stands in the log.
+func TestAsking(t *testing.T) {
+	m := newMemory()
+	r := newRecorder(t, m)
+	if e, err := r.Asking(evidence.Request{}); err == nil {
+		t.Errorf("before the measured sequence: got %+v, want a refusal", e.Statement)
+	}
+	if err := measure(r, "me"); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := r.Evidence(evidence.Request{}); err == nil {
+		t.Errorf("evidence of a guest with keys: got %+v, want a refusal", e.Statement)
+	}
+	e, err := r.Asking(evidence.Request{TLSKey: [32]byte{3}})
+	if err != nil || e.Statement.TLSKey != [32]byte{3} || e.Statement.ClaimKey != (Keys{}).Claim || e.Statement.ReceiptKey != (Keys{}).Receipt ||
+		e.Statement.SecretHash != [32]byte{} || e.Statement.LogHead != eventlog.Head(r.log) {
+		t.Errorf("got %+v and error %v, want the key of the request and no other", e, err)
+	}
+	m.loan = eventlog.Loan{Number: 6, Lender: register.Digest{1}}
+	if _, err := r.Secret(m); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := r.Asking(evidence.Request{}); err == nil {
+		t.Errorf("after keys were released: got %+v, want a refusal", e.Statement)
+	}
+	records, err := eventlog.ParseRuntime(r.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := (eventlog.Sequence{}).Released(records).Loan; got != m.loan {
+		t.Errorf("the log says %+v, want %+v", got, m.loan)
 	}
 }

@@ -5,6 +5,7 @@ package sealing
 import (
 	"errors"
 
+	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
 	"chrysalis/runtime/secret"
 )
@@ -23,6 +24,7 @@ type Taken struct {
 	Secret *secret.Secret
 	Boots  uint64            // that CountBoot has counted since it was made
 	Held   []register.Digest // measurements of the images that have held it before this one, the first at first
+	Loan   eventlog.Loan     // of a custodian's; zero of every other way
 }
 
 // Mover is a vault that can seal its secret to another image instead of the one that runs.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"time"
 
 	"chrysalis/init/internal/supervise"
@@ -29,17 +28,14 @@ state = "` + containerdDir + `"
 disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.overlayfs", "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs", "io.containerd.differ.v1.erofs", "io.containerd.mount-handler.v1.erofs", "io.containerd.image-verifier.v1.bindir", "io.containerd.transfer.v1.local", "io.containerd.grpc.v1.transfer", "io.containerd.monitor.container.v1.restart"]
 `
 
-// Containerd starts containerd, and leaves the measured config where the roles read it.
-func (s *Services) Containerd(ctx context.Context, measured []byte) error {
-	for _, dir := range []string{containerdDir, containerdRoot, filepath.Dir(measuredFile)} {
+// Containerd starts containerd.
+func (s *Services) Containerd(ctx context.Context) error {
+	for _, dir := range []string{containerdDir, containerdRoot} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
 	}
 	if err := os.WriteFile(containerdConfig, []byte(containerdTOML), 0o600); err != nil {
-		return err
-	}
-	if err := os.WriteFile(measuredFile, measured, 0o400); err != nil {
 		return err
 	}
 	if err := os.WriteFile(s.Cgroups+"/cgroup.subtree_control", []byte("+cpu +memory +pids"), 0o644); err != nil {

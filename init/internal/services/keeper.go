@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 
+	"chrysalis/init/internal/sealing"
 	"chrysalis/init/status"
 	"chrysalis/runtime/role"
 )
@@ -39,7 +40,9 @@ func (s *Services) keeper(ctx context.Context, journal, socket *os.File, proofs 
 	defer hands.Close()
 	go s.forward(handed, proofs)
 	files := role.Files{role.SecretPipe: out, role.Journal: journal, role.Socket: socket, role.Proofs: hands}
-	return s.run(ctx, role.Keeper, role.Settings{}, files, func() error { return s.hand(in) })
+	return s.run(ctx, role.Keeper, role.Settings{}, files, func() error {
+		return s.hand(in, func(pipe io.Writer, t sealing.Taken) error { return role.SendSecret(pipe, t.Secret, t.Boots) })
+	})
 }
 
 // forward hands the keeper's proofs to the host. A keeper that says anything else is somebody else's by now; a host that takes nothing
@@ -66,15 +69,15 @@ func (h *host) Write(b []byte) (int, error) {
 }
 
 // hand writes the secret's message, and ends the pipe.
-func (s *Services) hand(pipe *os.File) error {
+func (s *Services) hand(pipe *os.File, send func(io.Writer, sealing.Taken) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.secret == nil {
-		return errors.New("starting keeper: there is no secret to give to it")
+	if s.taken.Secret == nil {
+		return errors.New("there is no secret to give away")
 	}
 	defer s.forget()
 	// A pipe takes so short a message whole, whether or not somebody reads it.
-	if err := role.SendSecret(pipe, s.secret, s.boots); err != nil {
+	if err := send(pipe, s.taken); err != nil {
 		return err
 	}
 	return pipe.Close()

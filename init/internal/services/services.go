@@ -4,22 +4,27 @@ package services
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
 
 	"chrysalis/init/internal/port"
+	"chrysalis/init/internal/sealing"
 	"chrysalis/init/internal/supervise"
 	"chrysalis/init/status"
 	"chrysalis/runtime/role"
-	"chrysalis/runtime/secret"
 )
 
 // Where the services find each other. Each sees only what is bound or passed to it.
 const (
 	measuredFile    = "/run/chrysalis/measured"
+	imageFile       = "/run/chrysalis/image"
+	listFile        = "/run/chrysalis/list"
+	emptyRoot       = "/run/custody" // of lender and borrower
 	keeperDir       = "/run/keeper"
 	engineSocketDir = "/run/engine"
 	gatewayRoot     = "/run/gateway"
@@ -47,6 +52,9 @@ var roles = []ends{
 	role.Keeper:     {status.KeeperExited, status.Keeper.Failed()},
 	role.EngineHost: {status.EngineHostExited, status.EngineHostFailed},
 	role.Gateway:    {status.GatewayExited, status.Gateway.Failed()},
+	role.Custodian:  {status.CustodianExited, status.Custodian.Failed()},
+	role.Lender:     {status.LenderExited, status.Lender.Failed()},
+	role.Borrower:   {status.BorrowerExited, status.Borrower.Failed()},
 }
 
 // events are the words that the host reads as they come, and reasons those with which a role gives up.
@@ -56,6 +64,7 @@ var (
 		role.JournalTorn: status.JournalTorn, role.JournalForeign: status.JournalForeign, role.JournalRolledBack: status.JournalRolledBack,
 		role.JournalIO: status.JournalIO, role.JournalFull: status.JournalFull, role.JournalCorrupt: status.JournalCorrupt,
 		role.JournalShort: status.JournalShort, role.JournalRefused: status.JournalRefused,
+		role.LoanRefused: status.LoanRefused, role.LoanHeld: status.LoanHeld, role.LoanLost: status.LoanLost,
 	}
 )
 
@@ -78,38 +87,74 @@ type Services struct {
 	Settings
 
 	mu       sync.Mutex
-	children []*supervise.Child
-	secret   *secret.Secret // until the keeper has it
-	boots    uint64
+	children []running
+	taken    sealing.Taken // its secret until the keeper has it, or the custodian
+	loan     *Loan         // of a guest whose secret is borrowed
+}
+
+// running is a process. gone is closed once it is.
+type running struct {
+	*supervise.Child
+	gone chan struct{}
 }
 
 // New returns services of which none runs.
 func New(s Settings) *Services { return &Services{Settings: s} }
 
-// Hold keeps the secret, and the count of boots, until the keeper starts. It is wiped then, or when the guest ends.
-func (s *Services) Hold(taken *secret.Secret, boots uint64) {
+// Leave leaves the measured config, and what the image says of itself, where the roles read them.
+func (s *Services) Leave(measured, image []byte) error {
+	if err := os.MkdirAll(filepath.Dir(measuredFile), 0o700); err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(measuredFile, measured, 0o400), os.WriteFile(imageFile, image, 0o400))
+}
+
+// Hold keeps the secret, and what came with it, until the keeper or the custodian starts. It is wiped then, or when the guest ends.
+func (s *Services) Hold(taken sealing.Taken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forget()
-	s.secret, s.boots = taken, boots
+	s.taken = taken
 }
 
 // forget wipes the secret, which may not have been taken yet. The caller holds mu.
 func (s *Services) forget() {
-	if s.secret != nil {
-		s.secret.Wipe()
+	if s.taken.Secret != nil {
+		s.taken.Secret.Wipe()
 	}
-	s.secret = nil
+	s.taken = sealing.Taken{}
 }
 
-// Kill ends every service. The last to start dies first.
+// Kill ends every service. The last to start dies first. A borrowed secret is given back once nobody in the guest has it any more: the
+// borrower was the first to start.
 func (s *Services) Kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forget()
+	loan := s.loan
+	s.loan = nil
 	for i := len(s.children) - 1; i >= 0; i-- {
+		if i == 0 && loan != nil && ended(s.children[1:]) {
+			loan.back()
+		}
 		s.children[i].Kill()
 	}
+}
+
+// endWait bounds how long the end waits for a process that was killed.
+const endWait = time.Second
+
+// ended waits until the processes are gone, and reports whether they are.
+func ended(children []running) bool {
+	late := time.After(endWait)
+	for _, c := range children {
+		select {
+		case <-c.gone:
+		case <-late:
+			return false
+		}
+	}
+	return true
 }
 
 // start starts a process whose end is the guest's end, with code, once heard, which may be nil, has returned: what a process said
@@ -130,10 +175,12 @@ func (s *Services) start(p supervise.Process, exited status.Code, heard func()) 
 		return err
 	}
 	s.mu.Lock()
-	s.children = append(s.children, child)
+	gone := make(chan struct{})
+	s.children = append(s.children, running{child, gone})
 	s.mu.Unlock()
 	go func() {
 		exit := <-child.Exited()
+		close(gone)
 		if heard != nil {
 			heard()
 		}
@@ -152,7 +199,7 @@ func describe(exit syscall.WaitStatus) string {
 // run starts a role with its settings and its files, in the contract's order and with a status pipe as the last, calls begun
 // when it runs, and waits until it says that it is ready.
 func (s *Services) run(ctx context.Context, r role.Role, settings role.Settings, files role.Files, begun func() error) error {
-	settings[role.Measured] = measuredFile
+	settings[role.Measured] = measuredFile // the flags that more than one role has
 	argv, err := r.Argv(settings)
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"chrysalis/init/internal/sealing"
 	"chrysalis/init/internal/supervise"
 	"chrysalis/init/status"
 	"chrysalis/runtime/role"
@@ -26,6 +27,10 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[2] == "keeper" {
 		keeperMain()
+		return
+	}
+	if len(os.Args) > 2 && os.Args[2] == "borrower" {
+		borrowerMain()
 		return
 	}
 	os.Exit(m.Run())
@@ -167,7 +172,7 @@ func TestKeeper(t *testing.T) {
 			s, g := start(t)
 			held := testSecret(t)
 			id := held.Instance()
-			s.Hold(held, 7)
+			s.Hold(sealing.Taken{Secret: held, Boots: 7})
 			journal, socket := keeperFiles(t, tt.says)
 			err := s.keeper(g.ctx, journal, socket, io.Discard)
 			if (err == nil) != (tt.fails == "") || err != nil && !strings.Contains(err.Error(), tt.fails) {
@@ -180,7 +185,7 @@ func TestKeeper(t *testing.T) {
 			if code != tt.want {
 				t.Errorf("the guest's end: got %s, want %s", code, tt.want)
 			}
-			if s.secret != nil || held.Instance() == id {
+			if s.taken.Secret != nil || held.Instance() == id {
 				t.Error("the secret is still held after the keeper has it")
 			}
 			got, err := os.ReadFile(journal.Name())
@@ -219,7 +224,7 @@ func TestProofs(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, g := start(t)
-			s.Hold(testSecret(t), 0)
+			s.Hold(sealing.Taken{Secret: testSecret(t), Boots: 0})
 			journal, socket := keeperFiles(t, tt.says)
 			to := &hostPort{fails: tt.fails, wrote: make(chan string, 8)}
 			// A guest that ends may do so before it has heard that the keeper is ready.
@@ -273,7 +278,7 @@ func TestKeeperWithoutSecret(t *testing.T) {
 	}
 	held := testSecret(t)
 	id := held.Instance()
-	s.Hold(held, 0)
+	s.Hold(sealing.Taken{Secret: held, Boots: 0})
 	s.Kill()
 	if held.Instance() == id {
 		t.Error("a killed guest's secret is still there")
@@ -306,7 +311,7 @@ func TestOrdered(t *testing.T) {
 // TestNotReadyInTime: a role that runs and says nothing fails its step.
 func TestNotReadyInTime(t *testing.T) {
 	s, _ := start(t)
-	s.Hold(testSecret(t), 0)
+	s.Hold(sealing.Taken{Secret: testSecret(t), Boots: 0})
 	journal, socket := keeperFiles(t, "ready")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()

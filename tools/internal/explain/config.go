@@ -76,7 +76,8 @@ func compareFields(at string, want, got reflect.Value) (all []difference) {
 	for i := range want.NumField() {
 		field, name := want.Type().Field(i), at
 		if !field.Anonymous { // what is embedded stands among the fields of its document
-			name += "." + field.Tag.Get("json")
+			word, _, _ := strings.Cut(field.Tag.Get("json"), ",") // without what says when it is left out
+			name += "." + word
 		}
 		all = append(all, compareFields(name, want.Field(i), got.Field(i))...)
 	}

@@ -148,7 +148,7 @@ func (x *explanation) expectConfig() error {
 	}
 	// Who has held the secret before follows from no config.
 	if log, err := eventlog.ParseRuntime(x.Evidence.RuntimeLog); err == nil {
-		sequence.Held = eventlog.HeldIn(log)
+		sequence = sequence.Released(log)
 	}
 	if x.Evidence.Platform == evidence.TDX {
 		for i, r := range sequence.Records(eventlog.InRTMR) {

@@ -31,6 +31,10 @@ func ReadConfig(p measure.Platform, file, engine, model string) (config.Measured
 		}
 		m = config.Measured{Identity: parts.Identity, Service: parts.Service}
 	}
+	if m.Service.Custodian {
+		_, err := m.Encode()
+		return m, err
+	}
 	for _, v := range []struct {
 		file string
 		into *config.Volume

@@ -70,7 +70,7 @@ func (g Guest) startDouble(ctx context.Context, spec Spec) (args []string, err e
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, append([]string{"serve", "-socket", g.Path(doubleSocket), "-pid", g.Path(doublePID),
 		"-out", g.Dir, "-tools-tree", g.Tree.Path("."), "-firmware", filepath.Join(spec.Release, spec.Shape.Firmware.Name),
 		"-shape", g.Path(ShapeFile), "-boot", spec.Release, "-config-id", hex.EncodeToString(id[:]), "-host-data", hex.EncodeToString(data[:]),
-		"-policy", fmt.Sprint(spec.Hardware.SNPPolicy), "-quotes", g.Path(QuotesFile)}, spec.Double...)...)
+		"-policy", fmt.Sprint(spec.Hardware.SNPPolicy), "-quotes", g.Path(QuotesFile), "-root", spec.SoftwareRoot}, spec.Double...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = qemu.Unbound()
 	if err := cmd.Start(); err != nil {

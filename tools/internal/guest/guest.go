@@ -43,6 +43,12 @@ type Spec struct {
 	Hardware Hardware `json:"hardware,omitzero"`
 	// Handover asks the guest to hand its secret to another image, and to end. It is for one start.
 	Handover config.HostHandover `json:"-"`
+	// Custodian is where a guest that borrows its secret reaches its custodian, as an address and port that the guest can dial; List is a file
+	// with the signed release list that goes with it, where the two are not of one release.
+	Custodian string `json:"custodian,omitempty"`
+	List      string `json:"list,omitempty"`
+	// SoftwareRoot is the file with the root of software TDX that machines have in common; empty: each start makes its own.
+	SoftwareRoot string `json:"software_root,omitempty"`
 	// Double are further arguments of the double that plays a TD's hardware: tests pass what an attacker's would do.
 	Double []string `json:"double,omitzero"`
 }
@@ -60,6 +66,7 @@ const (
 	specFile    = "guest.json"
 	RootsFile   = "tpm-maker.pem" // certificate of the TPM's maker
 	ShapeFile   = "shape.json"    // what QEMU makes of it
+	ConfigFile  = "config.json"   // the config, as up and policy take it
 	StatusFile  = "status.log"    // lines of the guest's status port
 	NumbersFile = "numbers.log"   // lines of its numbers' port
 	journal     = "journal.disk"
@@ -243,6 +250,7 @@ func (g Guest) files(spec Spec) (files, error) {
 		engine: spec.Engine, model: spec.Model, tpm: g.Path("tpm"),
 		tpmSocket: g.Path(tpmSocket), status: g.Path(StatusFile), proofs: g.Path(ProofsFile), numbers: g.Path(NumbersFile), qmp: g.Path(monitorFile), pid: g.Path("qemu.pid"),
 		listen: spec.listen(), hostPort: spec.Port, guestPort: guestPort, hardware: spec.Hardware, measured: measured,
+		reachesOut: spec.Custodian != "",
 	}, nil
 }
 
@@ -252,8 +260,12 @@ func configDisk(spec Spec, vouched config.Endorsements) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing guest: %w", err)
 	}
+	way, err := spec.way()
+	if err != nil {
+		return nil, fmt.Errorf("preparing guest: %w", err)
+	}
 	host, err := config.Host{Network: config.HostNetwork{Mode: config.ModeDHCP4}, Port: guestPort, QuotingPort: spec.Hardware.QuotingPort,
-		Endorsements: vouched, Handover: spec.Handover}.Encode()
+		Endorsements: vouched, Handover: spec.Handover, Custodian: way}.Encode()
 	if err != nil {
 		return nil, err
 	}
@@ -302,6 +314,7 @@ func (g Guest) prepare(ctx context.Context, spec Spec) error {
 		os.WriteFile(g.Path(NumbersFile), nil, 0o644),
 		os.WriteFile(g.Path(ShapeFile), shape, 0o644),
 		writeJSON(g.Path(specFile), spec),
+		writeJSON(g.Path(ConfigFile), map[string]any{"identity": spec.Config.Identity, "service": spec.Config.Service}),
 		g.tidyProofs())
 	if err != nil {
 		return err
@@ -315,7 +328,7 @@ func (g Guest) prepare(ctx context.Context, spec Spec) error {
 			return err
 		}
 	}
-	if spec.Config.Identity.Sealing == config.SealNothing {
+	if spec.keepsNothing() {
 		// Each boot is another guest, whose key opens no record of an earlier one: what they were good for left by the proofs' port.
 		if err := os.RemoveAll(g.Path(journal)); err != nil {
 			return err

@@ -189,6 +189,10 @@ func arguments(s measure.Shape, f files) ([]string, error) {
 		}
 		machine, tee = machine+words, object
 	}
+	restricted := "on"
+	if f.reachesOut {
+		restricted = "off" // QEMU's own network lets a guest dial everything or nothing
+	}
 	accelerator := string(s.Accelerator)
 	if s.Accelerator == measure.TCG {
 		accelerator = "tcg,thread=multi"
@@ -199,7 +203,7 @@ func arguments(s measure.Shape, f files) ([]string, error) {
 		"-chardev", "file,id=proofs,append=on,path="+qemu.Escape(f.proofs),
 		// Appended to, so that whoever reads it may cut it short.
 		"-chardev", "file,id=numbers,append=on,path="+qemu.Escape(f.numbers),
-		"-netdev", fmt.Sprintf("user,id=net0,restrict=on,hostfwd=tcp:%s:%d-:%d", f.listen, f.hostPort, f.guestPort),
+		"-netdev", fmt.Sprintf("user,id=net0,restrict=%s,hostfwd=tcp:%s:%d-:%d", restricted, f.listen, f.hostPort, f.guestPort),
 		"-pidfile", f.pid)
 	args = append(args, tee...)
 	if s.Platform != "" {
@@ -241,5 +245,6 @@ type files struct {
 	hostPort, guestPort                          int
 	hardware                                     Hardware
 	measured                                     []byte // the config's measured bytes
+	reachesOut                                   bool   // the guest dials its custodian
 	extra                                        []string
 }

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"time"
+
+	"chrysalis/init/internal/boot"
+	"chrysalis/init/internal/platform"
+	"chrysalis/measure/config"
+	"chrysalis/runtime/role"
+)
+
+// borrowLimit is the longest that a loan may take: the borrower itself ends once a lease, of a day at most, and its margin are over.
+const borrowLimit = 36 * time.Hour
+
+// dialPause is how long init waits before it dials again: a custodian may start with its borrower.
+const dialPause = 500 * time.Millisecond
+
+func (g *guest) isCustodian() bool { return g.config.Service.Custodian }
+func (g *guest) serves() bool      { return !g.isCustodian() }
+
+// borrows reports whether the guest has its secret lent.
+func (g *guest) borrows() bool { return g.sealing() == config.SealCustodian }
+
+// sealing is how this guest's own secret is kept: as the identity says, and a custodian's by what its hardware has.
+func (g *guest) sealing() config.Sealing {
+	if g.isCustodian() {
+		return platform.Own(g.platform)
+	}
+	return g.config.Identity.Sealing
+}
+
+// borrow dials whom the host calls the custodian and has the borrower judge who answers. init dials and judges nobody; the borrower judges
+// and can dial nobody: it gets this one connection, in no network of its own.
+func (g *guest) borrow(ctx context.Context) error {
+	way := g.hostDoc.Custodian
+	if !way.Given() {
+		return errors.New("the host document names no custodian")
+	}
+	peer, err := dial(ctx, way.Address.String())
+	if err != nil {
+		return err
+	}
+	defer peer.Close()
+	g.vault, err = g.services.Borrower(ctx, peer, way.List, g.serveAsking)
+	return err
+}
+
+// dial connects to an address. It tries for as long as a step usually may take.
+func dial(ctx context.Context, address string) (*os.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, boot.DefaultLimit)
+	defer cancel()
+	var d net.Dialer
+	for {
+		conn, err := d.DialContext(ctx, "tcp4", address)
+		if err == nil {
+			defer conn.Close()
+			return conn.(*net.TCPConn).File()
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(err, ctx.Err())
+		case <-time.After(dialPause):
+		}
+	}
+}
+
+// serveAsking gives the borrower evidence of a guest that has no secret, until keys are released.
+func (g *guest) serveAsking(stream *os.File) {
+	defer stream.Close()
+	if err := role.ServeQuotes(stream, g.recorder.Asking, g.quoteFailed); err != nil {
+		boot.Log("quotes of the borrower: %v", err)
+	}
+}
+
+// startCustodian gives the secret to the custodian. The boot counts once its journal carries it.
+func (g *guest) startCustodian(ctx context.Context) error {
+	device, err := g.openJournal(ctx)
+	if err != nil {
+		return err
+	}
+	defer device.Close()
+	if g.loans, err = g.services.Custodian(ctx, device); err != nil {
+		return err
+	}
+	return g.vault.CountBoot()
+}
+
+func (g *guest) startLender(ctx context.Context) error {
+	defer g.listener.Close()
+	defer g.loans.Close()
+	return g.services.Lender(ctx, g.listener, g.loans, g.serveQuotes)
+}

@@ -1,0 +1,195 @@
+// Command custody is the part of a guest that judges another guest, in two roles that init starts:
+//
+//	custody lender    beside a custodian: judges who asks for the secret, and passes on what the custodian lends
+//	custody borrower  beside a guest that serves: judges the lender, takes the loan, hands it to init, and renews it
+//
+// It carries the verifier, which no other program of a guest does, and has no more than what it needs for that: sockets that init opened,
+// and a secret while it passes.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"chrysalis/attest/evidence"
+	"chrysalis/attest/handover"
+	"chrysalis/attest/ratls/guest"
+	"chrysalis/runtime/custody/internal/lending"
+	"chrysalis/runtime/internal/confine"
+	"chrysalis/runtime/role"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// roles are what this program can be.
+var roles = map[role.Role]func(ctx context.Context, own knowledge, settings role.Settings, files role.Files) error{
+	role.Lender: runLender, role.Borrower: runBorrower,
+}
+
+func run(args []string) int {
+	if len(args) == 0 || roles[role.Named(args[0])] == nil {
+		fmt.Fprintln(os.Stderr, "custody: want a role: lender or borrower")
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	if err := runRole(ctx, role.Named(args[0]), args[1:]); err != nil {
+		slog.Error("custody ended", "role", args[0], "error", err)
+		return 1
+	}
+	return 0
+}
+
+func runRole(ctx context.Context, r role.Role, args []string) error {
+	settings, err := r.Parse(args)
+	if err != nil {
+		return err
+	}
+	files, err := r.Inherit()
+	if err != nil {
+		return err
+	}
+	var own knowledge
+	if err := own.read(settings); err != nil {
+		return err
+	}
+	return roles[r](ctx, own, settings, files)
+}
+
+// knowledge is what the guest knows of itself before it has asked its hardware.
+type knowledge struct {
+	measured []byte
+	image    handover.Image
+	list     []byte // of the host's
+}
+
+func (k *knowledge) read(settings role.Settings) (err error) {
+	if k.measured, err = os.ReadFile(settings[role.Measured]); err != nil {
+		return fmt.Errorf("reading measured config: %w", err)
+	}
+	image, err := os.ReadFile(settings[role.Image])
+	if err != nil {
+		return err
+	}
+	if k.image, err = handover.ParseImage(image); err != nil {
+		return err
+	}
+	if file := settings[role.List]; file != "" {
+		k.list, err = os.ReadFile(file)
+	}
+	return err
+}
+
+// confined takes the streams, gives up everything else, and has the guest's hardware say what the guest is.
+func (k knowledge) confined(r role.Role, settings role.Settings, files role.Files) (side *lending.Side, quotes *role.QuoteStream,
+	loans net.Conn, err error) {
+	conn, err := net.FileConn(files[role.Quotes])
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("taking quote socket: %v", err)
+	}
+	if loans, err = net.FileConn(files[role.Loans]); err != nil {
+		return nil, nil, nil, fmt.Errorf("taking stream of loans: %v", err)
+	}
+	files[role.Quotes].Close()
+	files[role.Loans].Close()
+	if err := confine.Process(confine.Options{User: r.User(), Root: settings[role.Chroot], Calls: confine.Network}); err != nil {
+		return nil, nil, nil, err
+	}
+	quotes = role.NewQuotes(conn)
+	own, err := quotes.Ask(evidence.Request{})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	side, err = lending.NewSide(own, k.measured, k.image, nil)
+	return side, quotes, loans, err
+}
+
+// runLender answers borrowers until the guest ends.
+func runLender(ctx context.Context, own knowledge, settings role.Settings, files role.Files) error {
+	listener, err := net.FileListener(files[role.Listener])
+	if err != nil {
+		return fmt.Errorf("taking listener: %v", err)
+	}
+	files[role.Listener].Close()
+	side, quotes, loans, err := own.confined(role.Lender, settings, files)
+	if err != nil {
+		return err
+	}
+	attested, err := guest.NewServer(quotes.Ask, nil)
+	if err != nil {
+		return err
+	}
+	lender := lending.NewLender(side, attested, func(c role.LoanCall) (role.Answer, role.Loan, error) { return role.AskLoan(loans, c) })
+	server := lender.Server()
+	server.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(os.Stderr, nil), slog.LevelInfo)
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	role.Say(files[role.Status], role.Ready)
+	return server.Serve(tls.NewListener(lending.Limit(listener), lender.TLSConfig()))
+}
+
+// runBorrower takes the loan, hands it to init, and renews it until the guest ends.
+func runBorrower(ctx context.Context, own knowledge, settings role.Settings, files role.Files) error {
+	peer, err := net.FileConn(files[role.Peer])
+	if err != nil {
+		return fmt.Errorf("taking connection: %v", err)
+	}
+	files[role.Peer].Close()
+	status := files[role.Status]
+	side, quotes, loans, err := own.confined(role.Borrower, settings, files)
+	if err != nil {
+		return err
+	}
+	loan, err := lending.Borrow(ctx, peer, side, own.list, quotes.Ask)
+	if errors.Is(err, lending.ErrHeld) {
+		role.Say(status, role.LoanHeld)
+		return err
+	}
+	if err != nil {
+		role.Say(status, role.LoanRefused)
+		return err
+	}
+	role.Say(status, role.Ready)
+	kept := make(chan error, 1)
+	go func() { kept <- loan.Keep(ctx) }()
+	served := make(chan error, 1)
+	go func() { served <- role.ServeLoans(loans, handsOn(ctx, loan)) }()
+	select {
+	case err = <-kept:
+		role.Say(status, role.LoanLost)
+	case err = <-served: // init is gone, or says what it has no business to
+	}
+	return err
+}
+
+// backLimit bounds how long the guest's end waits for the loan to be given back.
+const backLimit = time.Second
+
+// handsOn answers init: the loan once, and what becomes of it.
+func handsOn(ctx context.Context, loan *lending.Loan) func(role.LoanCall) (role.Answer, role.Loan, error) {
+	handed := false
+	return func(c role.LoanCall) (role.Answer, role.Loan, error) {
+		if c.Call == role.CallLend && !handed {
+			handed = true
+			return role.AnswerDone, loan.Loan, nil
+		}
+		if c.Call == role.CallLend || c.Number != loan.Number {
+			return role.AnswerNotHeld, role.Loan{}, nil
+		}
+		if c.Call == role.CallBack {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, backLimit)
+			defer cancel()
+		}
+		answer, err := loan.Call(ctx, c.Call)
+		return answer, role.Loan{}, err
+	}
+}

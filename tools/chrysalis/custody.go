@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"chrysalis/measure"
+	"chrysalis/measure/config"
+	"chrysalis/tools/internal/guest"
+)
+
+// custodyFlags say whether a guest keeps a secret for others, or has its own lent.
+type custodyFlags struct {
+	keeps              bool
+	from, list, common string
+}
+
+func (f *custodyFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.BoolVar(&f.keeps, "custodian", false, "boot the custodian of the config's identity: without engine, model and clients, "+
+		"it keeps the secret and lends it to one guest at a time")
+	flags.StringVar(&f.from, "borrow-from", "", "have the secret lent: by the custodian in this guest folder, or at this ADDRESS:PORT, "+
+		"as the guest reaches it")
+	flags.StringVar(&f.list, "list", "", "with --borrow-from: signed release list, where the custodian is of the release before")
+	flags.StringVar(&f.common, "software-root", "build/software-root.pem", "with --custodian or --borrow-from, on software TDX: "+
+		"root that the machines have in common, made where there is none")
+	cmd.MarkFlagsMutuallyExclusive("custodian", "borrow-from")
+}
+
+// apply makes a custodian of the spec, or a guest that borrows. The demo's identity gets a custodian; one of a file has to have one.
+func (f *custodyFlags) apply(ctx context.Context, g guest.Guest, spec *guest.Spec, demo bool) error {
+	if f.list != "" && f.from == "" {
+		return errors.New("--list goes with --borrow-from")
+	}
+	borrows := spec.Config.Identity.Sealing == config.SealCustodian && !spec.Config.Service.Custodian
+	switch {
+	case !f.keeps && f.from == "" && borrows:
+		return errors.New("the config's secret is lent: name its custodian with --borrow-from, or boot that with --custodian")
+	case !f.keeps && f.from == "" && !spec.Config.Service.Custodian:
+		return nil
+	case f.from != "" && spec.Config.Service.Custodian:
+		return errors.New("the config is a custodian's, which borrows from nobody")
+	}
+	var roots [][]byte
+	if guest.Simulated(spec.Shape) && spec.Shape.Platform == measure.TDX {
+		var err error
+		if spec.SoftwareRoot, err = filepath.Abs(f.common); err != nil {
+			return err
+		}
+		root, err := g.SoftwareRoot(ctx, spec.SoftwareRoot)
+		if err != nil {
+			return err
+		}
+		roots = [][]byte{root}
+	}
+	if demo {
+		if spec.Shape.Platform != measure.TDX {
+			return fmt.Errorf("the demo's identity has a custodian on %s alone: name a config whose identity.custody says who vouches for this machine "+
+				"(--config)", measure.TDX)
+		}
+		spec.Config = guest.Borrowing(spec.Config, roots)
+	}
+	if got := spec.Config.Identity.Sealing; got != config.SealCustodian {
+		return fmt.Errorf("sealing of the config is %q, want %q", got, config.SealCustodian)
+	}
+	if f.from == "" {
+		spec.Config = guest.AsCustodian(spec.Config)
+		return nil
+	}
+	var err error
+	spec.List = f.list
+	spec.Custodian, err = custodianAt(f.from)
+	return err
+}
+
+// custodianAt takes an address, or the folder of a custodian on this machine.
+func custodianAt(from string) (string, error) {
+	if info, err := os.Stat(from); err != nil || !info.IsDir() {
+		return from, nil
+	}
+	dir, err := filepath.Abs(from)
+	if err != nil {
+		return "", err
+	}
+	spec, err := guest.Guest{Dir: dir}.Spec()
+	if err != nil {
+		return "", fmt.Errorf("--borrow-from: %w", err)
+	}
+	if !spec.Config.Service.Custodian {
+		return "", fmt.Errorf("--borrow-from: the guest in %s is no custodian (start one with: chrysalis up --custodian)", from)
+	}
+	return guest.LocalCustodian(spec), nil
+}

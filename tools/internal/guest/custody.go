@@ -1,0 +1,80 @@
+package guest
+
+import (
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"chrysalis/measure"
+	"chrysalis/measure/config"
+)
+
+// gatewayAddress is where a guest under QEMU's own network reaches this machine's loopback interface.
+const gatewayAddress = "10.0.2.2"
+
+// LocalCustodian returns the address at which a guest on this machine reaches the custodian that was started with the spec.
+func LocalCustodian(spec Spec) string { return fmt.Sprintf("%s:%d", gatewayAddress, spec.Port) }
+
+// Borrowing returns the demo's config with its secret lent by a custodian. roots vouch for the machines in the place of their makers.
+func Borrowing(m config.Measured, roots [][]byte) config.Measured {
+	m.Identity.Sealing, m.Identity.Stranding = config.SealCustodian, ""
+	m.Identity.Custody = config.Custody{LeaseSeconds: 30, CollateralHours: 168, Roots: roots}
+	return m
+}
+
+// AsCustodian returns the config of the custodian of an identity.
+func AsCustodian(m config.Measured) config.Measured {
+	m.Service = config.Service{Custodian: true, GPU: config.GPUNone}
+	return m
+}
+
+// keepsNothing reports whether each boot has a secret of its own, and so a journal of its own: a TD's custodian has nothing to seal to.
+func (s Spec) keepsNothing() bool {
+	return s.Config.Identity.Sealing == config.SealNothing || s.Config.Service.Custodian && s.Shape.Platform == measure.TDX
+}
+
+// way is what the host document says of a custodian.
+func (s Spec) way() (way config.HostCustodian, err error) {
+	if borrows := s.Config.Identity.Sealing == config.SealCustodian && !s.Config.Service.Custodian; borrows != (s.Custodian != "") {
+		return way, fmt.Errorf("custodian's address is %q and the guest borrows its secret: %t, want both or neither", s.Custodian, borrows)
+	}
+	if s.Custodian == "" {
+		return way, nil
+	}
+	if way.Address, err = netip.ParseAddrPort(s.Custodian); err != nil {
+		return way, fmt.Errorf("custodian's address: %w", err)
+	}
+	if s.List != "" {
+		if way.List, err = os.ReadFile(s.List); err != nil {
+			return way, err
+		}
+	}
+	return way, way.Check()
+}
+
+// SoftwareRoot returns the certificate of the root of software TDX in a file, which is made where there is none.
+func (g Guest) SoftwareRoot(ctx context.Context, file string) ([]byte, error) {
+	if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return nil, err
+		}
+		out, err := exec.CommandContext(ctx, filepath.Join(g.Double, doubleProgram), "root", "-o", file).CombinedOutput()
+		if err != nil {
+			return nil, fmt.Errorf("making a root of software TDX: %w: %.500s", err, out)
+		}
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, fmt.Errorf("%s: want a certificate and its key, as double root writes them", file)
+	}
+	return block.Bytes, nil
+}
