@@ -106,7 +106,7 @@ func (b *Builder) buildLibvirt(ctx context.Context, tree toolstree.Tree) error {
 		return err
 	}
 	dir := filepath.Join(b.Work, toolstree.LibvirtDir)
-	return b.cached(dir, fmt.Sprintf("1 %x %x %x", b.toolsLock.Digest(), newer.Digest(), l.Digest()), func() error {
+	return b.cached(dir, fmt.Sprintf("2 %x %x %x", b.toolsLock.Digest(), newer.Digest(), l.Digest()), func() error {
 		step := b.Progress.Step("unpack libvirt", 0)
 		link := func(from, to string) error { return runQuiet(exec.CommandContext(ctx, "cp", "-al", from, to)) }
 		if err := errors.Join(os.Remove(dir), link(tree.Path("."), dir)); err != nil {

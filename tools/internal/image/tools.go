@@ -73,7 +73,7 @@ func (b *Builder) stamped(l lock.Lock) bool {
 }
 
 // toolsStamp is what the stamp says: how the tree came to be, and of which packages.
-func toolsStamp(l lock.Lock) []byte { return fmt.Appendf(nil, "unpacked %x\n", l.Digest()) }
+func toolsStamp(l lock.Lock) []byte { return fmt.Appendf(nil, "unpacked 2 %x\n", l.Digest()) }
 
 // unpackTools makes the tools tree: the files of its packages, and what a root has before the first of them. No script of a package runs,
 // so nothing of the machine gets in but its dpkg-deb, and nothing of the tree gets out. What such scripts would make, alternatives and
@@ -111,6 +111,16 @@ func (b *Builder) unpackTools(ctx context.Context, l lock.Lock, root string) (er
 	}
 	for _, name := range []string{"mnt", "tmp", "var/tmp", "root", "run", "proc", "sys", "dev"} { // where Enter mounts
 		if err := os.MkdirAll(filepath.Join(root, name), 0o755); err != nil {
+			return err
+		}
+	}
+	// Two folders of base-files are links once its script has run, and programs of before /run write there.
+	for name, to := range map[string]string{"run": "/run", "lock": "/run/lock"} {
+		path := filepath.Join(root, "var", name)
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		if err := os.Symlink(to, path); err != nil {
 			return err
 		}
 	}
