@@ -5,7 +5,7 @@
 // from hardware in tools/e2e/DOUBLES.md.
 //
 //	double plugin -tools-tree DIR -o DIR
-//	double root -o FILE
+//	double root -platform tdx|sev-snp -o FILE
 //	double serve -socket PATH -pid FILE -out DIR -tools-tree DIR -firmware FILE -shape FILE -boot DIR -config-id HEX -host-data HEX [-debug] [-quotes FILE] [-root FILE]
 //
 // A verifier accepts what it signs under that root alone. It proves that measurement and protocol hold; it keeps no secret from the
@@ -92,15 +92,15 @@ func runServe(ctx context.Context, args []string) error {
 	policy := flags.Uint64("policy", guest.StrictSNPPolicy, "POLICY of an SEV-SNP guest")
 	debug := flags.Bool("debug", false, "make the guest one that its host can debug")
 	quotes := flags.String("quotes", "", "file that says how the host behaves when it is asked for evidence, read at each request: "+waysText())
-	rootFile := flags.String("root", "", "file of double root's: a TD's root that several machines have, and keep from start to start")
+	rootFile := flags.String("root", "", "file of double root's: a root that several machines have, and keep from start to start")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	under, err := readRoot(*rootFile)
+	shape, err := guest.ReadShape(*shapeFile)
 	if err != nil {
 		return err
 	}
-	shape, err := guest.ReadShape(*shapeFile)
+	under, err := readRoot(*rootFile, shape.Platform)
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func runServe(ctx context.Context, args []string) error {
 		if *debug {
 			*policy |= uint64(sevsnp.PolicyDebug)
 		}
-		if s.snp, err = launchSNP(shape, *firmware, *boot, [32]byte(data), sevsnp.Policy(*policy)); err != nil {
+		if s.snp, err = launchSNP(shape, *firmware, *boot, [32]byte(data), sevsnp.Policy(*policy), under); err != nil {
 			return err
 		}
 		s.snp.way = s.way

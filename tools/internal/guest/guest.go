@@ -47,7 +47,7 @@ type Spec struct {
 	// with the signed release list that goes with it, where the two are not of one release.
 	Custodian string `json:"custodian,omitempty"`
 	List      string `json:"list,omitempty"`
-	// SoftwareRoot is the file with the root of software TDX that machines have in common; empty: each start makes its own.
+	// SoftwareRoot is the file with the root that software machines of the shape's platform have in common; empty: each has its own.
 	SoftwareRoot string `json:"software_root,omitempty"`
 	// Double are further arguments of the double that plays a TD's hardware: tests pass what an attacker's would do.
 	Double []string `json:"double,omitzero"`
@@ -320,11 +320,12 @@ func (g Guest) prepare(ctx context.Context, spec Spec) error {
 		return err
 	}
 	if _, err := os.Stat(g.Path("tpm")); errors.Is(err, os.ErrNotExist) && spec.Shape.Platform == "" {
-		roots, err := makeTPM(ctx, g.Tree, g.Path("tpm"), time.Now())
-		if err != nil {
+		if err := g.makeTPM(ctx, spec.SoftwareRoot); err != nil {
 			return errors.Join(err, os.RemoveAll(g.Path("tpm")))
 		}
-		if err := os.WriteFile(g.Path(RootsFile), roots, 0o644); err != nil {
+	}
+	if spec.Shape.Platform == "" && spec.SoftwareRoot != "" {
+		if err := g.underRoot(spec.SoftwareRoot); err != nil {
 			return err
 		}
 	}
