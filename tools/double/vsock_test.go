@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -44,7 +45,7 @@ func newDriver(t *testing.T, v *vsock) *driver {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- v.run(t.Context(), l) }()
+	go func() { ended <- v.run(context.WithoutCancel(t.Context()), l) }()
 	d := &driver{t: t}
 	if d.conn, err = net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"}); err != nil {
 		t.Fatal(err)
@@ -203,6 +204,26 @@ func TestVsock(t *testing.T) {
 		}
 		if !bytes.Equal(got, answer) {
 			t.Errorf("got %d bytes, want the %d that were written", len(got), len(answer))
+		}
+	}
+}
+
+// TestVsockShutdown: a stream that the guest shuts down ends, and its place is another's.
+func TestVsockShutdown(t *testing.T) {
+	d := newDriver(t, newVsock(3, 4050, func(s io.ReadWriter) {
+		if got, err := io.ReadAll(s); err != nil || string(got) != "please" {
+			t.Errorf("got %q and error %v", got, err)
+		}
+	}))
+	for i := range uint32(2 * maxStreams) {
+		d.send(1000+i, 4050, vsockRequest, nil)
+		if op, _ := d.next(); op != vsockResponse {
+			t.Fatalf("stream %d: got operation %d, want %d", i, op, vsockResponse)
+		}
+		d.send(1000+i, 4050, vsockData, []byte("please"))
+		d.send(1000+i, 4050, vsockShutdown, nil)
+		if op, _ := d.next(); op != vsockReset {
+			t.Fatalf("stream %d: got operation %d, want %d", i, op, vsockReset)
 		}
 	}
 }
