@@ -4,11 +4,13 @@
 package guest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -507,8 +509,22 @@ func (g Guest) process(name string) int {
 		return 0
 	}
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !strings.Contains(string(cmdline), g.Path(name)) {
+	if err != nil || !strings.Contains(string(cmdline), g.Path(name)) && !(len(cmdline) == 0 && dying("/proc", pid)) {
 		return 0
 	}
 	return pid
+}
+
+// dying reports whether a process has begun to end and has not yet: it has lost its memory, and so its command line, and may have its
+// sockets and files still. proc_pid_stat(5); PF_EXITING of linux/sched.h.
+func dying(proc string, pid int) bool {
+	const exiting = 4
+	stat, _ := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
+	// The name, in parentheses, may hold anything; behind it are state, five numbers, and flags.
+	field := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(field) < 7 || field[0] == "Z" || field[0] == "X" {
+		return false
+	}
+	flags, err := strconv.ParseUint(field[6], 10, 32)
+	return err == nil && flags&exiting != 0
 }
