@@ -66,7 +66,7 @@ console: image ## boot the image with a console and show what a guest says to it
 
 BOOTS ?= 20
 boots: image ## BOOTS boots (default 20) of each platform, each with its power cut, verified and asked
-	@CHRYSALIS_BOOTS=$(BOOTS) $(GO) test -C tools -count=1 -timeout 120m -parallel 2 -run '^TestBoots$$' ./e2e/
+	@CHRYSALIS_BOOTS=$(BOOTS) $(GO) test -C tools -count=1 -timeout 120m -parallel 2 -run '^TestBoots$$' -v ./e2e/
 
 bench: image ## every number beside its reference, measured in the same run
 	@CHRYSALIS_BENCH=1 $(GO) test -C tools -count=1 -timeout 30m -run '^TestBench$$' -v ./e2e/

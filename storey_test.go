@@ -27,7 +27,7 @@ var storeys = map[string]int{
 	"measure/pe":       1, "measure/uki": 1, "measure/igvm": 1, "measure/varstore": 1,
 	"attest/tdx": 1, "attest/sevsnp": 1, "attest/vtpm": 1, "attest/nvidia": 1, "attest/release": 1,
 	"runtime/claim": 1, "runtime/receipt": 1, "runtime/envelope/internal": 1,
-	"measure/register": 0, "measure/ton": 0, "measure/fault": 0, "measure/pubkey": 0, "attest/check": 0, "attest/pki": 0, "attest/evidence": 0, "init/status": 0, "init/disks": 0, "runtime/api": 0, "runtime/numbers": 0,
+	"measure/register": 0, "measure/ton": 0, "measure/fault": 0, "measure/pubkey": 0, "attest/check": 0, "attest/pki": 0, "attest/evidence": 0, "init/status": 0, "init/disks": 0, "runtime/api": 0, "runtime/numbers": 0, "runtime/cell": 0,
 	// The software platform signs what attest judges, so it stands beside attest; only tests may reach it.
 	"attest/attesttest": 3,
 }
@@ -41,6 +41,7 @@ var sideways = map[[2]string]string{
 	{"measure/igvm", "measure/tdvf"}:       "a file's pages make MRTD",
 	{"measure/varstore", "measure/tdvf"}:   "GUIDs are written there",
 	{"measure/snp", "measure/tdvf"}:        "one firmware image has one table of entries",
+	{"runtime/cell", "measure/ton"}:        "an address lies in a cell as 267 bits",
 	{"attest/pki", "attest/check"}:         "dates are judged as checks of an appraisal",
 	{"attest/evidence", "measure/pubkey"}:  "a statement names keys",
 	{"attest/attesttest", "attest"}:        "the software platform writes the evidence that attest judges",

@@ -24,7 +24,10 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/vectors anew")
 
-var allOps = []Op{WorkerPayout, WorkerLastPayout, ClientCharge, ClientRefund}
+var (
+	countOps = []Op{WorkerPayout, WorkerLastPayout, ClientCharge, ClientRefund}
+	closeOps = []Op{ProxyClose, ProxyCloseComplete}
+)
 
 func testKey() ed25519.PrivateKey {
 	seed := make([]byte, ed25519.SeedSize)
@@ -43,7 +46,11 @@ func testAddress(workchain int8, first byte) ton.Address {
 }
 
 func testMessage(op Op) Message {
-	return Message{Op: op, QueryID: 0x0123456789abcdef, Tokens: 1_000_000, Contract: testAddress(0, 0xc1), Excesses: testAddress(-1, 0x5e)}
+	m := Message{Op: op, QueryID: 0x0123456789abcdef, Tokens: 1_000_000, Contract: testAddress(0, 0xc1), Excesses: testAddress(-1, 0x5e)}
+	if op.Closes() {
+		m.Tokens = 0
+	}
+	return m
 }
 
 func testPolicy() Policy {
@@ -59,11 +66,22 @@ func mustSign(t testing.TB, m Message) *Body {
 	return b
 }
 
+func mustSignClose(t testing.TB, m Message) *CloseBody {
+	t.Helper()
+	b, err := SignClose(testKey(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // tonutilsBody builds the same message with a second implementation: tonutils-go's cells.
 func tonutilsBody(m Message, key ed25519.PrivateKey) *cell.Cell {
-	payload := cell.BeginCell().
-		MustStoreUInt(uint64(m.Op), 32).MustStoreUInt(m.QueryID, 64).MustStoreUInt(m.Tokens, 64).
-		MustStoreAddr(address.NewAddress(0, byte(m.Contract.Workchain), m.Contract.Account[:])).EndCell()
+	inner := cell.BeginCell().MustStoreUInt(uint64(m.Op), 32).MustStoreUInt(m.QueryID, 64)
+	if !m.Op.Closes() {
+		inner.MustStoreUInt(m.Tokens, 64)
+	}
+	payload := inner.MustStoreAddr(address.NewAddress(0, byte(m.Contract.Workchain), m.Contract.Account[:])).EndCell()
 	return cell.BeginCell().
 		MustStoreUInt(uint64(m.Op), 32).MustStoreUInt(m.QueryID, 64).
 		MustStoreAddr(address.NewAddress(0, byte(m.Excesses.Workchain), m.Excesses.Account[:])).
@@ -71,9 +89,9 @@ func tonutilsBody(m Message, key ed25519.PrivateKey) *cell.Cell {
 }
 
 func TestSameBytesAsTonutils(t *testing.T) {
-	for _, op := range allOps {
+	for _, op := range countOps {
 		t.Run(op.String(), func(t *testing.T) {
-			for _, tokens := range []uint64{0, 1, 1_000_000, 1 << 63, 1<<64 - 1} {
+			for _, tokens := range []uint64{0, 1, 1_000_000, MaxTokens - 1, MaxTokens} {
 				m := testMessage(op)
 				m.Tokens = tokens
 				got := mustSign(t, m)
@@ -93,6 +111,27 @@ func TestSameBytesAsTonutils(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestCloseSameBytesAsTonutils(t *testing.T) {
+	for _, op := range closeOps {
+		m := testMessage(op)
+		got, second := mustSignClose(t, m), tonutilsBody(m, testKey())
+		if want := second.ToBOC(); !bytes.Equal(got[:], want) {
+			t.Fatalf("%s: got\n%x\nwant, by tonutils-go,\n%x", op, got, want)
+		}
+		if bits := second.MustPeekRef(0).BitsSize(); bits != 363 {
+			t.Errorf("%s: payload has %d bits, want 363", op, bits)
+		}
+		if hash := got.Hash(); !bytes.Equal(hash[:], second.Hash()) {
+			t.Errorf("%s: hash is %x, want %x", op, hash, second.Hash())
+		}
+		for _, b := range [][]byte{got[:], bare(second, 0, 0)} {
+			if back, err := Verify(b, testPolicy()); err != nil || *back != m {
+				t.Errorf("%s, verified in %d bytes: got %+v (%v), want %+v", op, len(b), back, err, m)
+			}
+		}
 	}
 }
 
@@ -147,6 +186,18 @@ func TestWithoutCheckSum(t *testing.T) {
 	}
 }
 
+// mislaid signs a message in the layout of another operation, which no builder of ours does.
+func mislaid(m Message, op Op) *cell.Cell {
+	as := m
+	as.Op = op
+	in := tonutilsBody(as, testKey()).MustPeekRef(0).MustBeginParse()
+	in.MustLoadUInt(32)
+	payload := cell.BeginCell().MustStoreUInt(uint64(m.Op), 32).MustStoreBuilder(in.ToBuilder()).EndCell()
+	return cell.BeginCell().MustStoreUInt(uint64(m.Op), 32).MustStoreUInt(m.QueryID, 64).
+		MustStoreAddr(address.NewAddress(0, byte(m.Excesses.Workchain), m.Excesses.Account[:])).
+		MustStoreSlice(ed25519.Sign(testKey(), payload.Hash()), 512).MustStoreRef(payload).EndCell()
+}
+
 // refused lists bodies with one thing wrong, each with the words of the check that must refuse it.
 func refused(t testing.TB) []vector {
 	outer, inner := bodyCellAt+2, payloadCellAt+2
@@ -165,6 +216,10 @@ func refused(t testing.TB) []vector {
 	last[len(last)-1] ^= 1
 	closing := cell.BeginCell().MustStoreUInt(0x636a4391, 32).MustStoreUInt(m.QueryID, 64).
 		MustStoreAddr(address.NewAddress(0, 0, m.Contract.Account[:])).EndCell()
+	closes := testMessage(ProxyClose)
+	otherClose := closes
+	otherClose.Contract = other.Contract
+	many := func(tokens uint64) Message { m := m; m.Tokens = tokens; return m }
 	var list []vector
 	for _, e := range []struct {
 		name, reason string
@@ -173,15 +228,25 @@ func refused(t testing.TB) []vector {
 		{"empty", "0 bytes, want 184", nil},
 		{"cut short", "183 bytes", good.ToBOC()[:BodySize-1]},
 		{"trailing byte", "185 bytes", append(good.ToBOC(), 0)},
-		{"no check sum, but flags that promise one", "flags of 180 bytes", good.ToBOC()[:crcAt]},
-		{"no check sum, one bit of the payload changed", "signature is not by key", bare(good, inner+12, 0x80)},
+		{"no check sum, but flags that promise one", "flags of 180 bytes", good.ToBOC()[:countForm.crcAt()]},
+		{"no check sum, one bit of the payload changed", "signature is not by key", bare(good, inner+19, 1)},
 		{"with an index", "186 bytes", good.ToBOCWithOptions(cell.BOCSerializeOptions{WithCRC32C: true, WithIndex: true})},
 		{"two roots", "185 bytes", cell.ToBOCWithOptions([]*cell.Cell{good, payload}, cell.BOCSerializeOptions{WithCRC32C: true})},
 		{"a third cell", "bytes, want 184", signed(payload.ToBuilder().MustStoreRef(cell.BeginCell().EndCell()).EndCell()).ToBOC()},
 		{"a byte more in the payload", "185 bytes", signed(payload.ToBuilder().MustStoreUInt(0, 8).EndCell()).ToBOC()},
 		{"a bit more in the payload", "addresses or ends of cells", signed(payload.ToBuilder().MustStoreUInt(1, 1).EndCell()).ToBOC()},
 		{"a bit more in the body", "addresses or ends of cells", good.ToBuilder().MustStoreUInt(1, 1).EndCell().ToBOC()},
-		{"an operation without tokens", "bytes, want 184", signed(closing).ToBOC()},
+		{"a close under a charge's operation", "operation outside the signature is bb63ff93", signed(closing).ToBOC()},
+		{"a count as a close", "proxy-close has 184 bytes, want 176", mislaid(testMessage(ProxyClose), ClientCharge).ToBOC()},
+		{"a close as a charge", "client-charge has 176 bytes, want 184", mislaid(m, ProxyClose).ToBOC()},
+		{"a close with one bit of the payload changed", "signature is not by key", bare(tonutilsBody(closes, testKey()), inner+20, 0x10)},
+		{"a close, signed by another", "signature is not by key", tonutilsBody(closes, stranger).ToBOC()},
+		{"a close of another proxy", "contract is 0:11", tonutilsBody(otherClose, testKey()).ToBOC()},
+		{"a close cut short", "175 bytes", tonutilsBody(closes, testKey()).ToBOC()[:CloseSize-1]},
+		{"a close with a bit more", "addresses or ends of cells", tonutilsBody(closes, testKey()).ToBuilder().MustStoreUInt(1, 1).EndCell().ToBOC()},
+		{"2^62 and one tokens", "count is 4611686018427387905, want at most", tonutilsBody(many(MaxTokens+1), testKey()).ToBOC()},
+		{"2^63 tokens", "count is 9223372036854775808, want at most", tonutilsBody(many(1<<63), testKey()).ToBOC()},
+		{"2^64-1 tokens", "count is 18446744073709551615, want at most", tonutilsBody(many(1<<64-1), testKey()).ToBOC()},
 		{"magic", "magic", edited(t, flip(0, 1))},
 		{"check sum", "check sum is", last},
 		{"flags", "header of the bag", edited(t, flip(4, 0x20))},
@@ -191,8 +256,8 @@ func refused(t testing.TB) []vector {
 		{"exotic payload", "descriptors", edited(t, flip(payloadCellAt, 8))},
 		{"operation outside", "operation outside the signature", edited(t, flip(outer, 0x80))},
 		{"query id outside", "query id outside the signature", edited(t, flip(outer+4, 0x80))},
-		{"unknown operation", "want one that carries tokens", edited(t, func(b []byte) []byte { b[outer] ^= 1; b[inner] ^= 1; return b })},
-		{"tokens", "signature is not by key", edited(t, flip(inner+12, 0x80))},
+		{"unknown operation", "want one of a payment or a close", edited(t, func(b []byte) []byte { b[outer] ^= 1; b[inner] ^= 1; return b })},
+		{"tokens", "signature is not by key", edited(t, flip(inner+19, 1))},
 		{"contract outside the signature", "signature is not by key", edited(t, flip(inner+25, 0x10))},
 		{"anycast address", "addresses or ends of cells", edited(t, flip(inner+20, 0x20))},
 		{"external address", "addresses or ends of cells", edited(t, flip(inner+20, 0xc0))},
@@ -209,10 +274,16 @@ func refused(t testing.TB) []vector {
 
 func accepted(t testing.TB) []vector {
 	var list []vector
-	for _, op := range allOps {
+	for _, op := range countOps {
 		m := testMessage(op)
 		b := mustSign(t, m)
 		list = append(list, vector{Name: op.String(), Body: hex.EncodeToString(b[:]), Op: op.String(), QueryID: m.QueryID, Tokens: m.Tokens,
+			Key: testPolicy().Key.String(), Contract: m.Contract.String()})
+	}
+	for _, op := range closeOps {
+		m := testMessage(op)
+		b := mustSignClose(t, m)
+		list = append(list, vector{Name: op.String(), Body: hex.EncodeToString(b[:]), Op: op.String(), QueryID: m.QueryID,
 			Key: testPolicy().Key.String(), Contract: m.Contract.String()})
 	}
 	return list
@@ -278,19 +349,24 @@ func TestVectors(t *testing.T) {
 // TestEveryBit flips each bit of a message: under a repaired check sum too, none may be accepted as the same message,
 // and what is still accepted may differ in the unsigned address for excesses alone.
 func TestEveryBit(t *testing.T) {
-	want := testMessage(ClientCharge)
-	good := mustSign(t, want)
-	for bit := range 8 * BodySize {
-		bad := *good
+	for _, want := range []Message{testMessage(ClientCharge), testMessage(ProxyClose)} {
+		everyBit(t, want, tonutilsBody(want, testKey()).ToBOC())
+	}
+}
+
+func everyBit(t *testing.T, want Message, good []byte) {
+	crcAt := len(good) - crcBytes
+	for bit := range 8 * len(good) {
+		bad := bytes.Clone(good)
 		bad[bit/8] ^= 0x80 >> (bit % 8)
-		if _, err := Verify(bad[:], testPolicy()); !errors.Is(err, check.ErrRejected) {
+		if _, err := Verify(bad, testPolicy()); !errors.Is(err, check.ErrRejected) {
 			t.Fatalf("bit %d flipped: got error %v, want a rejection", bit, err)
 		}
 		binary.LittleEndian.PutUint32(bad[crcAt:], crc32.Checksum(bad[:crcAt], castagnoli))
-		if bad == *good {
+		if bytes.Equal(bad, good) {
 			continue // the bit was in the check sum
 		}
-		got, err := Verify(bad[:], testPolicy())
+		got, err := Verify(bad, testPolicy())
 		if err != nil {
 			continue
 		}
@@ -328,15 +404,33 @@ func TestSignRefuses(t *testing.T) {
 		name, want string
 		change     func(*Message)
 	}{
-		{"operation without tokens", "want one that carries tokens", func(m *Message) { m.Op = 0x636a4391 }},
+		{"unknown operation", "want one of a payment or a close", func(m *Message) { m.Op = 1 }},
+		{"operation without tokens", "want SignClose", func(m *Message) { m.Op = ProxyClose }},
 		{"no contract", "contract is not given", func(m *Message) { m.Contract = ton.Address{} }},
 		{"no excesses", "excesses is not given", func(m *Message) { m.Excesses = ton.Address{} }},
 		{"workchain", "workchain is 5", func(m *Message) { m.Contract.Workchain = 5 }},
+		{"a count beyond the bound", "want at most 4611686018427387904", func(m *Message) { m.Tokens = MaxTokens + 1 }},
+		{"2^63", "want at most 4611686018427387904", func(m *Message) { m.Tokens = 1 << 63 }},
+		{"2^64-1", "want at most 4611686018427387904", func(m *Message) { m.Tokens = 1<<64 - 1 }},
 	} {
 		m := testMessage(ClientCharge)
 		tt.change(&m)
-		if _, err := Sign(testKey(), m); err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: got error %v, want it to say %q", tt.name, err, tt.want)
+		if b, err := Sign(testKey(), m); b != nil || err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v and error %v, want it to say %q", tt.name, b, err, tt.want)
+		}
+	}
+	for _, tt := range []struct {
+		name, want string
+		change     func(*Message)
+	}{
+		{"an operation that closes no proxy", "want Sign", func(m *Message) { m.Op = ClientRefund }},
+		{"a count", "a close carries none", func(m *Message) { m.Tokens = 1 }},
+		{"no contract", "contract is not given", func(m *Message) { m.Contract = ton.Address{} }},
+	} {
+		m := testMessage(ProxyCloseComplete)
+		tt.change(&m)
+		if b, err := SignClose(testKey(), m); b != nil || err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("closing with %s: got %v and error %v, want it to say %q", tt.name, b, err, tt.want)
 		}
 	}
 }
@@ -355,8 +449,8 @@ func FuzzParse(f *testing.F) {
 		f.Fatalf("%d seeds, want at least 30", seeds)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if len(data) == BodySize { // let mutations past the check sum
-			binary.LittleEndian.PutUint32(data[crcAt:], crc32.Checksum(data[:crcAt], castagnoli))
+		if n := len(data); n == BodySize || n == CloseSize { // let mutations past the check sum
+			binary.LittleEndian.PutUint32(data[n-crcBytes:], crc32.Checksum(data[:n-crcBytes], castagnoli))
 		}
 		u, err := Parse(data)
 		if err != nil {
@@ -365,10 +459,11 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		var again Body
-		again.writePayload(u.Message)
-		again.writeBody(u.Message, u.Signature)
-		if len(data) == bareSize {
+		f := formOf(u.Message.Op)
+		again := make([]byte, f.size)
+		writePayload(again, u.Message)
+		writeBody(again, u.Message, u.Signature)
+		if len(data) == f.crcAt() {
 			again[flagsAt] &^= flagCheckSum
 		}
 		if !bytes.Equal(again[:len(data)], data) {
@@ -379,7 +474,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatalf("tonutils-go refuses what Parse accepts: %v", err)
 		}
-		if hash := again.Hash(); !bytes.Equal(hash[:], root.Hash()) {
+		if hash := bodyHash(again); !bytes.Equal(hash[:], root.Hash()) {
 			t.Fatalf("hash is %x, want %x", hash, root.Hash())
 		}
 	})

@@ -74,7 +74,7 @@ func runContract(t testing.TB, body []byte, key []byte, contract ton.Address) (e
 // TestContractAgrees has a TON virtual machine and Verify judge the same bodies.
 func TestContractAgrees(t *testing.T) {
 	key, contract := testPolicy().Key, testPolicy().Contract
-	for _, op := range allOps {
+	for _, op := range countOps {
 		m := testMessage(op)
 		b := mustSign(t, m)
 		exit, tokens := runContract(t, b[:], key[:], contract)

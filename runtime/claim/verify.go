@@ -39,14 +39,15 @@ type Untrusted struct {
 // bytes without it, as TON's own libraries write them. Parse refuses every other bag of cells, among them one with an
 // index, with more roots or cells, or with bytes behind it. The error wraps check.ErrRejected.
 func Parse(untrusted []byte) (*Untrusted, error) {
-	b, err := withCheckSum(untrusted)
+	f, b, err := withCheckSum(untrusted)
 	if err != nil {
 		return nil, err
 	}
+	header := f.header()
 	if !bytes.Equal(b[:4], header[:4]) {
 		return nil, rejectf("body begins with %x, want the bag of cells' magic %x", b[:4], header[:4])
 	}
-	if got, want := binary.LittleEndian.Uint32(b[crcAt:]), crc32.Checksum(b[:crcAt], castagnoli); got != want {
+	if got, want := binary.LittleEndian.Uint32(b[f.crcAt():]), crc32.Checksum(b[:f.crcAt()], castagnoli); got != want {
 		return nil, rejectf("check sum is %08x, want %08x", got, want)
 	}
 	if !bytes.Equal(b[:headerBytes], header[:]) {
@@ -58,16 +59,20 @@ func Parse(untrusted []byte) (*Untrusted, error) {
 	if got := b[payloadCellAt-1]; got != payloadIndex {
 		return nil, rejectf("body's reference is %d, want %d", got, payloadIndex)
 	}
-	if got := [2]byte(b[payloadCellAt:]); got != payloadDescriptor {
-		return nil, rejectf("payload's cell has descriptors %x, want %x", got, payloadDescriptor)
+	if got := [2]byte(b[payloadCellAt:]); got != f.payload {
+		return nil, rejectf("payload's cell has descriptors %x, want %x", got, f.payload)
 	}
-	outer, inner := b[bodyCellAt+2:], b.payload()
-	u := &Untrusted{digest: b.payloadHash()}
+	outer, inner := b[bodyCellAt+2:], payload(b)
+	u := &Untrusted{digest: payloadHash(b)}
 	m := &u.Message
 	m.Op = Op(binary.BigEndian.Uint32(inner))
 	m.QueryID = binary.BigEndian.Uint64(inner[4:])
-	m.Tokens = binary.BigEndian.Uint64(inner[12:])
-	m.Contract = getAddress(inner, opBits+queryBits+tokenBits)
+	at := opBits + queryBits
+	if f.counts {
+		m.Tokens = binary.BigEndian.Uint64(inner[12:])
+		at += tokenBits
+	}
+	m.Contract = getAddress(inner, at)
 	m.Excesses = getAddress(outer, opBits+queryBits)
 	getBytes(u.Signature[:], outer, opBits+queryBits+addressBits)
 	if got := Op(binary.BigEndian.Uint32(outer)); got != m.Op {
@@ -79,35 +84,36 @@ func Parse(untrusted []byte) (*Untrusted, error) {
 	if err := m.validate(); err != nil {
 		return nil, rejectf("%v", err)
 	}
+	if m.Op.Closes() == f.counts {
+		return nil, rejectf("%s has %d bytes, want %d", m.Op, f.size, formOf(m.Op).size)
+	}
 	// What is left to differ are the bits that no field holds: address tags and completion tags.
-	var again Body
-	again.writePayload(*m)
-	again.writeBody(*m, u.Signature)
-	if again != *b {
+	again := make([]byte, f.size)
+	writePayload(again, *m)
+	writeBody(again, *m, u.Signature)
+	if !bytes.Equal(again, b) {
 		return nil, rejectf("addresses or ends of cells are not as the layout has them")
 	}
 	return u, nil
 }
 
-// bareSize is the length of a Body without its check sum, which flags then leaves out.
-const bareSize = crcAt
-
-// withCheckSum returns the body with a check sum, which it computes where the bytes have none.
-func withCheckSum(untrusted []byte) (*Body, error) {
-	switch len(untrusted) {
-	case BodySize:
-		return (*Body)(untrusted), nil
-	case bareSize:
-		if got, want := untrusted[flagsAt], header[flagsAt]&^flagCheckSum; got != want {
-			return nil, rejectf("flags of %d bytes are %#02x, want %#02x, no check sum", bareSize, got, want)
+// withCheckSum tells the layout by the length, and returns the body with a check sum, which it computes where the bytes have none.
+func withCheckSum(untrusted []byte) (form, []byte, error) {
+	for _, f := range []form{countForm, closeForm} {
+		switch len(untrusted) {
+		case f.size:
+			return f, untrusted, nil
+		case f.crcAt():
+			header := f.header()
+			if got, want := untrusted[flagsAt], header[flagsAt]&^flagCheckSum; got != want {
+				return f, nil, rejectf("flags of %d bytes are %#02x, want %#02x, no check sum", f.crcAt(), got, want)
+			}
+			b := append(make([]byte, 0, f.size), untrusted...)
+			b[flagsAt] |= flagCheckSum
+			return f, binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli)), nil
 		}
-		var b Body
-		copy(b[:], untrusted)
-		b[flagsAt] |= flagCheckSum
-		binary.LittleEndian.PutUint32(b[crcAt:], crc32.Checksum(b[:crcAt], castagnoli))
-		return &b, nil
 	}
-	return nil, rejectf("body has %d bytes, want %d, or %d without check sum", len(untrusted), BodySize, bareSize)
+	return form{}, nil, rejectf("body has %d bytes, want %d, or %d for a close, each 4 less without check sum", len(untrusted), BodySize, CloseSize)
 }
 
 // Verify parses a message and accepts it if the policy's key signed it for the policy's contract. The error wraps

@@ -42,8 +42,8 @@ func newClaimVerify() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify --body HEX|FILE --pubkey HEX [--contract ADDR] [--json]",
 		Short: "Check one signed message: layout, signature, contract",
-		Long: "Checks a COCOON message that carries a count of tokens: worker payout, worker last payout, client charge or client\n" +
-			"refund grant. The body is the bag of cells, given as hexadecimal or base64 text or as a file with either or with the\n" +
+		Long: "Checks a message of COCOON's contracts: worker payout, worker last payout, client charge or client refund grant, which carry\n" +
+			"a count of tokens, or a proxy's close or complete close. The body is the bag of cells, given as hexadecimal or base64 text or as a file with either or with the\n" +
 			"bytes. The key is the proxy's: for a guest, the claim key of its attested statement. Exit code 0: accepted, 1: rejected.",
 		Example: "  chrysalis claim verify --body charge.boc --pubkey 9d4c…f1 --contract EQCns7bYSp0igFvS1wpb5wsZjCKCV19MD5AVzI4EyxsnU73k\n" +
 			"  chrysalis claim verify --body b5ee9c7241… --pubkey 9d4c…f1 --json",
@@ -140,7 +140,10 @@ func printVerdict(w io.Writer, m *claim.Message, rejection error, asJSON bool) e
 	if rejection != nil {
 		v.Report = check.Refuse(rejection)
 	} else {
-		v.Op, v.Tokens, v.QueryID, v.Contract = m.Op.String(), &m.Tokens, &m.QueryID, m.Contract.String()
+		v.Op, v.QueryID, v.Contract = m.Op.String(), &m.QueryID, m.Contract.String()
+		if !m.Op.Closes() {
+			v.Tokens = &m.Tokens
+		}
 	}
 	switch {
 	case asJSON:
@@ -150,7 +153,11 @@ func printVerdict(w io.Writer, m *claim.Message, rejection error, asJSON bool) e
 	case rejection != nil:
 		fmt.Fprintf(w, "rejected\n")
 	default:
-		fmt.Fprintf(w, "accepted\nop        %s\ntokens    %d\ncontract  %s\nquery id  %d\n", m.Op, m.Tokens, m.Contract, m.QueryID)
+		fmt.Fprintf(w, "accepted\nop        %s\n", m.Op)
+		if !m.Op.Closes() {
+			fmt.Fprintf(w, "tokens    %d\n", m.Tokens)
+		}
+		fmt.Fprintf(w, "contract  %s\nquery id  %d\n", m.Contract, m.QueryID)
 	}
 	if rejection != nil {
 		return rejected(rejection)

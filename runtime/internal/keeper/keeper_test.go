@@ -305,6 +305,20 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
+// TestCountIsBounded: no count passes what a contract can take, and a refusal changes nothing.
+func TestCountIsBounded(t *testing.T) {
+	r := testRecord(7)
+	l := newLedger(testTerms())
+	l.counts[r.Client] = claim.MaxTokens - weightOf(r) + 1
+	if _, err := l.sign(r); !errors.Is(err, errRefused) || l.next != 0 || l.counts[r.Client] != claim.MaxTokens-weightOf(r)+1 {
+		t.Errorf("one above the bound: got %v, %d receipts and count %d, want a refusal and nothing changed", err, l.next, l.counts[r.Client])
+	}
+	l.counts[r.Client]--
+	if p, err := l.sign(r); err != nil || l.counts[r.Client] != claim.MaxTokens {
+		t.Errorf("up to the bound: got %v and %v, want a charge of %d", p, err, uint64(claim.MaxTokens))
+	}
+}
+
 // TestFull: places are counted before anything is promised, and who has one can always record.
 func TestFull(t *testing.T) {
 	f := diskFile(t, 12*4096) // header, boot, and ten answers

@@ -154,8 +154,8 @@ func (l *ledger) sign(record receipt.Answer) (receipt.Proof, error) {
 		return receipt.Proof{}, fmt.Errorf("%w: %v", errRefused, err)
 	}
 	count := l.counts[record.Client] + weighted
-	if count < weighted {
-		return receipt.Proof{}, fmt.Errorf("%w: the client's count would pass 64 bits", errRefused)
+	if count < weighted || count > claim.MaxTokens {
+		return receipt.Proof{}, fmt.Errorf("%w: the client's count would pass %d", errRefused, uint64(claim.MaxTokens))
 	}
 	signed, err := receipt.Sign(t.ReceiptKey, receipt.Receipt{
 		Sequence: l.next, Previous: l.prev, Instance: t.Instance,
