@@ -21,7 +21,7 @@ type ban struct {
 
 // verifiers judge a guest. Who is judged needs none of them, and each of their parsers in a process that is attacked is one more
 // thing to attack.
-var verifiers = []string{"attest/tdx", "attest/sevsnp", "attest/release", "attest/collateral"}
+var verifiers = []string{"attest/tdx", "attest/sevsnp", "attest/nvidia", "attest/release", "attest/collateral"}
 
 // verdicts are those packages of a verifier below which others lie that a guest may need.
 var verdicts = []string{"attest", "attest/vtpm", "attest/ratls"}

@@ -51,7 +51,40 @@ func (s *stage) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n.mode.IsRegular() && n.size >= largeBytes {
+		return &largeFile{stage: s, name: name, node: n, left: n.size}, nil
+	}
 	return &lazyFile{stage: s, name: name, node: n}, nil
+}
+
+// largeFile gives the writer the length of its file and no content: the sink passes over it, and notes where it belongs.
+type largeFile struct {
+	stage *stage
+	name  string
+	node  *node
+	left  int64
+}
+
+func (f *largeFile) Stat() (fs.FileInfo, error) { return f.node, nil }
+func (f *largeFile) Close() error               { return nil }
+
+func (f *largeFile) Read(p []byte) (int, error) {
+	if err := context.Cause(f.stage.ctx); err != nil {
+		return 0, err
+	}
+	s := f.stage.sink
+	if s.hole != 0 {
+		return 0, fmt.Errorf("%s is read before %d bytes were written", f.name, s.hole)
+	}
+	if f.left == 0 {
+		return 0, io.EOF
+	}
+	if f.left == f.node.size {
+		f.stage.large = append(f.stage.large, extent{f.name, s.at, f.node.size})
+	}
+	n := min(int64(len(p)), f.left)
+	f.left, s.hole = f.left-n, n
+	return int(n), nil
 }
 
 // lazyFile opens its file at the first read and closes it at the end of the content.

@@ -31,6 +31,11 @@ type Options struct {
 	// Progress, when set, is called with the bytes of file content written and their sum, then with the bytes hashed and
 	// their sum; never by two goroutines at once.
 	Progress func(stage Stage, done, total int64)
+	// Record, when set, is a file that says which contents are written: with it and the output of a run that was interrupted, Pack goes
+	// on where that one was, and the output may hold bytes. A record of another tree is begun anew. What is in the output is believed as
+	// far as the record goes, and a file to be the same where its size and time are: the name that Pack returns is that of what is there.
+	// Default none.
+	Record *os.File
 }
 
 // Stage says what Progress counts.
@@ -42,7 +47,8 @@ const (
 	Hashing Stage = "hashing"
 )
 
-// Pack writes tree as a volume to out, which must be empty, and returns its name. The file is not synced.
+// Pack writes tree as a volume to out, which must be empty, and returns its name. Large files are copied by as many workers as there are
+// CPUs, in constant memory. The file is not synced.
 func Pack(ctx context.Context, tree fs.FS, out *os.File, opt Options) (config.Volume, error) {
 	ref, err := pack(ctx, tree, out, opt)
 	if err != nil {
@@ -54,21 +60,30 @@ func Pack(ctx context.Context, tree fs.FS, out *os.File, opt Options) (config.Vo
 func pack(ctx context.Context, tree fs.FS, out *os.File, opt Options) (config.Volume, error) {
 	if size, err := out.Seek(0, io.SeekEnd); err != nil {
 		return config.Volume{}, err
-	} else if size != 0 {
+	} else if size != 0 && opt.Record == nil {
 		return config.Volume{}, fmt.Errorf("output holds %d bytes, want an empty file", size)
 	}
 	s, err := plan(ctx, tree, opt.Dirs)
 	if err != nil {
 		return config.Volume{}, err
 	}
-	s.progress = opt.Progress
+	s.progress, s.sink = opt.Progress, &sink{out: out}
 	// The build time equals every mtime, which lets all inodes take the compact form.
-	w := erofs.Create(out, erofs.WithBlockSize(verity.BlockSize), erofs.WithBuildTime(0, 0))
+	w := erofs.Create(s.sink, erofs.WithBlockSize(verity.BlockSize), erofs.WithBuildTime(0, 0))
 	if err := w.CopyFrom(s); err != nil {
 		return config.Volume{}, fmt.Errorf("writing erofs image: %w", err)
 	}
 	if err := w.Close(); err != nil {
 		return config.Volume{}, fmt.Errorf("writing erofs image: %w", err)
+	}
+	if s.sink.hole != 0 {
+		return config.Volume{}, fmt.Errorf("writing erofs image: %d bytes of a large file have no place in it", s.sink.hole)
+	}
+	if err := out.Truncate(s.sink.end); err != nil {
+		return config.Volume{}, err
+	}
+	if err := s.fill(ctx, out, opt.Record); err != nil {
+		return config.Volume{}, fmt.Errorf("copying files: %w", err)
 	}
 	// The writer copies at most the announced bytes and takes fewer without a word.
 	if s.written != s.total {
@@ -117,6 +132,8 @@ type stage struct {
 	nodes          map[string]*node
 	total, written int64
 	progress       func(Stage, int64, int64)
+	sink           *sink
+	large          []extent // files that are filled in afterwards, in the order of their places
 }
 
 // node is one name of the stage and its own fs.FileInfo and fs.DirEntry. Sys is nil, so the writer finds no owner, link
@@ -125,6 +142,7 @@ type node struct {
 	base     string
 	mode     fs.FileMode
 	size     int64
+	changed  time.Time // as the tree says; not in the volume
 	link     string
 	children []fs.DirEntry
 }
@@ -163,7 +181,7 @@ func plan(ctx context.Context, tree fs.FS, dirs []string) (*stage, error) {
 			}
 			n.size = int64(len(n.link))
 		case info.Mode().IsRegular():
-			n.mode, n.size = 0o644, info.Size()
+			n.mode, n.size, n.changed = 0o644, info.Size(), info.ModTime()
 			if info.Mode()&0o111 != 0 {
 				n.mode = 0o755
 			}

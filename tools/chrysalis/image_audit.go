@@ -22,8 +22,8 @@ import (
 	"chrysalis/tools/internal/release"
 )
 
-// audit is the answer of image audit and image diff for machines.
-type audit struct {
+// comparison is the answer of image audit and image diff for machines.
+type comparison struct {
 	Verdict     string               `json:"verdict"` // same or different
 	Files       []fileVerdict        `json:"files,omitempty"`
 	Differences []release.Difference `json:"differences"`
@@ -49,7 +49,7 @@ func newImageDiff() *cobra.Command {
 			if err != nil {
 				return unavailable(err)
 			}
-			return printAudit(cmd.OutOrStdout(), audit{Differences: differences, Changes: release.Changes(args[0], args[1])}, asJSON)
+			return printComparison(cmd.OutOrStdout(), comparison{Differences: differences, Changes: release.Changes(args[0], args[1])}, asJSON)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -96,7 +96,7 @@ func newImageAudit() *cobra.Command {
 			if err != nil {
 				return unavailable(err)
 			}
-			if err := printAudit(cmd.OutOrStdout(), result, asJSON); err != nil {
+			if err := printComparison(cmd.OutOrStdout(), result, asJSON); err != nil {
 				return err
 			}
 			return statement.write(sha256.Sum256(data), published.Lock)
@@ -113,12 +113,12 @@ func newImageAudit() *cobra.Command {
 
 // compareRebuilt compares a published release with the one that was rebuilt: folders byte for byte, and a manifest alone with the
 // manifest that the rebuild wrote, which names every file, and every value that clients take from it.
-func compareRebuilt(data []byte, published measure.Manifest, folder, fresh string, rebuilt measure.Manifest) (audit, error) {
-	result := audit{Differences: []release.Difference{}}
+func compareRebuilt(data []byte, published measure.Manifest, folder, fresh string, rebuilt measure.Manifest) (comparison, error) {
+	result := comparison{Differences: []release.Difference{}}
 	for _, want := range slices.Concat(published.Files, published.Documents) {
 		got, err := rebuilt.File(want.Name)
 		if err != nil {
-			return audit{}, err
+			return comparison{}, err
 		}
 		result.Files = append(result.Files, fileVerdict{want.Name, want.SHA256.String(), got.SHA256.String()})
 		if got.SHA256 != want.SHA256 && folder == "" {
@@ -129,7 +129,7 @@ func compareRebuilt(data []byte, published measure.Manifest, folder, fresh strin
 	if folder == "" {
 		again, err := measure.EncodeManifest(rebuilt)
 		if err != nil {
-			return audit{}, err
+			return comparison{}, err
 		}
 		if !bytes.Equal(again, data) {
 			result.Differences = append(result.Differences,
@@ -234,7 +234,7 @@ func printDifference(w io.Writer, d release.Difference) {
 	}
 }
 
-func printAudit(w io.Writer, a audit, asJSON bool) error {
+func printComparison(w io.Writer, a comparison, asJSON bool) error {
 	a.Verdict = "same"
 	if len(a.Differences) > 0 {
 		a.Verdict = "different"

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"chrysalis/tools/internal/image"
 	"chrysalis/tools/internal/lock"
 )
 
@@ -39,7 +40,7 @@ advisories that the new version's changelog names, or why it can't be read. Exit
 				}
 				return nil
 			}
-			diffs, err := b.CheckLocks(cmd.Context())
+			diffs, err := b.CheckLocks(cmd.Context(), image.LockNames...)
 			if err != nil {
 				return unavailable(err)
 			}

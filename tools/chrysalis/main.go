@@ -108,6 +108,7 @@ func verbs() []*cobra.Command {
 		newPolicy(),
 		newImage(),
 		newRelease(),
+		newAudit(),
 		newVolume(),
 		newMeasure(),
 		newVerify(),

@@ -73,8 +73,7 @@ func newReleaseSign() *cobra.Command {
 }
 
 func newReleaseVerify() *cobra.Command {
-	var bundle, key, trusted string
-	var id release.Identity
+	var f signatureFlags
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "verify DIR --bundle FILE (--key PUBLIC | --identity WHO --issuer URL [--trusted-root FILE])",
@@ -85,54 +84,70 @@ func newReleaseVerify() *cobra.Command {
 		Example: "  chrysalis release verify build/release --bundle release.sigstore.json --key release.pem.pub\n" +
 			"  chrysalis release verify DIR --bundle B --identity-pattern 'https://github.com/OWNER/REPO/.*' --issuer https://token.actions.githubusercontent.com --trusted-root root.json",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			byKey := key != ""
-			if byKey == (id != release.Identity{}) || byKey && trusted != "" {
-				return errors.New("want either --key, or --issuer with --identity or --identity-pattern")
+			if err := f.check(); err != nil {
+				return err
 			}
-			data, err := readInput(bundle)
-			if err != nil {
-				return unavailable(err)
-			}
-			if _, err := os.Stat(filepath.Join(args[0], release.ManifestName)); err != nil {
-				return unavailable(err)
-			}
-			signer, err := verifyRelease(args[0], data, key, trusted, id)
+			signer, err := f.verify(args[0])
 			if err != nil {
 				return err
 			}
 			return printSigner(cmd.OutOrStdout(), args[0], signer, asJSON)
 		},
 	}
-	cmd.Flags().StringVar(&bundle, "bundle", "", "sigstore bundle over the release's provenance")
-	cmd.Flags().StringVar(&key, "key", "", "public key that must have signed: file, or 64 hexadecimal digits")
-	cmd.Flags().StringVar(&id.Subject, "identity", "", "address or workflow that must stand in the certificate")
-	cmd.Flags().StringVar(&id.SubjectPattern, "identity-pattern", "", "regular expression that must fit the whole of it")
-	cmd.Flags().StringVar(&id.Issuer, "issuer", "", "URL of the issuer that vouched for the identity")
-	cmd.Flags().StringVar(&trusted, "trusted-root", "", "sigstore trusted root (default: fetched from the public sigstore)")
+	f.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	_ = cmd.MarkFlagRequired("bundle")
 	return cmd
 }
 
-func verifyRelease(dir string, bundle []byte, key, trusted string, id release.Identity) (release.Signer, error) {
-	if key != "" {
-		public, err := readPublicKey(key)
+// signatureFlags say who must have signed a release.
+type signatureFlags struct {
+	bundle, key, trusted string
+	id                   release.Identity
+}
+
+func (f *signatureFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.bundle, "bundle", "", "sigstore bundle over the release's provenance")
+	flags.StringVar(&f.key, "key", "", "public key that must have signed: file, or 64 hexadecimal digits")
+	flags.StringVar(&f.id.Subject, "identity", "", "address or workflow that must stand in the certificate")
+	flags.StringVar(&f.id.SubjectPattern, "identity-pattern", "", "regular expression that must fit the whole of it")
+	flags.StringVar(&f.id.Issuer, "issuer", "", "URL of the issuer that vouched for the identity")
+	flags.StringVar(&f.trusted, "trusted-root", "", "sigstore trusted root (default: fetched from the public sigstore)")
+}
+
+func (f *signatureFlags) check() error {
+	if byKey := f.key != ""; byKey == (f.id != release.Identity{}) || byKey && f.trusted != "" {
+		return errors.New("want either --key, or --issuer with --identity or --identity-pattern")
+	}
+	return nil
+}
+
+// verify verifies the bundle over a release folder.
+func (f *signatureFlags) verify(dir string) (signer release.Signer, err error) {
+	bundle, err := readInput(f.bundle)
+	if err != nil {
+		return signer, unavailable(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, release.ManifestName)); err != nil {
+		return signer, unavailable(err)
+	}
+	if f.key != "" {
+		public, err := readPublicKey(f.key)
 		if err != nil {
-			return release.Signer{}, err
+			return signer, err
 		}
-		signer, err := release.VerifyKey(dir, bundle, public)
-		if err != nil {
-			return release.Signer{}, rejected(err)
+		if signer, err = release.VerifyKey(dir, bundle, public); err != nil {
+			return signer, rejected(err)
 		}
 		return signer, nil
 	}
-	roots, err := readTrustedRoot(trusted)
+	roots, err := readTrustedRoot(f.trusted)
 	if err != nil {
-		return release.Signer{}, unavailable(err)
+		return signer, unavailable(err)
 	}
-	signer, err := release.Verify(dir, bundle, roots, id)
-	if err != nil {
-		return release.Signer{}, rejected(err)
+	if signer, err = release.Verify(dir, bundle, roots, f.id); err != nil {
+		return signer, rejected(err)
 	}
 	return signer, nil
 }

@@ -27,11 +27,16 @@ type remoteFlags struct {
 }
 
 func (f *remoteFlags) add(cmd *cobra.Command) {
+	f.addOptional(cmd)
+	_ = cmd.MarkFlagRequired("policy")
+}
+
+// addOptional is for a verb that may talk to a guest.
+func (f *remoteFlags) addOptional(cmd *cobra.Command) {
 	f.addTrust(cmd)
 	cmd.Flags().BoolVar(&f.offline, "offline", false, "fetch no collateral: judge by what the guest staples, or not at all")
 	cmd.Flags().DurationVar(&f.reach, "reach", defaultReach, "how long to wait for anybody at the guest's address, before a machine that is there may take its time")
 	f.sources.add(cmd)
-	_ = cmd.MarkFlagRequired("policy")
 }
 
 // defaultReach is how long anybody at a guest's address is waited for.

@@ -75,9 +75,18 @@ func (g softwareGuest) files(dir string) error {
 	if err != nil {
 		return err
 	}
+	example, err := os.ReadFile("../../measure/testdata/manifest.json")
+	if err != nil {
+		return err
+	}
+	for _, folder := range []string{"published", "other"} {
+		if err := os.MkdirAll(filepath.Join(dir, folder), 0o755); err != nil {
+			return err
+		}
+	}
 	for name, content := range map[string][]byte{
-		"guest-manifest.json": manifest,
-		"policy.json":         good, "listed-policy.json": listed, "list.json": list, "other-release.json": other, "other-model.json": model,
+		"guest-manifest.json": manifest, "published/manifest.json": manifest, "other/manifest.json": example,
+		"policy.json": good, "listed-policy.json": listed, "list.json": list, "other-release.json": other, "other-model.json": model,
 		"unknown-field.json": []byte(strings.Replace(string(good), `{"version"`, `{"debug":true,"version"`, 1)),
 		"roots.pem":          pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: g.Root.Raw}),
 	} {

@@ -59,7 +59,7 @@ func newVolumePack(kind, operand, short, example string, open func(string) (pack
 				}
 			}
 			show, end := byteProgress(cmd.ErrOrStderr())
-			ref, err := packInto(cmd, out, p, func(stage volume.Stage, done, total int64) { show(string(stage), done, total) })
+			ref, err := packInto(cmd.Context(), out, p.tree, p.dirs, cmd.ErrOrStderr(), func(stage volume.Stage, done, total int64) { show(string(stage), done, total) })
 			end()
 			if err != nil {
 				return unavailable(err)
@@ -74,24 +74,6 @@ func newVolumePack(kind, operand, short, example string, open func(string) (pack
 	}
 	_ = cmd.MarkFlagRequired("output")
 	return cmd
-}
-
-// packInto writes beside the output and renames at the end, so that a volume is there whole or not at all.
-func packInto(cmd *cobra.Command, out string, p packing, progress func(volume.Stage, int64, int64)) (config.Volume, error) {
-	tmp, err := os.CreateTemp(filepath.Dir(out), "."+filepath.Base(out)+".*")
-	if err != nil {
-		return config.Volume{}, err
-	}
-	defer os.Remove(tmp.Name())
-	defer tmp.Close()
-	ref, err := volume.Pack(cmd.Context(), p.tree, tmp, volume.Options{Dirs: p.dirs, Progress: progress})
-	if err != nil {
-		return config.Volume{}, err
-	}
-	if err := errors.Join(tmp.Chmod(0o644), tmp.Sync(), tmp.Close()); err != nil {
-		return config.Volume{}, err
-	}
-	return ref, os.Rename(tmp.Name(), out)
 }
 
 func newVolumeCheck() *cobra.Command {

@@ -14,6 +14,7 @@ import (
 
 	"chrysalis/measure"
 	"chrysalis/measure/bootdisk"
+	"chrysalis/tools/internal/release"
 	"chrysalis/tools/internal/toolstree"
 )
 
@@ -50,7 +51,7 @@ type Disk struct {
 
 // WriteDisk writes a disk that boots the release without QEMU's -kernel: a unified kernel image of its kernel, initrd and
 // command line, and its root. The release's files must be those of its manifest. out is there whole or not at all.
-func WriteDisk(ctx context.Context, tree toolstree.Tree, release, out, format string) (d Disk, err error) {
+func WriteDisk(ctx context.Context, tree toolstree.Tree, folder, out, format string) (d Disk, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("writing boot disk: %w", err)
@@ -59,7 +60,7 @@ func WriteDisk(ctx context.Context, tree toolstree.Tree, release, out, format st
 	if format != DiskRaw && format != DiskQCOW2 {
 		return d, fmt.Errorf("format is %q, want %q or %q", format, DiskRaw, DiskQCOW2)
 	}
-	m, err := checkedRelease(release)
+	m, err := checkedRelease(folder)
 	if err != nil {
 		return d, err
 	}
@@ -67,7 +68,7 @@ func WriteDisk(ctx context.Context, tree toolstree.Tree, release, out, format st
 	if err != nil {
 		return d, err
 	}
-	uki, err := WriteUKI(stub, release, m)
+	uki, err := WriteUKI(stub, folder, m)
 	if err != nil {
 		return d, err
 	}
@@ -78,10 +79,10 @@ func WriteDisk(ctx context.Context, tree toolstree.Tree, release, out, format st
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	raw := filepath.Join(work, "disk.raw")
-	if err := writeRaw(ctx, tree, raw, work, uki, filepath.Join(release, "root.img"), m); err != nil {
+	if err := writeRaw(ctx, tree, raw, work, uki, filepath.Join(folder, "root.img"), m); err != nil {
 		return d, err
 	}
-	sum, n, err := hashFile(raw)
+	sum, n, err := release.HashFile(raw)
 	if err != nil {
 		return d, err
 	}
@@ -110,7 +111,7 @@ func checkedRelease(dir string) (measure.Manifest, error) {
 		return m, err
 	}
 	for _, f := range m.Files {
-		sum, n, err := hashFile(filepath.Join(dir, f.Name))
+		sum, n, err := release.HashFile(filepath.Join(dir, f.Name))
 		if err != nil {
 			return m, err
 		}

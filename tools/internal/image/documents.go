@@ -85,7 +85,7 @@ func (b *Builder) materials(g goTool, l releaseLocks) ([]release.Material, error
 	}
 	slices.Sort(files)
 	for _, name := range files {
-		sum, _, err := hashFile(filepath.Join(b.Source, name))
+		sum, _, err := release.HashFile(filepath.Join(b.Source, name))
 		if err != nil {
 			return nil, err
 		}

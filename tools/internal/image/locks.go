@@ -63,20 +63,20 @@ func (b *Builder) WriteLocks(ctx context.Context) error {
 	return nil
 }
 
-// CheckLocks resolves every lock in today's archives and compares it with the source tree's, which it leaves alone. What is
-// new is downloaded as far as its changelog is read.
-func (b *Builder) CheckLocks(ctx context.Context) ([]lock.Diff, error) {
-	diffs, err := b.checkLocks(ctx)
+// CheckLocks resolves locks in today's archives and compares them with the source tree's, which it leaves alone. What is new is
+// downloaded as far as its changelog is read.
+func (b *Builder) CheckLocks(ctx context.Context, names ...string) ([]lock.Diff, error) {
+	diffs, err := b.checkLocks(ctx, names)
 	if err != nil {
 		return nil, fmt.Errorf("checking locks: %w", err)
 	}
 	return diffs, nil
 }
 
-func (b *Builder) checkLocks(ctx context.Context) ([]lock.Diff, error) {
+func (b *Builder) checkLocks(ctx context.Context, names []string) ([]lock.Diff, error) {
 	var diffs []lock.Diff
-	for _, name := range LockNames {
-		old, err := readLock(b.lockFile(name))
+	for _, name := range names {
+		old, err := b.Locked(name)
 		if err != nil {
 			return nil, err
 		}
@@ -96,6 +96,9 @@ func (b *Builder) checkLocks(ctx context.Context) ([]lock.Diff, error) {
 	}
 	return diffs, nil
 }
+
+// Locked reads a lock of the source tree.
+func (b *Builder) Locked(name string) (lock.Lock, error) { return readLock(b.lockFile(name)) }
 
 // resolve resolves the request of old anew and writes the result to file.
 func (b *Builder) resolve(ctx context.Context, old lock.Lock, file string) (lock.Lock, error) {

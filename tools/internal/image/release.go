@@ -2,10 +2,8 @@ package image
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -19,6 +17,7 @@ import (
 	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
 	"chrysalis/tools/internal/lock"
+	"chrysalis/tools/internal/release"
 	"chrysalis/tools/internal/toolstree"
 )
 
@@ -234,7 +233,7 @@ func namedFiles(dir string, names []string) (files []measure.File, err error) {
 		if err := os.Chmod(path, 0o644); err != nil {
 			return nil, err
 		}
-		sum, n, err := hashFile(path)
+		sum, n, err := release.HashFile(path)
 		if err != nil {
 			return nil, err
 		}
@@ -263,17 +262,6 @@ func bootPCRs(dir string) (register.PCRs, error) {
 	}
 	defer initrd.Close()
 	return measure.DirectBoot{Firmware: firmware, Kernel: vmlinuz, Initrd: initrd, Cmdline: string(cmdline)}.PCRs()
-}
-
-func hashFile(path string) (register.Digest, int64, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return register.Digest{}, 0, err
-	}
-	defer f.Close()
-	h := sha256.New()
-	n, err := io.Copy(h, f)
-	return register.Digest(h.Sum(nil)), n, err
 }
 
 // partialFolder makes an empty folder beside out, to be renamed to it.

@@ -15,6 +15,7 @@ import (
 	"chrysalis/measure/register"
 	"chrysalis/measure/verity"
 	"chrysalis/tools/internal/lock"
+	"chrysalis/tools/internal/release"
 )
 
 // Volumes names the engine and model volumes of the demo; it lies beside them as volumes.json.
@@ -81,7 +82,7 @@ func volumesKey(l lock.Lock, model []byte, state string) (register.Digest, error
 	if err != nil {
 		return register.Digest{}, err
 	}
-	self, _, err := hashFile(program)
+	self, _, err := release.HashFile(program)
 	if err != nil {
 		return register.Digest{}, err
 	}

@@ -35,46 +35,79 @@ var advisory = regexp.MustCompile(`\b(?:CVE-\d{4}-\d{4,7}|D[SL]A-\d{3,5}(?:-\d{1
 func (p Places) ReadNews(ctx context.Context, client *http.Client, d *Diff, after Lock) error {
 	type key struct{ source, old, new string }
 	groups := map[key][]int{}
+	read := map[key][]Package{} // what has the changelog
+	add := func(i int, old, now Package) {
+		source, is := now.Source()
+		_, was := old.Source()
+		k := key{source, was, is}
+		groups[k], read[k] = append(groups[k], i), append(read[k], now)
+	}
 	for i := range d.Packages {
 		c := &d.Packages[i]
 		switch {
 		case c.New == "":
-			c.News = "removed"
-			continue
+			successor, ok := d.successor(c.old)
+			if !ok {
+				c.News = "removed"
+				continue
+			}
+			add(i, c.old, successor)
 		case c.Old == "":
 			c.News = "new in the lock: no earlier version to read from"
-			continue
 		case c.Old == c.New:
 			c.News = "the same version with another hash, which no archive may do"
-			continue
 		case c.Downgrade():
 			c.News = "an older version: what it loses is not in its changelog"
-			continue
+		default:
+			add(i, c.old, c.new)
 		}
-		source, now := c.new.Source()
-		_, was := c.old.Source()
-		groups[key{source, was, now}] = append(groups[key{source, was, now}], i)
 	}
 	for k, members := range groups {
-		slices.SortFunc(members, func(a, b int) int { return cmp.Compare(d.Packages[a].NewSize, d.Packages[b].NewSize) })
+		packages := read[k]
+		slices.SortFunc(packages, func(a, b Package) int { return cmp.Or(cmp.Compare(a.Size, b.Size), cmp.Compare(a.Name, b.Name)) })
+		packages = slices.CompactFunc(packages, func(a, b Package) bool { return a.Name == b.Name })
 		var advisories []string
 		news := ""
-		for _, i := range members[:min(len(members), newsTries)] {
-			found, err := p.news(ctx, client, d.Packages[i].new, k.source, k.old, after)
+		for _, pkg := range packages[:min(len(packages), newsTries)] {
+			found, err := p.news(ctx, client, pkg, k.source, k.old, after)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 			if err == nil {
-				advisories, news = found, "changelog in "+d.Packages[i].Name
+				advisories, news = found, NewsRead+pkg.Name
 				break
 			}
-			news = fmt.Sprintf("cannot be told: %s: %v", d.Packages[i].Name, err)
+			news = fmt.Sprintf("cannot be told: %s: %v", pkg.Name, err)
 		}
 		for _, i := range members {
 			d.Packages[i].Advisories, d.Packages[i].News = append([]string{}, advisories...), news
 		}
 	}
 	return nil
+}
+
+// NewsRead begins the News of a change whose changelog was read.
+const NewsRead = "changelog in "
+
+// successor returns the package that took the place of a removed one: a kernel has its version in its packages' names. It is of the
+// same source package in a newer version, and new in the lock; of several the smallest, for all have one changelog.
+func (d *Diff) successor(removed Package) (best Package, ok bool) {
+	source, was := removed.Source()
+	old, err := version.Parse(was)
+	if err != nil {
+		return best, false
+	}
+	for _, c := range d.Packages {
+		name, is := c.new.Source()
+		now, err := version.Parse(is)
+		if c.Old != "" || c.New == "" || name != source || err != nil || version.Compare(now, old) <= 0 {
+			continue
+		}
+		if !ok || c.new.Size < best.Size {
+			best, ok = c.new, true
+		}
+	}
+	return best, ok
 }
 
 // elsewhereError says that a package's documents are another package's.

@@ -181,12 +181,14 @@ func TestReadNews(t *testing.T) {
 	}
 	named, silent := debPackage(t, "hello", "2.10-5", helloNews), debPackage(t, "quiet", "2.10-5", "")
 	libs := debPackage(t, "libhello", "2.10-5", strings.ReplaceAll(helloNews, "2.10-3", "2.10-2"))
+	kernel := debPackage(t, "kernel-2", "2.10-5", strings.ReplaceAll(helloNews, "hello", "kernel"))
 	before := Lock{Name: "small", Packages: []Package{make("gone", "2.10-3", "", []byte("g")), make("hello", "2.10-3", "", []byte("h")),
+		make("kernel-1", "2.10-3", "kernel", []byte("k")), make("kernel-1-modules", "2.10-3", "kernel", []byte("m")),
 		make("libhello", "2.10-3", "hello", []byte("l")),
 		make("old", "2.10-6", "", []byte("o")), make("quiet", "2.10-3", "", []byte("q")), make("removed", "1", "", []byte("r"))}}
 	after := Lock{Name: "small", Releases: []Release{{Archive: Debian, Date: time.Now()}},
 		Packages: []Package{make("added", "2.10-5", "", []byte("a")), make("gone", "2.10-5", "", []byte("g2")),
-			make("hello", "2.10-5", "", named), make("libhello", "2.10-5", "hello", append(libs, bytes.Repeat([]byte("\n"), len(named))...)),
+			make("hello", "2.10-5", "", named), make("kernel-2", "2.10-5", "kernel", kernel), make("libhello", "2.10-5", "hello", append(libs, bytes.Repeat([]byte("\n"), len(named))...)),
 			make("old", "2.10-5", "", []byte("o2")),
 			make("quiet", "2.10-5", "", silent)}}
 	d := Compare(before, after)
@@ -201,7 +203,8 @@ func TestReadNews(t *testing.T) {
 		news       string
 	}{
 		{"added", nil, "no earlier version"}, {"gone", nil, "cannot be told: gone: locked packages are nowhere"},
-		{"hello", ids, "changelog in hello"},
+		{"hello", ids, "changelog in hello"}, {"kernel-1", ids, "changelog in kernel-2"}, {"kernel-1-modules", ids, "changelog in kernel-2"},
+		{"kernel-2", nil, "no earlier version"},
 		{"libhello", ids, "changelog in hello"}, {"old", nil, "an older version"},
 		{"quiet", nil, "cannot be told: quiet: no changelog in the package"}, {"removed", nil, "removed"},
 	} {

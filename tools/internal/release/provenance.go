@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -81,7 +82,7 @@ func provenance(dir string, m measure.Manifest, materials []Material) ([]byte, e
 	}
 	s := &intoto.Statement{Type: intoto.StatementTypeUri, PredicateType: predicateSLSA, Predicate: predicate}
 	for _, name := range Subjects() {
-		sum, err := hashFile(filepath.Join(dir, name))
+		sum, _, err := HashFile(filepath.Join(dir, name))
 		if err != nil {
 			return nil, err
 		}
@@ -136,7 +137,7 @@ func checkProvenance(dir string, statement []byte) error {
 		return fmt.Errorf("subjects are %q, want %q", names, Subjects())
 	}
 	for _, name := range Subjects() {
-		got, err := hashFile(filepath.Join(dir, name))
+		got, _, err := HashFile(filepath.Join(dir, name))
 		if err != nil {
 			return err
 		}
@@ -147,15 +148,19 @@ func checkProvenance(dir string, statement []byte) error {
 	return nil
 }
 
-func hashFile(path string) (sum register.Digest, err error) {
+// HashFile returns the SHA-256 and the size of a regular file.
+func HashFile(path string) (sum register.Digest, size int64, err error) {
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() { // opening a pipe would wait for its writer
+		return sum, 0, cmp.Or(err, fmt.Errorf("%s is no regular file", path))
+	}
 	f, err := os.Open(path)
 	if err != nil {
-		return sum, err
+		return sum, 0, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return sum, err
+	if size, err = io.Copy(h, f); err != nil {
+		return sum, 0, err
 	}
-	return register.Digest(h.Sum(nil)), nil
+	return register.Digest(h.Sum(nil)), size, nil
 }

@@ -105,7 +105,7 @@ func verifyBundle(dir string, bundleJSON []byte, trusted root.TrustedMaterial, o
 	if envelope == nil || envelope.PayloadType != payloadInToto {
 		return nil, fmt.Errorf("bundle holds no %s envelope", payloadInToto)
 	}
-	manifest, err := hashFile(filepath.Join(dir, ManifestName))
+	manifest, _, err := HashFile(filepath.Join(dir, ManifestName))
 	if err != nil {
 		return nil, err
 	}
