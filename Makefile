@@ -66,13 +66,13 @@ console: image ## boot the image with a console and show what a guest says to it
 
 BOOTS ?= 20
 boots: image ## BOOTS boots (default 20) of each platform, each with its power cut, verified and asked
-	@CHRYSALIS_BOOTS=$(BOOTS) $(GO) test -C tools -count=1 -timeout 120m -parallel 2 -run '^TestBoots$$' ./e2e/
+	@CHRYSALIS_BOOTS=$(BOOTS) $(GO) test -C tools -count=1 -timeout 120m -parallel 2 -run '^TestBoots$$' -v ./e2e/
 
 bench: image ## every number beside its reference, measured in the same run
 	@CHRYSALIS_BENCH=1 $(GO) test -C tools -count=1 -timeout 30m -run '^TestBench$$' -v ./e2e/
 
 differential: ## what is computed and judged here, held against other people's programs
-	@CHRYSALIS_DIFFERENTIAL=1 $(GO) test -vet=off -count=1 -run 'Oracle|Against|DcapQVL|Virtee|Genuine|Real|Replay|Boots|PCR7|MRTD' ./attest/tdx ./attest/sevsnp ./measure/...
+	@CHRYSALIS_DIFFERENTIAL=1 $(GO) test -vet=off -count=1 -run 'Oracle|Against|DcapQVL|Virtee|Genuine|Real|Replay|Boots|PCR7|MRTD' ./attest/tdx ./attest/sevsnp ./attest/nvidia ./measure/...
 	@CHRYSALIS_DIFFERENTIAL=1 $(GO) test -C tools -vet=off -count=1 ./differential/
 
 FUZZTIME ?= 10s

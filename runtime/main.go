@@ -11,52 +11,17 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
 	"os"
-	"os/signal"
-
-	"golang.org/x/sys/unix"
 
 	"chrysalis/measure/config"
 	"chrysalis/runtime/role"
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
-
 // roles are what this program can be.
-var roles = map[role.Role]func(ctx context.Context, settings role.Settings, files role.Files) error{
-	role.Keeper:    runKeeper,
-	role.Gateway:   runGateway,
-	role.Custodian: runCustodian,
-}
+var roles = map[role.Role]role.Run{role.Keeper: runKeeper, role.Gateway: runGateway, role.Custodian: runCustodian}
 
-func run(args []string) int {
-	if len(args) == 0 || roles[role.Named(args[0])] == nil {
-		fmt.Fprintln(os.Stderr, "runtime: want a role: keeper, gateway or custodian")
-		return 2
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
-	defer stop()
-	if err := runRole(ctx, role.Named(args[0]), args[1:]); err != nil {
-		slog.Error("runtime ended", "role", args[0], "error", err)
-		return 1
-	}
-	return 0
-}
-
-func runRole(ctx context.Context, r role.Role, args []string) error {
-	settings, err := r.Parse(args)
-	if err != nil {
-		return err
-	}
-	files, err := r.Inherit()
-	if err != nil {
-		return err
-	}
-	return roles[r](ctx, settings, files)
-}
+func main() { os.Exit(role.Main(os.Args[1:], roles)) }
 
 // readMeasured reads the measured config, which init has hashed and logged before.
 func readMeasured(path string) (config.Measured, []byte, error) {

@@ -516,7 +516,7 @@ func TestDescriptors(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{nil, {"shell"}, {"keeper", "-x"}, {"keeper", "extra"}, {"gateway", "-measured", "/nowhere"}} {
-		if code := run(args); code == 0 {
+		if code := role.Main(args, roles); code == 0 {
 			t.Errorf("%q: exit code 0, want another", args)
 		}
 	}

@@ -26,6 +26,7 @@ import (
 type SNP struct {
 	// ARK, ASK and Leaf are the templates of the certificates, and the keys in them and the ones that sign them.
 	ARK, ASK, Leaf        *x509.Certificate
+	ARKMade               []byte // the ARK's certificate, where it was made before and must stay as it is; nil: one is made
 	ARKKey, ASKKey        *rsa.PrivateKey
 	ARKIssuerKey          *rsa.PrivateKey
 	ASKIssuerKey          *rsa.PrivateKey
@@ -128,9 +129,16 @@ func (s *SNP) Options(product sevsnp.Product) sevsnp.Options {
 
 // Root returns the ARK's certificate.
 func (s *SNP) Root() *x509.Certificate {
-	root, err := x509.ParseCertificate(s.certify(s.ARK, s.ARK, &s.ARKKey.PublicKey, s.ARKIssuerKey))
+	root, err := x509.ParseCertificate(s.ark())
 	check(err)
 	return root
+}
+
+func (s *SNP) ark() []byte {
+	if s.ARKMade != nil {
+		return slices.Clone(s.ARKMade)
+	}
+	return s.certify(s.ARK, s.ARK, &s.ARKKey.PublicKey, s.ARKIssuerKey)
 }
 
 // Evidence returns a signed report with the certificates that belong to it.
@@ -155,7 +163,7 @@ func (s *SNP) Evidence() sevsnp.Evidence {
 		Certificate: s.certify(&leaf, cmp.Or(s.LeafIssuer, s.ASK), &s.LeafKey.PublicKey, s.LeafIssuerKey),
 		Chain: [][]byte{
 			s.certify(s.ASK, cmp.Or(s.ASKIssuer, s.ARK), &s.ASKKey.PublicKey, s.ASKIssuerKey),
-			s.certify(s.ARK, s.ARK, &s.ARKKey.PublicKey, s.ARKIssuerKey),
+			s.ark(),
 		},
 	}
 	if s.CRL != nil {

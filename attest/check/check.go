@@ -210,16 +210,29 @@ func Run[A any](doing string, steps []Step[A], a A) ([]Line, *Refusal) {
 	return lines, nil
 }
 
+// Under returns the lines of an appraisal with its name before each of theirs, for a Finding that holds the lines of several.
+func Under(name string, lines []Line) []Line {
+	all := make([]Line, len(lines))
+	for i, line := range lines {
+		if line.within != "" {
+			line.Name = line.within + "." + line.Name
+		}
+		line.within = name
+		all[i] = line
+	}
+	return all
+}
+
 // within adds the lines of an appraisal inside a step, under the step's name, and returns the first of them that denies, or
 // the step's own line when none does.
 func within(lines, inner []Line, own Line, decided string) (all []Line, failed Line) {
 	failed = own
 	first := true
 	for _, line := range inner {
-		decides := line.Name == decided
 		if line.within != "" {
 			line.Name = line.within + "." + line.Name
 		}
+		decides := line.Name == decided
 		line.within = own.Name
 		if line.Verdict != Accepted {
 			line.tell()

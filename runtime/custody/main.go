@@ -15,10 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/handover"
@@ -28,41 +25,8 @@ import (
 	"chrysalis/runtime/role"
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
-
-// roles are what this program can be.
-var roles = map[role.Role]func(ctx context.Context, own knowledge, settings role.Settings, files role.Files) error{
-	role.Lender: runLender, role.Borrower: runBorrower,
-}
-
-func run(args []string) int {
-	if len(args) == 0 || roles[role.Named(args[0])] == nil {
-		fmt.Fprintln(os.Stderr, "custody: want a role: lender or borrower")
-		return 2
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
-	defer stop()
-	if err := runRole(ctx, role.Named(args[0]), args[1:]); err != nil {
-		slog.Error("custody ended", "role", args[0], "error", err)
-		return 1
-	}
-	return 0
-}
-
-func runRole(ctx context.Context, r role.Role, args []string) error {
-	settings, err := r.Parse(args)
-	if err != nil {
-		return err
-	}
-	files, err := r.Inherit()
-	if err != nil {
-		return err
-	}
-	var own knowledge
-	if err := own.read(settings); err != nil {
-		return err
-	}
-	return roles[r](ctx, own, settings, files)
+func main() {
+	os.Exit(role.Main(os.Args[1:], map[role.Role]role.Run{role.Lender: runLender, role.Borrower: runBorrower}))
 }
 
 // knowledge is what the guest knows of itself before it has asked its hardware.
@@ -72,21 +36,21 @@ type knowledge struct {
 	list     []byte // of the host's
 }
 
-func (k *knowledge) read(settings role.Settings) (err error) {
+func know(settings role.Settings) (k knowledge, err error) {
 	if k.measured, err = os.ReadFile(settings[role.Measured]); err != nil {
-		return fmt.Errorf("reading measured config: %w", err)
+		return k, fmt.Errorf("reading measured config: %w", err)
 	}
 	image, err := os.ReadFile(settings[role.Image])
 	if err != nil {
-		return err
+		return k, err
 	}
 	if k.image, err = handover.ParseImage(image); err != nil {
-		return err
+		return k, err
 	}
 	if file := settings[role.List]; file != "" {
 		k.list, err = os.ReadFile(file)
 	}
-	return err
+	return k, err
 }
 
 // confined takes the streams, gives up everything else, and has the guest's hardware say what the guest is.
@@ -114,7 +78,11 @@ func (k knowledge) confined(r role.Role, settings role.Settings, files role.File
 }
 
 // runLender answers borrowers until the guest ends.
-func runLender(ctx context.Context, own knowledge, settings role.Settings, files role.Files) error {
+func runLender(ctx context.Context, settings role.Settings, files role.Files) error {
+	own, err := know(settings)
+	if err != nil {
+		return err
+	}
 	listener, err := net.FileListener(files[role.Listener])
 	if err != nil {
 		return fmt.Errorf("taking listener: %v", err)
@@ -137,7 +105,11 @@ func runLender(ctx context.Context, own knowledge, settings role.Settings, files
 }
 
 // runBorrower takes the loan, hands it to init, and renews it until the guest ends.
-func runBorrower(ctx context.Context, own knowledge, settings role.Settings, files role.Files) error {
+func runBorrower(ctx context.Context, settings role.Settings, files role.Files) error {
+	own, err := know(settings)
+	if err != nil {
+		return err
+	}
 	peer, err := net.FileConn(files[role.Peer])
 	if err != nil {
 		return fmt.Errorf("taking connection: %v", err)

@@ -65,7 +65,7 @@ func TestCrossCheck(t *testing.T) {
 	}{
 		{"all fits", func(*together) {}, "", fine, ""},
 		{"ephemeral anywhere", func(t *together) { t.config.Identity.Sealing = config.SealNothing }, "", fine, ""},
-		{"lent anywhere", func(t *together) { t.config = guest.Borrowing(t.config, nil) }, "", fine, ""},
+		{"lent anywhere", func(t *together) { t.config = guest.Borrowing(t.config, "", nil) }, "", fine, ""},
 		{"a TPM's sealing in a TD", func(t *together) { t.shape.Platform = measure.TDX }, "sealing", wrong, "want ephemeral on tdx"},
 		{"another engine's volume", func(t *together) { t.config.Service.Engine.Volume.Root[0]++ }, "engine-volume", wrong, "is not the volume that the config names"},
 		{"another model's volume", func(t *together) { t.config.Service.Model.Volume.Root[0]++ }, "model-volume", wrong, "--model"},
@@ -172,7 +172,7 @@ func TestFindingsAreJSON(t *testing.T) {
 // TestCrossCheckOfCustodian: a custodian has neither engine nor model that could misfit.
 func TestCrossCheckOfCustodian(t *testing.T) {
 	c := fitting(t)
-	c.config = guest.AsCustodian(guest.Borrowing(c.config, nil))
+	c.config = guest.AsCustodian(guest.Borrowing(c.config, "", nil))
 	if found := crossCheck(c); len(found) != 1 || found[0].State != fine || found[0].Found != string(config.SealCustodian) {
 		t.Errorf("got %+v, want its sealing alone, which is fine", found)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,8 +28,8 @@ func (f *custodyFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.from, "borrow-from", "", "have the secret lent: by the custodian in this guest folder, or at this ADDRESS:PORT, "+
 		"as the guest reaches it")
 	flags.StringVar(&f.list, "list", "", "with --borrow-from: signed release list, where the custodian is of the release before")
-	flags.StringVar(&f.common, "software-root", "build/software-root.pem", "with --custodian or --borrow-from, on software TDX: "+
-		"root that the machines have in common, made where there is none")
+	flags.StringVar(&f.common, "software-root", "", "with --custodian or --borrow-from, where software plays the processor or the TPM: "+
+		"file with the root that the machines have in common, made where there is none (default: build/software-root-PLATFORM.pem)")
 	cmd.MarkFlagsMutuallyExclusive("custodian", "borrow-from")
 }
 
@@ -47,23 +48,25 @@ func (f *custodyFlags) apply(ctx context.Context, g guest.Guest, spec *guest.Spe
 		return errors.New("the config is a custodian's, which borrows from nobody")
 	}
 	var roots [][]byte
-	if guest.Simulated(spec.Shape) && spec.Shape.Platform == measure.TDX {
+	platform := spec.Shape.Platform
+	software := platform == "" || guest.Simulated(spec.Shape) // a TPM is a program everywhere
+	if software {
 		var err error
-		if spec.SoftwareRoot, err = filepath.Abs(f.common); err != nil {
+		if spec.SoftwareRoot, err = filepath.Abs(cmp.Or(f.common, fmt.Sprintf("build/software-root-%s.pem", cmp.Or(platform, "vtpm")))); err != nil {
 			return err
 		}
-		root, err := g.SoftwareRoot(ctx, spec.SoftwareRoot)
+		root, err := g.SoftwareRoot(ctx, platform, spec.SoftwareRoot)
 		if err != nil {
 			return err
 		}
 		roots = [][]byte{root}
 	}
 	if demo {
-		if spec.Shape.Platform != measure.TDX {
-			return fmt.Errorf("the demo's identity has a custodian on %s alone: name a config whose identity.custody says who vouches for this machine "+
-				"(--config)", measure.TDX)
+		if !software && platform == measure.SEVSNP {
+			return errors.New("the demo's identity has no custodian on SEV-SNP hardware: name a config whose identity.custody says which patch levels " +
+				"it must have (--config)")
 		}
-		spec.Config = guest.Borrowing(spec.Config, roots)
+		spec.Config = guest.Borrowing(spec.Config, platform, roots)
 	}
 	if got := spec.Config.Identity.Sealing; got != config.SealCustodian {
 		return fmt.Errorf("sealing of the config is %q, want %q", got, config.SealCustodian)

@@ -73,15 +73,17 @@ func (f *machineFlags) shape(ctx context.Context, g guest.Guest, file, release s
 		firmware := filepath.Join(release, map[measure.Platform]string{measure.TDX: tdxFirmware, measure.SEVSNP: snpFirmware}[p])
 		offers := guest.Offers(measure.Shape{Platform: p, Accelerator: measure.KVM})
 		if accelerator == measure.KVM || accelerator == "" && offers == nil {
-			if s, err = guest.HardwareShapeHere(ctx, g.Tree, p, firmware); err == nil && p == measure.TDX && f.quotingPort != 0 {
-				s = guest.WithVsock(s, f.guestCID)
+			s, err = guest.HardwareShapeHere(ctx, g.Tree, p, firmware)
+		} else {
+			if accelerator == "" {
+				f.slow = offers
 			}
-			return s, err
+			s, err = guest.SoftwareHere(ctx, g.Tree, p, firmware)
 		}
-		if accelerator == "" {
-			f.slow = offers
+		if err == nil && p == measure.TDX && f.quotingPort != 0 {
+			s = guest.WithVsock(s, f.guestCID)
 		}
-		return guest.SoftwareHere(ctx, g.Tree, p, firmware)
+		return s, err
 	}
 	return s, fmt.Errorf("platform %q, want %s, %s or %s", f.platform, platformVTPM, measure.TDX, measure.SEVSNP)
 }
@@ -122,21 +124,17 @@ func (f *machineFlags) speed(s measure.Shape, given bool) string {
 // hardware is what QEMU and the guest are told beside the shape. What is for another platform than the shape's is left out where it is
 // a flag's default, and refused where somebody gave it.
 func (f *machineFlags) hardware(s measure.Shape) (h guest.Hardware, err error) {
-	asks := s.Platform == measure.TDX && s.Accelerator == measure.KVM
 	switch {
-	case f.quotingPort != 0 && !asks:
-		return h, fmt.Errorf("--quoting-port is for %s on hardware, and this machine is a %s under %s", measure.TDX, cmp.Or(string(s.Platform), platformVTPM),
-			s.Accelerator)
+	case f.quotingPort != 0 && s.Platform != measure.TDX:
+		return h, fmt.Errorf("--quoting-port is for %s, and this machine is a %s", measure.TDX, cmp.Or(string(s.Platform), platformVTPM))
 	case f.quotingPort != 0 && !guest.HasVsock(s):
 		return h, errors.New("--quoting-port needs a vhost-vsock-pci device, and the shape has none")
 	case f.snpPolicy != 0 && s.Platform != measure.SEVSNP:
 		return h, fmt.Errorf("--snp-policy is for %s, and this machine is a %s", measure.SEVSNP, cmp.Or(string(s.Platform), platformVTPM))
 	}
-	if asks {
-		if f.quoteSocket != "none" {
-			h.QuoteSocket = f.quoteSocket
-		}
-		h.QuotingPort = f.quotingPort
+	h.QuotingPort = f.quotingPort
+	if s.Platform == measure.TDX && s.Accelerator == measure.KVM && f.quoteSocket != "none" {
+		h.QuoteSocket = f.quoteSocket
 	}
 	if s.Platform == measure.SEVSNP {
 		if h.SNPPolicy = f.snpPolicy; h.SNPPolicy == 0 {

@@ -93,10 +93,10 @@ func TestHardwareOfFlags(t *testing.T) {
 		on    measure.Shape
 		want  string
 	}{
-		"a quoting port for SEV-SNP":        {machineFlags{quotingPort: 1}, snp, "--quoting-port"},
-		"a quoting port for a software TDX": {machineFlags{quotingPort: 1}, measure.Shape{Platform: measure.TDX, Accelerator: measure.TCG}, "--quoting-port"},
-		"a policy of SEV-SNP for a TD":      {machineFlags{snpPolicy: 1 << 17}, td, "--snp-policy"},
-		"a policy of SEV-SNP for a vtpm":    {machineFlags{snpPolicy: 1 << 17}, measure.Shape{}, "--snp-policy"},
+		"a quoting port for SEV-SNP":     {machineFlags{quotingPort: 1}, snp, "--quoting-port"},
+		"a quoting port without a vsock": {machineFlags{quotingPort: 1}, measure.Shape{Platform: measure.TDX, Accelerator: measure.TCG}, "--quoting-port"},
+		"a policy of SEV-SNP for a TD":   {machineFlags{snpPolicy: 1 << 17}, td, "--snp-policy"},
+		"a policy of SEV-SNP for a vtpm": {machineFlags{snpPolicy: 1 << 17}, measure.Shape{}, "--snp-policy"},
 	} {
 		if _, err := tt.flags.hardware(tt.on); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got error %v, want one with %q", name, err, tt.want)

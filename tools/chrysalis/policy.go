@@ -26,7 +26,7 @@ import (
 
 func newPolicy() *cobra.Command {
 	var manifest, engine, model, out, pcrs, tree, accelerator string
-	var shapes, platforms, configs []string
+	var shapes, platforms, configs, processors []string
 	var values valueFlags
 	var card cardQuestion
 	var asJSON bool
@@ -43,6 +43,7 @@ func newPolicy() *cobra.Command {
 			"Edit the result to accept more.",
 		Example: "  chrysalis policy --manifest build/release/manifest.json --shape build/guest/shape.json -o policy.json\n" +
 			"  chrysalis policy --platform all --waive acpi --min-tcb Genoa=bootloader:10,tee:0,snp:24,microcode:85 -o policy.json\n" +
+			"  chrysalis policy --platform tdx --accelerator kvm --processor f8060800fffbebbf -o policy.json\n" +
 			"  chrysalis policy --manifest build/release/manifest.json --config my-config.json -o policy.json\n" +
 			"  chrysalis policy --manifest build/release/manifest.json --pcrs registers.json -o policy.json   # of measure vtpm --disk\n" +
 			"  chrysalis policy --tdx tdx.json --sev-snp snp.json --waive acpi --min-tcb Genoa=bootloader:10,tee:0,snp:24,microcode:85 -o policy.json\n" +
@@ -65,6 +66,9 @@ func newPolicy() *cobra.Command {
 			machines, err := policyMachines(cmd.Context(), shapes, platforms, accelerator, filepath.Dir(manifest), tree)
 			if err != nil {
 				return err
+			}
+			if machines, err = ofProcessors(machines, processors); err != nil {
+				return exitError{exitUsage, err}
 			}
 			measured, err := policyConfigs(machines, configs, engine, model)
 			if err != nil {
@@ -123,6 +127,8 @@ func newPolicy() *cobra.Command {
 	cmd.Flags().StringSliceVar(&platforms, "platform", nil, "platforms whose guests may run on the machine that up starts here, in the place of shapes: "+
 		"vtpm, tdx, sev-snp, or all")
 	cmd.Flags().StringVar(&accelerator, "accelerator", "", "with --platform: kvm or tcg, as for up")
+	cmd.Flags().StringArrayVar(&processors, "processor", nil, "processor of a TDX machine under KVM whose shape does not state it: EAX and EDX of CPUID leaf 1 as its guests "+
+		"see them, 16 hexadecimal digits in the order of their bytes in memory; may stand several times, for as many kinds of machines")
 	cmd.RegisterFlagCompletionFunc("platform", cobra.FixedCompletions(append([]string{"all"}, allPlatforms...), cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().StringVar(&tree, "tools-tree", "build/tools-tree", "tools tree with QEMU, for --shape")
 	cmd.Flags().StringVar(&pcrs, "pcrs", "", "registers as measure vtpm --json prints them, in the place of the manifest's: those of a boot disk")
@@ -171,6 +177,28 @@ func policyMachines(ctx context.Context, files, platforms []string, accelerator,
 			return nil, unavailable(err)
 		}
 		all = append(all, s)
+	}
+	return all, nil
+}
+
+// ofProcessors returns the machines, each TDX machine that does not state its processor once for each of the processors: it is part of RTMR0.
+func ofProcessors(machines []measure.Shape, processors []string) (all []measure.Shape, err error) {
+	used := false
+	for _, s := range machines {
+		if s.Platform != measure.TDX || s.Accelerator != measure.KVM || s.Processor != "" || len(processors) == 0 {
+			all = append(all, s)
+			continue
+		}
+		used = true
+		for _, s.Processor = range processors {
+			if err := s.Check(); err != nil {
+				return nil, fmt.Errorf("--processor: %w", err)
+			}
+			all = append(all, s)
+		}
+	}
+	if len(processors) > 0 && !used {
+		return nil, fmt.Errorf("--processor: no machine needs it, want one of %s under %s whose shape does not state its processor", measure.TDX, measure.KVM)
 	}
 	return all, nil
 }

@@ -5,8 +5,8 @@
 // from hardware in tools/e2e/DOUBLES.md.
 //
 //	double plugin -tools-tree DIR -o DIR
-//	double root -o FILE
-//	double serve -socket PATH -pid FILE -out DIR -tools-tree DIR -firmware FILE -shape FILE -boot DIR -config-id HEX -host-data HEX [-debug] [-quotes FILE] [-root FILE]
+//	double root -platform tdx|sev-snp -o FILE
+//	double serve -socket PATH -pid FILE -out DIR -tools-tree DIR -firmware FILE -shape FILE -boot DIR -config-id HEX -host-data HEX [-debug] [-quotes FILE] [-root FILE] [-vsock PATH -cid N -port N]
 //
 // A verifier accepts what it signs under that root alone. It proves that measurement and protocol hold; it keeps no secret from the
 // machine that it runs on. It links the software platform of the tests, so it is a program of its own, and none of a release.
@@ -92,15 +92,18 @@ func runServe(ctx context.Context, args []string) error {
 	policy := flags.Uint64("policy", guest.StrictSNPPolicy, "POLICY of an SEV-SNP guest")
 	debug := flags.Bool("debug", false, "make the guest one that its host can debug")
 	quotes := flags.String("quotes", "", "file that says how the host behaves when it is asked for evidence, read at each request: "+waysText())
-	rootFile := flags.String("root", "", "file of double root's: a TD's root that several machines have, and keep from start to start")
+	rootFile := flags.String("root", "", "file of double root's: a root that several machines have, and keep from start to start")
+	vsockSocket := flags.String("vsock", "", "where QEMU's vhost-user-vsock connects: a TD then reaches the quoting service there as well")
+	cid := flags.Uint("cid", 3, "the guest's address on that vsock")
+	port := flags.Uint("port", 4050, "the quoting service's port there")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	under, err := readRoot(*rootFile)
+	shape, err := guest.ReadShape(*shapeFile)
 	if err != nil {
 		return err
 	}
-	shape, err := guest.ReadShape(*shapeFile)
+	under, err := readRoot(*rootFile, shape.Platform)
 	if err != nil {
 		return err
 	}
@@ -132,7 +135,7 @@ func runServe(ctx context.Context, args []string) error {
 		if *debug {
 			*policy |= uint64(sevsnp.PolicyDebug)
 		}
-		if s.snp, err = launchSNP(shape, *firmware, *boot, [32]byte(data), sevsnp.Policy(*policy)); err != nil {
+		if s.snp, err = launchSNP(shape, *firmware, *boot, [32]byte(data), sevsnp.Policy(*policy), under); err != nil {
 			return err
 		}
 		s.snp.way = s.way
@@ -144,6 +147,9 @@ func runServe(ctx context.Context, args []string) error {
 		}
 	default:
 		return fmt.Errorf("%s is of platform %q, want %s or %s", *shapeFile, shape.Platform, measure.TDX, measure.SEVSNP)
+	}
+	if *vsockSocket != "" {
+		s.vsockSocket, s.cid, s.port = *vsockSocket, uint64(*cid), uint32(*port)
 	}
 	return s.serve(ctx, *socket, *pid)
 }

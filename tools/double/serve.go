@@ -38,16 +38,17 @@ type server struct {
 	snp    *snpGuest // in the place of td
 	quotes string    // file that says how the quoting service behaves
 
+	vsockSocket string // where QEMU connects for the guest's vsock; empty: it has none
+	cid         uint64 // the guest's address there
+	port        uint32 // and the quoting service's port
+
 	mu    sync.Mutex
 	first []byte // quote that it made
 }
 
 // serve listens, says so by writing its process's number to pid, and ends when QEMU does.
 func (s *server) serve(ctx context.Context, socket, pid string) error {
-	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	l, err := net.Listen("unix", socket)
+	l, err := listen(socket)
 	if err != nil {
 		return err
 	}
@@ -57,6 +58,22 @@ func (s *server) serve(ctx context.Context, socket, pid string) error {
 	defer conns.Wait()
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
+	if s.vsockSocket != "" {
+		vl, err := listen(s.vsockSocket)
+		if err != nil {
+			return err
+		}
+		v := newVsock(s.cid, s.port, func(stream io.ReadWriter) {
+			if err := s.quotesOver(ctx, stream); err != nil && ctx.Err() == nil {
+				fmt.Fprintln(os.Stderr, "double: quoting over vsock:", err)
+			}
+		})
+		conns.Go(func() {
+			if err := v.run(ctx, vl.(*net.UnixListener)); err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil {
+				fmt.Fprintln(os.Stderr, "double: vsock:", err)
+			}
+		})
+	}
 	if err := os.WriteFile(pid, fmt.Appendln(nil, os.Getpid()), 0o644); err != nil {
 		return err
 	}
@@ -82,6 +99,13 @@ func (s *server) serve(ctx context.Context, socket, pid string) error {
 			}
 		})
 	}
+}
+
+func listen(socket string) (net.Listener, error) {
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return net.Listen("unix", socket)
 }
 
 // answerAll answers until the connection ends, and says how it did.

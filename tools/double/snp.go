@@ -43,9 +43,18 @@ type launchPage struct {
 
 const pageBytes = 4096
 
-// newSNP returns a guest of a processor that is vouched for during a day, launched with these pages and this digest.
-func newSNP(now time.Time, digest [48]byte, hostData [32]byte, policy sevsnp.Policy) (*snpGuest, error) {
-	g := &snpGuest{processor: attesttest.NewSNP(sevsnp.Milan, sevsnp.SignerVCEK, now)}
+// newProcessor returns the processor that is played.
+func newProcessor(now time.Time) *attesttest.SNP {
+	return attesttest.NewSNP(sevsnp.Milan, sevsnp.SignerVCEK, now)
+}
+
+// newSNP returns a guest of a processor that is vouched for during a day, launched with this digest, under a root that was made now as
+// well where none is given.
+func newSNP(now time.Time, digest [48]byte, hostData [32]byte, policy sevsnp.Policy, under *root) (*snpGuest, error) {
+	g := &snpGuest{processor: newProcessor(now)}
+	if under != nil {
+		g.processor.ARKMade = under.certificate.Raw
+	}
 	r := &g.processor.Report
 	r.Measurement, r.HostData, r.Policy, r.GuestSVN, r.VMPL = digest, hostData, policy, 0, 0
 	_, err1 := rand.Read(g.key[:])
@@ -71,7 +80,7 @@ func (g *snpGuest) ofChip(file string) error {
 }
 
 // launchSNP measures and lays out what QEMU puts into a guest of the shape before it starts.
-func launchSNP(shape measure.Shape, firmwareFile, boot string, hostData [32]byte, policy sevsnp.Policy) (*snpGuest, error) {
+func launchSNP(shape measure.Shape, firmwareFile, boot string, hostData [32]byte, policy sevsnp.Policy, under *root) (*snpGuest, error) {
 	var files [4][]byte
 	for i, name := range []string{firmwareFile, filepath.Join(boot, "vmlinuz"), filepath.Join(boot, "initrd"), filepath.Join(boot, "cmdline")} {
 		var err error
@@ -88,7 +97,7 @@ func launchSNP(shape measure.Shape, firmwareFile, boot string, hostData [32]byte
 	if err != nil {
 		return nil, err
 	}
-	g, err := newSNP(time.Now(), digest, hostData, policy)
+	g, err := newSNP(time.Now(), digest, hostData, policy, under)
 	if err != nil {
 		return nil, err
 	}

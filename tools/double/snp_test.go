@@ -11,7 +11,10 @@ import (
 	"time"
 
 	"chrysalis/attest/sevsnp"
+	"chrysalis/measure"
+	"chrysalis/measure/config"
 	"chrysalis/measure/snp"
+	"chrysalis/tools/internal/guest"
 )
 
 var snpTime = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
@@ -19,7 +22,7 @@ var snpTime = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 func testSNP(t *testing.T) *snpGuest {
 	t.Helper()
 	g, err := newSNP(snpTime, [48]byte{0xd1}, [32]byte{0xda}, 1<<8|55|1<<17|sevsnp.PolicySingleSocket|sevsnp.PolicyAES256|sevsnp.PolicyNoRAPL|
-		sevsnp.PolicyCiphertextHidden|sevsnp.PolicyNoPageSwap)
+		sevsnp.PolicyCiphertextHidden|sevsnp.PolicyNoPageSwap, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,5 +225,47 @@ func TestSNPLaunch(t *testing.T) {
 	table, err := g.respond(opCertificates, nil)
 	if err != nil || strings.Count(string(table), string(g.processor.Evidence().Certificate)) != 1 {
 		t.Errorf("certificates: got %d bytes and error %v, want the chip's among them", len(table), err)
+	}
+}
+
+// TestKeptSNPRoot: two processors under one root that was kept are vouched for by one certificate, byte for byte.
+func TestKeptSNPRoot(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "root.pem")
+	if err := runRoot([]string{"-platform", "sev-snp", "-o", file}); err != nil {
+		t.Fatal(err)
+	}
+	var roots [2][]byte
+	for i := range roots {
+		under, err := readRoot(file, measure.SEVSNP)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := newSNP(time.Now(), [48]byte{0xd1}, [32]byte{0xda}, guest.StrictSNPPolicy, under)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := g.processor
+		roots[i] = p.Root().Raw
+		if _, err := sevsnp.Verify(p.Evidence(), p.Options(sevsnp.Milan), time.Now(), []*x509.Certificate{under.certificate}); err != nil {
+			t.Errorf("processor %d: %v", i, err)
+		}
+	}
+	if !bytes.Equal(roots[0], roots[1]) {
+		t.Error("two processors under one file have two roots")
+	}
+	if got, err := readRoot(file, measure.TDX); err == nil {
+		t.Errorf("a root of SEV-SNP for TDX: got %v, want an error", got)
+	}
+	if err := runRoot([]string{"-platform", "sgx", "-o", file}); err == nil {
+		t.Error("a root of SGX was made, want an error")
+	}
+}
+
+// TestSoftwareTCB: what the demo asks of the software processor is what it has.
+func TestSoftwareTCB(t *testing.T) {
+	tcb, err := newProcessor(snpTime).Report.ReportedTCB.Parts(sevsnp.Milan)
+	want := guest.SoftwareTCB
+	if got := (config.PatchLevels{Product: "Milan", FMC: tcb.FMC, Bootloader: tcb.Bootloader, TEE: tcb.TEE, SNP: tcb.SNP, Microcode: tcb.Microcode}); err != nil || got != want {
+		t.Errorf("got %+v (error %v), want %+v", got, err, want)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"chrysalis/attest/tdx"
+	"chrysalis/measure"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/tdvf"
 )
@@ -255,7 +256,7 @@ func TestKeptRoot(t *testing.T) {
 	}
 	var roots [2][]byte
 	for i := range roots {
-		under, err := readRoot(file)
+		under, err := readRoot(file, measure.TDX)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -275,13 +276,16 @@ func TestKeptRoot(t *testing.T) {
 	if !bytes.Equal(roots[0], roots[1]) {
 		t.Error("two machines under one file have two roots")
 	}
-	if got, err := readRoot(""); got != nil || err != nil {
+	if got, err := readRoot("", measure.TDX); got != nil || err != nil {
 		t.Errorf("no file: got %v and error %v, want none", got, err)
+	}
+	if got, err := readRoot(file, measure.SEVSNP); err == nil {
+		t.Errorf("a root of TDX for SEV-SNP: got %v, want an error", got)
 	}
 	if err := os.WriteFile(file, []byte("no root"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := readRoot(file); err == nil {
+	if got, err := readRoot(file, measure.TDX); err == nil {
 		t.Errorf("a file of something else: got %v, want an error", got)
 	}
 }

@@ -79,6 +79,43 @@ func TestTD(t *testing.T) {
 	quotingService(t, g, c)
 }
 
+// TestQuotesOverVsock has a TD ask the host's quoting service itself, over a vsock that the double plays in the kernel's place. The registers
+// are those of a machine with the kernel's.
+func TestQuotesOverVsock(t *testing.T) {
+	needsGuests(t)
+	g, spec := newGuest(t), tdSpec(t)
+	spec.Shape, spec.Hardware.QuotingPort = guest.WithVsock(spec.Shape, 3), guest.DefaultQuotingPort
+	start(t, g, spec)
+	c := newClient(t, g, spec)
+	before := quotesOverVsock(t, g)
+	if v := c.verify(0); v.Verdict != "accepted" || v.verdictOf(t, "rtmr-0") != "accepted" {
+		t.Fatalf("got %+v, want it accepted", v)
+	}
+	if n := len(quotesOverVsock(t, g)) - len(before); n != 1 {
+		t.Errorf("%d quotes were made over vsock for a client, want 1", n)
+	}
+	quotingService(t, g, c)
+}
+
+// quotesOverVsock are the times that the double's service took for each quote over vsock, as it says them.
+func quotesOverVsock(t *testing.T, g guest.Guest) (took []time.Duration) {
+	t.Helper()
+	log, err := os.ReadFile(g.Path("double.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(log)) {
+		if text, is := strings.CutPrefix(line, "double: quote over vsock: "); is {
+			d, err := time.ParseDuration(strings.ReplaceAll(strings.TrimSpace(text), " ", ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			took = append(took, d)
+		}
+	}
+	return took
+}
+
 // quotingService has the host's quoting service misbehave in one way after the other: no client is answered with what it makes, the
 // host is told, and the guest goes on.
 func quotingService(t *testing.T, g guest.Guest, c client) {

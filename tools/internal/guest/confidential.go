@@ -36,6 +36,8 @@ const (
 	DefaultSNPPolicy = 1<<17 | 1<<16
 	// DefaultQuoteSocket is where Intel's quoting service listens for QEMU.
 	DefaultQuoteSocket = "vsock:2:4050"
+	// DefaultQuotingPort is that service's port there.
+	DefaultQuotingPort uint32 = 4050
 	// UnixQuoteSocket is where it listens on the machine itself.
 	UnixQuoteSocket = "unix:/var/run/tdx-qgs/qgs.socket"
 
@@ -167,6 +169,27 @@ const vsock = "vhost-vsock-pci"
 func WithVsock(s measure.Shape, cid uint32) measure.Shape {
 	s.Devices = append(slices.Clone(s.Devices), fmt.Sprintf("%s,guest-cid=%d", vsock, cid))
 	return s.ForTD()
+}
+
+// vsockCID is the guest's address on it.
+func vsockCID(s measure.Shape) string {
+	for _, d := range s.Devices {
+		if rest, has := strings.CutPrefix(d, vsock+",guest-cid="); has {
+			cid, _, _ := strings.Cut(rest, ",")
+			return cid
+		}
+	}
+	return ""
+}
+
+// inEmulation is a device of the shape as QEMU's emulation has it: the kernel's vsock is one of a program's, with the same registers.
+func inEmulation(device string) string {
+	rest, has := strings.CutPrefix(device, vsock+",")
+	if !has {
+		return device
+	}
+	_, rest, _ = strings.Cut(rest, ",")
+	return strings.TrimSuffix("vhost-user-vsock-pci,chardev=vsock,"+rest, ",")
 }
 
 // HasVsock reports whether the machine has one.

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"chrysalis/measure"
@@ -29,6 +31,7 @@ const (
 	QuotesFile        = "quotes"          // says how its quoting service behaves; no file is a good one
 	doublePID         = "double.pid"
 	doubleSocket      = "double.sock"
+	vsockSocket       = "vsock.sock"
 	doubleLog         = "double.log"
 )
 
@@ -67,10 +70,11 @@ func (g Guest) startDouble(ctx context.Context, spec Spec) (args []string, err e
 		return nil, err
 	}
 	// It outlives this program, as the guest does.
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, append([]string{"serve", "-socket", g.Path(doubleSocket), "-pid", g.Path(doublePID),
+	vsockFlags, vsockArgs := g.playedVsock(spec.Shape, spec.Hardware.QuotingPort)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, slices.Concat([]string{"serve", "-socket", g.Path(doubleSocket), "-pid", g.Path(doublePID),
 		"-out", g.Dir, "-tools-tree", g.Tree.Path("."), "-firmware", filepath.Join(spec.Release, spec.Shape.Firmware.Name),
 		"-shape", g.Path(ShapeFile), "-boot", spec.Release, "-config-id", hex.EncodeToString(id[:]), "-host-data", hex.EncodeToString(data[:]),
-		"-policy", fmt.Sprint(spec.Hardware.SNPPolicy), "-quotes", g.Path(QuotesFile), "-root", spec.SoftwareRoot}, spec.Double...)...)
+		"-policy", fmt.Sprint(spec.Hardware.SNPPolicy), "-quotes", g.Path(QuotesFile), "-root", spec.SoftwareRoot}, vsockFlags, spec.Double)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = qemu.Unbound()
 	if err := cmd.Start(); err != nil {
@@ -89,5 +93,17 @@ func (g Guest) startDouble(ctx context.Context, spec Spec) (args []string, err e
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	return []string{"-plugin", qemu.Escape(plugin) + ",socket=" + qemu.Escape(g.Path(doubleSocket))}, nil
+	return append([]string{"-plugin", qemu.Escape(plugin) + ",socket=" + qemu.Escape(g.Path(doubleSocket))}, vsockArgs...), nil
+}
+
+// playedVsock returns what has the double play the host's end of the guest's vsock, and what QEMU is told: the guest's memory is then a file
+// that both have.
+func (g Guest) playedVsock(s measure.Shape, port uint32) (flags, args []string) {
+	if !HasVsock(s) {
+		return nil, nil
+	}
+	socket := g.Path(vsockSocket)
+	return []string{"-vsock", socket, "-cid", vsockCID(s), "-port", fmt.Sprint(cmp.Or(port, DefaultQuotingPort))},
+		[]string{"-chardev", "socket,id=vsock,path=" + qemu.Escape(socket),
+			"-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on", s.MemoryMiB), "-machine", "memory-backend=ram"}
 }

@@ -4,11 +4,13 @@
 package guest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -47,7 +49,7 @@ type Spec struct {
 	// with the signed release list that goes with it, where the two are not of one release.
 	Custodian string `json:"custodian,omitempty"`
 	List      string `json:"list,omitempty"`
-	// SoftwareRoot is the file with the root of software TDX that machines have in common; empty: each start makes its own.
+	// SoftwareRoot is the file with the root that software machines of the shape's platform have in common; empty: each has its own.
 	SoftwareRoot string `json:"software_root,omitempty"`
 	// Double are further arguments of the double that plays a TD's hardware: tests pass what an attacker's would do.
 	Double []string `json:"double,omitzero"`
@@ -320,11 +322,12 @@ func (g Guest) prepare(ctx context.Context, spec Spec) error {
 		return err
 	}
 	if _, err := os.Stat(g.Path("tpm")); errors.Is(err, os.ErrNotExist) && spec.Shape.Platform == "" {
-		roots, err := makeTPM(ctx, g.Tree, g.Path("tpm"), time.Now())
-		if err != nil {
+		if err := g.makeTPM(ctx, spec.SoftwareRoot); err != nil {
 			return errors.Join(err, os.RemoveAll(g.Path("tpm")))
 		}
-		if err := os.WriteFile(g.Path(RootsFile), roots, 0o644); err != nil {
+	}
+	if spec.Shape.Platform == "" && spec.SoftwareRoot != "" {
+		if err := g.underRoot(spec.SoftwareRoot); err != nil {
 			return err
 		}
 	}
@@ -506,8 +509,22 @@ func (g Guest) process(name string) int {
 		return 0
 	}
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !strings.Contains(string(cmdline), g.Path(name)) {
+	if err != nil || !strings.Contains(string(cmdline), g.Path(name)) && !(len(cmdline) == 0 && dying("/proc", pid)) {
 		return 0
 	}
 	return pid
+}
+
+// dying reports whether a process has begun to end and has not yet: it has lost its memory, and so its command line, and may have its
+// sockets and files still. proc_pid_stat(5); PF_EXITING of linux/sched.h.
+func dying(proc string, pid int) bool {
+	const exiting = 4
+	stat, _ := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
+	// The name, in parentheses, may hold anything; behind it are state, five numbers, and flags.
+	field := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(field) < 7 || field[0] == "Z" || field[0] == "X" {
+		return false
+	}
+	flags, err := strconv.ParseUint(field[6], 10, 32)
+	return err == nil && flags&exiting != 0
 }

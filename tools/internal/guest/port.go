@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -30,14 +31,18 @@ func (s Spec) Address() string {
 // Open reports whether other machines can reach the guest, as far as this one lets them.
 func (s Spec) Open() bool { return !net.ParseIP(s.listen()).IsLoopback() }
 
-// FreePort returns a port of the loopback interface that is free now.
-func FreePort() (int, error) {
-	l, err := net.Listen("tcp4", net.JoinHostPort(loopback, "0"))
-	if err != nil {
-		return 0, err
+// FreePort returns a port of the loopback interface that is free now, and that no system gives to connections of its own accord: a guest
+// that stops for a moment finds it free again. Linux gives out ports from 32768 on, others from 49152 on.
+func FreePort() (port int, err error) {
+	const first, end = 20000, 32000
+	for range 100 {
+		port = first + rand.IntN(end-first)
+		var l net.Listener
+		if l, err = net.Listen("tcp4", net.JoinHostPort(loopback, strconv.Itoa(port))); err == nil {
+			return port, l.Close()
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, fmt.Errorf("looking for a free port: %w", err)
 }
 
 // portIsFree says who has the port, where somebody has, and what else keeps a guest from it.

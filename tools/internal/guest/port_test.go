@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -68,5 +69,31 @@ func TestAddress(t *testing.T) {
 	f, err := Guest{Dir: t.TempDir()}.files(spec)
 	if err != nil || f.listen != "0.0.0.0" || f.hostPort != 9000 {
 		t.Errorf("QEMU is told %s:%d (error %v), want what the spec says", f.listen, f.hostPort, err)
+	}
+}
+
+// TestDying: a process that has lost its command line and holds its files still is not gone; one that waits for its parent is.
+func TestDying(t *testing.T) {
+	for name, tt := range map[string]struct {
+		stat string
+		want bool
+	}{
+		"ends":              {"77 (qemu) (x) R 1 77 77 0 -1 4194308 0 0", true},
+		"runs":              {"77 (qemu) R 1 77 77 0 -1 4194304 0 0", false},
+		"has ended":         {"77 (qemu) Z 1 77 77 0 -1 4194308 0 0", false},
+		"a kernel's thread": {"77 (kworker/0:0) I 2 0 0 0 -1 69238880 0 0", false},
+		"nobody":            {"", false},
+		"cut short":         {"77 (qemu) R 1", false},
+	} {
+		proc := t.TempDir()
+		if err := os.Mkdir(filepath.Join(proc, "77"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(proc, "77", "stat"), []byte(tt.stat), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got := dying(proc, 77); got != tt.want {
+			t.Errorf("%s: got %t, want %t", name, got, tt.want)
+		}
 	}
 }

@@ -218,6 +218,9 @@ func arguments(s measure.Shape, f files) ([]string, error) {
 		args = append(args, qemu.Drive(d.id, "raw", d.file, d.readOnly)...)
 	}
 	for _, d := range append(slices.Clone(s.Devices), s.GPUs...) {
+		if s.Accelerator == measure.TCG {
+			d = inEmulation(d)
+		}
 		args = append(args, "-device", d)
 	}
 	return append(args, f.extra...), nil

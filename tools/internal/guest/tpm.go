@@ -31,17 +31,34 @@ var oidEKCertificate = asn1.ObjectIdentifier{2, 23, 133, 8, 1}
 // certificateLife is how long a TPM made here is vouched for.
 const certificateLife = 365 * 24 * time.Hour
 
-// makeTPM makes a TPM in dir: fresh seeds, and the attestation key's certificate in NV memory, signed by a
-// CA that is made for it and thrown away. It returns the CA's certificate in PEM: the root that a client of this guest
-// has to trust.
-func makeTPM(ctx context.Context, tree toolstree.Tree, dir string, now time.Time) (roots []byte, err error) {
+// makeTPM makes the guest's TPM by the maker in a file, or by one that is made for it and thrown away, whose certificate is the root
+// that a client of this guest has to trust.
+func (g Guest) makeTPM(ctx context.Context, rootFile string) (err error) {
+	now := time.Now()
+	var m *maker
+	if rootFile == "" {
+		m, err = newMaker(now)
+	} else {
+		m, err = readMaker(rootFile)
+	}
+	if err != nil {
+		return fmt.Errorf("making TPM: %w", err)
+	}
+	if err := m.make(ctx, g.Tree, g.Path("tpm"), now); err != nil {
+		return err
+	}
+	return os.WriteFile(g.Path(RootsFile), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.certificate.Raw}), 0o644)
+}
+
+// make makes a TPM in dir: fresh seeds, and the attestation key's certificate in NV memory.
+func (m *maker) make(ctx context.Context, tree toolstree.Tree, dir string, now time.Time) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
+		return err
 	}
 	socket := filepath.Join(dir, "make.sock")
 	cmd, err := qemu.ServeTPM(ctx, tree, dir, socket)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
@@ -50,24 +67,20 @@ func makeTPM(ctx context.Context, tree toolstree.Tree, dir string, now time.Time
 	}()
 	t, err := openTPM(socket)
 	if err != nil {
-		return nil, fmt.Errorf("making TPM: %w", err)
+		return fmt.Errorf("making TPM: %w", err)
 	}
 	defer t.Close()
-	m, err := newMaker(now)
-	if err != nil {
-		return nil, fmt.Errorf("making TPM: %w", err)
-	}
 	certificate, err := m.enrol(t, now)
 	if err != nil {
-		return nil, fmt.Errorf("making TPM: %w", err)
+		return fmt.Errorf("making TPM: %w", err)
 	}
 	if err := writeNV(t, template.AKCertificate, certificate); err != nil {
-		return nil, fmt.Errorf("making TPM: storing certificate: %w", err)
+		return fmt.Errorf("making TPM: storing certificate: %w", err)
 	}
 	if _, err := (tpm2.Shutdown{ShutdownType: tpm2.TPMSUClear}).Execute(t); err != nil {
-		return nil, fmt.Errorf("making TPM: %w", err)
+		return fmt.Errorf("making TPM: %w", err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.certificate.Raw}), nil
+	return nil
 }
 
 // maker is the one who makes TPMs and vouches for their keys.
@@ -76,13 +89,51 @@ type maker struct {
 	key         *ecdsa.PrivateKey
 }
 
+// makerName is how the certificate of a maker calls it.
+const makerName = "Chrysalis software TPM maker"
+
+// readMaker reads what write has written.
+func readMaker(file string) (*maker, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	first, rest := pem.Decode(text)
+	second, _ := pem.Decode(rest)
+	if first == nil || second == nil || first.Type != "CERTIFICATE" || second.Type != "PRIVATE KEY" {
+		return nil, fmt.Errorf("reading %s: want a certificate and its key", file)
+	}
+	m := &maker{}
+	if m.certificate, err = x509.ParseCertificate(first.Bytes); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", file, err)
+	}
+	key, err := x509.ParsePKCS8PrivateKey(second.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", file, err)
+	}
+	var ok bool
+	if m.key, ok = key.(*ecdsa.PrivateKey); !ok || !m.key.PublicKey.Equal(m.certificate.PublicKey) || m.certificate.Subject.CommonName != makerName {
+		return nil, fmt.Errorf("reading %s: %s is no maker of software TPMs with its key", file, m.certificate.Subject)
+	}
+	return m, nil
+}
+
+func (m *maker) write(file string) error {
+	key, err := x509.MarshalPKCS8PrivateKey(m.key)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.certificate.Raw}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...), 0o600)
+}
+
 func newMaker(now time.Time) (*maker, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: "Chrysalis software TPM maker"},
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: makerName},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(certificateLife),
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
 	}
