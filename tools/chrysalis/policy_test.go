@@ -13,6 +13,7 @@ import (
 	"chrysalis/measure/config"
 	"chrysalis/measure/register"
 	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/qemu"
 )
 
 func TestReadPCRs(t *testing.T) {
@@ -166,4 +167,52 @@ func TestPolicyOfPlatforms(t *testing.T) {
 			t.Errorf("--platform %s: got error %v, want one with %q", platforms, err, want)
 		}
 	}
+}
+
+// TestPolicyOfProcessors: a TDX machine that does not state its processor is one machine for each that is named, and no other changes.
+func TestPolicyOfProcessors(t *testing.T) {
+	td := guest.WithVsock(measure.Shape{Platform: measure.TDX, Accelerator: measure.KVM}, 3)
+	whole, err := guest.HardwareShape("11.1.3", measure.TDX, qemu.CPU{Vendor: measure.VendorIntel, PhysBits: 52}, firmwareFile(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stated := whole
+	stated.Processor = "f8060800fffbebbf"
+	snp := measure.Shape{Platform: measure.SEVSNP, Accelerator: measure.KVM}
+	all, err := ofProcessors([]measure.Shape{snp, whole, stated}, []string{"f2060c00fffbebbf", "d1060a00fffbebbf"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, s := range all {
+		got = append(got, string(s.Platform)+" "+s.Processor)
+	}
+	if want := []string{"sev-snp ", "tdx f2060c00fffbebbf", "tdx d1060a00fffbebbf", "tdx f8060800fffbebbf"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if all, err := ofProcessors([]measure.Shape{td}, nil); err != nil || len(all) != 1 {
+		t.Errorf("none named: got %v and error %v, want the machine as it is", all, err)
+	}
+	for name, tt := range map[string]struct {
+		machine    measure.Shape
+		processors []string
+		want       string
+	}{
+		"for a machine of another platform": {snp, []string{"f2060c00fffbebbf"}, "no machine needs it"},
+		"for one that states its own":       {stated, []string{"f2060c00fffbebbf"}, "no machine needs it"},
+		"too short":                         {whole, []string{"f2060c00"}, "want 16 hexadecimal digits"},
+	} {
+		if _, err := ofProcessors([]measure.Shape{tt.machine}, tt.processors); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got error %v, want one with %q", name, err, tt.want)
+		}
+	}
+}
+
+func firmwareFile(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), tdxFirmware)
+	if err := os.WriteFile(file, make([]byte, 4096), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
