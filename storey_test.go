@@ -16,7 +16,7 @@ var storeys = map[string]int{
 	"tools":   6,
 	"init":    5,
 	"runtime": 5, "runtime/enginehost": 5, "runtime/client": 5,
-	"attest/ratls":      4,
+	"attest/ratls": 4, "runtime/chain/fetch": 4,
 	"attest/collateral": 4,
 	"attest/dialect":    2, "attest/handover": 2,
 	"attest":  3,
