@@ -83,6 +83,9 @@ func TestScripts(t *testing.T) {
 			if err := writeSNPAppraisals(e.WorkDir); err != nil {
 				return err
 			}
+			if err := writeGPUAppraisals(e.WorkDir); err != nil {
+				return err
+			}
 			if err := writeClaims(e.WorkDir); err != nil {
 				return err
 			}
