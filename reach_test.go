@@ -29,11 +29,11 @@ var verdicts = []string{"attest", "attest/vtpm", "attest/ratls"}
 // chain is what speaks to TON's network.
 var chain = []string{
 	"github.com/xssnick/tonutils-go/liteclient", "github.com/xssnick/tonutils-go/adnl", "github.com/xssnick/tonutils-go/ton",
-	"runtime/internal/chain",
+	"runtime/chain/fetch",
 }
 
 // testRooms forge evidence, drop checks, or play a kernel or a certificate authority.
-var testRooms = []string{"attest/attesttest", "attest/check/checktest", "runtime/client/clienttest", "tools/internal/release/releasetest",
+var testRooms = []string{"runtime/chain/chaintest", "attest/attesttest", "attest/check/checktest", "runtime/client/clienttest", "tools/internal/release/releasetest",
 	"init/internal/platform/tsm/tsmtest"}
 
 var bans = []ban{

@@ -79,7 +79,7 @@ func report(ctx context.Context, w io.Writer, interval time.Duration, counted fu
 
 func gatewayConfig(s config.Service, k *keeper.Client, quotes net.Conn, enginePath string) gateway.Config {
 	return gateway.Config{
-		Model: s.Model.Name, RequestBytes: s.Limits.RequestBytes, AnswerTokens: s.Limits.AnswerTokens,
+		Model: s.Model.Name, Volume: s.Model.Volume, RequestBytes: s.Limits.RequestBytes, AnswerTokens: s.Limits.AnswerTokens,
 		ContextTokens: s.Limits.ContextTokens, Concurrent: s.Limits.Concurrent,
 		Charges: s.Price.Payment == config.PayCharge,
 		Keeper:  keeperAdapter{k}, Quote: role.NewQuotes(quotes).Ask,

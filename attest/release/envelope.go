@@ -104,6 +104,29 @@ func (e Envelope) signers(keys []pubkey.Ed25519) ([]pubkey.Ed25519, error) {
 	return found, nil
 }
 
+// checkThreshold refuses a question that accepts anybody, or nobody.
+func checkThreshold(signers []pubkey.Ed25519, threshold int) error {
+	if threshold < 1 || threshold > len(signers) {
+		return fmt.Errorf("threshold is %d of %d signers, want 1 to all of them", threshold, len(signers))
+	}
+	for _, key := range signers {
+		if key.IsZero() {
+			return errors.New("a signer's key is zero")
+		}
+	}
+	return nil
+}
+
+// enough returns those of the keys that signed the envelope, if they are as many as threshold.
+func (e Envelope) enough(signers []pubkey.Ed25519, threshold int) ([]pubkey.Ed25519, error) {
+	found, err := e.signers(signers)
+	if err == nil && len(found) < threshold {
+		return nil, fmt.Errorf("%d of its %d signatures are by the %d signers, want at least %d", len(found), len(e.Signatures), len(signers),
+			threshold)
+	}
+	return found, err
+}
+
 // sign adds a signature.
 func (e *Envelope) sign(key ed25519.PrivateKey) error {
 	if len(key) != ed25519.PrivateKeySize {

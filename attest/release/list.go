@@ -59,25 +59,16 @@ type List struct {
 // ParseList reads a signed release list, and takes it if at least threshold of the signers, each counted once, signed
 // exactly its bytes. Signatures by others do not count; one by a signer that does not hold refuses the list.
 func ParseList(signed []byte, signers []pubkey.Ed25519, threshold int) (*List, error) {
-	if threshold < 1 || threshold > len(signers) {
-		return nil, fmt.Errorf("reading release list: threshold is %d of %d signers, want 1 to all of them", threshold, len(signers))
-	}
-	for _, key := range signers {
-		if key.IsZero() {
-			return nil, errors.New("reading release list: a signer's key is zero")
-		}
+	if err := checkThreshold(signers, threshold); err != nil {
+		return nil, fmt.Errorf("reading release list: %w", err)
 	}
 	e, document, err := readReleaseList(signed)
 	if err != nil {
 		return nil, fmt.Errorf("%w: reading release list: %v", check.ErrRejected, err)
 	}
-	found, err := e.signers(signers)
+	found, err := e.enough(signers, threshold)
 	if err != nil {
 		return nil, fmt.Errorf("%w: reading release list: %v", check.ErrRejected, err)
-	}
-	if len(found) < threshold {
-		return nil, fmt.Errorf("%w: reading release list: %d of its %d signatures are by the %d signers, want at least %d",
-			check.ErrRejected, len(found), len(e.Signatures), len(signers), threshold)
 	}
 	return &List{document, found}, nil
 }

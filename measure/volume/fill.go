@@ -137,10 +137,8 @@ func (s *stage) fill(ctx context.Context, out, record *os.File) error {
 		})
 	}
 	workers.Wait()
-	if err := context.Cause(ctx); err != nil {
-		return errors.Join(err, r.flush(out)) // so that as little as can be is done again
-	}
-	return nil
+	// So that as little as can be is done again: after an error, or where the hashing is interrupted.
+	return errors.Join(context.Cause(ctx), r.flush(out))
 }
 
 // count counts bytes of content that are written.

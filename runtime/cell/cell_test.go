@@ -130,7 +130,8 @@ func TestManyRoots(t *testing.T) {
 	for i := range want {
 		same(t, got[i], want[i])
 	}
-	if _, err := ParseOne(ton.ToBOCWithOptions(want, ton.BOCSerializeOptions{})); err == nil || !strings.Contains(err.Error(), "3 roots, want 1") {
+	if _, err := ParseOne(ton.ToBOCWithOptions(want, ton.BOCSerializeOptions{})); err == nil || !strings.Contains(err.Error(),
+		"3 roots, want 1") {
 		t.Errorf("got %v, want a refusal of three roots", err)
 	}
 }
@@ -203,7 +204,8 @@ func TestParseRefuses(t *testing.T) {
 		{"pruned cut short", "special cell of kind 1 has 280 bits", bag(0, []byte{0}, append([]byte{1<<5 | 8, 2 * 35}, pruned[2:37]...))},
 		{"library of no hash", "special cell of kind 2", bag(0, []byte{0}, []byte{8, 2, kindLibrary})},
 		{"proof of another tree", "special cell says hash", bag(0, []byte{0}, proofOf(9), leaf)},
-		{"index", "index says that cell 0 ends", append([]byte{0xb5, 0xee, 0x9c, 0x72, 0x81, 1, 2, 1, 0, 6, 0, 4, 6}, append(bytes.Clone(parent), leaf...)...)},
+		{"index", "index says that cell 0 ends", append([]byte{0xb5, 0xee, 0x9c, 0x72, 0x81, 1, 2, 1, 0, 6, 0, 4, 6},
+			append(bytes.Clone(parent), leaf...)...)},
 	} {
 		got, err := Parse(tt.b)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -238,7 +240,8 @@ func TestFields(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := new(Builder).Bool(true).Uint(0x1234, 13).Coins(0).Coins(1).Coins(1<<63 - 1).Address(a).Bytes([]byte{9, 8}).MaybeRef(nil).MaybeRef(leaf).Cell()
+	c, err := new(Builder).Bool(true).Uint(0x1234, 13).Coins(0).Coins(1).Coins(1<<63 - 1).Address(a).Bytes([]byte{9,
+		8}).MaybeRef(nil).MaybeRef(leaf).Cell()
 	if err != nil {
 		t.Fatal(err)
 	}

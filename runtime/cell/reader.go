@@ -87,18 +87,22 @@ func (r *Reader) Skip(n int) {
 
 // Bytes takes bits to fill dst.
 func (r *Reader) Bytes(dst []byte) {
+	if !r.take(8 * len(dst)) {
+		return
+	}
+	src, shift := r.c.data[r.at/8:], r.at%8
+	r.at += 8 * len(dst)
+	if shift == 0 {
+		copy(dst, src)
+		return
+	}
 	for i := range dst {
-		dst[i] = byte(r.Uint(8))
+		dst[i] = src[i]<<shift | src[i+1]>>(8-shift)
 	}
 }
 
 // Hash takes 256 bits.
 func (r *Reader) Hash() (h [32]byte) {
-	if r.take(hashBits) && r.at%8 == 0 {
-		copy(h[:], r.c.data[r.at/8:])
-		r.at += hashBits
-		return h
-	}
 	r.Bytes(h[:])
 	return h
 }

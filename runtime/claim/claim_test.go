@@ -243,7 +243,8 @@ func refused(t testing.TB) []vector {
 		{"a close, signed by another", "signature is not by key", tonutilsBody(closes, stranger).ToBOC()},
 		{"a close of another proxy", "contract is 0:11", tonutilsBody(otherClose, testKey()).ToBOC()},
 		{"a close cut short", "175 bytes", tonutilsBody(closes, testKey()).ToBOC()[:CloseSize-1]},
-		{"a close with a bit more", "addresses or ends of cells", tonutilsBody(closes, testKey()).ToBuilder().MustStoreUInt(1, 1).EndCell().ToBOC()},
+		{"a close with a bit more", "addresses or ends of cells", tonutilsBody(closes, testKey()).ToBuilder().MustStoreUInt(1, 1).EndCell().
+			ToBOC()},
 		{"2^62 and one tokens", "count is 4611686018427387905, want at most", tonutilsBody(many(MaxTokens+1), testKey()).ToBOC()},
 		{"2^63 tokens", "count is 9223372036854775808, want at most", tonutilsBody(many(1<<63), testKey()).ToBOC()},
 		{"2^64-1 tokens", "count is 18446744073709551615, want at most", tonutilsBody(many(1<<64-1), testKey()).ToBOC()},

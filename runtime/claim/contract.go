@@ -58,7 +58,8 @@ func ParseParams(c *cell.Cell) (Params, error) {
 func (p Params) Cell() (*cell.Cell, error) {
 	b := new(cell.Builder).Uint(uint64(p.StructVersion), 8).Uint(uint64(p.Version), 32).Uint(uint64(p.UniqueID), 32).Bool(p.Test).
 		Coins(p.Price.NanotonPerToken).Coins(p.WorkerFee)
-	for _, w := range []uint32{p.Price.PromptWeight, p.Price.CachedWeight, p.Price.CompletionWeight, p.Price.ReasoningWeight, p.ProxyDelay, p.ClientDelay} {
+	for _, w := range []uint32{p.Price.PromptWeight, p.Price.CachedWeight, p.Price.CompletionWeight, p.Price.ReasoningWeight, p.ProxyDelay,
+		p.ClientDelay} {
 		b.Uint(uint64(w), 32)
 	}
 	return b.Coins(p.MinProxyStake).Coins(p.MinClientStake).MaybeRef(p.ProxyCode).MaybeRef(p.WorkerCode).MaybeRef(p.ClientCode).Cell()

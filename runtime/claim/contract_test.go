@@ -35,8 +35,10 @@ func testParams(t testing.TB) Params {
 
 // secondParams builds the same cell with tonutils-go, field by field as the table in CLAIM.md has them.
 func secondParams(p Params, proxy, others bool) *second.Cell {
-	b := second.BeginCell().MustStoreUInt(uint64(p.StructVersion), 8).MustStoreUInt(uint64(p.Version), 32).MustStoreUInt(uint64(p.UniqueID), 32).
-		MustStoreBoolBit(p.Test).MustStoreBigCoins(new(big.Int).SetUint64(p.Price.NanotonPerToken)).MustStoreBigCoins(new(big.Int).SetUint64(p.WorkerFee)).
+	b := second.BeginCell().MustStoreUInt(uint64(p.StructVersion), 8).MustStoreUInt(uint64(p.Version), 32).
+		MustStoreUInt(uint64(p.UniqueID), 32).
+		MustStoreBoolBit(p.Test).MustStoreBigCoins(new(big.Int).SetUint64(p.Price.NanotonPerToken)).
+		MustStoreBigCoins(new(big.Int).SetUint64(p.WorkerFee)).
 		MustStoreUInt(uint64(p.Price.PromptWeight), 32).MustStoreUInt(uint64(p.Price.CachedWeight), 32).
 		MustStoreUInt(uint64(p.Price.CompletionWeight), 32).MustStoreUInt(uint64(p.Price.ReasoningWeight), 32).
 		MustStoreUInt(uint64(p.ProxyDelay), 32).MustStoreUInt(uint64(p.ClientDelay), 32).
@@ -91,7 +93,8 @@ func TestContractsSameAsTonutils(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rootCell := second.BeginCell().MustStoreAddr(addr(owner)).MustStoreUInt(0, 32).MustStoreRef(lists).MustStoreRef(secondParams(p, true, true))
+		rootCell := second.BeginCell().MustStoreAddr(addr(owner)).MustStoreUInt(0, 32).MustStoreRef(lists).MustStoreRef(secondParams(p, true,
+			true))
 		if version == paramsV4 {
 			r.Keys = testCode(t, 9)
 			rootCell.MustStoreRef(secondCode(9))
@@ -208,7 +211,8 @@ func TestDataRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := new(cell.Builder).Address(testAddress(0, 1)).Bytes(make([]byte, 32)).Address(testAddress(0, 2)).Uint(0, 2).Coins(0).Coins(0).Uint(0, 32)
+		b := new(cell.Builder).Address(testAddress(0, 1)).Bytes(make([]byte, 32)).Address(testAddress(0, 2)).Uint(0, 2).Coins(0).Coins(0).
+			Uint(0, 32)
 		c, err = b.Ref(c).Cell()
 		if err != nil {
 			t.Fatal(err)

@@ -113,7 +113,8 @@ func withCheckSum(untrusted []byte) (form, []byte, error) {
 			return f, binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli)), nil
 		}
 	}
-	return form{}, nil, rejectf("body has %d bytes, want %d, or %d for a close, each 4 less without check sum", len(untrusted), BodySize, CloseSize)
+	return form{}, nil, rejectf("body has %d bytes, want %d, or %d for a close, each 4 less without check sum", len(untrusted), BodySize,
+		CloseSize)
 }
 
 // Verify parses a message and accepts it if the policy's key signed it for the policy's contract. The error wraps

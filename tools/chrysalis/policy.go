@@ -28,6 +28,7 @@ func newPolicy() *cobra.Command {
 	var manifest, engine, model, out, pcrs, tree, accelerator string
 	var shapes, platforms, configs, processors []string
 	var values valueFlags
+	var card cardQuestion
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "policy",
@@ -36,7 +37,8 @@ func newPolicy() *cobra.Command {
 			"every field of the config must be as it is, except who is paid. What a policy does without, it names; on a vtpm that is\n" +
 			"confidentiality, and PCR 1 unless --shape says on which machine. A shape with the release's firmware for TDX allows that\n" +
 			"machine as a TDX guest, up to date; --platform takes the machines that up starts here, all platforms in one go; --tdx and --sev-snp add what the release shows there from files. With --signer a signed\n" +
-			"list says which releases may run, and verify takes it with --release-list. Where a release runs on TDX, today's evaluation number\n" +
+			"list says which releases may run, and verify takes it with --release-list. With --model-card a signed card says which volume the model is\n" +
+			"(volume card), and nobody needs its file. Where a release runs on TDX, today's evaluation number\n" +
 			"of Intel's collateral is the floor: it is fetched, or read out of --collateral; without either, --min-tcb-evaluation gives it.\n" +
 			"Edit the result to accept more.",
 		Example: "  chrysalis policy --manifest build/release/manifest.json --shape build/guest/shape.json -o policy.json\n" +
@@ -45,6 +47,7 @@ func newPolicy() *cobra.Command {
 			"  chrysalis policy --manifest build/release/manifest.json --config my-config.json -o policy.json\n" +
 			"  chrysalis policy --manifest build/release/manifest.json --pcrs registers.json -o policy.json   # of measure vtpm --disk\n" +
 			"  chrysalis policy --tdx tdx.json --sev-snp snp.json --waive acpi --min-tcb Genoa=bootloader:10,tee:0,snp:24,microcode:85 -o policy.json\n" +
+			"  chrysalis policy --manifest manifest.json --config config.json --model-card catalogue.jsonl --model-id tiny@v1 --card-signer a.pub -o policy.json\n" +
 			"  chrysalis policy --signer a.pub --signer b.pub --threshold 2 --rebuilder r.pub -o policy.json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -56,6 +59,10 @@ func newPolicy() *cobra.Command {
 			if err != nil {
 				return rejected(fmt.Errorf("reading %s: %w", manifest, err))
 			}
+			cardModel, err := card.model(&model, cmd.Flags().Changed("model"))
+			if err != nil {
+				return err
+			}
 			machines, err := policyMachines(cmd.Context(), shapes, platforms, accelerator, filepath.Dir(manifest), tree)
 			if err != nil {
 				return err
@@ -66,6 +73,9 @@ func newPolicy() *cobra.Command {
 			measured, err := policyConfigs(machines, configs, engine, model)
 			if err != nil {
 				return exitError{exitUsage, err}
+			}
+			if err := cardModel.fits(measured); err != nil {
+				return err
 			}
 			if pcrs != "" {
 				if release.PCRs, err = readPCRs(pcrs); err != nil {
@@ -110,8 +120,8 @@ func newPolicy() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&manifest, "manifest", "build/release/manifest.json", "manifest of the release that may run")
 	cmd.Flags().StringArrayVar(&configs, "config", nil, "config as for up; once for each platform whose guests seal in another way (default: the demo's)")
-	cmd.Flags().StringVar(&engine, "engine", "build/volumes/engine.img", "engine volume, when the config does not name one")
-	cmd.Flags().StringVar(&model, "model", "build/volumes/model.img", "model volume, when the config does not name one")
+	cmd.Flags().StringVar(&engine, "engine", "build/volumes/engine.img", "engine volume, when the config does not name one: its file, or ROOT/BLOCKS")
+	cmd.Flags().StringVar(&model, "model", "build/volumes/model.img", "model volume, when the config does not name one: its file, or ROOT/BLOCKS")
 	cmd.Flags().StringArrayVar(&shapes, "shape", nil,
 		"shape.json of a machine on which it may run; may stand several times (default: any vtpm, PCR 1 waived by name)")
 	cmd.Flags().StringSliceVar(&platforms, "platform", nil, "platforms whose guests may run on the machine that up starts here, in the place of shapes: "+
@@ -123,6 +133,10 @@ func newPolicy() *cobra.Command {
 	cmd.Flags().StringVar(&tree, "tools-tree", "build/tools-tree", "tools tree with QEMU, for --shape")
 	cmd.Flags().StringVar(&pcrs, "pcrs", "", "registers as measure vtpm --json prints them, in the place of the manifest's: those of a boot disk")
 	cmd.MarkFlagsMutuallyExclusive("shape", "platform", "pcrs")
+	cmd.Flags().StringVar(&card.file, "model-card", "", "card, or catalogue of cards, that says what the model's volume is, in the place of --model's file")
+	cmd.Flags().StringVar(&card.id, "model-id", "", "model whose card is meant, of several, as NAME@REVISION")
+	cmd.Flags().StringArrayVar(&card.signers, "card-signer", nil, "public key (file, or 64 hexadecimal digits) whose word counts about a model")
+	cmd.Flags().IntVar(&card.threshold, "card-threshold", 1, "how many of them must have signed the card")
 	values.add(cmd)
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default: standard output)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the policy, which is JSON")

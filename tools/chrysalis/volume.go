@@ -26,11 +26,14 @@ func newVolume() *cobra.Command {
 			"owners and times are not kept, modes are normalised, hard links become copies.",
 	}
 	pack := &cobra.Command{Use: "pack", Short: "Pack a volume and print its root hash"}
-	pack.AddCommand(newVolumePack("model", "DIR|FILE", "Pack a model: the files of a folder, or one file",
-		"  chrysalis volume pack model tiny.gguf -o model.img", modelTree, isModel))
+	pack.AddCommand(newVolumePack("model", "DIR|FILE|NAME@REVISION",
+		"Pack a model: the files of a folder, one file, or a download by its name",
+		"  chrysalis volume pack model tiny.gguf -o model.img\n"+
+			"  chrysalis volume pack model Qwen/Qwen2.5-7B-Instruct@main --downloads ~/.cache/huggingface/hub -o model.img", modelTree, isModel))
 	pack.AddCommand(newVolumePack("engine", "OCI-LAYOUT|DIR", "Pack an engine: an OCI image layout, flattened, or a root folder",
-		"  chrysalis volume pack engine ./llama-root -o engine.img\n  skopeo copy docker://vllm/vllm-openai@sha256:… oci:vllm && chrysalis volume pack engine vllm -o engine.img", engineTree, nil))
-	cmd.AddCommand(pack, newVolumeCheck())
+		"  chrysalis volume pack engine ./llama-root -o engine.img\n  skopeo copy docker://vllm/vllm-openai@sha256:… oci:vllm && chrysalis "+
+			"volume pack engine vllm -o engine.img", engineTree, nil))
+	cmd.AddCommand(pack, newVolumeCheck(), newVolumeCard())
 	return cmd
 }
 
@@ -43,12 +46,22 @@ type packing struct {
 
 // newVolumePack makes the verb that packs what open returns, once looks says that it is what it should be; nil looks at nothing.
 func newVolumePack(kind, operand, short, example string, open func(string) (packing, error), looks func(fs.FS) error) *cobra.Command {
-	var out string
+	var out, downloads string
 	var asJSON, force bool
 	cmd := &cobra.Command{
 		Use: kind + " " + operand + " -o OUT", Short: short, Example: example, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := open(args[0])
+			show, end := byteProgress(cmd.ErrOrStderr())
+			p, err := packing{}, error(nil)
+			if downloads != "" {
+				p, err = downloadedTree(cmd, downloads, args[0], show)
+				end()
+				if exit := (exitError{}); errors.As(err, &exit) {
+					return err
+				}
+			} else {
+				p, err = open(args[0])
+			}
 			if err != nil {
 				return unavailable(fmt.Errorf("packing %s: %w", args[0], err))
 			}
@@ -58,8 +71,10 @@ func newVolumePack(kind, operand, short, example string, open func(string) (pack
 					return rejected(fmt.Errorf("packing %s: %w\nchrysalis: hint: --force packs it as it is", args[0], err))
 				}
 			}
-			show, end := byteProgress(cmd.ErrOrStderr())
-			ref, err := packInto(cmd.Context(), out, p.tree, p.dirs, cmd.ErrOrStderr(), func(stage volume.Stage, done, total int64) { show(string(stage), done, total) })
+			ref, err := packInto(cmd.Context(), out, p.tree, p.dirs, cmd.ErrOrStderr(), func(stage volume.Stage, done,
+				total int64) {
+				show(string(stage), done, total)
+			})
 			end()
 			if err != nil {
 				return unavailable(err)
@@ -70,6 +85,9 @@ func newVolumePack(kind, operand, short, example string, open func(string) (pack
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	if looks != nil {
+		cmd.Flags().StringVar(&downloads, "downloads", "", "folder of downloads that has NAME@REVISION, each file with its hash: "+
+			"huggingface_hub's cache, "+
+			"or NAME/REVISION/ with SHA256SUMS")
 		cmd.Flags().BoolVar(&force, "force", false, "pack it whatever it is")
 	}
 	_ = cmd.MarkFlagRequired("output")
@@ -133,6 +151,29 @@ func modelTree(name string) (packing, error) {
 		return packing{}, fmt.Errorf("want a folder or a regular file, got %v", info.Mode().Type())
 	}
 	return packing{tree: oneFile{name}, close: nop}, nil
+}
+
+// downloadedTree finds a model among downloads and checks the hash of each of its files.
+func downloadedTree(cmd *cobra.Command, dir, id string, show func(string, int64, int64)) (packing, error) {
+	d, err := findDownload(dir, id)
+	if err != nil {
+		return packing{}, err
+	}
+	weak, err := d.check(cmd.Context(), show)
+	switch {
+	case errors.Is(err, errDownload):
+		return packing{}, rejected(fmt.Errorf("checking %s: %w", id, err))
+	case err != nil:
+		return packing{}, err
+	}
+	name, _, _ := cutID(id)
+	fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: note: %s@%s: %d files have the hashes by which they were downloaded", name, d.revision,
+		len(d.files))
+	if weak > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), ", %d of them git's SHA-1 alone", weak)
+	}
+	fmt.Fprintln(cmd.ErrOrStderr())
+	return packing{tree: d.tree(), close: func() error { return nil }}, nil
 }
 
 // oneFile is the file system with one file in its root, under its base name.

@@ -19,6 +19,9 @@ import (
 func isModel(tree fs.FS) error {
 	var gguf, tensors, others []string
 	err := fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type()&fs.ModeSymlink != 0 {
+			err = linksInside(tree, name)
+		}
 		switch {
 		case err != nil || d.IsDir():
 			return err
@@ -54,8 +57,23 @@ func isModel(tree fs.FS) error {
 	case len(others) == 0:
 		return errors.New("it is empty, want a GGUF file, or safetensors with config.json and a tokenizer")
 	}
-	return fmt.Errorf("it has no model in it: %s is none (GGUF begins with %q), want a GGUF file, or safetensors with config.json and a tokenizer",
+	return fmt.Errorf("it has no model in it: %s is none (GGUF begins with %q), want a GGUF file, or safetensors with config.json and a "+
+		"tokenizer",
 		others[0], ggufMagic)
+}
+
+// linksInside refuses a link that leads out of the tree: the volume would hold the link, and nothing that it leads to.
+func linksInside(tree fs.FS, name string) error {
+	link, err := fs.ReadLink(tree, name)
+	if err != nil {
+		return err
+	}
+	if path.IsAbs(link) || !fs.ValidPath(path.Join(path.Dir(name), link)) {
+		return fmt.Errorf("%s is a link to %s, which is outside: of a cache of downloads, pack NAME@REVISION with --downloads; of others, "+
+			"a copy with the files "+
+			"themselves (cp -rL)", name, link)
+	}
+	return nil
 }
 
 func eachFile(tree fs.FS, names []string, check func(r io.Reader, size int64) error) error {
@@ -109,10 +127,11 @@ func wholeSafetensors(tree fs.FS, tensors, others []string) error {
 	return nil
 }
 
+const maxHeaderBytes = 100_000_000 // of safetensors: the format's own bound
+
 // checkSafetensors reads a file's header: 8 bytes of length, then JSON with where each tensor lies. The last ends where the file does.
 // Source: huggingface/safetensors, README, "Format".
 func checkSafetensors(r io.Reader, size int64) error {
-	const maxHeaderBytes = 100_000_000 // the format's own bound
 	var length uint64
 	if err := binary.Read(r, binary.LittleEndian, &length); err != nil || length > maxHeaderBytes || int64(length) > size-8 {
 		return fmt.Errorf("it is no safetensors file of %d bytes: a pointer to one (git lfs pull brings the file), or cut short", size)

@@ -20,7 +20,9 @@ import (
 	"time"
 
 	"chrysalis/attest/evidence"
+	"chrysalis/measure/config"
 	"chrysalis/measure/pubkey"
+	"chrysalis/measure/register"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
 )
@@ -255,7 +257,7 @@ func startBench(t testing.TB, change func(*Config), tweaks ...func(*Gateway)) *b
 	t.Helper()
 	b := &bench{keeper: &fakeKeeper{recorded: make(chan struct{}, 10_000)}, quoter: &fakeQuoter{}, engine: startEngine(t), log: &lockedBuffer{}}
 	config := Config{
-		Model: "tiny", RequestBytes: 4096, AnswerTokens: 100, ContextTokens: 8192, Concurrent: 8, Charges: true, Keeper: b.keeper, Quote: b.quoter.quote,
+		Model: "tiny", Volume: config.Volume{Root: register.Digest{2}, Blocks: 9}, RequestBytes: 4096, AnswerTokens: 100, ContextTokens: 8192, Concurrent: 8, Charges: true, Keeper: b.keeper, Quote: b.quoter.quote,
 		DialEngine: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", b.engine.path)

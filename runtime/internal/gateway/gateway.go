@@ -29,6 +29,7 @@ import (
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/ratls/guest"
 	"chrysalis/attest/ratls/session"
+	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/api"
 	envelope "chrysalis/runtime/envelope/guest"
@@ -55,8 +56,9 @@ var ErrFull = errors.New("the journal is full")
 // Config says what the gateway serves. Every field must be set.
 type Config struct {
 	Model        string
-	RequestBytes uint32 // largest body
-	AnswerTokens uint32 // most tokens of one answer
+	Volume       config.Volume // of the model
+	RequestBytes uint32        // largest body
+	AnswerTokens uint32        // most tokens of one answer
 	// ContextTokens are the most tokens of a prompt and its answer together.
 	ContextTokens uint32
 	Concurrent    uint32 // requests computed at a time; four times as many may wait
@@ -319,7 +321,7 @@ func (g *Gateway) evidence(w http.ResponseWriter, r *http.Request) error {
 
 func (g *Gateway) models(w http.ResponseWriter, _ *http.Request) error {
 	b := quote([]byte(`{"object":"list","data":[{"id":`), g.config.Model)
-	b = append(b, `,"object":"model","created":0,"owned_by":"chrysalis"}]}`+"\n"...)
+	b = fmt.Appendf(b, `,"object":"model","created":0,"owned_by":"chrysalis","volume":{"root":"%s","blocks":%d}}]}`+"\n", g.config.Volume.Root, g.config.Volume.Blocks)
 	writeJSON(w, b)
 	return nil
 }

@@ -354,7 +354,7 @@ func TestModels(t *testing.T) {
 	}
 	defer response.Body.Close()
 	body, _ := io.ReadAll(response.Body)
-	if want := `{"object":"list","data":[{"id":"tiny","object":"model","created":0,"owned_by":"chrysalis"}]}` + "\n"; string(body) != want {
+	if want := `{"object":"list","data":[{"id":"tiny","object":"model","created":0,"owned_by":"chrysalis","volume":{"root":"02` + strings.Repeat("00", 31) + `","blocks":9}}]}` + "\n"; string(body) != want {
 		t.Errorf("got %s, want %s", body, want)
 	}
 }

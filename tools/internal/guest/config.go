@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -14,7 +16,7 @@ import (
 )
 
 // ReadConfig reads a config as JSON, with white space as its author likes and lines of comments, which begin with //; "" is the platform's
-// demo. Volumes that it does not name are those of the two files.
+// demo. Volumes that it does not name are those of the two files, or the volumes themselves where ROOT/BLOCKS stands in a file's place.
 func ReadConfig(p measure.Platform, file, engine, model string) (config.Measured, error) {
 	m := DemoConfigOn(p)
 	if file != "" {
@@ -43,12 +45,25 @@ func ReadConfig(p measure.Platform, file, engine, model string) (config.Measured
 			continue
 		}
 		var err error
-		if *v.into, err = VolumeRef(v.file); err != nil {
+		if *v.into, err = namedVolume(v.file); err != nil {
 			return m, fmt.Errorf("reading config: %w", err)
 		}
 	}
 	_, err := m.Encode()
 	return m, err
+}
+
+// namedVolume takes a volume as config.Volume writes it, or a volume's file.
+func namedVolume(text string) (v config.Volume, err error) {
+	root, blocks, ok := strings.Cut(text, "/")
+	if !ok || len(root) != 2*len(v.Root) || v.Root.UnmarshalText([]byte(root)) != nil {
+		return VolumeRef(text)
+	}
+	v.Blocks, err = strconv.ParseUint(blocks, 10, 64)
+	if err != nil || v.String() != text {
+		return config.Volume{}, fmt.Errorf("volume %q: want ROOT/BLOCKS", text)
+	}
+	return v, nil
 }
 
 // withoutComments empties the lines that begin with //: no line of JSON does, for a string has no line's end in it.

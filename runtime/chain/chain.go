@@ -1,0 +1,74 @@
+// Package chain proves what TON's chain says, from bytes that an untrusted liteserver sent. It asks nobody: whoever has a network
+// hands over the answers as they came, and whoever has the keys judges them here.
+//
+// The common path: begin with a Head that is known (a Network's own, or the newest one that was kept), Advance it by the liteserver's
+// proof of newer blocks, judge its age with Fresh, and under it take an account from Prove. A Trail walks an account's transactions back to
+// one that is known, and forward again. CHAIN.md beside this file says what each step checks.
+//
+// What is believed is one key block, and that at no time more than a third of the weight of its validators, or of those of a later one,
+// sign two chains. No get-method is ever asked: nothing proves its answer.
+//
+// What this package does not promise: that a block is the newest there is. A liteserver may keep newer ones back, so ask several, compare
+// the block's time with a clock, and sign nothing that an older view could make wrong.
+package chain
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// ErrRejected is wrapped by every refusal of bytes: a liteserver sent something that is no proof.
+var ErrRejected = errors.New("rejected")
+
+func rejectf(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrRejected}, args...)...)
+}
+
+// Masterchain and Basechain are the two workchains there are.
+const (
+	Masterchain int32 = -1
+	Basechain   int32 = 0
+)
+
+// wholeShard is the shard that is all of a workchain.
+const wholeShard = 1 << 63
+
+// BlockID names one block. The hash of its file is signed and never compared with a file here: only cells are read.
+type BlockID struct {
+	Workchain int32
+	Shard     uint64
+	Seqno     uint32
+	RootHash  [32]byte
+	FileHash  [32]byte
+}
+
+func (b BlockID) String() string {
+	return fmt.Sprintf("(%d,%016x,%d) %x", b.Workchain, b.Shard, b.Seqno, b.RootHash[:8])
+}
+
+// Head is how much of the masterchain is known. The zero Head knows nothing, and nothing follows from it.
+type Head struct {
+	Key  BlockID // the newest key block known: its config names who signs what comes after
+	Last BlockID // the newest block proven
+	Time uint32  // when Last was made, Unix time
+}
+
+// Network is one of TON's networks.
+type Network struct {
+	Name     string
+	GlobalID int32 // every block of the network says it
+	Anchor   Head  // a key block that is believed without proof
+}
+
+// Fresh refuses a head that is older than maxAge, or that was made more than a minute after now.
+func (h Head) Fresh(now time.Time, maxAge time.Duration) error {
+	const skew = time.Minute
+	switch age := now.Sub(time.Unix(int64(h.Time), 0)); {
+	case age > maxAge:
+		return fmt.Errorf("block %d is %v old, want at most %v", h.Last.Seqno, age.Round(time.Second), maxAge)
+	case age < -skew:
+		return fmt.Errorf("block %d was made %v after now", h.Last.Seqno, (-age).Round(time.Second))
+	}
+	return nil
+}
