@@ -33,7 +33,7 @@ var chain = []string{
 }
 
 // testRooms forge evidence, drop checks, or play a kernel or a certificate authority.
-var testRooms = []string{"runtime/chain/chaintest", "attest/attesttest", "attest/check/checktest", "runtime/client/clienttest", "tools/internal/release/releasetest",
+var testRooms = []string{"runtime/chain/chaintest", "runtime/chain/fetch/fetchtest", "attest/attesttest", "attest/check/checktest", "runtime/client/clienttest", "tools/internal/release/releasetest",
 	"init/internal/platform/tsm/tsmtest"}
 
 var bans = []ban{
@@ -42,7 +42,7 @@ var bans = []ban{
 	{from: "init", never: []string{"runtime/internal", "runtime/enginehost", "runtime/claim", "runtime/receipt", "runtime/client"},
 		reason: "process 1 starts the services and carries none of their code"},
 	{from: "runtime/envelope/guest", never: slices.Concat(verifiers, chain), exact: verdicts, reason: "a guest opens envelopes and judges nobody"},
-	{from: "runtime", but: []string{"runtime/enginehost", "runtime/client", "runtime/envelope", "runtime/custody"}, never: slices.Concat(verifiers, chain,
+	{from: "runtime", but: []string{"runtime/enginehost", "runtime/client", "runtime/envelope", "runtime/custody", "runtime/chain/fetch"}, never: slices.Concat(verifiers, chain,
 		[]string{"github.com/containerd", "google.golang.org/grpc", "google.golang.org/protobuf", "runtime/enginehost", "runtime/client"}),
 		exact:  verdicts,
 		reason: "the programs with the keys carry neither an engine's host nor a verifier nor a network of others"},

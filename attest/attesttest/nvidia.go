@@ -428,10 +428,13 @@ func (d *BoardDevice) Sign() []byte {
 	return raw
 }
 
+// signRaw signs a digest, once: what is the same has the same signature.
 func signRaw(key *ecdsa.PrivateKey, digest []byte) []byte {
-	r, s, err := ecdsa.Sign(rand.Reader, key, digest)
-	check(err)
-	return append(r.FillBytes(make([]byte, 48)), s.FillBytes(make([]byte, 48))...)
+	return signedOnce(fmt.Sprintf("raw|%p|%x", key, digest), func() ([]byte, error) {
+		r, s, err := ecdsa.Sign(rand.Reader, key, digest)
+		check(err)
+		return append(r.FillBytes(make([]byte, 48)), s.FillBytes(make([]byte, 48))...), nil
+	})
 }
 
 // firmware returns the extension that names the firmware which holds the key: on Blackwell a DiceTcbInfo, on others RIoT's.
@@ -535,8 +538,8 @@ func (c *BoardCertificate) Answered() []byte {
 	}
 	signed := der(data)
 	digest := sha512.Sum384(signed)
-	signature, err := ecdsa.SignASN1(rand.Reader, cmp.Or(a.SigningKey, responder.Key), digest[:])
-	check(err)
+	key := cmp.Or(a.SigningKey, responder.Key)
+	signature := signedOnce(fmt.Sprintf("asn.1|%p|%x", key, digest), func() ([]byte, error) { return ecdsa.SignASN1(rand.Reader, key, digest[:]) })
 	if a.EditData != nil {
 		a.EditData(signed)
 	}

@@ -1,15 +1,17 @@
 // Package collateral fetches what a verifier needs beside a quote: Intel's TCB info, identities and revocation lists from the
-// provisioning certification service, AMD's certificates and revocation lists from its key distribution service.
+// provisioning certification service, AMD's certificates and revocation lists from its key distribution service, NVIDIA's reference values
+// and the answers of its responder.
 //
 // What comes back is bounded before it is read, and taken only when it parses and was signed under the vendor's root: what a portal or
 // a broken proxy answers is asked for again, and never kept. It is kept in a folder until it says that it ends, so that a second
-// verification needs no network. Whether it is recent enough, and what it says of a machine, is judged by attest/tdx and
-// attest/sevsnp. It is for command lines and caches; the verifier itself never reaches it.
+// verification needs no network. Whether it is recent enough, and what it says of a machine, is judged by attest/tdx,
+// attest/sevsnp and attest/nvidia. It is for command lines and caches; the verifier itself never reaches it.
 //
 // Every error is a check.ErrUnavailable: collateral that can't be had is a verification that can't be made.
 package collateral
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -30,6 +32,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest/check"
+	"chrysalis/attest/nvidia"
 )
 
 // Sources are the services' base URLs.
@@ -37,6 +40,8 @@ type Sources struct {
 	IntelPCS   string // https://api.trustedservices.intel.com
 	IntelCerts string // https://certificates.trustedservices.intel.com
 	AMDKDS     string // https://kdsintf.amd.com
+	NVIDIARIM  string // https://rim.attestation.nvidia.com
+	NVIDIAOCSP string // https://ocsp.ndis.nvidia.com
 	// PCCS is the address of a provisioning certificate caching service, which is asked in the place of both of Intel's.
 	PCCS string
 	// Update is which of two TCB infos and identities is asked for: UpdateEarly is that of a TCB recovery from the day on which it is
@@ -50,10 +55,11 @@ const (
 	UpdateStandard = "standard"
 )
 
-// DefaultSources are the vendors' own services. Source: Intel's API documentation for the PCS, version 4; AMD document 57230.
+// DefaultSources are the vendors' own services. Source: Intel's API documentation for the PCS, version 4; AMD document 57230; NVIDIA's
+// attestation SDK (rim.h, nv_ocsp.h).
 func DefaultSources() Sources {
 	return Sources{IntelPCS: "https://api.trustedservices.intel.com", IntelCerts: "https://certificates.trustedservices.intel.com",
-		AMDKDS: "https://kdsintf.amd.com"}
+		AMDKDS: "https://kdsintf.amd.com", NVIDIARIM: "https://rim.attestation.nvidia.com", NVIDIAOCSP: "https://ocsp.ndis.nvidia.com"}
 }
 
 // Fetcher fetches. The zero value of a field is its default. It is safe for concurrent use.
@@ -69,6 +75,8 @@ type Fetcher struct {
 	// IntelRoot and AMDRoots are under whom documents must be signed to be taken; default the vendors' own.
 	IntelRoot *x509.Certificate
 	AMDRoots  []*x509.Certificate
+	// NVIDIARoots are under whom reference values must be signed; default NVIDIA's own.
+	NVIDIARoots nvidia.Roots
 	// Attempts is how often a request is made that the service puts off (429, 5xx), that breaks, or whose answer is not what was asked
 	// for; default 4. AMD's service
 	// allows about one request in ten seconds.
@@ -100,22 +108,42 @@ type answer struct {
 // judge says until when an answer holds, or why it is none.
 type judge func(answer) (until time.Time, err error)
 
+// question is what a service is asked.
+type question struct {
+	address     string
+	chainHeader string // that carries the issuers' chain; "" wants none
+	body        []byte // of a POST; nil is a GET
+	contentType string // of the body
+}
+
+// kept is the name under which the answer is kept: the address, and of a POST what was asked there.
+func (q question) kept() string {
+	if q.body == nil {
+		return q.address
+	}
+	return fmt.Sprintf("%s#%x", q.address, sha256.Sum256(q.body))
+}
+
 // get returns the body at the URL and, decoded, the header that carries the issuers' chain ("" wants none).
 func (f *Fetcher) get(ctx context.Context, address, chainHeader string, judged judge) (answer, error) {
-	if kept, ok := f.kept(address, judged); ok {
+	return f.ask(ctx, question{address: address, chainHeader: chainHeader}, judged)
+}
+
+func (f *Fetcher) ask(ctx context.Context, q question, judged judge) (answer, error) {
+	if kept, ok := f.kept(q.kept(), judged); ok {
 		return kept, nil
 	}
-	a, err := f.fetch(ctx, address, chainHeader, judged)
+	a, err := f.fetch(ctx, q, judged)
 	if err != nil {
-		return answer{}, fmt.Errorf("fetching %s: %w: %w", address, check.ErrUnavailable, err)
+		return answer{}, fmt.Errorf("fetching %s: %w: %w", q.address, check.ErrUnavailable, err)
 	}
 	if err := f.keep(a); err != nil {
-		return answer{}, fmt.Errorf("keeping %s: %w: %w", address, check.ErrUnavailable, err)
+		return answer{}, fmt.Errorf("keeping %s: %w: %w", q.address, check.ErrUnavailable, err)
 	}
 	return a, nil
 }
 
-func (f *Fetcher) fetch(ctx context.Context, address, chainHeader string, judged judge) (answer, error) {
+func (f *Fetcher) fetch(ctx context.Context, q question, judged judge) (answer, error) {
 	attempts, pause := f.Attempts, f.Pause
 	if attempts == 0 {
 		attempts = 4
@@ -136,7 +164,7 @@ func (f *Fetcher) fetch(ctx context.Context, address, chainHeader string, judged
 			}
 			pause *= 2
 		}
-		a, err := f.once(ctx, address, chainHeader)
+		a, err := f.once(ctx, q)
 		if err == nil {
 			// What has ended is taken all the same: the service has nothing newer, and the verdict says so.
 			if _, wrong := judged(a); wrong == nil {
@@ -163,16 +191,23 @@ type putOff struct {
 func (p putOff) Error() string { return p.err.Error() }
 func (p putOff) Unwrap() error { return p.err }
 
-func (f *Fetcher) once(ctx context.Context, address, chainHeader string) (answer, error) {
+func (f *Fetcher) once(ctx context.Context, q question) (answer, error) {
 	client, reach, reached := f.Client, cmp.Or(f.Reach, 5*time.Second), false
 	if client == nil {
 		client = &http.Client{Timeout: requestLimit, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment,
 			DialContext: (&net.Dialer{Timeout: reach}).DialContext, TLSHandshakeTimeout: reach, MaxResponseHeaderBytes: maxHeaderBytes}}
 	}
+	method, body := http.MethodGet, io.Reader(nil)
+	if q.body != nil {
+		method, body = http.MethodPost, bytes.NewReader(q.body)
+	}
 	request, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { reached = true }}), http.MethodGet, address, nil)
+		GotConn: func(httptrace.GotConnInfo) { reached = true }}), method, q.address, body)
 	if err != nil {
 		return answer{}, err
+	}
+	if q.contentType != "" {
+		request.Header.Set("Content-Type", q.contentType)
 	}
 	response, err := client.Do(request)
 	if late := net.Error(nil); err != nil && !reached && ctx.Err() == nil && errors.As(err, &late) && late.Timeout() {
@@ -189,17 +224,17 @@ func (f *Fetcher) once(ctx context.Context, address, chainHeader string) (answer
 	case response.StatusCode != http.StatusOK:
 		return answer{}, fmt.Errorf("the service answers %s", response.Status)
 	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxBodyBytes+1))
+	content, err := io.ReadAll(io.LimitReader(response.Body, maxBodyBytes+1))
 	if err != nil {
 		return answer{}, putOff{err: err}
 	}
-	if len(body) == 0 || len(body) > maxBodyBytes {
-		return answer{}, fmt.Errorf("the body has %d bytes, want 1 to %d", len(body), maxBodyBytes)
+	if len(content) == 0 || len(content) > maxBodyBytes {
+		return answer{}, fmt.Errorf("the body has %d bytes, want 1 to %d", len(content), maxBodyBytes)
 	}
-	a := answer{URL: address, Fetched: f.now(), Body: body}
-	if chainHeader != "" {
-		if a.Chain, err = url.PathUnescape(response.Header.Get(chainHeader)); err != nil || a.Chain == "" {
-			return answer{}, fmt.Errorf("header %s is %.60q, want a chain in PEM: %v", chainHeader, response.Header.Get(chainHeader), err)
+	a := answer{URL: q.kept(), Fetched: f.now(), Body: content}
+	if q.chainHeader != "" {
+		if a.Chain, err = url.PathUnescape(response.Header.Get(q.chainHeader)); err != nil || a.Chain == "" {
+			return answer{}, fmt.Errorf("header %s is %.60q, want a chain in PEM: %v", q.chainHeader, response.Header.Get(q.chainHeader), err)
 		}
 	}
 	return a, nil

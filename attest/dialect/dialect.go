@@ -1,11 +1,11 @@
 // Package dialect reads evidence and collateral as others write them: collateral of dcap-qvl, answers of Intel's service with their
 // headers, Intel's platform_collaterals, the report of Azure's host compatibility layer, a report of SEV-SNP with its table of
-// certificates, the certificates as Azure's service hands them out.
+// certificates, the certificates as Azure's service hands them out, and devices as NVIDIA's attestation SDK writes them.
 //
 //	sets, err := dialect.Collateral(files...)
 //	report, err := dialect.ParseHCL(bytes)
 //
-// Everything is translated into the forms that attest/tdx and attest/sevsnp judge, and nothing is believed: what is signed keeps
+// Everything is translated into the forms that attest/tdx, attest/sevsnp and attest/nvidia judge, and nothing is believed: what is signed keeps
 // its exact bytes or fails its signature. Where a dialect is ambiguous, the strict reading is taken and the rest refused.
 package dialect
 

@@ -301,7 +301,8 @@ func TestEveryBit(t *testing.T) {
 	for i := range report {
 		for bit := range 8 {
 			report[i] ^= 1 << bit
-			if bit == i%8 {
+			if bit == i%8 && i%5 == 0 {
+				// One bit of some bytes goes through the whole appraisal, which takes long; the others need to be read.
 				_, err := nvidia.Verify(e, r.options, now, r.trust())
 				var refused *nvidia.Refused
 				if !errors.As(err, &refused) || !slices.Contains([]string{"gpu.0.report-format", "gpu.0.claims-format", "gpu.0.signature"},

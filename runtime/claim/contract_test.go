@@ -2,6 +2,7 @@ package claim
 
 import (
 	"bytes"
+	"fmt"
 	"math/big"
 	"strings"
 	"testing"
@@ -111,6 +112,27 @@ func TestContractsSameAsTonutils(t *testing.T) {
 		check("worker", p.WorkerCode, secondCode(2), p.NewWorker(owner, proxy, key),
 			second.BeginCell().MustStoreAddr(addr(owner)).MustStoreAddr(addr(proxy)).MustStoreSlice(key[:], 256).MustStoreUInt(0, 2).
 				MustStoreUInt(0, 64).MustStoreRef(secondParams(p, false, false)).EndCell())
+	}
+}
+
+// guardHash is the hash of the guard's code: it is part of the address of every proxy that a guest signs for.
+const guardHash = "f2b4725b191224776e28ee2c4863a33dcba76dfe4fb3ac3131f6291803a9c353"
+
+func TestGuard(t *testing.T) {
+	if got := fmt.Sprintf("%x", GuardCode().Hash()); got != guardHash {
+		t.Errorf("the guard's code is %s, want %s", got, guardHash)
+	}
+	a, err := Guard{Owner: testAddress(0, 1)}.Address()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := second.BeginCell().MustStoreAddr(addr(testAddress(0, 1))).EndCell()
+	code, err := second.FromBOC(guardBag)
+	if err != nil || a != secondAddress(t, code, data) {
+		t.Errorf("the guard's address is %s (%v), want %s", a, err, secondAddress(t, code, data))
+	}
+	if b, _ := (Guard{Owner: testAddress(0, 2)}).Address(); b == a {
+		t.Error("two owners have one guard")
 	}
 }
 

@@ -25,7 +25,7 @@ func newAppraise() *cobra.Command {
 		Long: "Judges what a processor signed, without a guest to talk to and without a policy for what it measured: a genuine and\n" +
 			"current machine can measure anything. Whether a guest is to be trusted is for chrysalis verify.",
 	}
-	cmd.AddCommand(newAppraiseTDX(), newAppraiseSEVSNP(), newAppraiseEventlog())
+	cmd.AddCommand(newAppraiseTDX(), newAppraiseSEVSNP(), newAppraiseNVIDIA(), newAppraiseEventlog())
 	return cmd
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/pem"
@@ -9,12 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest/collateral"
 	"chrysalis/attest/dialect"
+	"chrysalis/attest/nvidia"
 	"chrysalis/attest/pki"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
@@ -28,14 +31,16 @@ func newCollateral() *cobra.Command {
 
 func newCollateralFetch() *cobra.Command {
 	var quoteFile, reportFile, product, out, root, pckChain string
+	var gpuReports, gpuChains []string
 	var limit time.Duration
 	var asJSON bool
 	var sources sourceFlags
 	cmd := &cobra.Command{
-		Use:   "fetch --quote FILE -o FILE | --report FILE -o DIR",
-		Short: "Fetch collateral from Intel's or AMD's service",
+		Use:   "fetch --quote FILE -o FILE | --report FILE -o DIR | --gpu-report FILE --gpu-chain PEM -o DIR",
+		Short: "Fetch collateral from Intel's, AMD's or NVIDIA's services",
 		Long: "For a TDX quote writes one JSON file, as appraise tdx takes it: TCB info, QE identity, revocation lists and their chains. For an\n" +
-			"SEV-SNP report writes cert.der, chain.pem and crl.der into a folder, as appraise sev-snp takes them. What came is kept in a\n" +
+			"SEV-SNP report writes cert.der, chain.pem and crl.der into a folder, as appraise sev-snp takes them. For reports of NVIDIA's\n" +
+			"devices, as appraise nvidia takes them, writes reference values and answers of responders into a folder. What came is kept in a\n" +
 			"cache while it holds, and only what was signed under the vendor's root is taken. AMD's service allows about one request in ten\n" +
 			"seconds. --pccs asks a caching service of the data centre, --collateral-dir reads files, --tcb-update early asks for the TCB info\n" +
 			"of a recovery from the day on which it is disclosed.",
@@ -56,13 +61,16 @@ func newCollateralFetch() *cobra.Command {
 				if err != nil {
 					return exitError{exitUsage, fmt.Errorf("reading %s: %w", root, err)}
 				}
-				fetcher.IntelRoot, fetcher.AMDRoots = chain[0], chain
+				fetcher.IntelRoot, fetcher.AMDRoots, fetcher.NVIDIARoots.RIM = chain[0], chain, []nvidia.Root{nvidia.RootOf(chain[0])}
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), limit)
 			defer cancel()
 			fetch := func() (any, error) { return fetchTDX(ctx, fetcher, quoteFile, pckChain, out) }
 			if reportFile != "" {
 				fetch = func() (any, error) { return fetchSNP(ctx, fetcher, reportFile, sevsnp.Product(product), out) }
+			}
+			if gpuReports != nil {
+				fetch = func() (any, error) { return fetchNVIDIA(ctx, fetcher, gpuReports, gpuChains, out) }
 			}
 			got, err := fetch()
 			if err != nil {
@@ -80,14 +88,17 @@ func newCollateralFetch() *cobra.Command {
 	f.StringVar(&pckChain, "pck-chain", "", "PEM of the PCK, its CA and the root, for a quote that carries none")
 	f.StringVar(&reportFile, "report", "", "SEV-SNP report: bytes, hexadecimal or base64")
 	f.StringVar(&product, "product", "", "Milan, Genoa or Turin, for reports before version 3, which do not say it")
-	f.StringVarP(&out, "output", "o", "", "file (TDX) or folder (SEV-SNP) to write")
-	f.StringVar(&root, "root", "", "PEM of the root under which what comes back must be signed (default: Intel's and AMD's own)")
+	f.StringArrayVar(&gpuReports, "gpu-report", nil, "report of an NVIDIA device: bytes, hexadecimal or base64, or JSON of NVIDIA's tools")
+	f.StringArrayVar(&gpuChains, "gpu-chain", nil, "PEM of the device's certificates, one for each report that is not JSON")
+	f.StringVarP(&out, "output", "o", "", "file (TDX) or folder (SEV-SNP, NVIDIA) to write")
+	f.StringVar(&root, "root", "",
+		"PEM of the root under which what comes back must be signed, of NVIDIA's that of reference values (default: the vendors' own)")
 	f.DurationVar(&limit, "wait", 2*time.Minute, "how long all of it may take")
 	sources.add(cmd)
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	_ = cmd.MarkFlagRequired("output")
-	cmd.MarkFlagsOneRequired("quote", "report")
-	cmd.MarkFlagsMutuallyExclusive("quote", "report")
+	cmd.MarkFlagsOneRequired("quote", "report", "gpu-report")
+	cmd.MarkFlagsMutuallyExclusive("quote", "report", "gpu-report")
 	return cmd
 }
 
@@ -150,6 +161,39 @@ func fetchSNP(ctx context.Context, f *collateral.Fetcher, file string, product s
 		err = errors.Join(err, os.WriteFile(filepath.Join(out, name), data, 0o644))
 	}
 	return map[string]string{"product": string(product), "chip_id": hex.EncodeToString(report.ChipID[:]), "folder": out}, err
+}
+
+// fetchNVIDIA writes reference values under their names, and answers by their numbers.
+func fetchNVIDIA(ctx context.Context, f *collateral.Fetcher, reports, chains []string, out string) (any, error) {
+	devices, err := readDevices(reports, chains)
+	if err != nil {
+		return nil, err
+	}
+	got, err := f.NVIDIA(ctx, devices)
+	if err != nil {
+		return nil, err
+	}
+	err = os.MkdirAll(out, 0o755)
+	var files []string
+	write := func(name string, data []byte) {
+		files = append(files, name)
+		err = errors.Join(err, os.WriteFile(filepath.Join(out, name), data, 0o644))
+	}
+	for i, document := range got.RIMs {
+		suffix := ".cbor"
+		if bytes.HasPrefix(document, []byte("<")) {
+			suffix = ".xml"
+		}
+		name := got.Names[i] + suffix
+		if name != filepath.Base(name) || strings.ContainsAny(name, " \\") { // a folder's documents have names of their own
+			name = fmt.Sprintf("rim-%d%s", i, suffix)
+		}
+		write(name, document)
+	}
+	for i, answer := range got.OCSP {
+		write(fmt.Sprintf("ocsp-%d.der", i), answer)
+	}
+	return map[string]any{"folder": out, "files": files}, err
 }
 
 func newCollateralShow() *cobra.Command {

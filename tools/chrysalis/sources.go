@@ -25,6 +25,8 @@ func (f *sourceFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.sources.IntelPCS, "intel-pcs", f.sources.IntelPCS, "base URL of Intel's service")
 	flags.StringVar(&f.sources.IntelCerts, "intel-certificates", f.sources.IntelCerts, "base URL of Intel's root revocation list")
 	flags.StringVar(&f.sources.AMDKDS, "amd-kds", f.sources.AMDKDS, "base URL of AMD's service, or of a cache of it")
+	flags.StringVar(&f.sources.NVIDIARIM, "nvidia-rim", f.sources.NVIDIARIM, "base URL of NVIDIA's service of reference values")
+	flags.StringVar(&f.sources.NVIDIAOCSP, "nvidia-ocsp", f.sources.NVIDIAOCSP, "URL of NVIDIA's OCSP responder")
 	flags.StringVar(&f.sources.PCCS, "pccs", "", "base URL of a PCCS to ask in the place of Intel's services (SSL_CERT_FILE names the certificate of one that signed its own)")
 	flags.StringVar(&f.sources.Update, "tcb-update", "", "which TCB info to ask Intel's service or the PCCS for: early or standard (default: the service's own, standard)")
 	cmd.RegisterFlagCompletionFunc("tcb-update", cobra.FixedCompletions([]string{collateral.UpdateEarly, collateral.UpdateStandard}, cobra.ShellCompDirectiveNoFileComp))
@@ -42,7 +44,7 @@ func (f *sourceFlags) fetcher() (*collateral.Fetcher, error) {
 		return nil, exitError{exitUsage, fmt.Errorf("--tcb-update %q: want %s or %s", f.sources.Update, collateral.UpdateEarly, collateral.UpdateStandard)}
 	}
 	for _, address := range []struct{ flag, text string }{{"intel-pcs", f.sources.IntelPCS}, {"intel-certificates", f.sources.IntelCerts},
-		{"amd-kds", f.sources.AMDKDS}, {"pccs", f.sources.PCCS}} {
+		{"amd-kds", f.sources.AMDKDS}, {"nvidia-rim", f.sources.NVIDIARIM}, {"nvidia-ocsp", f.sources.NVIDIAOCSP}, {"pccs", f.sources.PCCS}} {
 		u, err := url.Parse(address.text)
 		if address.text != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "") {
 			return nil, exitError{exitUsage, fmt.Errorf("--%s %q: want a URL like https://pccs.example:8081", address.flag, address.text)}

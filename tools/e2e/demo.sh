@@ -32,10 +32,14 @@ answer="The capital of Norway is Oslo."
 
 started=$SECONDS
 last=$SECONDS
+number=0
+steps=7
+[ -t 1 ] && [ -z "${NO_COLOR:-}" ] && bold=$'\033[1m' plain=$'\033[0m' || bold='' plain=''
 step() {
-	[ "$last" = "$started" ] && [ "$SECONDS" = "$started" ] || printf '   (%s s)\n' $((SECONDS - last))
+	[ "$number" = 0 ] || printf '   (%s s)\n' $((SECONDS - last))
 	last=$SECONDS
-	printf '\n\033[1m== %s\033[0m\n' "$*"
+	number=$((number + 1))
+	printf '\n%s== %s of %s: %s%s\n' "$bold" "$number" "$steps" "$*" "$plain"
 }
 # show prints a command as it would be typed, and runs it.
 show() {

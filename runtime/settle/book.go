@@ -1,0 +1,189 @@
+package settle
+
+import (
+	"fmt"
+
+	"chrysalis/measure/ton"
+	"chrysalis/runtime/cell"
+	"chrysalis/runtime/chain"
+	"chrysalis/runtime/claim"
+)
+
+// Operations of the messages that a proxy gets.
+const (
+	opFromClient = 0x65448ff4
+	opFromWorker = 0x4d725d2c
+	opOwnerClose = 0xb51d5a01
+	opText       = 0
+	textClose    = 'c'
+
+	kindTopUp    = 0x5cfc6b87
+	kindRegister = 0xa35cb580
+	kindGranted  = 0xc68ebc7b
+	kindForced   = 0xf4c354c9
+)
+
+// Book is what a proxy's own transactions, all of them and in order, tell of its clients and of its worker. Its memory is bounded by the
+// number of clients.
+type Book struct {
+	// Mark is the newest transaction that is in the book; the zero Mark is before the first.
+	Mark chain.Mark
+	// Deposits are what all clients together may still spend or get back, in nanotons.
+	Deposits uint64
+	// Open counts the clients that are not closed at zero.
+	Open int
+
+	terms   Terms
+	proxy   ton.Address
+	took    int64 // nanotons that charges took, less deposits that were sent back and still count as a client's
+	state   claim.State
+	clients map[ton.Address]*entry
+}
+
+type entry struct {
+	owner    ton.Address
+	balance  uint64
+	tokens   uint64
+	state    claim.State
+	unbacked bool // a deposit of it did not stay with the proxy
+}
+
+func (e *entry) open() bool { return e.state != claim.Closed || e.balance != 0 }
+
+// NewBook returns an empty book of the proxy that terms name.
+func NewBook(t Terms) (*Book, error) {
+	proxy, err := t.Proxy()
+	if err != nil {
+		return nil, err
+	}
+	return &Book{terms: t, proxy: proxy, clients: map[ton.Address]*entry{}}, nil
+}
+
+// Took returns the nanotons that charges really took, which is what may be paid out in all.
+func (b *Book) Took() uint64 { return uint64(max(b.took, 0)) }
+
+// Apply folds the next transaction of the proxy's account in. A message of a stranger's changes nothing, whatever it says.
+func (b *Book) Apply(tx chain.Transaction) error {
+	if tx.Previous != b.Mark {
+		return fmt.Errorf("book of %s: transaction %d follows %d, want %d", b.proxy, tx.LT, tx.Previous.LT, b.Mark.LT)
+	}
+	if tx.In != nil && !tx.In.Bounced {
+		if err := b.message(tx); err != nil {
+			return fmt.Errorf("book of %s: transaction %d: %w", b.proxy, tx.LT, err)
+		}
+	}
+	b.Mark = tx.Mark
+	return nil
+}
+
+func (b *Book) message(tx chain.Transaction) error {
+	r := *tx.In.Body
+	op := r.Uint(32)
+	if r.Err() != nil {
+		return nil
+	}
+	switch op {
+	case opFromClient:
+		return b.fromClient(tx, &r)
+	case uint64(claim.ProxyClose), opOwnerClose:
+		b.close(tx, claim.Closing)
+	case uint64(claim.ProxyCloseComplete):
+		b.close(tx, claim.Closed)
+	case opText:
+		if r.Uint(8) == textClose && r.Err() == nil {
+			b.close(tx, claim.Closing)
+		}
+	}
+	return nil
+}
+
+func (b *Book) close(tx chain.Transaction, to claim.State) {
+	if !tx.Aborted {
+		b.state = max(b.state, to)
+	}
+}
+
+// fromClient takes what a client's contract told of itself. It tells the proxy at every change, whether the proxy can pay for listening or
+// not, so the balance before and after are known of each.
+func (b *Book) fromClient(tx chain.Transaction, r *cell.Reader) error {
+	r.Skip(64)
+	owner := r.Address()
+	told := r.Open()
+	what := r.MaybeRef()
+	if r.End() != nil || told.Err() != nil {
+		return nil // no client's contract writes such a thing
+	}
+	e := b.clients[tx.In.From]
+	if e == nil {
+		p := &b.terms.Params
+		from, err := claim.Address(p.ClientCode, p.NewClient(owner, b.proxy, b.terms.Key))
+		if err != nil {
+			return err
+		}
+		if from != tx.In.From {
+			return nil // a stranger
+		}
+		e = &entry{owner: owner}
+		b.clients[from] = e
+		b.Open++
+	} else if e.owner != owner {
+		return fmt.Errorf("client %s tells of owner %s, want %s", tx.In.From, owner, e.owner)
+	}
+	state := claim.State(told.Uint(2))
+	balance := told.Coins()
+	told.Coins() // stake
+	tokens := told.Uint(64)
+	told.Skip(256)
+	if err := told.End(); err != nil {
+		return fmt.Errorf("client %s: %w", tx.In.From, err)
+	}
+	in, out, err := b.movement(tx, e, what)
+	if err != nil {
+		return fmt.Errorf("client %s: %w", tx.In.From, err)
+	}
+	taken := int64(e.balance) + in - out - int64(balance)
+	if taken < 0 || tokens < e.tokens || state > claim.Closed {
+		return fmt.Errorf("client %s goes from %d nanotons and %d tokens to %d and %d, state %d, by %d in and %d out", tx.In.From,
+			e.balance, e.tokens, balance, tokens, state, in, out)
+	}
+	b.took += taken
+	b.Deposits = b.Deposits - e.balance + balance
+	was := e.open()
+	e.state, e.balance, e.tokens = state, balance, tokens
+	if was && !e.open() {
+		b.Open--
+	} else if !was && e.open() {
+		b.Open++
+	}
+	return nil
+}
+
+// movement reads which coins a client's message was about.
+func (b *Book) movement(tx chain.Transaction, e *entry, what *cell.Cell) (in, out int64, err error) {
+	if what == nil {
+		return 0, 0, nil
+	}
+	r := what.Read()
+	kind := r.Uint(32)
+	if kind == kindRegister {
+		return 0, 0, r.Err()
+	}
+	coins := int64(r.Coins())
+	r.Address()
+	if err := r.End(); err != nil {
+		return 0, 0, err
+	}
+	switch kind {
+	case kindTopUp:
+		// A proxy that is closing sends the coins back, and one that could not act never had them. The client's contract counts them all the
+		// same: what it is charged of them took nothing.
+		if tx.Aborted || b.state != claim.Normal {
+			e.unbacked = true
+			b.took -= coins
+		}
+		return coins, 0, nil
+	case kindGranted, kindForced:
+		return 0, coins, nil
+	}
+	return 0, 0, fmt.Errorf("message is of kind %08x, which no client's contract sends", kind)
+}
