@@ -195,6 +195,9 @@ func (g *Gateway) handler() http.Handler {
 			if !ok {
 				return &refusal{status: http.StatusNotFound, code: "no_such_path", message: "there is no such path here"}
 			}
+			if isPreflight(r) {
+				return preflight(w, r, path, query)
+			}
 			if err := checkFraming(r, route, query); err != nil {
 				return err
 			}
@@ -208,9 +211,13 @@ func (g *Gateway) handler() http.Handler {
 		}
 		defer g.recover(w)
 		if !isSealed(r) {
+			if path, _, _ := strings.Cut(r.RequestURI, "?"); path == session.EvidencePath {
+				toPages(w)
+			}
 			plain.ServeHTTP(w, r)
 			return
 		}
+		toPages(w)
 		g.answer(w, r, func() error { return g.unseal(w, r, plain) })
 	})
 }
@@ -247,7 +254,7 @@ func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, serve func() er
 }
 
 // asks reports whether a request is one for an answer, by its path.
-func asks(r *http.Request) bool { return dialects[r.URL.Path] != nil }
+func asks(r *http.Request) bool { return dialects[r.URL.Path] != nil && !isPreflight(r) }
 
 // bodyRead knows how much of a body was not read; less than nothing is a body whose length nobody told.
 type bodyRead struct {
