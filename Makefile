@@ -19,7 +19,7 @@ demo: image ## build, boot, verify, ask, print receipt and claim, stop (KEEP=1 l
 test: image check ## everything: checks, unit tests, and the guests under QEMU
 	@$(MAKE) --no-print-directory unit wasm
 	@echo "== end to end: guests under QEMU, and beside them the image built again on one core"
-	CHRYSALIS_E2E=1 $(GO) test -C tools -vet=off -count=1 -timeout 60m -parallel 2 -v ./e2e/
+	CHRYSALIS_E2E=1 $(GO) test -C tools -vet=off -count=1 -timeout 60m -parallel 3 -v ./e2e/
 
 unit: ## tests of packages alone, no guest; go test ./... runs those of the root module
 	@echo "== unit tests: packages alone, no guest"

@@ -29,6 +29,7 @@ type device struct {
 	signed       bool // the report's signature has been verified, under a root
 	driver       *RIM // nil where there is none
 	vbios        *RIM
+	statuses     map[string][]status // of each chain, by its name
 	compared     int
 	mismatches   []Mismatch
 }

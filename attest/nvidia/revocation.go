@@ -27,7 +27,11 @@ type status struct {
 	answer       *pki.OCSP
 }
 
+// statuses finds the answers about a chain, once for all of its checks.
 func (c certificates) statuses(d *device) (all []status) {
+	if known, ok := d.statuses[c.name]; ok {
+		return known
+	}
 	chain := c.in(d)
 	for i := c.skip; i+1 < len(chain); i++ {
 		s := status{cert: chain[i], issuer: chain[i+1]}
@@ -38,6 +42,10 @@ func (c certificates) statuses(d *device) (all []status) {
 		}
 		all = append(all, s)
 	}
+	if d.statuses == nil {
+		d.statuses = map[string][]status{}
+	}
+	d.statuses[c.name] = all
 	return all
 }
 

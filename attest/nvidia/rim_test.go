@@ -166,6 +166,7 @@ func TestSWID(t *testing.T) {
 		"another size":              edit(`size="48"`, `size="47"`),
 		"size 0":                    edit(`size="48"`, `size="0"`),
 		"hash in words":             edit(`ns2:Hash0="`, `ns2:Hash0="zz`),
+		"attribute twice":           edit(`edition="GPU"`, `edition="GPU" edition="GPU"`),
 		"unknown attribute":         edit(`name="Measurement_7"`, `name="Measurement_7" mask="0"`),
 		"text within a measurement": edit(`name="Measurement_7"`, `nome="Measurement_7"`),
 		"one certificate":           func(d *attesttest.BoardRIM) { d.Signers = d.Signers[:1] },
@@ -174,6 +175,30 @@ func TestSWID(t *testing.T) {
 	} {
 		if r, err := nvidia.ParseRIM(swid(change)); err == nil {
 			t.Errorf("%s: got %+v, want a refusal", name, r)
+		}
+	}
+}
+
+// TestSignedInfo refuses signatures that are sound, over the document, and of another form than NVIDIA's.
+func TestSignedInfo(t *testing.T) {
+	const canonical = `Algorithm="http://www.w3.org/2006/12/xml-c14n11"`
+	for name, change := range map[string][2]string{
+		"attribute of a method":      {canonical + "/>", canonical + ` x="1"/>`},
+		"text in a method":           {canonical + "/>", canonical + ">x</ds:CanonicalizationMethod>"},
+		"element in a transform":     {`#enveloped-signature"/>`, `#enveloped-signature"><ds:XPath></ds:XPath></ds:Transform>`},
+		"another canonicalisation":   {canonical, `Algorithm="http://www.w3.org/TR/2001/REC-xml-c14n-20010315"`},
+		"another last transform":     {canonical + "/></ds:Transforms>", `Algorithm="http://www.w3.org/2001/10/xml-exc-c14n#"/></ds:Transforms>`},
+		"another kind of signature":  {"xmldsig-more#ecdsa-sha384", "xmldsig-more#ecdsa-sha256"},
+		"another kind of digest":     {"xmldsig-more#sha384", "xmlenc#sha256"},
+		"a part of the document":     {`URI=""`, `URI="#x"`},
+		"a reference without a URI":  {` URI=""`, ""},
+		"a reference with a type":    {`URI=""`, `Type="x" URI=""`},
+		"a digest that is too short": {"</ds:DigestValue>", "</ds:DigestValue><ds:DigestValue></ds:DigestValue>"},
+		"two references":             {"</ds:SignedInfo>", "<ds:Reference></ds:Reference></ds:SignedInfo>"},
+	} {
+		r, err := nvidia.ParseRIM(swid(func(d *attesttest.BoardRIM) { d.EditSignedInfo = replacing(change[0], change[1]) }))
+		if err == nil {
+			t.Errorf("%s: got %+v, signature %v, want a refusal", name, r, nvidia.SignatureOf(r))
 		}
 	}
 }

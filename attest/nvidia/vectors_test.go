@@ -486,6 +486,9 @@ func init() {
 		vector{"measurement of the driver differs", "gpu.0.measurements", nil, func(r *run) { r.GPUs[0].Measure(8, make([]byte, 48)) }},
 		vector{"measurement of the VBIOS differs", "gpu.0.measurements", nil, func(r *run) { r.GPUs[0].Measure(1, make([]byte, 48)) }},
 		vector{"measurement of another size", "gpu.0.measurements", nil, func(r *run) { r.GPUs[0].Measure(8, make([]byte, 47)) }},
+		vector{"measurement of the decoder is missing", "gpu.0.measurements", nil, func(r *run) {
+			r.RIMs[0].Entries = append(r.RIMs[0].Entries, attesttest.BoardEntry{Index: 36, Active: true, Values: [][]byte{make([]byte, 48)}})
+		}},
 		vector{"measurement is missing", "gpu.0.measurements", nil,
 			func(r *run) { r.GPUs[0].Report.Measurements = r.GPUs[0].Report.Measurements[:19] }},
 		vector{"measurement of a switch differs", "switch.1.measurements", ppcie, func(r *run) { r.Switches[1].Measure(1, make([]byte, 48)) }},

@@ -115,7 +115,8 @@ func (b *Book) fromClient(tx chain.Transaction, r *cell.Reader) error {
 	}
 	e := b.clients[tx.In.From]
 	if e == nil {
-		from, err := b.terms.Client(owner)
+		p := &b.terms.Params
+		from, err := claim.Address(p.ClientCode, p.NewClient(owner, b.proxy, b.terms.Key))
 		if err != nil {
 			return err
 		}

@@ -331,6 +331,33 @@ func TestLeaving(t *testing.T) {
 	}
 }
 
+// FuzzStranger: no message of a stranger's stops a book or changes it.
+func FuzzStranger(f *testing.F) {
+	p := claim.Params{StructVersion: 3, Price: ton.Price{NanotonPerToken: 1000}, WorkerFee: 700, MinClientStake: coin,
+		ProxyCode: chaintest.Code("proxy"), WorkerCode: chaintest.Code("worker"), ClientCode: chaintest.Code("client")}
+	terms := Terms{Root: rootAt, Owner: owner, Params: p}
+	told := must(new(cell.Builder).Uint(0, 2).Coins(1).Coins(coin).Uint(5, 64).Uint(0, 64).Uint(0, 64*3).Cell())
+	for _, b := range []*cell.Builder{
+		new(cell.Builder).Uint(0x65448ff4, 32).Uint(1, 64).Address(alice).Ref(told).Bool(false),
+		new(cell.Builder).Uint(0x65448ff4, 32).Uint(1, 64).Address(alice).Ref(told).MaybeRef(told),
+		new(cell.Builder).Uint(0x4d725d2c, 32).Uint(1, 64).Address(alice).Uint(0, 2+64).MaybeRef(told),
+		new(cell.Builder).Uint(0, 32).Uint('c', 8),
+	} {
+		f.Add(must(cell.Encode(must(b.Cell()))))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		body, err := cell.ParseOne(data)
+		if err != nil {
+			return
+		}
+		book := must(NewBook(terms))
+		tx := chain.Transaction{Mark: chain.Mark{LT: 1}, Aborted: true, In: &chain.Message{From: bob, Value: 1, Body: body.Read()}}
+		if err := book.Apply(tx); err != nil || book.Took() != 0 || book.Deposits != 0 || book.Open != 0 {
+			t.Fatalf("got error %v, %d taken, %d deposits, %d clients", err, book.Took(), book.Deposits, book.Open)
+		}
+	})
+}
+
 // TestDepositsWhileClosing: a top-up that a closing proxy sends back still counts in the client's contract. It is neither paid out nor
 // refunded.
 func TestDepositsWhileClosing(t *testing.T) {

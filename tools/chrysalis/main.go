@@ -118,6 +118,7 @@ func verbs() []*cobra.Command {
 		newProxy(),
 		newClaim(),
 		newClaims(),
+		newChain(),
 		newReceipt(),
 		newCollateral(),
 		newMan(),

@@ -56,6 +56,7 @@ func TestScripts(t *testing.T) {
 	}
 	t.Cleanup(func() { mute.Close() })
 	signed := newSignedRelease(t)
+	local := newLocalChain(t)
 	testscript.Run(t, testscript.Params{
 		Dir: dir,
 		Setup: func(e *testscript.Env) error {
@@ -84,6 +85,9 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			if err := writeGPUAppraisals(e.WorkDir); err != nil {
+				return err
+			}
+			if err := local.files(e.WorkDir); err != nil {
 				return err
 			}
 			if err := writeClaims(e.WorkDir); err != nil {

@@ -63,7 +63,8 @@ func TestBench(t *testing.T) {
 		t.Skip("measures: runs in make bench")
 	}
 	var rows []noted
-	for _, measure := range []func(*testing.T) []row{veritySpeed, claimSpeed, verifySpeed, gatewaySpeed, bootSpeed, platformSpeed, trustedBytes, measureSpeed, imageSpeed} {
+	for _, measure := range []func(*testing.T) []row{
+		veritySpeed, claimSpeed, verifySpeed, gpuSpeed, gatewaySpeed, bootSpeed, platformSpeed, trustedBytes, measureSpeed, imageSpeed} {
 		more := watched(t, func() []row { return measure(t) })
 		rows = append(rows, more...)
 		for _, r := range more {
@@ -212,6 +213,28 @@ func verifySpeed(t *testing.T) (rows []row) {
 			r.bar, r.met = fmt.Sprintf("≤ %.1f", v.bar), r.got <= v.bar
 		}
 		rows = append(rows, r)
+	}
+	return rows
+}
+
+// gpuSpeed sets appraisals of NVIDIA's devices beside the bare signature checks that they can't do without. Those of a board are judged
+// side by side: the checks that they would take on one core are set against all cores.
+func gpuSpeed(t *testing.T) (rows []row) {
+	n := goBench(t, "./attest/nvidia", "^BenchmarkRatio$", "-benchtime", "300x")
+	for _, v := range []struct {
+		what, name, unit, bar string
+		met                   func(float64) bool
+	}{
+		{"appraise one GPU, warm, times a bare P-384 check", "warm", "x-bare", "≤ 1.15", func(got float64) bool { return got <= 1.15 }},
+		{"appraise one GPU, cold, times 24 bare P-384 checks", "cold", "x-bare", "≤ 1.15", func(got float64) bool { return got <= 1.15 }},
+		{"appraise 8 GPUs and 4 switches, warm: share of all cores", "board-warm", "of-cores", "≥ 0.85", func(got float64) bool { return got >= 0.85 }},
+	} {
+		measured := n["BenchmarkRatio/"+v.name]
+		if measured[v.unit] == 0 {
+			t.Fatalf("BenchmarkRatio/%s printed no %s", v.name, v.unit)
+		}
+		rows = append(rows, row{v.what, measured[v.unit], v.bar, v.met(measured[v.unit]),
+			fmt.Sprintf("bare %.0f µs; appraisal %.0f µs", measured["us-bare"], measured["us-verify"])})
 	}
 	return rows
 }

@@ -32,8 +32,8 @@ type Server struct {
 // LeastServers is how many liteservers a Client must have. One alone could keep newer blocks back for ever.
 const LeastServers = 2
 
-// maxServers bounds the list that a host names.
-const maxServers = 16
+// MaxServers is how many it may have.
+const MaxServers = 16
 
 // Client asks liteservers. Its methods may be called by many at a time.
 type Client struct {
@@ -43,8 +43,8 @@ type Client struct {
 
 // Open returns a client of the servers, each named once. It connects to none yet. wait is how long one of them may take.
 func Open(servers []Server, wait time.Duration) (*Client, error) {
-	if len(servers) < LeastServers || len(servers) > maxServers {
-		return nil, fmt.Errorf("opening liteservers: %d are named, want %d to %d", len(servers), LeastServers, maxServers)
+	if len(servers) < LeastServers || len(servers) > MaxServers {
+		return nil, fmt.Errorf("opening liteservers: %d are named, want %d to %d", len(servers), LeastServers, MaxServers)
 	}
 	if wait <= 0 {
 		return nil, fmt.Errorf("opening liteservers: an answer may take %v, want more", wait)

@@ -516,14 +516,18 @@ func (g Guest) process(name string) int {
 }
 
 // dying reports whether a process has begun to end and has not yet: it has lost its memory, and so its command line, and may have its
-// sockets and files still. proc_pid_stat(5); PF_EXITING of linux/sched.h.
+// sockets and files still, which the last of its threads closes. proc_pid_stat(5), proc_pid_task(5); PF_EXITING of linux/sched.h.
 func dying(proc string, pid int) bool {
 	const exiting = 4
 	stat, _ := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
 	// The name, in parentheses, may hold anything; behind it are state, five numbers, and flags.
 	field := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(field) < 7 || field[0] == "Z" || field[0] == "X" {
+	if len(field) < 7 {
 		return false
+	}
+	if field[0] == "Z" || field[0] == "X" { // the first thread has ended
+		threads, _ := os.ReadDir(filepath.Join(proc, strconv.Itoa(pid), "task"))
+		return len(threads) > 1
 	}
 	flags, err := strconv.ParseUint(field[6], 10, 32)
 	return err == nil && flags&exiting != 0

@@ -75,19 +75,23 @@ func TestAddress(t *testing.T) {
 // TestDying: a process that has lost its command line and holds its files still is not gone; one that waits for its parent is.
 func TestDying(t *testing.T) {
 	for name, tt := range map[string]struct {
-		stat string
-		want bool
+		stat    string
+		threads []string
+		want    bool
 	}{
-		"ends":              {"77 (qemu) (x) R 1 77 77 0 -1 4194308 0 0", true},
-		"runs":              {"77 (qemu) R 1 77 77 0 -1 4194304 0 0", false},
-		"has ended":         {"77 (qemu) Z 1 77 77 0 -1 4194308 0 0", false},
-		"a kernel's thread": {"77 (kworker/0:0) I 2 0 0 0 -1 69238880 0 0", false},
-		"nobody":            {"", false},
-		"cut short":         {"77 (qemu) R 1", false},
+		"ends":                 {"77 (qemu) (x) R 1 77 77 0 -1 4194308 0 0", []string{"77"}, true},
+		"runs":                 {"77 (qemu) R 1 77 77 0 -1 4194304 0 0", []string{"77", "78"}, false},
+		"has ended":            {"77 (qemu) Z 1 77 77 0 -1 4194308 0 0", []string{"77"}, false},
+		"its first thread has": {"77 (qemu) Z 1 77 77 0 -1 4194308 0 0", []string{"77", "78"}, true},
+		"a kernel's thread":    {"77 (kworker/0:0) I 2 0 0 0 -1 69238880 0 0", []string{"77"}, false},
+		"nobody":               {"", nil, false},
+		"cut short":            {"77 (qemu) R 1", []string{"77"}, false},
 	} {
 		proc := t.TempDir()
-		if err := os.Mkdir(filepath.Join(proc, "77"), 0o755); err != nil {
-			t.Fatal(err)
+		for _, thread := range append(tt.threads, "") {
+			if err := os.MkdirAll(filepath.Join(proc, "77", "task", thread), 0o755); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if err := os.WriteFile(filepath.Join(proc, "77", "stat"), []byte(tt.stat), 0o644); err != nil {
 			t.Fatal(err)

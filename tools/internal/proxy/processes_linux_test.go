@@ -238,8 +238,41 @@ func (s *service) startEngine(t testing.TB, socket string) {
 	t.Cleanup(func() { server.Close() })
 }
 
-// balancer starts nginx, which ends TLS in front of the service, with settings of its location. It returns its URL.
-func (s *service) balancer(t testing.TB, settings string) string {
+// balancer is a program that ends TLS in front of the service: nginx or HAProxy, with settings of its own.
+type balancer struct{ name, program, settings string }
+
+// arguments are the program's, and conf its settings: it listens at the address and has certificate and key in dir.
+func (b balancer) arguments(dir, address, service string) (args []string, conf string) {
+	if b.program == "nginx" {
+		return []string{"-p", dir, "-e", filepath.Join(dir, "log"), "-c", filepath.Join(dir, "conf")}, fmt.Sprintf(`daemon off; master_process off; pid %[1]s/pid; error_log %[1]s/log;
+events { worker_connections 256; }
+http {
+  access_log off; client_max_body_size 8m;
+  client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
+  server {
+    listen %[2]s ssl; http2 on; ssl_certificate %[1]s/pem; ssl_certificate_key %[1]s/pem;
+    location / { proxy_pass %[3]s; proxy_ssl_protocols TLSv1.3; %[4]s }
+  }
+}`, dir, address, service, b.settings)
+	}
+	return []string{"-db", "-f", filepath.Join(dir, "conf")}, fmt.Sprintf(`global
+  maxconn 256
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+frontend clients
+  bind %[2]s ssl crt %[1]s/pem alpn h2,http/1.1
+  default_backend guests
+backend guests
+  %[4]s
+  server guest %[3]s ssl verify none ssl-min-ver TLSv1.3
+`, dir, address, strings.TrimPrefix(service, "https://"), b.settings)
+}
+
+// behind starts a balancer in front of the service and returns its URL.
+func (s *service) behind(t testing.TB, b balancer) string {
 	t.Helper()
 	dir := t.TempDir()
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
@@ -249,32 +282,23 @@ func (s *service) balancer(t testing.TB, settings string) string {
 	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	address := l.Addr().String()
 	l.Close()
-	for name, text := range map[string][]byte{
-		"cert": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), "key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
-		"conf": fmt.Appendf(nil, `daemon off; master_process off; pid %[1]s/pid; error_log %[1]s/log;
-events { worker_connections 256; }
-http {
-  access_log off; client_max_body_size 8m;
-  client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
-  server {
-    listen %[2]s ssl; http2 on; ssl_certificate %[1]s/cert; ssl_certificate_key %[1]s/key;
-    location / { proxy_pass %[3]s; proxy_ssl_protocols TLSv1.3; %[4]s }
-  }
-}`, dir, address, s.url, settings),
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+	args, conf := b.arguments(dir, address, s.url)
+	pair := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})...)
+	for name, text := range map[string][]byte{"pem": pair, "conf": []byte(conf)} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// A guest takes post-quantum key exchange alone, so the machine's own nginx may be too old.
+	// A guest takes post-quantum key exchange alone, so the machine's own programs may be too old.
 	tree, err := toolstree.Open("../../../build/tools-tree")
 	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip("no tools tree here: make image builds it, with an nginx that knows X25519MLKEM768")
+		t.Skipf("no tools tree here: make image builds it, with a %s that knows X25519MLKEM768", b.program)
 	} else if err != nil {
 		t.Fatal(err)
 	}
-	c := tree.Command(t.Context(), "nginx", "-p", dir, "-e", filepath.Join(dir, "log"), "-c", filepath.Join(dir, "conf"))
-	c.Stderr = os.Stderr
+	c := tree.Command(t.Context(), b.program, args...)
+	said := &strings.Builder{}
+	c.Stderr = said
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +310,9 @@ http {
 		}
 		if time.Now().After(deadline) {
 			log, _ := os.ReadFile(filepath.Join(dir, "log"))
-			t.Fatalf("nginx does not listen: %s", log)
+			c.Process.Kill()
+			c.Wait()
+			t.Fatalf("%s does not listen: %s%s", b.program, log, said)
 		}
 	}
 }
@@ -298,17 +324,20 @@ func (s *service) local(t *testing.T, url string) *running {
 		Payer: func(config.Measured) (ton.Address, error) { return payer, nil }})
 }
 
-// TestThroughBalancer: a real gateway behind nginx, which ends TLS and speaks as it is set to.
+// TestThroughBalancer: a real gateway behind somebody who ends TLS and speaks as he is set to.
 func TestThroughBalancer(t *testing.T) {
 	s := startService(t)
-	for _, tt := range []struct{ name, settings string }{
-		{"as it comes", ""}, // HTTP/1.0, gathers both ways
-		{"gathers", `proxy_http_version 1.1; proxy_set_header Connection "";`},
-		{"gathers nothing", `proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;`},
-		{"gathers whatever it is told", `proxy_http_version 1.1; proxy_set_header Connection ""; proxy_ignore_headers X-Accel-Buffering;`},
+	for _, b := range []balancer{
+		{"nginx as it comes", "nginx", ""}, // HTTP/1.0, gathers both ways
+		{"nginx gathers", "nginx", `proxy_http_version 1.1; proxy_set_header Connection "";`},
+		{"nginx gathers nothing", "nginx", `proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;`},
+		{"nginx gathers whatever it is told", "nginx", `proxy_http_version 1.1; proxy_set_header Connection ""; proxy_ignore_headers X-Accel-Buffering;`},
+		{"HAProxy as it comes", "haproxy", ""},
+		{"HAProxy gathers requests", "haproxy", "option http-buffer-request"},
+		{"HAProxy with a connection for each request", "haproxy", "option httpclose"},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			r := s.local(t, s.balancer(t, tt.settings))
+		t.Run(b.name, func(t *testing.T) {
+			r := s.local(t, s.behind(t, b))
 			for _, body := range []string{streamed, inOne, streamed} {
 				response, text := r.post(t, body)
 				if response.StatusCode != 200 || !strings.Contains(text, "Oslo") || strings.Contains(text, "[DONE]") != (body == streamed) {
@@ -323,23 +352,25 @@ func TestThroughBalancer(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a client leaves", func(t *testing.T) {
-		r := s.local(t, s.balancer(t, `proxy_http_version 1.1; proxy_set_header Connection "";`))
-		response, err := http.DefaultClient.Do(r.request(t, http.MethodPost, "/v1/chat/completions", strings.Replace(streamed, "canary", "endless", 1)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		// Events come while the answer goes on: nginx was told not to gather them.
-		if line, err := bufio.NewReader(response.Body).ReadString('\n'); err != nil || !strings.Contains(line, "data: ") {
-			t.Errorf("first event: %q, %v", line, err)
-		}
-		response.Body.Close()
-		select {
-		case <-s.gone:
-		case <-time.After(20 * time.Second):
-			t.Error("the engine goes on")
-		}
-	})
+	for _, b := range []balancer{{"", "nginx", `proxy_http_version 1.1; proxy_set_header Connection "";`}, {"", "haproxy", ""}} {
+		t.Run("a client leaves "+b.program, func(t *testing.T) {
+			r := s.local(t, s.behind(t, b))
+			response, err := http.DefaultClient.Do(r.request(t, http.MethodPost, "/v1/chat/completions", strings.Replace(streamed, "canary", "endless", 1)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Events come while the answer goes on: nginx was told not to gather them.
+			if line, err := bufio.NewReader(response.Body).ReadString('\n'); err != nil || !strings.Contains(line, "data: ") {
+				t.Errorf("first event: %q, %v", line, err)
+			}
+			response.Body.Close()
+			select {
+			case <-s.gone:
+			case <-time.After(20 * time.Second):
+				t.Error("the engine goes on")
+			}
+		})
+	}
 }
 
 // TestClients has unchanged clients of others ask through the proxy, at the versions of their lock file.

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"chrysalis/runtime/chain"
+	"chrysalis/runtime/chain/chaintest"
+	"chrysalis/runtime/chain/fetch/fetchtest"
+)
+
+// localChain is a chain in memory behind two liteservers, for the scripts.
+type localChain struct {
+	good, forged, old []byte // global configuration files
+}
+
+func newLocalChain(t *testing.T) *localChain {
+	t.Helper()
+	world := func(now uint32) (*chaintest.Chain, []*fetchtest.Liteserver) {
+		c, err := chaintest.New(chaintest.Options{Simplex: true, KeyEvery: 2, Time: now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 40 { // more key blocks than one answer has
+			if _, err := c.Step(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var servers []*fetchtest.Liteserver
+		for i := range 2 {
+			s, err := fetchtest.Listen(c, byte(i+1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { s.Close() })
+			servers = append(servers, s)
+		}
+		return c, servers
+	}
+	now := uint32(time.Now().Unix())
+	c, servers := world(now - 60)
+	forged, liars := world(now - 60)
+	for _, s := range liars {
+		s.Change = func(b []byte) []byte { b[len(b)-9] ^= 1; return b }
+	}
+	aged, ancient := world(1_700_000_000)
+	return &localChain{good: globalFile(t, c.Network, servers), forged: globalFile(t, forged.Network, liars),
+		old: globalFile(t, aged.Network, ancient)}
+}
+
+// globalFile is the network's configuration file.
+func globalFile(t *testing.T, n chain.Network, servers []*fetchtest.Liteserver) []byte {
+	t.Helper()
+	var list []map[string]any
+	for _, s := range servers {
+		ip := s.Server.Address.Addr().As4()
+		list = append(list, map[string]any{"ip": int32(binary.BigEndian.Uint32(ip[:])), "port": s.Server.Address.Port(),
+			"id": map[string]any{"@type": "pub.ed25519", "key": s.Server.Key[:]}})
+	}
+	key := n.Anchor.Key
+	raw, err := json.Marshal(map[string]any{"@type": "config.global", "liteservers": list, "validator": map[string]any{
+		"init_block": map[string]any{"workchain": key.Workchain, "shard": int64(key.Shard), "seqno": key.Seqno, "root_hash": key.RootHash[:],
+			"file_hash": key.FileHash[:]}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func (l *localChain) files(dir string) error {
+	for name, raw := range map[string][]byte{"good.json": l.good, "forged.json": l.forged, "old.json": l.old} {
+		if err := os.WriteFile(filepath.Join(dir, "chain-"+name), raw, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
