@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -20,6 +19,7 @@ import (
 
 	"chrysalis/runtime/numbers"
 	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/guest/guesttest"
 )
 
 // pretendGuest makes build/guest-NAME below dir, of a guest whose QEMU is a program that does nothing until the test ends, and whose port is
@@ -38,25 +38,9 @@ func pretendGuest(t *testing.T, dir, name string, counted numbers.Values) string
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	pid := filepath.Join(dir, "qemu.pid")
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", "echo; read line", "sh", "-pidfile", pid)
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stdin.Close(); cmd.Wait() })
-	if _, err := out.Read(make([]byte, 1)); err != nil { // it is the shell by now, and no copy of this program
-		t.Fatal(err)
-	}
+	pid := guesttest.Process(t, filepath.Join(dir, "qemu.pid"))
 	for file, text := range map[string]string{
-		"qemu.pid": fmt.Sprint(cmd.Process.Pid), "guest.json": `{"port": ` + u.Port() + `}`, guest.StatusFile: "event engine-up\nserving 7000\n",
+		"qemu.pid": fmt.Sprint(pid), "guest.json": `{"port": ` + u.Port() + `}`, guest.StatusFile: "event engine-up\nserving 7000\n",
 		guest.NumbersFile: counted.Line() + "\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {

@@ -7,34 +7,20 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"chrysalis/tools/internal/guest/guesttest"
 )
 
 // pretend makes a folder of a guest whose QEMU is a program that does nothing until the test ends.
 func pretend(t *testing.T, written string, port int) Guest {
 	t.Helper()
 	g := Guest{Dir: t.TempDir()}
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", "echo; read line", "sh", "-pidfile", g.Path("qemu.pid"))
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stdin.Close(); cmd.Wait() })
-	if _, err := out.Read(make([]byte, 1)); err != nil { // it is the shell by now, and no copy of this program
-		t.Fatal(err)
-	}
-	err = errors.Join(writeJSON(g.Path("qemu.pid"), cmd.Process.Pid), writeJSON(g.Path(specFile), Spec{Port: port}),
+	pid := guesttest.Process(t, g.Path("qemu.pid"))
+	err := errors.Join(writeJSON(g.Path("qemu.pid"), pid), writeJSON(g.Path(specFile), Spec{Port: port}),
 		os.WriteFile(g.Path(StatusFile), []byte(written), 0o600))
 	if err != nil {
 		t.Fatal(err)
