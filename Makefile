@@ -41,7 +41,7 @@ packages: cross $(BIN) ## tarballs, Debian packages and bills of materials of th
 
 cross: ## the command line for all systems, into build/cross
 	@set -e; for s in $(OTHERS); do out=build/cross/chrysalis-$${s/\//-}; [ $${s%/*} = windows ] && out=$$out.exe; echo "$$out"; \
-		CGO_ENABLED=0 GOOS=$${s%/*} GOARCH=$${s#*/} $(GO) build -C tools -ldflags='-s -w' -o ../$$out ./chrysalis; done
+		CGO_ENABLED=0 GOOS=$${s%/*} GOARCH=$${s#*/} $(GO) build -C tools -ldflags='-s -w -X main.version=$(VERSION)' -o ../$$out ./chrysalis; done
 
 # What clients import and runs without sockets; asked for where it is needed, for go list takes a second.
 CLIENT = $(shell $(GO) list ./attest/... ./measure/... ./runtime/claim ./runtime/receipt ./runtime/envelope/... | grep -v '/ratls\|/coll')

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -347,10 +346,7 @@ func printAuditReport(w io.Writer, r audit.Report, page string) {
 
 // buildFacts says which program this is.
 func buildFacts() audit.Tool {
-	t := audit.Tool{Version: "(devel)", Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		t.Version = info.Main.Version
-	}
+	t := audit.Tool{Version: version, Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH}
 	if own, err := os.Executable(); err == nil {
 		t.SHA256, _, _ = release.HashFile(own) // zeros where it can't be read
 	}

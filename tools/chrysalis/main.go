@@ -40,7 +40,9 @@ func newRoot() *cobra.Command {
 		Short:         "Confidential inference guests: boot, verify, talk, rebuild",
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Version:       version,
 	}
+	root.SetVersionTemplate(facts())
 	root.AddCommand(verbs()...)
 	wantVerbs(root)
 	wantLinux(root, runtime.GOOS)
