@@ -152,6 +152,7 @@ func goBench(t *testing.T, pkg, pattern string, args ...string) map[string]map[s
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", append([]string{"test", "-run", "^$", "-bench", pattern, pkg}, args...)...)
 	cmd.Dir = filepath.Join(built, "..")
+	cmd.Env = append(os.Environ(), "CHRYSALIS_NGINX="+strings.Join(tree(t).Command(t.Context(), "nginx").Args, "\n"))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("go test -bench %s %s: %v\n%.4000s", pattern, pkg, err, out)
