@@ -1,12 +1,10 @@
 package main
 
 import (
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -14,6 +12,7 @@ import (
 
 	"chrysalis/attest/attesttest"
 	"chrysalis/measure"
+	"chrysalis/tools/internal/guest"
 )
 
 // root vouches for several software machines, and from start to start: guests that judge each other by a root in their identity need one.
@@ -61,29 +60,11 @@ func readRoot(file string, platform measure.Platform) (*root, error) {
 	if file == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(file)
+	certificate, key, err := guest.ReadRoot(file)
 	if err != nil {
 		return nil, err
 	}
-	first, rest := pem.Decode(text)
-	second, _ := pem.Decode(rest)
-	if first == nil || second == nil || first.Type != "CERTIFICATE" || second.Type != "PRIVATE KEY" {
-		return nil, fmt.Errorf("reading %s: want a certificate and its key", file)
-	}
-	r := &root{}
-	if r.certificate, err = x509.ParseCertificate(first.Bytes); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", file, err)
-	}
-	key, err := x509.ParsePKCS8PrivateKey(second.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", file, err)
-	}
-	signer, ok := key.(interface {
-		Public() crypto.PublicKey
-	})
-	if public, same := r.certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !same || !public.Equal(signer.Public()) {
-		return nil, errors.New("reading " + file + ": the key is not the certificate's")
-	}
+	r, ok := &root{certificate: certificate}, false
 	switch key := key.(type) {
 	case *ecdsa.PrivateKey:
 		r.key, ok = key, platform == measure.TDX

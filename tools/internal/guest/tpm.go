@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -94,28 +95,42 @@ const makerName = "Chrysalis software TPM maker"
 
 // readMaker reads what write has written.
 func readMaker(file string) (*maker, error) {
-	text, err := os.ReadFile(file)
+	certificate, key, err := ReadRoot(file)
 	if err != nil {
 		return nil, err
+	}
+	m := &maker{certificate: certificate}
+	var ok bool
+	if m.key, ok = key.(*ecdsa.PrivateKey); !ok || certificate.Subject.CommonName != makerName {
+		return nil, fmt.Errorf("reading %s: %s is no maker of software TPMs", file, certificate.Subject)
+	}
+	return m, nil
+}
+
+// ReadRoot reads a root that software machines have in common: its certificate and the key of that, in PEM.
+func ReadRoot(file string) (*x509.Certificate, crypto.Signer, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, nil, err
 	}
 	first, rest := pem.Decode(text)
 	second, _ := pem.Decode(rest)
 	if first == nil || second == nil || first.Type != "CERTIFICATE" || second.Type != "PRIVATE KEY" {
-		return nil, fmt.Errorf("reading %s: want a certificate and its key", file)
+		return nil, nil, fmt.Errorf("reading %s: want a certificate and its key", file)
 	}
-	m := &maker{}
-	if m.certificate, err = x509.ParseCertificate(first.Bytes); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", file, err)
+	certificate, err := x509.ParseCertificate(first.Bytes)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading %s: %w", file, err)
 	}
 	key, err := x509.ParsePKCS8PrivateKey(second.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", file, err)
+		return nil, nil, fmt.Errorf("reading %s: %w", file, err)
 	}
-	var ok bool
-	if m.key, ok = key.(*ecdsa.PrivateKey); !ok || !m.key.PublicKey.Equal(m.certificate.PublicKey) || m.certificate.Subject.CommonName != makerName {
-		return nil, fmt.Errorf("reading %s: %s is no maker of software TPMs with its key", file, m.certificate.Subject)
+	signer, ok := key.(crypto.Signer)
+	if public, same := certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !same || !public.Equal(signer.Public()) {
+		return nil, nil, fmt.Errorf("reading %s: the key is not the certificate's", file)
 	}
-	return m, nil
+	return certificate, signer, nil
 }
 
 func (m *maker) write(file string) error {
