@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -150,12 +151,18 @@ func listedRelease(text string) (release.Listed, error) {
 }
 
 func newReleaseListSign() *cobra.Command {
+	return newSign("LIST", "release list", "release list show", "chrysalis release list sign list.json", release.SignList)
+}
+
+// newSign is the verb that adds a signature to a document of a kind.
+func newSign(argument, kind, show, example string, sign func([]byte, ed25519.PrivateKey) ([]byte, error)) *cobra.Command {
 	var key, out string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "sign LIST --key FILE [-o FILE]", Short: "Add a signature to a release list", Args: cobra.ExactArgs(1),
-		Long:    "Adds your signature to those that are there. Look at the list first: release list show. Without -o the list itself is written anew.",
-		Example: "  chrysalis release list sign list.json --key release.pem",
+		Use: "sign " + argument + " --key FILE [-o FILE]", Short: "Add a signature to a " + kind, Args: cobra.ExactArgs(1),
+		Long: "Adds your signature to those that are there. Look at the " + kind + " first: " + show + ". Without -o the " + kind +
+			" itself is written anew.",
+		Example: "  " + example + " --key release.pem",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			private, err := readPrivateKey(key)
 			if err != nil {
@@ -165,7 +172,7 @@ func newReleaseListSign() *cobra.Command {
 			if err != nil {
 				return unavailable(err)
 			}
-			signed, err := release.SignList(data, private)
+			signed, err := sign(data, private)
 			if err != nil {
 				return rejected(err)
 			}
@@ -177,7 +184,7 @@ func newReleaseListSign() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&key, "key", "", "private key (make one with: chrysalis release key)")
 	documentFlags(cmd, &out, &asJSON)
-	cmd.Flags().Lookup("output").Usage = "file to write (default: the list itself)"
+	cmd.Flags().Lookup("output").Usage = "file to write (default: the " + kind + " itself)"
 	_ = cmd.MarkFlagRequired("key")
 	return cmd
 }

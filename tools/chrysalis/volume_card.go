@@ -221,37 +221,7 @@ type tally func(int64)
 func (c tally) Write(p []byte) (int, error) { c(int64(len(p))); return len(p), nil }
 
 func newCardSign() *cobra.Command {
-	var key, out string
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use: "sign CARD --key FILE [-o FILE]", Short: "Add a signature to a card", Args: cobra.ExactArgs(1),
-		Long: "Adds your signature to those that are there. Look at the card first: volume card show. Without -o the card itself is " +
-			"written anew.",
-		Example: "  chrysalis volume card sign card.json --key release.pem",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			private, err := readPrivateKey(key)
-			if err != nil {
-				return err
-			}
-			data, err := readInput(args[0])
-			if err != nil {
-				return unavailable(err)
-			}
-			signed, err := release.SignCard(data, private)
-			if err != nil {
-				return rejected(err)
-			}
-			if out == "" {
-				out = args[0]
-			}
-			return writeDocument(cmd.OutOrStdout(), out, signed, asJSON)
-		},
-	}
-	cmd.Flags().StringVar(&key, "key", "", "private key (make one with: chrysalis release key)")
-	documentFlags(cmd, &out, &asJSON)
-	cmd.Flags().Lookup("output").Usage = "file to write (default: the card itself)"
-	_ = cmd.MarkFlagRequired("key")
-	return cmd
+	return newSign("CARD", "card", "volume card show", "chrysalis volume card sign card.json", release.SignCard)
 }
 
 // readCatalogue reads a file of cards, of which a card alone is one.
