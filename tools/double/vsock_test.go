@@ -250,3 +250,24 @@ func TestVhostRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestVsockRoom: a guest that sends more than there is room for is not kept, and what it may send is.
+func TestVsockRoom(t *testing.T) {
+	v := newVsock(3, 4050, nil)
+	s := &stream{v: v, from: 7}
+	v.streams[s.from] = s
+	packet := func(size int) []byte {
+		le := binary.LittleEndian
+		p := le.AppendUint64(le.AppendUint64(nil, 3), hostCID)
+		for _, word := range []uint32{7, 4050, uint32(size), vsockData<<16 | vsockStream, 0, 0, 0} {
+			p = le.AppendUint32(p, word)
+		}
+		return append(p, make([]byte, size)...)
+	}
+	if err := v.received(packet(vsockRoom)); err != nil || len(s.in) != vsockRoom {
+		t.Errorf("what there is room for: %d bytes are kept (error %v), want %d", len(s.in), err, vsockRoom)
+	}
+	if err := v.received(packet(1)); err == nil || len(s.in) != vsockRoom {
+		t.Errorf("a byte more: %d bytes are kept (error %v), want %d and an error", len(s.in), err, vsockRoom)
+	}
+}
