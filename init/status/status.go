@@ -102,6 +102,7 @@ const (
 	LoanLost
 	JournalTorn
 	JournalForeign
+	JournalOld
 	JournalRolledBack
 	JournalIO
 	JournalFull
