@@ -437,7 +437,7 @@ func imageSpeed(t *testing.T) []row {
 	cold, steps := timed("image", "audit", filepath.Join(folder, "release"))
 	warm, _ := timed("image", "build", "--out", filepath.Join(folder, "release"))
 	part := func(name string) float64 {
-		told := regexp.MustCompile(`(?m)^  `+name+` +([0-9.]+) s`).FindAllStringSubmatch(steps, -1)
+		told := regexp.MustCompile(`(?m)^ +(?:\d+ of \d+ +)?`+name+` +([0-9.]+) s`).FindAllStringSubmatch(steps, -1)
 		if told == nil {
 			t.Fatalf("image audit tells no step %q:\n%s", name, steps)
 		}
