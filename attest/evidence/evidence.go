@@ -96,7 +96,7 @@ const (
 var sectionLimits = map[uint8]int{
 	sectionPath: maxPathBytes, sectionConfig: 96 << 10, sectionRuntimeLog: 64 << 10, sectionBootLog: 256 << 10,
 	sectionQuote: 16 << 10, sectionSignature: 4 << 10, sectionCertificates: 64 << 10, sectionCollateral: 512 << 10,
-	sectionHPKE: HPKEBytes, sectionDevices: 160 << 10, sectionRIMs: 256 << 10, sectionOCSP: 192 << 10, sectionAuthorities: 24 << 10,
+	sectionHPKE: HPKEBytes, sectionDevices: MaxDeviceBytes, sectionRIMs: 256 << 10, sectionOCSP: 192 << 10, sectionAuthorities: 24 << 10,
 }
 
 // Encode returns the one encoding of the evidence.
@@ -110,7 +110,7 @@ func (e *Evidence) Encode() ([]byte, error) {
 		{sectionPath, e.Path.encode()}, {sectionConfig, e.Config}, {sectionRuntimeLog, e.RuntimeLog}, {sectionBootLog, e.BootLog},
 		{sectionQuote, e.Quote}, {sectionSignature, e.Signature},
 		{sectionCertificates, encodeList(e.Certificates)}, {sectionCollateral, e.Collateral}, {sectionHPKE, e.HPKE},
-		{sectionDevices, encodeDevices(e.GPUs.Devices)}, {sectionRIMs, encodeList(e.GPUs.RIMs)}, {sectionOCSP, encodeList(e.GPUs.OCSP)},
+		{sectionDevices, EncodeDevices(e.GPUs.Devices)}, {sectionRIMs, encodeList(e.GPUs.RIMs)}, {sectionOCSP, encodeList(e.GPUs.OCSP)},
 		{sectionAuthorities, encodeList(e.GPUs.Authorities)},
 	} {
 		if len(s.body) == 0 {
@@ -217,7 +217,7 @@ func (e *Evidence) set(number uint8, body []byte) (err error) {
 	case sectionHPKE:
 		e.HPKE = body
 	case sectionDevices:
-		e.GPUs.Devices, err = decodeDevices(body)
+		e.GPUs.Devices, err = DecodeDevices(body)
 	case sectionRIMs:
 		e.GPUs.RIMs, err = decodeList(body)
 	case sectionOCSP:

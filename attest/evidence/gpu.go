@@ -35,6 +35,8 @@ const (
 const (
 	MaxGPUs     = 8
 	MaxSwitches = 4
+	// MaxDeviceBytes bounds their encoding.
+	MaxDeviceBytes = 160 << 10
 )
 
 // Digest is what a statement has as its GPU digest: SHA-256 of the encoded devices, zeros without any. What is stapled is not in it.
@@ -42,7 +44,7 @@ func (g GPUs) Digest() [32]byte {
 	if len(g.Devices) == 0 {
 		return [32]byte{}
 	}
-	return sha256.Sum256(encodeDevices(g.Devices))
+	return sha256.Sum256(EncodeDevices(g.Devices))
 }
 
 const gpuNonceLabel = "chrysalis gpu nonce v1\x00"
@@ -54,7 +56,8 @@ func GPUNonce(s Statement) [32]byte {
 	return sha256.Sum256(append([]byte(gpuNonceLabel), s.Encode()...))
 }
 
-func encodeDevices(devices []Device) (b []byte) {
+// EncodeDevices returns the one encoding of devices: section 10.
+func EncodeDevices(devices []Device) (b []byte) {
 	for _, d := range devices {
 		b = append(b, byte(d.Kind))
 		b = append(b, encodeList([][]byte{d.Report, d.Chain})...)
@@ -62,7 +65,11 @@ func encodeDevices(devices []Device) (b []byte) {
 	return b
 }
 
-func decodeDevices(b []byte) (devices []Device, err error) {
+// DecodeDevices parses what EncodeDevices writes. GPUs stand before switches.
+func DecodeDevices(b []byte) (devices []Device, err error) {
+	if len(b) > MaxDeviceBytes {
+		return nil, fmt.Errorf("devices have %d bytes, want at most %d", len(b), MaxDeviceBytes)
+	}
 	last, count := KindGPU, map[DeviceKind]int{}
 	for len(b) > 0 {
 		d := Device{Kind: DeviceKind(b[0])}
