@@ -15,6 +15,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/nvidia"
 	"chrysalis/attest/ratls"
 )
 
@@ -27,7 +28,7 @@ func newVerify() *cobra.Command {
 		Use:   "verify URL --policy FILE [--model-card FILE --card-signer KEY]",
 		Short: "Learn what a guest is, and whether a policy accepts it",
 		Long: "Connects to a guest, asks it for evidence that is bound to this very connection, and judges it against a policy.\n" +
-			"Prints what was refused or waived, and how many checks of session, hardware, image, config and price were made; with --all each\n" +
+			"Prints what was refused or waived, and how many checks of session, hardware, GPU, image, config and price were made; with --all each\n" +
 			"check: what was expected, what was found, and the verdict. No prompt is sent.\n\n" +
 			"With --model-card the model is called by its name: the file, a card or a catalogue of them (volume card), must have a card of the volume that\n" +
 			"the guest runs, signed by those whom --card-signer names. A model without such a card is a refusal.",
@@ -141,9 +142,23 @@ func printVerification(out, notes io.Writer, result *attest.Result, err error, a
 	if loan := result.Loan(); loan.Number > 0 {
 		say(out, "secret: loan %d, lent by the custodian on machine %s\n", loan.Number, loan.Lender)
 	}
+	for _, g := range result.GPUs() {
+		say(out, "%s\n", gpuLine(g))
+	}
 	for _, weakness := range result.Weaknesses() {
 		say(notes, "chrysalis: note: %s\n", weakness)
 	}
+}
+
+// gpuLine says what a verified device is.
+func gpuLine(g attest.GPU) string {
+	line := fmt.Sprintf("%s: %s", g.Kind, g.ID)
+	if g.Kind == nvidia.GPU {
+		line += fmt.Sprintf(", %s in the mode %s, driver %s, VBIOS %s", g.Architecture, g.Mode, g.Driver, g.VBIOS)
+	} else {
+		line += ", BIOS " + g.VBIOS
+	}
+	return line + fmt.Sprintf(", %d measurements as %s have them", g.Measurements, strings.Join(g.RIMs, " and "))
 }
 
 // groups are what checks are about, by how their names begin; the longest that fits counts. What fits none is about the hardware.
@@ -154,6 +169,7 @@ var groups = []struct {
 	{"session", []string{"policy", "exporter", "challenge", "hpke-key", "epoch", "nonce", "tls-key", "not-after", "statement-", "report-data", "sev-snp.report-data",
 		"tdx.report-data"}},
 	{"hardware", nil},
+	{"gpu", []string{"nvidia"}},
 	{"image", []string{"pcr-", "mrtd", "rtmr-", "sev-snp.measurement", "release-", "security-version", "boot-log", "acpi", "software"}},
 	{"config", []string{"config.", "event-", "runtime-log-", "mr-config-id", "host-data", "sev-snp.host-data"}},
 	{"price", []string{"config.service.price."}},
