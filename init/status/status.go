@@ -85,6 +85,15 @@ const (
 	ConfigForeign Code = iota + 1
 	SealingUnfit
 	VolumeCorrupt
+	GPUUnasked
+	GPUNone
+	GPUCount
+	GPUReset
+	GPUDriver
+	GPUState
+	GPUUnverified
+	GPUReady
+	GPULost
 	UnsealRefused
 	HandedOver
 	HandoverRefused

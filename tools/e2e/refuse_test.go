@@ -64,6 +64,14 @@ func TestForeignDisks(t *testing.T) {
 			t.Errorf("the guest's last word: got %q, want %q", got, want)
 		}
 	})
+	t.Run("a config that asks for a GPU on a machine without", func(t *testing.T) {
+		t.Parallel()
+		spec := demoSpec(t)
+		spec.Config.Service.GPU = "1 hopper spt"
+		if got, want := ending(t, newGuest(t), spec), "gpu-none"; got != want {
+			t.Errorf("the guest's last word: got %q, want %q", got, want)
+		}
+	})
 	t.Run("config of another layout", func(t *testing.T) {
 		t.Parallel()
 		spec := demoSpec(t)
