@@ -78,7 +78,7 @@ var (
 		LoanLost:         {"loan-lost", "the loan was not renewed in time: the custodian is gone, or can't be reached; start the guest again once it answers"},
 		JournalTorn: {"journal-torn", "records are missing in the middle of the journal disk; put a good copy of the " +
 			"newest state back"},
-		JournalForeign:    {"journal-foreign", "the journal disk belongs to another guest, or its header was changed"},
+		JournalForeign: {"journal-foreign", "the journal disk belongs to another guest, or its header was changed"},
 		JournalOld: {"journal-old", "the journal was made by a release with another layout; run that one, or begin with an empty disk and a new secret " +
 			"(chrysalis down --forget)"},
 		JournalRolledBack: {"journal-rolled-back", "the journal disk is older than this guest's last boot; put the newest back"},
