@@ -9,13 +9,17 @@
 // renewed again. After its start a custodian waits out lease and margin before it lends anything: who borrowed before may go on until
 // then, and what the journal says of them is as old as the host likes.
 //
+// The secret goes to another custodian under a number too, and stays here until that one says that it has it, with a proof. From then on, which
+// is durable before it is acknowledged, it is gone: nothing is lent here any more. The other one lends nothing before it has heard so. Who
+// lends is decided by one write of this journal, whatever is cut on either side.
+//
 // What this package does not promise. Time is the machine's monotonic clock, on both sides: a host that can make the custodian's run fast,
 // or hold up a borrower's, has two guests with the secret for as long. A host that puts back the custodian's disk has a number lent twice,
 // one after the other; where the disk is all that the count rests on, nothing here finds that out within a boot.
 package custodian
 
 import (
-	"encoding/binary"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"slices"
@@ -38,26 +42,29 @@ type Custodian struct {
 	lease   time.Duration
 	now     func() time.Time
 
-	number uint64            // of the last loan
+	number uint64            // of the last loan or move
 	boots  uint64            // that the borrowers have counted
 	held   []register.Digest // measurements of all images that have had the secret, the first at first
 
 	live    bool      // the last loan was lent in this boot, and somebody may have it
 	counted bool      // its borrower has counted its boot
 	since   time.Time // from when lease and margin are waited out before the next loan: zero where nothing is waited for
+
+	open   bool     // the secret came under the present number, and whoever gave it has it still
+	moving bool     // the last number is that of a move
+	gone   [32]byte // the proof with which the secret went to another custodian: zeros while it is here
 }
 
-// What the journal has of a loan: an entry when it is lent, with the measurements of the two sides, when the borrower has counted its boot,
-// and when it is given back. Each is the call as it came: kind, number, giver, taker.
-const entryBytes = 1 + 8 + 32 + 32
+// What the journal has: an entry when the secret is lent or given away, with the measurements of the two sides, when the borrower has counted its
+// boot, when a loan is given back, when the taker of the secret has it, and when the giver has it no more. Each is the call, as it came.
 
-// Open opens the journal and begins. kept is the secret out of its vault, with the boots that the custodian itself has counted and the
-// images that have held it before the custodian's. now is the clock, nil for time.Now, whose readings are monotonic.
-func Open(disk journal.Device, key [32]byte, kept role.Loan, lease time.Duration, now func() time.Time) (*Custodian, error) {
+// Open opens the journal and begins. kept is the secret out of its vault. now is the clock, nil for time.Now, whose readings are monotonic.
+func Open(disk journal.Device, key [32]byte, kept role.Kept, lease time.Duration, now func() time.Time) (*Custodian, error) {
 	if now == nil {
 		now = time.Now
 	}
-	c := &Custodian{secret: kept.Secret, held: slices.Clone(kept.Held), lease: lease, now: now}
+	c := &Custodian{secret: kept.Secret, held: slices.Clone(kept.Held), lease: lease, now: now,
+		number: kept.Came.Number, boots: kept.Came.Boots, open: kept.Came.Number != 0}
 	var err error
 	if c.journal, err = journal.Open(disk, key, kept.Boots, c.replay); err != nil {
 		return nil, err
@@ -68,13 +75,16 @@ func Open(disk journal.Device, key [32]byte, kept role.Loan, lease time.Duration
 
 // replay applies an entry of an earlier boot.
 func (c *Custodian) replay(entry []byte) error {
-	if len(entry) != entryBytes {
-		return fmt.Errorf("an entry has %d bytes, want %d", len(entry), entryBytes)
+	call, err := role.DecodeCall(entry)
+	if err != nil {
+		return err
 	}
-	call := role.LoanCall{Call: role.Call(entry[0]), Number: binary.LittleEndian.Uint64(entry[1:]), Giver: register.Digest(entry[9:]),
-		Taker: register.Digest(entry[41:])}
-	if next := call.Call == role.CallLend; next && call.Number != c.number+1 || !next && call.Number != c.number {
-		return fmt.Errorf("an entry is of loan %d after loan %d", call.Number, c.number)
+	want := c.number
+	if call.Call == role.CallLend || call.Call == role.CallMove {
+		want++
+	}
+	if call.Number != want || c.open != (call.Call == role.CallSettle) || c.Gone() {
+		return fmt.Errorf("an entry is of call %d of number %d after number %d", call.Call, call.Number, c.number)
 	}
 	return c.apply(call)
 }
@@ -82,18 +92,26 @@ func (c *Custodian) replay(entry []byte) error {
 // apply changes the state by what is durable.
 func (c *Custodian) apply(call role.LoanCall) error {
 	switch call.Call {
-	case role.CallLend:
-		c.number = call.Number
+	case role.CallLend, role.CallMove:
+		c.number, c.moving = call.Number, call.Call == role.CallMove
 		c.hold(call.Giver)
 		c.hold(call.Taker)
 	case role.CallCount:
 		c.boots++
 	case role.CallBack: // of an earlier boot it says nothing: the journal is as old as the host likes
+	case role.CallMoved:
+		c.gone = call.Proof
+		c.secret.Wipe()
+	case role.CallSettle:
+		c.open = false
 	default:
 		return fmt.Errorf("an entry is of call %d", call.Call)
 	}
 	return nil
 }
+
+// Gone reports whether the secret is another custodian's.
+func (c *Custodian) Gone() bool { return c.gone != [32]byte{} }
 
 func (c *Custodian) hold(image register.Digest) {
 	if !slices.Contains(c.held, image) {
@@ -103,8 +121,7 @@ func (c *Custodian) hold(image register.Digest) {
 
 // commit makes a call durable, and then its effect.
 func (c *Custodian) commit(call role.LoanCall) error {
-	entry := binary.LittleEndian.AppendUint64([]byte{byte(call.Call)}, call.Number)
-	if err := c.journal.Commit(append(append(entry, call.Giver[:]...), call.Taker[:]...)); err != nil {
+	if err := c.journal.Commit(call.Encode()); err != nil {
 		return err
 	}
 	return c.apply(call)
@@ -112,8 +129,29 @@ func (c *Custodian) commit(call role.LoanCall) error {
 
 // Answer answers a call. An error says that the journal fails: the custodian must end, for what lies on the disk is not known any more.
 func (c *Custodian) Answer(call role.LoanCall) (role.Answer, role.Loan, error) {
-	if call.Call == role.CallLend {
-		return c.lend(call)
+	switch {
+	case call.Call == role.CallCame:
+		if c.open {
+			return role.AnswerHeld, role.Loan{Loan: eventlog.Loan{Number: c.number}, Proof: c.secret.Moved(c.number)}, nil
+		}
+		return role.AnswerDone, role.Loan{}, nil
+	case c.Gone():
+		// Whoever took it may not have heard the answer.
+		if call.Call == role.CallMoved && call.Number == c.number && subtle.ConstantTimeCompare(call.Proof[:], c.gone[:]) == 1 {
+			return role.AnswerDone, role.Loan{}, nil
+		}
+		return role.AnswerGone, role.Loan{}, nil
+	case c.open && (call.Call != role.CallSettle || call.Number != c.number), !c.open && call.Call == role.CallSettle:
+		return role.AnswerNotHeld, role.Loan{}, nil
+	case call.Call == role.CallLend, call.Call == role.CallMove:
+		return c.give(call)
+	case call.Call == role.CallMoved:
+		if proof := c.secret.Moved(c.number); !c.moving || call.Number != c.number || subtle.ConstantTimeCompare(call.Proof[:], proof[:]) != 1 {
+			return role.AnswerNotHeld, role.Loan{}, nil
+		}
+		return c.durable(call)
+	case call.Call == role.CallSettle:
+		return c.durable(call)
 	}
 	now := c.now()
 	// A number whose lease has run out, or that was lent before the start, stays dead.
@@ -135,9 +173,20 @@ func (c *Custodian) Answer(call role.LoanCall) (role.Answer, role.Loan, error) {
 	return role.AnswerDone, role.Loan{}, nil
 }
 
-func (c *Custodian) lend(call role.LoanCall) (role.Answer, role.Loan, error) {
+// durable commits a call that changes nothing but what is durable.
+func (c *Custodian) durable(call role.LoanCall) (role.Answer, role.Loan, error) {
+	if err := c.commit(call); errors.Is(err, journal.ErrFull) {
+		return role.AnswerFull, role.Loan{}, nil
+	} else if err != nil {
+		return 0, role.Loan{}, err
+	}
+	return role.AnswerDone, role.Loan{}, nil
+}
+
+// give lends the secret, or has it leave for another custodian: nobody gets it after that but as after a loan, until that one has it.
+func (c *Custodian) give(call role.LoanCall) (role.Answer, role.Loan, error) {
 	if call.Giver == (register.Digest{}) || call.Taker == (register.Digest{}) {
-		return 0, role.Loan{}, fmt.Errorf("lending: giver is %s and taker %s, want measurements", call.Giver, call.Taker)
+		return 0, role.Loan{}, fmt.Errorf("giving the secret: giver is %s and taker %s, want measurements", call.Giver, call.Taker)
 	}
 	if !c.since.IsZero() && c.now().Sub(c.since) <= c.lease+Margin(c.lease) {
 		return role.AnswerHeld, role.Loan{}, nil
@@ -150,14 +199,12 @@ func (c *Custodian) lend(call role.LoanCall) (role.Answer, role.Loan, error) {
 		return role.AnswerFull, role.Loan{}, nil
 	}
 	call.Number = c.number + 1
-	if err := c.commit(call); errors.Is(err, journal.ErrFull) {
-		return role.AnswerFull, role.Loan{}, nil
-	} else if err != nil {
-		return 0, role.Loan{}, err
+	if a, _, err := c.durable(call); a != role.AnswerDone {
+		return a, role.Loan{}, err
 	}
-	c.live, c.counted, c.since = true, false, c.now()
-	var lent *secret.Secret
+	c.live, c.counted, c.since = call.Call == role.CallLend, false, c.now()
+	var given *secret.Secret
 	var err error
-	c.secret.Expose(func(raw []byte) { lent, err = secret.New(raw) })
-	return role.AnswerDone, role.Loan{Secret: lent, Boots: c.boots, Held: before, Loan: eventlog.Loan{Number: c.number}}, err
+	c.secret.Expose(func(raw []byte) { given, err = secret.New(raw) })
+	return role.AnswerDone, role.Loan{Secret: given, Boots: c.boots, Held: before, Loan: eventlog.Loan{Number: c.number}}, err
 }
