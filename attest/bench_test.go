@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"chrysalis/attest"
+	"chrysalis/attest/attesttest"
 	"chrysalis/attest/evidence"
 )
 
@@ -62,16 +63,21 @@ func BenchmarkRatio(b *testing.B) {
 		warm       bool
 		curve      elliptic.Curve
 		signatures int
+		gpu        bool // one beside, whose report is another P-384 signature
 	}{
-		{"vtpm", evidence.VTPM, false, elliptic.P256(), 2},
-		{"tdx-warm", evidence.TDX, true, elliptic.P256(), 2},
-		{"tdx-cold", evidence.TDX, false, elliptic.P256(), 2},
-		{"sev-snp-warm", evidence.SEVSNP, true, elliptic.P384(), 1},
-		{"sev-snp-cold", evidence.SEVSNP, false, elliptic.P384(), 1},
+		{"vtpm", evidence.VTPM, false, elliptic.P256(), 2, false},
+		{"tdx-warm", evidence.TDX, true, elliptic.P256(), 2, false},
+		{"tdx-cold", evidence.TDX, false, elliptic.P256(), 2, false},
+		{"tdx-gpu-warm", evidence.TDX, true, elliptic.P256(), 2, true},
+		{"sev-snp-warm", evidence.SEVSNP, true, elliptic.P384(), 1, false},
+		{"sev-snp-cold", evidence.SEVSNP, false, elliptic.P384(), 1, false},
 	} {
 		b.Run(tt.name, func(b *testing.B) {
 			const run = 4
 			s := newSceneOn(b, tt.platform)
+			if tt.gpu {
+				s = withBoard(b, tt.platform, attesttest.NewBoard(now))
+			}
 			policy, err := s.rules.Policy()
 			if err != nil {
 				b.Fatal(err)
@@ -83,6 +89,11 @@ func BenchmarkRatio(b *testing.B) {
 			digest := make([]byte, 48)
 			k := key(tt.curve)
 			signature, err := ecdsa.SignASN1(rand.Reader, k, digest)
+			if err != nil {
+				b.Fatal(err)
+			}
+			reports := key(elliptic.P384())
+			reported, err := ecdsa.SignASN1(rand.Reader, reports, digest)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -110,6 +121,11 @@ func BenchmarkRatio(b *testing.B) {
 				start = time.Now()
 				for range run * tt.signatures {
 					if !ecdsa.VerifyASN1(&k.PublicKey, digest, signature) {
+						b.Fatal("not verified")
+					}
+				}
+				for range run {
+					if tt.gpu && !ecdsa.VerifyASN1(&reports.PublicKey, digest, reported) {
 						b.Fatal("not verified")
 					}
 				}

@@ -16,7 +16,7 @@ func VerifyDropping(e *evidence.Evidence, c Challenge, p Policy, now time.Time, 
 // CheckNames lists the checks of a platform, and those whose verdict can't be dropped, because later checks read what they
 // parse or judge.
 func CheckNames(p evidence.Platform) (all []string, parsers map[string]bool) {
-	parsers = map[string]bool{"policy": true, "release-list": true, "platform": true, "tdx": true, "sev-snp": true}
+	parsers = map[string]bool{"policy": true, "release-list": true, "platform": true, "tdx": true, "sev-snp": true, "nvidia": true}
 	for _, c := range appraisalOf(&evidence.Evidence{Platform: p}).challenged {
 		all = append(all, c.Name)
 		if strings.HasSuffix(c.Name, "-format") {

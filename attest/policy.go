@@ -45,6 +45,8 @@ type Rules struct {
 	// TDX and SEVSNP judge the machines of those platforms.
 	TDX    TDXRules    `json:"tdx"`
 	SEVSNP SEVSNPRules `json:"sev_snp"`
+	// GPU judges the GPUs of guests whose config asks for some. It may be left out of the document where no such config is accepted.
+	GPU GPURules `json:"gpu,omitzero"`
 	// Config judges the measured config, field by field.
 	Config ConfigRules `json:"config"`
 }
@@ -171,6 +173,9 @@ func (r *Rules) validate() error {
 	}
 	if err := r.Platforms.validate(); err != nil {
 		return fmt.Errorf("platforms: %w", err)
+	}
+	if err := r.validateGPU(); err != nil {
+		return err
 	}
 	return r.validatePlatforms()
 }

@@ -9,6 +9,7 @@ import (
 
 	"chrysalis/attest/check"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/nvidia"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 	"chrysalis/measure/config"
@@ -54,6 +55,7 @@ type Result struct {
 	detached        bool // no connection was bound
 	config          []byte
 	measured        config.Measured
+	gpus            []nvidia.Appraised
 	checks          []Check
 	weaknesses      []string
 	evidence        *evidence.Evidence // as it was judged
@@ -65,6 +67,9 @@ func newResult(a *appraisal, done []Check) *Result {
 		platform: a.evidence.Platform, machine: slices.Clone(a.machine), release: a.reference.Release.Name,
 		securityVersion: a.reference.Release.SecurityVersion, held: slices.Clone(a.sequence.Held), loan: a.sequence.Loan,
 		statement: a.evidence.Statement, hpke: slices.Clone(a.evidence.HPKE), config: slices.Clone(a.evidence.Config), measured: a.config, checks: done, evidence: a.evidence, nonce: a.challenge.Nonce,
+	}
+	if a.gpus != nil {
+		r.gpus = a.gpus.Devices()
 	}
 	if r.detached = a.challenge.Exporter == ([32]byte{}); r.detached {
 		r.weaknesses = append(r.weaknesses,
@@ -99,10 +104,11 @@ func newResult(a *appraisal, done []Check) *Result {
 	for _, c := range done {
 		if text, told := waived[c.Name]; c.Verdict == Waived && told {
 			r.weaknesses = append(r.weaknesses, text)
-		} else if c.Verdict == Waived && c.Name != waiverConfidentiality && !strings.HasPrefix(c.Name, "tdx.") {
+		} else if c.Verdict == Waived && c.Name != waiverConfidentiality && !strings.HasPrefix(c.Name, "tdx.") && !strings.HasPrefix(c.Name, "nvidia.") {
 			r.weaknesses = append(r.weaknesses, c.Name+" was not judged: the policy waives it")
 		}
 	}
+	r.weaknesses = append(r.weaknesses, a.gpuWeaknesses()...)
 	if a.rules.Platforms.Any {
 		r.weaknesses = append(r.weaknesses, "any machine is accepted: the keys of one that its owner has broken forge this evidence")
 	}

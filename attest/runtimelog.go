@@ -135,8 +135,7 @@ var statementChecks = []step{
 		return digests(a.evidence.Statement.LogHead, eventlog.Head(a.evidence.RuntimeLog))
 	}},
 	{Name: "statement-gpu", Judge: func(a *appraisal) check.Finding {
-		// The only rule of this config format is "none": there is no GPU evidence to be bound.
-		return digests(a.evidence.Statement.GPUDigest, [32]byte{})
+		return digests(a.evidence.Statement.GPUDigest, a.evidence.GPUs.Digest())
 	}},
 }
 
@@ -175,13 +174,13 @@ func event(name string, place eventlog.Place) step {
 	}}
 }
 
-// show writes an event's data for people: a word as it is, anything else in hexadecimal digits.
+// show writes an event's data for people: words as they are, anything else in hexadecimal digits.
 func show(data []byte) string {
 	if len(data) == 0 {
 		return "no data"
 	}
 	for _, c := range data {
-		if c < 'a' || c > 'z' {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !bytes.ContainsRune([]byte(" .,-"), rune(c)) {
 			return fmt.Sprintf("%x", data)
 		}
 	}

@@ -206,6 +206,14 @@ func commonVectors() []vector {
 		{"event-identity", "another identity", func(s *scene) { record(s, eventlog.KindIdentity).Data = make([]byte, 32) }},
 		{"event-engine", "another engine", func(s *scene) { record(s, eventlog.KindEngine).Data = make([]byte, 40) }},
 		{"event-model", "another model", func(s *scene) { record(s, eventlog.KindModel).Data = make([]byte, 40) }},
+		{"nvidia", "a GPU's evidence where none is asked for", func(s *scene) {
+			s.contents.EditGPUs = func(g *evidence.GPUs) {
+				g.Devices = []evidence.Device{{Kind: evidence.KindGPU, Report: []byte("report"), Chain: []byte("chain")}}
+			}
+		}},
+		{"nvidia", "what is said of GPUs where none is asked for", func(s *scene) {
+			s.edit = func(e *evidence.Evidence) { e.GPUs.OCSP = [][]byte{{1}} }
+		}},
 		{"event-gpu", "a GPU", func(s *scene) { record(s, eventlog.KindGPU).Data = []byte("one") }},
 		{"held-by", "an image that the policy does not know", func(s *scene) { s.heldBefore(register.Digest{1}) }},
 		{"held-by", "one that it knows, and one more", func(s *scene) {

@@ -9,6 +9,7 @@ import (
 
 	"chrysalis/attest/check"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/nvidia"
 	"chrysalis/attest/release"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
@@ -29,6 +30,7 @@ type Roots struct {
 	VTPM   *x509.CertPool      // makers of TPMs, or whoever certifies their attestation keys
 	TDX    *x509.Certificate   // tdx.IntelRoot for genuine machines
 	SEVSNP []*x509.Certificate // sevsnp.AMDRoots for genuine machines
+	NVIDIA nvidia.Roots        // nvidia.NVIDIARoots for genuine GPUs
 
 	// Facts remembers parses and signatures of certificates and collateral between calls, which saves most of the work of
 	// verifying a machine again. It trusts nobody, and what it remembers changes no verdict. Nil remembers nothing.
@@ -59,6 +61,7 @@ type appraisal struct {
 	boot      []eventlog.BootEvent
 	td        *tdx.Result
 	guest     *sevsnp.Result
+	gpus      *nvidia.Result // nil where the config asks for none
 
 	machine   []byte            // names the machine
 	registers map[string][]byte // by name, those that a release fixes
@@ -88,7 +91,8 @@ func OfCollateral(err error) bool {
 		return false
 	}
 	platform, name, _ := strings.Cut(refused.Failed.Name, ".")
-	return platform == "tdx" && tdx.RestsOnCollateral(name) || platform == "sev-snp" && sevsnp.RestsOnCollateral(name)
+	return platform == "tdx" && tdx.RestsOnCollateral(name) || platform == "sev-snp" && sevsnp.RestsOnCollateral(name) ||
+		platform == "nvidia" && nvidia.RestsOnCollateral(name)
 }
 
 // VerifyEpoch judges the epoch evidence that a certificate carries for the key in it, as Verify does but for the challenge:
@@ -129,7 +133,7 @@ type lists struct{ challenged, detached, epoch, asking []step }
 
 // listsOf takes what a platform proves of itself, and where it keeps the runtime log.
 func listsOf(in eventlog.Registers, own ...[]step) lists {
-	proved := slices.Concat(own...)
+	proved := append(slices.Concat(own...), nvidiaCheck)
 	all := slices.Concat(proved, logChecks(in), statementChecks, keyChecks, configChecks)
 	return lists{
 		slices.Concat(admissionChecks, challengeChecks, all), slices.Concat(admissionChecks, detachedChecks, all),

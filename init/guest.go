@@ -18,7 +18,7 @@ func (g *guest) steps() []boot.Step {
 		{Name: status.Config, Run: g.measureConfig},
 		{Name: status.EngineVolume, Run: g.openEngine},
 		{Name: status.ModelVolume, Run: g.openModel},
-		{Name: status.GPU, Run: g.checkGPU},
+		{Name: status.GPU, Run: g.bringUpGPUs, Limit: gpuLimit},
 		{Name: status.ModuleLock, Run: func(context.Context) error { return hardening.LockModules(kernelPaths) }},
 		{Name: status.Handover, Run: g.handOver},
 		{Name: status.Network, Run: g.bringUpNetwork},

@@ -3,16 +3,19 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"chrysalis/attest/check"
+	"chrysalis/attest/evidence"
+	"chrysalis/attest/nvidia"
 	"chrysalis/init/disks"
 	"chrysalis/init/internal/boot"
 	"chrysalis/init/internal/disk"
 	"chrysalis/init/internal/gpu"
+	"chrysalis/init/internal/modules"
 	"chrysalis/init/internal/mount"
 	"chrysalis/init/internal/platform"
 	"chrysalis/init/internal/platform/tsm"
@@ -128,14 +131,38 @@ func (g *guest) openVolume(ctx context.Context, serial, name string, v config.Vo
 	return errors.Join(err, stateErr)
 }
 
-// checkGPU holds the machine against the GPU rule. None asked for and none found is its own result.
-func (g *guest) checkGPU(context.Context) error {
-	found, err := gpu.Find("/sys")
-	if err != nil {
+// gpuLimit is how long GPUs may take to be brought up: eight attach one after the other.
+const gpuLimit = 10 * time.Minute
+
+// gpuModules holds the modules of the GPUs' driver, in an image that has it.
+const gpuModules = "/usr/lib/chrysalis/gpu"
+
+// bringUpGPUs holds the machine against the GPU rule, and has the GPUs work that it asks for once they are verified and logged.
+func (g *guest) bringUpGPUs(ctx context.Context) error {
+	m := gpu.Machine{
+		Sys: "/sys", Rule: g.config.Service.GPU, Log: g.recorder.GPU, LoadDriver: func() error { return modules.Load(gpuModules) },
+		StartHelper: g.services.GPUHelper, Verifier: gpu.Verifier{Roots: nvidia.NVIDIARoots(), Now: time.Now, Facts: new(check.Facts)},
+	}
+	if m.Rule != config.GPUNone {
+		// The reference values are needed before anything else of the host document is.
+		host, err := config.DecodeHost(g.hostSays)
+		if err != nil {
+			return err
+		}
+		given := host.Endorsements
+		m.Verifier.Stapled = evidence.GPUs{RIMs: given.RIMs, OCSP: given.OCSP, Authorities: given.Authorities}
+	}
+	gpus, err := gpu.BringUp(ctx, m)
+	if err != nil || gpus == nil {
 		return err
 	}
-	if rule := g.config.Service.GPU; rule != config.GPUNone || len(found) != 0 {
-		return fmt.Errorf("rule is %q, found %d GPUs: %q", rule, len(found), found)
-	}
-	return g.recorder.GPU(string(config.GPUNone))
+	g.recorder.SetGPUs(gpus.Evidence)
+	go func() {
+		why := gpus.Watch()
+		if err := g.recorder.GPULost(); err != nil {
+			boot.Log("recording that a GPU is lost: %v", err)
+		}
+		g.ender.End(status.GPULost, why)
+	}()
+	return nil
 }

@@ -12,17 +12,22 @@
 package measure
 
 import (
+	"errors"
 	"fmt"
 
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
 )
 
-// ConfigPCRs returns PCR 13 and 14 of a guest that serves with these measured bytes.
+// ConfigPCRs returns PCR 13 and 14 of a guest that serves with these measured bytes. Of one with GPUs PCR 13 follows from their driver and
+// firmware, too, and it is refused.
 func ConfigPCRs(measured []byte) (register.PCRs, error) {
 	sequence, err := eventlog.SequenceOf(measured)
 	if err != nil {
 		return nil, fmt.Errorf("measuring config: %v", err)
+	}
+	if sequence.GPU == "" {
+		return nil, errors.New("measuring config: it asks for GPUs, and PCR 13 follows from their driver and firmware as well")
 	}
 	records := sequence.Records(eventlog.InPCRs)
 	return register.PCRs{

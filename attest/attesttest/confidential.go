@@ -71,7 +71,7 @@ func (g *TDXGuest) build() *TDXEvidence {
 }
 
 // Roots returns the machine's root.
-func (g *TDXGuest) Roots() attest.Roots { return attest.Roots{TDX: g.build().Root} }
+func (g *TDXGuest) Roots() attest.Roots { return g.trusting(attest.Roots{TDX: g.build().Root}) }
 
 // Rules returns a policy document that accepts exactly this guest, on any machine.
 func (g *TDXGuest) Rules() attest.Rules {
@@ -89,7 +89,7 @@ func (g *TDXGuest) Evidence(c attest.Challenge) *evidence.Evidence { return answ
 
 // Attest quotes a statement over the root of a batch and the hash of a TLS key. The evidence has no path.
 func (g *TDXGuest) Attest(nonceRoot, tlsKey [32]byte) *evidence.Evidence {
-	log, s := g.state(nonceRoot, tlsKey)
+	log, s, gpus := g.state(nonceRoot, tlsKey)
 	built := g.build()
 	machine := *g.Machine
 	if g.Follow {
@@ -104,7 +104,7 @@ func (g *TDXGuest) Attest(nonceRoot, tlsKey [32]byte) *evidence.Evidence {
 	check(err)
 	return &evidence.Evidence{
 		Platform: evidence.TDX, Statement: s, Config: g.Measured, RuntimeLog: log, BootLog: g.BootLog, Quote: machine.Quote(),
-		Collateral: collateral,
+		Collateral: collateral, GPUs: gpus,
 	}
 }
 
@@ -129,7 +129,7 @@ func NewSNPGuest(measured []byte, product sevsnp.Product, now time.Time) *SNPGue
 
 // Roots returns the processor's root.
 func (g *SNPGuest) Roots() attest.Roots {
-	return attest.Roots{SEVSNP: append(sevsnp.AMDRoots()[:0:0], g.Processor.Root())}
+	return g.trusting(attest.Roots{SEVSNP: append(sevsnp.AMDRoots()[:0:0], g.Processor.Root())})
 }
 
 // Rules returns a policy document that accepts exactly this guest, on any machine.
@@ -151,7 +151,7 @@ func (g *SNPGuest) Evidence(c attest.Challenge) *evidence.Evidence { return answ
 // Attest has the processor report on a statement over the root of a batch and the hash of a TLS key. The evidence has no
 // path.
 func (g *SNPGuest) Attest(nonceRoot, tlsKey [32]byte) *evidence.Evidence {
-	log, s := g.state(nonceRoot, tlsKey)
+	log, s, gpus := g.state(nonceRoot, tlsKey)
 	processor := *g.Processor
 	if g.Follow {
 		processor.Report.HostData = config.SHA256(g.Measured)
@@ -163,6 +163,6 @@ func (g *SNPGuest) Attest(nonceRoot, tlsKey [32]byte) *evidence.Evidence {
 	e := processor.Evidence()
 	return &evidence.Evidence{
 		Platform: evidence.SEVSNP, Statement: s, Config: g.Measured, RuntimeLog: log, Quote: e.Report,
-		Certificates: append([][]byte{e.Certificate}, e.Chain...), Collateral: e.CRL,
+		Certificates: append([][]byte{e.Certificate}, e.Chain...), Collateral: e.CRL, GPUs: gpus,
 	}
 }

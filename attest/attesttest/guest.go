@@ -36,8 +36,14 @@ type BootEvent struct {
 type Contents struct {
 	Measured  []byte
 	Records   []eventlog.Record
-	Statement evidence.Statement // ConfigHash and LogHead are filled in when Fill is set
+	Statement evidence.Statement // ConfigHash, LogHead and GPUDigest are filled in when Fill is set
 	Fill      bool
+
+	// Board are the guest's GPUs; nil: none. Its devices sign over the statement's nonce, or what GPUNonce makes of it where it is set, and
+	// EditGPUs edits what they gave before the statement has its digest.
+	Board    *Board
+	GPUNonce func(evidence.Statement) [32]byte
+	EditGPUs func(*evidence.GPUs)
 
 	ReceiptKey, ClaimKey ed25519.PrivateKey
 }
@@ -73,8 +79,28 @@ func newContents(measured []byte, records []eventlog.Record, now time.Time) Cont
 	return c
 }
 
-// state returns the runtime log and the statement over a batch and a TLS key.
-func (c *Contents) state(nonceRoot, tlsKey [32]byte) (log []byte, s evidence.Statement) {
+// Holds gives the guest a board, and the config and log that go with it.
+func (c *Contents) Holds(b *Board) {
+	c.Board = b
+	found := b.Found()
+	m, err := config.Decode(c.Measured)
+	check(err)
+	m.Service.GPU = found.Rule
+	c.Measured, err = m.Encode()
+	check(err)
+	sequence, err := eventlog.SequenceOf(c.Measured)
+	check(err)
+	sequence.GPU, err = found.Text()
+	check(err)
+	in := eventlog.InRTMR
+	if c.Records[0].Register != eventlog.RTMR3 {
+		in = eventlog.InPCRs
+	}
+	c.Records = sequence.Records(in)
+}
+
+// state returns the runtime log, the statement over a batch and a TLS key, and what the guest shows of its GPUs.
+func (c *Contents) state(nonceRoot, tlsKey [32]byte) (log []byte, s evidence.Statement, gpus evidence.GPUs) {
 	for i, r := range c.Records {
 		r.Number = uint64(i)
 		log = r.Append(log)
@@ -84,7 +110,28 @@ func (c *Contents) state(nonceRoot, tlsKey [32]byte) (log []byte, s evidence.Sta
 	if c.Fill {
 		s.ConfigHash, s.LogHead = config.SHA256(c.Measured), eventlog.Head(log)
 	}
-	return log, s
+	if c.Board != nil {
+		nonce := evidence.GPUNonce(s)
+		if c.GPUNonce != nil {
+			nonce = c.GPUNonce(s)
+		}
+		gpus = c.Board.Answer(nonce)
+	}
+	if c.EditGPUs != nil {
+		c.EditGPUs(&gpus)
+	}
+	if c.Fill && s.GPUDigest == ([32]byte{}) {
+		s.GPUDigest = gpus.Digest()
+	}
+	return log, s, gpus
+}
+
+// trusting returns the roots with those of the guest's GPUs.
+func (c *Contents) trusting(roots attest.Roots) attest.Roots {
+	if c.Board != nil {
+		roots.NVIDIA = c.Board.Roots()
+	}
+	return roots
 }
 
 // rules returns a policy document that accepts exactly the release and these contents, on any machine.
@@ -92,10 +139,14 @@ func (c *Contents) rules(r release.Release, waive ...string) attest.Rules {
 	m, err := config.Decode(c.Measured)
 	check(err)
 	r.Name, r.SecurityVersion = "software", 1
-	return attest.Rules{
+	rules := attest.Rules{
 		Version: 1, Releases: []release.Release{r}, MinSecurityVersion: 1, Waive: append([]string{}, waive...),
 		Platforms: attest.Platforms{Any: true}, Config: attest.ExactConfig(m),
 	}
+	if c.Board != nil {
+		rules.GPU = c.Board.Rules()
+	}
+	return rules
 }
 
 // answer makes the evidence for a challenge that is alone in its batch.
@@ -153,7 +204,7 @@ func New(measured []byte, now time.Time) *Guest {
 func (g *Guest) Roots() attest.Roots {
 	pool := x509.NewCertPool()
 	pool.AddCert(g.Root)
-	return attest.Roots{VTPM: pool}
+	return g.trusting(attest.Roots{VTPM: pool})
 }
 
 // Rules returns a policy document that accepts exactly this guest, on any machine.
@@ -176,7 +227,7 @@ func (g *Guest) Evidence(c attest.Challenge) *evidence.Evidence { return answer(
 
 // Attest signs a statement over the root of a batch and the hash of a TLS key. The evidence has no path.
 func (g *Guest) Attest(nonceRoot, tlsKey [32]byte) *evidence.Evidence {
-	log, s := g.state(nonceRoot, tlsKey)
+	log, s, gpus := g.state(nonceRoot, tlsKey)
 	var values [][32]byte
 	bank := g.bank()
 	for _, index := range register.Quoted() {
@@ -199,6 +250,7 @@ func (g *Guest) Attest(nonceRoot, tlsKey [32]byte) *evidence.Evidence {
 	return &evidence.Evidence{
 		Platform: evidence.VTPM, Statement: s, Config: g.Measured, RuntimeLog: log, BootLog: g.bootLog(), Quote: attested,
 		Signature: vtpm.Signature{R: r.FillBytes(make([]byte, 32)), S: ss.FillBytes(make([]byte, 32))}.Marshal(), Certificates: [][]byte{leaf},
+		GPUs: gpus,
 	}
 }
 

@@ -6,22 +6,27 @@ import (
 
 	"chrysalis/attest/check"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/nvidia"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 )
 
 // Complete fetches what evidence needs to be judged: Intel's collateral for a quote, AMD's certificates and revocation list for a
-// report. What whoever handed out the evidence stapled does not decide how old it is: of each document the later issue is taken. Where
+// report, and for GPUs their reference values and the answers of NVIDIA's responder. What whoever handed out the evidence stapled does not decide how old it is: of each document the later issue is taken. Where
 // nothing can be fetched the staple stays, for Verify to judge by its dates. Evidence that does not parse is left as it is, for
 // Verify to refuse.
 func (f *Fetcher) Complete(ctx context.Context, e *evidence.Evidence) error {
+	var err error
 	switch e.Platform {
 	case evidence.TDX:
-		return f.completeTDX(ctx, e)
+		err = f.completeTDX(ctx, e)
 	case evidence.SEVSNP:
-		return f.completeSNP(ctx, e)
+		err = f.completeSNP(ctx, e)
 	}
-	return nil
+	if err != nil || len(e.GPUs.Devices) == 0 {
+		return err
+	}
+	return f.completeGPUs(ctx, e)
 }
 
 // Again is for evidence that Complete has completed and that was refused all the same for what the collateral says: where that came out
@@ -29,7 +34,7 @@ func (f *Fetcher) Complete(ctx context.Context, e *evidence.Evidence) error {
 // no difference, and one that can't be reached leaves the evidence as it is.
 func (f *Fetcher) Again(ctx context.Context, e *evidence.Evidence) (bool, error) {
 	dropped := false
-	for _, address := range f.addressesOf(e) {
+	for _, address := range append(f.addressesOf(e), f.addressesOfGPUs(e)...) {
 		dropped = f.drop(address) || dropped
 	}
 	if !dropped {
@@ -129,4 +134,51 @@ func (f *Fetcher) completeSNP(ctx context.Context, e *evidence.Evidence) error {
 		e.Collateral = sevsnp.LatestCRL(e.Collateral, crl, authorities, f.amdRoots())
 	}
 	return nil
+}
+
+// completeGPUs takes what NVIDIA's services have now, which is no older than the cache lets it be.
+func (f *Fetcher) completeGPUs(ctx context.Context, e *evidence.Evidence) error {
+	var devices []nvidia.Device
+	for _, d := range e.GPUs.Devices {
+		device := nvidia.Device{Report: d.Report, Chain: d.Chain}
+		if _, err := device.Needs(); err != nil {
+			return nil
+		}
+		devices = append(devices, device)
+	}
+	got, err := f.NVIDIA(ctx, devices)
+	switch {
+	case err != nil && len(e.GPUs.RIMs) > 0 && len(e.GPUs.OCSP) > 0: // the staple stays
+	case err != nil:
+		return err
+	default:
+		e.GPUs.RIMs, e.GPUs.OCSP = got.RIMs, got.OCSP
+	}
+	return nil
+}
+
+// addressesOfGPUs lists under which names the cache has what completeGPUs takes.
+func (f *Fetcher) addressesOfGPUs(e *evidence.Evidence) (all []string) {
+	var questions []nvidia.Question
+	for _, d := range e.GPUs.Devices {
+		needs, err := nvidia.Device{Report: d.Report, Chain: d.Chain}.Needs()
+		if err != nil {
+			return nil
+		}
+		questions = append(questions, needs.Questions...)
+		for _, name := range needs.RIMs {
+			all = append(all, f.rimAddress(name))
+		}
+	}
+	for _, document := range e.GPUs.RIMs {
+		if rim, err := nvidia.ParseRIM(document); err == nil {
+			questions = append(questions, rim.Questions()...)
+		}
+	}
+	for _, q := range questions {
+		if asked, err := f.ocspQuestion(q); err == nil {
+			all = append(all, asked.kept())
+		}
+	}
+	return all
 }

@@ -74,7 +74,7 @@ type rimAnswer struct {
 
 // rim fetches one document by its name.
 func (f *Fetcher) rim(ctx context.Context, name string) (document []byte, rim *nvidia.RIM, err error) {
-	_, err = f.get(ctx, f.Sources.NVIDIARIM+"/v1/rim/"+name, "", func(a answer) (until time.Time, err error) {
+	_, err = f.get(ctx, f.rimAddress(name), "", func(a answer) (until time.Time, err error) {
 		var said rimAnswer
 		if err := json.Unmarshal(a.Body, &said); err != nil {
 			return until, err
@@ -91,13 +91,20 @@ func (f *Fetcher) rim(ctx context.Context, name string) (document []byte, rim *n
 
 // ocsp asks NVIDIA's responder about one certificate. Where a certificate itself says that a responder is, is somebody else's word.
 func (f *Fetcher) ocsp(ctx context.Context, q nvidia.Question) ([]byte, error) {
-	request, err := q.Request()
+	asked, err := f.ocspQuestion(q)
 	if err != nil {
 		return nil, err
 	}
-	a, err := f.ask(ctx, question{address: f.Sources.NVIDIAOCSP, body: request, contentType: "application/ocsp-request"},
+	a, err := f.ask(ctx, asked,
 		func(a answer) (time.Time, error) { return q.Prove(a.Body) })
 	return a.Body, err
+}
+
+func (f *Fetcher) rimAddress(name string) string { return f.Sources.NVIDIARIM + "/v1/rim/" + name }
+
+func (f *Fetcher) ocspQuestion(q nvidia.Question) (question, error) {
+	request, err := q.Request()
+	return question{address: f.Sources.NVIDIAOCSP, body: request, contentType: "application/ocsp-request"}, err
 }
 
 func (f *Fetcher) nvidiaRoots() nvidia.Roots {

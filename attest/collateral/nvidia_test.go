@@ -18,6 +18,7 @@ import (
 
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/check"
+	"chrysalis/attest/evidence"
 	"chrysalis/attest/nvidia"
 )
 
@@ -210,5 +211,42 @@ func TestNVIDIAFolder(t *testing.T) {
 	}
 	if err := s.judge(t); err != nil || len(s.requests) != 0 {
 		t.Errorf("got %v, and %d requests", err, len(s.requests))
+	}
+}
+
+// TestCompleteGPUs: evidence of a guest with GPUs gets what NVIDIA's services have now; where they have nothing the staple stays, and
+// without one it could not be checked.
+func TestCompleteGPUs(t *testing.T) {
+	s := newServices(t)
+	s.Cache = t.TempDir()
+	stapled := s.board.Answer([32]byte{1})
+	bare := &evidence.Evidence{Platform: evidence.VTPM, GPUs: evidence.GPUs{Devices: stapled.Devices}}
+	if err := s.Complete(t.Context(), bare); err != nil || len(bare.GPUs.RIMs) != 3 || len(bare.GPUs.OCSP) != 11 {
+		t.Fatalf("got %d documents, %d answers and error %v, want 3 and 11", len(bare.GPUs.RIMs), len(bare.GPUs.OCSP), err)
+	}
+	old := &evidence.Evidence{Platform: evidence.VTPM, GPUs: evidence.GPUs{Devices: stapled.Devices, RIMs: stapled.RIMs, OCSP: [][]byte{{1}}}}
+	if err := s.Complete(t.Context(), old); err != nil || len(old.GPUs.OCSP) != 11 {
+		t.Errorf("over a staple: got %d answers and error %v, want the service's", len(old.GPUs.OCSP), err)
+	}
+	if again, err := s.Again(t.Context(), old); err != nil || again {
+		t.Errorf("just now: asked again: %t (%v), want it left", again, err)
+	}
+	first := len(s.requests)
+	s.Now = func() time.Time { return start.Add(2 * againAfter) }
+	if again, err := s.Again(t.Context(), old); err != nil || !again || len(s.requests) != 2*first {
+		t.Errorf("later: asked again: %t (%v), %d requests, want all %d again", again, err, len(s.requests)-first, first)
+	}
+	s.Cache, s.edit = "", func(string, []byte) []byte { return nil }
+	staple := evidence.Evidence{Platform: evidence.VTPM, GPUs: stapled}
+	if err := s.Complete(t.Context(), &staple); err != nil || len(staple.GPUs.OCSP) != len(stapled.OCSP) {
+		t.Errorf("without a service: got error %v, want the staple", err)
+	}
+	if err := s.Complete(t.Context(), &evidence.Evidence{Platform: evidence.VTPM, GPUs: evidence.GPUs{Devices: stapled.Devices}}); !errors.Is(err,
+		check.ErrUnavailable) {
+		t.Errorf("without either: got %v, want check.ErrUnavailable", err)
+	}
+	broken := &evidence.Evidence{GPUs: evidence.GPUs{Devices: []evidence.Device{{Kind: evidence.KindGPU, Report: []byte{1}, Chain: []byte{1}}}}}
+	if err := s.Complete(t.Context(), broken); err != nil {
+		t.Errorf("what does not parse: got %v, want it left for Verify", err)
 	}
 }

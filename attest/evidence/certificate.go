@@ -22,10 +22,10 @@ const mediaType = "application/vnd.chrysalis.evidence"
 var wrapperHead = append([]byte{0x82, 0x78, byte(len(mediaType))}, mediaType...)
 
 // EpochExtension returns the extension of a certificate that carries epoch evidence for the certificate's own key.
-// Collateral and HPKE key are left out of it: a handshake is no place for what every client can have elsewhere.
+// Collateral, of GPUs too, and HPKE key are left out of it: a handshake is no place for what every client can have elsewhere.
 func EpochExtension(e *Evidence) (pkix.Extension, error) {
 	own := *e
-	own.Collateral, own.HPKE = nil, nil
+	own.Collateral, own.HPKE, own.GPUs = nil, nil, GPUs{Devices: e.GPUs.Devices}
 	encoded, err := own.Encode()
 	if err != nil {
 		return pkix.Extension{}, err

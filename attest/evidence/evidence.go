@@ -61,6 +61,8 @@ type Evidence struct {
 	Collateral []byte
 	// HPKE is the public key that the statement names: ML-KEM-768 with X25519, as crypto/hpke writes it. A certificate leaves it out.
 	HPKE []byte
+	// GPUs is there where the config asks for some. A certificate has the devices without what is stapled.
+	GPUs GPUs
 }
 
 const (
@@ -84,13 +86,17 @@ const (
 	sectionCertificates = 7
 	sectionCollateral   = 8
 	sectionHPKE         = 9
+	sectionDevices      = 10
+	sectionRIMs         = 11
+	sectionOCSP         = 12
+	sectionAuthorities  = 13
 )
 
 // sectionLimits bounds each section in bytes; a number without a limit is no section.
 var sectionLimits = map[uint8]int{
 	sectionPath: maxPathBytes, sectionConfig: 96 << 10, sectionRuntimeLog: 64 << 10, sectionBootLog: 256 << 10,
 	sectionQuote: 16 << 10, sectionSignature: 4 << 10, sectionCertificates: 64 << 10, sectionCollateral: 512 << 10,
-	sectionHPKE: HPKEBytes,
+	sectionHPKE: HPKEBytes, sectionDevices: MaxDeviceBytes, sectionRIMs: 256 << 10, sectionOCSP: 192 << 10, sectionAuthorities: 24 << 10,
 }
 
 // Encode returns the one encoding of the evidence.
@@ -104,6 +110,8 @@ func (e *Evidence) Encode() ([]byte, error) {
 		{sectionPath, e.Path.encode()}, {sectionConfig, e.Config}, {sectionRuntimeLog, e.RuntimeLog}, {sectionBootLog, e.BootLog},
 		{sectionQuote, e.Quote}, {sectionSignature, e.Signature},
 		{sectionCertificates, encodeList(e.Certificates)}, {sectionCollateral, e.Collateral}, {sectionHPKE, e.HPKE},
+		{sectionDevices, EncodeDevices(e.GPUs.Devices)}, {sectionRIMs, encodeList(e.GPUs.RIMs)}, {sectionOCSP, encodeList(e.GPUs.OCSP)},
+		{sectionAuthorities, encodeList(e.GPUs.Authorities)},
 	} {
 		if len(s.body) == 0 {
 			continue
@@ -208,6 +216,14 @@ func (e *Evidence) set(number uint8, body []byte) (err error) {
 		e.Collateral = body
 	case sectionHPKE:
 		e.HPKE = body
+	case sectionDevices:
+		e.GPUs.Devices, err = DecodeDevices(body)
+	case sectionRIMs:
+		e.GPUs.RIMs, err = decodeList(body)
+	case sectionOCSP:
+		e.GPUs.OCSP, err = decodeList(body)
+	case sectionAuthorities:
+		e.GPUs.Authorities, err = decodeList(body)
 	}
 	return err
 }
@@ -221,14 +237,11 @@ func encodeList(items [][]byte) (b []byte) {
 
 func decodeList(b []byte) (items [][]byte, err error) {
 	for len(b) > 0 {
-		if len(b) < 4 {
-			return nil, fmt.Errorf("%d bytes left, want a length of 4", len(b))
+		var item []byte
+		if item, b, err = cutItem(b); err != nil {
+			return nil, err
 		}
-		n := binary.LittleEndian.Uint32(b)
-		if b = b[4:]; n == 0 || int64(n) > int64(len(b)) {
-			return nil, fmt.Errorf("item of %d bytes, want 1 to the %d left", n, len(b))
-		}
-		items, b = append(items, b[:n:n]), b[n:]
+		items = append(items, item)
 	}
 	return items, nil
 }

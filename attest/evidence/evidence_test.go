@@ -64,12 +64,103 @@ func exampleEvidence() *evidence.Evidence {
 	}
 }
 
+func exampleGPUs() evidence.GPUs {
+	return evidence.GPUs{
+		Devices: []evidence.Device{
+			{Kind: evidence.KindGPU, Report: []byte("report 0"), Chain: []byte("chain 0")},
+			{Kind: evidence.KindGPU, Report: []byte("report 1"), Chain: []byte("chain 1")},
+			{Kind: evidence.KindSwitch, Report: []byte("report of the switch"), Chain: []byte("chain of the switch")},
+		},
+		RIMs: [][]byte{[]byte("driver"), []byte("firmware")}, OCSP: [][]byte{[]byte("answer")}, Authorities: [][]byte{[]byte("authority")},
+	}
+}
+
+// TestGPUVector: the digest and the nonce of the example, and what counts towards each.
+func TestGPUVector(t *testing.T) {
+	want := strings.Fields(string(vectorFile(t, "gpu.hex")))
+	digest, nonce := exampleGPUs().Digest(), evidence.GPUNonce(exampleStatement())
+	if got := []string{hex.EncodeToString(digest[:]), hex.EncodeToString(nonce[:])}; !slices.Equal(got, want) {
+		t.Errorf("digest and nonce: got %q, want the vector's %q", got, want)
+	}
+	if (evidence.GPUs{RIMs: exampleGPUs().RIMs}).Digest() != [32]byte{} {
+		t.Error("the digest of no devices is not zeros")
+	}
+	stapled := exampleGPUs()
+	stapled.RIMs, stapled.OCSP, stapled.Authorities = nil, nil, nil
+	if stapled.Digest() != digest {
+		t.Error("what is stapled counts towards the digest")
+	}
+	for name, change := range map[string]func(*evidence.GPUs){
+		"a report":  func(g *evidence.GPUs) { g.Devices[0].Report = []byte("another") },
+		"a chain":   func(g *evidence.GPUs) { g.Devices[2].Chain = []byte("another") },
+		"a kind":    func(g *evidence.GPUs) { g.Devices[1].Kind = evidence.KindSwitch },
+		"a device":  func(g *evidence.GPUs) { g.Devices = g.Devices[1:] },
+		"the order": func(g *evidence.GPUs) { g.Devices[0], g.Devices[1] = g.Devices[1], g.Devices[0] },
+		"where a report ends": func(g *evidence.GPUs) {
+			g.Devices[0].Report, g.Devices[0].Chain = []byte("report 0c"), []byte("hain 0")
+		},
+	} {
+		g := exampleGPUs()
+		change(&g)
+		if g.Digest() == digest {
+			t.Errorf("%s does not count towards the digest", name)
+		}
+	}
+	// Every byte of the statement counts towards the nonce, but for the digest of what is signed over it.
+	for i := range exampleStatement().Encode() {
+		encoded := exampleStatement().Encode()
+		encoded[i]++
+		s, err := evidence.DecodeStatement(encoded)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if counts := evidence.GPUNonce(s) != nonce; counts != (i < evidence.StatementSize-32) {
+			t.Errorf("byte %d of the statement counts towards the nonce: %t", i, counts)
+		}
+	}
+}
+
+// TestBoardFits: the largest board's evidence fits, as large as NVIDIA's library gives it, beside everything else of a guest.
+func TestBoardFits(t *testing.T) {
+	e := guests(t)[1].Attest([32]byte{1}, [32]byte{2})
+	for i := range evidence.MaxGPUs + evidence.MaxSwitches {
+		kind := evidence.KindGPU
+		if i >= evidence.MaxGPUs {
+			kind = evidence.KindSwitch
+		}
+		// nvml.h: NVML_CC_GPU_ATTESTATION_REPORT_SIZE and NVML_GPU_ATTESTATION_CERT_CHAIN_SIZE.
+		e.GPUs.Devices = append(e.GPUs.Devices, evidence.Device{Kind: kind, Report: make([]byte, 8192), Chain: make([]byte, 5120)})
+	}
+	for range 3 {
+		e.GPUs.RIMs = append(e.GPUs.RIMs, make([]byte, 64<<10))
+	}
+	for range 3 * (evidence.MaxGPUs + evidence.MaxSwitches) {
+		e.GPUs.OCSP = append(e.GPUs.OCSP, make([]byte, 4<<10))
+	}
+	encoded, err := e.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	extension, err := evidence.EpochExtension(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// crypto/tls takes 256 KiB of certificates.
+	if n := len(extension.Value); n > 224<<10 {
+		t.Errorf("a certificate carries %d bytes, want at most 224 KiB", n)
+	}
+	t.Logf("%d bytes, of which a certificate carries %d", len(encoded), len(extension.Value))
+}
+
 func TestEvidenceVector(t *testing.T) {
 	withKey := exampleEvidence()
 	for i := range evidence.HPKEBytes {
 		withKey.HPKE = append(withKey.HPKE, byte(i%251))
 	}
-	for file, example := range map[string]*evidence.Evidence{"evidence.bin": exampleEvidence(), "evidence-hpke.bin": withKey} {
+	withGPUs := exampleEvidence()
+	withGPUs.GPUs = exampleGPUs()
+	for file, example := range map[string]*evidence.Evidence{"evidence.bin": exampleEvidence(), "evidence-hpke.bin": withKey,
+		"evidence-gpus.bin": withGPUs} {
 		want := vectorFile(t, file)
 		got, err := example.Encode()
 		if err != nil {
@@ -148,6 +239,7 @@ func TestDecodeEvidenceRefuses(t *testing.T) {
 	section := func(number byte, body string) string {
 		return string(binary.LittleEndian.AppendUint32([]byte{number}, uint32(len(body)))) + body
 	}
+	item := func(body string) string { return section(0, body)[1:] }
 	head := string(good[:sections])
 	for _, tt := range []struct{ name, evidence, want string }{
 		{"empty", "", "no CHRYEVD1 header"},
@@ -170,6 +262,18 @@ func TestDecodeEvidenceRefuses(t *testing.T) {
 		{"empty certificate", head + section(7, "\x00\x00\x00\x00"), "item of 0 bytes"},
 		{"half a certificate", head + section(7, "\x09\x00\x00\x00x"), "item of 9 bytes"},
 		{"half a length", head + section(7, "\x09"), "want a length of 4"},
+		{"a device of no kind", head + section(10, "\x03"+item("r")+item("c")), "device 0 is of kind 3"},
+		{"a device of kind zero", head + section(10, "\x00"+item("r")+item("c")), "device 0 is of kind 0"},
+		{"a GPU after a switch", head + section(10, "\x02"+item("r")+item("c")+"\x01"+item("r")+item("c")), "device 1 is of kind 1 after kind 2"},
+		{"an empty report", head + section(10, "\x01"+item("")+item("c")), "report of device 0: item of 0 bytes"},
+		{"a device without a chain", head + section(10, "\x01"+item("r")), "chain of device 0: 0 bytes left"},
+		{"nine GPUs", head + section(10, strings.Repeat("\x01"+item("r")+item("c"), 9)), "9 GPUs and 0 switches"},
+		{"five switches", head + section(10, strings.Repeat("\x02"+item("r")+item("c"), 5)), "0 GPUs and 5 switches"},
+		{"long devices", head + section(10, "\x01"+item(strings.Repeat("r", 160<<10))), "section 10 has"},
+		{"long reference values", head + section(11, strings.Repeat("x", 256<<10+1)), "section 11 has"},
+		{"long answers", head + section(12, strings.Repeat("x", 192<<10+1)), "section 12 has"},
+		{"long authorities", head + section(13, strings.Repeat("x", 24<<10+1)), "section 13 has"},
+		{"an empty document", head + section(11, item("")), "item of 0 bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if _, err := evidence.Decode([]byte(tt.evidence)); err == nil || !strings.Contains(err.Error(), tt.want) {

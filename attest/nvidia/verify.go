@@ -96,6 +96,20 @@ func (r *Result) Outcome() Outcome { return r.outcome }
 // Devices returns the devices, the GPUs first.
 func (r *Result) Devices() []Appraised { return slices.Clone(r.devices) }
 
+// Versions returns the driver of the GPUs, and the versions of their firmware and of the switches', each once, in ascending order.
+func (r *Result) Versions() (driver string, vbios, bios []string) {
+	for _, d := range r.devices {
+		if d.Kind == GPU {
+			driver, vbios = d.Claims.Driver, append(vbios, d.Claims.VBIOS)
+		} else {
+			bios = append(bios, d.Claims.VBIOS)
+		}
+	}
+	slices.Sort(vbios)
+	slices.Sort(bios)
+	return driver, slices.Compact(vbios), slices.Compact(bios)
+}
+
 // Checks returns every check, in order.
 func (r *Result) Checks() []check.Line { return check.Told(r.checks) }
 

@@ -40,13 +40,19 @@ type machine struct {
 
 func (m *machine) now() time.Time { return time.Now().Add(time.Duration(m.clock.Load())) }
 
-func newMachine(t *testing.T) *machine {
+func newMachine(t *testing.T) *machine { return newMachineWith(t, nil) }
+
+// newMachineWith returns a machine with GPUs, nil being none.
+func newMachineWith(t *testing.T, board *attesttest.Board) *machine {
 	t.Helper()
 	measured, err := os.ReadFile(filepath.Join("..", "..", "measure", "config", "testdata", "vectors", "measured.bin"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := &machine{Guest: attesttest.New(measured, time.Now())}
+	if board != nil {
+		m.Holds(board)
+	}
 	m.server, err = guest.NewServer(m.quote, m.now)
 	if err != nil {
 		t.Fatal(err)
@@ -81,6 +87,36 @@ func (m *machine) certificate(t *testing.T) tls.Certificate {
 func (m *machine) url(path string) string { return "https://" + m.address + path }
 
 func (m *machine) config() Config { return Config{Policy: m.Policy(), Roots: m.Roots(), Now: m.now} }
+
+// TestGPUs: a client verifies a whole board with the guest, whose certificate carries the board's evidence in a handshake.
+func TestGPUs(t *testing.T) {
+	m := newMachineWith(t, attesttest.NewPPCIeBoard(evidence.MaxGPUs, evidence.MaxSwitches, time.Now()))
+	conn, err := Dial(t.Context(), "tcp", m.address, m.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if n := len(conn.Result().GPUs()); n != evidence.MaxGPUs+evidence.MaxSwitches {
+		t.Errorf("got %d devices, want the board's", n)
+	}
+	carried, err := evidence.FromCertificate(conn.ConnectionState().PeerCertificates[0])
+	if err != nil || len(carried.GPUs.Devices) != evidence.MaxGPUs+evidence.MaxSwitches || carried.GPUs.RIMs != nil || carried.GPUs.OCSP != nil {
+		t.Errorf("the certificate carries %d devices and error %v, want the board's and nothing stapled", len(carried.GPUs.Devices), err)
+	}
+	config := m.config()
+	rules := m.Rules()
+	rules.GPU.MinDriver = "999.1"
+	if config.Policy, err = rules.Policy(); err != nil {
+		t.Fatal(err)
+	}
+	before := m.quotes.Load()
+	if _, err := Dial(t.Context(), "tcp", m.address, config); !errors.Is(err, attest.ErrRejected) || !strings.Contains(err.Error(), "driver-minimum") {
+		t.Errorf("with a driver that is too old: got %v, want a refusal", err)
+	}
+	if m.quotes.Load() != before {
+		t.Error("a guest that its certificate shows to be refused was asked for evidence all the same")
+	}
+}
 
 // TestSilence: where nobody is, or nobody speaks, a client waits for Reach alone, and says so; a guest that has spoken may take longer.
 func TestSilence(t *testing.T) {

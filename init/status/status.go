@@ -87,6 +87,15 @@ const (
 	ConfigForeign Code = iota + 1
 	SealingUnfit
 	VolumeCorrupt
+	GPUUnasked
+	GPUNone
+	GPUCount
+	GPUReset
+	GPUDriver
+	GPUState
+	GPUUnverified
+	GPUReady
+	GPULost
 	UnsealRefused
 	HandedOver
 	HandoverRefused
@@ -105,6 +114,7 @@ const (
 	SecretUnsettled
 	JournalTorn
 	JournalForeign
+	JournalOld
 	JournalRolledBack
 	JournalIO
 	JournalFull

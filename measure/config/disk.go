@@ -82,6 +82,11 @@ type Endorsements struct {
 	Certificates [][]byte `json:"certificates,omitzero"`
 	// Collateral is Intel's in JSON on TDX, AMD's revocation list in DER on SEV-SNP.
 	Collateral []byte `json:"collateral,omitzero"`
+	// RIMs are reference values of the GPUs' driver and firmware, OCSP what responders say of certificates, Authorities certificates that the
+	// chains of reference values may lack.
+	RIMs        [][]byte `json:"rims,omitzero"`
+	OCSP        [][]byte `json:"ocsp,omitzero"`
+	Authorities [][]byte `json:"authorities,omitzero"`
 }
 
 // HostNetwork is how the guest gets its address.

@@ -86,12 +86,6 @@ type Instance string
 // InstanceSealed derives the id from the sealed secret, which is random and made inside.
 const InstanceSealed Instance = "sealed"
 
-// GPURule says which GPUs the guest must find.
-type GPURule string
-
-// GPUNone asks for none: finding one is a failure.
-const GPUNone GPURule = "none"
-
 // Payment says what an answer is paid with.
 type Payment string
 
@@ -184,8 +178,8 @@ func (s Service) validate() error {
 	if n := s.Model.Name; n == "" || len(n) > maxNameBytes || !printable(n) {
 		return fmt.Errorf("model: name %.40q: want 1 to %d printable ASCII characters without spaces", n, maxNameBytes)
 	}
-	if s.GPU != GPUNone {
-		return fmt.Errorf("gpu is %.40q, want %q", s.GPU, GPUNone)
+	if _, err := s.GPU.GPUs(); err != nil {
+		return err
 	}
 	if err := s.Limits.validate(); err != nil {
 		return fmt.Errorf("limits: %v", err)

@@ -15,7 +15,7 @@ const (
 	KindConfig       Kind = 1 // SHA-256 of the measured config
 	KindEngine       Kind = 2 // root hash and u64le block count of the engine volume
 	KindModel        Kind = 3 // the same of the model volume
-	KindGPU          Kind = 4 // what the GPU rule found
+	KindGPU          Kind = 4 // what the GPU rule found: Found
 	KindSeparator    Kind = 5 // four zero bytes: the measured sequence is complete
 	KindKeysReleased Kind = 6 // who held the secret before: it has been unsealed, nobody can unseal again
 	KindGPULost      Kind = 7 // empty

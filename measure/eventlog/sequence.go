@@ -16,7 +16,8 @@ type Sequence struct {
 	Identity register.Digest // of its first part
 	Engine   config.Volume
 	Model    config.Volume
-	GPU      string // what the GPU rule found
+	// GPU is what the GPU rule found: Found's text. Where the rule asks for GPUs it follows from no config, and is "" before it is known.
+	GPU string
 	// Held are the measurements of the images that have held the guest's secret before its own, the first at first. They follow from no
 	// config: the guest says so, having got them with the secret.
 	Held []register.Digest
@@ -98,7 +99,8 @@ func (s Sequence) releasedData() []byte {
 	return data
 }
 
-// SequenceOf returns the sequence of a guest that serves with these measured bytes. It refuses bytes that are no config.
+// SequenceOf returns the sequence of a guest that serves with these measured bytes, as far as it follows from them. It refuses bytes that
+// are no config.
 func SequenceOf(measured []byte) (Sequence, error) {
 	s, err := Unparsed(measured)
 	if err != nil {
@@ -122,7 +124,10 @@ func Unparsed(measured []byte) (Sequence, error) {
 
 // With returns the sequence with what the service part of a config states.
 func (s Sequence) With(service config.Service) Sequence {
-	s.Engine, s.Model, s.GPU = service.Engine.Volume, service.Model.Volume, string(service.GPU)
+	s.Engine, s.Model, s.GPU = service.Engine.Volume, service.Model.Volume, ""
+	if service.GPU == config.GPUNone {
+		s.GPU = string(config.GPUNone)
+	}
 	return s
 }
 

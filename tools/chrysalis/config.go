@@ -172,7 +172,7 @@ var comments = map[string]string{
 	"env":               "Its whole environment. This variable overwrites freed memory, as wipe asks.",
 	"memory_bytes":      "Its memory limit. The model's pages count; each slot's context comes on top.",
 	"model":             "The weights: --model names their volume. Clients ask for the name.",
-	"gpu":               "GPUs that the machine must have.",
+	"gpu":               "GPUs that the machine must have: none, or such as 1 hopper spt, 8 blackwell mpt, 8 hopper ppcie 4 switches.",
 	"limits":            "What one client can ask for.",
 	"request_bytes":     "Largest request.",
 	"answer_tokens":     "Most tokens of one answer.",

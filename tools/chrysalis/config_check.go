@@ -41,6 +41,7 @@ var crossChecks = []struct {
 	{"engine-program", checkProgram},
 	{"model-volume", func(t together) finding { return checkVolume(t.model, t.config.Service.Model.Volume, "model") }},
 	{"model-file", checkModelFile},
+	{"gpu", checkGPUs},
 	{"engine-socket", checkSocket},
 	{"slots", checkSlots},
 	{"context", checkContext},
@@ -135,6 +136,17 @@ func checkModelFile(t together) finding {
 		return finding{State: wrong, Found: err.Error(), Need: "the files that the engine is told to read", Mend: "pack the model that the config means, or name this one in service.engine.argv"}
 	}
 	return finding{State: fine, Found: "what the engine is told to read is there"}
+}
+
+// checkGPUs wants as many devices passed through as the config asks for: init ends a guest that has others.
+func checkGPUs(t together) finding {
+	asks, err := t.config.Service.GPU.GPUs()
+	if err != nil {
+		return finding{State: wrong, Found: err.Error(), Need: "a GPU rule", Mend: "set service.gpu"}
+	}
+	want := asks.Count + asks.Switches
+	return finding{State: judged(len(t.shape.GPUs) == want, wrong), Found: fmt.Sprintf("%d devices passed through", len(t.shape.GPUs)),
+		Need: fmt.Sprintf("%d, as service.gpu asks for %s", want, t.config.Service.GPU), Mend: "name the machine's devices in gpus of its shape, or set service.gpu"}
 }
 
 // llama is the engine whose arguments are known here.

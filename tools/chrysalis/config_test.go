@@ -71,6 +71,12 @@ func TestCrossCheck(t *testing.T) {
 		{"another model's volume", func(t *together) { t.config.Service.Model.Volume.Root[0]++ }, "model-volume", wrong, "--model"},
 		{"a program that is not there", func(t *together) { t.config.Service.Engine.Argv[0] = "/bin/" + llama }, "engine-program", wrong, "engine.img has "},
 		{"weights that are not there", argv("-m", "/model/other.gguf"), "model-file", wrong, "told to read /model/other.gguf"},
+		{"a GPU that the machine has not", func(t *together) { t.config.Service.GPU = "1 hopper spt" }, "gpu", wrong, "want 1, as service.gpu asks for 1 hopper spt"},
+		{"a GPU that nobody asked for", func(t *together) { t.shape.GPUs = []string{"vfio-pci,host=01:00.0"} }, "gpu", wrong, "want 0, as service.gpu asks for none"},
+		{"a board", func(t *together) {
+			t.config.Service.GPU = "8 hopper ppcie 4 switches"
+			t.shape.GPUs = make([]string, 12)
+		}, "", fine, ""},
 		{"another socket", argv("--host", "127.0.0.1"), "engine-socket", wrong, "want /run/engine/e.sock"},
 		{"no socket", without("--host"), "engine-socket", wrong, "none"},
 		{"more slots", func(t *together) { argv("-np", "4")(t); argv("-c", "4096")(t) }, "slots", doubt, "no work"},

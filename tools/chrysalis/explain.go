@@ -18,6 +18,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/nvidia"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 	"chrysalis/measure"
@@ -206,7 +207,7 @@ func (m machines) Versions() []string { return m.versions }
 func (f *explainFlags) explain(ctx context.Context, in explain.Inputs, notes io.Writer) (*explain.Report, error) {
 	show, end := countProgress(notes)
 	defer end()
-	in.Roots, in.At = attest.Roots{TDX: tdx.IntelRoot(), SEVSNP: sevsnp.AMDRoots()}, time.Now()
+	in.Roots, in.At = attest.Roots{TDX: tdx.IntelRoot(), SEVSNP: sevsnp.AMDRoots(), NVIDIA: nvidia.NVIDIARoots()}, time.Now()
 	in.Progress = func(tried, most int) { show("trying machines", int64(tried), int64(most)) }
 	return explain.Explain(ctx, in)
 }

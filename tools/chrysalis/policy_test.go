@@ -147,6 +147,46 @@ func TestPolicyValues(t *testing.T) {
 	}
 }
 
+// TestPolicyOfGPUs: a config that asks for GPUs gets rules for them out of the flags, and no policy without.
+func TestPolicyOfGPUs(t *testing.T) {
+	vbios := []string{"GH100=96.00.9F.00.01", "LS_10=96.10.6D.00.01"}
+	for _, tt := range []struct {
+		name, want string
+		rule       config.GPURule
+		flags      valueFlags
+	}{
+		{"none asked for", "", config.GPUNone, valueFlags{}},
+		{"rules for none", "asks for no GPUs", config.GPUNone, valueFlags{minDriver: "570.1"}},
+		{"the lowest versions", "", "8 hopper ppcie 4 switches", valueFlags{minDriver: "570.1", minVBIOS: vbios}},
+		{"devices and reference values", "", "1 hopper spt", valueFlags{minDriver: "570.1", minVBIOS: vbios, gpuDevices: []string{"GH100:41AA"}, gpuRIMs: []string{"x"}}},
+		{"no versions", "want --min-driver and --min-vbios", "1 hopper spt", valueFlags{}},
+		{"no VBIOS", "want --min-driver and --min-vbios", "1 hopper spt", valueFlags{minDriver: "570.1"}},
+		{"a VBIOS of no chip", "want CHIP=VERSION", "1 hopper spt", valueFlags{minDriver: "570.1", minVBIOS: []string{"96"}}},
+		{"a chip twice", "want CHIP=VERSION", "1 hopper spt", valueFlags{minDriver: "570.1", minVBIOS: []string{"A=1", "A=2"}}},
+		{"a device that is none", "devices names", "1 hopper spt", valueFlags{minDriver: "570.1", minVBIOS: vbios, gpuDevices: []string{"GH100"}}},
+	} {
+		m := config.Measured{}
+		m.Service.GPU = tt.rule
+		pcrs := register.PCRs{}
+		for _, index := range []uint8{0, 2, 3, 4, 5, 7, 8, 9, 11, 12} {
+			pcrs[index] = register.Digest{1}
+		}
+		r := strictRules(measure.Manifest{Profile: "cpu", SecurityVersion: 1, PCRs: pcrs}, m)
+		tt.flags.maxOCSPAge = "168h"
+		err := tt.flags.apply(t.Context(), &r)
+		if err == nil {
+			_, err = r.Policy()
+		}
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: got %v, want an error with %q", tt.name, err, tt.want)
+		}
+		if tt.want == "" && (r.GPU.AnyDevice != (tt.rule != config.GPUNone && tt.flags.gpuDevices == nil) || r.GPU.MinDriver != tt.flags.minDriver ||
+			len(r.GPU.MinVBIOS) != len(tt.flags.minVBIOS)) {
+			t.Errorf("%s: got %+v, want the flags in it", tt.name, r.GPU)
+		}
+	}
+}
+
 // TestPolicyOfPlatforms: one policy for several platforms accepts how each seals, and nothing else that differs.
 func TestPolicyOfPlatforms(t *testing.T) {
 	demos := []config.Measured{guest.DemoConfigOn(""), guest.DemoConfigOn(measure.TDX), guest.DemoConfigOn(measure.SEVSNP)}

@@ -22,6 +22,7 @@ import (
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 	"chrysalis/measure"
+	"chrysalis/measure/config"
 	"chrysalis/measure/fault"
 	"chrysalis/measure/register"
 )
@@ -35,6 +36,9 @@ type valueFlags struct {
 	minEvaluation, root                                    string
 	collateral, heldBy                                     []string
 	sources                                                sourceFlags
+
+	minDriver, maxOCSPAge         string
+	minVBIOS, gpuRIMs, gpuDevices []string
 
 	signers, rebuilders         []string
 	threshold, rebuildThreshold int
@@ -60,6 +64,11 @@ func (f *valueFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.maxCRLAge, "max-crl-age", "9000h", "how long after its issue AMD's revocation list, one a year, is believed, where a release runs on SEV-SNP")
 	flags.StringArrayVar(&f.idBlocks, "id-block", nil, "SHA-384 of an id key whose id blocks are accepted, as IDKEY or IDKEY:AUTHORKEY in hexadecimal")
 	flags.Uint32Var(&f.minGuestSVN, "min-guest-svn", 0, "lowest security version in an id block")
+	flags.StringVar(&f.minDriver, "min-driver", "", "lowest version of the GPUs' driver, such as 570.124.06, where the config asks for GPUs")
+	flags.StringArrayVar(&f.minVBIOS, "min-vbios", nil, "lowest firmware of a chip, such as GH100=96.00.9F.00.01; once for each chip, LS_10 being the switch")
+	flags.StringArrayVar(&f.gpuDevices, "gpu", nil, "GPU or switch to accept, as verify prints it (default: any that NVIDIA vouches for)")
+	flags.StringArrayVar(&f.gpuRIMs, "gpu-rim", nil, "name or tag of reference values of GPUs to accept (default: any that NVIDIA has signed)")
+	flags.StringVar(&f.maxOCSPAge, "max-ocsp-age", "168h", "how long after its making an answer of NVIDIA's responder is believed, where the config asks for GPUs")
 	flags.StringArrayVar(&f.signers, "signer", nil,
 		"public key (file, or 64 hexadecimal digits) whose signed list says which releases may run, in place of --manifest's")
 	flags.IntVar(&f.threshold, "threshold", 1, "how many signers must have signed the list, with --signer")
@@ -92,6 +101,9 @@ func (f *valueFlags) apply(ctx context.Context, rules *attest.Rules) error {
 		return err
 	}
 	if err := f.choose(ctx, rules); err != nil {
+		return err
+	}
+	if err := f.gpus(rules); err != nil {
 		return err
 	}
 	rules.Waive = append(rules.Waive, f.waive...)
@@ -150,6 +162,33 @@ func (f *valueFlags) choose(ctx context.Context, rules *attest.Rules) (err error
 		if s.IDBlocks, err = parseIDBlocks(f.idBlocks); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// gpus adds rules for GPUs where the config asks for some.
+func (f *valueFlags) gpus(rules *attest.Rules) error {
+	asked := slices.ContainsFunc(rules.Config.GPU, func(r config.GPURule) bool {
+		gpus, err := r.GPUs() // what is no rule, the policy refuses
+		return err == nil && gpus.Count > 0
+	})
+	given := f.minDriver != "" || len(f.minVBIOS)+len(f.gpuDevices)+len(f.gpuRIMs) > 0
+	switch {
+	case !asked && !given:
+		return nil
+	case !asked:
+		return errors.New("--min-driver, --min-vbios, --gpu, --gpu-rim: the config asks for no GPUs")
+	case f.minDriver == "" || len(f.minVBIOS) == 0:
+		return fmt.Errorf("the config asks for %s: want --min-driver and --min-vbios, the lowest versions that are accepted", rules.Config.GPU[0])
+	}
+	rules.GPU = attest.GPURules{MinDriver: f.minDriver, MinVBIOS: map[string]string{}, RIMs: f.gpuRIMs, AnyRIM: len(f.gpuRIMs) == 0, Devices: f.gpuDevices,
+		AnyDevice: len(f.gpuDevices) == 0, MaxOCSPAge: f.maxOCSPAge}
+	for _, text := range f.minVBIOS {
+		chip, version, ok := strings.Cut(text, "=")
+		if !ok || chip == "" || version == "" || rules.GPU.MinVBIOS[chip] != "" {
+			return fmt.Errorf("--min-vbios %q: want CHIP=VERSION, each chip once, such as GH100=96.00.9F.00.01", text)
+		}
+		rules.GPU.MinVBIOS[chip] = version
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest"
+	"chrysalis/attest/nvidia"
 	"chrysalis/attest/pki"
 	"chrysalis/attest/ratls"
 	"chrysalis/attest/sevsnp"
@@ -21,6 +22,7 @@ import (
 // remoteFlags are what every verb takes that talks to a guest.
 type remoteFlags struct {
 	policy, roots, tdxRoot, snpRoot, list string
+	gpuRoot, gpuRIMRoot                   string
 	offline                               bool
 	reach                                 time.Duration
 	sources                               sourceFlags
@@ -51,6 +53,8 @@ func (f *remoteFlags) addTrust(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.tdxRoot, "tdx-root", "", "PEM file with the root of a software TDX, in place of Intel's: protocol and measurement "+
 		"are shown then, and nothing is confidential")
 	cmd.Flags().StringVar(&f.snpRoot, "snp-root", "", "PEM file with the root of a software SEV-SNP, in place of AMD's: the same holds")
+	cmd.Flags().StringVar(&f.gpuRoot, "gpu-root", "", "PEM file with the root of software GPUs, in place of NVIDIA's: the same holds")
+	cmd.Flags().StringVar(&f.gpuRIMRoot, "gpu-rim-root", "", "PEM file with the root of their reference values")
 	cmd.Flags().StringVar(&f.list, "release-list", "", "signed list of the releases that may run, for a policy that names its signers")
 }
 
@@ -83,7 +87,7 @@ func (f *remoteFlags) open() (ratls.Config, error) {
 		}
 		config.Complete, config.Again = fetcher.Complete, fetcher.Again
 	}
-	config.Roots.TDX, config.Roots.SEVSNP = tdx.IntelRoot(), sevsnp.AMDRoots()
+	config.Roots.TDX, config.Roots.SEVSNP, config.Roots.NVIDIA = tdx.IntelRoot(), sevsnp.AMDRoots(), nvidia.NVIDIARoots()
 	if f.tdxRoot != "" {
 		text, err := readInput(f.tdxRoot)
 		if err != nil {
@@ -105,6 +109,21 @@ func (f *remoteFlags) open() (ratls.Config, error) {
 			return config, exitError{exitUsage, fmt.Errorf("reading %s: %w", f.snpRoot, err)}
 		}
 		config.Complete, config.Again = nil, nil // the same of AMD
+	}
+	for file, roots := range map[string]*[]nvidia.Root{f.gpuRoot: &config.Roots.NVIDIA.Device, f.gpuRIMRoot: &config.Roots.NVIDIA.RIM} {
+		if file == "" {
+			continue
+		}
+		text, err := readInput(file)
+		if err != nil {
+			return config, unavailable(err)
+		}
+		chain, err := pki.ParsePEM(text, 16<<10, 1)
+		if err != nil {
+			return config, exitError{exitUsage, fmt.Errorf("reading %s: %w", file, err)}
+		}
+		*roots = []nvidia.Root{nvidia.RootOf(chain[0])}
+		config.Complete, config.Again = nil, nil // the same of NVIDIA
 	}
 	if f.roots == "" {
 		return config, nil

@@ -64,6 +64,14 @@ func TestForeignDisks(t *testing.T) {
 			t.Errorf("the guest's last word: got %q, want %q", got, want)
 		}
 	})
+	t.Run("a config that asks for a GPU on a machine without", func(t *testing.T) {
+		t.Parallel()
+		spec := demoSpec(t)
+		spec.Config.Service.GPU = "1 hopper spt"
+		if got, want := ending(t, newGuest(t), spec), "gpu-none"; got != want {
+			t.Errorf("the guest's last word: got %q, want %q", got, want)
+		}
+	})
 	t.Run("config of another layout", func(t *testing.T) {
 		t.Parallel()
 		spec := demoSpec(t)
@@ -129,9 +137,10 @@ func TestSecretAndJournal(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "journal-rolled-back"},
-		{"the journal's header changed in one byte", func(*guest.Spec) {
+		{"the journal's two anchors changed in one byte each", func(*guest.Spec) {
 			bad := bytes.Clone(kept)
 			bad[100] ^= 1
+			bad[4096+100] ^= 1
 			if err := os.WriteFile(journal, bad, 0o644); err != nil {
 				t.Fatal(err)
 			}

@@ -24,6 +24,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/nvidia"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
 )
@@ -97,7 +98,7 @@ func verify(args []js.Value) (*attest.Result, error) {
 		return nil, fmt.Errorf("%w: %v", attest.ErrRejected, err)
 	}
 	return attest.Verify(evidence, c, policy, time.Unix(int64(at.Float()), 0),
-		attest.Roots{VTPM: pool, TDX: tdx.IntelRoot(), SEVSNP: sevsnp.AMDRoots()})
+		attest.Roots{VTPM: pool, TDX: tdx.IntelRoot(), SEVSNP: sevsnp.AMDRoots(), NVIDIA: nvidia.NVIDIARoots()})
 }
 
 // bytesOf copies a Uint8Array.

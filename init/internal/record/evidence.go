@@ -60,7 +60,12 @@ func (r *Recorder) made(request evidence.Request, keysOf func() (Keys, error)) (
 	r.quoting.Lock()
 	defer r.quoting.Unlock()
 	for range quoteTries {
-		e, records, err := r.snapshot(request, keysOf)
+		e, sign, records, err := r.snapshot(request, keysOf)
+		if err == nil && sign != nil {
+			if e.GPUs, err = sign(evidence.GPUNonce(e.Statement)); err == nil {
+				e.Statement.GPUDigest = e.GPUs.Digest()
+			}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("making evidence: %w", err)
 		}
@@ -81,16 +86,16 @@ func (r *Recorder) made(request evidence.Request, keysOf func() (Keys, error)) (
 	return nil, fmt.Errorf("making evidence: the log moved during each of %d quotes", quoteTries)
 }
 
-// snapshot returns evidence without its quote, and the number of records in its log.
-func (r *Recorder) snapshot(request evidence.Request, keysOf func() (Keys, error)) (*evidence.Evidence, uint64, error) {
+// snapshot returns evidence without its quote and without what GPUs sign for it, what has them sign, and the number of records in its log.
+func (r *Recorder) snapshot(request evidence.Request, keysOf func() (Keys, error)) (*evidence.Evidence, func([32]byte) (evidence.GPUs, error), uint64, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.broken {
-		return nil, 0, ErrBroken
+		return nil, nil, 0, ErrBroken
 	}
 	keys, err := keysOf()
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, 0, err
 	}
 	return &evidence.Evidence{
 		Statement: evidence.Statement{
@@ -101,7 +106,7 @@ func (r *Recorder) snapshot(request evidence.Request, keysOf func() (Keys, error
 			LogHead:    eventlog.Head(r.log),
 		},
 		Config: slices.Clone(r.measured), RuntimeLog: slices.Clone(r.log), BootLog: r.bootLog,
-	}, r.records, nil
+	}, r.gpus, r.records, nil
 }
 
 // still reports whether the log has as many records as before. An event that is being recorded is waited for.

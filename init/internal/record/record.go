@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 
+	"chrysalis/attest/evidence"
 	"chrysalis/init/internal/platform"
 	"chrysalis/init/internal/sealing"
 	"chrysalis/measure/config"
@@ -32,6 +33,7 @@ type Recorder struct {
 	measured []byte
 	broken   bool
 	keys     *Keys
+	gpus     func(nonce [32]byte) (evidence.GPUs, error)
 }
 
 // New returns a recorder with an empty log, and reads the firmware's.
@@ -72,6 +74,18 @@ func (r *Recorder) Model(v config.Volume) error {
 // GPU records what the GPU rule found, and closes the measured sequence.
 func (r *Recorder) GPU(found string) error {
 	return r.add(func(s *eventlog.Sequence) { s.GPU = found }, eventlog.KindGPU, eventlog.KindSeparator)
+}
+
+// SetGPUs says what has the guest's GPUs sign a nonce: each statement is made with it then.
+func (r *Recorder) SetGPUs(sign func(nonce [32]byte) (evidence.GPUs, error)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.gpus = sign
+}
+
+// GPULost records that a GPU is gone. It is refused before the keys are released.
+func (r *Recorder) GPULost() error {
+	return r.add(func(*eventlog.Sequence) {}, eventlog.KindGPULost)
 }
 
 // Secret takes the sealed secret out of its vault and at once records keys-released, in every register that the secret is sealed to, so

@@ -627,3 +627,69 @@ func TestAsking(t *testing.T) {
 		t.Errorf("the log says %+v, want %+v", got, m.loan)
 	}
 }
+
+// TestGPUEvidence: every statement has GPUs sign its own nonce, and their digest; what they refuse is no evidence.
+func TestGPUEvidence(t *testing.T) {
+	m := newMemory()
+	r := serving(t, m)
+	var nonces [][32]byte
+	fails := error(nil)
+	r.SetGPUs(func(nonce [32]byte) (evidence.GPUs, error) {
+		nonces = append(nonces, nonce)
+		return evidence.GPUs{Devices: []evidence.Device{{Kind: evidence.KindGPU, Report: nonce[:], Chain: []byte("chain")}}, RIMs: [][]byte{{1}}}, fails
+	})
+	for _, request := range []evidence.Request{{NonceRoot: [32]byte{1}}, {NonceRoot: [32]byte{2}}, {TLSKey: [32]byte{3}}} {
+		e, err := r.Evidence(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Statement.GPUDigest != e.GPUs.Digest() || e.GPUs.Digest() == [32]byte{} || len(e.GPUs.RIMs) != 1 || nonces[len(nonces)-1] != evidence.GPUNonce(e.Statement) {
+			t.Errorf("got %+v over %x, want the digest in the statement, and its nonce", e.GPUs, nonces[len(nonces)-1])
+		}
+		if err := consistent(e); err != nil {
+			t.Error(err)
+		}
+	}
+	if nonces[0] == nonces[1] || nonces[1] == nonces[2] {
+		t.Errorf("two statements have one nonce: %x", nonces)
+	}
+	// A log that moves moves the nonce.
+	before := len(nonces)
+	quotes := 0
+	m.whileQuote = func() {
+		if quotes++; quotes == 1 {
+			if err := r.GPULost(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	e, err := r.Evidence(evidence.Request{})
+	if err != nil || len(nonces) != before+2 || nonces[before] == nonces[before+1] || nonces[before+1] != evidence.GPUNonce(e.Statement) {
+		t.Errorf("over a log that moved: got error %v and the nonces %x, want one for each log", err, nonces[before:])
+	}
+	fails = errors.New("fell off the bus")
+	if e, err := r.Evidence(evidence.Request{}); !errors.Is(err, fails) {
+		t.Errorf("got %v and error %v, want %v", e, err, fails)
+	}
+}
+
+// TestGPULost: it is logged once, and not before the keys are released.
+func TestGPULost(t *testing.T) {
+	early := newRecorder(t, newMemory())
+	if err := measure(early, "me"); err != nil {
+		t.Fatal(err)
+	}
+	if err := early.GPULost(); err == nil || errors.Is(err, ErrBroken) {
+		t.Errorf("before the keys: got %v, want a refusal that breaks nothing", err)
+	}
+	r := serving(t, newMemory())
+	if err := r.GPULost(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.GPULost(); err == nil {
+		t.Error("twice: got no error")
+	}
+	if err := r.Terminated(); err != nil {
+		t.Errorf("the end after it: %v", err)
+	}
+}

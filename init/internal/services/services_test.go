@@ -29,6 +29,10 @@ func TestMain(m *testing.M) {
 		keeperMain()
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == gpuHelper {
+		helperMain()
+		return
+	}
 	if len(os.Args) > 2 && os.Args[2] == "borrower" {
 		borrowerMain()
 		return

@@ -20,7 +20,7 @@ package custodian
 
 import (
 	"crypto/subtle"
-	"errors"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"time"
@@ -42,14 +42,20 @@ type Custodian struct {
 	lease   time.Duration
 	now     func() time.Time
 
-	number uint64            // of the last loan or move
-	boots  uint64            // that the borrowers have counted
-	held   []register.Digest // measurements of all images that have had the secret, the first at first
+	came uint64 // number under which the secret came; 0: it was made here
+	state
+	held  []register.Digest // measurements of all images that have had the secret, the first at first
+	began bool              // a checkpoint was read or written
 
 	live    bool      // the last loan was lent in this boot, and somebody may have it
 	counted bool      // its borrower has counted its boot
 	since   time.Time // from when lease and margin are waited out before the next loan: zero where nothing is waited for
+}
 
+// state is what is durable, beside who has held the secret.
+type state struct {
+	number uint64   // of the last loan or move
+	boots  uint64   // that the borrowers have counted
 	open   bool     // the secret came under the present number, and whoever gave it has it still
 	moving bool     // the last number is that of a move
 	gone   [32]byte // the proof with which the secret went to another custodian: zeros while it is here
@@ -63,18 +69,21 @@ func Open(disk journal.Device, key [32]byte, kept role.Kept, lease time.Duration
 	if now == nil {
 		now = time.Now
 	}
-	c := &Custodian{secret: kept.Secret, held: slices.Clone(kept.Held), lease: lease, now: now,
-		number: kept.Came.Number, boots: kept.Came.Boots, open: kept.Came.Number != 0}
+	c := &Custodian{secret: kept.Secret, held: slices.Clone(kept.Held), lease: lease, now: now, came: kept.Came.Number,
+		state: state{number: kept.Came.Number, boots: kept.Came.Boots, open: kept.Came.Number != 0}}
 	var err error
-	if c.journal, err = journal.Open(disk, key, kept.Boots, c.replay); err != nil {
+	if c.journal, err = journal.Open(disk, key, kept.Boots, books{c}); err != nil {
 		return nil, err
 	}
 	c.since = now()
 	return c, nil
 }
 
-// replay applies an entry of an earlier boot.
-func (c *Custodian) replay(entry []byte) error {
+// books are the custodian as its journal's owner.
+type books struct{ *Custodian }
+
+// Entry applies an entry of an earlier boot.
+func (c books) Entry(entry []byte, _ journal.Place) error {
 	call, err := role.DecodeCall(entry)
 	if err != nil {
 		return err
@@ -89,7 +98,69 @@ func (c *Custodian) replay(entry []byte) error {
 	return c.apply(call)
 }
 
-// apply changes the state by what is durable.
+// What a checkpoint has: number of the last loan or move, boots, number under which the secret came, what is true, the proof with which the
+// secret went, and the measurements of the images that have had it.
+const (
+	headBytes = 8 + 8 + 8 + 1 + 32
+
+	headOpen   = 1
+	headMoving = 2
+)
+
+// Head returns it.
+func (c books) Head() []byte {
+	head := make([]byte, 0, headBytes+len(c.held)*len(register.Digest{}))
+	for _, number := range []uint64{c.number, c.boots, c.came} {
+		head = binary.LittleEndian.AppendUint64(head, number)
+	}
+	var truths byte
+	if c.open {
+		truths |= headOpen
+	}
+	if c.moving {
+		truths |= headMoving
+	}
+	head = append(append(head, truths), c.gone[:]...)
+	for _, image := range c.held {
+		head = append(head, image[:]...)
+	}
+	c.began = true
+	return head
+}
+
+// Begin takes a checkpoint. What was read before has to come to it. One of another custodian of the same secret is refused, which had it
+// under another number.
+func (c books) Begin(head []byte) error {
+	const image = len(register.Digest{})
+	if len(head) < headBytes || (len(head)-headBytes)%image != 0 {
+		return fmt.Errorf("a checkpoint has %d bytes, want %d and measurements", len(head), headBytes)
+	}
+	number := func(at int) uint64 { return binary.LittleEndian.Uint64(head[8*at:]) }
+	if came := number(2); came != c.came {
+		return fmt.Errorf("a checkpoint is of a custodian whose secret came under number %d, want %d", came, c.came)
+	}
+	got := state{number: number(0), boots: number(1), open: head[24]&headOpen != 0, moving: head[24]&headMoving != 0, gone: [32]byte(head[25:])}
+	if head[24]&^(headOpen|headMoving) != 0 || c.began && got != c.state {
+		return fmt.Errorf("a checkpoint has number %d, %d boots and truths %d, want what the entries before it say: number %d and %d boots", got.number,
+			got.boots, head[24], c.number, c.boots)
+	}
+	if c.state, c.began = got, true; c.Gone() {
+		c.secret.Wipe()
+	}
+	for held := head[headBytes:]; len(held) > 0; held = held[image:] {
+		c.hold(register.Digest(held))
+	}
+	return nil
+}
+
+// Part refuses every part, for Next has none.
+func (c books) Part(part []byte) error { return fmt.Errorf("a part of %d bytes, want none", len(part)) }
+
+func (c books) Next(int) []byte { return nil }
+
+func (c books) End() error { return nil }
+
+// apply changes the state.
 func (c *Custodian) apply(call role.LoanCall) error {
 	switch call.Call {
 	case role.CallLend, role.CallMove:
@@ -119,12 +190,13 @@ func (c *Custodian) hold(image register.Digest) {
 	}
 }
 
-// commit makes a call durable, and then its effect.
+// commit makes a call's effect, which a checkpoint that is written with it has, and makes it durable. After an error nothing counts any more.
 func (c *Custodian) commit(call role.LoanCall) error {
-	if err := c.journal.Commit(call.Encode()); err != nil {
+	if err := c.apply(call); err != nil {
 		return err
 	}
-	return c.apply(call)
+	_, err := c.journal.Commit(call.Encode())
+	return err
 }
 
 // Answer answers a call. An error says that the journal fails: the custodian must end, for what lies on the disk is not known any more.
@@ -175,9 +247,7 @@ func (c *Custodian) Answer(call role.LoanCall) (role.Answer, role.Loan, error) {
 
 // durable commits a call that changes nothing but what is durable.
 func (c *Custodian) durable(call role.LoanCall) (role.Answer, role.Loan, error) {
-	if err := c.commit(call); errors.Is(err, journal.ErrFull) {
-		return role.AnswerFull, role.Loan{}, nil
-	} else if err != nil {
+	if err := c.commit(call); err != nil {
 		return 0, role.Loan{}, err
 	}
 	return role.AnswerDone, role.Loan{}, nil
@@ -199,8 +269,8 @@ func (c *Custodian) give(call role.LoanCall) (role.Answer, role.Loan, error) {
 		return role.AnswerFull, role.Loan{}, nil
 	}
 	call.Number = c.number + 1
-	if a, _, err := c.durable(call); a != role.AnswerDone {
-		return a, role.Loan{}, err
+	if err := c.commit(call); err != nil {
+		return 0, role.Loan{}, err
 	}
 	c.live, c.counted, c.since = call.Call == role.CallLend, false, c.now()
 	var given *secret.Secret

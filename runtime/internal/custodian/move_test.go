@@ -265,3 +265,27 @@ func (w *moving) wantOne(one bool) {
 		w.t.Errorf("%d custodians lend the secret, want one", lends)
 	}
 }
+
+// TestMoveJournals: the two custodians' journals have one key. Neither opens the other's.
+func TestMoveJournals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, e := newDisk(), newDisk()
+		c := open(t, d, 0)
+		time.Sleep(waited)
+		a, l, err := moveTo(c, other)
+		if a != role.AnswerDone || err != nil {
+			t.Fatalf("got %v, error %v", a, err)
+		}
+		kept := role.Kept{Secret: aSecret(t), Held: l.Held, Came: role.Coming{Number: l.Number, Boots: l.Boots}}
+		successor(t, e, l, 0)
+		for boots := range uint64(2) {
+			kept.Boots = boots
+			if _, err := Open(&disk{b: slices.Clone(d.b)}, [32]byte{3}, kept, lease, nil); err == nil {
+				t.Errorf("the new one, after %d boots, over the old one's journal: got no error, want one", boots)
+			}
+			if _, err := Open(&disk{b: slices.Clone(e.b)}, [32]byte{3}, role.Kept{Secret: aSecret(t), Boots: boots}, lease, nil); err == nil {
+				t.Errorf("the old one, after %d boots, over the new one's journal: got no error, want one", boots)
+			}
+		}
+	})
+}

@@ -118,7 +118,11 @@ var typeMeanings = map[uint32]string{
 // own word.
 func (e event) meaning() string {
 	if e.kind != 0 {
-		return e.kind.String() + " event of the guest"
+		text := e.kind.String() + " event of the guest"
+		if e.kind == eventlog.KindGPU && len(e.data) > 0 {
+			text += fmt.Sprintf(": %q", e.data)
+		}
+		return text
 	}
 	if text, ok := inputMeanings[e.input]; ok {
 		if strings.Contains(text, "%s") {

@@ -146,9 +146,12 @@ func (x *explanation) expectConfig() error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNoConfig, err)
 	}
-	// Who has held the secret before follows from no config.
+	// Who has held the secret before, and which versions the GPUs have, follows from no config.
 	if log, err := eventlog.ParseRuntime(x.Evidence.RuntimeLog); err == nil {
 		sequence = sequence.Released(log)
+		if m, err := config.Decode(measured); err == nil {
+			sequence = sequence.Found(m.Service.GPU, log)
+		}
 	}
 	if x.Evidence.Platform == evidence.TDX {
 		for i, r := range sequence.Records(eventlog.InRTMR) {

@@ -110,6 +110,12 @@ func TestConfigAndLog(t *testing.T) {
 			says: "service.engine.volume"},
 		{name: "model and price", change: func(m *config.Measured) { m.Service.Model.Volume.Blocks++; m.Service.Price.NanotonPerToken++ },
 			want: []string{"model", "config"}, says: "service.model.volume"},
+		{name: "GPUs that the config asks for", change: func(m *config.Measured) { m.Service.GPU = "1 hopper spt" }, guest: func(g *attesttest.Guest) {
+			g.Records[4].Data = []byte("verified 1 hopper spt driver 570.124.06 vbios 96.00.9F.00.01")
+		}, want: []string{"config"}, says: "service.gpu 1 hopper spt, expected none"},
+		{name: "GPUs that the config does not ask for", guest: func(g *attesttest.Guest) {
+			g.Records[4].Data = []byte("verified 1 hopper spt driver 570.124.06 vbios 96.00.9F.00.01")
+		}, want: []string{"runtime-log"}, says: "another gpu than its config says"},
 		{name: "GPU lost", guest: func(g *attesttest.Guest) {
 			g.Records = append(g.Records, eventlog.Record{Register: eventlog.PCR13, Kind: eventlog.KindGPULost})
 		}, want: []string{"gpu-lost"}, says: "has lost its GPU"},

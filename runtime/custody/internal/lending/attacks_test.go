@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"chrysalis/attest"
+	"chrysalis/attest/attesttest"
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/handover"
 	"chrysalis/attest/ratls"
@@ -155,6 +156,18 @@ func TestTakerLies(t *testing.T) {
 		{"one that names keys", "statement-claim-key", func(_ *hardware, p *party) { p.name = func(s *evidence.Statement) { s.ClaimKey[0]++ } }},
 		{"hardware of another root", "tdx", func(_ *hardware, p *party) { p.on = newHardware(evidence.TDX) }},
 		{"another platform", "platform is vtpm, want tdx", func(_ *hardware, p *party) { p.on = newHardware(evidence.VTPM) }},
+		{"a GPU asked for, and none shown", "nvidia.count", func(_ *hardware, p *party) { p.config.Service.GPU = "1 hopper spt" }},
+		{"a GPU that NVIDIA does not vouch for", "nvidia.gpu.0.root", func(_ *hardware, p *party) {
+			p.config.Service.GPU = "1 hopper spt"
+			p.edit = func(e *evidence.Evidence) {
+				e.GPUs = attesttest.NewBoard(time.Now()).Answer(evidence.GPUNonce(e.Statement))
+			}
+		}},
+		{"a GPU that nobody asked for", "nvidia", func(_ *hardware, p *party) {
+			p.edit = func(e *evidence.Evidence) {
+				e.GPUs = attesttest.NewBoard(time.Now()).Answer(evidence.GPUNonce(e.Statement))
+			}
+		}},
 		{"no collateral", "tdx", func(_ *hardware, p *party) { p.edit = func(e *evidence.Evidence) { e.Collateral = nil } }},
 		{"a quote of another TD", "tdx", func(_ *hardware, p *party) { p.edit = func(e *evidence.Evidence) { e.Quote[300]++ } }},
 		{"a config that it was not launched with", "mr-config-id", func(_ *hardware, p *party) {
@@ -177,8 +190,8 @@ func TestTakerLies(t *testing.T) {
 				lapse()
 				p := w.taker(h)
 				tt.spoil(h, p)
-				if p.config.Service.Custodian && tt.want == "mr-config-id" {
-					return // a custodian's service part has nothing that could differ
+				if _, err := p.config.Encode(); err != nil || p.config.Service.Custodian && tt.want == "mr-config-id" {
+					return // a custodian's service part has nothing that could be otherwise
 				}
 				// It judges the custodian by nothing: it is a liar.
 				number, _, err := w.take(t, l, w.taker(h), p)

@@ -11,6 +11,7 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/handover"
+	"chrysalis/attest/nvidia"
 	"chrysalis/attest/release"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
@@ -65,6 +66,7 @@ func (s *Side) read(own *evidence.Evidence, measured []byte) (err error) {
 
 // rootsOf returns who vouches for the hardware of a platform: those that the identity names, or else its makers.
 func rootsOf(p evidence.Platform, named [][]byte) (roots attest.Roots, err error) {
+	roots.NVIDIA = nvidia.NVIDIARoots()
 	var given []*x509.Certificate
 	for at, der := range named {
 		root, err := x509.ParseCertificate(der)
@@ -203,6 +205,10 @@ func (s *Side) policy(m config.Measured, registers map[string][]byte) (attest.Po
 	for _, l := range c.MinTCB {
 		levels := sevsnp.TCB{FMC: l.FMC, Bootloader: l.Bootloader, TEE: l.TEE, SNP: l.SNP, Microcode: l.Microcode}
 		rules.SEVSNP.MinTCB[sevsnp.Product(l.Product)] = levels
+	}
+	if m.Service.GPU != config.GPUNone {
+		// The secret is in no GPU. That there are some, as the config says, is judged; which versions are good enough is for clients to say.
+		rules.GPU = attest.GPURules{AnyVersion: true, AnyRIM: true, AnyDevice: true, MaxOCSPAge: age}
 	}
 	return rules.Policy()
 }
