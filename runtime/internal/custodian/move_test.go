@@ -3,6 +3,7 @@ package custodian
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,6 +53,7 @@ func TestMove(t *testing.T) {
 		time.Sleep(waited)
 		wantLent(t, c, 1, 0)
 		call(t, c, role.CallCount, 1)
+		wantAnswer(t, c, moved(1, aSecret(t)), role.AnswerNotHeld) // a guest that borrows has the secret, too
 		if a, l, err := moveTo(c, other); a != role.AnswerHeld || l.Secret != nil || err != nil {
 			t.Errorf("while it is lent: got %v, a secret: %t, error %v, want held", a, l.Secret != nil, err)
 		}
@@ -81,7 +83,7 @@ func TestMove(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, forged := range []role.LoanCall{moved(2, stranger), moved(1, aSecret(t)), moved(3, aSecret(t)),
-			{Call: role.CallMoved, Number: 2, Proof: aSecret(t).Moved(1)}} {
+			{Call: role.CallMoved, Number: 2, Proof: aSecret(t).Moved(1)}, {Call: role.CallMoved, Number: 1, Proof: aSecret(t).Moved(2)}} {
 			wantAnswer(t, c, forged, role.AnswerNotHeld)
 		}
 		wantAnswer(t, c, role.LoanCall{Call: role.CallSettle, Number: 2}, role.AnswerNotHeld)
@@ -288,4 +290,77 @@ func TestMoveJournals(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestHead: a checkpoint has all that is durable, and one that follows entries has to say what they say.
+func TestHead(t *testing.T) {
+	base := state{number: 7, boots: 3}
+	states := map[string]state{"settled": base}
+	for name, change := range map[string]func(*state){
+		"another number": func(s *state) { s.number++ }, "more boots": func(s *state) { s.boots++ }, "unsettled": func(s *state) { s.open = true },
+		"moving": func(s *state) { s.moving = true }, "gone": func(s *state) { s.gone[31] = 1 },
+	} {
+		s := base
+		change(&s)
+		states[name] = s
+	}
+	with := func(s state, began bool) *Custodian {
+		return &Custodian{secret: aSecret(t), came: 5, state: s, held: []register.Digest{giver, other}, began: began}
+	}
+	for name, s := range states {
+		head := books{with(s, false)}.Head()
+		got := &Custodian{secret: aSecret(t), came: 5, state: state{number: 5, open: true}}
+		if err := (books{got}).Begin(head); err != nil || got.state != s || !slices.Equal(got.held, []register.Digest{giver, other}) {
+			t.Errorf("%s: got %+v, held by %v, error %v, want %+v", name, got.state, got.held, err, s)
+		}
+		for after, entries := range states {
+			if err := (books{with(entries, true)}).Begin(head); (err == nil) != (name == after) {
+				t.Errorf("%s, after entries that say %s: got error %v", name, after, err)
+			}
+		}
+		for at, want := range map[int]string{len(head) - 1: "a checkpoint has", headBytes - 1: "a checkpoint has"} {
+			if err := (books{with(s, false)}).Begin(head[:at]); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, cut to %d bytes: got %v, want an error with %q", name, at, err, want)
+			}
+		}
+		head[24] |= 4
+		if err := (books{with(s, false)}).Begin(head); err == nil {
+			t.Errorf("%s, with what is nothing: got no error, want one", name)
+		}
+	}
+}
+
+// TestEntriesOutOfPlace: a journal whose entries can't follow each other opens for nobody.
+func TestEntriesOutOfPlace(t *testing.T) {
+	lend, move := role.LoanCall{Call: role.CallLend, Number: 6, Giver: giver, Taker: giver}, role.LoanCall{Call: role.CallMove, Number: 6, Giver: giver, Taker: other}
+	settle, gone := role.LoanCall{Call: role.CallSettle, Number: 5}, role.LoanCall{Call: role.CallMoved, Number: 6, Proof: [32]byte{1}}
+	next := role.LoanCall{Call: role.CallLend, Number: 7, Giver: giver, Taker: giver}
+	for name, tt := range map[string]struct {
+		entries []role.LoanCall
+		opens   bool
+	}{
+		"settled, moved and gone":     {[]role.LoanCall{settle, move, gone}, true},
+		"lent before it was settled":  {[]role.LoanCall{lend}, false},
+		"settled twice":               {[]role.LoanCall{settle, settle}, false},
+		"lent after it was gone":      {[]role.LoanCall{settle, move, gone, next}, false},
+		"a number left out":           {[]role.LoanCall{settle, next}, false},
+		"a question, which is no act": {[]role.LoanCall{settle, {Call: role.CallCame}}, false},
+	} {
+		d := newDisk()
+		kept := func(boots uint64) role.Kept {
+			return role.Kept{Secret: aSecret(t), Boots: boots, Came: role.Coming{Number: 5}}
+		}
+		c, err := Open(d, [32]byte{3}, kept(0), lease, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, entry := range tt.entries {
+			if _, err := c.journal.Commit(entry.Encode()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := Open(d, [32]byte{3}, kept(1), lease, nil); (err == nil) != tt.opens {
+			t.Errorf("%s: got error %v, want it to open: %t", name, err, tt.opens)
+		}
+	}
 }
