@@ -86,7 +86,7 @@ func printChecks(w io.Writer, checks []attest.Check) {
 	if len(checks) == 0 {
 		return
 	}
-	for line := range strings.Lines(checkTable(checks).String()) {
+	for line := range strings.Lines(checkTable(checks, columns(w)).String()) {
 		lipgloss.Fprintln(w, strings.TrimRight(line, " \n"))
 	}
 	for _, c := range checks {

@@ -35,9 +35,9 @@ const (
 var uncovered = []string{
 	"Whether the source code is good. A rebuild shows that the release is what this source tree makes, and nothing about what that does.",
 	"Compilers, Debian's packages and Go modules: they are taken by their hashes, and trusted to be what they say.",
-	"Go modules in a database of vulnerabilities: none was asked.",
-	"Advisories for which today's archives have no newer package: Debian's security tracker was not asked, the changelogs of newer " +
-		"packages were read.",
+	"Vulnerabilities that nobody has filed, and whether one that is filed can be reached in a guest.",
+	"Where the part tracker was not checked: advisories for which today's archives have no newer package.",
+	"The model's and the engine's own faults, and those of the tools that built the release, but for Go's.",
 	"Engine and model volumes: a guest's policy names them by their root hashes, and nobody looked into them here.",
 	"Makers of hardware: the roots that the auditor named, or Intel's and AMD's, are trusted; so is the machine on which this program ran.",
 	"Other times: a guest was what it was when it was asked.",
@@ -54,8 +54,9 @@ type auditing struct {
 	data      []byte // of the manifest
 	manifest  *measure.Manifest
 	contents  *release.Contents
-	evidence  []byte // that a guest showed
-	rebuiltBy bool   // this run rebuilt the release, and it is the same
+	evidence  []byte          // that a guest showed
+	rebuiltBy bool            // this run rebuilt the release, and it is the same
+	waived    map[string]bool // vulnerabilities that were found and waived
 
 	flags auditFlags
 }
@@ -72,6 +73,7 @@ type auditFlags struct {
 	guest          string
 	remote         remoteFlags
 	statement      rebuildStatement
+	known          knownFlags
 	asJSON         bool
 }
 
@@ -101,6 +103,12 @@ var auditParts = []struct {
 	{"advisories", "Advisories about its packages", "The packages that the release holds were looked up in today's archives, and the " +
 		"changelogs of newer ones read " +
 		"for advisories since.", nil, auditAdvisories},
+	{"tracker", "Packages in Debian's security tracker", "The source packages that the release holds were looked up in a file of the " +
+		"tracker's that the auditor downloaded, each in the suite that it is from; a backport in the unstable suite, without its suffix.",
+		func(f auditFlags) string { return given(f.known.tracker, "--tracker") }, auditTracker},
+	{"modules", "Go modules in a vulnerability database", "Each module, and Go's own, that a program of the release is built of was looked " +
+		"up in a database that the auditor downloaded; of what affects it, the functions concerned were looked for in the programs.",
+		func(f auditFlags) string { return given(f.known.vulnDB, "--go-vulndb") }, auditModules},
 	{"guest", "A live guest", "A guest was asked for evidence that is bound to the connection, and judged by a policy; its registers " +
 		"were compared with this release's.",
 		func(f auditFlags) string { return given(f.guest, "--guest with --policy") }, auditGuest},
@@ -132,9 +140,10 @@ func newAudit() *cobra.Command {
 			"guest. Writes " + auditReport + " and " + auditPage + ", one page without scripts that can be printed, into a folder: what was " +
 			"checked, how, with\n" +
 			"which result, and what was not. Exit code 0: no part was rejected. 1: one was. 3: one could not be checked.\n\n" +
-			"--without leaves out the rebuild or the advisories; the report says so. --waive names a part whose refusal does not decide, " +
-			"which the report\n" +
-			"says too. --rebuilt compares with a release that you rebuilt before. With --sign a release that this run rebuilt with the same " +
+			"--without leaves out the rebuild or the advisories; the report says so. --waive names a part whose refusal does not decide, or a " +
+			"vulnerability\n" +
+			"that you have looked at (CVE-…, GO-…), which the report says too. --tracker and --go-vulndb are files that you downloaded:\n" +
+			"data/json of Debian's security tracker, and vulndb.zip of the Go vulnerability database, or its sources' folder data/osv. --rebuilt compares with a release that you rebuilt before. With --sign a release that this run rebuilt with the same " +
 			"bytes is\n" +
 			"attested, as image audit does.",
 		Example: "  sudo chrysalis audit /mnt/published -o audit-2026-12 --as auditor.example\n" +
@@ -155,7 +164,8 @@ func newAudit() *cobra.Command {
 	flags.StringVarP(&a.out, "output", "o", "audit", "folder for the report; one that is there already is not written over")
 	flags.StringVar(&f.statement.name, "as", "", "name of the auditor, for people")
 	flags.StringArrayVar(&f.without, "without", nil, "part to leave out: "+strings.Join(leaves, " or "))
-	flags.StringArrayVar(&f.waive, "waive", nil, "part whose refusal does not decide, such as advisories")
+	flags.StringArrayVar(&f.waive, "waive", nil, "part whose refusal does not decide, such as advisories, or a vulnerability by its name")
+	f.known.add(flags)
 	flags.StringVar(&f.rebuilt, "rebuilt", "", "release folder that you rebuilt before, to compare with instead of a rebuild now")
 	flags.StringArrayVar(&f.shapes, "shape", nil, "shape.json of a machine, to compute what the release shows there; may stand several times")
 	flags.StringVar(&f.tree, "tools-tree", "build/tools-tree", "tools tree with QEMU, for --shape")
@@ -182,8 +192,14 @@ func (f *auditFlags) check() error {
 		}
 	}
 	for _, name := range f.waive {
+		if vulnerability.MatchString(name) {
+			if f.known == (knownFlags{maxAge: f.known.maxAge}) {
+				return fmt.Errorf("--waive %s: a vulnerability is waived in what --tracker and --go-vulndb say, and neither is given", name)
+			}
+			continue
+		}
 		if name == "files" || !slices.ContainsFunc(partNames(), func(n string) bool { return n == name }) {
-			return fmt.Errorf("--waive %.40q: want one of %s", name, strings.Join(partNames()[1:], ", "))
+			return fmt.Errorf("--waive %.40q: want one of %s, or a vulnerability such as CVE-2026-1234", name, strings.Join(partNames()[1:], ", "))
 		}
 	}
 	leavesRebuild := slices.Contains(f.without, "rebuild")
@@ -265,6 +281,11 @@ func (a *auditing) run(ctx context.Context) error {
 		}
 		a.report.Parts = append(a.report.Parts, part)
 	}
+	for _, name := range a.flags.waive {
+		if vulnerability.MatchString(name) && !a.waived[name] {
+			a.progress.Note("nothing of the release was found to have %s, which --waive names", name)
+		}
+	}
 	a.report.Close(time.Now())
 	return a.finish()
 }
@@ -339,9 +360,9 @@ func printAuditReport(w io.Writer, r audit.Report, page string) {
 				line = string(runes[:maxReason-1]) + "…"
 			}
 		}
-		fmt.Fprintln(w, printable(line))
+		say(w, "%s\n", printable(line))
 	}
-	fmt.Fprintf(w, "%s\nreport: %s\n", printable(r.Summary), page)
+	say(w, "%s\nreport: %s\n", printable(r.Summary), page)
 }
 
 // buildFacts says which program this is.

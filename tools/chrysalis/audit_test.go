@@ -207,7 +207,7 @@ func TestAudit(t *testing.T) {
 				t.Errorf("got exit code %d, want %d: %s", code, tt.code, report.Summary)
 			}
 			if tt.part == "" {
-				want := "Accepted: files, documents. Waived: registers. Not checked: signature, list, statements, advisories, guest, rebuild."
+				want := "Accepted: files, documents. Waived: registers. Not checked: signature, list, statements, advisories, tracker, modules, guest, rebuild."
 				if report.Summary != want {
 					t.Errorf("got %q, want %q", report.Summary, want)
 				}
@@ -438,7 +438,7 @@ func TestAuditUsage(t *testing.T) {
 		{"--policy", "p"}, {"--guest", "http://127.0.0.1:1", "--policy", "p"}, {"--signer", "a"}, {"--release-list", "a"}, {"--rebuild", "a"},
 		{"--rebuilder", "a"}, {"--rebuilds", "1", "--rebuilder", "a"}, {"--key", "a"}, {"--bundle", "a"}, {"--rebuilt", "a", "--without",
 			"rebuild"},
-		{"--sign", "a"}, {"--sign", "a", "--as", "b", "--without", "rebuild"},
+		{"--waive", "CVE-2026-1234"}, {"--waive", "CVE-1", "--tracker", "a"}, {"--sign", "a"}, {"--sign", "a", "--as", "b", "--without", "rebuild"},
 		{"--bundle", filepath.Join(dir, "manifest.json"), "--key", filepath.Join(dir, "manifest.json"), "--without", "rebuild", "--without",
 			"advisories"}} {
 		code, report := audited(t, append([]string{dir}, args...)...)

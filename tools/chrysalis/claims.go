@@ -143,7 +143,11 @@ func printClaims(w io.Writer, rows []claimRow, sum uint64) error {
 		if !r.Proved {
 			word = r.Problem
 		}
-		fmt.Fprintf(table, "%s\t%.8s\t%d\t%d\t%d\t%s\n", r.Contract, r.Instance, r.Tokens, r.Nanoton, r.Receipt, word)
+		contract := r.Contract
+		if n := columns(w); n > 0 && n < wide && len(contract) > 20 {
+			contract = contract[:10] + "…" + contract[len(contract)-8:]
+		}
+		fmt.Fprintf(table, "%s\t%.8s\t%d\t%d\t%d\t%s\n", contract, r.Instance, r.Tokens, r.Nanoton, r.Receipt, word)
 	}
 	fmt.Fprintf(table, "sum\t\t\t%d\t\t\n", sum)
 	return table.Flush()

@@ -371,12 +371,12 @@ func newDoctor() *cobra.Command {
 
 func printFindings(w io.Writer, found []finding) {
 	for _, f := range found {
-		fmt.Fprintf(w, "%-8s %-16s %s\n", f.State, f.Name, printable(f.Found))
+		say(w, "%-8s %-16s  %s\n", f.State, f.Name, printable(f.Found))
 		if f.State != fine {
-			fmt.Fprintf(w, "%-8s %-16s want %s\n", "", "", f.Need)
+			say(w, "%-8s %-16s  want %s\n", "", "", f.Need)
 		}
 		if f.Mend != "" {
-			fmt.Fprintf(w, "%-8s %-16s do:  %s\n", "", "", f.Mend)
+			say(w, "%-8s %-16s  do:  %s\n", "", "", f.Mend)
 		}
 	}
 }

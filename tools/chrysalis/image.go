@@ -58,6 +58,7 @@ manifest then says "unreleased lock".`,
 			if volumes == "" {
 				volumes = filepath.Join(b.Work, "volumes")
 			}
+			b.Progress.Expect(image.Steps(true))
 			if err := b.Fetch(cmd.Context()); err != nil {
 				return unavailable(err)
 			}

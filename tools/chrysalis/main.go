@@ -46,6 +46,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(verbs()...)
 	wantVerbs(root)
 	wantLinux(root, runtime.GOOS)
+	foldHelp(root)
 	return root
 }
 
@@ -142,10 +143,10 @@ func run(args []string) int {
 	if errors.As(err, &exit) {
 		if exit.err != nil {
 			// A refusal quotes what somebody else sent.
-			fmt.Fprintf(os.Stderr, "chrysalis: %s\n", printable(exit.err.Error()))
+			say(os.Stderr, "chrysalis: %s\n", printable(exit.err.Error()))
 		}
 		return exit.code
 	}
-	fmt.Fprintf(os.Stderr, "chrysalis: %s\nchrysalis: hint: see %s --help\n", strings.TrimSpace(err.Error()), cmd.CommandPath())
+	say(os.Stderr, "chrysalis: %s\nchrysalis: hint: see %s --help\n", strings.TrimSpace(err.Error()), cmd.CommandPath())
 	return exitUsage
 }

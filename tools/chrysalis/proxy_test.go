@@ -14,23 +14,14 @@ import (
 	"chrysalis/measure/pubkey"
 )
 
-// TestProxyServes runs the verb as a user would: it says where it listens once the guest is verified, answers, and ends when it is told to.
-// What it keeps of the answers is accepted later by receipt's verbs, here and with somebody else.
-func TestProxyServes(t *testing.T) {
-	measured, err := os.ReadFile("../../measure/config/testdata/vectors/measured.bin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := newSoftwareGuest(t, measured)
-	dir := t.TempDir()
-	if err := g.files(dir); err != nil {
-		t.Fatal(err)
-	}
-	policy, roots, kept := filepath.Join(dir, "policy.json"), filepath.Join(dir, "roots.pem"), filepath.Join(dir, "receipts")
+// threeKept has a proxy ask the guest three times, and returns the folder with the receipts that it kept.
+func threeKept(t *testing.T, g softwareGuest, dir string) (kept string, files []string) {
+	t.Helper()
+	kept = filepath.Join(dir, "receipts")
 	ctx, stop := context.WithCancel(t.Context())
 	out, in := io.Pipe()
 	root := newRoot()
-	root.SetArgs([]string{"proxy", g.URL, "--policy", policy, "--roots", roots, "--offline",
+	root.SetArgs([]string{"proxy", g.URL, "--policy", filepath.Join(dir, "policy.json"), "--roots", filepath.Join(dir, "roots.pem"), "--offline",
 		"--listen", "127.0.0.1:0", "--receipts", kept, "--json"})
 	root.SetOut(in)
 	root.SetErr(io.Discard)
@@ -60,10 +51,27 @@ func TestProxyServes(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("ended with %v", err)
 	}
-	files, err := filepath.Glob(filepath.Join(kept, "*", "*.json"))
+	files, err = filepath.Glob(filepath.Join(kept, "*", "*.json"))
 	if err != nil || len(files) != 3 {
 		t.Fatalf("kept %q (%v), want three proofs", files, err)
 	}
+	return kept, files
+}
+
+// TestProxyServes runs the verb as a user would: it says where it listens once the guest is verified, answers, and ends when it is told to.
+// What it keeps of the answers is accepted later by receipt's verbs, here and with somebody else.
+func TestProxyServes(t *testing.T) {
+	measured, err := os.ReadFile("../../measure/config/testdata/vectors/measured.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newSoftwareGuest(t, measured)
+	dir := t.TempDir()
+	if err := g.files(dir); err != nil {
+		t.Fatal(err)
+	}
+	policy, roots := filepath.Join(dir, "policy.json"), filepath.Join(dir, "roots.pem")
+	kept, files := threeKept(t, g, dir)
 	bundle := filepath.Join(dir, "bundle.json")
 	key, stranger := pubkey.Of(g.ReceiptKey).String(), pubkey.Of(g.ClaimKey).String()
 	for _, tt := range []struct {

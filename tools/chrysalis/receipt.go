@@ -242,10 +242,17 @@ func printReceipts(w io.Writer, rows []receiptRow, chains []receipts.Chain, asJS
 		return printJSON(w, document)
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "kept\trelease\tinstance\tnumber\tprompt\tcompletion\toutcome\tverdict")
-	for _, r := range rows {
-		fmt.Fprintf(table, "%s\t%s\t%.8s\t%d\t%d\t%d\t%s\t%s\n",
-			r.Time, printable(r.Release), r.Instance, r.Sequence, r.Prompt, r.Completion, r.Outcome, r.Verdict)
+	if n := columns(w); n > 0 && n < wide { // as much as fits
+		fmt.Fprintln(table, "kept\tinstance\tnumber\ttokens\toutcome\tverdict")
+		for _, r := range rows {
+			fmt.Fprintf(table, "%s\t%.8s\t%d\t%d+%d\t%s\t%s\n", r.Time, r.Instance, r.Sequence, r.Prompt, r.Completion, r.Outcome, r.Verdict)
+		}
+	} else {
+		fmt.Fprintln(table, "kept\trelease\tinstance\tnumber\tprompt\tcompletion\toutcome\tverdict")
+		for _, r := range rows {
+			fmt.Fprintf(table, "%s\t%s\t%.8s\t%d\t%d\t%d\t%s\t%s\n",
+				r.Time, printable(r.Release), r.Instance, r.Sequence, r.Prompt, r.Completion, r.Outcome, r.Verdict)
+		}
 	}
 	if err := table.Flush(); err != nil {
 		return err

@@ -46,6 +46,35 @@ func newSoftwareGuest(t *testing.T, measured []byte) softwareGuest {
 	return g
 }
 
+// cardKey signs the card of the software guest's model.
+var cardKey = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
+
+// cards is a catalogue with the card of the guest's model and one of another, by cardKey, and a stranger's of the guest's model.
+func (g softwareGuest) cards() ([]byte, error) {
+	var k release.Catalogue
+	for name, of := range map[string]struct {
+		volume config.Volume
+		key    ed25519.PrivateKey
+	}{
+		"tiny": {g.Rules().Config.Model.Volumes[0], cardKey}, "other": {config.Volume{Root: register.Digest{9}, Blocks: 9}, cardKey},
+		"stranger": {g.Rules().Config.Model.Volumes[0], ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, ed25519.SeedSize))},
+	} {
+		c := release.Card{Format: release.CardFormat, Name: name, Revision: "v1", Licence: "MIT", Quantisation: "F16", Root: of.volume.Root, Blocks: of.volume.Blocks,
+			Size: 1, Files: []release.CardFile{{Name: "tiny.gguf", Size: 1, SHA256: register.Digest{1}}}}
+		signed, err := release.EncodeCard(c)
+		if err == nil {
+			signed, err = release.SignCard(signed, of.key)
+		}
+		if err == nil {
+			err = k.Add(signed)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return k.Bytes(), nil
+}
+
 // files writes what a client of the guest has: its policy, spoiled ones, and the roots.
 func (g softwareGuest) files(dir string) error {
 	rules := g.Rules()
@@ -75,6 +104,10 @@ func (g softwareGuest) files(dir string) error {
 	if err != nil {
 		return err
 	}
+	cards, err := g.cards()
+	if err != nil {
+		return err
+	}
 	example, err := os.ReadFile("../../measure/testdata/manifest.json")
 	if err != nil {
 		return err
@@ -85,7 +118,7 @@ func (g softwareGuest) files(dir string) error {
 		}
 	}
 	for name, content := range map[string][]byte{
-		"guest-manifest.json": manifest, "published/manifest.json": manifest, "other/manifest.json": example,
+		"cards.jsonl": cards, "other.jsonl": cards[:bytes.IndexByte(cards, '\n')+1], "guest-manifest.json": manifest, "published/manifest.json": manifest, "other/manifest.json": example,
 		"policy.json": good, "listed-policy.json": listed, "list.json": list, "other-release.json": other, "other-model.json": model,
 		"unknown-field.json": []byte(strings.Replace(string(good), `{"version"`, `{"debug":true,"version"`, 1)),
 		"roots.pem":          pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: g.Root.Raw}),

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"chrysalis/measure/pubkey"
 )
 
 func TestMain(m *testing.M) {
@@ -62,6 +64,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("MEASURED", measured)
 			e.Setenv("GUEST", guest.URL)
+			e.Setenv("CARDKEY", pubkey.Of(cardKey).String())
 			e.Setenv("MUTE", "https://"+mute.Addr().String())
 			if err := guest.files(e.WorkDir); err != nil {
 				return err

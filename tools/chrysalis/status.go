@@ -242,11 +242,12 @@ func printStatus(out, hints io.Writer, guests []guestState, one, asJSON bool) er
 			}
 		}
 		if g.Why != "" {
-			fmt.Fprintf(hints, "chrysalis: hint: %s\n", printable(g.Why))
+			say(hints, "chrysalis: hint: %s\n", printable(g.Why))
 		}
 		return nil
 	}
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	var text strings.Builder
+	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "guest\tstate\turl\tmodel\tfolder")
 	for _, g := range guests {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", printable(g.Name), g.State, g.URL, g.serves(), printable(g.Dir))
@@ -254,9 +255,10 @@ func printStatus(out, hints io.Writer, guests []guestState, one, asJSON bool) er
 	if err := table.Flush(); err != nil {
 		return err
 	}
+	say(out, "%s", text.String())
 	for _, g := range guests {
 		if g.Why != "" {
-			fmt.Fprintf(hints, "chrysalis: hint: %s: %s\n", printable(g.Name), printable(g.Why))
+			say(hints, "chrysalis: hint: %s: %s\n", printable(g.Name), printable(g.Why))
 		}
 	}
 	return nil

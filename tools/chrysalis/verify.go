@@ -22,15 +22,19 @@ import (
 func newVerify() *cobra.Command {
 	var flags remoteFlags
 	var saved string
+	var card cardQuestion
 	var asJSON, all bool
 	cmd := &cobra.Command{
-		Use:   "verify URL --policy FILE",
+		Use:   "verify URL --policy FILE [--model-card FILE --card-signer KEY]",
 		Short: "Learn what a guest is, and whether a policy accepts it",
 		Long: "Connects to a guest, asks it for evidence that is bound to this very connection, and judges it against a policy.\n" +
 			"Prints what was refused or waived, and how many checks of session, hardware, GPU, image, config and price were made; with --all each\n" +
-			"check: what was expected, what was found, and the verdict. No prompt is sent.",
+			"check: what was expected, what was found, and the verdict. No prompt is sent.\n\n" +
+			"With --model-card the model is called by its name: the file, a card or a catalogue of them (volume card), must have a card of the volume that\n" +
+			"the guest runs, signed by those whom --card-signer names. A model without such a card is a refusal.",
 		Example: "  chrysalis verify https://127.0.0.1:8443 --policy policy.json --roots build/guest/tpm-maker.pem\n" +
-			"  chrysalis verify https://127.0.0.1:8443 --policy policy.json --roots build/guest/tpm-maker.pem --all",
+			"  chrysalis verify https://127.0.0.1:8443 --policy policy.json --roots build/guest/tpm-maker.pem --all\n" +
+			"  chrysalis verify https://127.0.0.1:8443 --policy policy.json --roots build/guest/tpm-maker.pem --model-card catalogue.jsonl --card-signer a.pub",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, address, err := guestAddress(args[0])
@@ -38,6 +42,10 @@ func newVerify() *cobra.Command {
 				return err
 			}
 			config, err := flags.open()
+			if err != nil {
+				return err
+			}
+			cards, err := card.named()
 			if err != nil {
 				return err
 			}
@@ -53,13 +61,16 @@ func newVerify() *cobra.Command {
 			if err == nil {
 				result = conn.Result()
 				defer conn.Close()
+				if cards != nil && cards[result.Config().Service.Model.Volume] == nil {
+					return rejected(fmt.Errorf("the guest's model is volume %s, and %s has no card of it that the signers stand for", result.Config().Service.Model.Volume, card.file))
+				}
 			}
 			if asJSON {
-				if printed := printJSON(cmd.OutOrStdout(), attest.ReportOf(result, err)); printed != nil {
+				if printed := printJSON(cmd.OutOrStdout(), cards.report(result, err)); printed != nil {
 					return printed
 				}
 			} else {
-				printVerification(cmd.OutOrStdout(), cmd.ErrOrStderr(), result, err, all)
+				printVerification(cmd.OutOrStdout(), cmd.ErrOrStderr(), result, err, all, cards)
 			}
 			if err != nil {
 				return refusalOf(explainable(err, saved), flags.trusted())
@@ -68,6 +79,7 @@ func newVerify() *cobra.Command {
 		},
 	}
 	flags.add(cmd)
+	card.add(cmd.Flags())
 	cmd.Flags().StringVar(&saved, "save-evidence", "",
 		"file for the last evidence that the guest showed, accepted or not (for: chrysalis explain)")
 	cmd.Flags().BoolVar(&all, "all", false, "print every check")
@@ -104,7 +116,7 @@ func saveEvidence(file string, seen *evidence.Evidence) error {
 }
 
 // printVerification writes the checks and the verdict to out, and what an acceptance does not cover to notes.
-func printVerification(out, notes io.Writer, result *attest.Result, err error, all bool) {
+func printVerification(out, notes io.Writer, result *attest.Result, err error, all bool, cards modelCards) {
 	var checks []attest.Check
 	var refused *attest.Refused
 	if result != nil {
@@ -112,6 +124,7 @@ func printVerification(out, notes io.Writer, result *attest.Result, err error, a
 	} else if errors.As(err, &refused) {
 		checks = refused.Checks()
 	}
+	checks = cards.name(checks)
 	if all {
 		printChecks(out, checks)
 	} else {
@@ -121,16 +134,19 @@ func printVerification(out, notes io.Writer, result *attest.Result, err error, a
 		return
 	}
 	machine := result.Machine()
-	fmt.Fprintf(out, "accepted: %s on %s, machine %x, until %s\n", result.Release(), result.Platform(), machine[:8],
+	say(out, "accepted: %s on %s, machine %x, until %s\n", result.Release(), result.Platform(), machine[:8],
 		result.NotAfter().UTC().Format(time.RFC3339))
+	if c := cards[result.Config().Service.Model.Volume]; c != nil {
+		say(out, "model: %s, %s, %s\n", printable(c.ID()), printable(c.Quantisation), printable(c.Licence))
+	}
 	if loan := result.Loan(); loan.Number > 0 {
-		fmt.Fprintf(out, "secret: loan %d, lent by the custodian on machine %s\n", loan.Number, loan.Lender)
+		say(out, "secret: loan %d, lent by the custodian on machine %s\n", loan.Number, loan.Lender)
 	}
 	for _, g := range result.GPUs() {
-		fmt.Fprintln(out, gpuLine(g))
+		say(out, "%s\n", gpuLine(g))
 	}
 	for _, weakness := range result.Weaknesses() {
-		fmt.Fprintf(notes, "chrysalis: note: %s\n", weakness)
+		say(notes, "chrysalis: note: %s\n", weakness)
 	}
 }
 
@@ -207,7 +223,7 @@ func printGroups(out io.Writer, checks []attest.Check) {
 // verdictColors are ANSI's green, yellow and red: a terminal's own theme decides how they look.
 var verdictColors = map[attest.Verdict]string{attest.Accepted: "2", attest.Waived: "3", attest.Denied: "1"}
 
-func checkTable(checks []attest.Check) *table.Table {
+func checkTable(checks []attest.Check, columns int) *table.Table {
 	t := table.New().Headers("check", "expected", "got", "verdict").
 		Border(lipgloss.NormalBorder()).BorderTop(false).BorderBottom(false).BorderLeft(false).BorderRight(false).BorderColumn(false).
 		StyleFunc(func(row, column int) lipgloss.Style {
@@ -222,6 +238,9 @@ func checkTable(checks []attest.Check) *table.Table {
 		})
 	for _, c := range checks {
 		t.Row(c.Name, shorten(c.Want), shorten(c.Got), string(c.Verdict))
+	}
+	if columns > 0 && lipgloss.Width(t.String()) > columns {
+		t.Width(columns)
 	}
 	return t
 }

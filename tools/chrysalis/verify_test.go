@@ -39,7 +39,7 @@ func TestPrintGPUs(t *testing.T) {
 		t.Helper()
 		result, err := attest.Verify(g.Evidence(c), c, g.Policy(), at, g.Roots())
 		var text, notes bytes.Buffer
-		printVerification(&text, &notes, result, err, false)
+		printVerification(&text, &notes, result, err, false, nil)
 		return text.String() + notes.String()
 	}
 	out := verify()

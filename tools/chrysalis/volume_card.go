@@ -16,6 +16,7 @@ import (
 
 	"github.com/erofs/go-erofs"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"chrysalis/attest"
 	"chrysalis/attest/release"
@@ -320,6 +321,77 @@ func (q cardQuestion) judge() (c release.Card, signers []pubkey.Ed25519, err err
 		return c, nil, exitError{exitUsage, err}
 	}
 	return c, signers, nil
+}
+
+func (q *cardQuestion) add(flags *pflag.FlagSet) {
+	flags.StringVar(&q.file, "model-card", "", "card, or catalogue of cards, that gives the guest's model its name")
+	flags.StringArrayVar(&q.signers, "card-signer", nil, "public key (file, or 64 hexadecimal digits) whose word counts about a model")
+	flags.IntVar(&q.threshold, "card-threshold", 1, "how many of them must have signed the card")
+}
+
+// modelCards are the cards that a client believes, by their volumes.
+type modelCards map[config.Volume]*release.Card
+
+// named returns the cards of the file that enough signers stand for; nil where no file is given.
+func (q cardQuestion) named() (modelCards, error) {
+	switch {
+	case q.file == "" && len(q.signers) > 0:
+		return nil, errors.New("--card-signer is about a --model-card")
+	case q.file == "":
+		return nil, nil
+	case len(q.signers) == 0:
+		return nil, errors.New("--model-card needs a --card-signer: nobody's word counts unasked")
+	}
+	k, err := readCatalogue(q.file)
+	if err != nil {
+		return nil, err
+	}
+	cards := modelCards{}
+	for _, q.id = range k.Names() {
+		c, _, err := q.judge()
+		if exit := (exitError{}); errors.As(err, &exit) && exit.code == exitRejected {
+			continue // somebody else's: of other volumes it says nothing
+		}
+		if err != nil {
+			return nil, err
+		}
+		cards[config.Volume{Root: c.Root, Blocks: c.Blocks}] = &c
+	}
+	if len(cards) == 0 {
+		return nil, rejected(fmt.Errorf("%s: of %d cards none is signed by enough of the signers", q.file, len(k.Names())))
+	}
+	return cards, nil
+}
+
+// name puts names behind the volumes of the model's check.
+func (m modelCards) name(checks []attest.Check) []attest.Check {
+	checks = slices.Clone(checks)
+	for i := range checks {
+		if checks[i].Name != "config.service.model.volume" {
+			continue
+		}
+		for volume, card := range m {
+			for _, text := range []*string{&checks[i].Want, &checks[i].Got} {
+				*text = strings.ReplaceAll(*text, volume.String(), card.ID())
+			}
+		}
+	}
+	return checks
+}
+
+// report is the report for machines, with the name of the model where cards tell it.
+func (m modelCards) report(result *attest.Result, err error) any {
+	r := attest.ReportOf(result, err)
+	if result == nil || m == nil {
+		return r
+	}
+	card := m[result.Config().Service.Model.Volume]
+	return struct {
+		attest.Report
+		Model        string `json:"model"` // NAME@REVISION
+		Licence      string `json:"licence"`
+		Quantisation string `json:"quantisation"`
+	}{r, card.ID(), card.Licence, card.Quantisation}
 }
 
 // cardModel is what a policy takes from a card; the zero value takes nothing.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -87,6 +88,7 @@ func TestReleaseIsReproducible(t *testing.T) {
 		t.Fatal(failed)
 	}
 	t.Log(said)
+	numbered(t, said)
 	for _, name := range files {
 		a, b := readBuilt(t, source, name), readBuilt(t, other, name)
 		if !bytes.Equal(a, b) {
@@ -103,6 +105,7 @@ func TestReleaseIsReproducible(t *testing.T) {
 		t.Fatal(failed)
 	}
 	t.Log(said)
+	numbered(t, said)
 	for _, name := range []string{"release/root.img", "release/initrd", "release/manifest.json", "release/contents.json",
 		"release/provenance.json"} {
 		if bytes.Equal(readBuilt(t, source, name), readBuilt(t, other, name)) {
@@ -115,6 +118,24 @@ func TestReleaseIsReproducible(t *testing.T) {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), want) {
 		t.Errorf("image diff after one mode was changed: got %v and %s, want exit code 1 and %q", err, out, want)
+	}
+}
+
+// numbered checks that a build's steps are told each once, in their order and to the last, with the time that it took.
+func numbered(t *testing.T, said string) {
+	t.Helper()
+	n, last := 0, 0
+	for _, line := range regexp.MustCompile(`(?m)^ *([0-9]+) of ([0-9]+)  .* [0-9.]+ s  (.*)$`).FindAllStringSubmatch(said, -1) {
+		if line[3] == "so far" {
+			continue
+		}
+		if n++; fmt.Sprint(n) != line[1] {
+			t.Errorf("step %d is told as %q", n, line[0])
+		}
+		fmt.Sscan(line[2], &last)
+	}
+	if n == 0 || n != last {
+		t.Errorf("a build tells %d steps of %d, want all:\n%s", n, last, said)
 	}
 }
 

@@ -34,6 +34,19 @@ func (b *Builder) own(ctx context.Context) error {
 	return nil
 }
 
+// cachedStep is cached as a step of that name, which says what was made, or that nothing had to be.
+func (b *Builder) cachedStep(name, dir, key string, make func() (made string, err error)) error {
+	step, detail := b.Progress.Step(name, 0), "unchanged"
+	err := b.cached(dir, key, func() (err error) {
+		detail, err = make()
+		return err
+	})
+	if err == nil {
+		step.Done(detail)
+	}
+	return err
+}
+
 // cached makes the folder with make unless it was made for the same key before. The key stands beside the folder and is
 // written last, so that a folder half made is made again.
 func (b *Builder) cached(dir, key string, make func() error) error {

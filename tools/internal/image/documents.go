@@ -24,11 +24,15 @@ type releaseLocks struct{ image, firmware lock.Lock }
 // provenance.
 func (b *Builder) writeDocuments(ctx context.Context, tree toolstree.Tree, m *measure.Manifest, g goTool, l releaseLocks,
 	dir string) error {
+	owners, err := b.owners(ctx, tree, l.image)
+	if err != nil {
+		return err
+	}
 	step := b.Progress.Step("write manifest", 0)
 	if err := b.fillManifest(m, g, slices.Concat(l.image.Packages, l.firmware.Packages), dir); err != nil {
 		return err
 	}
-	contents, err := b.contents(ctx, tree, l, dir)
+	contents, err := b.contents(owners, l, dir)
 	if err != nil {
 		return err
 	}
@@ -101,11 +105,7 @@ func (b *Builder) materials(g goTool, l releaseLocks) ([]release.Material, error
 }
 
 // contents describes the folder's files and what root and initrd hold.
-func (b *Builder) contents(ctx context.Context, tree toolstree.Tree, l releaseLocks, dir string) (release.Contents, error) {
-	owners, err := b.owners(ctx, tree, l.image)
-	if err != nil {
-		return release.Contents{}, err
-	}
+func (b *Builder) contents(owners map[string]string, l releaseLocks, dir string) (release.Contents, error) {
 	list, err := b.rootList()
 	if err != nil {
 		return release.Contents{}, err

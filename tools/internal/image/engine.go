@@ -27,9 +27,15 @@ const (
 // EngineDirs are the mount points of the engine's root, which is read-only when the engine starts.
 var EngineDirs = []string{"model", "run/engine", "tmp", "proc", "sys", "dev"}
 
+// The last steps of a build.
+const (
+	packEngine = "pack engine volume"
+	packModel  = "pack model volume"
+)
+
 // buildEngine packs the engine volume: llama-server of the engine lock with its own C library and nothing it does not load.
 func (b *Builder) buildEngine(ctx context.Context, tree toolstree.Tree, l lock.Lock, path string) (config.Volume, error) {
-	step := b.Progress.Step("pack engine volume", 0)
+	step := b.Progress.Step(packEngine, 0)
 	unpacked := filepath.Join(b.Work, "engine")
 	staged := filepath.Join(b.Work, "engine-root")
 	if err := errors.Join(os.RemoveAll(unpacked), os.RemoveAll(staged), os.MkdirAll(unpacked, 0o755)); err != nil {
@@ -123,7 +129,7 @@ func copyResolved(root, file, to string) error {
 
 // buildModel packs the model volume of the demo.
 func (b *Builder) buildModel(ctx context.Context, path string) (config.Volume, error) {
-	step := b.Progress.Step("pack model volume", 0)
+	step := b.Progress.Step(packModel, 0)
 	staged := filepath.Join(b.Work, "model-root")
 	if err := os.RemoveAll(staged); err != nil {
 		return config.Volume{}, err

@@ -72,25 +72,23 @@ func (b *Builder) buildQEMU(ctx context.Context, tree toolstree.Tree) error {
 		return err
 	}
 	dir := filepath.Join(b.Work, toolstree.QEMUDir)
-	return b.cached(dir, fmt.Sprintf("1 %x", l.Digest()), func() error {
-		step := b.Progress.Step("unpack QEMU", 0)
+	return b.cachedStep("unpack QEMU", dir, fmt.Sprintf("1 %x", l.Digest()), func() (string, error) {
 		all, err := os.MkdirTemp(b.Work, ".qemu-")
 		if err != nil {
-			return err
+			return "", err
 		}
 		defer os.RemoveAll(all)
 		if err := b.unpackAll(ctx, tree, l, all); err != nil {
-			return err
+			return "", err
 		}
 		for _, part := range qemuParts {
 			to := filepath.Join(dir, part)
 			if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.Rename(filepath.Join(all, part), to)); err != nil {
-				return err
+				return "", err
 			}
 		}
 		p, err := l.Package("qemu-system-x86")
-		step.Done(p.Version)
-		return err
+		return p.Version, err
 	})
 }
 
@@ -106,24 +104,22 @@ func (b *Builder) buildLibvirt(ctx context.Context, tree toolstree.Tree) error {
 		return err
 	}
 	dir := filepath.Join(b.Work, toolstree.LibvirtDir)
-	return b.cached(dir, fmt.Sprintf("2 %x %x %x", b.toolsLock.Digest(), newer.Digest(), l.Digest()), func() error {
-		step := b.Progress.Step("unpack libvirt", 0)
+	return b.cachedStep("unpack libvirt", dir, fmt.Sprintf("2 %x %x %x", b.toolsLock.Digest(), newer.Digest(), l.Digest()), func() (string, error) {
 		link := func(from, to string) error { return runQuiet(exec.CommandContext(ctx, "cp", "-al", from, to)) }
 		if err := errors.Join(os.Remove(dir), link(tree.Path("."), dir)); err != nil {
-			return err
+			return "", err
 		}
 		for _, part := range qemuParts {
 			to := filepath.Join(dir, part)
 			if err := errors.Join(os.RemoveAll(to), link(filepath.Join(b.Work, toolstree.QEMUDir, part), to)); err != nil {
-				return err
+				return "", err
 			}
 		}
 		if err := b.unpackAll(ctx, tree, l, dir); err != nil {
-			return err
+			return "", err
 		}
 		p, err := l.Package("libvirt0")
-		step.Done(p.Version)
-		return err
+		return p.Version, err
 	})
 }
 

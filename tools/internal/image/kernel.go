@@ -34,26 +34,24 @@ func (b *Builder) unpackKernel(ctx context.Context, tree toolstree.Tree, l lock.
 	release := strings.TrimPrefix(l.Packages[i].Name, kernelPackage)
 	root := filepath.Join(b.Work, "kernel")
 	k := kernel{release, filepath.Join(root, "usr/lib/modules", release)}
-	err := b.cached(root, fmt.Sprintf("%x %x %s", l.Digest(), b.toolsLock.Digest(), release), func() error {
-		step := b.Progress.Step("unpack kernel", 0)
+	err := b.cachedStep("unpack kernel", root, fmt.Sprintf("%x %x %s", l.Digest(), b.toolsLock.Digest(), release), func() (string, error) {
 		for _, p := range l.Packages {
 			// Three packages make a kernel: linux-base- the lists of built-in modules, -modules- and -binary-.
 			if !strings.HasPrefix(p.Name, "linux-") || !strings.HasSuffix(p.Name, "-"+release) {
 				continue
 			}
 			if err := runQuiet(tree.Command(ctx, "dpkg-deb", "-x", b.Places.Cached(p), root)); err != nil {
-				return fmt.Errorf("unpacking %s: %w", p.Name, err)
+				return "", fmt.Errorf("unpacking %s: %w", p.Name, err)
 			}
 		}
 		// depmod looks below lib/modules.
 		if err := os.Symlink("usr/lib", filepath.Join(root, "lib")); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
+			return "", err
 		}
 		if err := runQuiet(tree.Command(ctx, "depmod", "-b", root, release)); err != nil {
-			return err
+			return "", err
 		}
-		step.Done(release)
-		return nil
+		return release, nil
 	})
 	if err != nil {
 		return kernel{}, fmt.Errorf("unpacking kernel: %w", err)

@@ -26,14 +26,12 @@ import (
 // themselves: the base keeps no list, and a list of dpkg's would be one more file to trust.
 func (b *Builder) owners(ctx context.Context, tree toolstree.Tree, l lock.Lock) (map[string]string, error) {
 	dir := filepath.Join(b.Work, "owners")
-	err := b.cached(dir, fmt.Sprintf("%x %x", l.Digest(), b.toolsLock.Digest()), func() error {
-		step := b.Progress.Step("list packages' files", 0)
+	err := b.cachedStep("list packages' files", dir, fmt.Sprintf("%x %x", l.Digest(), b.toolsLock.Digest()), func() (string, error) {
 		owners, err := listOwners(ctx, tree, l, b.Places.Cached)
 		if err != nil {
-			return err
+			return "", err
 		}
-		step.Done(fmt.Sprintf("%d files", len(owners)))
-		return writeOwners(filepath.Join(dir, "list"), owners)
+		return fmt.Sprintf("%d files", len(owners)), writeOwners(filepath.Join(dir, "list"), owners)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing packages' files: %w", err)

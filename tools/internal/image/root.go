@@ -113,13 +113,8 @@ func (b *Builder) buildBase(ctx context.Context, tree toolstree.Tree, l lock.Loc
 		return "", err
 	}
 	key := fmt.Sprintf("%x %x %x", l.Digest(), b.toolsLock.Digest(), config)
-	err = b.cached(dir, key, func() error {
-		step := b.Progress.Step("install base by mkosi", 0)
-		if err := b.mkosi(ctx, tree, l, dir); err != nil {
-			return err
-		}
-		step.Done(fmt.Sprintf("%d packages", len(l.Packages)))
-		return nil
+	err = b.cachedStep("install base by mkosi", dir, key, func() (string, error) {
+		return fmt.Sprintf("%d packages", len(l.Packages)), b.mkosi(ctx, tree, l, dir)
 	})
 	return filepath.Join(dir, "root"), err
 }

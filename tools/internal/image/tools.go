@@ -20,6 +20,9 @@ const epoch = "SOURCE_DATE_EPOCH=1790000000"
 // stamp is the file that names the lock a tools tree was built from, beside the tree.
 const stamp = "tools-tree.lock"
 
+// unpackTools is the step that makes the tools tree.
+const unpackTools = "unpack tools tree"
+
 // Tools returns the tools tree of the tools lock, building it if the one in the work folder is of another lock.
 func (b *Builder) Tools(ctx context.Context) (toolstree.Tree, error) {
 	t, err := b.tools(ctx)
@@ -38,6 +41,10 @@ func (b *Builder) tools(ctx context.Context) (toolstree.Tree, error) {
 	if released, err := readLock(b.lockFile("tools")); err != nil {
 		return toolstree.Tree{}, err
 	} else if b.Relock != RelockAlways && b.stamped(released) {
+		if b.toolsLock.Name == "" {
+			b.Progress.Step("fetch tools packages", 0).Done("unchanged")
+			b.Progress.Step(unpackTools, 0).Done("unchanged")
+		}
 		b.toolsLock = released
 		if err := b.forgetFresh("tools"); err != nil {
 			return toolstree.Tree{}, err
@@ -83,7 +90,7 @@ func (b *Builder) unpackTools(ctx context.Context, l lock.Lock, root string) (er
 	for _, p := range l.Packages {
 		total += p.Size
 	}
-	step := b.Progress.Step("unpack tools tree", total)
+	step := b.Progress.Step(unpackTools, total)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, os.RemoveAll(root))

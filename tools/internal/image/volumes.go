@@ -51,13 +51,13 @@ func (b *Builder) buildVolumes(ctx context.Context, out string) (v Volumes, err 
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return v, err
 	}
-	step := b.Progress.Step("pack volumes", 0)
 	key, err := volumesKey(l, model, b.lockState("engine"))
 	if err != nil {
 		return v, err
 	}
 	if v, err := readVolumes(out, key); err == nil {
-		step.Done("unchanged")
+		b.Progress.Step(packEngine, 0).Done("unchanged")
+		b.Progress.Step(packModel, 0).Done("unchanged")
 		return v, nil
 	}
 	engine, err := b.buildEngine(ctx, tree, l, filepath.Join(out, "engine.img"))

@@ -64,6 +64,33 @@ func checkContents(dir string, c Contents) error {
 	return nil
 }
 
+// Programs returns the bytes of the Go programs that the contents of a release folder list, by file and path.
+func Programs(dir string, c Contents) (map[[2]string][]byte, error) {
+	programs := map[[2]string][]byte{}
+	archives := map[string]map[string]found{}
+	for _, p := range c.Programs {
+		open := inside(p.File)
+		if open == nil {
+			return nil, fmt.Errorf("reading programs: %s is no archive", p.File)
+		}
+		if archives[p.File] == nil {
+			data, err := os.ReadFile(filepath.Join(dir, p.File))
+			if err == nil {
+				archives[p.File], err = open(data)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("reading programs: %s: %w", p.File, err)
+			}
+		}
+		f, ok := archives[p.File][p.Path]
+		if !ok || !f.mode.IsRegular() {
+			return nil, fmt.Errorf("reading programs: %s has no file %s", p.File, p.Path)
+		}
+		programs[[2]string{p.File, p.Path}] = f.data
+	}
+	return programs, nil
+}
+
 // InitrdFile returns a file of the initrd of a release folder.
 func InitrdFile(dir, name string) ([]byte, error) {
 	archive, err := os.ReadFile(filepath.Join(dir, "initrd"))
