@@ -2,8 +2,11 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -233,19 +236,27 @@ func TestVerifyRefuses(t *testing.T) {
 		})
 	}
 
-	// The policy's PCR 1 is computed, as is every other register. One more ACPI table, and it refuses.
+	// The policy's PCR 1 and 7 are computed, as is every other register. One more ACPI table, or a certificate in db, whose key Linux would take
+	// for a signer of modules, and it refuses.
 	g.Cut()
 	table := filepath.Join(t.TempDir(), "aml")
 	if err := os.WriteFile(table, []byte{0x08, 'E', 'V', 'I', 'L', 0x01}, 0o644); err != nil { // Name (EVIL, One)
 		t.Fatal(err)
 	}
-	start(t, g, spec, "-acpitable", "sig=SSDT,rev=2,oem_id=EVIL,oem_table_id=EVIL,data="+table)
-	t.Run("an extra ACPI table", func(t *testing.T) {
+	signers := filepath.Join(t.TempDir(), "OVMF_VARS.fd")
+	if err := os.WriteFile(signers, storeWithSigner(t), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	start(t, g, withRelease(t, spec, "OVMF_VARS.fd", signers), "-acpitable", "sig=SSDT,rev=2,oem_id=EVIL,oem_table_id=EVIL,data="+table)
+	t.Run("an extra ACPI table, and a signer of modules", func(t *testing.T) {
 		c.t = t
 		if v := c.verify(1); v.Check != "pcr-1" {
 			t.Errorf("got refused by %q (%s), want by pcr-1", v.Check, v.Reason)
 		}
-		wantCauses(t, "the demo", explained(t, c.saved(1), spec), "acpi-table")
+		if got := c.verify(1).verdictOf(t, "pcr-7"); got != "rejected" {
+			t.Errorf("a certificate in db: pcr-7 is %s, want it rejected", got)
+		}
+		wantCauses(t, "the demo", explained(t, c.saved(1), spec), "secure-boot", "acpi-table")
 	})
 	g.Cut()
 
@@ -285,4 +296,30 @@ func otherMaker(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return file
+}
+
+// storeWithSigner is a variable store of firmware with certificates in KEK and db. It has no PK, so that no firmware enforces Secure Boot by it.
+func storeWithSigner(t *testing.T) []byte {
+	t.Helper()
+	f, err := os.Open("../../measure/varstore/testdata/snakeoil.fd.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// EDK2, MdeModulePkg/Include/Guid/VariableFormat.h: 60 bytes of header, of which the third is the state, then the name.
+	const headerBytes, stateAt, added, deleted = 60, 2, 0x3f, 0x3d
+	at := bytes.Index(store, []byte("P\x00K\x00\x00\x00")) - headerBytes
+	if at < 0 || store[at+stateAt] != added {
+		t.Fatal("the store has no PK")
+	}
+	store[at+stateAt] = deleted
+	return store
 }

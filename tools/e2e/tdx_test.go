@@ -194,14 +194,28 @@ func TestTDOfAnother(t *testing.T) {
 	if err := os.WriteFile(table, []byte{0x08, 'E', 'V', 'I', 'L', 0x01}, 0o644); err != nil { // Name (EVIL, One)
 		t.Fatal(err)
 	}
+	// A TD's firmware has its variable store at its beginning: db is measured, with what else RTMR0 has.
+	firmware, err := os.ReadFile(filepath.Join(spec.Release, "OVMF.inteltdx.fd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(firmware, storeWithSigner(t))
+	signers := filepath.Join(t.TempDir(), "OVMF.inteltdx.fd")
+	if err := os.WriteFile(signers, firmware, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	changed := withRelease(t, relaxed(t, spec, string(cmdline)+" console=ttyS0"), "cmdline", longer)
+	changed = withRelease(t, changed, "OVMF.inteltdx.fd", signers)
+	if changed.Shape.Firmware, err = guest.FirmwareFile(signers); err != nil { // the owner's own
+		t.Fatal(err)
+	}
 	changed = withRelease(t, changed, "vmlinuz", otherKernel(t, filepath.Join(spec.Release, "vmlinuz")))
 	changed.Double = []string{"-config-id", strings.Repeat("00", 48)}
 	g := newGuest(t)
 	start(t, g, changed, "-acpitable", "sig=SSDT,rev=2,oem_id=EVIL,oem_table_id=EVIL,data="+table)
 	c := newClient(t, g, spec)
 	evidence := c.saved(1)
-	wantCauses(t, "the demo", explained(t, evidence, spec), "config", "acpi-table", "kernel", "command-line", "initrd")
+	wantCauses(t, "the demo", explained(t, evidence, spec), "config", "variable-store", "secure-boot", "acpi-table", "kernel", "command-line", "initrd")
 	waived := `"waive": []`
 	for _, name := range []string{"mr-config-id", "rtmr-0", "rtmr-1", "rtmr-2"} {
 		v := c.verify(1)
