@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"chrysalis/measure/config"
+	"chrysalis/measure/ton"
 	"chrysalis/runtime/internal/confine"
 	"chrysalis/runtime/internal/gateway"
 	"chrysalis/runtime/internal/keeper"
@@ -63,7 +64,8 @@ func report(ctx context.Context, w io.Writer, interval time.Duration, counted fu
 		v := counted()
 		asking, cancel := context.WithTimeout(ctx, interval/2)
 		if c, err := journal(asking); err == nil {
-			v[numbers.JournalBytes], v[numbers.JournalLeft], v[numbers.Receipts], v[numbers.Contracts] = c.Bytes, c.Left, c.Receipts, c.Contracts
+			v[numbers.JournalBytes], v[numbers.Receipts], v[numbers.Contracts] = c.Bytes, c.Receipts, c.Contracts
+			v[numbers.ContractsLeft], v[numbers.ProofsWaiting] = c.Left, c.Waiting
 		}
 		cancel()
 		if _, err := io.WriteString(w, v.Line()+"\n"); err != nil {
@@ -94,8 +96,8 @@ func gatewayConfig(s config.Service, k *keeper.Client, quotes net.Conn, enginePa
 // keeperAdapter gives the gateway the keeper in its own words, so that neither package knows the other.
 type keeperAdapter struct{ client *keeper.Client }
 
-func (k keeperAdapter) Reserve(ctx context.Context) (gateway.Place, error) {
-	place, err := k.client.Reserve(ctx)
+func (k keeperAdapter) Reserve(ctx context.Context, client ton.Address) (gateway.Place, error) {
+	place, err := k.client.Reserve(ctx, client)
 	if errors.Is(err, keeper.ErrFull) {
 		return nil, gateway.ErrFull
 	}

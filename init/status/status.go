@@ -111,6 +111,7 @@ const (
 	LoanLost
 	JournalTorn
 	JournalForeign
+	JournalOld
 	JournalRolledBack
 	JournalIO
 	JournalFull

@@ -78,10 +78,12 @@ var (
 		LoanLost:         {"loan-lost", "the loan was not renewed in time: the custodian is gone, or can't be reached; start the guest again once it answers"},
 		JournalTorn: {"journal-torn", "records are missing in the middle of the journal disk; put a good copy of the " +
 			"newest state back"},
-		JournalForeign:    {"journal-foreign", "the journal disk belongs to another guest, or its header was changed"},
+		JournalForeign: {"journal-foreign", "the journal disk belongs to another guest, or its header was changed"},
+		JournalOld: {"journal-old", "the journal was made by a release with another layout; run that one, or begin with an empty disk and a new secret " +
+			"(chrysalis down --forget)"},
 		JournalRolledBack: {"journal-rolled-back", "the journal disk is older than this guest's last boot; put the newest back"},
 		JournalIO:         {"journal-io", "the journal disk can't be read or written; look at the host's disk"},
-		JournalFull:       {"journal-full", "the journal disk is full"},
+		JournalFull:       {"journal-full", "the journal disk is too small for its payment contracts; give it a larger one with the same beginning"},
 		JournalCorrupt:    {"journal-corrupt", "a record of the journal was changed; put a good copy of the newest state back"},
 		JournalShort:      {"journal-short", "the journal disk is shorter than it was"},
 		JournalRefused:    {"journal-refused", "the keeper could not go on with its journal; start the guest again"},

@@ -52,9 +52,10 @@ const (
 	KeyEnds
 	EvidenceMade
 	JournalBytes
-	JournalLeft
 	Receipts
 	Contracts
+	ContractsLeft
+	ProofsWaiting
 
 	Count // how many there are
 )
@@ -84,7 +85,7 @@ var rows = [Count]Row{
 	Cut:               {"cut", Counter, "", 1, "answers that are recorded and ended early"},
 	RefusedInvalid:    {"refused_invalid", Counter, "", 1, "requests that no guest takes, or that this config does not"},
 	RefusedBusy:       {"refused_busy", Counter, "", 1, "requests for which there was no place, or no memory"},
-	RefusedFull:       {"refused_full", Counter, "", 1, "requests for which the journal had no room"},
+	RefusedFull:       {"refused_full", Counter, "", 1, "requests of payment contracts for which the journal had no room"},
 	RefusedEngine:     {"refused_engine", Counter, "", 1, "requests that the engine did not take, or did not end"},
 	RefusedUnrecorded: {"refused_unrecorded", Counter, "", 1, "answers that the keeper did not record"},
 	Challenges:        {"challenges", Counter, "", 1, "requests for evidence"},
@@ -96,9 +97,10 @@ var rows = [Count]Row{
 	KeyEnds:           {"key_ends", Instant, "seconds", 1, "when the time of the newest key set is over"},
 	EvidenceMade:      {"evidence_made", Instant, "seconds", 1, "when the hardware was last quoted"},
 	JournalBytes:      {"journal_bytes", Gauge, "bytes", 1, "size of the journal's disk"},
-	JournalLeft:       {"journal_left", Gauge, "bytes", 1, "what of it is unused"},
 	Receipts:          {"receipts", Gauge, "", 1, "receipts of the journal, since it began"},
 	Contracts:         {"contracts", Gauge, "", 1, "payment contracts of the journal, since it began; guests that charge nothing count one"},
+	ContractsLeft:     {"contracts_left", Gauge, "", 1, "payment contracts that the journal has room for beside those"},
+	ProofsWaiting:     {"proofs_waiting", Gauge, "", 1, "payment contracts of which the host has not taken the newest proof"},
 }
 
 // Row returns what is known of the number.

@@ -18,7 +18,7 @@ func TestLine(t *testing.T) {
 	if err != nil || got.Line() != line {
 		t.Fatalf("got %q and error %v, want %q", got.Line(), err, line)
 	}
-	if got[PromptTokens] != 1000 || got[CompletionTokens] != 2000 || got[Asked] != 1 || got[Contracts] != uint64(Count) {
+	if got[PromptTokens] != 1000 || got[CompletionTokens] != 2000 || got[Asked] != 1 || got[ProofsWaiting] != uint64(Count) {
 		t.Errorf("got %v, want tokens in thousands and the rest as it was", got)
 	}
 	for n := range v {

@@ -105,7 +105,7 @@ const (
 	AnswerDone    Answer = iota + 1
 	AnswerHeld           // another may have the loan still
 	AnswerNotHeld        // the loan is not this number any more, or its lease has run out
-	AnswerFull           // so many images have held the secret that it stays, or the journal has no room
+	AnswerFull           // so many images have held the secret that it stays
 
 	endOfAnswers
 )

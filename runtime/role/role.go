@@ -106,7 +106,7 @@ var contracts = []contract{
 		name: "keeper", argv: []string{runtimeProgram, "keeper"}, user: KeeperUser,
 		flags: []Flag{Measured},
 		files: []File{SecretPipe, Journal, Socket, Proofs, Status},
-		words: []Word{Ready, JournalTorn, JournalForeign, JournalRolledBack, JournalIO, JournalFull, JournalCorrupt, JournalShort, JournalRefused},
+		words: []Word{Ready, JournalTorn, JournalForeign, JournalOld, JournalRolledBack, JournalIO, JournalFull, JournalCorrupt, JournalShort, JournalRefused},
 	},
 	EngineHost: {
 		name: "engine-host", argv: []string{engineHostProgram}, network: true,
@@ -124,7 +124,7 @@ var contracts = []contract{
 		name: "custodian", argv: []string{runtimeProgram, "custodian"}, user: CustodianUser,
 		flags: []Flag{Measured},
 		files: []File{SecretPipe, Journal, Loans, Status},
-		words: []Word{Ready, JournalTorn, JournalForeign, JournalRolledBack, JournalIO, JournalFull, JournalCorrupt, JournalShort, JournalRefused},
+		words: []Word{Ready, JournalTorn, JournalForeign, JournalOld, JournalRolledBack, JournalIO, JournalFull, JournalCorrupt, JournalShort, JournalRefused},
 	},
 	// Lender and borrower have the sockets that init opened, and no network beside them.
 	Lender: {

@@ -17,15 +17,16 @@ const (
 	EngineDown
 	JournalTorn       // records are missing before others
 	JournalForeign    // another guest's disk, or no journal
+	JournalOld        // of a layout that is not read any more
 	JournalRolledBack // older than the last boot
 	JournalIO         // the disk fails
-	JournalFull
-	JournalCorrupt // a record was changed
-	JournalShort   // the disk was cut short
-	JournalRefused // any other reason
-	LoanRefused    // custodian or borrower did not accept the other, or the custodian was not there
-	LoanHeld       // another guest has the loan, and renews it
-	LoanLost       // the loan was not renewed in time
+	JournalFull       // the disk is too small for what must be kept
+	JournalCorrupt    // a record was changed
+	JournalShort      // the disk was cut short
+	JournalRefused    // any other reason
+	LoanRefused       // custodian or borrower did not accept the other, or the custodian was not there
+	LoanHeld          // another guest has the loan, and renews it
+	LoanLost          // the loan was not renewed in time
 
 	endOfWords
 )
@@ -33,7 +34,7 @@ const (
 // words are the lines, by the numbers of the constants.
 var words = []string{
 	Ready: "ready", EngineUp: "engine-up", EngineDown: "engine-down",
-	JournalTorn: "fail journal-torn", JournalForeign: "fail journal-foreign", JournalRolledBack: "fail journal-rolled-back",
+	JournalTorn: "fail journal-torn", JournalForeign: "fail journal-foreign", JournalOld: "fail journal-old", JournalRolledBack: "fail journal-rolled-back",
 	JournalIO: "fail journal-io", JournalFull: "fail journal-full", JournalCorrupt: "fail journal-corrupt",
 	JournalShort: "fail journal-short", JournalRefused: "fail journal-refused",
 	LoanRefused: "fail loan-refused", LoanHeld: "fail loan-held", LoanLost: "fail loan-lost",

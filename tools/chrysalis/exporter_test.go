@@ -56,7 +56,7 @@ func pretendGuest(t *testing.T, dir, name string, counted numbers.Values) string
 // TestExporter: one scrape has all guests, those that serve and those that do not, with what they count and have earned.
 func TestExporter(t *testing.T) {
 	work := t.TempDir()
-	dir := pretendGuest(t, work, "box", numbers.Values{numbers.Asked: 7, numbers.Answered: 5, numbers.JournalBytes: 100, numbers.JournalLeft: 60})
+	dir := pretendGuest(t, work, "box", numbers.Values{numbers.Asked: 7, numbers.Answered: 5, numbers.Contracts: 40, numbers.ContractsLeft: 60})
 	off := filepath.Join(work, "build", "guest-off")
 	if err := errors.Join(os.Mkdir(off, 0o700), os.WriteFile(filepath.Join(off, "guest.json"), []byte("{}"), 0o600),
 		os.WriteFile(filepath.Join(off, guest.StatusFile), []byte("end volume-corrupt\n"), 0o600)); err != nil {
@@ -90,7 +90,7 @@ func TestExporter(t *testing.T) {
 	}
 	code, text := get(said.URL)
 	for _, want := range []string{`chrysalis_up{guest="box"} 1`, `chrysalis_up{guest="off"} 0`, `state="ended: volume-corrupt"`, `chrysalis_engine_up{guest="box"} 1`,
-		`chrysalis_asked_total{guest="box"} 7`, `chrysalis_answered_total{guest="box"} 5`, `chrysalis_journal_left_bytes{guest="box"} 60`,
+		`chrysalis_asked_total{guest="box"} 7`, `chrysalis_answered_total{guest="box"} 5`, `chrysalis_contracts_left{guest="box"} 60`,
 		`chrysalis_claims{guest="box"} 0`} {
 		if !strings.Contains(text, want+"\n") && !strings.Contains(text, want+",") {
 			t.Errorf("%d: a scrape lacks %s:\n%s", code, want, text)
@@ -152,7 +152,7 @@ func TestNumbersStayShort(t *testing.T) {
 func TestStatusNumbers(t *testing.T) {
 	work := t.TempDir()
 	v := numbers.Values{numbers.Asked: 7, numbers.Answered: 5, numbers.RefusedBusy: 1, numbers.RefusedFull: 1, numbers.Places: 2, numbers.Computing: 1, numbers.Waiting: 3,
-		numbers.PromptTokens: 4000, numbers.CompletionTokens: 9000, numbers.JournalBytes: 200, numbers.JournalLeft: 50, numbers.KeyEnds: uint64(time.Now().Add(time.Hour).Unix())}
+		numbers.PromptTokens: 4000, numbers.CompletionTokens: 9000, numbers.Contracts: 150, numbers.ContractsLeft: 50, numbers.KeyEnds: uint64(time.Now().Add(time.Hour).Unix())}
 	pretendGuest(t, work, "box", v)
 	t.Chdir(work)
 	status := func(ctx context.Context, args ...string) string {

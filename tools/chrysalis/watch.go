@@ -52,7 +52,7 @@ func watchGuests(ctx context.Context, w io.Writer, proc string, dirs []string, o
 func writeDashboard(w io.Writer, guests []guestState, claims *claimsCache, now time.Time) {
 	fmt.Fprintf(w, "%s, %d guests\n", now.Format(time.DateTime), len(guests))
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "guest\tstate\tcomputing\twaiting\tasked\tanswered\tcut\trefused\ttokens in\tout\tjournal\tkeys end in\tearned TON\t")
+	fmt.Fprintln(table, "guest\tstate\tcomputing\twaiting\tasked\tanswered\tcut\trefused\ttokens in\tout\tcontracts\tkeys end in\tearned TON\t")
 	for _, g := range guests {
 		m := g.metrics(claims)
 		earned := "?"
@@ -66,8 +66,8 @@ func writeDashboard(w io.Writer, guests []guestState, claims *claimsCache, now t
 		v := m.Numbers
 		refused := v[numbers.RefusedInvalid] + v[numbers.RefusedBusy] + v[numbers.RefusedFull] + v[numbers.RefusedEngine] + v[numbers.RefusedUnrecorded]
 		full := "?"
-		if size := v[numbers.JournalBytes]; size > 0 && v[numbers.JournalLeft] <= size {
-			full = fmt.Sprintf("%.0f%%", math.Ceil(100*float64(size-v[numbers.JournalLeft])/float64(size)))
+		if had, left := float64(v[numbers.Contracts]), float64(v[numbers.ContractsLeft]); had+left > 0 {
+			full = fmt.Sprintf("%.0f%%", math.Ceil(100*had/(had+left)))
 		}
 		ends := "?"
 		if v[numbers.KeyEnds] > 0 {

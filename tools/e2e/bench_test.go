@@ -64,7 +64,7 @@ func TestBench(t *testing.T) {
 	}
 	var rows []noted
 	for _, measure := range []func(*testing.T) []row{
-		veritySpeed, claimSpeed, verifySpeed, gpuSpeed, gatewaySpeed, bootSpeed, platformSpeed, trustedBytes, measureSpeed, imageSpeed} {
+		veritySpeed, claimSpeed, verifySpeed, gpuSpeed, gatewaySpeed, journalSpeed, bootSpeed, platformSpeed, trustedBytes, measureSpeed, imageSpeed} {
 		more := watched(t, func() []row { return measure(t) })
 		rows = append(rows, more...)
 		for _, r := range more {
@@ -272,6 +272,31 @@ var stepLine = regexp.MustCompile(`^(?:step ([a-z0-9-]+)|(serving)) (\d+)$`)
 
 // bootSpeed reads one boot's own log. Opening the engine volume and the model volume, of very different sizes, is compared
 // in the same boot.
+// journalSpeed sets a commit beside the flush that it can't do without, and opens a keeper of 100,000 contracts after few answers and after ten
+// million. Those are records of the journal, with checkpoints, written by the keeper's own code, but not signed, and without a flush each.
+func journalSpeed(t *testing.T) []row {
+	commits := goBench(t, "./runtime/internal/journal", "^BenchmarkCommit$", "-benchtime", "1000x")
+	opens := goBench(t, "./runtime/internal/keeper", "^BenchmarkOpen$", "-benchtime", "5x", "-timeout", "20m")
+	few, many := opens["BenchmarkOpen/200000-answers"], opens["BenchmarkOpen/10000000-answers"]
+	one, together, carrying := commits["BenchmarkCommit/one"], commits["BenchmarkCommit/64"], commits["BenchmarkCommit/one-in-checkpoint"]
+	for unit, run := range map[string]map[string]float64{"x-flush": one, "us-flush": carrying, "blocks/answer": together, "s": few, "MB": many} {
+		if run[unit] == 0 {
+			t.Fatalf("the journal's benchmarks printed no %s", unit)
+		}
+	}
+	return []row{
+		{"journal: commit of one answer, times a flush alone", one["x-flush"], "none", true,
+			fmt.Sprintf("flush %.0f µs, commit %.0f µs; medians by turns", one["us-flush"], one["us-commit"])},
+		{"the same while a checkpoint of 100,000 contracts is written", carrying["x-flush"], "≤ 1.5", carrying["x-flush"] <= 1.5,
+			fmt.Sprintf("flush %.0f µs, commit %.0f µs", carrying["us-flush"], carrying["us-commit"])},
+		{"journal: blocks of 4 KiB an answer takes, 64 together", together["blocks/answer"], "≤ 0.25", together["blocks/answer"] <= 0.25,
+			fmt.Sprintf("%.2f where each is written alone; one block each before records shared them", one["blocks/answer"])},
+		{"journal: seconds that ten million answers add to a boot", many["s"] - few["s"], "≤ 1", many["s"]-few["s"] <= 1,
+			fmt.Sprintf("100,000 contracts on 64 MiB: %.2f s after 200,000 answers, %.2f s after ten million", few["s"], many["s"])},
+		{"keeper: memory of 100,000 contracts, MB", many["MB"], "≤ 40", many["MB"] <= 40, "no reference: a size"},
+	}
+}
+
 func bootSpeed(t *testing.T) []row {
 	g, spec := newGuest(t), demoSpec(t)
 	if err := g.Start(t.Context(), spec); err != nil {

@@ -137,9 +137,10 @@ func TestSecretAndJournal(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "journal-rolled-back"},
-		{"the journal's header changed in one byte", func(*guest.Spec) {
+		{"the journal's two anchors changed in one byte each", func(*guest.Spec) {
 			bad := bytes.Clone(kept)
 			bad[100] ^= 1
+			bad[4096+100] ^= 1
 			if err := os.WriteFile(journal, bad, 0o644); err != nil {
 				t.Fatal(err)
 			}

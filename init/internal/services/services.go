@@ -61,7 +61,7 @@ var roles = []ends{
 var (
 	events  = map[role.Word]status.Event{role.EngineUp: status.EngineUp, role.EngineDown: status.EngineDown}
 	reasons = map[role.Word]status.Code{
-		role.JournalTorn: status.JournalTorn, role.JournalForeign: status.JournalForeign, role.JournalRolledBack: status.JournalRolledBack,
+		role.JournalTorn: status.JournalTorn, role.JournalForeign: status.JournalForeign, role.JournalOld: status.JournalOld, role.JournalRolledBack: status.JournalRolledBack,
 		role.JournalIO: status.JournalIO, role.JournalFull: status.JournalFull, role.JournalCorrupt: status.JournalCorrupt,
 		role.JournalShort: status.JournalShort, role.JournalRefused: status.JournalRefused,
 		role.LoanRefused: status.LoanRefused, role.LoanHeld: status.LoanHeld, role.LoanLost: status.LoanLost,

@@ -16,7 +16,6 @@ package custodian
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -41,6 +40,7 @@ type Custodian struct {
 	number uint64            // of the last loan
 	boots  uint64            // that the borrowers have counted
 	held   []register.Digest // measurements of all images that have had the secret, the first at first
+	began  bool              // a checkpoint was read or written
 
 	live    bool      // the last loan was lent in this boot, and somebody may have it
 	counted bool      // its borrower has counted its boot
@@ -59,15 +59,18 @@ func Open(disk journal.Device, key [32]byte, kept role.Loan, lease time.Duration
 	}
 	c := &Custodian{secret: kept.Secret, held: slices.Clone(kept.Held), lease: lease, now: now}
 	var err error
-	if c.journal, err = journal.Open(disk, key, kept.Boots, c.replay); err != nil {
+	if c.journal, err = journal.Open(disk, key, kept.Boots, books{c}); err != nil {
 		return nil, err
 	}
 	c.since = now()
 	return c, nil
 }
 
-// replay applies an entry of an earlier boot.
-func (c *Custodian) replay(entry []byte) error {
+// books are the custodian as its journal's owner.
+type books struct{ *Custodian }
+
+// Entry applies an entry of an earlier boot.
+func (c books) Entry(entry []byte, _ journal.Place) error {
 	if len(entry) != entryBytes {
 		return fmt.Errorf("an entry has %d bytes, want %d", len(entry), entryBytes)
 	}
@@ -79,7 +82,41 @@ func (c *Custodian) replay(entry []byte) error {
 	return c.apply(call)
 }
 
-// apply changes the state by what is durable.
+// Head is all that a checkpoint has: number of the last loan, boots, and the measurements of the images that have had the secret.
+func (c books) Head() []byte {
+	head := binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, c.number), c.boots)
+	for _, image := range c.held {
+		head = append(head, image[:]...)
+	}
+	c.began = true
+	return head
+}
+
+// Begin takes a checkpoint. What was read before has to come to it.
+func (c books) Begin(head []byte) error {
+	const image = len(register.Digest{})
+	if len(head) < 16 || (len(head)-16)%image != 0 {
+		return fmt.Errorf("a checkpoint has %d bytes, want 16 and measurements", len(head))
+	}
+	number, boots := binary.LittleEndian.Uint64(head), binary.LittleEndian.Uint64(head[8:])
+	if c.began && (number != c.number || boots != c.boots) {
+		return fmt.Errorf("a checkpoint has loan %d and %d boots, want %d and %d", number, boots, c.number, c.boots)
+	}
+	c.number, c.boots, c.began = number, boots, true
+	for held := head[16:]; len(held) > 0; held = held[image:] {
+		c.hold(register.Digest(held))
+	}
+	return nil
+}
+
+// Part refuses every part, for Next has none.
+func (c books) Part(part []byte) error { return fmt.Errorf("a part of %d bytes, want none", len(part)) }
+
+func (c books) Next(int) []byte { return nil }
+
+func (c books) End() error { return nil }
+
+// apply changes the state.
 func (c *Custodian) apply(call role.LoanCall) error {
 	switch call.Call {
 	case role.CallLend:
@@ -101,13 +138,14 @@ func (c *Custodian) hold(image register.Digest) {
 	}
 }
 
-// commit makes a call durable, and then its effect.
+// commit makes a call's effect, which a checkpoint that is written with it has, and makes it durable. After an error nothing counts any more.
 func (c *Custodian) commit(call role.LoanCall) error {
-	entry := binary.LittleEndian.AppendUint64([]byte{byte(call.Call)}, call.Number)
-	if err := c.journal.Commit(append(append(entry, call.Giver[:]...), call.Taker[:]...)); err != nil {
+	if err := c.apply(call); err != nil {
 		return err
 	}
-	return c.apply(call)
+	entry := binary.LittleEndian.AppendUint64([]byte{byte(call.Call)}, call.Number)
+	_, err := c.journal.Commit(append(append(entry, call.Giver[:]...), call.Taker[:]...))
+	return err
 }
 
 // Answer answers a call. An error says that the journal fails: the custodian must end, for what lies on the disk is not known any more.
@@ -150,9 +188,7 @@ func (c *Custodian) lend(call role.LoanCall) (role.Answer, role.Loan, error) {
 		return role.AnswerFull, role.Loan{}, nil
 	}
 	call.Number = c.number + 1
-	if err := c.commit(call); errors.Is(err, journal.ErrFull) {
-		return role.AnswerFull, role.Loan{}, nil
-	} else if err != nil {
+	if err := c.commit(call); err != nil {
 		return 0, role.Loan{}, err
 	}
 	c.live, c.counted, c.since = true, false, c.now()

@@ -223,6 +223,53 @@ func TestHeldBefore(t *testing.T) {
 	})
 }
 
+// TestManyLoans: the journal's ring comes round many times, and number, boots and images are what they were.
+func TestManyLoans(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{b: make([]byte, 256<<10)}
+		boots, loans := uint64(0), uint64(0)
+		for range 12 {
+			c := open(t, d, boots)
+			if boots++; c.number != loans || c.boots != loans {
+				t.Fatalf("boot %d begins with loan %d and %d boots counted, want %d of each", boots, c.number, c.boots, loans)
+			}
+			time.Sleep(waited)
+			for range 150 {
+				loans++
+				taker := register.Digest{7, byte(loans % 50)}
+				if a, l, err := lendTo(c, taker); err != nil || a != role.AnswerDone || l.Number != loans || l.Boots != loans-1 || len(l.Held) > 50 {
+					t.Fatalf("loan %d: got %v, loan %d after %d boots, held by %d, error %v", loans, a, l.Number, l.Boots, len(l.Held), err)
+				}
+				call(t, c, role.CallCount, loans)
+				call(t, c, role.CallBack, loans)
+			}
+		}
+		if c := open(t, d, boots); len(c.held) != 51 {
+			t.Errorf("%d images have held it, want 51: the journal has forgotten some", len(c.held))
+		}
+	})
+}
+
+// TestCheckpointRefuses: a checkpoint that is not what the entries came to is refused.
+func TestCheckpointRefuses(t *testing.T) {
+	c := open(t, newDisk(), 0)
+	head := books{c}.Head()
+	for name, bad := range map[string][]byte{
+		"short": head[:15], "half a measurement": append(head, 1), "another number": append([]byte{9}, head[1:]...),
+		"other boots": append(append([]byte{}, head[:8]...), 9, 0, 0, 0, 0, 0, 0, 0),
+	} {
+		if err := (books{c}).Begin(bad); err == nil {
+			t.Errorf("%s: got no error, want one", name)
+		}
+	}
+	if err := (books{c}).Begin(head); err != nil {
+		t.Errorf("the checkpoint itself: %v", err)
+	}
+	if err := (books{c}).Part([]byte{1}); err == nil {
+		t.Error("a part: got no error, want one")
+	}
+}
+
 // TestPowerCut cuts the power at each write, lost and kept: the custodian ends, and afterwards no number is lent twice and no boot lost
 // that was acknowledged.
 func TestPowerCut(t *testing.T) {
@@ -304,11 +351,11 @@ func TestJournalRefuses(t *testing.T) {
 	if _, err := Open(d, [32]byte{4}, role.Loan{Secret: aSecret(t)}, lease, nil); !errors.Is(err, journal.ErrForeign) {
 		t.Errorf("another's journal: got %v, want %v", err, journal.ErrForeign)
 	}
-	j, err := journal.Open(d, [32]byte{3}, 1, func([]byte) error { return nil })
+	j, err := journal.Open(d, [32]byte{3}, 1, books{new(Custodian)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := j.Commit(make([]byte, entryBytes)); err != nil {
+	if _, err := j.Commit(make([]byte, entryBytes)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(d, [32]byte{3}, role.Loan{Secret: aSecret(t), Boots: 2}, lease, nil); err == nil {

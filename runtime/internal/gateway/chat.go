@@ -65,7 +65,7 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 	defer leave()
 	reserving, cancel := context.WithTimeout(r.Context(), g.waits.record)
 	defer cancel()
-	place, err := g.config.Keeper.Reserve(reserving)
+	place, err := g.config.Keeper.Reserve(reserving, client)
 	if errors.Is(err, ErrFull) {
 		return errFull
 	}

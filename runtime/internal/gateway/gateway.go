@@ -39,7 +39,7 @@ import (
 
 // Keeper gives out places in the journal, and signs. Reserve's errors are ErrFull or anything else.
 type Keeper interface {
-	Reserve(ctx context.Context) (Place, error)
+	Reserve(ctx context.Context, client ton.Address) (Place, error)
 	// Vouch signs the hash of a recorded answer's body, beside that of its request's.
 	Vouch(ctx context.Context, id receipt.AnswerID, body [32]byte) (receipt.TextSignature, error)
 }
@@ -50,8 +50,8 @@ type Place interface {
 	Release()
 }
 
-// ErrFull is in the chain of Reserve's error when the journal has no room.
-var ErrFull = errors.New("the journal is full")
+// ErrFull is in the chain of Reserve's error when the client's payment contract is new and the journal has no room for another.
+var ErrFull = errors.New("the journal has no room for another contract")
 
 // Config says what the gateway serves. Every field must be set.
 type Config struct {

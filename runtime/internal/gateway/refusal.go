@@ -32,7 +32,7 @@ func refuse(param, format string, args ...any) *refusal {
 var (
 	errBusy = &refusal{status: http.StatusTooManyRequests, code: "busy", message: "every place is taken: try again later"}
 	errFull = &refusal{status: http.StatusInsufficientStorage, code: "journal_full",
-		message: "the guest's journal is full: nothing can be recorded, so nothing is computed"}
+		message: "the guest's journal has no room for another payment contract: nothing can be recorded of this one, so nothing is computed"}
 	errEngine       = &refusal{status: http.StatusBadGateway, code: "engine_lost", message: "the engine ended before the answer did"}
 	errNoEmbeddings = &refusal{status: http.StatusNotFound, code: "no_embeddings", message: "the engine of this guest makes no embeddings"}
 	errStart        = &refusal{status: http.StatusServiceUnavailable, code: "engine_down", message: "the engine is not up: try again later"}

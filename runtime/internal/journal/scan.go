@@ -1,197 +1,178 @@
 package journal
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"io"
 )
 
-var zeros [256 << 10]byte
+// window is a part of the disk that was read ahead.
+type window struct {
+	at int64
+	b  []byte
+}
 
-// scan replays the records from the disk's beginning and returns the length of the torn record at the end, or 0.
-func (j *Journal) scan(replay func([]byte) error) (torn int64, err error) {
-	for j.end < j.size {
-		record, plain, err := j.read()
+const windowBytes = 1 << 20
+
+// raw returns the sector at an offset of the ring. It is good until the next call.
+func (j *Journal) raw(off int64) ([]byte, error) {
+	w := &j.ahead
+	if off < w.at || off+sectorBytes > w.at+int64(len(w.b)) {
+		if w.b == nil {
+			w.b = make([]byte, windowBytes)
+		}
+		w.at, w.b = off, w.b[:min(windowBytes, j.size-off)]
+		if err := j.readAt(w.b, off); err != nil {
+			return nil, err
+		}
+	}
+	return w.b[off-w.at:][:sectorBytes], nil
+}
+
+// scan replays the records from where reading begins, and looks at what lies beyond the last one. So many records at least must be there.
+func (j *Journal) scan(durable uint64) error {
+	for {
+		payload, of, count, err := j.read()
 		if err != nil {
-			return 0, err
+			return err
 		}
-		if record == nil {
-			return j.tail()
+		if count == 0 {
+			break
 		}
-		k, payload, err := unframe(plain)
+		if j.at+int64(count)*sectorBytes > j.ring() {
+			return fmt.Errorf("%w: record %d goes round the whole ring", ErrChanged, j.next)
+		}
+		if err := j.apply(payload); err != nil {
+			return fmt.Errorf("record %d: %w", j.next, err)
+		}
+		j.advance(of, count)
+	}
+	if err := j.beyond(); err != nil {
+		return err
+	}
+	if j.next < durable {
+		return fmt.Errorf("%w: the last record is before number %d, which is known", ErrGap, durable)
+	}
+	j.clean = max(j.clean, min(j.size, j.end+j.reach()))
+	return nil
+}
+
+// read returns the payload, the salt and the number of sectors of the record at the end; no sectors if there is no whole one.
+func (j *Journal) read() (payload []byte, of salt, count int, err error) {
+	var data []byte
+	off := j.end
+	for i := 0; count == 0 || i < count; i++ {
+		raw, err := j.raw(off)
 		if err != nil {
-			return 0, fmt.Errorf("%w: record %d: %v", ErrChanged, j.next, err)
+			return nil, of, 0, err
 		}
-		if err := j.apply(k, payload, replay); err != nil {
-			return 0, fmt.Errorf("record %d: %w", j.next, err)
+		s, state := j.sealer.open(raw, off)
+		switch {
+		case state == sectorBad:
+			return nil, of, 0, fmt.Errorf("%w: record %d at %d, sector %d", ErrChanged, j.next, j.end, i)
+		case state == sectorZero || s.number != j.next || s.index != uint32(i) || i > 0 && s.salt != of:
+			return nil, of, 0, nil
 		}
-		j.advance(record)
+		if data = append(data, s.data...); i == 0 {
+			of = s.salt
+			if before := salt(data[4:]); before != j.prev {
+				return nil, of, 0, fmt.Errorf("%w: record %d at %d does not follow the one before it", ErrChanged, j.next, j.end)
+			}
+			n := binary.LittleEndian.Uint32(data)
+			if uint64(n) > uint64(j.maxPayload()) {
+				return nil, of, 0, fmt.Errorf("%w: record %d has %d bytes, want at most %d", ErrChanged, j.next, n, j.maxPayload())
+			}
+			count = (headBytes + int(n) + dataBytes - 1) / dataBytes
+		}
+		off = j.behind(off, 1)
 	}
-	return 0, nil
+	return data[headBytes:][:binary.LittleEndian.Uint32(data)], of, count, nil
 }
 
-// read returns the bytes and the plaintext of the record at the end, or nil if there is no whole one.
-func (j *Journal) read() (record, plain []byte, err error) {
-	record = make([]byte, blockBytes)
-	if err := j.readAt(record, j.end); err != nil {
-		return nil, nil, err
-	}
-	first, state := j.sector(record, 0)
-	switch state {
-	case sectorZero:
-		return nil, nil, nil
-	case sectorBad:
-		if j.next == 0 {
-			return nil, nil, fmt.Errorf("%w: its first sector is not by this guest", ErrForeign)
+// beyond checks what lies behind the last whole record: nothing, older records, and what there is of the one that was torn.
+func (j *Journal) beyond() error {
+	off := j.end
+	for range j.reach() / sectorBytes {
+		raw, err := j.raw(off)
+		if err != nil {
+			return err
 		}
-		return nil, nil, fmt.Errorf("%w: record %d at %d, sector 0", ErrChanged, j.next, j.end)
-	}
-	n := binary.LittleEndian.Uint32(first)
-	if n > MaxPayload || j.end+span(int(n)) > j.size {
-		if j.next == 0 {
-			return nil, nil, fmt.Errorf("%w: record %d claims %d bytes", ErrChanged, j.next, n)
+		switch s, state := j.sealer.open(raw, off); {
+		case state == sectorBad:
+			return fmt.Errorf("%w: after record %d, something else at %d", ErrGap, j.next, off)
+		case state == sectorAuthentic && s.number > j.next:
+			return fmt.Errorf("%w: record %d at %d, and record %d is not there", ErrGap, s.number, off, j.next)
 		}
-		return nil, nil, fmt.Errorf("%w: record %d at %d has %d bytes, and the disk ends at %d", ErrShort, j.next, j.end, n, j.size)
+		off = j.behind(off, 1)
 	}
-	if whole := span(int(n)); whole > blockBytes {
-		record = make([]byte, whole)
-		if err := j.readAt(record, j.end); err != nil {
-			return nil, nil, err
-		}
-	}
-	plain = append(make([]byte, 0, sectors(int(n))*plainBytes), first...)
-	for i := 1; i < sectors(int(n)); i++ {
-		part, state := j.sector(record, i)
-		switch state {
-		case sectorZero:
-			return nil, nil, nil
-		case sectorBad:
-			return nil, nil, fmt.Errorf("%w: record %d at %d, sector %d", ErrChanged, j.next, j.end, i)
-		}
-		plain = append(plain, part...)
-	}
-	if rest := record[sectors(int(n))*sectorBytes:]; !bytes.Equal(rest, zeros[:len(rest)]) {
-		return nil, nil, fmt.Errorf("%w: record %d at %d is followed by other bytes in its block", ErrChanged, j.next, j.end)
-	}
-	return record, plain, nil
+	return nil
 }
 
-// tail checks what lies after the last whole record: at most one torn record, each sector of it zero or authentic, and
-// then nothing. It returns the length of the torn one.
-func (j *Journal) tail() (torn int64, err error) {
-	span := make([]byte, min(maxBytes, j.size-j.end))
-	if err := j.readAt(span, j.end); err != nil {
-		return 0, err
-	}
-	for i := range len(span) / sectorBytes {
-		switch _, state := j.sector(span, i); state {
-		case sectorAuthentic:
-			torn = int64(i+1) * sectorBytes
-		case sectorBad:
-			return 0, fmt.Errorf("%w: after %d records, at %d", ErrGap, j.next, j.end+int64(i)*sectorBytes)
+// apply hands the frames of the record at the end to the owner. Reading begins with a checkpoint: what lies before it in the same
+// record is in it.
+func (j *Journal) apply(payload []byte) error {
+	for at := 0; at < len(payload); {
+		if len(payload)-at < frameBytes {
+			return fmt.Errorf("%w: %d bytes after the last frame", ErrChanged, len(payload)-at)
 		}
-	}
-	buffer := make([]byte, len(zeros))
-	for at := j.end + int64(len(span)); at < j.size; at += int64(len(buffer)) {
-		part := buffer[:min(int64(len(buffer)), j.size-at)]
-		if err := j.readAt(part, at); err != nil {
-			return 0, err
+		k, n := kind(payload[at]), binary.LittleEndian.Uint32(payload[at+1:])
+		if uint64(n) > uint64(len(payload)-at-frameBytes) {
+			return fmt.Errorf("%w: a frame of %d bytes, and %d are left", ErrChanged, n, len(payload)-at-frameBytes)
 		}
-		if !bytes.Equal(part, zeros[:len(part)]) {
-			return 0, fmt.Errorf("%w: after %d records, between %d and %d", ErrGap, j.next, at, at+int64(len(part)))
+		body := payload[at+frameBytes:][:n]
+		if !j.reading && k != kindBegin {
+			at += frameBytes + len(body)
+			continue
 		}
+		if err := j.frame(k, body, j.place(j.end, headBytes+at)); err != nil {
+			return fmt.Errorf("%w: %w", ErrChanged, err)
+		}
+		at += frameBytes + len(body)
 	}
-	return torn, nil
+	if !j.reading {
+		return fmt.Errorf("%w: no checkpoint begins in it", ErrChanged)
+	}
+	return nil
 }
 
-type sectorState int
-
-const (
-	sectorZero sectorState = iota
-	sectorAuthentic
-	sectorBad
-)
-
-// sector decrypts sector i of the record at the end.
-func (j *Journal) sector(record []byte, i int) ([]byte, sectorState) {
-	raw := record[i*sectorBytes : (i+1)*sectorBytes]
-	if bytes.Equal(raw, zeros[:sectorBytes]) {
-		return nil, sectorZero
-	}
-	plain, err := j.aead.Open(nil, nil, raw, j.bind(i))
-	if err != nil {
-		return nil, sectorBad
-	}
-	return plain, sectorAuthentic
-}
-
-// unframe takes a record's plaintext apart. Sectors of two attempts to write one record each are authentic; the hash
-// tells that they don't belong together.
-func unframe(plain []byte) (kind, []byte, error) {
-	if len(plain) < headBytes || len(plain)%plainBytes != 0 {
-		return 0, nil, fmt.Errorf("%d bytes, want whole sectors", len(plain))
-	}
-	n := binary.LittleEndian.Uint32(plain)
-	if n > MaxPayload || len(plain) != sectors(int(n))*plainBytes {
-		return 0, nil, fmt.Errorf("payload of %d bytes in %d", n, len(plain))
-	}
-	payload, padding := plain[headBytes:headBytes+n], plain[headBytes+n:]
-	if sha256.Sum256(payload) != [32]byte(plain[8:headBytes]) {
-		return 0, nil, fmt.Errorf("payload does not have the hash that stands before it")
-	}
-	if !bytes.Equal(padding, zeros[:len(padding)]) {
-		return 0, nil, fmt.Errorf("padding is not zero")
-	}
-	return kind(binary.LittleEndian.Uint32(plain[4:])), payload, nil
-}
-
-func (j *Journal) apply(k kind, payload []byte, replay func([]byte) error) error {
-	if (k == kindHeader) != (j.next == 0) {
-		return fmt.Errorf("%w: kind %d", ErrChanged, k)
-	}
+func (j *Journal) frame(k kind, body []byte, at Place) error {
 	switch k {
-	case kindHeader:
-		if len(payload) != 40 {
-			return fmt.Errorf("%w: header has %d bytes, want 40", ErrChanged, len(payload))
-		}
-		if size := binary.LittleEndian.Uint64(payload[32:]); uint64(j.size) < size {
-			return fmt.Errorf("%w: it has %d bytes, and was made with %d", ErrShort, j.size, size)
-		}
-		return nil
 	case kindBoot:
-		if len(payload) != 8 {
-			return fmt.Errorf("%w: boot record has %d bytes, want 8", ErrChanged, len(payload))
+		if len(body) != 8 {
+			return fmt.Errorf("a boot of %d bytes, want 8", len(body))
 		}
-		boot := binary.LittleEndian.Uint64(payload)
+		boot := binary.LittleEndian.Uint64(body)
 		if boot != j.boot && boot != j.boot+1 {
-			return fmt.Errorf("%w: boot %d after boot %d", ErrChanged, boot, j.boot)
+			return fmt.Errorf("boot %d after boot %d", boot, j.boot)
 		}
 		j.boot = boot
 		return nil
-	case kindEntries:
-		return split(payload, replay)
+	case kindEntry:
+		return j.owner.Entry(body, at)
+	case kindBegin:
+		if len(body) < beginBytes || j.open {
+			return fmt.Errorf("a checkpoint begins with %d bytes, in another: %t", len(body), j.open)
+		}
+		boot, clean := binary.LittleEndian.Uint64(body), int64(binary.LittleEndian.Uint64(body[8:]))
+		if j.reading && boot != j.boot || clean < ringStart || clean > j.size {
+			return fmt.Errorf("a checkpoint of boot %d in boot %d, with %d bytes of %d", boot, j.boot, clean, j.size)
+		}
+		j.boot, j.clean = boot, max(j.clean, clean)
+		j.begins(mark{j.end, j.next, j.prev, j.at})
+		return j.owner.Begin(body[beginBytes:])
+	case kindPart:
+		if !j.open {
+			return fmt.Errorf("a part of no checkpoint")
+		}
+		return j.owner.Part(body)
+	case kindEnd:
+		if !j.open || len(body) != 0 {
+			return fmt.Errorf("the end of no checkpoint")
+		}
+		j.ends()
+		return j.owner.End()
 	}
-	return fmt.Errorf("%w: kind %d", ErrChanged, k)
-}
-
-// split calls replay with each entry of a payload.
-func split(payload []byte, replay func([]byte) error) error {
-	for len(payload) > 0 {
-		if len(payload) < 4 {
-			return fmt.Errorf("%w: %d bytes after the last entry", ErrChanged, len(payload))
-		}
-		n := binary.LittleEndian.Uint32(payload)
-		if uint64(n) > uint64(len(payload)-4) {
-			return fmt.Errorf("%w: entry of %d bytes, and %d are left", ErrChanged, n, len(payload)-4)
-		}
-		if err := replay(payload[4 : 4+n]); err != nil {
-			return err
-		}
-		payload = payload[4+n:]
-	}
-	return nil
+	return fmt.Errorf("a frame of kind %d", k)
 }
 
 func (j *Journal) readAt(p []byte, at int64) error {

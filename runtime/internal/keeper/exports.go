@@ -2,72 +2,115 @@ package keeper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"chrysalis/measure/ton"
+	"chrysalis/runtime/internal/journal"
 	"chrysalis/runtime/receipt"
 )
 
-// exports are the proofs that the host has not got yet: of each contract the newest, which stands for all before it. Nobody who answers
-// waits for the host. What is held is bounded by the number of contracts, whatever the host takes.
+// exports are the contracts whose newest proof the host has not got yet; that one stands for all before it. Nobody who answers waits for the
+// host. Of most, what is held is where the proof lies in the journal: if the host takes nothing until the ring has come round to it, it is
+// released by age, and the contract's count is as it was.
 type exports struct {
-	mu      sync.Mutex
-	newest  map[ton.Address]receipt.Proof
-	waiting []ton.Address // in the order in which they came, each once
-	more    chan struct{} // has room for one
+	waiting []int                 // contracts, in the order in which they came, each once
+	recent  map[int]receipt.Proof // of some of them, so that the disk need not be read
+	handed  int                   // the contract whose proof the host is being given
+	place   journal.Place         // of that proof; 0: there is none
+	more    chan struct{}         // has room for one
 }
 
-func newExports() *exports {
-	return &exports{newest: map[ton.Address]receipt.Proof{}, more: make(chan struct{}, 1)}
+func newExports() exports {
+	return exports{recent: map[int]receipt.Proof{}, more: make(chan struct{}, 1)}
 }
 
-// add holds a proof until it is written, in place of an older one of its contract. A proof without a charge is nobody's to carry.
-func (e *exports) add(contract ton.Address, p receipt.Proof) {
-	if p.Charge == nil {
-		return
+// add puts a contract into the row, if it is not there.
+func (e *exports) add(contracts []contract, i int) {
+	if !contracts[i].waits {
+		contracts[i].waits = true
+		e.waiting = append(e.waiting, i)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if _, waits := e.newest[contract]; !waits {
-		e.waiting = append(e.waiting, contract)
-	}
-	e.newest[contract] = p
 	select {
 	case e.more <- struct{}{}:
 	default:
 	}
 }
 
-// take returns the proof that has waited longest.
-func (e *exports) take() (receipt.Proof, bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(e.waiting) == 0 {
-		return receipt.Proof{}, false
+// durable takes note that a proof is in the journal. One without a charge is nobody's to carry.
+func (l *ledger) durable(client ton.Address, p receipt.Proof, at journal.Place) {
+	if p.Charge == nil {
+		return
 	}
-	contract := e.waiting[0]
-	e.waiting = e.waiting[1:]
-	p := e.newest[contract]
-	delete(e.newest, contract)
-	return p, true
+	i, e := l.at(client), &l.exports
+	l.contracts[i].newest = at
+	if _, held := e.recent[i]; held || len(e.recent) < rememberedProofs {
+		e.recent[i] = p
+	}
+	e.add(l.contracts, i)
 }
 
-// Export writes proofs to the host's side, as lines, until ctx ends or w does. After Open the newest of every contract is written once,
-// and later each that became durable, or a newer one of its contract in its place.
+// export returns the proof that has waited longest; none if none waits. That it is asked for another says that the host has got the one before.
+func (l *ledger) export(j *journal.Journal) (receipt.Proof, error) {
+	e := &l.exports
+	if e.place != 0 && l.contracts[e.handed].newest == e.place {
+		l.contracts[e.handed].newest = 0
+	}
+	e.place = 0
+	for len(e.waiting) > 0 {
+		i := e.waiting[0]
+		e.waiting = e.waiting[1:]
+		c := &l.contracts[i]
+		c.waits = false
+		p, held := e.recent[i]
+		delete(e.recent, i)
+		if !held {
+			var err error
+			if p, err = c.read(j); errors.Is(err, journal.ErrReleased) {
+				c.newest = 0
+				continue
+			} else if err != nil {
+				return receipt.Proof{}, err
+			}
+		}
+		e.handed, e.place = i, c.newest
+		return p, nil
+	}
+	return receipt.Proof{}, nil
+}
+
+// read reads the contract's newest proof out of the journal.
+func (c *contract) read(j *journal.Journal) (receipt.Proof, error) {
+	entry, err := j.Entry(c.newest)
+	if err != nil {
+		return receipt.Proof{}, err
+	}
+	// Another entry can have come to lie there, and then says another count or contract.
+	_, r, p, err := parseEntry(entry)
+	if err != nil || r.Client != c.address || r.Cumulative != c.count || p.Charge == nil {
+		return receipt.Proof{}, journal.ErrReleased
+	}
+	return p, nil
+}
+
+// Export writes proofs to the host's side, as lines, until ctx ends or w does. After Open those are written that the host was not known to have, and
+// the newest of each contract among the latest receipts once more; later each that became durable, or a newer one of its contract in its place.
 func (k *Keeper) Export(ctx context.Context, w io.Writer) error {
 	for {
-		p, ok := k.exports.take()
-		if !ok {
+		r := k.ask(call{op: opExport})
+		if r.status != statusOK {
+			return fmt.Errorf("exporting: %w", ErrUnknown)
+		}
+		if r.proof.Receipt == nil {
 			select {
-			case <-k.exports.more:
+			case <-k.ledger.exports.more:
 				continue
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		}
-		line, err := p.Line()
+		line, err := r.proof.Line()
 		if err != nil {
 			return fmt.Errorf("exporting: %w", err)
 		}

@@ -22,7 +22,11 @@ type lossy struct {
 
 const sector = 512
 
-func newLossy() *lossy { return &lossy{durable: make([]byte, 1<<20), pending: map[int64][]byte{}} }
+func newLossy() *lossy { return lossyOf(1 << 20) }
+
+func lossyOf(bytes int) *lossy {
+	return &lossy{durable: make([]byte, bytes), pending: map[int64][]byte{}}
+}
 
 func (d *lossy) Size() (int64, error) { return int64(len(d.durable)), nil }
 
@@ -88,7 +92,7 @@ func TestFaults(t *testing.T) {
 	}
 	const records = 4
 	for name, way := range ways {
-		for step := 5; step <= 4+2*records; step++ { // the header and the boot record take the first four
+		for step := 7; step <= 6+2*records; step++ { // anchors and boot record take the first six
 			d := newLossy()
 			d.fail = map[int]func(*lossy) error{step: way}
 			client, stop := start(t, d, 0, testTerms())
@@ -99,7 +103,7 @@ func TestFaults(t *testing.T) {
 				r := testRecord(n)
 				want[r.ID] = r
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-				place, err := client.Reserve(ctx)
+				place, err := client.Reserve(ctx, r.Client)
 				if err == nil {
 					var proof receipt.Proof
 					if proof, err = place.Record(ctx, r); err == nil {
@@ -137,7 +141,7 @@ func TestFaults(t *testing.T) {
 
 // TestPowerCut cuts the power before each write and flush while several clients record.
 func TestPowerCut(t *testing.T) {
-	for step := 1; step <= 12; step++ {
+	for step := 1; step <= 16; step++ {
 		for seed := range uint64(4) {
 			random := rand.New(rand.NewPCG(seed, uint64(step)))
 			d := newLossy()
@@ -161,10 +165,10 @@ func TestPowerCut(t *testing.T) {
 			d.keep(func() bool { return random.IntN(3) > 0 })
 			d.fail = nil
 			found := map[receipt.AnswerID]receipt.Answer{}
-			_, err = journal.Open(d, journalKey, 0, func(e []byte) error {
+			_, err = journal.Open(d, journalKey, 0, auditor{newLedger(testTerms()), func(e []byte) error {
 				found[receipt.AnswerID(e)] = testRecord(int(e[1]))
 				return nil
-			})
+			}})
 			if err != nil {
 				t.Fatalf("cut at step %d, choice %d: %v", step, seed, err)
 			}

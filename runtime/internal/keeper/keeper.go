@@ -13,6 +13,7 @@ import (
 	"context"
 	"fmt"
 
+	"chrysalis/measure/ton"
 	"chrysalis/runtime/internal/journal"
 	"chrysalis/runtime/receipt"
 )
@@ -20,8 +21,9 @@ import (
 // Keeper answers requests. Run owns ledger and journal.
 type Keeper struct {
 	ledger   *ledger
-	exports  *exports
 	journal  *journal.Journal
+	most     int // contracts
+	batch    int // records that share one write
 	calls    chan call
 	stopped  chan struct{}
 	err      error // why Run ended; read after stopped is closed
@@ -31,11 +33,12 @@ type Keeper struct {
 type operation uint8
 
 const (
-	opReserve operation = 1 // take a place, so that the answer that follows can be recorded
+	opReserve operation = 1 // take a place, so that an answer to that client can be recorded
 	opRecord  operation = 2 // record an answer with the caller's place, and take the next one if there is one
 	opVouch   operation = 4 // sign the hash of a recorded answer's body, which stands where a record has that of its text
 	opCount   operation = 5 // say how full the journal is; the caller has no place for it, and keeps what it has
 	opRelease operation = 3 // give the place back; never on the wire: a connection gives its place back by its end
+	opExport  operation = 6 // hand out the next proof for the host; never on the wire
 )
 
 type call struct {
@@ -55,37 +58,34 @@ type reply struct {
 
 // Counts are how full the journal is, and what it has.
 type Counts struct {
-	Bytes, Left uint64 // of the disk
-	Receipts    uint64 // since it began
-	Contracts   uint64 // the same; answers that nobody pays for are one
+	Bytes     uint64 // of the disk
+	Receipts  uint64 // since it began
+	Contracts uint64 // the same; answers that nobody pays for are one
+	Left      uint64 // contracts that there is room for beside those
+	Waiting   uint64 // contracts of which the host has not got the newest proof
 }
 
 type status uint8
 
 const (
 	statusOK      status = 0
-	statusFull    status = 1 // the journal has no room for another answer
+	statusFull    status = 1 // the journal has no room for another contract
 	statusRefused status = 2 // the record can't be right
 	statusFailed  status = 3 // the disk failed: it is not known whether the record is there
 )
 
-// maxBatch is how many records share one write at most.
+// maxBatch is how many records share one write at most; on a small disk fewer do.
 const maxBatch = 256
 
 // Open opens the journal on dev and rebuilds the ledger. boots is how many boots were completed, by the guest's counter.
 func Open(dev journal.Device, key [32]byte, boots uint64, terms Terms) (*Keeper, error) {
-	k := &Keeper{ledger: newLedger(terms), exports: newExports(), calls: make(chan call), stopped: make(chan struct{})}
+	k := &Keeper{ledger: newLedger(terms), calls: make(chan call), stopped: make(chan struct{})}
 	var err error
-	replay := func(entry []byte) error {
-		contract, proof, err := k.ledger.replay(entry)
-		if err == nil {
-			k.exports.add(contract, proof)
-		}
-		return err
-	}
-	if k.journal, err = journal.Open(dev, key, boots, replay); err != nil {
+	if k.journal, err = journal.Open(dev, key, boots, k.ledger); err != nil {
 		return nil, err
 	}
+	k.most = maxContracts(k.journal)
+	k.batch = min(maxBatch, k.journal.MaxEntries()/journal.EntryPayload(paidEntry))
 	return k, nil
 }
 
@@ -109,7 +109,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 // gather takes every call that waits already, up to a batch. While a batch is written, the next one gathers by itself.
 func (k *Keeper) gather(first call) []call {
 	batch := []call{first}
-	for len(batch) < maxBatch {
+	for len(batch) < k.batch {
 		select {
 		case c := <-k.calls:
 			batch = append(batch, c)
@@ -124,18 +124,25 @@ func (k *Keeper) gather(first call) []call {
 func (k *Keeper) answer(batch []call) error {
 	replies := make([]reply, len(batch))
 	var entries [][]byte
-	payload := 0
+	var recorded []int // which of the batch they are
 	for i, c := range batch {
 		switch c.op {
 		case opReserve:
-			if replies[i].place = k.take(len(entries)); !replies[i].place {
+			if replies[i].place = k.take(c.record.Client); !replies[i].place {
 				replies[i].status = statusFull
 			}
 		case opRelease:
 			k.reserved--
 		case opCount:
-			replies[i].counts = Counts{Bytes: uint64(k.journal.Size()), Left: uint64(k.journal.Left()), Receipts: k.ledger.next, Contracts: uint64(len(k.ledger.counts))}
+			contracts := len(k.ledger.contracts)
+			replies[i].counts = Counts{Bytes: uint64(k.journal.Size()), Receipts: k.ledger.next, Contracts: uint64(contracts),
+				Left: uint64(max(0, k.most-contracts)), Waiting: uint64(len(k.ledger.exports.waiting))}
 			replies[i].place = c.place
+		case opExport:
+			var err error
+			if replies[i].proof, err = k.ledger.export(k.journal); err != nil {
+				replies[i].status = statusFailed
+			}
 		case opVouch:
 			var err error
 			if replies[i].text, err = k.ledger.vouch(c.record.ID, c.record.Response); err != nil {
@@ -152,7 +159,7 @@ func (k *Keeper) answer(batch []call) error {
 				replies[i].status = statusRefused
 			case known:
 				replies[i].proof = proof
-			case !k.journal.Room(payload + journal.EntryPayload(paidEntry)):
+			case !k.room(c.record.Client, 0):
 				replies[i].status = statusFull
 			default:
 				proof, err := k.ledger.sign(c.record)
@@ -161,23 +168,25 @@ func (k *Keeper) answer(batch []call) error {
 					break
 				}
 				replies[i].proof = proof
-				entry := entryOf(c.record.ID, proof)
-				entries = append(entries, entry)
-				payload += journal.EntryPayload(len(entry))
+				entries, recorded = append(entries, entryOf(c.record.ID, proof)), append(recorded, i)
 			}
-			replies[i].place = k.take(len(entries))
+			// The next answer may be anybody's; where there is no room for just anybody, the connection has to ask for somebody.
+			replies[i].place = k.take(ton.Address{})
 		}
 	}
 	var failed error
+	var places []journal.Place
 	if len(entries) > 0 {
-		failed = k.journal.Commit(entries...)
+		places, failed = k.journal.Commit(entries...)
+	}
+	for n, i := range recorded {
+		if failed == nil {
+			k.ledger.durable(batch[i].record.Client, replies[i].proof, places[n])
+		}
 	}
 	for i, c := range batch {
-		switch {
-		case failed != nil:
+		if failed != nil {
 			replies[i] = reply{status: statusFailed} // nothing counts any more
-		case replies[i].proof.Charge != nil:
-			k.exports.add(c.record.Client, replies[i].proof)
 		}
 		c.reply <- replies[i]
 	}
@@ -187,15 +196,20 @@ func (k *Keeper) answer(batch []call) error {
 	return nil
 }
 
-// take takes a place if one more answer could be recorded after those that hold one and those that wait to be written,
-// if each of them were written alone.
-func (k *Keeper) take(waiting int) bool {
-	each := journal.Cost(journal.EntryPayload(paidEntry))
-	if k.journal.Left() < int64(k.reserved+waiting+1)*each {
+// take takes a place for an answer to a client, if it could be recorded after those that hold one.
+func (k *Keeper) take(client ton.Address) bool {
+	if !k.room(client, k.reserved) {
 		return false
 	}
 	k.reserved++
 	return true
+}
+
+// room reports whether an answer to a client could be recorded if so many others came to be of new contracts. There is always room for one
+// more answer to a contract that is known.
+func (k *Keeper) room(client ton.Address, others int) bool {
+	_, known := k.ledger.index[client]
+	return known || len(k.ledger.contracts)+others < k.most
 }
 
 func (k *Keeper) ask(c call) reply {

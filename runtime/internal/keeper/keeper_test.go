@@ -3,13 +3,16 @@ package keeper
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -92,7 +95,7 @@ func record(t testing.TB, c *Client, r receipt.Answer) receipt.Proof {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	place, err := c.Reserve(ctx)
+	place, err := c.Reserve(ctx, r.Client)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,13 +126,26 @@ func verify(t testing.TB, p receipt.Proof, want receipt.Answer) *receipt.Receipt
 	return r
 }
 
+// auditor is a journal's owner that hears every entry, of a journal whose first checkpoint is still read.
+type auditor struct {
+	*ledger
+	entry func(e []byte) error
+}
+
+func (a auditor) Entry(e []byte, at journal.Place) error {
+	if err := a.ledger.Entry(e, at); err != nil {
+		return err
+	}
+	return a.entry(e)
+}
+
 // audit reads the whole journal again: it must hold the records, each once, and add up.
 func audit(t testing.TB, dev journal.Device, boots uint64, want map[receipt.AnswerID]receipt.Answer) {
 	t.Helper()
 	seen := map[receipt.AnswerID]bool{}
 	sums := map[ton.Address]uint64{}
 	var last *receipt.Signed
-	_, err := journal.Open(dev, journalKey, boots, func(e []byte) error {
+	_, err := journal.Open(dev, journalKey, boots, auditor{newLedger(testTerms()), func(e []byte) error {
 		id, signed := receipt.AnswerID(e), receipt.Signed(e[16:])
 		if seen[id] {
 			return fmt.Errorf("record %x stands there twice", id)
@@ -148,7 +164,7 @@ func audit(t testing.TB, dev journal.Device, boots uint64, want map[receipt.Answ
 			return fmt.Errorf("record %x counts to %d, want %d", id, r.Cumulative, sums[r.Client])
 		}
 		return nil
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +242,7 @@ func TestVouch(t *testing.T) {
 	}
 }
 
-// TestCount: the keeper says how full its journal is, also when it is full, and makes nothing of being asked.
+// TestCount: the keeper says how full its journal is, and makes nothing of being asked.
 func TestCount(t *testing.T) {
 	const size = 1 << 20
 	disk := diskFile(t, size)
@@ -240,22 +256,23 @@ func TestCount(t *testing.T) {
 		return c
 	}
 	empty := count()
-	if empty.Bytes != size || empty.Left == 0 || empty.Left >= size || empty.Receipts != 0 || empty.Contracts != 0 {
+	if empty.Bytes != size || empty.Left < 1000 || empty.Receipts != 0 || empty.Contracts != 0 || empty.Waiting != 0 {
 		t.Errorf("an empty journal: got %+v", empty)
 	}
 	record(t, client, testRecord(1))
 	record(t, client, testRecord(2))
+	record(t, client, testRecord(4)) // the first one's contract
 	full := count()
-	if each := uint64(journal.Cost(journal.EntryPayload(paidEntry))); full.Receipts != 2 || full.Contracts == 0 || full.Left != empty.Left-2*each {
-		t.Errorf("after two records: got %+v, want 2 receipts and %d bytes less than %d", full, 2*each, empty.Left)
+	if full.Receipts != 3 || full.Contracts != 2 || full.Left != empty.Left-2 || full.Waiting != 2 {
+		t.Errorf("after three records of two contracts: got %+v, want 2 contracts left less than %d", full, empty.Left)
 	}
 	if again := count(); again != full {
 		t.Errorf("asked again: got %+v, want %+v", again, full)
 	}
 	stop()
 	client, _ = start(t, journal.Disk{File: disk}, 1, testTerms())
-	if later := count(); later.Receipts != 2 || later.Contracts != full.Contracts {
-		t.Errorf("after a restart: got %+v, want 2 receipts", later)
+	if later := count(); later != full {
+		t.Errorf("after a restart: got %+v, want %+v", later, full)
 	}
 	for _, carries := range []receipt.Answer{{ID: receipt.AnswerID{1}}, {Request: [32]byte{1}}} {
 		if _, _, err := decodeRequest(encodeRequest(opCount, carries)); err == nil {
@@ -292,7 +309,7 @@ func TestRefuses(t *testing.T) {
 	} {
 		r := testRecord(2)
 		change(&r)
-		place, err := client.Reserve(t.Context())
+		place, err := client.Reserve(t.Context(), r.Client)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -309,33 +326,55 @@ func TestRefuses(t *testing.T) {
 func TestCountIsBounded(t *testing.T) {
 	r := testRecord(7)
 	l := newLedger(testTerms())
-	l.counts[r.Client] = claim.MaxTokens - weightOf(r) + 1
-	if _, err := l.sign(r); !errors.Is(err, errRefused) || l.next != 0 || l.counts[r.Client] != claim.MaxTokens-weightOf(r)+1 {
-		t.Errorf("one above the bound: got %v, %d receipts and count %d, want a refusal and nothing changed", err, l.next, l.counts[r.Client])
+	c := l.at(r.Client)
+	l.contracts[c].count = claim.MaxTokens - weightOf(r) + 1
+	if _, err := l.sign(r); !errors.Is(err, errRefused) || l.next != 0 || l.count(r.Client) != claim.MaxTokens-weightOf(r)+1 {
+		t.Errorf("one above the bound: got %v, %d receipts and count %d, want a refusal and nothing changed", err, l.next, l.count(r.Client))
 	}
-	l.counts[r.Client]--
-	if p, err := l.sign(r); err != nil || l.counts[r.Client] != claim.MaxTokens {
+	l.contracts[c].count--
+	if p, err := l.sign(r); err != nil || l.count(r.Client) != claim.MaxTokens {
 		t.Errorf("up to the bound: got %v and %v, want a charge of %d", p, err, uint64(claim.MaxTokens))
 	}
 }
 
-// TestFull: places are counted before anything is promised, and who has one can always record.
+// TestFull: a disk has room for so many contracts. Who has a place can always record, known contracts go on, and a new one is refused before
+// anything is computed for it.
 func TestFull(t *testing.T) {
-	f := diskFile(t, 12*4096) // header, boot, and ten answers
-	client, stop := start(t, journal.Disk{File: f}, 0, testTerms())
+	disk := lossyOf(256 << 10)
+	k, err := Open(disk, journalKey, 0, testTerms())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := func(n int) receipt.Answer {
+		r := testRecord(n)
+		r.Client = ton.Address{Account: [32]byte{0xaa, byte(n), byte(n >> 8)}}
+		return r
+	}
+	client, stop := run(t, k)
+	for n := 1; n <= k.most-10; n++ {
+		record(t, client, stranger(n))
+	}
 	var places []*Place
-	for range 10 {
-		p, err := client.Reserve(t.Context())
+	for n := range 10 {
+		p, err := client.Reserve(t.Context(), stranger(10_000+n).Client)
 		if err != nil {
 			t.Fatalf("place %d: %v", len(places), err)
 		}
 		places = append(places, p)
 	}
-	if _, err := client.Reserve(t.Context()); !errors.Is(err, ErrFull) {
-		t.Fatalf("eleventh place: got error %v, want %v", err, ErrFull)
+	refused := func() error {
+		_, err := client.Reserve(t.Context(), stranger(20_000).Client)
+		return err
 	}
+	if err := refused(); !errors.Is(err, ErrFull) {
+		t.Fatalf("one contract too many: got error %v, want %v", err, ErrFull)
+	}
+	verify(t, record(t, client, stranger(1)), stranger(1)) // asked for again, and then another
+	more := stranger(1)
+	more.ID[0] = 77
+	verify(t, record(t, client, more), more)
 	places[9].Release()
-	last, err := client.Reserve(t.Context())
+	last, err := client.Reserve(t.Context(), stranger(10_009).Client)
 	if err != nil {
 		t.Fatalf("place that was given back: %v", err)
 	}
@@ -343,28 +382,66 @@ func TestFull(t *testing.T) {
 	places[8].conn.Close() // a gateway that dies gives its place back, too
 	var again *Place
 	for deadline := time.Now().Add(5 * time.Second); again == nil && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		again, _ = client.Reserve(t.Context())
+		again, _ = client.Reserve(t.Context(), stranger(10_008).Client)
 	}
 	if again == nil {
 		t.Fatal("the place of a closed connection was not given back")
 	}
 	places[8] = again
-	want := map[receipt.AnswerID]receipt.Answer{}
 	for n, p := range places {
-		r := testRecord(n + 1)
-		if _, err := p.Record(t.Context(), r); err != nil {
+		if _, err := p.Record(t.Context(), stranger(10_000+n)); err != nil {
 			t.Fatalf("record %d: %v", n, err)
 		}
-		want[r.ID] = r
 	}
-	if _, err := client.Reserve(t.Context()); !errors.Is(err, ErrFull) {
+	if err := refused(); !errors.Is(err, ErrFull) {
 		t.Errorf("full journal: got error %v, want %v", err, ErrFull)
 	}
-	stop()
-	if err := f.Truncate(16 * 4096); err != nil { // the next boot needs room: the owner gives a larger disk
-		t.Fatal(err)
+	known, err := client.Reserve(t.Context(), stranger(2).Client)
+	if err != nil {
+		t.Fatalf("a contract that is known: %v", err)
 	}
-	audit(t, journal.Disk{File: f}, 1, want)
+	if _, err := known.Record(t.Context(), stranger(20_000)); !errors.Is(err, ErrFull) { // a gateway that says another's name
+		t.Errorf("a new contract on a known one's place: got error %v, want %v", err, ErrFull)
+	}
+	if c, err := client.Count(t.Context()); err != nil || c.Contracts != uint64(k.most) || c.Left != 0 {
+		t.Errorf("counts: got %+v and error %v, want %d contracts and none left", c, err, k.most)
+	}
+	stop()
+	client, _ = start(t, disk, 1, testTerms())
+	if c, err := client.Count(t.Context()); err != nil || c.Contracts != uint64(k.most) {
+		t.Errorf("after a restart: got %+v and error %v, want %d contracts", c, err, k.most)
+	}
+	if err := refused(); !errors.Is(err, ErrFull) {
+		t.Errorf("after a restart: got error %v, want %v", err, ErrFull)
+	}
+}
+
+// TestNeverFills: answers go on while the ring comes round many times, across restarts, and every count stays.
+func TestNeverFills(t *testing.T) {
+	disk := lossyOf(256 << 10)
+	const contracts = 70
+	sums := map[ton.Address]uint64{}
+	n := 0
+	for boots := range uint64(5) {
+		client, stop := start(t, disk, boots, testTerms())
+		var r receipt.Answer
+		for range 300 {
+			n++
+			r = testRecord(n)
+			r.Client = ton.Address{Account: [32]byte{0xbb, byte(n * n % contracts)}}
+			sums[r.Client] += weightOf(r)
+			if got := verify(t, record(t, client, r), r); got.Cumulative != sums[r.Client] || got.Sequence != uint64(n-1) {
+				t.Fatalf("answer %d: receipt %d counts to %d, want %d", n, got.Sequence, got.Cumulative, sums[r.Client])
+			}
+		}
+		if again := verify(t, record(t, client, r), r); again.Sequence != uint64(n-1) {
+			t.Errorf("the last answer asked for again: receipt %d, want %d", again.Sequence, n-1)
+		}
+		stop()
+	}
+	if written := int64(n) * 2 * 512; written < 5*(256<<10) {
+		t.Errorf("%d bytes were written: the ring has not come round", written)
+	}
 }
 
 // killer is a disk that ends its process at one step: each write and each flush has a step before and one after it.
@@ -432,7 +509,7 @@ func spawn(t *testing.T, dir string, killAt int) *exec.Cmd {
 // and starts it again: nothing acknowledged is lost, and nothing is charged twice.
 func TestKilledAtEveryStep(t *testing.T) {
 	const records = 3
-	for step := 1; step <= 4*(2+records); step++ {
+	for step := 1; step <= 4*(3+records); step++ { // two anchors, boot, records
 		dir := t.TempDir()
 		f, err := os.Create(filepath.Join(dir, "journal"))
 		if err != nil {
@@ -458,7 +535,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			var place *Place
 			for err = errors.New("none"); err != nil && ctx.Err() == nil; time.Sleep(2 * time.Millisecond) {
-				place, err = client.Reserve(ctx)
+				place, err = client.Reserve(ctx, r.Client)
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -482,7 +559,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 }
 
 func FuzzDecodeRequest(f *testing.F) {
-	for _, seed := range [][requestSize]byte{encodeRequest(opReserve, receipt.Answer{}), encodeRequest(opRecord, testRecord(5)), {}} {
+	for _, seed := range [][requestSize]byte{encodeRequest(opReserve, receipt.Answer{Client: testRecord(1).Client}), encodeRequest(opRecord, testRecord(5)), {}} {
 		f.Add(seed[:])
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -509,7 +586,7 @@ func FuzzReplay(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		l := newLedger(testTerms())
-		if _, _, err := l.replay(data); err == nil && l.next != 1 {
+		if err := l.Entry(data, 1); err == nil && l.next != 1 {
 			t.Fatalf("one entry leaves sequence %d", l.next)
 		}
 	})
@@ -530,4 +607,88 @@ func BenchmarkRecord(b *testing.B) {
 			record(b, client, r)
 		}
 	})
+}
+
+// unsigned signs with zeros: what a boot reads is not verified again, for only the journal's key can have written it.
+type unsigned struct{}
+
+func (unsigned) Public() crypto.PublicKey { return make(ed25519.PublicKey, ed25519.PublicKeySize) }
+func (unsigned) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return make([]byte, ed25519.SignatureSize), nil
+}
+
+// unflushed is a disk that is built without a flush.
+type unflushed struct{ journal.Disk }
+
+func (unflushed) Sync() error { return nil }
+
+// past writes answers of so many contracts into a new journal: records as the keeper's, of 64 answers each, with checkpoints, but no
+// signatures and no flushes.
+func past(b *testing.B, f *os.File, answers, contracts int) {
+	b.Helper()
+	k, err := Open(unflushed{journal.Disk{File: f}}, journalKey, 0, testTerms())
+	if err != nil {
+		b.Fatal(err)
+	}
+	l := k.ledger
+	charge := new(claim.Body)
+	for n := 0; n < answers; {
+		var entries [][]byte
+		var clients []ton.Address
+		for range 64 {
+			n++
+			r := testRecord(n)
+			r.ID = receipt.AnswerID{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24), 1}
+			r.Client = ton.Address{Account: [32]byte{1, byte(n % contracts), byte(n % contracts >> 8), byte(n % contracts >> 16)}}
+			count := l.count(r.Client) + weightOf(r)
+			signed, err := receipt.Sign(unsigned{}, receipt.Receipt{Sequence: l.next, Previous: l.prev, Client: r.Client, Usage: r.Usage,
+				Price: l.terms.Price, Weighted: weightOf(r), Cumulative: count, Outcome: r.Outcome, Request: r.Request, Response: r.Response})
+			if err != nil {
+				b.Fatal(err)
+			}
+			p := receipt.Proof{Receipt: signed, Charge: charge}
+			l.apply(r, count, p)
+			entries, clients = append(entries, entryOf(r.ID, p)), append(clients, r.Client)
+		}
+		places, err := k.journal.Commit(entries...)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for i, c := range clients {
+			l.contracts[l.at(c)].newest = places[i] // the host takes nothing
+		}
+	}
+	if err := f.Sync(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkOpen opens a keeper of 100,000 contracts after so many answers, on a disk of the usual size.
+func BenchmarkOpen(b *testing.B) {
+	const contracts = 100_000
+	for _, answers := range []int{200_000, 10_000_000} {
+		f := diskFile(b, 64<<20)
+		past(b, f, answers, contracts)
+		boots := uint64(1)
+		b.Run(fmt.Sprintf("%d-answers", answers), func(b *testing.B) {
+			var before, after runtime.MemStats
+			var k *Keeper
+			for b.Loop() {
+				runtime.GC()
+				runtime.ReadMemStats(&before)
+				var err error
+				if k, err = Open(journal.Disk{File: f}, journalKey, boots, testTerms()); err != nil {
+					b.Fatal(err)
+				}
+				if boots++; len(k.ledger.contracts) != contracts || k.ledger.next < uint64(answers) {
+					b.Fatalf("%d contracts and %d answers, want %d and %d", len(k.ledger.contracts), k.ledger.next, contracts, answers)
+				}
+			}
+			runtime.GC()
+			runtime.ReadMemStats(&after)
+			b.ReportMetric(b.Elapsed().Seconds()/float64(b.N), "s")
+			b.ReportMetric(float64(after.HeapAlloc-min(after.HeapAlloc, before.HeapAlloc))/1e6, "MB")
+			runtime.KeepAlive(k)
+		})
+	}
 }

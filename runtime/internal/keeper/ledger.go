@@ -9,6 +9,7 @@ import (
 
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
+	"chrysalis/runtime/internal/journal"
 	"chrysalis/runtime/receipt"
 )
 
@@ -32,15 +33,28 @@ const rememberedProofs = 4096
 // errRefused answers a request that the ledger can't accept. Nothing was changed.
 var errRefused = errors.New("refused")
 
-// ledger is the state that the journal's entries add up to.
+// ledger is the state that the journal's entries add up to. It is the journal's owner: checkpoint.go has how it goes into checkpoints.
 type ledger struct {
-	terms  Terms
-	counts map[ton.Address]uint64
-	next   uint64
-	prev   [32]byte
+	terms     Terms
+	contracts []contract // in the order in which they came
+	index     map[ton.Address]int
+	next      uint64
+	prev      [32]byte
 	// proofs of the latest records by id, so that a repeated request gets what it got before.
 	proofs map[receipt.AnswerID]recorded
 	order  []receipt.AnswerID
+
+	exports exports
+	checkpoint
+}
+
+// contract is what is kept of each payment contract, however many answers it paid.
+type contract struct {
+	address ton.Address
+	count   uint64
+	newest  journal.Place // of its newest proof, until the host has that; 0 then
+	round   uint32        // the last checkpoint that had it
+	waits   bool          // in the row of those whose proof the host gets next
 }
 
 type recorded struct {
@@ -49,7 +63,26 @@ type recorded struct {
 }
 
 func newLedger(t Terms) *ledger {
-	return &ledger{terms: t, counts: map[ton.Address]uint64{}, proofs: map[receipt.AnswerID]recorded{}}
+	return &ledger{terms: t, index: map[ton.Address]int{}, proofs: map[receipt.AnswerID]recorded{}, exports: newExports(),
+		checkpoint: checkpoint{whole: true}}
+}
+
+// count returns what a contract has been charged.
+func (l *ledger) count(client ton.Address) uint64 {
+	if i, ok := l.index[client]; ok {
+		return l.contracts[i].count
+	}
+	return 0
+}
+
+// at returns the contract's place in the row, and takes it in if it is new.
+func (l *ledger) at(client ton.Address) int {
+	i, ok := l.index[client]
+	if !ok {
+		i = len(l.contracts)
+		l.contracts, l.index[client] = append(l.contracts, contract{address: client}), i
+	}
+	return i
 }
 
 // Entry sizes of the journal: id, receipt, and a charge or nothing.
@@ -66,36 +99,45 @@ func entryOf(id receipt.AnswerID, p receipt.Proof) []byte {
 	return e
 }
 
-// replay applies an entry of the journal, which the journal's key vouches for, and returns its proof and the contract that it is about.
-func (l *ledger) replay(entry []byte) (contract ton.Address, proof receipt.Proof, err error) {
+// parseEntry takes an entry of the journal apart, which the journal's key vouches for.
+func parseEntry(entry []byte) (id receipt.AnswerID, r *receipt.Receipt, proof receipt.Proof, err error) {
 	if len(entry) != freeEntry && len(entry) != paidEntry {
-		return contract, proof, fmt.Errorf("entry has %d bytes, want %d or %d", len(entry), freeEntry, paidEntry)
+		return id, nil, proof, fmt.Errorf("entry has %d bytes, want %d or %d", len(entry), freeEntry, paidEntry)
 	}
-	id := receipt.AnswerID(entry)
+	id = receipt.AnswerID(entry)
 	signed := receipt.Signed(entry[len(id):])
-	r, err := receipt.Parse(signed[:])
-	if err != nil {
-		return contract, proof, err
-	}
-	if r.Sequence != l.next || r.Previous != l.prev {
-		return contract, proof, fmt.Errorf("receipt %d does not follow receipt %d", r.Sequence, l.next)
-	}
-	if r.Cumulative != l.counts[r.Client]+r.Weighted {
-		return contract, proof, fmt.Errorf("receipt %d counts to %d, want %d", r.Sequence, r.Cumulative, l.counts[r.Client]+r.Weighted)
+	if r, err = receipt.Parse(signed[:]); err != nil {
+		return id, nil, proof, err
 	}
 	proof = receipt.Proof{Receipt: &signed}
 	if len(entry) == paidEntry {
 		body := claim.Body(entry[freeEntry:])
 		proof.Charge = &body
 	}
+	return id, r, proof, nil
+}
+
+// Entry applies an entry that the journal has. Before the first checkpoint that is read is whole, what a contract had before may not be known.
+func (l *ledger) Entry(entry []byte, at journal.Place) error {
+	id, r, proof, err := parseEntry(entry)
+	if err != nil {
+		return err
+	}
+	if r.Sequence != l.next || r.Previous != l.prev {
+		return fmt.Errorf("receipt %d does not follow receipt %d", r.Sequence, l.next)
+	}
+	if _, known := l.index[r.Client]; (known || l.whole) && r.Cumulative != l.count(r.Client)+r.Weighted {
+		return fmt.Errorf("receipt %d counts to %d, want %d", r.Sequence, r.Cumulative, l.count(r.Client)+r.Weighted)
+	}
 	record := receipt.Answer{ID: id, Client: r.Client, Request: r.Request, Response: r.Response, Usage: r.Usage, Outcome: r.Outcome}
 	l.apply(record, r.Cumulative, proof)
-	return r.Client, proof, nil
+	l.durable(r.Client, proof, at)
+	return nil
 }
 
 // apply makes a signed record part of the state.
 func (l *ledger) apply(record receipt.Answer, count uint64, proof receipt.Proof) {
-	l.counts[record.Client] = count
+	l.contracts[l.at(record.Client)].count = count
 	l.next++
 	l.prev = proof.Receipt.Hash()
 	l.proofs[record.ID] = recorded{record, proof}
@@ -153,7 +195,7 @@ func (l *ledger) sign(record receipt.Answer) (receipt.Proof, error) {
 	if err != nil {
 		return receipt.Proof{}, fmt.Errorf("%w: %v", errRefused, err)
 	}
-	count := l.counts[record.Client] + weighted
+	count := l.count(record.Client) + weighted
 	if count < weighted || count > claim.MaxTokens {
 		return receipt.Proof{}, fmt.Errorf("%w: the client's count would pass %d", errRefused, uint64(claim.MaxTokens))
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"chrysalis/measure/ton"
 	"chrysalis/runtime/internal/journal"
 	"chrysalis/runtime/receipt"
 )
@@ -88,8 +89,9 @@ type Place struct {
 	conn   net.Conn
 }
 
-// Reserve takes a place, before the work is done that will have to be recorded. ErrFull says that there is none.
-func (c *Client) Reserve(ctx context.Context) (*Place, error) {
+// Reserve takes a place for an answer to a client, before the work is done that will have to be recorded. ErrFull says that the client's
+// contract is new and the journal has no room for another.
+func (c *Client) Reserve(ctx context.Context, client ton.Address) (*Place, error) {
 	if conn := c.waiting(); conn != nil {
 		return &Place{c, conn}, nil
 	}
@@ -97,7 +99,7 @@ func (c *Client) Reserve(ctx context.Context) (*Place, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := exchange(ctx, conn, opReserve, receipt.Answer{})
+	r, err := exchange(ctx, conn, opReserve, receipt.Answer{Client: client})
 	if err == nil && r.status != statusOK {
 		err = r.status.err()
 	}

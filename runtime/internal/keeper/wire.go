@@ -50,7 +50,11 @@ func decodeRequest(in [requestSize]byte) (op operation, r receipt.Answer, err er
 	r.Outcome = receipt.Outcome(take(1)[0])
 	switch op {
 	case opRecord:
-	case opReserve, opCount:
+	case opReserve:
+		if r != (receipt.Answer{Client: r.Client}) {
+			return 0, receipt.Answer{}, fmt.Errorf("operation %d carries more than a client", op)
+		}
+	case opCount:
 		if r != (receipt.Answer{}) {
 			return 0, receipt.Answer{}, fmt.Errorf("operation %d carries a record", op)
 		}
@@ -76,7 +80,7 @@ func encodeResponse(r reply) [responseSize]byte {
 	}
 	if r.counts != (Counts{}) {
 		out[1] |= flagCounts
-		for i, n := range []uint64{r.counts.Bytes, r.counts.Left, r.counts.Receipts, r.counts.Contracts} {
+		for i, n := range []uint64{r.counts.Bytes, r.counts.Receipts, r.counts.Contracts, r.counts.Left, r.counts.Waiting} {
 			binary.LittleEndian.PutUint64(out[2+8*i:], n)
 		}
 	}
@@ -100,7 +104,7 @@ func decodeResponse(in [responseSize]byte) (reply, error) {
 	switch {
 	case r.status != statusOK:
 	case in[1]&flagCounts != 0:
-		for i, n := range []*uint64{&r.counts.Bytes, &r.counts.Left, &r.counts.Receipts, &r.counts.Contracts} {
+		for i, n := range []*uint64{&r.counts.Bytes, &r.counts.Receipts, &r.counts.Contracts, &r.counts.Left, &r.counts.Waiting} {
 			*n = binary.LittleEndian.Uint64(in[2+8*i:])
 		}
 	case in[1]&flagText != 0:

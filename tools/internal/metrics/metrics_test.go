@@ -88,7 +88,7 @@ func TestText(t *testing.T) {
 	}
 	for metric, want := range map[string]float64{
 		"up": 1, "engine_up": 1, "boot_seconds": 7, "engine_down_total": 1, "quotes_failed_total": 1, "numbers_age_seconds": 1.5, "claims": 3, "claims_unproved": 1,
-		"earned_tokens": 60, "earned_nanoton": 1200, "asked_total": 1000, "answered_total": 2000, "journal_left_bytes": 1000 * float64(numbers.JournalLeft+1),
+		"earned_tokens": 60, "earned_nanoton": 1200, "asked_total": 1000, "answered_total": 2000, "journal_bytes": 1000 * float64(numbers.JournalBytes+1),
 		"key_ends_timestamp_seconds": 1000 * float64(numbers.KeyEnds+1),
 	} {
 		if got := values[prefix+metric][name]; got != want {
