@@ -9,6 +9,9 @@ import (
 
 	"chrysalis/init/internal/boot"
 	"chrysalis/init/internal/platform"
+	"chrysalis/init/internal/sealing"
+	"chrysalis/init/internal/services"
+	"chrysalis/init/status"
 	"chrysalis/measure/config"
 	"chrysalis/runtime/role"
 )
@@ -33,6 +36,12 @@ func (g *guest) sealing() config.Sealing {
 	return g.config.Identity.Sealing
 }
 
+// takesOver reports whether the guest is a custodian without a secret that shall have another one's.
+func (g *guest) takesOver() bool { return g.isCustodian() && g.blank && g.hostDoc.Custodian.Given() }
+
+// asks reports whether the secret comes from another guest.
+func (g *guest) asks() bool { return g.borrows() || g.takesOver() }
+
 // borrow dials whom the host calls the custodian and has the borrower judge who answers. init dials and judges nobody; the borrower judges
 // and can dial nobody: it gets this one connection, in no network of its own.
 func (g *guest) borrow(ctx context.Context) error {
@@ -45,7 +54,61 @@ func (g *guest) borrow(ctx context.Context) error {
 		return err
 	}
 	defer peer.Close()
+	if g.isCustodian() {
+		g.giver, err = g.services.Successor(ctx, peer, way.List, g.serveAsking, true)
+		return err
+	}
 	g.vault, err = g.services.Borrower(ctx, peer, way.List, g.serveAsking)
+	return err
+}
+
+// custodianVault is the vault out of which a custodian takes its secret: its own, or where it takes another's over the stream to that one,
+// after which its own has it.
+func (g *guest) custodianVault() (sealing.Vault, error) {
+	if g.giver == nil {
+		return g.vault, nil
+	}
+	own, ok := g.vault.(sealing.Keeper)
+	if !ok {
+		return nil, errors.New("taking a secret over: what this machine seals with keeps none that was made elsewhere")
+	}
+	return successor{g.giver, own}, nil
+}
+
+// successor is the vault of a custodian that takes a secret over: whoever has taken it out of it has sealed it.
+type successor struct {
+	sealing.Vault
+	own sealing.Keeper
+}
+
+func (s successor) Secret() (sealing.Taken, error) {
+	taken, err := s.Vault.Secret()
+	if err == nil {
+		err = s.own.Keep(taken)
+	}
+	if err != nil && taken.Secret != nil {
+		taken.Secret.Wipe()
+	}
+	return taken, err
+}
+
+// settle tells the custodian that gave the secret that it is sealed here, and hears that it has it no more. Until then this one, which has
+// no lender yet, lends nothing; a guest whose power is cut meanwhile does it in its next boot.
+func (g *guest) settle(ctx context.Context) error {
+	if way := g.hostDoc.Custodian; g.giver == nil && way.Given() {
+		peer, err := dial(ctx, way.Address.String())
+		if err != nil {
+			return boot.Coded{Code: status.SecretUnsettled, Err: err}
+		}
+		defer peer.Close()
+		if g.giver, err = g.services.Successor(ctx, peer, way.List, g.serveQuotes, false); err != nil {
+			return err
+		}
+	}
+	err := services.Settle(g.giver, g.loans, g.told)
+	if errors.Is(err, services.ErrUnsettled) {
+		return boot.Coded{Code: status.SecretUnsettled, Err: err}
+	}
 	return err
 }
 
@@ -83,7 +146,7 @@ func (g *guest) startCustodian(ctx context.Context) error {
 		return err
 	}
 	defer device.Close()
-	if g.loans, err = g.services.Custodian(ctx, device); err != nil {
+	if g.loans, g.told, err = g.services.Custodian(ctx, device); err != nil {
 		return err
 	}
 	return g.vault.CountBoot()

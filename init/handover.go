@@ -30,7 +30,10 @@ func (g *guest) handOver(ctx context.Context) error {
 	}
 	asked := g.hostDoc.Handover
 	if !asked.Asked() {
-		return nil
+		if own, ok := g.vault.(sealing.Keeper); ok && g.isCustodian() {
+			g.blank, err = own.Blank()
+		}
+		return err
 	}
 	mover, giver, err := g.mayHandOver(asked)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"chrysalis/init/internal/supervise"
 	"chrysalis/init/status"
 	"chrysalis/measure/config"
+	"chrysalis/runtime/role"
 )
 
 const (
@@ -58,6 +59,11 @@ type guest struct {
 	hostDoc  config.Host // the same, parsed
 	listener *os.File    // the port that the gateway accepts on, or the lender
 	loans    *os.File    // the lender's stream to its custodian
+
+	// Of a custodian that takes its secret over from another.
+	blank bool          // nothing is sealed yet
+	giver sealing.Vault // the stream to that one
+	told  role.LoanCall // what it is still to be told; of number zero: nothing
 }
 
 // guestMain is PID 1 on the verified root. Its one argument is the initrd's: the kernel starts no program there.

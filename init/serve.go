@@ -25,7 +25,11 @@ import (
 // takeSecret takes the secret out of what the config seals it with; nobody can take it again in this boot. The public keys that follow from it go into
 // every statement, so that the gateway can't name others.
 func (g *guest) takeSecret(context.Context) error {
-	taken, err := g.recorder.Secret(g.vault)
+	vault, err := g.custodianVault()
+	if err != nil {
+		return err
+	}
+	taken, err := g.recorder.Secret(vault)
 	if err != nil {
 		return sealed(err)
 	}

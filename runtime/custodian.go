@@ -27,7 +27,7 @@ func runCustodian(ctx context.Context, settings role.Settings, files role.Files)
 		return err
 	}
 	status := files[role.Status]
-	kept, err := role.ReceiveLoan(files[role.SecretPipe])
+	kept, err := role.ReceiveKept(files[role.SecretPipe])
 	files[role.SecretPipe].Close()
 	if err != nil {
 		return err
@@ -46,7 +46,16 @@ func runCustodian(ctx context.Context, settings role.Settings, files role.Files)
 	}
 	defer context.AfterFunc(ctx, func() { loans.Close() })()
 	role.Say(status, role.Ready)
-	if err := role.ServeLoans(loans, c.Answer); err != nil && ctx.Err() == nil {
+	told := false
+	answer := func(call role.LoanCall) (role.Answer, role.Loan, error) {
+		a, loan, err := c.Answer(call)
+		if err == nil && c.Gone() && !told {
+			told = true
+			role.Say(status, role.Moved)
+		}
+		return a, loan, err
+	}
+	if err := role.ServeLoans(loans, answer); err != nil && ctx.Err() == nil {
 		role.Say(status, journal.Word(err))
 		return err
 	}

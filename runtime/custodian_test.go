@@ -23,7 +23,7 @@ func (m *machine) startCustodian(boots uint64) (c *exec.Cmd, line string, loans 
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	if err := role.SendLoan(in, role.Loan{Secret: s, Boots: boots}); err != nil {
+	if err := role.SendKept(in, role.Kept{Secret: s, Boots: boots}); err != nil {
 		m.t.Fatal(err)
 	}
 	in.Close()
@@ -72,7 +72,16 @@ func TestCustodianProcess(t *testing.T) {
 		}
 		stop(t, c)
 	}
-	if _, line, _ := m.startCustodian(5); line != role.JournalRolledBack.String() {
+	// The secret goes to another custodian, which lends nothing before it has heard that it is gone here.
+	c, line, loans := m.startCustodian(2)
+	if line != "ready" {
+		t.Fatalf("the custodian said %q, want ready", line)
+	}
+	if got, _, err := role.AskLoan(loans, role.LoanCall{Call: role.CallCame}); err != nil || got != role.AnswerDone {
+		t.Errorf("a secret that came from nobody: got %v, error %v, want nothing to settle", got, err)
+	}
+	stop(t, c)
+	if _, line, _ := m.startCustodian(9); line != role.JournalRolledBack.String() {
 		t.Errorf("over a disk that is older than its last boot: it said %q, want %q", line, role.JournalRolledBack)
 	}
 	m.secret[0]++

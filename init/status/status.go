@@ -50,6 +50,7 @@ const (
 	Borrower // of a guest whose secret is borrowed
 	Secret
 	Custodian // of a custodian, which has no step after the lender
+	Settle    // of a custodian that took its secret over from another
 	Lender
 	Containerd
 	Keeper
@@ -67,6 +68,7 @@ const (
 	KernelUp Event = iota + 1
 	EngineUp
 	EngineDown
+	SecretMoved
 	QuoteLate
 	QuoteBusy
 	QuoteRefused
@@ -109,6 +111,7 @@ const (
 	LoanRefused
 	LoanHeld
 	LoanLost
+	SecretUnsettled
 	JournalTorn
 	JournalForeign
 	JournalOld

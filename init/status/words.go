@@ -33,6 +33,7 @@ var (
 		Handover:   {"handover", "the host document is none; or the way of sealing did not answer while the secret was handed over: start the guest again, and it has the secret or has handed it over"},
 		Borrower:   {"borrower", "no custodian answers at the address that the host document names, or what judges it did not come up: start the custodian first, and name its address"},
 		Custodian:  {"custodian", "the custodian did not come up: see that the machine has the journal disk, and that it can be written"},
+		Settle:     {"settle", "what asks the custodian that had the secret did not come up, or its disk fails: start the guest again, with the same address"},
 		Lender:     {"lender", "the lender did not come up: give the guest more memory; on a vtpm the identity's custody must name the maker of the TPMs"},
 		Secret:     {"secret", "what the config seals the secret with gave none for another reason than its policy: it does not answer, or its state is older than the guest's last boot; put the newest state back"},
 		Network: {"network", "the guest got no address, or its port was taken: give its network card a DHCP server, or " +
@@ -43,7 +44,7 @@ var (
 		Gateway:    {"gateway", "the gateway did not come up: give the guest more memory"},
 	}
 
-	events = []string{KernelUp: "kernel-up", EngineUp: "engine-up", EngineDown: "engine-down",
+	events = []string{KernelUp: "kernel-up", EngineUp: "engine-up", EngineDown: "engine-down", SecretMoved: "secret-moved",
 		QuoteLate: "quote-late", QuoteBusy: "quote-busy", QuoteRefused: "quote-refused", QuoteForeign: "quote-foreign", QuoteFailed: "quote-failed"}
 
 	codes = []word{
@@ -76,6 +77,7 @@ var (
 		LoanRefused:      {"loan-refused", "custodian and guest do not accept each other: both must be of one platform, identity, image and shape of machine, or the guest's of a signed successor (--list), with collateral that holds; and the custodian must have answered"},
 		LoanHeld:         {"loan-held", "another guest has the secret and renews its loan: stop that one first"},
 		LoanLost:         {"loan-lost", "the loan was not renewed in time: the custodian is gone, or can't be reached; start the guest again once it answers"},
+		SecretUnsettled:  {"secret-unsettled", "the custodian that gave the secret has not said that it has it no more, so this one lends nothing: start it again with --take-from and that one's address; where that one has given the secret to somebody else, or lends it again, forget this guest (chrysalis down --forget) and take the secret over anew"},
 		JournalTorn: {"journal-torn", "records are missing in the middle of the journal disk; put a good copy of the " +
 			"newest state back"},
 		JournalForeign: {"journal-foreign", "the journal disk belongs to another guest, or its header was changed"},

@@ -26,7 +26,8 @@ type Host struct {
 	Endorsements Endorsements `json:"endorsements,omitzero"`
 	// Handover asks the guest to hand its secret to another image, and to end. It is left out of the document where nothing is asked.
 	Handover HostHandover `json:"handover,omitzero"`
-	// Custodian says where a guest that takes a loan reaches its custodian. It is left out of other guests' documents.
+	// Custodian says where a guest that takes a loan reaches its custodian, or a custodian the one whose secret it takes over. It is left out of
+	// other guests' documents.
 	Custodian HostCustodian `json:"custodian,omitzero"`
 }
 

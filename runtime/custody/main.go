@@ -1,7 +1,8 @@
 // Command custody is the part of a guest that judges another guest, in two roles that init starts:
 //
 //	custody lender    beside a custodian: judges who asks for the secret, and passes on what the custodian lends
-//	custody borrower  beside a guest that serves: judges the lender, takes the loan, hands it to init, and renews it
+//	custody borrower  beside a guest that serves: judges the lender, takes the loan, hands it to init, and renews it;
+//	                  beside a custodian that takes the secret over from another: judges that one, takes it, and says when it is sealed
 //
 // It carries the verifier, which no other program of a guest does, and has no more than what it needs for that: sockets that init opened,
 // and a secret while it passes.
@@ -12,6 +13,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -104,7 +106,7 @@ func runLender(ctx context.Context, settings role.Settings, files role.Files) er
 	return server.Serve(tls.NewListener(lending.Limit(listener), lender.TLSConfig()))
 }
 
-// runBorrower takes the loan, hands it to init, and renews it until the guest ends.
+// runBorrower takes the loan, hands it to init, and renews it until the guest ends; or takes a secret over for init.
 func runBorrower(ctx context.Context, settings role.Settings, files role.Files) error {
 	own, err := know(settings)
 	if err != nil {
@@ -120,13 +122,12 @@ func runBorrower(ctx context.Context, settings role.Settings, files role.Files) 
 	if err != nil {
 		return err
 	}
-	loan, err := lending.Borrow(ctx, peer, side, own.list, quotes.Ask)
-	if errors.Is(err, lending.ErrHeld) {
-		role.Say(status, role.LoanHeld)
-		return err
+	if side.Custodian() {
+		return takeOver(ctx, peer, side, own.list, quotes.Ask, loans, status)
 	}
+	loan, err := lending.Borrow(ctx, peer, side, own.list, quotes.Ask)
 	if err != nil {
-		role.Say(status, role.LoanRefused)
+		role.Say(status, refusal(err))
 		return err
 	}
 	role.Say(status, role.Ready)
@@ -139,6 +140,45 @@ func runBorrower(ctx context.Context, settings role.Settings, files role.Files) 
 		role.Say(status, role.LoanLost)
 	case err = <-served: // init is gone, or says what it has no business to
 	}
+	return err
+}
+
+// refusal is the word for a secret that was not given.
+func refusal(err error) role.Word {
+	if errors.Is(err, lending.ErrHeld) {
+		return role.LoanHeld
+	}
+	return role.LoanRefused
+}
+
+// takeOver does for init what it asks: to take the secret over, and to say that it is sealed. A custodian that has its secret already is
+// asked the latter alone.
+func takeOver(ctx context.Context, peer net.Conn, side *lending.Side, list []byte, quote lending.Quote, loans, status io.ReadWriter) error {
+	giver, err := lending.Reach(ctx, peer, side, list, quote)
+	if err != nil {
+		role.Say(status, role.LoanRefused)
+		return err
+	}
+	role.Say(status, role.Ready)
+	err = role.ServeLoans(loans, func(c role.LoanCall) (role.Answer, role.Loan, error) {
+		switch c.Call {
+		case role.CallMove:
+			loan, err := giver.Move(ctx)
+			if err != nil {
+				role.Say(status, refusal(err))
+				return 0, role.Loan{}, err
+			}
+			return role.AnswerDone, loan, nil
+		case role.CallMoved:
+			if err := giver.Moved(ctx, c.Number, c.Proof); err != nil {
+				slog.Error("telling who gave the secret", "error", err)
+				return role.AnswerNotHeld, role.Loan{}, nil
+			}
+			return role.AnswerDone, role.Loan{}, nil
+		}
+		return 0, role.Loan{}, fmt.Errorf("call %d is none of a custodian's that takes a secret over", c.Call)
+	})
+	<-ctx.Done() // it has no more to do, and its end would be the guest's
 	return err
 }
 

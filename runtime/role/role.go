@@ -124,7 +124,7 @@ var contracts = []contract{
 		name: "custodian", argv: []string{runtimeProgram, "custodian"}, user: CustodianUser,
 		flags: []Flag{Measured},
 		files: []File{SecretPipe, Journal, Loans, Status},
-		words: []Word{Ready, JournalTorn, JournalForeign, JournalOld, JournalRolledBack, JournalIO, JournalFull, JournalCorrupt, JournalShort, JournalRefused},
+		words: []Word{Ready, Moved, JournalTorn, JournalForeign, JournalOld, JournalRolledBack, JournalIO, JournalFull, JournalCorrupt, JournalShort, JournalRefused},
 	},
 	// Lender and borrower have the sockets that init opened, and no network beside them.
 	Lender: {

@@ -296,6 +296,14 @@ func vectors(t *testing.T) map[string]string {
 	loan := Loan{Secret: testSecret(t), Boots: 3, Held: []register.Digest{{1}, {2}}, Loan: eventlog.Loan{Number: 4, Lender: register.Digest{5}}}
 	all["loan 4 of sevens, 3 boots, lent by 5, held by 1 and 2"] = hex.EncodeToString(EncodeLoan(loan))
 	lend, _ := asked(t, LoanCall{Call: CallLend, Giver: register.Digest{1}, Taker: register.Digest{2}}, AnswerHeld, Loan{})
+	var kept bytes.Buffer
+	if err := SendKept(&kept, testKept(t)); err != nil {
+		t.Fatal(err)
+	}
+	all["a custodian's secret of sevens, 3 boots, that came under number 4 after 5, held by 1 and 2"] = hex.EncodeToString(kept.Bytes())
+	moved, _ := asked(t, LoanCall{Call: CallMoved, Number: 4, Proof: [32]byte{1}}, AnswerDone, Loan{})
+	_, came := asked(t, LoanCall{Call: CallCame}, AnswerHeld, Loan{Loan: eventlog.Loan{Number: 4}, Proof: [32]byte{1}})
+	all["moved 4 with proof 1"], all["came under number 4 with proof 1"] = hex.EncodeToString(moved), hex.EncodeToString(came)
 	renew, done := asked(t, LoanCall{Call: CallRenew, Number: 4}, AnswerDone, Loan{})
 	all["call lend from 1 to 2"], all["call renew 4"], all["answer done"] = hex.EncodeToString(lend), hex.EncodeToString(renew), hex.EncodeToString(done)
 	all["quote request"] = hex.EncodeToString(encodeRequest(example()))

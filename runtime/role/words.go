@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// Word is what a role says on its status pipe: that it is ready, that the engine comes or goes, or why it gave up.
+// Word is what a role says on its status pipe: that it is ready, that the engine comes or goes, that the secret has gone, or why it gave up.
 type Word uint8
 
 // The words. Those of the journal are why a keeper gave up.
@@ -27,6 +27,7 @@ const (
 	LoanRefused       // custodian or borrower did not accept the other, or the custodian was not there
 	LoanHeld          // another guest has the loan, and renews it
 	LoanLost          // the loan was not renewed in time
+	Moved             // the secret is another custodian's
 
 	endOfWords
 )
@@ -38,6 +39,7 @@ var words = []string{
 	JournalIO: "fail journal-io", JournalFull: "fail journal-full", JournalCorrupt: "fail journal-corrupt",
 	JournalShort: "fail journal-short", JournalRefused: "fail journal-refused",
 	LoanRefused: "fail loan-refused", LoanHeld: "fail loan-held", LoanLost: "fail loan-lost",
+	Moved: "secret-moved",
 }
 
 // String returns the line that says the word, without its end.

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -13,6 +14,11 @@ import (
 // Digest returns the value by which a statement names the secret: it says whether two guests hold the same one, and
 // nothing else about it.
 func (s *Secret) Digest() [32]byte { return s.expand(labelDigest) }
+
+// Moved returns the proof that whoever shows it has the secret, which went from one custodian to another under that number.
+func (s *Secret) Moved(number uint64) [32]byte {
+	return s.expand(string(binary.LittleEndian.AppendUint64([]byte(labelMoved), number)))
+}
 
 // Instance returns the id of the guest's instance, which the secret fixes.
 func (s *Secret) Instance() (id [16]byte) {
@@ -59,6 +65,7 @@ const (
 	labelKey      = "chrysalis key v1\n"
 	labelInstance = "chrysalis instance v1\n"
 	labelDigest   = "chrysalis secret digest v1\n"
+	labelMoved    = "chrysalis custody moved v1\n" // followed by the number
 )
 
 // Derive returns the 32-byte seed of one role in one scope: HKDF-SHA256 without salt over the secret, its info being

@@ -146,6 +146,8 @@ func TestKeyVectors(t *testing.T) {
 	}
 	id, digest := s.Instance(), s.Digest()
 	got["instance"], got["digest"] = hex.EncodeToString(id[:]), hex.EncodeToString(digest[:])
+	moved := s.Moved(5)
+	got["moved under number 5"] = hex.EncodeToString(moved[:])
 	got["network"], got["root"], got["zerostate"] = scope.Network, scope.Root, hex.EncodeToString(scope.Zerostate[:])
 	got["secret"] = hex.EncodeToString(s.b[:])
 	file := filepath.Join("testdata", "vectors", "keys.json")

@@ -17,8 +17,8 @@ import (
 
 // custodyFlags say whether a guest keeps a secret for others, or has its own lent.
 type custodyFlags struct {
-	keeps              bool
-	from, list, common string
+	keeps                    bool
+	from, take, list, common string
 }
 
 func (f *custodyFlags) add(cmd *cobra.Command) {
@@ -27,16 +27,22 @@ func (f *custodyFlags) add(cmd *cobra.Command) {
 		"it keeps the secret and lends it to one guest at a time")
 	flags.StringVar(&f.from, "borrow-from", "", "have the secret lent: by the custodian in this guest folder, or at this ADDRESS:PORT, "+
 		"as the guest reaches it")
-	flags.StringVar(&f.list, "list", "", "with --borrow-from: signed release list, where the custodian is of the release before")
+	flags.StringVar(&f.take, "take-from", "", "with --custodian: take the secret over, for good, from the custodian in this guest folder, or at this "+
+		"ADDRESS:PORT; one that has a secret already takes none")
+	flags.StringVar(&f.list, "list", "", "with --borrow-from or --take-from: signed release list, where that custodian is of the release before")
 	flags.StringVar(&f.common, "software-root", "", "with --custodian or --borrow-from, where software plays the processor or the TPM: "+
 		"file with the root that the machines have in common, made where there is none (default: build/software-root-PLATFORM.pem)")
 	cmd.MarkFlagsMutuallyExclusive("custodian", "borrow-from")
+	cmd.MarkFlagsMutuallyExclusive("take-from", "borrow-from")
 }
 
 // apply makes a custodian of the spec, or a guest that borrows. The demo's identity gets a custodian; one of a file has to have one.
 func (f *custodyFlags) apply(ctx context.Context, g guest.Guest, spec *guest.Spec, demo bool) error {
-	if f.list != "" && f.from == "" {
-		return errors.New("--list goes with --borrow-from")
+	if f.list != "" && f.from == "" && f.take == "" {
+		return errors.New("--list goes with --borrow-from or --take-from")
+	}
+	if f.take != "" && !f.keeps && !spec.Config.Service.Custodian {
+		return errors.New("--take-from goes with --custodian: a guest that serves has its secret lent, with --borrow-from")
 	}
 	borrows := spec.Config.Identity.Sealing == config.SealCustodian && !spec.Config.Service.Custodian
 	switch {
@@ -71,14 +77,19 @@ func (f *custodyFlags) apply(ctx context.Context, g guest.Guest, spec *guest.Spe
 	if got := spec.Config.Identity.Sealing; got != config.SealCustodian {
 		return fmt.Errorf("sealing of the config is %q, want %q", got, config.SealCustodian)
 	}
-	if f.from == "" {
+	flag, from := "--borrow-from", f.from
+	if from == "" {
 		spec.Config = guest.AsCustodian(spec.Config)
-		return nil
+		if flag, from = "--take-from", f.take; from == "" {
+			return nil
+		}
 	}
 	var err error
 	spec.List = f.list
-	spec.Custodian, err = custodianAt(f.from)
-	return err
+	if spec.Custodian, err = custodianAt(from); err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
+	}
+	return nil
 }
 
 // custodianAt takes an address, or the folder of a custodian on this machine.
@@ -92,10 +103,10 @@ func custodianAt(from string) (string, error) {
 	}
 	spec, err := guest.Guest{Dir: dir}.Spec()
 	if err != nil {
-		return "", fmt.Errorf("--borrow-from: %w", err)
+		return "", err
 	}
 	if !spec.Config.Service.Custodian {
-		return "", fmt.Errorf("--borrow-from: the guest in %s is no custodian (start one with: chrysalis up --custodian)", from)
+		return "", fmt.Errorf("the guest in %s is no custodian (start one with: chrysalis up --custodian)", from)
 	}
 	return guest.LocalCustodian(spec), nil
 }

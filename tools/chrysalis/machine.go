@@ -29,6 +29,7 @@ type machineFlags struct {
 	snpPolicy             uint64
 	certificates          []string
 	collateral            string
+	rims, ocsp            []string
 
 	slow error // why the machine that shape returned is emulated, where nobody asked for that
 }
@@ -43,6 +44,8 @@ func (f *machineFlags) add(cmd *cobra.Command) {
 	flags.Uint64Var(&f.snpPolicy, "snp-policy", 0, "SEV-SNP: guest policy (default: sibling threads are allowed on hardware, nothing is in software)")
 	flags.StringArrayVar(&f.certificates, "certificate", nil, "SEV-SNP: DER certificate of the machine's key, then the one that certifies it, for clients; may stand several times")
 	flags.StringVar(&f.collateral, "collateral", "", "file with what clients judge the machine by: Intel's collateral as collateral fetch writes it, AMD's revocation list in DER")
+	flags.StringArrayVar(&f.rims, "rim", nil, "with GPUs in the shape: file of reference values of their driver or firmware, which the guest and its clients judge them by (collateral fetch writes them); once for each")
+	flags.StringArrayVar(&f.ocsp, "ocsp", nil, "with GPUs in the shape: file of a responder's answer about one of their certificates, for clients; once for each")
 	cmd.RegisterFlagCompletionFunc("platform", cobra.FixedCompletions([]string{platformVTPM, string(measure.TDX), string(measure.SEVSNP)}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("accelerator", cobra.FixedCompletions([]string{string(measure.KVM), string(measure.TCG)}, cobra.ShellCompDirectiveNoFileComp))
 }
@@ -155,6 +158,21 @@ func (f *machineFlags) hardware(s measure.Shape) (h guest.Hardware, err error) {
 		if h.Endorsements.Collateral, err = readInput(f.collateral); err != nil {
 			return h, err
 		}
+	}
+	for _, of := range []struct {
+		files []string
+		to    *[][]byte
+	}{{f.rims, &h.Endorsements.RIMs}, {f.ocsp, &h.Endorsements.OCSP}} {
+		for _, file := range of.files {
+			document, err := readInput(file)
+			if err != nil {
+				return h, err
+			}
+			*of.to = append(*of.to, document)
+		}
+	}
+	if len(s.GPUs) == 0 && len(f.rims)+len(f.ocsp) > 0 {
+		return h, errors.New("--rim and --ocsp are for GPUs, and the shape has none")
 	}
 	if s.Platform == "" && (len(f.certificates) > 0 || f.collateral != "") {
 		return h, fmt.Errorf("--certificate and --collateral are for %s and %s, and this machine is a %s", measure.TDX, measure.SEVSNP, platformVTPM)

@@ -107,6 +107,15 @@ func TestHardwareOfFlags(t *testing.T) {
 	if err != nil || h.SNPPolicy != guest.DefaultSNPPolicy || len(h.Endorsements.Certificates) != 2 || string(h.Endorsements.Collateral) != "certificate" || h.QuotingPort != 0 {
 		t.Errorf("an SEV-SNP guest: got %+v and error %v", h, err)
 	}
+	board := machineFlags{rims: []string{file, file}, ocsp: []string{file}}
+	if _, err := board.hardware(td); err == nil || !strings.Contains(err.Error(), "--rim and --ocsp are for GPUs") {
+		t.Errorf("reference values for no GPU: got error %v", err)
+	}
+	withGPU := td
+	withGPU.GPUs = []string{"vfio-pci,host=01:00.0"}
+	if h, err := board.hardware(withGPU); err != nil || len(h.Endorsements.RIMs) != 2 || string(h.Endorsements.OCSP[0]) != "certificate" {
+		t.Errorf("with a GPU: got %+v and error %v, want the files", h.Endorsements, err)
+	}
 	given.collateral = file + ".none"
 	if _, err := given.hardware(snp); err == nil {
 		t.Error("a file that is not there: got no error, want one")

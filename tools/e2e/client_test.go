@@ -81,7 +81,7 @@ func (c client) remote(verb string, more ...string) []string {
 
 // makePolicy writes the strict policy for the spec's release, config and shape, and returns its file. Nothing in it comes
 // from a boot.
-func makePolicy(t *testing.T, spec guest.Spec) string {
+func makePolicy(t *testing.T, spec guest.Spec, more ...string) string {
 	t.Helper()
 	shape, err := measure.EncodeShape(spec.Shape)
 	if err != nil {
@@ -91,7 +91,7 @@ func makePolicy(t *testing.T, spec guest.Spec) string {
 	if err := os.WriteFile(file, shape, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return makePolicyOf(t, spec, "--shape", file, "--tools-tree", filepath.Join(built, "tools-tree"))
+	return makePolicyOf(t, spec, append([]string{"--shape", file, "--tools-tree", filepath.Join(built, "tools-tree")}, more...)...)
 }
 
 // makePolicyOf writes the strict policy for the spec's release and config with other arguments for the machine.

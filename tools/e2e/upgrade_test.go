@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -54,6 +55,12 @@ func published(t *testing.T, spec guest.Spec, version uint32) (guest.Spec, measu
 		t.Fatal(err)
 	}
 	m.SecurityVersion, m.PCRs = version, measuredPCRs(t, spec.Release)
+	initrd, err := os.ReadFile(filepath.Join(spec.Release, "initrd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(m.Files, func(f measure.File) bool { return f.Name == "initrd" })
+	m.Files[i].Size, m.Files[i].SHA256 = int64(len(initrd)), sha256.Sum256(initrd)
 	if data, err = measure.EncodeManifest(m); err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,9 @@ import (
 	"fmt"
 	"io"
 
+	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
+	"chrysalis/runtime/role"
 	"chrysalis/runtime/secret"
 )
 
@@ -39,13 +41,14 @@ const (
 	slots     = 2
 	slotBytes = 4096
 
-	magic     = "CHRYSEA1"
-	headBytes = len(magic) + 8 + 8 // generation, patch level
-	openBytes = secret.Size + 8    // secret, boots
+	magic     = "CHRYSEA2"
+	headBytes = len(magic) + 8 + 8 + 8  // generation, patch level, how many have held the secret
+	openBytes = secret.Size + 8 + 8 + 8 // secret, boots, number and boots of its coming; and behind them those who held it
+	heldBytes = len(register.Digest{})
 
 	nonceBytes  = 12
 	tagBytes    = 16
-	recordBytes = headBytes + nonceBytes + openBytes + tagBytes
+	recordBytes = headBytes + nonceBytes + openBytes + tagBytes // and heldBytes for each who held it: without any it fits a sector
 
 	keyInfo = "chrysalis sealing key v1\n" // followed by the identity's digest
 )
@@ -61,8 +64,7 @@ type Derived struct {
 	open       bool
 	generation uint64
 	slot       int // of the newest record
-	held       *secret.Secret
-	boots      uint64
+	kept       Taken
 }
 
 // NewDerived returns the vault of an identity over a store.
@@ -92,7 +94,7 @@ func (d *Derived) Secret() (Taken, error) {
 			return Taken{}, err
 		}
 		// The next record goes to slot 0.
-		d.open, d.held, d.slot = true, made, slots-1
+		d.open, d.kept, d.slot = true, Taken{Secret: made}, slots-1
 		if err := d.write(); err != nil {
 			return Taken{}, fmt.Errorf("sealing secret: %w", err)
 		}
@@ -127,18 +129,45 @@ func (d *Derived) Secret() (Taken, error) {
 }
 
 func (d *Derived) copy() (taken Taken, err error) {
-	taken.Boots = d.boots
-	d.held.Expose(func(raw []byte) { taken.Secret, err = secret.New(raw) })
+	taken = d.kept
+	d.kept.Secret.Expose(func(raw []byte) { taken.Secret, err = secret.New(raw) })
 	return taken, err
+}
+
+// Blank reports whether both slots are zeros.
+func (d *Derived) Blank() (bool, error) {
+	_, blank, err := d.read()
+	return blank, err
+}
+
+// Keep seals a secret that was made elsewhere.
+func (d *Derived) Keep(t Taken) error {
+	_, blank, err := d.read()
+	if err == nil && !blank {
+		err = errors.New("the disk holds a record already, or what is none")
+	}
+	if err != nil {
+		return fmt.Errorf("keeping secret: %w", err)
+	}
+	d.kept = Taken{Held: t.Held, Came: t.Came}
+	t.Secret.Expose(func(raw []byte) { d.kept.Secret, err = secret.New(raw) })
+	if err != nil {
+		return fmt.Errorf("keeping secret: %w", err)
+	}
+	d.open, d.slot = true, slots-1
+	if err := d.write(); err != nil {
+		return fmt.Errorf("keeping secret: %w", err)
+	}
+	return nil
 }
 
 // CountBoot adds one to the count in the record, and forgets the secret.
 func (d *Derived) CountBoot() error {
-	if !d.open || d.held == nil {
+	if !d.open || d.kept.Secret == nil {
 		return errors.New("counting boot: the secret is not open")
 	}
-	defer func() { d.held.Wipe(); d.held = nil }()
-	d.boots++
+	defer func() { d.kept.Secret.Wipe(); d.kept.Secret = nil }()
+	d.kept.Boots++
 	if err := d.write(); err != nil {
 		return fmt.Errorf("counting boot: %w", err)
 	}
@@ -160,9 +189,13 @@ func (d *Derived) read() (found []record, blank bool, err error) {
 		if string(b[:len(magic)]) != magic {
 			continue
 		}
+		held := binary.LittleEndian.Uint64(b[len(magic)+16:])
+		if held > eventlog.MaxHeld {
+			continue
+		}
 		found = append(found, record{
 			slot: slot, generation: binary.LittleEndian.Uint64(b[len(magic):]), tcb: binary.LittleEndian.Uint64(b[len(magic)+8:]),
-			head: b[:headBytes], sealed: b[headBytes:recordBytes],
+			head: b[:headBytes], sealed: b[headBytes : recordBytes+int(held)*heldBytes],
 		})
 	}
 	if len(found) == slots && found[0].generation < found[1].generation {
@@ -186,11 +219,15 @@ func (d *Derived) unwrap(r record) error {
 		return fmt.Errorf("%w: another image, guest policy, chip or identity sealed it, or it was changed", secret.ErrSealed)
 	}
 	defer clear(plain)
-	s, err := secret.New(plain[:secret.Size])
-	if err != nil {
+	number := func(at int) uint64 { return binary.LittleEndian.Uint64(plain[secret.Size+8*at:]) }
+	kept := Taken{Boots: number(0), Came: role.Coming{Number: number(1), Boots: number(2)}}
+	if kept.Held, err = eventlog.HeldOf(plain[openBytes:]); err != nil {
 		return err
 	}
-	d.held, d.boots = s, binary.LittleEndian.Uint64(plain[secret.Size:])
+	if kept.Secret, err = secret.New(plain[:secret.Size]); err != nil {
+		return err
+	}
+	d.kept = kept
 	return nil
 }
 
@@ -206,6 +243,9 @@ func reaches(got, want uint64) bool {
 
 // write seals what is held at the committed patch level into the slot that does not hold the newest record, and flushes it.
 func (d *Derived) write() error {
+	if n := len(d.kept.Held); n > eventlog.MaxHeld {
+		return fmt.Errorf("%d images have held the secret, want at most %d", n, eventlog.MaxHeld)
+	}
 	tcb := d.hardware.CommittedTCB()
 	aead, err := d.aead(tcb)
 	if err != nil {
@@ -214,14 +254,18 @@ func (d *Derived) write() error {
 	b := append(make([]byte, 0, slotBytes), magic...)
 	b = binary.LittleEndian.AppendUint64(b, d.generation+1)
 	b = binary.LittleEndian.AppendUint64(b, tcb)
+	b = binary.LittleEndian.AppendUint64(b, uint64(len(d.kept.Held)))
 	head := b[:headBytes:headBytes]
 	var nonce [nonceBytes]byte
 	if _, err := rand.Read(nonce[:]); err != nil {
 		return err
 	}
-	plain := make([]byte, 0, openBytes)
-	d.held.Expose(func(raw []byte) { plain = append(plain, raw...) })
-	plain = binary.LittleEndian.AppendUint64(plain, d.boots)
+	plain := make([]byte, 0, openBytes+len(d.kept.Held)*heldBytes)
+	d.kept.Secret.Expose(func(raw []byte) { plain = append(plain, raw...) })
+	for _, number := range []uint64{d.kept.Boots, d.kept.Came.Number, d.kept.Came.Boots} {
+		plain = binary.LittleEndian.AppendUint64(plain, number)
+	}
+	plain = append(plain, eventlog.HeldData(d.kept.Held)...)
 	defer clear(plain)
 	b = aead.Seal(append(b, nonce[:]...), nonce[:], plain, head)
 	slot := (d.slot + 1) % slots

@@ -7,6 +7,7 @@ import (
 
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
+	"chrysalis/runtime/role"
 	"chrysalis/runtime/secret"
 )
 
@@ -25,6 +26,17 @@ type Taken struct {
 	Boots  uint64            // that CountBoot has counted since it was made
 	Held   []register.Digest // measurements of the images that have held it before this one, the first at first
 	Loan   eventlog.Loan     // of a custodian's; zero of every other way
+	Came   role.Coming       // how it came to a custodian from another; zero of every other secret
+}
+
+// Keeper is a vault that can keep a secret which was made elsewhere.
+type Keeper interface {
+	Vault
+	// Blank reports whether nothing is sealed: Secret would make a secret.
+	Blank() (bool, error)
+	// Keep seals what was taken elsewhere, in the place of a secret that Secret would make, with those who held it and how it came. No boot
+	// is counted yet. It refuses where something is sealed; power that goes meanwhile leaves the vault blank, or the secret in it.
+	Keep(Taken) error
 }
 
 // Mover is a vault that can seal its secret to another image instead of the one that runs.
@@ -53,3 +65,9 @@ func (Ephemeral) Secret() (Taken, error) {
 
 // CountBoot does nothing: there is one boot.
 func (Ephemeral) CountBoot() error { return nil }
+
+// Blank is true: nothing is ever kept.
+func (Ephemeral) Blank() (bool, error) { return true, nil }
+
+// Keep does nothing.
+func (Ephemeral) Keep(Taken) error { return nil }

@@ -8,7 +8,9 @@ import (
 	"slices"
 	"testing"
 
+	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
+	"chrysalis/runtime/role"
 	"chrysalis/runtime/secret"
 )
 
@@ -231,6 +233,98 @@ func TestHardwareFails(t *testing.T) {
 	}
 	if err := NewDerived(c, me, d).CountBoot(); err == nil {
 		t.Error("counting before the secret is open: got no error, want one")
+	}
+}
+
+// came is a secret that another custodian gave.
+func came(t *testing.T) Taken {
+	t.Helper()
+	s, err := secret.New(bytes.Repeat([]byte{9}, secret.Size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Taken{Secret: s, Held: []register.Digest{{1}, {2}}, Came: role.Coming{Number: 5, Boots: 3}}
+}
+
+// TestKeep: a secret from elsewhere is sealed in the place of one that would be made, with all that came with it, and not over another.
+func TestKeep(t *testing.T) {
+	c, d, want := &chip{seed: "launch", committed: 5}, newDisk(), came(t)
+	v := NewDerived(c, me, d)
+	if blank, err := v.Blank(); !blank || err != nil {
+		t.Errorf("a blank disk: got %t, error %v", blank, err)
+	}
+	if err := v.Keep(want); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.CountBoot(); err != nil { // of the boot in which it came
+		t.Fatal(err)
+	}
+	for boots := uint64(1); boots < 4; boots++ {
+		c.committed++ // sealed anew, with all of it
+		v := NewDerived(c, me, d)
+		if blank, err := v.Blank(); blank || err != nil {
+			t.Errorf("after it was kept: blank is %t, error %v", blank, err)
+		}
+		taken, err := v.Secret()
+		if err != nil || !taken.Secret.Equal(want.Secret) || taken.Boots != boots || taken.Came != want.Came || !slices.Equal(taken.Held, want.Held) {
+			t.Fatalf("boot %d: got %+v, error %v, want what was kept", boots, taken, err)
+		}
+		if err := v.CountBoot(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := d.b
+	if err := NewDerived(c, me, d).Keep(want); err == nil || d.b != before {
+		t.Errorf("over another: got error %v, the disk as it was: %t, want it refused", err, d.b == before)
+	}
+	other := newDisk()
+	other.b[slotBytes] = 1
+	if err := NewDerived(c, me, other).Keep(want); err == nil {
+		t.Error("over what is no record: got no error, want one")
+	}
+	for i := range eventlog.MaxHeld {
+		want.Held = append(want.Held, register.Digest{3, byte(i)})
+	}
+	if err := NewDerived(c, me, newDisk()).Keep(want); err == nil {
+		t.Errorf("held by %d: got no error, want one", len(want.Held))
+	}
+	want.Held = want.Held[:eventlog.MaxHeld]
+	full := newDisk()
+	if err := NewDerived(c, me, full).Keep(want); err != nil {
+		t.Fatal(err)
+	}
+	if taken, err := NewDerived(c, me, full).Secret(); err != nil || !slices.Equal(taken.Held, want.Held) {
+		t.Errorf("held by as many as there can be: got %d, error %v, want %d", len(taken.Held), err, len(want.Held))
+	}
+}
+
+// TestKeepCut: the power goes while a secret from elsewhere is sealed. Then the vault is blank, or it has all of it, or where so many have held it
+// that a record is longer than a sector, it stays sealed: never another secret.
+func TestKeepCut(t *testing.T) {
+	c := &chip{seed: "launch", committed: 1}
+	for sector := range slotBytes/512 + 1 {
+		d := &disk{sector: sector}
+		want := came(t)
+		for i := range 30 {
+			want.Held = append(want.Held, register.Digest{3, byte(i)})
+		}
+		if err := NewDerived(c, me, d).Keep(want); !errors.Is(err, errPower) {
+			t.Fatalf("got error %v, want %v", err, errPower)
+		}
+		d.after = -1
+		v := NewDerived(c, me, d)
+		if blank, err := v.Blank(); err != nil || blank != (sector == 0) {
+			t.Fatalf("after %d sectors: blank is %t, error %v", sector, blank, err)
+		}
+		if sector == 0 {
+			continue
+		}
+		taken, err := v.Secret()
+		if whole := sector*512 >= recordBytes+len(want.Held)*heldBytes; whole != (err == nil) || !whole && !errors.Is(err, secret.ErrSealed) {
+			t.Errorf("after %d sectors: got error %v", sector, err)
+		} else if whole && (!taken.Secret.Equal(want.Secret) || taken.Came != want.Came) {
+			t.Errorf("after %d sectors: got another secret, or one that came otherwise: %+v", sector, taken.Came)
+		}
 	}
 }
 

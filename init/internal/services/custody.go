@@ -14,28 +14,56 @@ import (
 	"chrysalis/runtime/secret"
 )
 
-// Custodian starts the custodian with its disk, gives it the secret, which nobody else gets, and forgets it. It returns the stream that its
-// lender asks for loans on.
-func (s *Services) Custodian(ctx context.Context, disk *os.File) (loans *os.File, err error) {
+// Custodian starts the custodian with its disk, gives it the secret, which nobody else gets, and forgets it. It returns the stream that is its
+// lender's. Of a secret that came from another custodian it says under which number, and with which proof, that one is still to be told
+// that it is kept here; else the number is zero.
+func (s *Services) Custodian(ctx context.Context, disk *os.File) (loans *os.File, told role.LoanCall, err error) {
 	out, in, err := os.Pipe()
 	if err != nil {
-		return nil, err
+		return nil, told, err
 	}
 	defer out.Close()
 	defer in.Close()
 	theirs, loans, err := socketPair("loans")
 	if err != nil {
-		return nil, err
+		return nil, told, err
 	}
 	defer theirs.Close()
 	send := func(pipe io.Writer, t sealing.Taken) error {
-		return role.SendLoan(pipe, role.Loan{Secret: t.Secret, Boots: t.Boots, Held: t.Held})
+		return role.SendKept(pipe, role.Kept{Secret: t.Secret, Boots: t.Boots, Held: t.Held, Came: t.Came})
 	}
 	files := role.Files{role.SecretPipe: out, role.Journal: disk, role.Loans: theirs}
-	if err := s.run(ctx, role.Custodian, role.Settings{}, files, func() error { return s.hand(in, send) }); err != nil {
-		return nil, errors.Join(err, loans.Close())
+	err = s.run(ctx, role.Custodian, role.Settings{}, files, func() error { return s.hand(in, send) })
+	if err == nil {
+		var came role.Loan
+		if _, came, err = role.AskLoan(loans, role.LoanCall{Call: role.CallCame}); came.Number != 0 {
+			told = role.LoanCall{Call: role.CallMoved, Number: came.Number, Proof: came.Proof}
+		}
 	}
-	return loans, nil
+	if err != nil {
+		return nil, told, errors.Join(err, loans.Close())
+	}
+	return loans, told, nil
+}
+
+// ErrUnsettled says that whoever gave a secret did not say that it has it no more.
+var ErrUnsettled = errors.New("the custodian that gave the secret has not said that it has it no more")
+
+// Settle tells whoever gave the custodian its secret that it is kept here, over a borrower's stream, and then the custodian, over its own,
+// that it is the only one that has it.
+func Settle(giver sealing.Vault, loans io.ReadWriter, told role.LoanCall) error {
+	to, ok := giver.(*Loan)
+	if !ok {
+		return fmt.Errorf("%w: there is no connection to it", ErrUnsettled)
+	}
+	if err := to.call(told); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsettled, err)
+	}
+	answer, _, err := role.AskLoan(loans, role.LoanCall{Call: role.CallSettle, Number: told.Number})
+	if err == nil && answer != role.AnswerDone {
+		err = fmt.Errorf("settling move %d: the custodian says %s", told.Number, answer)
+	}
+	return err
 }
 
 // Lender starts the lender with the socket that it accepts on and its stream to the custodian. quotes serves the stream on which it asks
@@ -54,7 +82,7 @@ func (s *Services) Lender(ctx context.Context, listener, loans *os.File, quotes 
 		role.Files{role.Listener: listener, role.Quotes: theirs, role.Loans: loans}, nil)
 }
 
-// Loan is a borrowed secret, as a vault.
+// Loan is a secret that another guest has, as a vault: borrowed, or to be taken over by a custodian.
 type Loan struct {
 	stream io.ReadWriter // to the borrower
 
@@ -65,13 +93,45 @@ type Loan struct {
 // Borrower starts the borrower over its connection to whom the host calls its custodian, with a release list of the host's, and returns
 // once it has the loan.
 func (s *Services) Borrower(ctx context.Context, peer *os.File, list []byte, quotes func(stream *os.File)) (sealing.Vault, error) {
-	if err := errors.Join(os.MkdirAll(emptyRoot, 0o755), os.WriteFile(listFile, list, 0o400)); err != nil {
+	if err := prepareBorrower(list); err != nil {
 		return nil, err
 	}
-	return s.borrower(ctx, peer, quotes)
+	return s.borrow(ctx, peer, quotes)
 }
 
-func (s *Services) borrower(ctx context.Context, peer *os.File, quotes func(stream *os.File)) (sealing.Vault, error) {
+func (s *Services) borrow(ctx context.Context, peer *os.File, quotes func(stream *os.File)) (sealing.Vault, error) {
+	loan, err := s.borrower(ctx, peer, quotes)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.loan = loan
+	s.mu.Unlock()
+	return loan, loan.take(role.CallLend)
+}
+
+// Successor starts the borrower of a custodian, over its connection to the custodian before it, and takes the secret over if take says so:
+// else that one is only to be told that it has gone.
+func (s *Services) Successor(ctx context.Context, peer *os.File, list []byte, quotes func(stream *os.File), take bool) (sealing.Vault, error) {
+	if err := prepareBorrower(list); err != nil {
+		return nil, err
+	}
+	return s.succeed(ctx, peer, quotes, take)
+}
+
+func (s *Services) succeed(ctx context.Context, peer *os.File, quotes func(stream *os.File), take bool) (sealing.Vault, error) {
+	loan, err := s.borrower(ctx, peer, quotes)
+	if err != nil || !take {
+		return loan, err
+	}
+	return loan, loan.take(role.CallMove)
+}
+
+func prepareBorrower(list []byte) error {
+	return errors.Join(os.MkdirAll(emptyRoot, 0o755), os.WriteFile(listFile, list, 0o400))
+}
+
+func (s *Services) borrower(ctx context.Context, peer *os.File, quotes func(stream *os.File)) (*Loan, error) {
 	ours, theirs, err := socketPair("quotes")
 	if err != nil {
 		return nil, err
@@ -88,23 +148,23 @@ func (s *Services) borrower(ctx context.Context, peer *os.File, quotes func(stre
 	if err != nil {
 		return nil, errors.Join(err, stream.Close())
 	}
-	loan := &Loan{stream: stream}
-	s.mu.Lock()
-	s.loan = loan
-	s.mu.Unlock()
-	return loan, loan.take()
+	return &Loan{stream: stream}, nil
 }
 
-// take has the borrower hand the loan over, which it does once.
-func (l *Loan) take() error {
-	answer, got, err := role.AskLoan(l.stream, role.LoanCall{Call: role.CallLend})
+// take has the borrower hand the secret over, which it does once: as a loan, or as one that moves, under which no boot has counted here.
+func (l *Loan) take(by role.Call) error {
+	answer, got, err := role.AskLoan(l.stream, role.LoanCall{Call: by})
 	if err != nil {
 		return err
 	}
 	if answer != role.AnswerDone {
-		return fmt.Errorf("taking loan: the borrower says %s", answer)
+		return fmt.Errorf("taking secret: the borrower says %s", answer)
 	}
-	l.taken = sealing.Taken{Secret: got.Secret, Boots: got.Boots, Held: got.Held, Loan: got.Loan}
+	if l.taken = (sealing.Taken{Secret: got.Secret, Held: got.Held}); by == role.CallMove {
+		l.taken.Came = role.Coming{Number: got.Number, Boots: got.Boots}
+	} else {
+		l.taken.Boots, l.taken.Loan = got.Boots, got.Loan
+	}
 	return nil
 }
 
@@ -121,14 +181,16 @@ func (l *Loan) Secret() (sealing.Taken, error) {
 }
 
 // CountBoot has the custodian count the boot.
-func (l *Loan) CountBoot() error { return l.call(role.CallCount) }
+func (l *Loan) CountBoot() error {
+	return l.call(role.LoanCall{Call: role.CallCount, Number: l.taken.Loan.Number})
+}
 
-func (l *Loan) call(c role.Call) error {
+func (l *Loan) call(c role.LoanCall) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	answer, _, err := role.AskLoan(l.stream, role.LoanCall{Call: c, Number: l.taken.Loan.Number})
+	answer, _, err := role.AskLoan(l.stream, c)
 	if err == nil && answer != role.AnswerDone {
-		err = fmt.Errorf("loan %d: the custodian says %s", l.taken.Loan.Number, answer)
+		err = fmt.Errorf("number %d: the custodian says %s", c.Number, answer)
 	}
 	return err
 }
@@ -140,7 +202,7 @@ func (l *Loan) back() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = l.call(role.CallBack) // nothing depends on it
+		_ = l.call(role.LoanCall{Call: role.CallBack, Number: l.taken.Loan.Number}) // nothing depends on it
 	}()
 	select {
 	case <-done:

@@ -59,7 +59,7 @@ var roles = []ends{
 
 // events are the words that the host reads as they come, and reasons those with which a role gives up.
 var (
-	events  = map[role.Word]status.Event{role.EngineUp: status.EngineUp, role.EngineDown: status.EngineDown}
+	events  = map[role.Word]status.Event{role.EngineUp: status.EngineUp, role.EngineDown: status.EngineDown, role.Moved: status.SecretMoved}
 	reasons = map[role.Word]status.Code{
 		role.JournalTorn: status.JournalTorn, role.JournalForeign: status.JournalForeign, role.JournalOld: status.JournalOld, role.JournalRolledBack: status.JournalRolledBack,
 		role.JournalIO: status.JournalIO, role.JournalFull: status.JournalFull, role.JournalCorrupt: status.JournalCorrupt,

@@ -37,6 +37,10 @@ func TestMain(m *testing.M) {
 		borrowerMain()
 		return
 	}
+	if len(os.Args) > 2 && os.Args[2] == "custodian" {
+		custodianMain()
+		return
+	}
 	os.Exit(m.Run())
 }
 

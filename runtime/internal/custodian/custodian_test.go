@@ -54,7 +54,7 @@ var giver, other = register.Digest{1}, register.Digest{2}
 
 func open(t testing.TB, d *disk, boots uint64) *Custodian {
 	t.Helper()
-	c, err := Open(d, [32]byte{3}, role.Loan{Secret: aSecret(t), Boots: boots}, lease, nil)
+	c, err := Open(d, [32]byte{3}, role.Kept{Secret: aSecret(t), Boots: boots}, lease, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func TestHeldBefore(t *testing.T) {
 		for i := range eventlog.MaxHeld {
 			many = append(many, register.Digest{4, byte(i)})
 		}
-		c, err := Open(newDisk(), [32]byte{3}, role.Loan{Secret: aSecret(t), Held: many}, lease, nil)
+		c, err := Open(newDisk(), [32]byte{3}, role.Kept{Secret: aSecret(t), Held: many}, lease, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -345,20 +345,20 @@ func TestPowerCut(t *testing.T) {
 func TestJournalRefuses(t *testing.T) {
 	d := newDisk()
 	open(t, d, 0)
-	if _, err := Open(newDisk(), [32]byte{3}, role.Loan{Secret: aSecret(t), Boots: 1}, lease, nil); !errors.Is(err, journal.ErrRolledBack) {
+	if _, err := Open(newDisk(), [32]byte{3}, role.Kept{Secret: aSecret(t), Boots: 1}, lease, nil); !errors.Is(err, journal.ErrRolledBack) {
 		t.Errorf("a blank disk after a boot: got %v, want %v", err, journal.ErrRolledBack)
 	}
-	if _, err := Open(d, [32]byte{4}, role.Loan{Secret: aSecret(t)}, lease, nil); !errors.Is(err, journal.ErrForeign) {
+	if _, err := Open(d, [32]byte{4}, role.Kept{Secret: aSecret(t)}, lease, nil); !errors.Is(err, journal.ErrForeign) {
 		t.Errorf("another's journal: got %v, want %v", err, journal.ErrForeign)
 	}
 	j, err := journal.Open(d, [32]byte{3}, 1, books{new(Custodian)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := j.Commit(make([]byte, entryBytes)); err != nil {
+	if _, err := j.Commit(make([]byte, 73)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(d, [32]byte{3}, role.Loan{Secret: aSecret(t), Boots: 2}, lease, nil); err == nil {
+	if _, err := Open(d, [32]byte{3}, role.Kept{Secret: aSecret(t), Boots: 2}, lease, nil); err == nil {
 		t.Error("an entry of no call: got no error, want one")
 	}
 }

@@ -345,20 +345,20 @@ func TestNeverFills(t *testing.T) {
 func TestBootsAlone(t *testing.T) {
 	d := newDisk(small)
 	run(t, mustOpen(t, d, 0), 0, 40)
-	for boots := uint64(1); boots < 700; boots++ {
+	for boots := uint64(1); boots < 550; boots++ {
 		mustOpen(t, d, boots).want(t, 40)
 	}
 }
 
 // TestManyNames: a state that takes all that it may is carried from checkpoint to checkpoint, boots in the middle of one or not.
 func TestManyNames(t *testing.T) {
-	d := newDisk(2 << 20)
+	d := newDisk(1 << 20)
 	l := mustOpen(t, d, 0)
 	each := int64(1 + 8 + 8)
 	most := int(l.MaxState() / each)
 	sums := map[string]uint64{}
 	name := func(i int) string { return fmt.Sprintf("%08d", i%most) }
-	for i, boots := 0, uint64(1); i < 5*most; i++ {
+	for i, boots := 0, uint64(1); i < 3*most; i++ {
 		sums[name(i)]++
 		l.mustAdd(t, name(i), 300)
 		if i%(most/3) == most/4 {
@@ -402,7 +402,7 @@ func TestRoundAcrossBoots(t *testing.T) {
 	d := newDisk(3 << 20)
 	l := mustOpen(t, d, 0)
 	n, round := 0, 0
-	for ; round < 60; n += 5 {
+	for ; round < 20; n += 5 {
 		run(t, l, n, n+5)
 		if l.Journal.at < l.ring()-l.distance() {
 			continue
@@ -466,7 +466,7 @@ func powerCut(t *testing.T, base *disk, counter uint64, from, to int) (writes in
 	run(t, l, from, to)
 	total := clean.writes
 	for stop := 1; stop <= total; stop++ {
-		for seed := range uint64(5) {
+		for seed := range uint64(3) {
 			d := base.clone()
 			power := errors.New("power cut")
 			// The write before is not flushed either: where a commit has several writes, any of them may have reached the disk.
@@ -547,7 +547,7 @@ func TestBootsInCheckpoint(t *testing.T) {
 		}
 	}
 	inOpen := 0
-	for boots := uint64(1); boots < 300; boots++ {
+	for boots := uint64(1); boots < 150; boots++ {
 		writes := int(boots % 3)
 		d.writes = 0
 		d.onSync = func() error {
@@ -579,7 +579,7 @@ func TestBootsInCheckpoint(t *testing.T) {
 			}
 		}
 	}
-	if inOpen < 10 {
+	if inOpen < 4 {
 		t.Errorf("%d boots were in a checkpoint: too few to test anything", inOpen)
 	}
 }

@@ -19,9 +19,9 @@ func (j *Journal) raw(off int64) ([]byte, error) {
 	w := &j.ahead
 	if off < w.at || off+sectorBytes > w.at+int64(len(w.b)) {
 		if w.b == nil {
-			w.b = make([]byte, windowBytes)
+			w.b = make([]byte, min(windowBytes, j.ring()))
 		}
-		w.at, w.b = off, w.b[:min(windowBytes, j.size-off)]
+		w.at, w.b = off, w.b[:min(int64(cap(w.b)), j.size-off)]
 		if err := j.readAt(w.b, off); err != nil {
 			return nil, err
 		}

@@ -50,8 +50,10 @@ func (s Spec) keepsNothing() bool {
 
 // way is what the host document says of a custodian.
 func (s Spec) way() (way config.HostCustodian, err error) {
-	if borrows := s.Config.Identity.Sealing == config.SealCustodian && !s.Config.Service.Custodian; borrows != (s.Custodian != "") {
-		return way, fmt.Errorf("custodian's address is %q and the guest borrows its secret: %t, want both or neither", s.Custodian, borrows)
+	borrows := s.Config.Identity.Sealing == config.SealCustodian && !s.Config.Service.Custodian
+	if given := s.Custodian != ""; given != borrows && !(given && s.Config.Service.Custodian) {
+		return way, fmt.Errorf("custodian's address is %q and the guest borrows its secret: %t, want both or neither, or a custodian that takes one over",
+			s.Custodian, borrows)
 	}
 	if s.Custodian == "" {
 		return way, nil

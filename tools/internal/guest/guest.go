@@ -45,8 +45,8 @@ type Spec struct {
 	Hardware Hardware `json:"hardware,omitzero"`
 	// Handover asks the guest to hand its secret to another image, and to end. It is for one start.
 	Handover config.HostHandover `json:"-"`
-	// Custodian is where a guest that borrows its secret reaches its custodian, as an address and port that the guest can dial; List is a file
-	// with the signed release list that goes with it, where the two are not of one release.
+	// Custodian is where a guest that borrows its secret reaches its custodian, or a custodian the one whose secret it takes over, as an
+	// address and port that the guest can dial; List is a file with the signed release list that goes with it, where the two are not of one release.
 	Custodian string `json:"custodian,omitempty"`
 	List      string `json:"list,omitempty"`
 	// SoftwareRoot is the file with the root that software machines of the shape's platform have in common; empty: each has its own.

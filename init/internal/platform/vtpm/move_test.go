@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2/transport"
@@ -12,6 +13,7 @@ import (
 	"chrysalis/init/internal/sealing"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
+	"chrysalis/runtime/role"
 	"chrysalis/runtime/secret"
 )
 
@@ -250,5 +252,108 @@ func TestHeldIsSealed(t *testing.T) {
 	guest, _ = m.boot(2, "me", -1)
 	if taken, err := guest.Secret(); err == nil || taken.Secret != nil {
 		t.Errorf("with another list: got the secret, held by %v", taken.Held)
+	}
+}
+
+// came is a secret that another custodian gave.
+func came(t *testing.T) sealing.Taken {
+	t.Helper()
+	s, err := secret.New(slices.Repeat([]byte{9}, secret.Size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sealing.Taken{Secret: s, Held: []register.Digest{{1}, {2}}, Came: role.Coming{Number: 5, Boots: 3}}
+}
+
+// TestKeep: a secret from elsewhere is sealed in the place of one that would be made, with all that came with it, and not over another; a
+// handover takes it along.
+func TestKeep(t *testing.T) {
+	m := start(t, t.TempDir())
+	want := came(t)
+	guest, _ := m.boot(1, "me", -1)
+	if blank, err := guest.Blank(); !blank || err != nil {
+		t.Errorf("a new TPM: blank is %t, error %v", blank, err)
+	}
+	if err := guest.Keep(want); err != nil {
+		t.Fatal(err)
+	}
+	if err := guest.CountBoot(); err != nil { // of the boot in which it came
+		t.Fatal(err)
+	}
+	wantKept := func(i image, boots uint64, held []register.Digest) {
+		t.Helper()
+		taken, ok := m.takes(i, "me")
+		if !ok || !taken.Secret.Equal(want.Secret) || taken.Boots != boots || taken.Came != want.Came || !slices.Equal(taken.Held, held) {
+			t.Fatalf("image %d: got %t, %+v, want what was kept, after %d boots", i, ok, taken, boots)
+		}
+	}
+	wantKept(1, 1, want.Held)
+	for _, i := range []image{1, 2} {
+		guest, _ := m.boot(i, "me", -1)
+		if blank, err := guest.Blank(); blank || err != nil {
+			t.Errorf("image %d, after it was kept: blank is %t, error %v", i, blank, err)
+		}
+		if err := guest.Keep(want); err == nil || !strings.Contains(err.Error(), "holds one already") {
+			t.Errorf("image %d, over another: got %v, want an error that says so", i, err)
+		}
+	}
+	to := m.of(2)
+	guest, _ = m.boot(1, "me", -1)
+	if err := guest.Move(to, register.Digest{3}); err != nil {
+		t.Fatal(err)
+	}
+	wantKept(2, 2, append(want.Held, register.Digest{3}))
+}
+
+// TestKeepCut takes the power away after each command by which a TPM gets its first secret, one from elsewhere and one that is made: then it
+// is blank and can be given one again, or has all of it.
+func TestKeepCut(t *testing.T) {
+	for name, give := range map[string]func(*TPM, sealing.Taken) error{
+		"kept": (*TPM).Keep,
+		"made": func(guest *TPM, _ sealing.Taken) error { return guest.makeSecret() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			m := start(t, dir)
+			state := filepath.Join(dir, "tpm2-00.permall")
+			m.boot(1, "me", -1)
+			before, err := os.ReadFile(state)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := came(t)
+			blanks := 0
+			for cuts := 0; ; cuts++ {
+				if err := os.WriteFile(state, before, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				guest, cut := m.boot(1, "me", cuts)
+				err := give(guest, want)
+				if done := err == nil && cut.left != 0; done {
+					if blanks < 8 {
+						t.Errorf("the TPM was blank after %d of %d cuts, want most", blanks, cuts)
+					}
+					return
+				}
+				guest, _ = m.boot(1, "me", -1)
+				blank, err := guest.Blank()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if blank {
+					blanks++
+					if err := give(guest, want); err != nil { // once more
+						t.Fatalf("cut after %d commands, and again: %v", cuts, err)
+					}
+				}
+				taken, ok := m.takes(1, "me")
+				if !ok || taken.Boots != 0 {
+					t.Fatalf("cut after %d commands, blank then: %t: got a secret: %t, after %d boots, want one after none", cuts, blank, ok, taken.Boots)
+				}
+				if same := taken.Secret.Equal(want.Secret) && taken.Came == want.Came && slices.Equal(taken.Held, want.Held); same != (name == "kept") {
+					t.Fatalf("cut after %d commands, blank then: %t: it is the one from elsewhere, with all that came with it: %t", cuts, blank, same)
+				}
+			}
+		})
 	}
 }

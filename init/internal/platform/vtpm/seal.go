@@ -13,6 +13,7 @@ import (
 	"chrysalis/init/internal/sealing"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
+	"chrysalis/runtime/role"
 	"chrysalis/runtime/secret"
 )
 
@@ -22,8 +23,8 @@ const (
 	// heldIndex holds the measurements of those that have held the secret. Each is written once, after those before it.
 	heldIndex tpm2.TPMHandle = 0x0180435a
 
-	// sealedBytes is the secret, the boot counter, and number and digest of the measurements.
-	sealedBytes = secret.Size + 8 + 8 + sha256.Size
+	// sealedBytes is the secret, the boot counter, number and digest of the measurements, and how it came.
+	sealedBytes = secret.Size + 8 + 8 + sha256.Size + 8 + 8
 	heldBytes   = eventlog.MaxHeld * len(register.Digest{})
 )
 
@@ -47,6 +48,11 @@ type sealed [sealedBytes]byte
 
 func (s *sealed) base() uint64 { return binary.BigEndian.Uint64(s[secret.Size:]) }
 func (s *sealed) held() uint64 { return binary.BigEndian.Uint64(s[secret.Size+8:]) }
+
+func (s *sealed) came() role.Coming {
+	at := s[secret.Size+16+sha256.Size:]
+	return role.Coming{Number: binary.BigEndian.Uint64(at), Boots: binary.BigEndian.Uint64(at[8:])}
+}
 
 func (s *sealed) state(held []register.Digest) {
 	binary.BigEndian.PutUint64(s[secret.Size+8:], uint64(len(held)))
@@ -79,7 +85,7 @@ func (t *TPM) Secret() (sealing.Taken, error) {
 	if counter < s.base() {
 		return sealing.Taken{}, fmt.Errorf("boot counter is %d, want at least %d, its value when the secret was made", counter, s.base())
 	}
-	taken := sealing.Taken{Boots: counter - s.base()}
+	taken := sealing.Taken{Boots: counter - s.base(), Came: s.came()}
 	if taken.Held, err = t.held(&s); err != nil {
 		return sealing.Taken{}, err
 	}
@@ -195,7 +201,7 @@ func (t *TPM) held(s *sealed) (held []register.Digest, err error) {
 			return nil, fmt.Errorf("reading who held the secret: %v", err)
 		}
 	}
-	if got, want := sha256.Sum256(data), s[secret.Size+16:]; !bytes.Equal(got[:], want) {
+	if got, want := sha256.Sum256(data), s[secret.Size+16:][:sha256.Size]; !bytes.Equal(got[:], want) {
 		return nil, fmt.Errorf("reading who held the secret: its digest is %x, want %x", got, want)
 	}
 	return eventlog.HeldOf(data)
@@ -225,7 +231,48 @@ func (t *TPM) writeHeld(n int, measurement register.Digest) error {
 	return nil
 }
 
+// Blank reports whether the TPM holds no sealed secret, for this image or another.
+func (t *TPM) Blank() (bool, error) {
+	for _, handle := range sealedHandles {
+		if _, err := (tpm2.ReadPublic{ObjectHandle: handle}).Execute(t.t); !absent(err) {
+			if err != nil {
+				return false, fmt.Errorf("looking for sealed secret: %v", err)
+			}
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// Keep seals a secret that was made elsewhere. What it writes before the secret counts for nobody without it.
+func (t *TPM) Keep(taken sealing.Taken) error {
+	blank, err := t.Blank()
+	if err == nil && !blank {
+		err = errors.New("the TPM holds one already")
+	}
+	for n := 0; err == nil && n < len(taken.Held); n++ {
+		err = t.writeHeld(n, taken.Held[n])
+	}
+	if err == nil {
+		err = t.sealNew(taken)
+	}
+	if err != nil {
+		return fmt.Errorf("keeping secret: %w", err)
+	}
+	return nil
+}
+
 func (t *TPM) makeSecret() error {
+	made, err := secret.Random()
+	if err != nil {
+		return err
+	}
+	defer made.Wipe()
+	return t.sealNew(sealing.Taken{Secret: made})
+}
+
+// sealNew seals a secret that no boot has been counted for.
+func (t *TPM) sealNew(taken sealing.Taken) error {
 	if err := t.defineCounter(); err != nil {
 		return fmt.Errorf("defining boot counter: %v", err)
 	}
@@ -233,16 +280,14 @@ func (t *TPM) makeSecret() error {
 	if err != nil {
 		return err
 	}
-	made, err := secret.Random()
-	if err != nil {
-		return err
-	}
-	defer made.Wipe()
 	var s sealed
 	defer clear(s[:])
-	made.Expose(func(raw []byte) { copy(s[:], raw) })
+	taken.Secret.Expose(func(raw []byte) { copy(s[:], raw) })
 	binary.BigEndian.PutUint64(s[secret.Size:], base)
-	s.state(nil)
+	s.state(taken.Held)
+	came := s[secret.Size+16+sha256.Size:]
+	binary.BigEndian.PutUint64(came, taken.Came.Number)
+	binary.BigEndian.PutUint64(came[8:], taken.Came.Boots)
 	policy, err := t.pcrPolicy(nil)
 	if err != nil {
 		return err
@@ -415,7 +460,11 @@ func (t *TPM) defineCounter() error {
 		Attributes: tpm2.TPMANV{OwnerWrite: true, OwnerRead: true, NT: tpm2.TPMNTCounter, NoDA: true},
 	})
 	if errors.Is(err, tpm2.TPMRCNVDefined) {
-		return nil // left over from an earlier secret: it counts on
+		// Left over from an earlier secret, it counts on; but not where the power went before it counted at all.
+		if _, err := t.readNV(counterIndex, 8); !errors.Is(err, tpm2.TPMRCNVUninitialized) {
+			return err
+		}
+		return t.CountBoot()
 	}
 	if err != nil {
 		return err

@@ -151,7 +151,7 @@ func TestTakerLies(t *testing.T) {
 		}},
 		{"another identity", "identity", func(_ *hardware, p *party) { p.config.Identity.RootContract.Account[0]++ }},
 		{"an identity of a shorter lease", "identity", func(_ *hardware, p *party) { p.config.Identity.Custody.LeaseSeconds-- }},
-		{"another custodian", "a custodian: true", func(h *hardware, p *party) { p.config = example(h.custody(), true) }},
+		{"a guest of the other kind", "a custodian: ", func(h *hardware, p *party) { p.config.Service = otherKind(h, p) }},
 		{"one that has a secret", "runtime-log-end", func(_ *hardware, p *party) { p.released = true }},
 		{"one that names keys", "statement-claim-key", func(_ *hardware, p *party) { p.name = func(s *evidence.Statement) { s.ClaimKey[0]++ } }},
 		{"hardware of another root", "tdx", func(_ *hardware, p *party) { p.on = newHardware(evidence.TDX) }},
@@ -183,22 +183,32 @@ func TestTakerLies(t *testing.T) {
 			p.quote = func(r evidence.Request, _ *party) evidence.Request { r.NotAfter += 24 * 3600; return r }
 		}},
 	} {
-		inBubble(t, tt.name, func(t *testing.T) {
-			h := newHardware(evidence.TDX)
-			l := newLender(t, custodianOn(h))
-			lapse()
-			p := borrowerOn(h)
-			tt.spoil(h, p)
-			// It judges the custodian by nothing: it is a liar.
-			loan, err := Borrow(t.Context(), l.dial(), borrowerOn(h).side(t), nil, p.evidence)
-			if loan != nil || err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got loan %v and error %v, want an error with %q", loan, err, tt.want)
-			}
-			if len(l.calls) != 0 {
-				t.Errorf("the custodian was asked %v for a liar, want nothing", l.calls)
-			}
-		})
+		for way, w := range ways {
+			inBubble(t, way+", "+tt.name, func(t *testing.T) {
+				h := newHardware(evidence.TDX)
+				l := newLender(t, custodianOn(h))
+				lapse()
+				p := w.taker(h)
+				tt.spoil(h, p)
+				if _, err := p.config.Encode(); err != nil || p.config.Service.Custodian && tt.want == "mr-config-id" {
+					return // a custodian's service part has nothing that could be otherwise
+				}
+				// It judges the custodian by nothing: it is a liar.
+				number, _, err := w.take(t, l, w.taker(h), p)
+				if number != 0 || err == nil || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("got number %d and error %v, want an error with %q", number, err, tt.want)
+				}
+				if len(l.calls) != 0 {
+					t.Errorf("the custodian was asked %v for a liar, want nothing", l.calls)
+				}
+			})
+		}
 	}
+}
+
+// otherKind is the service part of a guest that borrows, in the place of a custodian's, or the reverse.
+func otherKind(h *hardware, p *party) config.Service {
+	return example(h.custody(), !p.config.Service.Custodian).Service
 }
 
 // raw is a connection to a lender below the borrower's half of the protocol.
@@ -355,7 +365,7 @@ func TestReplay(t *testing.T) {
 func TestOtherImage(t *testing.T) {
 	for _, tt := range []struct {
 		name, want             string
-		custodian, borrower    uint32 // security versions of the images
+		custodian, borrower    uint32 // security versions of the images; the borrower takes the secret, in either way
 		listed                 uint32 // of the borrower's release in the list
 		signers                []byte
 		narrowed               config.Handover
@@ -370,34 +380,36 @@ func TestOtherImage(t *testing.T) {
 		{name: "from a later release", custodian: 1, borrower: 1, listed: 2, signers: []byte{1, 2}, want: "want less than the taker's, 1"},
 		{name: "narrowed by the identity", custodian: 1, borrower: 2, listed: 2, signers: []byte{1, 2}, narrowed: config.HandoverSame, want: "same-registers"},
 	} {
-		inBubble(t, tt.name, func(t *testing.T) {
-			h := newHardware(evidence.TDX)
-			c, b := custodianOn(h), borrowerOn(h)
-			for _, p := range []*party{c, b} {
-				p.config.Identity.Handover = tt.narrowed
-				p.image = handover.Image{Signers: sorted(1, 2), Threshold: 2}
-			}
-			c.image.SecurityVersion, b.image.SecurityVersion, b.build = tt.custodian, tt.borrower, 1
-			if !tt.forgets {
-				b.list = listOf(t, tt.signers, values(c, h, 1), values(b, h, tt.listed))
-			}
-			l := newLender(t, c)
-			lapse()
-			loan, err := borrow(t, l, b)
-			if tt.want != "" {
-				if loan != nil || err == nil || !strings.Contains(err.Error(), tt.want) {
-					t.Errorf("got loan %v and error %v, want an error with %q", loan, err, tt.want)
+		for way, w := range ways {
+			inBubble(t, way+", "+tt.name, func(t *testing.T) {
+				h := newHardware(evidence.TDX)
+				c, b := custodianOn(h), w.taker(h)
+				for _, p := range []*party{c, b} {
+					p.config.Identity.Handover = tt.narrowed
+					p.image = handover.Image{Signers: sorted(1, 2), Threshold: 2}
 				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			own, err := handover.Measurement(h.platform, c.side(t).registers)
-			if err != nil || len(loan.Held) != 1 || loan.Held[0] != own {
-				t.Errorf("held by %v (error %v), want the custodian's image, %s", loan.Held, err, own)
-			}
-		})
+				c.image.SecurityVersion, b.image.SecurityVersion, b.build = tt.custodian, tt.borrower, 1
+				if !tt.forgets {
+					b.list = listOf(t, tt.signers, values(c, h, 1), values(b, h, tt.listed))
+				}
+				l := newLender(t, c)
+				lapse()
+				number, held, err := w.take(t, l, b, b)
+				if tt.want != "" {
+					if number != 0 || err == nil || !strings.Contains(err.Error(), tt.want) {
+						t.Errorf("got number %d and error %v, want an error with %q", number, err, tt.want)
+					}
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				own, err := handover.Measurement(h.platform, c.side(t).registers)
+				if err != nil || len(held) != 1 || held[0] != own {
+					t.Errorf("held by %v (error %v), want the custodian's image, %s", held, err, own)
+				}
+			})
+		}
 	}
 }
 
@@ -533,7 +545,7 @@ func TestBounds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := c.side(t).Taker(e, attest.Challenge{Nonce: [32]byte{1}, Exporter: [32]byte{2}, TLSKey: [32]byte{3}}, nil); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, _, err := c.side(t).Taker(e, attest.Challenge{Nonce: [32]byte{1}, Exporter: [32]byte{2}, TLSKey: [32]byte{3}}, nil, false); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("the custodian: got error %v, want one with %q", err, tt.want)
 			}
 		})

@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,8 @@ import (
 var (
 	ErrHeld = errors.New("another guest has the loan, and renews it")
 	ErrLost = errors.New("the loan was not renewed in time")
+	// ErrSilent says that it is not known what became of a request.
+	ErrSilent = errors.New("the custodian does not answer")
 )
 
 // Loan is a secret that was lent, with the connection over which it is renewed.
@@ -46,11 +49,19 @@ type Loan struct {
 // Quote has evidence made for a request.
 type Quote func(evidence.Request) (*evidence.Evidence, error)
 
-// Borrow takes the loan of whoever is at the other end of conn, which it closes with the loan. list is a release list of the host's, for
-// two that are not of one image. quote makes evidence of this guest, which has no secret yet.
-//
-// While another guest may have the loan it is asked again, until it is certain that one renews: ErrHeld.
-func Borrow(ctx context.Context, conn net.Conn, side *Side, list []byte, quote Quote) (*Loan, error) {
+// Giver is a custodian that was judged, at the other end of one connection.
+type Giver struct {
+	asker
+	side    *Side
+	list    []byte
+	lease   time.Duration
+	machine register.Digest
+	answer  func(nonce [nonceBytes]byte) (*evidence.Evidence, error)
+}
+
+// Reach judges whoever is at the other end of conn, which it closes if it refuses. list is a release list of the host's, for two that are
+// not of one image. quote makes evidence of this guest, which has no secret yet.
+func Reach(ctx context.Context, conn net.Conn, side *Side, list []byte, quote Quote) (*Giver, error) {
 	own, hash, err := newKey()
 	if err != nil {
 		return nil, err
@@ -66,28 +77,66 @@ func Borrow(ctx context.Context, conn net.Conn, side *Side, list []byte, quote Q
 	state := lender.ConnectionState()
 	exporter, err := session.Exporter(&state)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, lender.Close())
 	}
 	// The connection goes on for as long as the loan: who holds its keys was proved when it began, and no request names anything else. So it
 	// is used below ratls.Conn, which ends with the lender's key set.
-	l := &Loan{asker: newAsker(lender.Conn), lease: side.config.Identity.Custody.Lease()}
-	machine := register.Digest(sha256.Sum256(lender.Result().Machine()))
-	for began := time.Now(); ; {
-		err := l.take(ctx, func(nonce [nonceBytes]byte) (*evidence.Evidence, error) {
+	return &Giver{
+		asker: newAsker(lender.Conn), side: side, list: list, lease: side.config.Identity.Custody.Lease(),
+		machine: register.Digest(sha256.Sum256(lender.Result().Machine())),
+		answer: func(nonce [nonceBytes]byte) (*evidence.Evidence, error) {
 			return answer(nonce, exporter, hash, side.now(), quote)
-		}, list)
+		},
+	}, nil
+}
+
+// Borrow takes the loan of whoever is at the other end of conn, as Reach judges him. While another guest may have the loan it is asked
+// again, until it is certain that one renews: ErrHeld.
+func Borrow(ctx context.Context, conn net.Conn, side *Side, list []byte, quote Quote) (*Loan, error) {
+	g, err := Reach(ctx, conn, side, list, quote)
+	if err != nil {
+		return nil, err
+	}
+	loan, asked, err := g.take(ctx, pathLoan)
+	if err != nil {
+		return nil, err
+	}
+	loan.Lender = g.machine
+	return &Loan{Loan: loan, asker: g.asker, lease: g.lease, until: asked.Add(g.lease)}, nil
+}
+
+// Move takes the secret over, under a number. It is not this custodian's before the giver has heard so: see Moved. It waits as Borrow does.
+func (g *Giver) Move(ctx context.Context) (role.Loan, error) {
+	loan, _, err := g.take(ctx, pathMove)
+	loan.Lender = g.machine
+	return loan, err
+}
+
+// Moved tells the giver that the secret which it gave under that number is sealed here. AnswerDone says that it has it no more.
+func (g *Giver) Moved(ctx context.Context, number uint64, proof [32]byte) error {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	_, err := g.ask(ctx, pathMoved, append(binary.LittleEndian.AppendUint64(nil, number), proof[:]...), 0)
+	return err
+}
+
+// take asks for the secret until it is given, refused, or certain to be another's. asked is when it was asked for.
+func (g *Giver) take(ctx context.Context, path string) (loan role.Loan, asked time.Time, err error) {
+	for began := time.Now(); ; {
+		loan, asked, err = g.takeOnce(ctx, path)
 		if err == nil {
-			l.Lender = machine
-			return l, nil
+			return loan, asked, nil
 		}
 		// Who had it and went without a word has lost it by then; who still has it renews.
-		if !errors.Is(err, ErrHeld) || time.Since(began) > l.lease+l.lease/4 {
-			return nil, errors.Join(err, lender.Close())
+		if !errors.Is(err, ErrHeld) || time.Since(began) > g.lease+g.lease/4 {
+			g.client.CloseIdleConnections()
+			return role.Loan{}, asked, err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(err, lender.Close())
-		case <-time.After(l.lease / 16):
+			g.client.CloseIdleConnections()
+			return role.Loan{}, asked, err
+		case <-time.After(g.lease / 16):
 		}
 	}
 }
@@ -131,40 +180,38 @@ func answer(nonce, exporter, key [32]byte, now time.Time, quote Quote) (*evidenc
 	return e, nil
 }
 
-// take asks for the loan once.
-func (l *Loan) take(ctx context.Context, answer func([nonceBytes]byte) (*evidence.Evidence, error), list []byte) error {
+func (g *Giver) takeOnce(ctx context.Context, path string) (loan role.Loan, asked time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	nonce, err := l.asker.ask(ctx, pathChallenge, nil, nonceBytes)
+	nonce, err := g.ask(ctx, pathChallenge, nil, nonceBytes)
 	if err != nil {
-		return err
+		return loan, asked, err
 	}
 	if len(nonce) != nonceBytes {
-		return fmt.Errorf("asking for a challenge: %d bytes, want %d", len(nonce), nonceBytes)
+		return loan, asked, fmt.Errorf("asking for a challenge: %d bytes, want %d", len(nonce), nonceBytes)
 	}
-	e, err := answer([nonceBytes]byte(nonce))
+	e, err := g.answer([nonceBytes]byte(nonce))
 	if err != nil {
-		return err
+		return loan, asked, err
 	}
-	body, err := writeAsking(list, e)
+	body, err := writeAsking(g.list, e)
 	if err != nil {
-		return err
+		return loan, asked, err
 	}
-	asked := time.Now()
-	message, err := l.asker.ask(ctx, pathLoan, body, role.MaxLoanBytes)
+	asked = time.Now()
+	message, err := g.ask(ctx, path, body, role.MaxLoanBytes)
 	if err != nil {
-		return err
+		return loan, asked, err
 	}
 	defer clear(message)
-	if l.Loan, err = role.DecodeLoan(message); err != nil {
-		return err
+	if loan, err = role.DecodeLoan(message); err != nil {
+		return loan, asked, err
 	}
-	if l.Number == 0 {
-		l.Secret.Wipe()
-		return errors.New("taking loan: it has no number")
+	if loan.Number == 0 {
+		loan.Secret.Wipe()
+		return role.Loan{}, asked, errors.New("taking loan: it has no number")
 	}
-	l.until = asked.Add(l.lease)
-	return nil
+	return loan, asked, nil
 }
 
 // Keep renews the loan well before its lease runs out, until ctx ends or the lease has: then it is ErrLost, and the guest must end. The
@@ -238,7 +285,7 @@ func (a asker) ask(ctx context.Context, path string, body []byte, most int) ([]b
 	}
 	response, err := a.client.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("asking custodian: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrSilent, err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode == http.StatusConflict {

@@ -59,7 +59,7 @@ func (l *Lender) Server() *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle(session.EvidencePath, l.attested)
 	for path, serve := range map[string]func(*borrower, http.ResponseWriter, *http.Request){
-		pathChallenge: l.challenge, pathLoan: l.lend,
+		pathChallenge: l.challenge, pathLoan: l.gives(role.CallLend), pathMove: l.gives(role.CallMove), pathMoved: l.moved,
 		pathRenew: l.passed(role.CallRenew), pathCount: l.passed(role.CallCount), pathBack: l.passed(role.CallBack),
 	} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
@@ -96,8 +96,12 @@ func (l *Lender) challenge(b *borrower, w http.ResponseWriter, _ *http.Request) 
 	reply(w, b.nonce[:])
 }
 
-// lend judges the evidence in the body and passes on what the custodian says.
-func (l *Lender) lend(b *borrower, w http.ResponseWriter, r *http.Request) {
+// gives judges the evidence in the body and passes on what the custodian says to a lend or a move.
+func (l *Lender) gives(call role.Call) func(*borrower, http.ResponseWriter, *http.Request) {
+	return func(b *borrower, w http.ResponseWriter, r *http.Request) { l.give(call, b, w, r) }
+}
+
+func (l *Lender) give(call role.Call, b *borrower, w http.ResponseWriter, r *http.Request) {
 	nonce := b.nonce
 	b.nonce = [nonceBytes]byte{}
 	if nonce == ([nonceBytes]byte{}) || b.loan != 0 {
@@ -120,16 +124,18 @@ func (l *Lender) lend(b *borrower, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	l.judging.Lock()
-	giver, taker, err := l.side.Taker(e, challenge, list)
+	giver, taker, err := l.side.Taker(e, challenge, list, call == role.CallMove)
 	l.judging.Unlock()
 	if err != nil {
 		refuse(w, http.StatusForbidden, err)
 		return
 	}
-	answer, loan, err := l.call(role.LoanCall{Call: role.CallLend, Giver: giver, Taker: taker})
+	answer, loan, err := l.call(role.LoanCall{Call: call, Giver: giver, Taker: taker})
 	switch {
 	case err != nil:
 		refuse(w, http.StatusServiceUnavailable, errors.New("the custodian does not answer"))
+	case answer == role.AnswerGone:
+		refuse(w, http.StatusGone, errMoved)
 	case answer == role.AnswerHeld:
 		refuse(w, http.StatusConflict, errors.New("another guest may have the loan"))
 	case answer != role.AnswerDone:
@@ -140,6 +146,38 @@ func (l *Lender) lend(b *borrower, w http.ResponseWriter, r *http.Request) {
 		loan.Secret.Wipe()
 		reply(w, message)
 		clear(message)
+	}
+}
+
+var errMoved = errors.New("the secret is another custodian's")
+
+// moved passes on that the secret is sealed elsewhere. Who says so need not be judged again: the proof can be had from the secret alone.
+func (l *Lender) moved(_ *borrower, w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, movedBytes))
+	if err == nil && len(body) != movedBytes {
+		err = fmt.Errorf("%d bytes, want %d", len(body), movedBytes)
+	}
+	call := role.LoanCall{Call: role.CallMoved}
+	if err == nil {
+		call.Number, call.Proof = binary.LittleEndian.Uint64(body), [32]byte(body[8:])
+		if call.Number == 0 || call.Proof == [32]byte{} {
+			err = errors.New("number or proof is zero")
+		}
+	}
+	if err != nil {
+		refuse(w, http.StatusBadRequest, fmt.Errorf("reading a move: %w", err))
+		return
+	}
+	answer, _, err := l.call(call)
+	switch {
+	case err != nil:
+		refuse(w, http.StatusServiceUnavailable, errors.New("the custodian does not answer"))
+	case answer == role.AnswerGone:
+		refuse(w, http.StatusGone, errMoved)
+	case answer != role.AnswerDone:
+		refuse(w, http.StatusForbidden, fmt.Errorf("move %d: the custodian says %s", call.Number, answer))
+	default:
+		reply(w, nil)
 	}
 }
 

@@ -1,5 +1,5 @@
-// Package lending carries a secret from a custodian to one borrower, over mutually attested TLS. CUSTODY.md beside this file is the
-// protocol.
+// Package lending carries a secret from a custodian to one borrower, or for good to another custodian, over mutually attested TLS. CUSTODY.md
+// beside this package is the protocol.
 //
 // Each side judges the other with the production verifier, under what the identity of both says, before the secret is on the way: the
 // borrower the lender as every client does its guest; the lender the borrower by evidence that it has no secret yet, over a nonce of the
@@ -9,6 +9,10 @@
 //	lender, err := lending.NewLender(side, attested, ask)       // the custodian's guest
 //	loan, err := lending.Borrow(ctx, conn, side, list, quote)   // the borrower
 //	err = loan.Keep(ctx)
+//
+//	giver, err := lending.Reach(ctx, conn, side, list, quote)   // a custodian that takes the secret over
+//	loan, err := giver.Move(ctx)
+//	answer, err := giver.Moved(ctx, loan.Number, loan.Secret.Moved(loan.Number))   // once it is sealed there
 //
 // What this package does not promise: that two clocks go alike, or that a date is today's. Both are the host's.
 package lending
@@ -22,10 +26,14 @@ const (
 	pathRenew     = "/v1/custody/renew"
 	pathCount     = "/v1/custody/count"
 	pathBack      = "/v1/custody/back"
+	pathMove      = "/v1/custody/move"
+	pathMoved     = "/v1/custody/moved"
 )
 
 const (
 	nonceBytes = 32
+	// movedBytes is the body of pathMoved: number (u64, little endian) and proof.
+	movedBytes = 8 + 32
 	// maxListBytes bounds the release list in front of a borrower's evidence.
 	maxListBytes = 256 << 10
 	// maxTextBytes bounds what is read or written of a refusal.

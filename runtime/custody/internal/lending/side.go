@@ -99,6 +99,9 @@ func rootsOf(p evidence.Platform, named [][]byte) (roots attest.Roots, err error
 	return roots, nil
 }
 
+// Custodian reports whether the guest is one.
+func (s *Side) Custodian() bool { return s.config.Service.Custodian }
+
 func (s *Side) party() handover.Party {
 	return handover.Party{Platform: s.platform, Registers: s.registers, Identity: config.IdentityDigest(s.identity)}
 }
@@ -111,7 +114,9 @@ type judged struct {
 
 // judge reads what evidence claims and has the rule of handovers judge it. Its policy accepts exactly what was claimed: what it proves is
 // what the rule has let pass.
-func (s *Side) judge(e *evidence.Evidence, list []byte, gives bool) (j judged, err error) {
+//
+// The other gives, or else takes, and is a custodian or a guest that serves.
+func (s *Side) judge(e *evidence.Evidence, list []byte, gives, custodian bool) (j judged, err error) {
 	if e.Platform != s.platform {
 		return j, fmt.Errorf("the other's platform is %s, want %s", e.Platform, s.platform)
 	}
@@ -126,8 +131,8 @@ func (s *Side) judge(e *evidence.Evidence, list []byte, gives bool) (j judged, e
 	if err != nil {
 		return j, err
 	}
-	if m.Service.Custodian != gives {
-		return j, fmt.Errorf("the other is a custodian: %t, want %t", m.Service.Custodian, gives)
+	if m.Service.Custodian != custodian {
+		return j, fmt.Errorf("the other is a custodian: %t, want %t", m.Service.Custodian, custodian)
 	}
 	claimed, err := attest.Claimed(e)
 	if err != nil {
@@ -208,15 +213,16 @@ func (s *Side) policy(m config.Measured, registers map[string][]byte) (attest.Po
 	return rules.Policy()
 }
 
-// Giver returns the policy by which a borrower judges whoever claims to be its custodian.
+// Giver returns the policy by which whoever takes the secret judges who claims to be its custodian.
 func (s *Side) Giver(e *evidence.Evidence, list []byte) (attest.Policy, error) {
-	j, err := s.judge(e, list, true)
+	j, err := s.judge(e, list, true, true)
 	return j.policy, err
 }
 
-// Taker judges a borrower's evidence for one challenge, and returns the measurements of both sides.
-func (s *Side) Taker(e *evidence.Evidence, challenge attest.Challenge, list []byte) (giver, taker register.Digest, err error) {
-	j, err := s.judge(e, list, false)
+// Taker judges the evidence, for one challenge, of a guest that borrows the secret, or of a custodian that takes it over, and returns the
+// measurements of both sides.
+func (s *Side) Taker(e *evidence.Evidence, challenge attest.Challenge, list []byte, custodian bool) (giver, taker register.Digest, err error) {
+	j, err := s.judge(e, list, false, custodian)
 	if err != nil {
 		return giver, taker, fmt.Errorf("%w: judging borrower: %w", attest.ErrRejected, err)
 	}

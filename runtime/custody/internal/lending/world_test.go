@@ -199,6 +199,11 @@ func borrowerOn(h *hardware) *party {
 	return &party{on: h, config: example(h.custody(), false), image: handover.Image{SecurityVersion: 2}}
 }
 
+// successorOn is a custodian that takes the secret over, as it should be.
+func successorOn(h *hardware) *party {
+	return &party{on: h, config: example(h.custody(), true), image: handover.Image{SecurityVersion: 2}}
+}
+
 // disk is a disk in memory.
 type disk []byte
 
@@ -264,7 +269,7 @@ func theSecret() *secret.Secret {
 // start starts the guest of p, or starts it again over its disk.
 func (l *lender) start(t testing.TB, p *party) {
 	t.Helper()
-	c, err := custodian.Open(l.disk, [32]byte{3}, role.Loan{Secret: theSecret(), Boots: l.boots}, lease, nil)
+	c, err := custodian.Open(l.disk, [32]byte{3}, role.Kept{Secret: theSecret(), Boots: l.boots}, lease, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,6 +321,51 @@ func borrow(t testing.TB, l *lender, p *party) (*Loan, error) {
 		t.Cleanup(loan.asker.client.CloseIdleConnections)
 	}
 	return loan, err
+}
+
+// reach has p judge a custodian, over a connection of its own.
+func reach(t testing.TB, l *lender, p *party) (*Giver, error) {
+	t.Helper()
+	g, err := Reach(t.Context(), l.dial(), p.side(t), p.list, p.evidence)
+	if g != nil {
+		t.Cleanup(g.client.CloseIdleConnections)
+	}
+	return g, err
+}
+
+// takeOver has p take the secret over.
+func takeOver(t testing.TB, l *lender, p *party) (*Giver, role.Loan, error) {
+	t.Helper()
+	g, err := reach(t, l, p)
+	if err != nil {
+		return nil, role.Loan{}, err
+	}
+	loan, err := g.Move(t.Context())
+	return g, loan, err
+}
+
+// ways are those in which a secret is taken: who takes it, and how. What is taken is its number.
+var ways = map[string]struct {
+	taker func(*hardware) *party
+	take  func(t testing.TB, l *lender, side, p *party) (uint64, []register.Digest, error)
+}{
+	"borrows": {borrowerOn, func(t testing.TB, l *lender, side, p *party) (uint64, []register.Digest, error) {
+		loan, err := Borrow(t.Context(), l.dial(), side.side(t), p.list, p.evidence)
+		if err != nil {
+			return 0, nil, err
+		}
+		t.Cleanup(loan.asker.client.CloseIdleConnections)
+		return loan.Number, loan.Held, nil
+	}},
+	"takes over": {successorOn, func(t testing.TB, l *lender, side, p *party) (uint64, []register.Digest, error) {
+		g, err := Reach(t.Context(), l.dial(), side.side(t), p.list, p.evidence)
+		if err != nil {
+			return 0, nil, err
+		}
+		t.Cleanup(g.client.CloseIdleConnections)
+		loan, err := g.Move(t.Context())
+		return loan.Number, loan.Held, err
+	}},
 }
 
 // lapse waits until whatever may be lent is nobody's.
