@@ -1,7 +1,6 @@
 package handover_test
 
 import (
-	"strings"
 	"testing"
 
 	"chrysalis/attest/evidence"
@@ -51,13 +50,7 @@ func TestJudgeGiver(t *testing.T) {
 			if tt.change != nil {
 				tt.change(t, p, &h)
 			}
-			err := h.JudgeGiver()
-			if tt.want == "" && err != nil {
-				t.Errorf("%s, %s: got %v, want it to pass", p, tt.name, err)
-			}
-			if tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
-				t.Errorf("%s, %s: got error %v, want one with %q", p, tt.name, err, tt.want)
-			}
+			judged(t, p, tt.name, h.JudgeGiver(), tt.want)
 		}
 	}
 }

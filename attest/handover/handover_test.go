@@ -80,6 +80,17 @@ func ask(t testing.TB, p evidence.Platform, seeds ...byte) handover.Handover {
 	}
 }
 
+// judged holds a verdict against the refusal that is wanted; "" is none.
+func judged(t testing.TB, p evidence.Platform, name string, err error, want string) {
+	t.Helper()
+	if want == "" && err != nil {
+		t.Errorf("%s, %s: got %v, want it to pass", p, name, err)
+	}
+	if want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+		t.Errorf("%s, %s: got error %v, want one with %q", p, name, err, want)
+	}
+}
+
 // TestJudge is the rule as a table, on each platform. What is not in it is refused.
 func TestJudge(t *testing.T) {
 	same := func(h *handover.Handover) { h.Taker.Registers = h.Giver.Registers }
@@ -156,13 +167,7 @@ func TestJudge(t *testing.T) {
 			if tt.change != nil {
 				tt.change(t, p, &h)
 			}
-			err := h.Judge()
-			if tt.want == "" && err != nil {
-				t.Errorf("%s, %s: got %v, want it to pass", p, tt.name, err)
-			}
-			if tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
-				t.Errorf("%s, %s: got error %v, want one with %q", p, tt.name, err, tt.want)
-			}
+			judged(t, p, tt.name, h.Judge(), tt.want)
 		}
 	}
 }

@@ -3,7 +3,6 @@ package config
 import (
 	"net/netip"
 	"reflect"
-	"strings"
 	"testing"
 )
 
@@ -52,20 +51,7 @@ func TestCustody(t *testing.T) {
 	} {
 		m := lent()
 		tt.change(&m)
-		b, err := m.Encode()
-		if tt.refused != "" {
-			if err == nil || !strings.Contains(err.Error(), tt.refused) {
-				t.Errorf("%s: got error %v, want one with %q", tt.name, err, tt.refused)
-			}
-			continue
-		}
-		if err != nil {
-			t.Errorf("%s: %v", tt.name, err)
-			continue
-		}
-		if got, err := Decode(b); err != nil || !reflect.DeepEqual(got, m) {
-			t.Errorf("%s: got %+v and error %v, want %+v", tt.name, got, err, m)
-		}
+		goesRound(t, tt.name, m, tt.refused)
 	}
 	b, err := Measured{Identity: lent().Identity, Service: custodian}.Encode()
 	if _, service, _ := Split(b); err != nil || string(service) != `{"custodian":true,"gpu":"none"}` {

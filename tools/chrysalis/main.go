@@ -105,6 +105,7 @@ func verbs() []*cobra.Command {
 		newBackup(),
 		newRestore(),
 		newStatus(),
+		newLogs(),
 		newExporter(),
 		newConfig(),
 		newProvider(),

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -16,18 +17,54 @@ import (
 	"chrysalis/tools/internal/toolstree"
 )
 
-// TestUnitsVerify: systemd itself reads the units and finds nothing to say, and finds what is wrong with one that was spoiled.
-func TestUnitsVerify(t *testing.T) {
-	verify := func(files ...string) *exec.Cmd {
-		return exec.CommandContext(t.Context(), "systemd-analyze", append([]string{"verify", "--man=no"}, files...)...)
-	}
+// systemdAnalyze returns systemd's own reader of units, which starts none: that of the tools tree, or of the machine.
+func systemdAnalyze(t *testing.T) func(args ...string) *exec.Cmd {
+	t.Helper()
 	if tree, err := toolstree.Open("../../build/tools-tree"); err == nil {
-		verify = func(files ...string) *exec.Cmd {
-			return tree.Command(t.Context(), "systemd-analyze", append([]string{"verify", "--man=no"}, files...)...)
-		}
+		return func(args ...string) *exec.Cmd { return tree.Command(t.Context(), "systemd-analyze", args...) }
 	} else if _, err := exec.LookPath("systemd-analyze"); err != nil {
 		t.Skip("there is no tools tree, and no systemd-analyze on this machine")
 	}
+	return func(args ...string) *exec.Cmd { return exec.CommandContext(t.Context(), "systemd-analyze", args...) }
+}
+
+// TestServicesVerify: systemd finds nothing to say about the units of proxy and exporter, and gives them an exposure that is low; without
+// their hardening it does not. The last word is of systemd-analyze security: 0 is nothing, 10 is all.
+func TestServicesVerify(t *testing.T) {
+	analyze := systemdAnalyze(t)
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"chrysalis-proxy.service", "chrysalis-exporter.service"} {
+		text, err := os.ReadFile("service/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		here := strings.Replace(string(text), "=/usr/local/bin/chrysalis ", "="+program+" ", 1)
+		open := regexp.MustCompile(`(?m)^(DynamicUser|NoNew|Capab|Protect|Private|Restrict[ANS]|Lock|Memory|System).*\n`).ReplaceAllString(here, "")
+		for unit, hardened := range map[string]bool{here: true, open: false} {
+			file := filepath.Join(t.TempDir(), name)
+			if err := os.WriteFile(file, []byte(unit), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			said, err := analyze("verify", "--man=no", file).CombinedOutput()
+			if err != nil || strings.Contains(string(said), name) {
+				t.Errorf("%s: systemd-analyze verify says %s (%v)", name, said, err)
+			}
+			const threshold = "--threshold=30" // of 100
+			said, err = analyze("security", "--offline=true", "--no-pager", threshold, file).CombinedOutput()
+			if (err == nil) != hardened || !strings.Contains(string(said), "Overall exposure level for "+name) {
+				t.Errorf("%s, hardened %t: systemd-analyze security says %v: %s", name, hardened, err, said[max(0, len(said)-200):])
+			}
+		}
+	}
+}
+
+// TestUnitsVerify: systemd itself reads the units and finds nothing to say, and finds what is wrong with one that was spoiled.
+func TestUnitsVerify(t *testing.T) {
+	analyze := systemdAnalyze(t)
+	verify := func(files ...string) *exec.Cmd { return analyze(append([]string{"verify", "--man=no"}, files...)...) }
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

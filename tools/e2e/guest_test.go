@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -58,9 +59,12 @@ func timed(t *testing.T) {
 	})
 }
 
-// slowest are lines about the n tests that took longest.
+// slowest are lines about the n tests that took longest, those within others each for itself.
 func slowest(n int) (lines []string) {
 	names := slices.SortedFunc(maps.Keys(took.tests), func(a, b string) int { return cmp.Compare(took.tests[b], took.tests[a]) })
+	names = slices.DeleteFunc(names, func(name string) bool { // it waited for those within it, and they for a turn
+		return slices.ContainsFunc(slices.Collect(maps.Keys(took.tests)), func(other string) bool { return strings.HasPrefix(other, name+"/") })
+	})
 	for _, name := range names[:min(n, len(names))] {
 		lines = append(lines, fmt.Sprintf("%7.1f s  %s", took.tests[name].Seconds(), name))
 	}
@@ -86,6 +90,12 @@ func skipUnbuilt(t *testing.T) {
 func needsGuests(t *testing.T) {
 	t.Helper()
 	skipUnbuilt(t)
+	beside(t)
+}
+
+// beside has a test with guests, or one within it, run beside others.
+func beside(t *testing.T) {
+	t.Helper()
 	t.Parallel()
 	timed(t)
 }
@@ -204,6 +214,19 @@ func newGuest(t *testing.T) guest.Guest {
 
 // keeps reports whether a guest's folder outlives its test.
 func keeps(failed bool, keep string) bool { return failed && keep != "" }
+
+// TestSlowest: a test within another is told for itself, and the other, which waited for it, is not.
+func TestSlowest(t *testing.T) {
+	took.Lock()
+	was := took.tests
+	took.tests = map[string]time.Duration{"TestA": time.Hour, "TestA/x": time.Minute, "TestB": 2 * time.Minute, "TestAB": time.Second}
+	got := strings.Join(slowest(3), "\n")
+	took.tests = was
+	took.Unlock()
+	if want := "  120.0 s  TestB\n   60.0 s  TestA/x\n    1.0 s  TestAB"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
 
 func TestKeeps(t *testing.T) {
 	for _, tt := range []struct {

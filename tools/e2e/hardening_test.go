@@ -54,7 +54,7 @@ func TestRootCannotUndo(t *testing.T) {
 	needsGuests(t)
 	for name, spec := range map[string]guest.Spec{"vtpm": demoSpec(t), "tdx": tdSpec(t)} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+			beside(t)
 			rootCannotUndo(t, spec)
 		})
 	}
@@ -141,7 +141,7 @@ func TestWeakKernel(t *testing.T) {
 	for asked, weaker := range map[string]string{"lockdown=confidentiality": "lockdown=integrity", "debugfs=off": "debugfs=on",
 		"oops=panic": "oops=go"} {
 		t.Run(weaker, func(t *testing.T) {
-			t.Parallel()
+			beside(t)
 			spec := onOwnPort(t, spec)
 			weak := strings.Replace(string(line), asked, weaker, 1)
 			if weak == string(line) {
@@ -163,7 +163,7 @@ func TestEngineCannotReach(t *testing.T) {
 	needsGuests(t)
 	for name, spec := range map[string]guest.Spec{"vtpm": demoSpec(t), "tdx": tdSpec(t)} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+			beside(t)
 			engineCannotReach(t, spec)
 		})
 	}

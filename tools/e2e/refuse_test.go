@@ -43,7 +43,7 @@ func TestCorruptVolumes(t *testing.T) {
 		}, "volume-corrupt"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
+			beside(t)
 			spec := tt.change(t, demoSpec(t))
 			// The volume keeps its name: what changed is the disk, not the config.
 			if got := ending(t, newGuest(t), spec); got != tt.want {
@@ -57,7 +57,7 @@ func TestCorruptVolumes(t *testing.T) {
 func TestForeignDisks(t *testing.T) {
 	needsGuests(t)
 	t.Run("the model disk holds the engine", func(t *testing.T) {
-		t.Parallel()
+		beside(t)
 		spec := demoSpec(t)
 		spec.Model = spec.Engine
 		if got, want := ending(t, newGuest(t), spec), "volume-corrupt"; got != want {
@@ -65,7 +65,7 @@ func TestForeignDisks(t *testing.T) {
 		}
 	})
 	t.Run("a config that asks for a GPU on a machine without", func(t *testing.T) {
-		t.Parallel()
+		beside(t)
 		spec := demoSpec(t)
 		spec.Config.Service.GPU = "1 hopper spt"
 		if got, want := ending(t, newGuest(t), spec), "gpu-none"; got != want {
@@ -73,7 +73,7 @@ func TestForeignDisks(t *testing.T) {
 		}
 	})
 	t.Run("config of another layout", func(t *testing.T) {
-		t.Parallel()
+		beside(t)
 		spec := demoSpec(t)
 		g := newGuest(t)
 		// The disk is written by Start; the magic is what a guest sees first.

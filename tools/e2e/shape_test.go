@@ -20,7 +20,7 @@ func TestShapes(t *testing.T) {
 		{"one CPU and memory above 4 GiB", func(s *measure.Shape) { s.CPUs, s.MemoryMiB = 1, 3072 }, []string{"cpus+memory"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
+			beside(t)
 			spec := demoSpec(t)
 			tt.change(&spec.Shape)
 			g := newGuest(t)

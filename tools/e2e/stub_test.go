@@ -85,7 +85,7 @@ func TestStubIsOpen(t *testing.T) {
 	smbios := []string{"-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=" + evilWord}
 
 	t.Run("the release ends over another command line", func(t *testing.T) {
-		t.Parallel()
+		beside(t)
 		if got, want := ending(t, newGuest(t), onDisk(onOwnPort(t, spec), disk), smbios...), "cmdline-failed"; got != want {
 			t.Errorf("the guest's last word: got %q, want %q", got, want)
 		}
@@ -108,7 +108,7 @@ func TestStubIsOpen(t *testing.T) {
 		}, []string{"pcr-9", "pcr-12"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
+			beside(t)
 			booted, extra := tt.booted(t)
 			release := spec
 			if tt.disk == laxDisk {

@@ -316,7 +316,7 @@ func foreignConfigs(t *testing.T, demo guest.Spec, given func(measured []byte) [
 		{"a secret sealed to a TPM", func(s *guest.Spec) { s.Config.Identity.Sealing, s.Config.Identity.Stranding = config.SealTPM, "" }, "sealing-unfit"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
+			beside(t)
 			spec := onOwnPort(t, demo)
 			tt.change(&spec)
 			if got := ending(t, newGuest(t), spec); got != tt.want {

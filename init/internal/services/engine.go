@@ -28,8 +28,11 @@ state = "` + containerdDir + `"
 disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.overlayfs", "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs", "io.containerd.differ.v1.erofs", "io.containerd.mount-handler.v1.erofs", "io.containerd.image-verifier.v1.bindir", "io.containerd.transfer.v1.local", "io.containerd.grpc.v1.transfer", "io.containerd.monitor.container.v1.restart"]
 `
 
-// Containerd starts containerd.
-func (s *Services) Containerd(ctx context.Context) error {
+// containerdWait is how long containerd may take to answer.
+const containerdWait = time.Minute
+
+// Containerd starts containerd. It takes seconds to answer, in which others start; EngineHost waits for it.
+func (s *Services) Containerd(context.Context) error {
 	for _, dir := range []string{containerdDir, containerdRoot} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
@@ -41,18 +44,15 @@ func (s *Services) Containerd(ctx context.Context) error {
 	if err := os.WriteFile(s.Cgroups+"/cgroup.subtree_control", []byte("+cpu +memory +pids"), 0o644); err != nil {
 		return fmt.Errorf("enabling cgroup controllers: %v", err)
 	}
-	err := s.start(supervise.Process{
+	return s.start(supervise.Process{
 		Name: "containerd",
 		Argv: []string{containerdProgram, "--config", containerdConfig, "--log-level", "warn"},
 	}, status.ContainerdExited, nil)
-	if err != nil {
-		return err
-	}
-	return waitForSocket(ctx, containerdSocket)
 }
 
+// waitForSocket asks more and more seldom: each time takes from who is starting.
 func waitForSocket(ctx context.Context, path string) error {
-	for {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		conn, err := net.Dial("unix", path)
 		if err == nil {
 			return conn.Close()
@@ -60,13 +60,18 @@ func waitForSocket(ctx context.Context, path string) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for %s: %v: %w", path, err, ctx.Err())
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }
 
-// EngineHost starts engine-host over the mounted volumes, and returns when the engine answers.
+// EngineHost waits for containerd, starts engine-host over the mounted volumes, and returns when the engine answers.
 func (s *Services) EngineHost(ctx context.Context, rootfs, model string) error {
+	answers, cancel := context.WithTimeout(ctx, containerdWait)
+	defer cancel()
+	if err := waitForSocket(answers, containerdSocket); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(engineSocketDir, 0o710); err != nil {
 		return err
 	}

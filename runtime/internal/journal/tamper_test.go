@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"chrysalis/runtime/role"
@@ -142,6 +144,54 @@ func TestRefuses(t *testing.T) {
 	}
 	if n, err := h.judge(t, "an entry before", prev.clone()); err != nil || n != h.n-1 {
 		t.Errorf("a state of this boot: %d entries, error %v; it can't be told", n, err)
+	}
+}
+
+// TestFrames: frames that only this guest's key can have sealed have to fit what was read before them.
+func TestFrames(t *testing.T) {
+	number := func(n ...uint64) (b []byte) {
+		for _, one := range n {
+			b = binary.LittleEndian.AppendUint64(b, one)
+		}
+		return b
+	}
+	begin := frame(nil, kindBegin, number(4, ringStart))
+	for name, tt := range map[string]struct {
+		frames []byte
+		want   string // "": none
+	}{
+		"a boot, entries and a checkpoint": {frame(frame(frame(frame(begin, kindBoot, number(5)), kindEntry, nil), kindPart, nil), kindEnd, nil), ""},
+		"the same boot":                    {frame(begin, kindBoot, number(4)), ""},
+		"two boots at once":                {frame(begin, kindBoot, number(6)), "boot 6 after boot 4"},
+		"a boot before":                    {frame(begin, kindBoot, number(3)), "boot 3 after boot 4"},
+		"half a boot":                      {frame(begin, kindBoot, number(5)[:4]), "want 8"},
+		"a checkpoint in another":          {append(bytes.Clone(begin), begin...), "in another: true"},
+		"a checkpoint of another boot":     {frame(frame(begin, kindEnd, nil), kindBegin, number(5, ringStart)), "of boot 5 in boot 4"},
+		"a checkpoint of a larger disk":    {frame(nil, kindBegin, number(4, small+1)), "262145 bytes of 262144"},
+		"a short beginning":                {frame(nil, kindBegin, number(4)), "begins with 8 bytes"},
+		"no beginning":                     {frame(nil, kindEntry, nil), "no checkpoint begins"},
+		"a part of nothing":                {frame(frame(begin, kindEnd, nil), kindPart, nil), "a part of no checkpoint"},
+		"an end of nothing":                {frame(frame(begin, kindEnd, nil), kindEnd, nil), "the end of no checkpoint"},
+		"an end with more":                 {frame(begin, kindEnd, []byte{1}), "the end of no checkpoint"},
+		"another kind":                     {frame(begin, 6, nil), "kind 6"},
+		"half a frame":                     {append(bytes.Clone(begin), 2, 0, 0), "3 bytes after the last frame"},
+		"a frame that is cut":              {append(bytes.Clone(begin), 2, 9, 0, 0, 0, 1), "a frame of 9 bytes, and 1 are left"},
+	} {
+		var got frames
+		j := &Journal{owner: &got, size: small, end: ringStart, clean: ringStart}
+		if err := j.apply(tt.frames); tt.want == "" && err != nil || tt.want != "" && (!errors.Is(err, ErrChanged) || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: got error %v, want %q", name, err, tt.want)
+		}
+	}
+}
+
+// TestCutShort: a disk that has become shorter is refused, also where nothing of it was lost.
+func TestCutShort(t *testing.T) {
+	d := newDisk(4 << 20)
+	run(t, mustOpen(t, d, 0), 0, 3)
+	d.durable = d.durable[:3<<20]
+	if _, err := reopen(d, 1); !errors.Is(err, ErrShort) {
+		t.Errorf("got error %v, want %v", err, ErrShort)
 	}
 }
 

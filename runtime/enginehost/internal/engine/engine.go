@@ -55,8 +55,9 @@ type Settings struct {
 const (
 	maxProcesses   = 512
 	tmpBytes       = "64m"
-	startWait      = 30 * time.Minute // to read a large model
-	healthEvery    = 10 * time.Millisecond
+	startWait      = 30 * time.Minute      // to read a large model
+	firstHealth    = 10 * time.Millisecond // doubled from question to question: each takes from an engine that loads
+	maxHealth      = 320 * time.Millisecond
 	stopWait       = 5 * time.Second
 	firstBackoff   = 100 * time.Millisecond
 	maxBackoff     = 5 * time.Second
@@ -189,7 +190,7 @@ func waitHealthy(ctx context.Context, socket string) error {
 			return d.DialContext(ctx, "unix", socket)
 		},
 	}
-	for {
+	for pause := firstHealth; ; pause = min(2*pause, maxHealth) {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://engine/health", nil)
 		if err != nil {
 			return err
@@ -203,7 +204,7 @@ func waitHealthy(ctx context.Context, socket string) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for the engine to be healthy: %w", ctx.Err())
-		case <-time.After(healthEvery):
+		case <-time.After(pause):
 		}
 	}
 }
