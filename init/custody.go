@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"time"
@@ -18,6 +19,9 @@ import (
 
 // borrowLimit is the longest that a loan may take: the borrower itself ends once a lease, of a day at most, and its margin are over.
 const borrowLimit = 36 * time.Hour
+
+// settleLimit is the longest that it may take until the giver of a secret has said that it has it no more: some connections' time.
+const settleLimit = 15 * time.Minute
 
 // dialPause is how long init waits before it dials again: a custodian may start with its borrower.
 const dialPause = 500 * time.Millisecond
@@ -95,21 +99,38 @@ func (s successor) Secret() (sealing.Taken, error) {
 // settle tells the custodian that gave the secret that it is sealed here, and hears that it has it no more. Until then this one, which has
 // no lender yet, lends nothing; a guest whose power is cut meanwhile does it in its next boot.
 func (g *guest) settle(ctx context.Context) error {
-	if way := g.hostDoc.Custodian; g.giver == nil && way.Given() {
+	connect := func() (sealing.Vault, error) {
+		way := g.hostDoc.Custodian
+		if !way.Given() {
+			return nil, fmt.Errorf("%w: the host document does not name it", services.ErrUnsettled)
+		}
 		peer, err := dial(ctx, way.Address.String())
 		if err != nil {
-			return boot.Coded{Code: status.SecretUnsettled, Err: err}
+			return nil, fmt.Errorf("%w: %w", services.ErrUnsettled, err)
 		}
 		defer peer.Close()
-		if g.giver, err = g.services.Successor(ctx, peer, way.List, g.serveQuotes, false); err != nil {
-			return err
-		}
+		return g.services.Successor(ctx, peer, way.List, g.serveQuotes, false)
 	}
-	err := services.Settle(g.giver, g.loans, g.told)
+	err := settled(ctx, g.giver, connect, func(giver sealing.Vault) error { return services.Settle(giver, g.loans, g.told) })
 	if errors.Is(err, services.ErrUnsettled) {
 		return boot.Coded{Code: status.SecretUnsettled, Err: err}
 	}
 	return err
+}
+
+// settled tells the giver of the secret, over another connection as long as it does not answer: it may have heard, and have the secret no more.
+func settled(ctx context.Context, giver sealing.Vault, connect func() (sealing.Vault, error), tell func(sealing.Vault) error) (err error) {
+	for {
+		if giver == nil {
+			if giver, err = connect(); err != nil {
+				return err
+			}
+		}
+		if err = tell(giver); !errors.Is(err, services.ErrSilent) || ctx.Err() != nil {
+			return err
+		}
+		giver = nil
+	}
 }
 
 // dial connects to an address. It tries for as long as a step usually may take.

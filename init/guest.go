@@ -25,7 +25,7 @@ func (g *guest) steps() []boot.Step {
 		{Name: status.Borrower, Run: g.borrow, When: g.asks, Limit: borrowLimit},
 		{Name: status.Secret, Run: g.takeSecret},
 		{Name: status.Custodian, Run: g.startCustodian, When: g.isCustodian},
-		{Name: status.Settle, Run: g.settle, When: func() bool { return g.told.Number != 0 }},
+		{Name: status.Settle, Run: g.settle, When: func() bool { return g.told.Number != 0 }, Limit: settleLimit},
 		{Name: status.Lender, Run: g.startLender, When: g.isCustodian},
 		{Name: status.Containerd, Run: g.services.Containerd, When: g.serves},
 		{Name: status.Keeper, Run: g.startKeeper, When: g.serves},

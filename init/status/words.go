@@ -74,7 +74,7 @@ var (
 		BorrowerExited:   {"borrower-exited", "what renews the loan ended: start the guest again, and it borrows its secret anew"},
 		CustodianExited:  {"custodian-exited", "the custodian ended: on a TD the secret that it kept is gone with it; elsewhere start it again"},
 		LenderExited:     {"lender-exited", "the lender ended: give the guest more memory; on a TD the secret that it kept is gone with it; elsewhere start it again"},
-		LoanRefused:      {"loan-refused", "custodian and guest do not accept each other: both must be of one platform, identity, image and shape of machine, or the guest's of a signed successor (--list), with collateral that holds; and the custodian must have answered"},
+		LoanRefused:      {"loan-refused", "custodian and guest do not accept each other: both must be of one platform, identity, image and shape of machine, or the guest's of a signed successor (--list), with collateral that holds; and the custodian must have answered, and still have the secret"},
 		LoanHeld:         {"loan-held", "another guest has the secret and renews its loan: stop that one first"},
 		LoanLost:         {"loan-lost", "the loan was not renewed in time: the custodian is gone, or can't be reached; start the guest again once it answers"},
 		SecretUnsettled:  {"secret-unsettled", "the custodian that gave the secret has not said that it has it no more, so this one lends nothing: start it again with --take-from and that one's address; where that one has given the secret to somebody else, or lends it again, forget this guest (chrysalis down --forget) and take the secret over anew"},

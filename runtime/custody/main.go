@@ -153,7 +153,7 @@ func refusal(err error) role.Word {
 
 // takeOver does for init what it asks: to take the secret over, and to say that it is sealed. A custodian that has its secret already is
 // asked the latter alone.
-func takeOver(ctx context.Context, peer net.Conn, side *lending.Side, list []byte, quote lending.Quote, loans, status io.ReadWriter) error {
+func takeOver(ctx context.Context, peer net.Conn, side *lending.Side, list []byte, quote lending.Quote, loans net.Conn, status io.Writer) error {
 	giver, err := lending.Reach(ctx, peer, side, list, quote)
 	if err != nil {
 		role.Say(status, role.LoanRefused)
@@ -170,7 +170,12 @@ func takeOver(ctx context.Context, peer net.Conn, side *lending.Side, list []byt
 			}
 			return role.AnswerDone, loan, nil
 		case role.CallMoved:
-			if err := giver.Moved(ctx, c.Number, c.Proof); err != nil {
+			err := giver.Moved(ctx, c.Number, c.Proof)
+			switch {
+			case errors.Is(err, lending.ErrSilent):
+				slog.Error("telling who gave the secret", "error", err)
+				return role.AnswerHeld, role.Loan{}, nil // it may have heard
+			case err != nil:
 				slog.Error("telling who gave the secret", "error", err)
 				return role.AnswerNotHeld, role.Loan{}, nil
 			}
@@ -178,6 +183,10 @@ func takeOver(ctx context.Context, peer net.Conn, side *lending.Side, list []byt
 		}
 		return 0, role.Loan{}, fmt.Errorf("call %d is none of a custodian's that takes a secret over", c.Call)
 	})
+	if err != nil {
+		slog.Error("taking the secret over", "error", err)
+	}
+	loans.Close()
 	<-ctx.Done() // it has no more to do, and its end would be the guest's
 	return err
 }

@@ -19,7 +19,7 @@ import (
 type Role uint8
 
 // The roles, in the order in which they start: a guest that serves has the first three, and the borrower before them where its secret is
-// borrowed; a custodian has custodian and lender.
+// borrowed; a custodian has custodian and lender, and a borrower where it takes its secret over from another.
 const (
 	Keeper     Role = iota + 1 // owns the keys that sign and the journal
 	EngineHost                 // runs the engine in a container

@@ -130,7 +130,9 @@ func look(ctx context.Context, dirs []string) (guests []guestState, err error) {
 		wait.Go(func() {
 			l, err := guest.Guest{Dir: dir}.Look(ctx)
 			s := guestState{Name: nameOf(dir), State: string(l.State), Why: l.Why, Dir: dir, Model: l.Spec.Config.Service.Model.Name, Lines: []string{}}
-			s.Custodian, s.BorrowsFrom = l.Spec.Config.Service.Custodian, l.Spec.Custodian
+			if s.Custodian = l.Spec.Config.Service.Custodian; !s.Custodian {
+				s.BorrowsFrom = l.Spec.Custodian
+			}
 			if l.Spec.Port != 0 {
 				s.URL, s.Open = guestURL(l.Spec), l.Spec.Open()
 			}

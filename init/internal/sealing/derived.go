@@ -156,6 +156,7 @@ func (d *Derived) Keep(t Taken) error {
 	}
 	d.open, d.slot = true, slots-1
 	if err := d.write(); err != nil {
+		d.kept.Secret.Wipe()
 		return fmt.Errorf("keeping secret: %w", err)
 	}
 	return nil

@@ -35,7 +35,8 @@ type Keeper interface {
 	// Blank reports whether nothing is sealed: Secret would make a secret.
 	Blank() (bool, error)
 	// Keep seals what was taken elsewhere, in the place of a secret that Secret would make, with those who held it and how it came. No boot
-	// is counted yet. It refuses where something is sealed; power that goes meanwhile leaves the vault blank, or the secret in it.
+	// is counted yet. It refuses where something is sealed; power that goes meanwhile leaves the vault blank, or the secret in it, or where
+	// SEALING.md says so what opens to nobody.
 	Keep(Taken) error
 }
 

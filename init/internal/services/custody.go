@@ -46,8 +46,11 @@ func (s *Services) Custodian(ctx context.Context, disk *os.File) (loans *os.File
 	return loans, told, nil
 }
 
-// ErrUnsettled says that whoever gave a secret did not say that it has it no more.
-var ErrUnsettled = errors.New("the custodian that gave the secret has not said that it has it no more")
+// ErrUnsettled says that whoever gave a secret did not say that it has it no more; ErrSilent beside it that no answer came: it may have heard.
+var (
+	ErrUnsettled = errors.New("the custodian that gave the secret has not said that it has it no more")
+	ErrSilent    = errors.New("it does not answer over this connection")
+)
 
 // Settle tells whoever gave the custodian its secret that it is kept here, over a borrower's stream, and then the custodian, over its own,
 // that it is the only one that has it.
@@ -56,10 +59,16 @@ func Settle(giver sealing.Vault, loans io.ReadWriter, told role.LoanCall) error 
 	if !ok {
 		return fmt.Errorf("%w: there is no connection to it", ErrUnsettled)
 	}
-	if err := to.call(told); err != nil {
+	answer, err := to.ask(told)
+	switch {
+	case err != nil:
 		return fmt.Errorf("%w: %w", ErrUnsettled, err)
+	case answer == role.AnswerHeld:
+		return fmt.Errorf("%w: %w", ErrUnsettled, ErrSilent)
+	case answer != role.AnswerDone:
+		return fmt.Errorf("%w: move %d: it says %s", ErrUnsettled, told.Number, answer)
 	}
-	answer, _, err := role.AskLoan(loans, role.LoanCall{Call: role.CallSettle, Number: told.Number})
+	answer, _, err = role.AskLoan(loans, role.LoanCall{Call: role.CallSettle, Number: told.Number})
 	if err == nil && answer != role.AnswerDone {
 		err = fmt.Errorf("settling move %d: the custodian says %s", told.Number, answer)
 	}
@@ -153,6 +162,8 @@ func (s *Services) borrower(ctx context.Context, peer *os.File, quotes func(stre
 
 // take has the borrower hand the secret over, which it does once: as a loan, or as one that moves, under which no boot has counted here.
 func (l *Loan) take(by role.Call) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	answer, got, err := role.AskLoan(l.stream, role.LoanCall{Call: by})
 	if err != nil {
 		return err
@@ -185,10 +196,15 @@ func (l *Loan) CountBoot() error {
 	return l.call(role.LoanCall{Call: role.CallCount, Number: l.taken.Loan.Number})
 }
 
-func (l *Loan) call(c role.LoanCall) error {
+func (l *Loan) ask(c role.LoanCall) (role.Answer, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	answer, _, err := role.AskLoan(l.stream, c)
+	return answer, err
+}
+
+func (l *Loan) call(c role.LoanCall) error {
+	answer, err := l.ask(c)
 	if err == nil && answer != role.AnswerDone {
 		err = fmt.Errorf("number %d: the custodian says %s", c.Number, answer)
 	}

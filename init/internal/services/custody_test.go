@@ -40,8 +40,8 @@ func borrowerMain() {
 	}
 	_ = role.ServeLoans(files[role.Loans], func(c role.LoanCall) (role.Answer, role.Loan, error) {
 		fmt.Fprintf(peer, "%d %d\n", c.Call, c.Number)
-		if c.Call == role.CallMoved && c.Number == 6 {
-			return role.AnswerNotHeld, role.Loan{}, nil
+		if refusal := map[uint64]role.Answer{6: role.AnswerNotHeld, 7: role.AnswerHeld}[c.Number]; c.Call == role.CallMoved && refusal != 0 {
+			return refusal, role.Loan{}, nil
 		}
 		if c.Call == role.CallLend || c.Call == role.CallMove {
 			return role.AnswerDone, role.Loan{Secret: s, Boots: 3, Held: []register.Digest{{1}}, Loan: eventlog.Loan{Number: 5, Lender: register.Digest{2}}}, nil
@@ -151,12 +151,13 @@ func TestBorrowerGivesUp(t *testing.T) {
 // told how it came; the giver is told that it is kept, and only then the custodian that it is the only one.
 func TestSuccessor(t *testing.T) {
 	for name, tt := range map[string]struct {
-		number        uint64 // under which the secret came; the giver knows of no 6
+		number        uint64 // under which the secret came; the giver knows of no 6, and does not answer about 7
 		connected     bool
 		said, settled string
 	}{
 		"settled":             {5, true, "5 0\n6 5\n", "7 0\n8 5\n"},
 		"the giver refuses":   {6, true, "5 0\n6 6\n", "7 0\n"},
+		"the giver is silent": {7, true, "5 0\n6 7\n", "7 0\n"},
 		"nobody is connected": {5, false, "5 0\n", "7 0\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -188,6 +189,9 @@ func TestSuccessor(t *testing.T) {
 			err = Settle(giver, loans, told)
 			if settled := strings.Contains(tt.settled, "8 5"); settled != (err == nil) || !settled && !errors.Is(err, ErrUnsettled) {
 				t.Errorf("settling: got %v, want it settled: %t", err, settled)
+			}
+			if silent := tt.number == 7; silent != errors.Is(err, ErrSilent) {
+				t.Errorf("settling: got %v, want it to be silence: %t", err, silent)
 			}
 			journal, err := os.ReadFile(disk.Name())
 			if want := fmt.Sprintf("came %d after 3, 1 held it, 0 boots\n%s", tt.number, tt.settled); err != nil || string(journal) != want {

@@ -1,7 +1,7 @@
 // Package custodian keeps a secret that it lends to one guest at a time, and the count of its loans. It judges nobody: that who asks may
 // have the secret is the lender's verdict. What is here is that no two have it at once.
 //
-//	c, err := custodian.Open(disk, loan, lease, key, nil)
+//	c, err := custodian.Open(disk, key, kept, lease, nil)
 //	answer, loan, err := c.Answer(call)
 //
 // A loan has a number, one more each time, which is durable before the secret leaves. It holds for a lease after it was last renewed. The
@@ -223,6 +223,7 @@ func (c *Custodian) Answer(call role.LoanCall) (role.Answer, role.Loan, error) {
 		}
 		return c.durable(call)
 	case call.Call == role.CallSettle:
+		c.since = c.now() // who borrowed from the giver before it knew may go on until then
 		return c.durable(call)
 	}
 	now := c.now()

@@ -114,8 +114,10 @@ func TestMove(t *testing.T) {
 
 		n = successor(t, e, l, 1) // started again before it was settled
 		wantAnswer(t, n, role.LoanCall{Call: role.CallLend, Giver: other, Taker: other}, role.AnswerNotHeld)
+		time.Sleep(waited)
 		wantAnswer(t, n, role.LoanCall{Call: role.CallSettle, Number: 2}, role.AnswerDone)
 		wantAnswer(t, n, role.LoanCall{Call: role.CallSettle, Number: 2}, role.AnswerNotHeld)
+		wantAnswer(t, n, role.LoanCall{Call: role.CallLend, Giver: other, Taker: other}, role.AnswerHeld) // for a lease from then on
 		n = successor(t, e, l, 2)
 		wantAnswer(t, n, role.LoanCall{Call: role.CallCame}, role.AnswerDone)
 		time.Sleep(waited)

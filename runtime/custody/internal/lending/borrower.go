@@ -112,7 +112,8 @@ func (g *Giver) Move(ctx context.Context) (role.Loan, error) {
 	return loan, err
 }
 
-// Moved tells the giver that the secret which it gave under that number is sealed here. AnswerDone says that it has it no more.
+// Moved tells the giver that the secret which it gave under that number is sealed here. No error says that it has it no more; ErrSilent that it
+// may have heard.
 func (g *Giver) Moved(ctx context.Context, number uint64, proof [32]byte) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
@@ -296,10 +297,16 @@ func (a asker) ask(ctx context.Context, path string, body []byte, most int) ([]b
 		text, _ := io.ReadAll(io.LimitReader(response.Body, maxTextBytes))
 		return nil, fmt.Errorf("asking custodian: %s: %.*q", response.Status, maxTextBytes, text)
 	}
-	answer, err := io.ReadAll(io.LimitReader(response.Body, int64(most)+1))
-	if err == nil && len(answer) > most {
-		clear(answer)
+	answer := make([]byte, most+1) // whole, so that no copy of a secret is left where a smaller one was
+	n, err := io.ReadFull(response.Body, answer)
+	switch {
+	case err == nil:
 		err = fmt.Errorf("asking custodian: an answer of more than %d bytes", most)
+	case err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) && response.ContentLength == int64(n):
+		return answer[:n], nil
+	default:
+		err = fmt.Errorf("%w: %w", ErrSilent, err)
 	}
-	return answer, err
+	clear(answer)
+	return nil, err
 }

@@ -18,6 +18,7 @@ import (
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/ratls/guest"
 	"chrysalis/attest/ratls/session"
+	"chrysalis/measure/register"
 	"chrysalis/runtime/role"
 )
 
@@ -123,9 +124,7 @@ func (l *Lender) give(call role.Call, b *borrower, w http.ResponseWriter, r *htt
 		refuse(w, http.StatusBadRequest, err)
 		return
 	}
-	l.judging.Lock()
-	giver, taker, err := l.side.Taker(e, challenge, list, call == role.CallMove)
-	l.judging.Unlock()
+	giver, taker, err := l.judge(e, challenge, list, call == role.CallMove)
 	if err != nil {
 		refuse(w, http.StatusForbidden, err)
 		return
@@ -147,6 +146,12 @@ func (l *Lender) give(call role.Call, b *borrower, w http.ResponseWriter, r *htt
 		reply(w, message)
 		clear(message)
 	}
+}
+
+func (l *Lender) judge(e *evidence.Evidence, challenge attest.Challenge, list []byte, custodian bool) (giver, taker register.Digest, err error) {
+	l.judging.Lock()
+	defer l.judging.Unlock()
+	return l.side.Taker(e, challenge, list, custodian)
 }
 
 var errMoved = errors.New("the secret is another custodian's")

@@ -12,7 +12,7 @@
 //
 //	giver, err := lending.Reach(ctx, conn, side, list, quote)   // a custodian that takes the secret over
 //	loan, err := giver.Move(ctx)
-//	answer, err := giver.Moved(ctx, loan.Number, loan.Secret.Moved(loan.Number))   // once it is sealed there
+//	err = giver.Moved(ctx, loan.Number, loan.Secret.Moved(loan.Number))   // once it is sealed there
 //
 // What this package does not promise: that two clocks go alike, or that a date is today's. Both are the host's.
 package lending
