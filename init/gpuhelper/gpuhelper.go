@@ -199,12 +199,15 @@ func decodeState(b []byte) (s State, err error) {
 	return s, nil
 }
 
-// plain reports whether an address is of the one form.
+// plain reports whether an address is of the one form: hexadecimal digits where the first of all has zeros.
 func plain(address string) bool {
-	const form = "xxxx:xx:xx.x"
+	const first = "0000:00:00.0"
+	if len(address) != len(first) {
+		return false
+	}
 	for i, c := range []byte(address) {
 		digit := c >= '0' && c <= '9' || c >= 'a' && c <= 'f'
-		if form[i] == 'x' && !digit || form[i] != 'x' && c != form[i] {
+		if first[i] == '0' && !digit || first[i] != '0' && c != first[i] {
 			return false
 		}
 	}

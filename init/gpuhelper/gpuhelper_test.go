@@ -134,6 +134,8 @@ func TestAnswersRefused(t *testing.T) {
 		{"a flag that is none", "flag 1 of the state is 2", answer(0, []byte{1, 2, 0})},
 		{"a device of no kind", "device of kind 3", answer(0, append(bytes.Clone(good), "\x030000:41:00.0"...))},
 		{"an address that is none", "at an address like", answer(0, append(bytes.Clone(good), "\x01../../../etc"...))},
+		{"an address in digits alone", "at an address like", answer(0, append(bytes.Clone(good), "\x010000041000000"[:13]...))},
+		{"a letter that is no digit", "at an address like", answer(0, append(bytes.Clone(good), "\x010000:4g:00.0"...))},
 		{"an address in capitals", "at an address like", answer(0, append(bytes.Clone(good), "\x010000:4A:00.0"...))},
 		{"a device twice", "by ascending address", answer(0, append(bytes.Clone(good), "\x010000:41:00.0\x010000:41:00.0"...))},
 		{"a GPU after a switch", "by ascending address", answer(0, append(bytes.Clone(good), "\x020000:01:00.0\x010000:41:00.0"...))},

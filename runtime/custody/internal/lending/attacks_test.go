@@ -1,6 +1,7 @@
 package lending
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ed25519"
@@ -549,5 +550,37 @@ func TestBounds(t *testing.T) {
 				t.Errorf("the custodian: got error %v, want one with %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestAnswerBounds: an answer is whole and no longer than it may be, or nothing of it counts.
+func TestAnswerBounds(t *testing.T) {
+	for _, tt := range []struct {
+		name, answer, want string
+		silent             bool // it is not known what became of the request
+	}{
+		{"whole", "Content-Length: 4\r\n\r\nloan", "", false},
+		{"nothing", "Content-Length: 0\r\n\r\n", "", false},
+		{"a byte too many", "Content-Length: 5\r\n\r\nloans", "more than 4 bytes", false},
+		{"cut short", "Content-Length: 4\r\n\r\nlo", "unexpected EOF", true},
+		{"cut before it begins", "Content-Length: 4\r\n\r\n", "unexpected EOF", true},
+		{"of no length, and cut", "Connection: close\r\n\r\nlo", "unexpected EOF", true},
+	} {
+		ours, theirs := net.Pipe()
+		go func() {
+			defer theirs.Close()
+			if _, err := http.ReadRequest(bufio.NewReader(theirs)); err == nil {
+				_, _ = io.WriteString(theirs, "HTTP/1.1 200 OK\r\n"+tt.answer)
+			}
+		}()
+		got, err := newAsker(ours).ask(t.Context(), pathRenew, nil, 4)
+		_, want, _ := strings.Cut(tt.answer, "\r\n\r\n")
+		if tt.want == "" && (err != nil || string(got) != want) {
+			t.Errorf("%s: got %q and error %v, want %q", tt.name, got, err, want)
+		}
+		if tt.want != "" && (err == nil || got != nil || !strings.Contains(err.Error(), tt.want) || errors.Is(err, ErrSilent) != tt.silent) {
+			t.Errorf("%s: got %q and error %v, want nothing, and an error with %q, silence: %t", tt.name, got, err, tt.want, tt.silent)
+		}
+		ours.Close()
 	}
 }
