@@ -110,19 +110,22 @@ func (f *remoteFlags) open() (ratls.Config, error) {
 		}
 		config.Complete, config.Again = nil, nil // the same of AMD
 	}
-	for file, roots := range map[string]*[]nvidia.Root{f.gpuRoot: &config.Roots.NVIDIA.Device, f.gpuRIMRoot: &config.Roots.NVIDIA.RIM} {
-		if file == "" {
+	for _, given := range []struct {
+		file  string
+		roots *[]nvidia.Root
+	}{{f.gpuRoot, &config.Roots.NVIDIA.Device}, {f.gpuRIMRoot, &config.Roots.NVIDIA.RIM}} {
+		if given.file == "" {
 			continue
 		}
-		text, err := readInput(file)
+		text, err := readInput(given.file)
 		if err != nil {
 			return config, unavailable(err)
 		}
 		chain, err := pki.ParsePEM(text, 16<<10, 1)
 		if err != nil {
-			return config, exitError{exitUsage, fmt.Errorf("reading %s: %w", file, err)}
+			return config, exitError{exitUsage, fmt.Errorf("reading %s: %w", given.file, err)}
 		}
-		*roots = []nvidia.Root{nvidia.RootOf(chain[0])}
+		*given.roots = []nvidia.Root{nvidia.RootOf(chain[0])}
 		config.Complete, config.Again = nil, nil // the same of NVIDIA
 	}
 	if f.roots == "" {
