@@ -1,8 +1,6 @@
 package main
 
 import (
-	"encoding/binary"
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
@@ -10,7 +8,9 @@ import (
 
 	"chrysalis/runtime/chain"
 	"chrysalis/runtime/chain/chaintest"
+	"chrysalis/runtime/chain/fetch"
 	"chrysalis/runtime/chain/fetch/fetchtest"
+	"chrysalis/tools/internal/onchain"
 )
 
 // localChain is a chain in memory behind two liteservers, for the scripts.
@@ -55,16 +55,11 @@ func newLocalChain(t *testing.T) *localChain {
 // globalFile is the network's configuration file.
 func globalFile(t *testing.T, n chain.Network, servers []*fetchtest.Liteserver) []byte {
 	t.Helper()
-	var list []map[string]any
+	var list []fetch.Server
 	for _, s := range servers {
-		ip := s.Server.Address.Addr().As4()
-		list = append(list, map[string]any{"ip": int32(binary.BigEndian.Uint32(ip[:])), "port": s.Server.Address.Port(),
-			"id": map[string]any{"@type": "pub.ed25519", "key": s.Server.Key[:]}})
+		list = append(list, s.Server)
 	}
-	key := n.Anchor.Key
-	raw, err := json.Marshal(map[string]any{"@type": "config.global", "liteservers": list, "validator": map[string]any{
-		"init_block": map[string]any{"workchain": key.Workchain, "shard": int64(key.Shard), "seqno": key.Seqno, "root_hash": key.RootHash[:],
-			"file_hash": key.FileHash[:]}}})
+	raw, err := onchain.WriteConfig(n, list)
 	if err != nil {
 		t.Fatal(err)
 	}
