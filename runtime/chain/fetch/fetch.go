@@ -92,24 +92,17 @@ func Sent(answer []byte) error {
 	return nil
 }
 
-func appendBlock(b []byte, id chain.BlockID) []byte {
-	b = binary.LittleEndian.AppendUint32(b, uint32(id.Workchain))
-	b = binary.LittleEndian.AppendUint64(b, id.Shard)
-	b = binary.LittleEndian.AppendUint32(b, id.Seqno)
-	return append(append(b, id.RootHash[:]...), id.FileHash[:]...)
-}
-
 func appendAccount(b []byte, a ton.Address) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(int32(a.Workchain)))
 	return append(b, a.Account[:]...)
 }
 
 func (q BlockProof) query() tl.Serializable {
-	return GetBlockProof{Raw{appendBlock(make([]byte, 4), q.From)}} // mode 0: no target
+	return GetBlockProof{Raw{q.From.Append(make([]byte, 4))}} // mode 0: no target
 }
 
 func (q AccountState) query() tl.Serializable {
-	return GetAccountState{Raw{appendAccount(appendBlock(nil, q.Of), q.Account)}}
+	return GetAccountState{Raw{appendAccount(q.Of.Append(nil), q.Account)}}
 }
 
 func (q Transactions) query() tl.Serializable {

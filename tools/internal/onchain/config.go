@@ -96,10 +96,9 @@ func WriteConfig(n chain.Network, servers []fetch.Server) ([]byte, error) {
 
 // keptHead is how far a chain was followed, as a file has it. Who can write the file decides what is proven from then on.
 type keptHead struct {
-	Anchor string    `json:"anchor"` // root hash of the block that all began with
-	Key    blockJSON `json:"key"`
-	Last   blockJSON `json:"last"`
-	Time   uint32    `json:"time"`
+	Anchor string `json:"anchor"` // root hash of the block that all began with
+	Seqno  uint32 `json:"seqno"`  // of the newest block, for people
+	Head   []byte `json:"head"`
 }
 
 func anchorName(n chain.Network) string {
@@ -116,17 +115,13 @@ func loadHead(file string, n chain.Network) (chain.Head, error) {
 		return chain.Head{}, err
 	}
 	var k keptHead
-	err = json.Unmarshal(raw, &k)
-	if err != nil {
+	if err := json.Unmarshal(raw, &k); err != nil {
 		return chain.Head{}, fmt.Errorf("%s keeps how far the chain was followed, and can't be read (%v): remove it", file, err)
 	}
 	if k.Anchor != anchorName(n) {
 		return n.Anchor, nil
 	}
-	h := chain.Head{Time: k.Time}
-	if h.Key, err = k.Key.id(); err == nil {
-		h.Last, err = k.Last.id()
-	}
+	h, err := chain.ReadHead(k.Head)
 	if err != nil {
 		return chain.Head{}, fmt.Errorf("%s keeps how far the chain was followed, and can't be read (%v): remove it", file, err)
 	}
@@ -134,7 +129,7 @@ func loadHead(file string, n chain.Network) (chain.Head, error) {
 }
 
 func saveHead(file string, n chain.Network, h chain.Head) error {
-	raw, err := json.MarshalIndent(keptHead{anchorName(n), blockOf(h.Key), blockOf(h.Last), h.Time}, "", "  ")
+	raw, err := json.MarshalIndent(keptHead{anchorName(n), h.Last.Seqno, h.Append(nil)}, "", "  ")
 	if err != nil {
 		return err
 	}

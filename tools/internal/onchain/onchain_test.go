@@ -121,7 +121,7 @@ func TestKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string]string{"nothing": "", "another form": "[]", "a short hash": strings.Replace(string(kept), `"root_hash": "`, `"root_hash": "AAAA`, 2)} {
+	for name, text := range map[string]string{"nothing": "", "another form": "[]", "a longer head": strings.Replace(string(kept), `"head": "`, `"head": "AAAA`, 1)} {
 		if err := os.WriteFile(o.Kept, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
