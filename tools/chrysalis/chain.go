@@ -13,7 +13,7 @@ import (
 
 func newChain() *cobra.Command {
 	cmd := &cobra.Command{Use: "chain", Short: "Follow TON's chain by proofs, through liteservers that nobody has to trust"}
-	cmd.AddCommand(newChainHead())
+	cmd.AddCommand(newChainHead(), newChainRenew(), newChainAge())
 	return cmd
 }
 
@@ -39,8 +39,7 @@ func newChainHead() *cobra.Command {
 		Use:   "head --config FILE [--max-age 10m] [--json]",
 		Short: "Prove the newest block, from the key block that is compiled in",
 		Long: "Asks all liteservers of a global configuration file (at least two) and proves the newest block that any of them knows, by\n" +
-			"validators' signatures from the key block of TON's main network that is compiled in. The newest key block is printed as\n" +
-			"runtime/chain/networks.go has it, which is how a release gets a newer one. The file is believed for addresses alone.",
+			"validators' signatures from the key block of TON's main network that is compiled in. The file is believed for addresses alone.",
 		Example: "  chrysalis chain head --config global.config.json\n  chrysalis chain head --config global.config.json --json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -69,7 +68,6 @@ func printChainHead(w io.Writer, n chain.Network, h chain.Head, servers int, asJ
 		}
 		return nil
 	}
-	fmt.Fprintf(w, "accepted\nnetwork    %s\nblock      %d of %s, by %d liteservers\nkey block  anchor(%d,\n\t%q, %q)\n",
-		v.Network, v.Seqno, v.Time, v.Servers, v.Key.Seqno, v.Key.RootHash, v.Key.FileHash)
+	fmt.Fprintf(w, "accepted\nnetwork    %s\nblock      %d of %s, by %d liteservers\nkey block  %d\n", v.Network, v.Seqno, v.Time, v.Servers, v.Key.Seqno)
 	return nil
 }
