@@ -319,10 +319,6 @@ func (f *payFlags) topup(ctx context.Context, r *onchain.Reader, c *onchain.Cont
 	if err != nil {
 		return err
 	}
-	if a.ClaimKey != pubkey.Ed25519(c.Terms.Key) || a.Root != c.Terms.Root || a.PayoutOwner != c.Terms.Owner {
-		return fmt.Errorf("%w: --account %s is of another guest: its claim key is %s, and this guest's %s", check.ErrRejected, f.account, a.ClaimKey,
-			pubkey.Ed25519(c.Terms.Key))
-	}
 	client, err := p.client(ctx, r, c, a)
 	if err != nil {
 		return err

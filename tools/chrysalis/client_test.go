@@ -175,6 +175,33 @@ func (p *payWorld) robbed(t *testing.T) {
 	p.send(t, p.wallets["provider"].Address, m, err)
 }
 
+// TestPlanRefuses: what a contract would refuse is handed to nobody.
+func TestPlanRefuses(t *testing.T) {
+	p := newPayWorld(t)
+	p.deploy(t, 10*ton.Coin)
+	p.pay(t, "client", 5*ton.Coin)
+	r, err := onchain.Open(t.Context(), p.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := p.terms().Client(p.wallets["client"].Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"client": "", "stranger": "the contract refuses the message with exit code 1008"} {
+		from := p.wallets[name].Address
+		m, err := carry.Withdraw(at, from)
+		plan := plan{from: from, messages: []carry.Message{m}, names: map[ton.Address]string{}, at: r.Head()}
+		if err := errors.Join(err, plan.look(t.Context(), r, "the contract", at)); err != nil {
+			t.Fatal(err)
+		}
+		_, err = plan.tried(time.Minute)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", name, err, want)
+		}
+	}
+}
+
 // TestSettles: no coin of value goes to a guest that can't give it back.
 func TestSettles(t *testing.T) {
 	for n, want := range map[config.Network]bool{config.Local: true, config.Mainnet: false, config.Testnet: false} {

@@ -204,7 +204,7 @@ func payCollect(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // payKeeper is the guest's part of a settlement: it reads the chain by proofs, and signs what the rules allow, or with ! nothing: keeper KIND
-// FILE [CLIENT COUNTED]. KIND is payout, grant, close, last or complete.
+// FILE [CLIENT COUNTED]. KIND is payout, less, grant, close, last or complete.
 func payKeeper(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, p := context.Background(), worldOf(ts)
 	r, err := onchain.Open(ctx, p.options)
@@ -219,6 +219,10 @@ func payKeeper(ts *testscript.TestScript, neg bool, args []string) {
 	case "payout":
 		m.Op = claim.WorkerPayout
 		m.Tokens, ok = settle.Payout(*c.View, book)
+	case "less": // as an older settlement left it
+		m.Op = claim.WorkerPayout
+		m.Tokens, ok = settle.Payout(*c.View, book)
+		m.Tokens--
 	case "last":
 		m.Op = claim.WorkerLastPayout
 		m.Tokens, ok = settle.LastPayout(*c.View, book)
