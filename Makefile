@@ -57,6 +57,9 @@ wasm: $(PAGE) ## what clients import, tested as WebAssembly under node, and the 
 		PATH="$$($(GO) env GOROOT)/lib/wasm:$$PATH" GOOS=js GOARCH=wasm $(GO) test -short $(CLIENT); \
 	else echo "skipped: no node here to run them; they build"; GOOS=js GOARCH=wasm $(GO) vet $(CLIENT); fi
 
+page: $(PAGE) ## one file that verifies a guest in a browser and talks to it, into build/page (GUEST=URL POLICY=FILE ROOTS=FILE LIST=FILE)
+	@$(PAGE) html $(if $(GUEST),-guest $(GUEST)) $(if $(POLICY),-policy $(POLICY)) $(if $(ROOTS),-roots $(ROOTS)) $(if $(LIST),-release-list $(LIST)) -o build/page
+
 image: $(BIN) $(DOUBLE) ## tools tree, release folder, engine and model volumes (cached by what they are made of)
 	@$(BIN) image build --out build/release
 	@$(DOUBLE) plugin -tools-tree build/tools-tree -o build/double
@@ -100,4 +103,4 @@ $(DOUBLE): FORCE
 	@$(GO) build -C tools -o ../$@ ./double
 
 FORCE:
-.PHONY: help demo test unit check cross packages wasm image matrix console boots bench differential fuzz clean FORCE
+.PHONY: help demo test unit check cross packages wasm page image matrix console boots bench differential fuzz clean FORCE
