@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/ed25519"
-	"crypto/sha256"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -121,7 +120,7 @@ func (s *settled) opens(of ton.Address, coins uint64) api.Key {
 	s.t.Helper()
 	contract := must(s.terms.Client(of))
 	key := api.Key{Contract: contract.Account, Secret: [32]byte{7, of.Account[0]}}
-	hash := sha256.Sum256(key.Secret[:])
+	hash := key.SecretHash()
 	s.send(chaintest.Message{From: of, To: contract, Value: coins + coin/2, Bounce: true,
 		Init: must(claim.StateInit(s.terms.Params.ClientCode, s.terms.Params.NewClient(of, s.proxy, s.terms.Key))),
 		Body: must(new(cell.Builder).Uint(0x8473b408, 32).Uint(1, 64).Coins(coins).Bytes(hash[:]).Address(of).Cell())})

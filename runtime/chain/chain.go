@@ -60,6 +60,8 @@ type Network struct {
 	Name     string
 	GlobalID int32 // every block of the network says it
 	Anchor   Head  // a key block that is believed without proof
+	// Anchored is the day on which the anchor was the newest key block; zero where nobody says it.
+	Anchored time.Time
 }
 
 // Fresh refuses a head that is older than maxAge, or that was made more than a minute after now.

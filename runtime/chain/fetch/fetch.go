@@ -8,6 +8,7 @@
 package fetch
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/binary"
@@ -80,6 +81,17 @@ type Transactions struct {
 	From    chain.Mark
 }
 
+// Message hands a message from outside the chain on to it, as a bag of cells. Sent judges the answer.
+type Message struct{ Bag []byte }
+
+// Sent refuses every answer to a Message but that the liteserver has taken it. It says nothing of what becomes of the message.
+func Sent(answer []byte) error {
+	if want := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, idSendStatus), 1); !bytes.Equal(answer, want) {
+		return fmt.Errorf("message is answered with %.16x, want %x", answer, want)
+	}
+	return nil
+}
+
 func appendAccount(b []byte, a ton.Address) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(int32(a.Workchain)))
 	return append(b, a.Account[:]...)
@@ -106,6 +118,8 @@ func (c *Client) Servers() int { return len(c.servers) }
 func (c *Client) AskOne(ctx context.Context, at int, q Query) (untrusted []byte, err error) {
 	return c.one(ctx, c.servers[at], q)
 }
+
+func (q Message) query() tl.Serializable { return SendMessage(q) }
 
 // Ask asks one server after the other until judge accepts an answer. The error names what each said.
 func (c *Client) Ask(ctx context.Context, q Query, judge func(answer []byte) error) error {

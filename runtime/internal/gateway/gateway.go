@@ -7,13 +7,12 @@
 // Text that has passed is overwritten within a second of its answer or refusal (wiping.go), where the process runs with
 // GODEBUG=clobberfree=1, as init starts it.
 //
-// What this package does not promise: a client is not asked to prove that a payment contract is its own, and what the engine keeps of a
-// prompt is the engine's.
+// What this package does not promise: unless charges are settled on chain, a client is not asked to prove that a payment contract is its own;
+// and what the engine keeps of a prompt is the engine's.
 package gateway
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -372,7 +371,7 @@ func (g *Gateway) payer(r *http.Request) (Payer, error) {
 	if err != nil {
 		return Payer{}, errKey
 	}
-	p := Payer{Contract: ton.Address{Account: key.Contract}, Secret: sha256.Sum256(key.Secret[:])}
+	p := Payer{Contract: ton.Address{Account: key.Contract}, Secret: key.SecretHash()}
 	if named := r.Header.Values(api.ClientHeader); len(named) > 0 {
 		if a, err := g.client(r); err != nil {
 			return Payer{}, err

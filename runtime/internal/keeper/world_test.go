@@ -56,7 +56,7 @@ func newWorld(t testing.TB) *world {
 		ProxyCode: chaintest.Code("proxy"), WorkerCode: chaintest.Code("worker"), ClientCode: chaintest.Code("client")}
 	w := &world{t: t, chain: must(chaintest.New(chaintest.Options{})), disk: newLossy()}
 	w.terms = testTerms()
-	w.terms.Price, w.terms.MaxPrompt, w.terms.MaxAnswer = price, 1<<22, 1<<22
+	w.terms.Price, w.terms.MaxPrompt, w.terms.MaxAnswer = price, 1<<24, 1<<24
 	w.terms.Settling = &Settling{Network: w.chain.Network, MaxAge: time.Minute, Terms: settle.Terms{Root: ton.Address{Account: [32]byte{0x10}},
 		Key: [32]byte(claimKey.Public().(ed25519.PublicKey)), Owner: payoutOwner, Params: p}}
 	w.proxy = must(w.terms.Settling.Terms.Proxy())
@@ -120,8 +120,16 @@ func (w *world) boot() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	k.now = w.now
+	w.run(k)
+}
+
+func (w *world) now() time.Time { return time.Unix(int64(w.chain.Now()), 0) }
+
+// run runs a keeper that was opened.
+func (w *world) run(k *Keeper) {
+	w.t.Helper()
 	w.boots++
-	k.now = func() time.Time { return time.Unix(int64(w.chain.Now()), 0) }
 	w.keeper, w.f = k, must(newFollower(k, w))
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
@@ -139,8 +147,8 @@ func (w *world) look() {
 	}
 }
 
-// signed returns the newest count that the host was handed for a contract in this boot, and whether there was any: of a charge also by a receipt's.
-func (w *world) signed(op claim.Op, contract ton.Address) (count uint64, ok bool) {
+// handed has the host take what there is, and returns all that it was handed in this boot.
+func (w *world) handed() []string {
 	w.t.Helper()
 	for {
 		r := w.keeper.ask(call{op: opExport})
@@ -156,7 +164,13 @@ func (w *world) signed(op claim.Op, contract ton.Address) (count uint64, ok bool
 		}
 		w.lines = append(w.lines, line)
 	}
-	for _, line := range w.lines {
+	return w.lines
+}
+
+// signed returns the newest count that the host was handed for a contract in this boot, and whether there was any: of a charge also by a receipt's.
+func (w *world) signed(op claim.Op, contract ton.Address) (count uint64, ok bool) {
+	w.t.Helper()
+	for _, line := range w.handed() {
 		var body []byte
 		if p, err := receipt.ParseLine(line); err == nil {
 			body = p.Charge[:]
