@@ -62,8 +62,9 @@ var bans = []ban{
 		reason: "who asks a guest links a verifier and the formats of its proofs, and nothing of the guest"},
 	{from: "measure", never: []string{"attest", "runtime", "init", "tools"}, reason: "what is expected does not depend on what is shown"},
 	{from: "init/status", only: []string{}, reason: "the words to the host are read by every tool"},
-	{from: ".", but: slices.Concat(testRooms, []string{"tools/double"}), never: testRooms,
-		reason: "what forges evidence, drops checks or plays a certificate authority is for tests and the double of hardware alone"},
+	{from: ".", but: slices.Concat(testRooms, []string{"tools/double", "tools/localchain", "tools/internal/localchain"}), never: testRooms,
+		reason: "what forges evidence, drops checks or plays a certificate authority or a chain is for tests, the double of hardware and the local chain alone"},
+	{from: "tools/chrysalis", never: []string{"tools/internal/localchain"}, reason: "the command line has no chain of its own and no wallet"},
 }
 
 // graph is the imports of each package of ours outside its tests: packages of ours by their folder, others by their path. The

@@ -1,6 +1,7 @@
 package attest_test
 
 import (
+	"crypto/sha256"
 	"encoding/asn1"
 	"slices"
 	"strings"
@@ -292,6 +293,34 @@ func TestConfidentialResult(t *testing.T) {
 		if w := strings.Join(r.Weaknesses(), "; "); !strings.Contains(w, tt.says) || strings.Contains(w, "host runs the TPM") {
 			t.Errorf("%s: weaknesses: got %q, want %q among them", tt.on, w, tt.says)
 		}
+	}
+}
+
+// TestImageHash: the hash for COCOON's root contract is made of the very bytes of quote and report, in one piece, with the report's data zeroed.
+func TestImageHash(t *testing.T) {
+	for platform, at := range map[evidence.Platform][2]int{
+		evidence.TDX:    {48 + 6 + 136, 8 * 48}, // header of a quote of version 5, type and size of the body, fields before MRTD
+		evidence.SEVSNP: {0x90, 48},
+	} {
+		s := newSceneOn(t, platform)
+		var quote []byte
+		s.edit = func(e *evidence.Evidence) { quote = e.Quote }
+		r, err := s.play(t, attest.Verify)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := register.Digest(sha256.Sum256(append(slices.Clone(quote[at[0]:at[0]+at[1]]), make([]byte, 64)...)))
+		if got, ok := r.ImageHash(); !ok || got != want || attest.ReportOf(r, nil).ImageHash != want {
+			t.Errorf("%s: got %s, %t, want %s", platform, got, ok, want)
+		}
+	}
+	s := newScene(t)
+	r, err := s.play(t, attest.Verify)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if hash, ok := r.ImageHash(); ok {
+		t.Errorf("a vtpm has the image hash %s", hash)
 	}
 }
 

@@ -30,6 +30,8 @@ type Report struct {
 	// Loan is which loan of a custodian's the secret is, and by which machine it was lent.
 	Loan     eventlog.Loan `json:"loan,omitzero"`
 	NotAfter time.Time     `json:"not_after,omitzero"`
+	// ImageHash is the hash by which COCOON's root contract lists images; a vtpm has none.
+	ImageHash register.Digest `json:"image_hash,omitzero"`
 	// GPUs are the verified devices; left out where the config asks for none.
 	GPUs []GPU `json:"gpus,omitzero"`
 }
@@ -45,6 +47,6 @@ func ReportOf(result *Result, err error) Report {
 		TCB: result.tcb, Release: result.release, SecurityVersion: result.securityVersion, Identity: &m.Identity, Service: &m.Service,
 		TLSKey: result.statement.TLSKey, ReceiptKey: result.statement.ReceiptKey, ClaimKey: result.statement.ClaimKey,
 		SecretHash: result.statement.SecretHash, Held: result.held, Loan: result.loan, NotAfter: result.NotAfter().UTC(),
-		GPUs: result.GPUs(),
+		ImageHash: result.image, GPUs: result.GPUs(),
 	}
 }

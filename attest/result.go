@@ -12,6 +12,7 @@ import (
 	"chrysalis/attest/nvidia"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
+	"chrysalis/measure/cocoon"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/pubkey"
@@ -58,6 +59,7 @@ type Result struct {
 	gpus            []nvidia.Appraised
 	checks          []Check
 	weaknesses      []string
+	image           register.Digest    // as COCOON's root contract names it; zeros on a vtpm
 	evidence        *evidence.Evidence // as it was judged
 	nonce           [32]byte           // that it answers
 }
@@ -81,6 +83,8 @@ func newResult(a *appraisal, done []Check) *Result {
 			"vtpm proves measurement and protocol, not confidentiality: the host runs the TPM and can read the guest's memory")
 	case evidence.TDX:
 		r.tcb = string(a.td.TCB().Status)
+		body := a.td.Body()
+		r.image = cocoon.TD{MRTD: body.MRTD, MRConfigID: body.MRCONFIGID, MROwner: body.MROWNER, MROwnerConfig: body.MROWNERCONFIG, RTMR: body.RTMR}.ImageHash()
 		if !tdx.IsIntelRoot(a.roots.TDX) {
 			r.weaknesses = append(r.weaknesses,
 				"the root of this TDX is not Intel's but software's: it proves measurement and protocol, not confidentiality")
@@ -91,6 +95,7 @@ func newResult(a *appraisal, done []Check) *Result {
 		}
 	case evidence.SEVSNP:
 		r.tcb = a.guest.TCBs().Reported.String()
+		r.image = cocoon.SNPImageHash(a.guest.Report().Measurement)
 		if slices.ContainsFunc(a.roots.SEVSNP, func(c *x509.Certificate) bool { return !sevsnp.IsAMDRoot(c) }) {
 			r.weaknesses = append(r.weaknesses,
 				"a root for this SEV-SNP is not AMD's but software's: it proves measurement and protocol, not confidentiality")
@@ -162,6 +167,12 @@ func (r *Result) HPKEKey() []byte { return slices.Clone(r.hpke) }
 
 // ReceiptKey returns the key that signs the guest's receipts.
 func (r *Result) ReceiptKey() pubkey.Ed25519 { return r.statement.ReceiptKey }
+
+// ImageHash returns the hash by which COCOON's root contract lists images: of a TD its registers, the config among them; of an SEV-SNP guest its
+// launch digest. A vtpm has none, and ok is false.
+func (r *Result) ImageHash() (hash register.Digest, ok bool) {
+	return r.image, r.image != register.Digest{}
+}
 
 // ClaimKey returns the key that signs the guest's claims.
 func (r *Result) ClaimKey() pubkey.Ed25519 { return r.statement.ClaimKey }

@@ -1,4 +1,4 @@
-// Package ton has the words of the chain on which answers are paid: accounts and prices. The measured config, receipts,
+// Package ton has the words of the chain on which answers are paid: accounts, amounts and prices. The measured config, receipts,
 // charges and the gateway all mean these.
 //
 // The common path: UnmarshalText or Parse, and String.
@@ -120,6 +120,18 @@ func parseFriendly(text string) (Address, error) {
 		err = a.Check()
 	}
 	return a, err
+}
+
+// Friendly returns the form that wallets take: 48 characters of the URL's base64. A message to a bounceable address comes back where no
+// contract takes it.
+func (a Address) Friendly(bounceable bool) string {
+	raw := make([]byte, 2, 36)
+	raw[0], raw[1] = tagBounceable, byte(a.Workchain)
+	if !bounceable {
+		raw[0] = tagNonBounce
+	}
+	raw = append(raw, a.Account[:]...)
+	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint16(raw, crc16(raw)))
 }
 
 // crc16 is CRC-16/XMODEM: polynomial 0x1021, no reflection, initial value 0.

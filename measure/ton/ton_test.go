@@ -53,6 +53,25 @@ func TestTextIsRaw(t *testing.T) {
 	}
 }
 
+// TestFriendly: what wallets are given is what others make of the account.
+func TestFriendly(t *testing.T) {
+	for _, raw := range []string{"0:a72edb85294a01228bd5c169b9c2cb19a3322095d5df4c0f040c95c8e132c9d4",
+		"-1:a72edb85294a01228bd5c169b9c2cb19a3322095d5df4c0f040c95c8e132c9d4"} {
+		a, err := Parse(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, bounceable := range []bool{true, false} {
+			if got, want := a.Friendly(bounceable), address.MustParseRawAddr(raw).Bounce(bounceable).String(); got != want {
+				t.Errorf("%s: got %s, want %s", raw, got, want)
+			}
+			if back, err := Parse(a.Friendly(bounceable)); err != nil || back != a {
+				t.Errorf("%s: read back as %s (%v)", raw, back, err)
+			}
+		}
+	}
+}
+
 func TestCheck(t *testing.T) {
 	for _, tt := range []struct {
 		address Address

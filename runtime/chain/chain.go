@@ -13,6 +13,7 @@
 package chain
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -59,6 +60,8 @@ type Network struct {
 	Name     string
 	GlobalID int32 // every block of the network says it
 	Anchor   Head  // a key block that is believed without proof
+	// Anchored is the day on which the anchor was the newest key block; zero where nobody says it.
+	Anchored time.Time
 }
 
 // Fresh refuses a head that is older than maxAge, or that was made more than a minute after now.
@@ -69,6 +72,53 @@ func (h Head) Fresh(now time.Time, maxAge time.Duration) error {
 		return fmt.Errorf("block %d is %v old, want at most %v", h.Last.Seqno, age.Round(time.Second), maxAge)
 	case age < -skew:
 		return fmt.Errorf("block %d was made %v after now", h.Last.Seqno, (-age).Round(time.Second))
+	}
+	return nil
+}
+
+// HeadBytes is the length of a Head as bytes: key block and newest block, each as a liteserver's scheme has a tonNode.blockIdExt, and the
+// time. Numbers are little endian.
+const HeadBytes = 2*blockIDBytes + 4
+
+const blockIDBytes = 4 + 8 + 4 + 32 + 32
+
+// Append appends the head as bytes.
+func (h Head) Append(b []byte) []byte {
+	return binary.LittleEndian.AppendUint32(h.Last.Append(h.Key.Append(b)), h.Time)
+}
+
+// Append appends the id as a liteserver's scheme has it.
+func (b BlockID) Append(to []byte) []byte {
+	le := binary.LittleEndian
+	to = le.AppendUint32(le.AppendUint64(le.AppendUint32(to, uint32(b.Workchain)), b.Shard), b.Seqno)
+	return append(append(to, b.RootHash[:]...), b.FileHash[:]...)
+}
+
+// ReadHead reads a head that was kept. It refuses one that no proof leads to.
+func ReadHead(b []byte) (Head, error) {
+	if len(b) != HeadBytes {
+		return Head{}, fmt.Errorf("head has %d bytes, want %d", len(b), HeadBytes)
+	}
+	a := &answer{b: b}
+	h := Head{Key: a.block(), Last: a.block(), Time: a.uint32()}
+	for _, id := range []BlockID{h.Key, h.Last} {
+		if id.Workchain != Masterchain || id.Shard != wholeShard || id.Seqno == 0 {
+			return Head{}, fmt.Errorf("head is at block %v, want one of the masterchain", id)
+		}
+	}
+	if h.Last.Seqno < h.Key.Seqno || h.Last.Seqno == h.Key.Seqno && h.Last != h.Key {
+		return Head{}, fmt.Errorf("head is at block %v, and its key block is %v", h.Last, h.Key)
+	}
+	return h, nil
+}
+
+// Behind refuses another head that is older than this one, or of another chain.
+func (h Head) Behind(next Head) error {
+	switch {
+	case next.Last.Seqno < h.Last.Seqno || next.Key.Seqno < h.Key.Seqno || next.Time < h.Time:
+		return fmt.Errorf("head is at block %d of %d, and %d of %d is known", next.Last.Seqno, next.Time, h.Last.Seqno, h.Time)
+	case next.Last.Seqno == h.Last.Seqno && next.Last != h.Last || next.Key.Seqno == h.Key.Seqno && next.Key != h.Key:
+		return fmt.Errorf("head is at block %v after %v, and %v after %v is known", next.Last, next.Key, h.Last, h.Key)
 	}
 	return nil
 }

@@ -1,20 +1,28 @@
 package chain
 
-import "encoding/base64"
+import (
+	"encoding/base64"
+	"time"
+)
 
 // Mainnet begins at the key block that TON's global configuration file names as init_block; five public copies of that file have the
 // same one. It is of the beginning of 2024: the way from there to a block of today leads over every key block since, once; the newest
-// known is kept then. A newer anchor makes that way shorter, and is believed for no better reason.
-var Mainnet = Network{Name: "mainnet", GlobalID: -239, Anchor: anchor(34835953,
-	"VpWyfNOLm8Rqt6CZZ9dZGqJRO3NyrlHHYN1k1oLbJ6g=", "8o12KX54BtJM8RERD1J97Qe1ZWk61LIIyXydlBnixK8=")}
+// known is kept then. A newer anchor makes that way shorter, and is believed for no better reason. `chrysalis chain renew` writes one here.
+var Mainnet = anchored("mainnet", -239, "2024-01-01", 34835953,
+	"VpWyfNOLm8Rqt6CZZ9dZGqJRO3NyrlHHYN1k1oLbJ6g=", "8o12KX54BtJM8RERD1J97Qe1ZWk61LIIyXydlBnixK8=")
 
 // Networks are those that are compiled in.
 var Networks = []Network{Mainnet}
 
-// anchor is a key block whose hashes are written as the configuration file has them.
-func anchor(seqno uint32, root, file string) Head {
+// anchored is a network whose anchor's hashes are written as the configuration file has them, and the day on which it was the newest key
+// block; of the first that was written here, a day before that.
+func anchored(name string, global int32, day string, seqno uint32, root, file string) Network {
+	of, err := time.Parse(time.DateOnly, day)
+	if err != nil {
+		panic("a day that is compiled in: " + day)
+	}
 	id := BlockID{Workchain: Masterchain, Shard: wholeShard, Seqno: seqno, RootHash: hash(root), FileHash: hash(file)}
-	return Head{Key: id, Last: id}
+	return Network{Name: name, GlobalID: global, Anchor: Head{Key: id, Last: id}, Anchored: of}
 }
 
 func hash(text string) [32]byte {

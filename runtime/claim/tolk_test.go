@@ -24,7 +24,7 @@ func TestRebuilt(t *testing.T) {
 		t.Skip("CHRYSALIS_TOLK names no folder of @ton/tolk-js")
 	}
 	sources := []string{"guard/guard.tolk"}
-	for _, name := range []string{"root", "proxy", "client", "worker"} {
+	for _, name := range []string{"root", "proxy", "client", "worker", "wallet"} {
 		sources = append(sources, "../chain/chaintest/contracts/"+name+".tolk")
 	}
 	for _, source := range sources {

@@ -12,7 +12,6 @@ import (
 // Operations of the messages that a proxy gets.
 const (
 	opFromClient = 0x65448ff4
-	opFromWorker = 0x4d725d2c
 	opOwnerClose = 0xb51d5a01
 	opText       = 0
 	textClose    = 'c'
@@ -33,14 +32,17 @@ type Book struct {
 	// Open counts the clients that are not closed at zero.
 	Open int
 
-	terms   Terms
+	terms   Terms // of a book that was read: none, until Under
 	proxy   ton.Address
 	took    int64 // nanotons that charges took, less deposits that were sent back and still count as a client's
 	state   claim.State
-	clients map[ton.Address]*entry
+	clients []entry // in the order in which they came
+	index   map[ton.Address]int
+	changed map[int]bool // since Changed was asked
 }
 
 type entry struct {
+	address  ton.Address
 	owner    ton.Address
 	balance  uint64
 	tokens   uint64
@@ -56,13 +58,20 @@ func NewBook(t Terms) (*Book, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Book{terms: t, proxy: proxy, clients: map[ton.Address]*entry{}}, nil
+	return &Book{terms: t, proxy: proxy, index: map[ton.Address]int{}, changed: map[int]bool{}}, nil
 }
+
+// Proxy returns the address of the contract whose book it is.
+func (b *Book) Proxy() ton.Address { return b.proxy }
 
 // Took returns the nanotons that charges really took, which is what may be paid out in all.
 func (b *Book) Took() uint64 { return uint64(max(b.took, 0)) }
 
-// Apply folds the next transaction of the proxy's account in. A message of a stranger's changes nothing, whatever it says.
+// Over reports whether the proxy has been emptied: no message of it will ever be signed again.
+func (b *Book) Over() bool { return b.state == claim.Closed }
+
+// Apply folds the next transaction of the proxy's account in. A message of a stranger's changes nothing, whatever it says. After an error
+// nothing has changed.
 func (b *Book) Apply(tx chain.Transaction) error {
 	if tx.Previous != b.Mark {
 		return fmt.Errorf("book of %s: transaction %d follows %d, want %d", b.proxy, tx.LT, tx.Previous.LT, b.Mark.LT)
@@ -85,14 +94,12 @@ func (b *Book) message(tx chain.Transaction) error {
 	switch op {
 	case opFromClient:
 		return b.fromClient(tx, &r)
-	case uint64(claim.ProxyClose), opOwnerClose:
+	case uint64(claim.ProxyClose):
 		b.close(tx, claim.Closing)
 	case uint64(claim.ProxyCloseComplete):
 		b.close(tx, claim.Closed)
-	case opText:
-		if r.Uint(8) == textClose && r.Err() == nil {
-			b.close(tx, claim.Closing)
-		}
+	case opOwnerClose, opText:
+		return b.ofOwner(tx, op, &r)
 	}
 	return nil
 }
@@ -101,6 +108,19 @@ func (b *Book) close(tx chain.Transaction, to claim.State) {
 	if !tx.Aborted {
 		b.state = max(b.state, to)
 	}
+}
+
+// ofOwner takes what the proxy's owner may begin its end with. The owner is a guard, which says nothing of the kind; a stranger's changes
+// nothing, whether the contract refuses it or passes it over.
+func (b *Book) ofOwner(tx chain.Transaction, op uint64, r *cell.Reader) error {
+	guard, err := b.terms.Guard()
+	if err != nil {
+		return err
+	}
+	if tx.In.From == guard && (op == opOwnerClose || r.Uint(8) == textClose && r.Err() == nil) {
+		b.close(tx, claim.Closing)
+	}
+	return nil
 }
 
 // fromClient takes what a client's contract told of itself. It tells the proxy at every change, whether the proxy can pay for listening or
@@ -113,8 +133,14 @@ func (b *Book) fromClient(tx chain.Transaction, r *cell.Reader) error {
 	if r.End() != nil || told.Err() != nil {
 		return nil // no client's contract writes such a thing
 	}
-	e := b.clients[tx.In.From]
-	if e == nil {
+	var e entry
+	i, known := b.index[tx.In.From]
+	if known {
+		e = b.clients[i]
+		if e.owner != owner {
+			return fmt.Errorf("client %s tells of owner %s, want %s", tx.In.From, owner, e.owner)
+		}
+	} else {
 		p := &b.terms.Params
 		from, err := claim.Address(p.ClientCode, p.NewClient(owner, b.proxy, b.terms.Key))
 		if err != nil {
@@ -123,12 +149,9 @@ func (b *Book) fromClient(tx chain.Transaction, r *cell.Reader) error {
 		if from != tx.In.From {
 			return nil // a stranger
 		}
-		e = &entry{owner: owner}
-		b.clients[from] = e
-		b.Open++
-	} else if e.owner != owner {
-		return fmt.Errorf("client %s tells of owner %s, want %s", tx.In.From, owner, e.owner)
+		e = entry{address: from, owner: owner, state: claim.Closed} // which is counted as open by what it tells
 	}
+	before := e
 	state := claim.State(told.Uint(2))
 	balance := told.Coins()
 	told.Coins() // stake
@@ -137,7 +160,7 @@ func (b *Book) fromClient(tx chain.Transaction, r *cell.Reader) error {
 	if err := told.End(); err != nil {
 		return fmt.Errorf("client %s: %w", tx.In.From, err)
 	}
-	in, out, err := b.movement(tx, e, what)
+	in, out, lost, err := b.movement(tx, what)
 	if err != nil {
 		return fmt.Errorf("client %s: %w", tx.In.From, err)
 	}
@@ -146,44 +169,53 @@ func (b *Book) fromClient(tx chain.Transaction, r *cell.Reader) error {
 		return fmt.Errorf("client %s goes from %d nanotons and %d tokens to %d and %d, state %d, by %d in and %d out", tx.In.From,
 			e.balance, e.tokens, balance, tokens, state, in, out)
 	}
+	e.state, e.balance, e.tokens, e.unbacked = state, balance, tokens, e.unbacked || lost
+	if lost {
+		taken -= in
+	}
 	b.took += taken
-	b.Deposits = b.Deposits - e.balance + balance
-	was := e.open()
-	e.state, e.balance, e.tokens = state, balance, tokens
-	if was && !e.open() {
-		b.Open--
-	} else if !was && e.open() {
+	b.Deposits = b.Deposits - before.balance + balance
+	if e.open() {
 		b.Open++
 	}
+	if before.open() {
+		b.Open--
+	}
+	if !known {
+		i = b.add(e)
+	}
+	b.clients[i], b.changed[i] = e, true
 	return nil
 }
 
-// movement reads which coins a client's message was about.
-func (b *Book) movement(tx chain.Transaction, e *entry, what *cell.Cell) (in, out int64, err error) {
+func (b *Book) add(e entry) int {
+	b.clients = append(b.clients, e)
+	b.index[e.address] = len(b.clients) - 1
+	return len(b.clients) - 1
+}
+
+// movement reads which coins a client's message was about. Those that are lost count as the client's, and did not stay with the proxy.
+func (b *Book) movement(tx chain.Transaction, what *cell.Cell) (in, out int64, lost bool, err error) {
 	if what == nil {
-		return 0, 0, nil
+		return 0, 0, false, nil
 	}
 	r := what.Read()
 	kind := r.Uint(32)
 	if kind == kindRegister {
-		return 0, 0, r.Err()
+		return 0, 0, false, r.Err()
 	}
 	coins := int64(r.Coins())
 	r.Address()
 	if err := r.End(); err != nil {
-		return 0, 0, err
+		return 0, 0, false, err
 	}
 	switch kind {
 	case kindTopUp:
 		// A proxy that is closing sends the coins back, and one that could not act never had them. The client's contract counts them all the
 		// same: what it is charged of them took nothing.
-		if tx.Aborted || b.state != claim.Normal {
-			e.unbacked = true
-			b.took -= coins
-		}
-		return coins, 0, nil
+		return coins, 0, tx.Aborted || b.state != claim.Normal, nil
 	case kindGranted, kindForced:
-		return 0, coins, nil
+		return 0, coins, false, nil
 	}
-	return 0, 0, fmt.Errorf("message is of kind %08x, which no client's contract sends", kind)
+	return 0, 0, false, fmt.Errorf("message is of kind %08x, which no client's contract sends", kind)
 }

@@ -201,12 +201,12 @@ func sum(list ...uint64) (total uint64, ok bool) {
 // Grant returns the count with which a client gets the rest of its deposit back, and false where none is to be granted: only when it or the
 // proxy is closing, only of a deposit that the proxy has, and charging all that the journal or the chain knows.
 func Grant(v View, b *Book, address ton.Address, c claim.Client, counted uint64) (uint64, bool) {
-	e := b.clients[address]
+	i, known := b.index[address]
 	if c.State != claim.Closing && v.Proxy.State != claim.Closing || c.State == claim.Closed && c.Balance == 0 ||
 		v.Proxy.State == claim.Closed {
 		return 0, false
 	}
-	if b.Mark != v.Last || e == nil || e.unbacked {
+	if b.Mark != v.Last || !known || b.clients[i].unbacked {
 		return 0, false // its deposit is not with the proxy: the refund would be another's
 	}
 	if need, ok := sum(c.Balance, fees); !ok || v.Native < need {

@@ -1,7 +1,9 @@
 package settle_test
 
 import (
+	"bytes"
 	"crypto/ed25519"
+	"errors"
 	"strings"
 	"testing"
 
@@ -555,5 +557,93 @@ func TestOrder(t *testing.T) {
 	w.look()
 	if err := w.book.Apply(chain.Transaction{Mark: chain.Mark{LT: 1 << 40}}); err == nil || !strings.Contains(err.Error(), "want") {
 		t.Errorf("a transaction out of order: got %v", err)
+	}
+}
+
+// TestBookAsBytes: a book that is written and read is the same, and goes on; one that does not add up or is another's is refused.
+func TestBookAsBytes(t *testing.T) {
+	w := newWorld(t)
+	w.topUp(alice, 5*coin)
+	w.topUp(bob, 3*coin)
+	w.carry(claim.ClientCharge, must(w.terms.Client(alice)), 1_000_000)
+	w.look()
+	if got := w.book.Changed(); len(got) != 2 || len(w.book.Changed()) != 0 {
+		t.Errorf("changed are %v, want both clients, once", got)
+	}
+	again := must(ReadBook(w.book.AppendHead(nil)))
+	if err := again.Whole(); err == nil {
+		t.Error("a book without its clients adds up")
+	}
+	for i := range w.book.Clients() {
+		item := w.book.AppendItem(nil, i)
+		if at, err := again.Set(item); at != i || err != nil {
+			t.Fatalf("client %d: at %d (%v)", i, at, err)
+		}
+		if at, ok := again.Find(item); at != i || !ok {
+			t.Errorf("client %d is found at %d, %t", i, at, ok)
+		}
+	}
+	other := w.terms
+	other.Params.WorkerFee--
+	if err := again.Under(other); !errors.Is(err, ErrOther) {
+		t.Errorf("another proxy's terms: got %v, want %v", err, ErrOther)
+	}
+	if err := errors.Join(again.Whole(), again.Under(w.terms)); err != nil {
+		t.Fatal(err)
+	}
+	w.book = again
+	w.carry(claim.ClientCharge, must(w.terms.Client(bob)), 500_000)
+	if v := w.look(); again.Took() != 1_500_000_000 || again.Whole() != nil || again.Open != 2 || again.Deposits != 6_500_000_000 {
+		t.Errorf("read and gone on: %d taken, %d nanotons of %d open, %+v", again.Took(), again.Deposits, again.Open, v)
+	}
+	for _, n := range []int{0, HeadBytes - 1, HeadBytes + 1} {
+		if _, err := ReadBook(make([]byte, n)); err == nil {
+			t.Errorf("a head of %d bytes: got no error", n)
+		}
+	}
+}
+
+// TestOwnersWords: what an owner may say counts when the owner says it. The guard does not; a stranger whom the contract passes over changes
+// nothing.
+func TestOwnersWords(t *testing.T) {
+	w := newWorld(t)
+	guard := must(w.terms.Guard())
+	for _, tt := range []struct {
+		name   string
+		from   ton.Address
+		body   *cell.Builder
+		closes byte
+	}{
+		{"a stranger's text", bob, new(cell.Builder).Uint(0, 32).Uint('c', 8), 0},
+		{"a stranger's close", bob, new(cell.Builder).Uint(0xb51d5a01, 32), 0},
+		{"the guard's other text", guard, new(cell.Builder).Uint(0, 32).Uint('d', 8), 0},
+		{"the guard's text", guard, new(cell.Builder).Uint(0, 32).Uint('c', 8), 1},
+		{"the guard's close", guard, new(cell.Builder).Uint(0xb51d5a01, 32), 1},
+	} {
+		book := must(NewBook(w.terms))
+		err := book.Apply(chain.Transaction{Mark: chain.Mark{LT: 1}, In: &chain.Message{From: tt.from, Body: must(tt.body.Cell()).Read()}})
+		if head := book.AppendHead(nil); err != nil || head[HeadBytes-1] != tt.closes {
+			t.Errorf("%s: state is %d (%v), want %d", tt.name, head[HeadBytes-1], err, tt.closes)
+		}
+	}
+}
+
+// TestRefusedChangesNothing: a transaction that a book does not take leaves it as it was.
+func TestRefusedChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.topUp(alice, 5*coin)
+	w.look()
+	before := w.book.AppendItem(w.book.AppendHead(nil), 0)
+	told := must(new(cell.Builder).Uint(0, 2).Coins(1).Coins(coin).Uint(0, 64).Uint(0, 64*4).Cell())
+	what := must(new(cell.Builder).Uint(0x0badf00d, 32).Coins(9).Address(alice).Cell())
+	for name, b := range map[string]*cell.Builder{
+		"of an unknown kind": new(cell.Builder).Uint(0x65448ff4, 32).Uint(1, 64).Address(alice).Ref(told).MaybeRef(what),
+		"of another owner":   new(cell.Builder).Uint(0x65448ff4, 32).Uint(1, 64).Address(bob).Ref(told).MaybeRef(nil),
+	} {
+		err := w.book.Apply(chain.Transaction{Previous: w.book.Mark, Mark: chain.Mark{LT: 1 << 50},
+			In: &chain.Message{From: must(w.terms.Client(alice)), Body: must(b.Cell()).Read()}})
+		if after := w.book.AppendItem(w.book.AppendHead(nil), 0); err == nil || !bytes.Equal(after, before) || w.book.Clients() != 1 {
+			t.Errorf("%s: got %v and %x, want an error and %x", name, err, after, before)
+		}
 	}
 }

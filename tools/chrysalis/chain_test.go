@@ -1,8 +1,8 @@
 package main
 
 import (
-	"encoding/binary"
-	"encoding/json"
+	"encoding/base64"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -10,12 +10,15 @@ import (
 
 	"chrysalis/runtime/chain"
 	"chrysalis/runtime/chain/chaintest"
+	"chrysalis/runtime/chain/fetch"
 	"chrysalis/runtime/chain/fetch/fetchtest"
+	"chrysalis/tools/internal/onchain"
 )
 
 // localChain is a chain in memory behind two liteservers, for the scripts.
 type localChain struct {
 	good, forged, old []byte // global configuration files
+	source            []byte // with the first block of the good one as an anchor
 }
 
 func newLocalChain(t *testing.T) *localChain {
@@ -48,23 +51,22 @@ func newLocalChain(t *testing.T) *localChain {
 		s.Change = func(b []byte) []byte { b[len(b)-9] ^= 1; return b }
 	}
 	aged, ancient := world(1_700_000_000)
-	return &localChain{good: globalFile(t, c.Network, servers), forged: globalFile(t, forged.Network, liars),
+	b64 := base64.StdEncoding.EncodeToString
+	first := c.Network.Anchor.Key
+	source := fmt.Sprintf("// what stands before\nvar Local = anchored(\"local\", -217, \"1999-12-31\", 1,\n\t%q, %q)\n\nvar Other = anchored(\"other\", -239, \"2024-01-01\", 34835953,\n\t%q, %q)\n",
+		b64(first.RootHash[:]), b64(first.FileHash[:]), b64(first.FileHash[:]), b64(first.RootHash[:]))
+	return &localChain{source: []byte(source), good: globalFile(t, c.Network, servers), forged: globalFile(t, forged.Network, liars),
 		old: globalFile(t, aged.Network, ancient)}
 }
 
 // globalFile is the network's configuration file.
 func globalFile(t *testing.T, n chain.Network, servers []*fetchtest.Liteserver) []byte {
 	t.Helper()
-	var list []map[string]any
+	var list []fetch.Server
 	for _, s := range servers {
-		ip := s.Server.Address.Addr().As4()
-		list = append(list, map[string]any{"ip": int32(binary.BigEndian.Uint32(ip[:])), "port": s.Server.Address.Port(),
-			"id": map[string]any{"@type": "pub.ed25519", "key": s.Server.Key[:]}})
+		list = append(list, s.Server)
 	}
-	key := n.Anchor.Key
-	raw, err := json.Marshal(map[string]any{"@type": "config.global", "liteservers": list, "validator": map[string]any{
-		"init_block": map[string]any{"workchain": key.Workchain, "shard": int64(key.Shard), "seqno": key.Seqno, "root_hash": key.RootHash[:],
-			"file_hash": key.FileHash[:]}}})
+	raw, err := onchain.WriteConfig(n, list)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,10 +74,27 @@ func globalFile(t *testing.T, n chain.Network, servers []*fetchtest.Liteserver) 
 }
 
 func (l *localChain) files(dir string) error {
-	for name, raw := range map[string][]byte{"good.json": l.good, "forged.json": l.forged, "old.json": l.old} {
+	for name, raw := range map[string][]byte{"good.json": l.good, "forged.json": l.forged, "old.json": l.old, "networks.go": l.source} {
 		if err := os.WriteFile(filepath.Join(dir, "chain-"+name), raw, 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// TestNetworksFile: the source is as chain renew reads it, with the key block that is compiled in.
+func TestNetworksFile(t *testing.T) {
+	raw, err := os.ReadFile("../../" + networksFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "networks.go")
+	if err := os.WriteFile(file, raw, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	next := chain.Head{Key: chain.BlockID{Seqno: 7}, Time: 1_800_000_000}
+	old, n, err := renewAnchor(file, chain.Mainnet, next)
+	if err != nil || old != "2024-01-01" || n.Anchor.Key != next.Key || day(n.Anchored) != "2027-01-15" {
+		t.Errorf("got %s, %v of %s (%v)", old, n.Anchor.Key, day(n.Anchored), err)
+	}
 }

@@ -22,8 +22,8 @@ import (
 const maxBodyText = 16 << 10
 
 func newClaim() *cobra.Command {
-	cmd := &cobra.Command{Use: "claim", Short: "Look at the signed messages by which a guest is paid"}
-	cmd.AddCommand(newClaimVerify())
+	cmd := &cobra.Command{Use: "claim", Short: "The signed messages by which a guest is paid: look at them, and have them carried"}
+	cmd.AddCommand(newClaimList(), newClaimNext(), newClaimSubmit(), newClaimExport(), newClaimVerify())
 	return cmd
 }
 

@@ -94,7 +94,7 @@ func TestOutputFits(t *testing.T) {
 		{"verify", append([]string{"verify"}, remote...), "accepted: software on vtpm"},
 		{"verify --all", append([]string{"verify", "--all"}, remote...), "quote-signature"},
 		{"verify, refused", []string{"verify", guest.URL, "--policy", "other-release.json", "--roots", "roots.pem"}, "rejected"},
-		{"claims", []string{"claims", "--dir", "earned"}, "contract"},
+		{"claim list", []string{"claim", "list", "--dir", "earned"}, "contract"},
 		{"status", []string{"status"}, ""},
 		{"doctor", []string{"doctor"}, "memory"},
 		{"receipt list", []string{"receipt", "list", "receipts"}, "kept"},

@@ -105,7 +105,7 @@ func TestLinuxVerbs(t *testing.T) {
 			t.Errorf("%s: got error %v, want one that names it and both systems", name, err)
 		}
 	}
-	for _, name := range []string{"verify", "chat", "proxy", "policy", "claims", "appraise tdx"} {
+	for _, name := range []string{"verify", "chat", "proxy", "policy", "claim list", "appraise tdx"} {
 		root := newRoot()
 		wantLinux(root, "windows")
 		root.SetArgs(append(strings.Fields(name), "--nonsense"))

@@ -13,6 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"chrysalis/measure"
+	"chrysalis/measure/cocoon"
+	"chrysalis/measure/config"
+	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
 	"chrysalis/measure/snp"
 	"chrysalis/measure/tdvf"
@@ -43,14 +46,17 @@ func (f *bootFlags) line() (string, error) {
 func newMeasureTDX() *cobra.Command {
 	var files bootFlags
 	var shape shapeFlags
+	var served servedFlags
 	var order string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "tdx --firmware FILE [--kernel FILE --initrd FILE --cmdline TEXT|@FILE] [--shape FILE]",
-		Short: "MRTD of a TDX guest, with a shape RTMR0, with a kernel RTMR1 and RTMR2",
+		Use:   "tdx --firmware FILE [--kernel FILE --initrd FILE --cmdline TEXT|@FILE] [--shape FILE] [--config FILE | --spec-tree HEX]",
+		Short: "MRTD of a TDX guest, with a shape RTMR0, with a kernel RTMR1 and RTMR2, with a config RTMR3",
 		Long: "MRTD needs the firmware image alone. RTMR0 holds the machine's memory, settings and ACPI tables: --shape names its\n" +
 			"shape.json, and a QEMU of its version, in or beside the tools tree, is asked for them. RTMR1 and RTMR2 are those of a\n" +
-			"direct boot, with QEMU 10.0 or newer where no shape says another.",
+			"direct boot, with QEMU 10.0 or newer where no shape says another. --config (a config disk, or the measured bytes of one) gives MRCONFIGID and the\n" +
+			"RTMR3 of a guest that serves; --spec-tree those of a guest of COCOON's reference, from the id of its configuration's tree. With all registers\n" +
+			"image_hash is the hash by which COCOON's root contract lists images, with no owner of the TD.",
 		Example: "  chrysalis measure tdx --firmware OVMF.inteltdx.fd --json\n  chrysalis measure tdx --firmware OVMF.fd --page-order two-pass\n" +
 			"  chrysalis measure tdx --firmware OVMF.inteltdx.fd --kernel vmlinuz --initrd initrd --cmdline @cmdline --shape shape.json --json",
 		Args: cobra.NoArgs,
@@ -83,31 +89,88 @@ func newMeasureTDX() *cobra.Command {
 			if err != nil {
 				return unavailable(err)
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), registers)
+			all, err := served.of(registers)
+			if err != nil {
+				return err
 			}
-			return printRegisters(cmd.OutOrStdout(), registers)
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), all)
+			}
+			return printRegisters(cmd.OutOrStdout(), all)
 		},
 	}
 	files.add(cmd)
 	shape.add(cmd, "shape.json of the machine, for RTMR0")
+	served.add(cmd)
 	cmd.Flags().StringVar(&order, "page-order", string(tdvf.SinglePass),
 		"single-pass (upstream KVM and QEMU) or two-pass (QEMU 8.2 of Ubuntu 24.04)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
-func printRegisters(w io.Writer, r measure.TDXRegisters) error {
+// servedFlags say what a guest extends and carries besides its boot.
+type servedFlags struct{ config, tree string }
+
+func (f *servedFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.config, "config", "", "config disk or measured bytes, for MRCONFIGID and RTMR3")
+	cmd.Flags().StringVar(&f.tree, "spec-tree", "", "64 hexadecimal digits: RTMR3 as COCOON's reference has it, and no MRCONFIGID")
+	cmd.MarkFlagsMutuallyExclusive("config", "spec-tree")
+}
+
+// tdRegisters are those of a TD that serves, as far as they are known.
+type tdRegisters struct {
+	measure.TDXRegisters
+	RTMR3      *register.Digest384 `json:"rtmr3,omitempty"`
+	MRConfigID *register.Digest384 `json:"mr_config_id,omitempty"`
+	ImageHash  *register.Digest    `json:"image_hash,omitempty"`
+}
+
+// of adds what the flags say to the registers of a boot.
+func (f *servedFlags) of(boot measure.TDXRegisters) (r tdRegisters, err error) {
+	r.TDXRegisters = boot
+	switch {
+	case f.config != "":
+		measured, err := readMeasured(f.config)
+		if err != nil {
+			return r, unavailable(err)
+		}
+		sequence, err := eventlog.SequenceOf(measured)
+		if err != nil {
+			return r, unavailable(err)
+		}
+		rtmr3 := register.Digest384(eventlog.Replay384(sequence.Records(eventlog.InRTMR), eventlog.RTMR3))
+		id := register.Digest384(config.SHA384(measured))
+		r.RTMR3, r.MRConfigID = &rtmr3, &id
+	case f.tree != "":
+		var tree register.Digest
+		if err := tree.UnmarshalText([]byte(f.tree)); err != nil {
+			return r, exitError{exitUsage, fmt.Errorf("--spec-tree: %v", err)}
+		}
+		rtmr3 := register.Digest384(cocoon.RTMR3(tree))
+		r.RTMR3, r.MRConfigID = &rtmr3, new(register.Digest384)
+	}
+	if r.RTMR0 != nil && r.RTMR1 != nil && r.RTMR2 != nil && r.RTMR3 != nil {
+		hash := cocoon.TD{MRTD: r.MRTD, MRConfigID: *r.MRConfigID, RTMR: [4][48]byte{*r.RTMR0, *r.RTMR1, *r.RTMR2, *r.RTMR3}}.ImageHash()
+		r.ImageHash = &hash
+	}
+	return r, nil
+}
+
+func printRegisters(w io.Writer, r tdRegisters) error {
 	for _, line := range []struct {
 		name  string
 		value *register.Digest384
-	}{{"mrtd", &r.MRTD}, {"rtmr0", r.RTMR0}, {"rtmr1", r.RTMR1}, {"rtmr2", r.RTMR2}} {
+	}{{"mrtd", &r.MRTD}, {"rtmr0", r.RTMR0}, {"rtmr1", r.RTMR1}, {"rtmr2", r.RTMR2}, {"rtmr3", r.RTMR3}, {"mr_config_id", r.MRConfigID}} {
 		if line.value == nil {
 			continue
 		}
 		if _, err := fmt.Fprintf(w, "%-5s %s\n", line.name, *line.value); err != nil {
 			return err
 		}
+	}
+	if r.ImageHash != nil {
+		_, err := fmt.Fprintf(w, "image_hash %s\n", *r.ImageHash)
+		return err
 	}
 	return nil
 }
@@ -121,7 +184,8 @@ func newMeasureSNP() *cobra.Command {
 		Short: "Launch digest of an SEV-SNP guest",
 		Long: "The digest covers the firmware, the pages that its metadata asks for and the first state of each vCPU, as QEMU makes them,\n" +
 			"or with --vmm Amazon's EC2 or Google's Compute Engine, which show no vCPU type in it. --shape names the machine's\n" +
-			"shape.json instead. With a kernel also the page of kernel hashes (kernel-hashes=on), which the firmware must have.",
+			"shape.json instead. With a kernel also the page of kernel hashes (kernel-hashes=on), which the firmware must have.\n" +
+			"image_hash is the hash by which COCOON's root contract lists images: it follows from the digest alone, whatever the config.",
 		Example: "  chrysalis measure sev-snp --firmware OVMF.amdsev.fd --shape shape.json --kernel vmlinuz --initrd initrd --cmdline @cmdline --json\n" +
 			"  chrysalis measure sev-snp --firmware OVMF.amdsev.fd --vcpus 4 --vcpu-type EPYC-v4 --guest-features 1 \\\n" +
 			"    --kernel vmlinuz --initrd initrd --cmdline @cmdline --json",
@@ -150,10 +214,11 @@ func newMeasureSNP() *cobra.Command {
 			if err != nil {
 				return unavailable(err)
 			}
+			image := cocoon.SNPImageHash(digest)
 			if asJSON {
-				return printJSON(cmd.OutOrStdout(), map[string]string{"launch_digest": hex.EncodeToString(digest[:])})
+				return printJSON(cmd.OutOrStdout(), map[string]string{"launch_digest": hex.EncodeToString(digest[:]), "image_hash": image.String()})
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "launch_digest %x\n", digest)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "launch_digest %x\nimage_hash %s\n", digest, image)
 			return err
 		},
 	}

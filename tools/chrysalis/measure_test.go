@@ -1,12 +1,22 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"strings"
+	"testing"
+	"time"
 
+	"chrysalis/attest/attesttest"
+	"chrysalis/attest/tdx"
+	"chrysalis/measure"
+	"chrysalis/measure/cocoon"
+	"chrysalis/measure/config"
 	"chrysalis/measure/pe/petest"
+	"chrysalis/measure/register"
 )
 
 // writeMeasured writes the images that the measure scripts read.
@@ -75,4 +85,45 @@ func smallShim() []byte {
 	copy(b[0x2000:], meta)
 	le.PutUint32(b[len(b)-0x20:], 0x2000)
 	return b
+}
+
+// TestServedRegisters: what a TD's flags add to the registers of its boot is what a verified guest of that config shows, and with all of them
+// there is a hash of the image.
+func TestServedRegisters(t *testing.T) {
+	const file = "../../measure/config/testdata/vectors/measured.bin"
+	measured, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	td := attesttest.NewTDXGuest(measured, time.Now())
+	quote, err := tdx.Parse(td.Attest([32]byte{}, [32]byte{}).Quote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := quote.Body
+	boot := measure.TDXRegisters{MRTD: body.MRTD, RTMR0: (*register.Digest384)(&body.RTMR[0]), RTMR1: (*register.Digest384)(&body.RTMR[1])}
+	of := func(f servedFlags) tdRegisters {
+		t.Helper()
+		r, err := f.of(boot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if r := of(servedFlags{config: file}); r.ImageHash != nil || *r.MRConfigID != register.Digest384(config.SHA384(measured)) {
+		t.Errorf("without RTMR2: got MRCONFIGID %s and image hash %v", r.MRConfigID, r.ImageHash)
+	}
+	boot.RTMR2 = (*register.Digest384)(&body.RTMR[2])
+	r := of(servedFlags{config: file})
+	want := cocoon.TD{MRTD: body.MRTD, MRConfigID: body.MRCONFIGID, RTMR: body.RTMR}.ImageHash()
+	if r.ImageHash == nil || *r.ImageHash != want {
+		t.Errorf("image hash is %v, want %s", r.ImageHash, want)
+	}
+	tree := of(servedFlags{tree: strings.Repeat("ab", 32)})
+	if *tree.ImageHash == want || *tree.MRConfigID != (register.Digest384{}) || *tree.RTMR3 != register.Digest384(cocoon.RTMR3([32]byte(bytes.Repeat([]byte{0xab}, 32)))) {
+		t.Errorf("of the reference: %+v", tree)
+	}
+	if of(servedFlags{}).ImageHash != nil {
+		t.Error("an image hash without RTMR3")
+	}
 }

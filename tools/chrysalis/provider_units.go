@@ -24,7 +24,7 @@ func (u *unit) render(t *template.Template) string {
 	start := []string{u.program, "up", "--foreground", "--dir=" + u.state, "--drain=" + u.drain.String()}
 	err := t.Execute(&b, map[string]any{
 		"Mark": unitMark, "Name": u.name, "System": !u.user, "State": u.state, "Low": u.port < 1024,
-		"Up": command(append(start, u.up...)), "Claims": command([]string{u.program, "claims", "--dir=" + u.state, "--export=" + u.state + "/claims"}),
+		"Up": command(append(start, u.up...)), "Claims": command([]string{u.program, "claim", "export", "--dir=" + u.state, "--output=" + u.state + "/claims"}),
 		"Start": u.wait + stopGrace, "Stop": u.drain + stopGrace,
 	})
 	if err != nil {

@@ -328,7 +328,7 @@ func newDown() *cobra.Command {
 	}
 	flags.add(cmd)
 	cmd.Flags().DurationVar(&drain, "drain", 0, "how long answers may take to end; nobody connects any more meanwhile (default: none is waited for)")
-	cmd.Flags().BoolVar(&forget, "forget", false, "remove the guest's folder but for the claims that it has handed out (chrysalis claims lists them): its key is gone for good")
+	cmd.Flags().BoolVar(&forget, "forget", false, "remove the guest's folder but for the claims that it has handed out (chrysalis claim list shows them): its key is gone for good")
 	return cmd
 }
 

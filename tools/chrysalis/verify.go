@@ -136,6 +136,9 @@ func printVerification(out, notes io.Writer, result *attest.Result, err error, a
 	machine := result.Machine()
 	say(out, "accepted: %s on %s, machine %x, until %s\n", result.Release(), result.Platform(), machine[:8],
 		result.NotAfter().UTC().Format(time.RFC3339))
+	if hash, ok := result.ImageHash(); ok {
+		say(out, "image: %s, as COCOON's root contract lists images\n", hash)
+	}
 	if c := cards[result.Config().Service.Model.Volume]; c != nil {
 		say(out, "model: %s, %s, %s\n", printable(c.ID()), printable(c.Quantisation), printable(c.Licence))
 	}

@@ -20,6 +20,7 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/attest/release"
+	"chrysalis/measure/cocoon"
 	"chrysalis/measure/config"
 	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
@@ -250,6 +251,9 @@ func newCardShow() *cobra.Command {
 			type shown struct {
 				release.Card
 				SignedBy []string `json:"signed_by"`
+				// Cocoon is the model as COCOON's network names it, and CocoonKey what its root contract lists.
+				Cocoon    string          `json:"cocoon"`
+				CocoonKey register.Digest `json:"cocoon_key"`
 			}
 			var all []shown
 			for _, id := range k.Names() {
@@ -261,13 +265,15 @@ func newCardShow() *cobra.Command {
 				if err != nil {
 					return rejected(err)
 				}
-				all = append(all, shown{c, keyIDs(signatures)})
+				m := cocoon.Model{Name: c.Name, Revision: c.Revision, Root: c.Root}
+				all = append(all, shown{c, keyIDs(signatures), m.String(), m.Key()})
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), all)
 			}
 			for _, c := range all {
 				printCard(cmd.OutOrStdout(), c.Card)
+				fmt.Fprintf(cmd.OutOrStdout(), "  for COCOON %s\n  key %s\n", c.Cocoon, c.CocoonKey)
 				for _, id := range c.SignedBy {
 					fmt.Fprintf(cmd.OutOrStdout(), "  signature by %s, not checked\n", id)
 				}

@@ -102,7 +102,7 @@ step "auditor: the signed claim, checked alone"
 show claim verify --body "$dir/answer/charge.boc" --pubkey "$(cat "$dir/answer/claim-key.hex")" --contract "$(cat "$dir/answer/contract.txt")"
 
 step "provider: what was earned, as the guest handed it out"
-show claims --dir "$dir"
+show claim list --dir "$dir"
 
 if [ -n "${KEEP:-}" ]; then
 	step "the guest stays up"

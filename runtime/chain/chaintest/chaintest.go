@@ -323,6 +323,31 @@ func (c *Chain) Step(messages ...Message) ([]Outcome, error) {
 	return outcomes, c.seal()
 }
 
+// Post delivers a message from outside the chain, as it comes in a bag of cells, in a step of its own. One that no contract accepts is an
+// error, and changes nothing.
+func (c *Chain) Post(bag []byte) ([]Outcome, error) {
+	raw, err := cell.FromBOC(bag)
+	if err != nil {
+		return nil, err
+	}
+	var in tlb.ExternalMessage
+	if err := tlb.Parse(&in, raw); err != nil {
+		return nil, err
+	}
+	m := Message{To: ton.Address{Workchain: int8(in.DstAddr.Workchain()), Account: [32]byte(in.DstAddr.Data())}}
+	if in.StateInit != nil {
+		init, err := tlb.ToCell(in.StateInit)
+		if err != nil {
+			return nil, err
+		}
+		m.Init = House(init)
+	}
+	if in.Body != nil {
+		m.Body = House(in.Body)
+	}
+	return c.Step(m)
+}
+
 func (c *Chain) encode(m Message) (*cell.Cell, error) {
 	var init *tlb.StateInit
 	if m.Init != nil {

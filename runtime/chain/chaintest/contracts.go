@@ -11,7 +11,7 @@ import (
 //go:embed contracts/*.boc
 var contracts embed.FS
 
-// Code returns the code of one of this folder's contracts: root, proxy, client or worker.
+// Code returns the code of one of this folder's contracts: root, proxy, client, worker or wallet.
 func Code(name string) *house.Cell {
 	bag, err := contracts.ReadFile("contracts/" + name + ".boc")
 	if err != nil {

@@ -8,6 +8,7 @@
 package fetch
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/binary"
@@ -80,11 +81,15 @@ type Transactions struct {
 	From    chain.Mark
 }
 
-func appendBlock(b []byte, id chain.BlockID) []byte {
-	b = binary.LittleEndian.AppendUint32(b, uint32(id.Workchain))
-	b = binary.LittleEndian.AppendUint64(b, id.Shard)
-	b = binary.LittleEndian.AppendUint32(b, id.Seqno)
-	return append(append(b, id.RootHash[:]...), id.FileHash[:]...)
+// Message hands a message from outside the chain on to it, as a bag of cells. Sent judges the answer.
+type Message struct{ Bag []byte }
+
+// Sent refuses every answer to a Message but that the liteserver has taken it. It says nothing of what becomes of the message.
+func Sent(answer []byte) error {
+	if want := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, idSendStatus), 1); !bytes.Equal(answer, want) {
+		return fmt.Errorf("message is answered with %.16x, want %x", answer, want)
+	}
+	return nil
 }
 
 func appendAccount(b []byte, a ton.Address) []byte {
@@ -93,11 +98,11 @@ func appendAccount(b []byte, a ton.Address) []byte {
 }
 
 func (q BlockProof) query() tl.Serializable {
-	return GetBlockProof{Raw{appendBlock(make([]byte, 4), q.From)}} // mode 0: no target
+	return GetBlockProof{Raw{q.From.Append(make([]byte, 4))}} // mode 0: no target
 }
 
 func (q AccountState) query() tl.Serializable {
-	return GetAccountState{Raw{appendAccount(appendBlock(nil, q.Of), q.Account)}}
+	return GetAccountState{Raw{appendAccount(q.Of.Append(nil), q.Account)}}
 }
 
 func (q Transactions) query() tl.Serializable {
@@ -105,6 +110,8 @@ func (q Transactions) query() tl.Serializable {
 	b = binary.LittleEndian.AppendUint64(b, q.From.LT)
 	return GetTransactions{Raw{append(b, q.From.Hash[:]...)}}
 }
+
+func (q Message) query() tl.Serializable { return SendMessage(q) }
 
 // Ask asks one server after the other until judge accepts an answer. The error names what each said.
 func (c *Client) Ask(ctx context.Context, q Query, judge func(answer []byte) error) error {

@@ -197,3 +197,19 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestMessage: a liteserver's word that it took a message is one answer and no other; what no contract takes is refused.
+func TestMessage(t *testing.T) {
+	c := newChain(t, 2)
+	s := open(t, listen(t, c, 1), listen(t, c, 2))
+	for name, bag := range map[string][]byte{"nonsense": []byte("x"), "nothing": nil} {
+		if err := s.Ask(t.Context(), Message{Bag: bag}, Sent); err == nil || !strings.Contains(err.Error(), "it answers") {
+			t.Errorf("%s: got %v, want that no server takes it", name, err)
+		}
+	}
+	for _, answer := range [][]byte{nil, {1}, {0xf8, 0x9d, 0x95, 0x39, 0, 0, 0, 0}, {0, 0, 0, 0, 1, 0, 0, 0}} {
+		if err := Sent(answer); err == nil {
+			t.Errorf("answer %x says that the message was taken", answer)
+		}
+	}
+}

@@ -22,6 +22,15 @@ func (r *Raw) Parse(data []byte) ([]byte, error) {
 	return nil, nil
 }
 
+// Serialize writes the bag as bytes of TL.
+func (m SendMessage) Serialize(b *bytes.Buffer) error { return tl.ToBytesToBuffer(b, m.Bag) }
+
+// Parse takes bytes of TL.
+func (m *SendMessage) Parse(data []byte) (rest []byte, err error) {
+	m.Bag, rest, err = tl.FromBytes(data)
+	return rest, err
+}
+
 // The questions and answers of a liteserver. Their declarations are those of its scheme (lite_api.tl).
 type (
 	// GetBlockProof is a question.
@@ -30,12 +39,16 @@ type (
 	GetAccountState struct{ Raw }
 	// GetTransactions is a question.
 	GetTransactions struct{ Raw }
+	// SendMessage is a question.
+	SendMessage struct{ Bag []byte }
 	// PartialBlockProof answers GetBlockProof.
 	PartialBlockProof struct{ Raw }
 	// AccountStateAnswer answers GetAccountState.
 	AccountStateAnswer struct{ Raw }
 	// TransactionList answers GetTransactions.
 	TransactionList struct{ Raw }
+	// SendStatus answers SendMessage.
+	SendStatus struct{ Raw }
 	// Refusal is a liteserver's error.
 	Refusal struct{ Raw }
 )
@@ -47,7 +60,9 @@ var (
 		"shard_proof:bytes proof:bytes state:bytes = liteServer.AccountState")
 	idTransactionList = tl.Register(TransactionList{}, "liteServer.transactionList ids:(vector tonNode.blockIdExt) transactions:bytes "+
 		"= liteServer.TransactionList")
-	_ = tl.Register(GetBlockProof{}, "liteServer.getBlockProof mode:# known_block:tonNode.blockIdExt target_block:mode.0?tonNode.blockIdExt "+
+	idSendStatus = tl.Register(SendStatus{}, "liteServer.sendMsgStatus status:int = liteServer.SendMsgStatus")
+	_            = tl.Register(SendMessage{}, "liteServer.sendMessage body:bytes = liteServer.SendMsgStatus")
+	_            = tl.Register(GetBlockProof{}, "liteServer.getBlockProof mode:# known_block:tonNode.blockIdExt target_block:mode.0?tonNode.blockIdExt "+
 		"= liteServer.PartialBlockProof")
 	_ = tl.Register(GetAccountState{}, "liteServer.getAccountState id:tonNode.blockIdExt account:liteServer.accountId "+
 		"= liteServer.AccountState")
@@ -66,6 +81,7 @@ func box(id uint32, body []byte) []byte {
 func (a PartialBlockProof) box() []byte  { return box(idPartialBlockProof, a.Body) }
 func (a AccountStateAnswer) box() []byte { return box(idAccountState, a.Body) }
 func (a TransactionList) box() []byte    { return box(idTransactionList, a.Body) }
+func (a SendStatus) box() []byte         { return box(idSendStatus, a.Body) }
 
 // text is a refusal's words, cut short.
 func (r Refusal) text() string {

@@ -17,36 +17,44 @@ type checkpoint struct {
 	whole  bool   // one was read whole, or there was none to read: every contract is known
 }
 
-// A checkpoint's head is next receipt (u64) and hash of the last (32). A part is a kind (u8) and its items.
+// A checkpoint's head is next receipt (u64) and hash of the last (32), and then settledBytes if the chain has proven anything. A part is a
+// kind (u8) and its items.
 const (
 	headBytes     = 8 + 32
 	partContracts = 1
 	itemBytes     = 1 + 32 + 8 + 8 // workchain, account, count, place of the newest proof if the host has not got that
+	partClients   = 2              // of the book, of settle.ItemBytes each
 )
 
-// maxContracts returns how many contracts the journal's checkpoints have room for.
-func maxContracts(j *journal.Journal) int {
-	return int(j.MaxState() / 16 * 15 / itemBytes) // a sixteenth is for what stands before the items, and between the parts
+// maxItems returns how many bytes of items the journal's checkpoints have room for.
+func maxItems(j *journal.Journal) int {
+	return int(j.MaxState() / 16 * 15) // a sixteenth is for what stands before the items, and between the parts
 }
 
 // Begin reads a checkpoint's head. What was read before has to come to it.
 func (l *ledger) Begin(head []byte) error {
-	if len(head) != headBytes {
-		return fmt.Errorf("a checkpoint's head has %d bytes, want %d", len(head), headBytes)
+	if len(head) != headBytes && len(head) != headBytes+settledBytes {
+		return fmt.Errorf("a checkpoint's head has %d bytes, want %d or %d", len(head), headBytes, headBytes+settledBytes)
 	}
-	next, prev := binary.LittleEndian.Uint64(head), [32]byte(head[8:])
+	next, prev, proven := binary.LittleEndian.Uint64(head), [32]byte(head[8:]), head[headBytes:]
 	if l.began && (next != l.next || prev != l.prev) {
 		return fmt.Errorf("a checkpoint before receipt %d, want it before %d", next, l.next)
 	}
+	if err := l.settled.begin(proven, l.began); err != nil {
+		return err
+	}
 	if !l.began {
-		l.next, l.prev, l.whole = next, prev, next == 0
+		l.next, l.prev, l.whole = next, prev, next == 0 && len(proven) == 0
 	}
 	l.round, l.cursor, l.began = l.round+1, 0, true
 	return nil
 }
 
-// Part reads contracts. Those that are known have to be as they are known.
+// Part reads contracts, or clients of the book. Those that are known have to be as they are known.
 func (l *ledger) Part(part []byte) error {
+	if len(part) > 0 && part[0] == partClients {
+		return l.settled.part(part[1:], l.whole, l.round)
+	}
 	if len(part) == 0 || part[0] != partContracts || (len(part)-1)%itemBytes != 0 {
 		return fmt.Errorf("a part of %d bytes, want kind %d and items of %d", len(part), partContracts, itemBytes)
 	}
@@ -71,19 +79,19 @@ func (l *ledger) Part(part []byte) error {
 	return nil
 }
 
-// End ends a checkpoint: every contract is known.
+// End ends a checkpoint: every contract is known, and every client.
 func (l *ledger) End() error {
 	l.whole = true
-	return nil
+	return l.settled.end()
 }
 
 // Head begins a checkpoint.
 func (l *ledger) Head() []byte {
-	l.round, l.cursor, l.began = l.round+1, 0, true
-	return append(binary.LittleEndian.AppendUint64(nil, l.next), l.prev[:]...)
+	l.round, l.cursor, l.settled.cursor, l.began = l.round+1, 0, 0, true
+	return l.settled.appendHead(append(binary.LittleEndian.AppendUint64(nil, l.next), l.prev[:]...))
 }
 
-// Next returns contracts that the checkpoint has not got.
+// Next returns contracts that the checkpoint has not got, and then clients.
 func (l *ledger) Next(most int) []byte {
 	var part []byte
 	for ; l.cursor < len(l.contracts); l.cursor++ {
@@ -100,6 +108,9 @@ func (l *ledger) Next(most int) []byte {
 		part = append(append(part, byte(c.address.Workchain)), c.address.Account[:]...)
 		part = binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(part, c.count), uint64(c.newest))
 		c.round = l.round
+	}
+	if part == nil {
+		return l.settled.next(most, l.round)
 	}
 	return part
 }

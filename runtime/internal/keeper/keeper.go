@@ -11,20 +11,24 @@ package keeper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"chrysalis/measure/ton"
+	"chrysalis/runtime/chain"
 	"chrysalis/runtime/internal/journal"
 	"chrysalis/runtime/receipt"
+	"chrysalis/runtime/settle"
 )
 
 // Keeper answers requests. Run owns ledger and journal.
 type Keeper struct {
 	ledger   *ledger
 	journal  *journal.Journal
-	most     int // contracts
+	items    int // bytes of items in a checkpoint
 	batch    int // records that share one write
 	calls    chan call
+	proven   chan proven // what the chain says, which has a write of its own
 	stopped  chan struct{}
 	err      error // why Run ended; read after stopped is closed
 	reserved int   // places taken and not yet used, owned by Run
@@ -79,12 +83,17 @@ const maxBatch = 256
 
 // Open opens the journal on dev and rebuilds the ledger. boots is how many boots were completed, by the guest's counter.
 func Open(dev journal.Device, key [32]byte, boots uint64, terms Terms) (*Keeper, error) {
-	k := &Keeper{ledger: newLedger(terms), calls: make(chan call), stopped: make(chan struct{})}
+	k := &Keeper{ledger: newLedger(terms), calls: make(chan call), proven: make(chan proven), stopped: make(chan struct{})}
 	var err error
 	if k.journal, err = journal.Open(dev, key, boots, k.ledger); err != nil {
 		return nil, err
 	}
-	k.most = maxContracts(k.journal)
+	k.items = maxItems(k.journal)
+	if terms.Settle != nil {
+		if err := k.ledger.settled.under(*terms.Settle); err != nil {
+			return nil, fmt.Errorf("opening the settled book: %w", err)
+		}
+	}
 	k.batch = min(maxBatch, k.journal.MaxEntries()/journal.EntryPayload(paidEntry))
 	return k, nil
 }
@@ -99,6 +108,11 @@ func (k *Keeper) Run(ctx context.Context) error {
 			return k.err
 		case first := <-k.calls:
 			if err := k.answer(k.gather(first)); err != nil {
+				k.err = err
+				return err
+			}
+		case p := <-k.proven:
+			if err := k.follow(p); err != nil {
 				k.err = err
 				return err
 			}
@@ -136,7 +150,7 @@ func (k *Keeper) answer(batch []call) error {
 		case opCount:
 			contracts := len(k.ledger.contracts)
 			replies[i].counts = Counts{Bytes: uint64(k.journal.Size()), Receipts: k.ledger.next, Contracts: uint64(contracts),
-				Left: uint64(max(0, k.most-contracts)), Waiting: uint64(len(k.ledger.exports.waiting))}
+				Left: uint64(max(0, k.most()-contracts)), Waiting: uint64(len(k.ledger.exports.waiting))}
 			replies[i].place = c.place
 		case opExport:
 			var err error
@@ -209,7 +223,55 @@ func (k *Keeper) take(client ton.Address) bool {
 // more answer to a contract that is known.
 func (k *Keeper) room(client ton.Address, others int) bool {
 	_, known := k.ledger.index[client]
-	return known || len(k.ledger.contracts)+others < k.most
+	return known || len(k.ledger.contracts)+others < k.most()
+}
+
+// most returns how many contracts there is room for beside the book's clients, for whom half is kept where answers are paid on chain.
+func (k *Keeper) most() int {
+	book := len(k.ledger.settled.rounds) * settle.ItemBytes
+	if k.ledger.terms.Settle != nil {
+		book = max(book, k.items/2)
+	}
+	return (k.items - book) / itemBytes
+}
+
+// proven is what a follower of the chain has proven: a head, and transactions of the proxy's that come after those in the book.
+type proven struct {
+	head  chain.Head
+	txs   []chain.Transaction
+	reply chan error
+}
+
+// errBookFull says that the proxy has more clients than the journal has room for.
+var errBookFull = errors.New("the journal has no room for more of the proxy's clients")
+
+// follow makes what was proven durable. Its error is the disk's; the follower gets the others'.
+func (k *Keeper) follow(p proven) error {
+	s := &k.ledger.settled
+	if (len(s.rounds)+len(p.txs))*settle.ItemBytes > k.items/2 {
+		p.reply <- errBookFull
+		return nil
+	}
+	entry, refused := s.advance(p.head, p.txs)
+	if entry != nil {
+		if _, err := k.journal.Commit(entry); err != nil {
+			p.reply <- ErrUnknown
+			return fmt.Errorf("recording what the chain proves: %w", err)
+		}
+	}
+	p.reply <- refused
+	return nil
+}
+
+// prove has Run make what was proven durable, and the state that the rules ask.
+func (k *Keeper) prove(head chain.Head, txs []chain.Transaction) error {
+	p := proven{head, txs, make(chan error, 1)}
+	select {
+	case k.proven <- p:
+		return <-p.reply
+	case <-k.stopped:
+		return ErrUnknown
+	}
 }
 
 func (k *Keeper) ask(c call) reply {

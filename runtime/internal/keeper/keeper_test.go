@@ -351,7 +351,7 @@ func TestFull(t *testing.T) {
 		return r
 	}
 	client, stop := run(t, k)
-	for n := 1; n <= k.most-10; n++ {
+	for n := 1; n <= k.most()-10; n++ {
 		record(t, client, stranger(n))
 	}
 	var places []*Place
@@ -403,13 +403,13 @@ func TestFull(t *testing.T) {
 	if _, err := known.Record(t.Context(), stranger(20_000)); !errors.Is(err, ErrFull) { // a gateway that says another's name
 		t.Errorf("a new contract on a known one's place: got error %v, want %v", err, ErrFull)
 	}
-	if c, err := client.Count(t.Context()); err != nil || c.Contracts != uint64(k.most) || c.Left != 0 {
-		t.Errorf("counts: got %+v and error %v, want %d contracts and none left", c, err, k.most)
+	if c, err := client.Count(t.Context()); err != nil || c.Contracts != uint64(k.most()) || c.Left != 0 {
+		t.Errorf("counts: got %+v and error %v, want %d contracts and none left", c, err, k.most())
 	}
 	stop()
 	client, _ = start(t, disk, 1, testTerms())
-	if c, err := client.Count(t.Context()); err != nil || c.Contracts != uint64(k.most) {
-		t.Errorf("after a restart: got %+v and error %v, want %d contracts", c, err, k.most)
+	if c, err := client.Count(t.Context()); err != nil || c.Contracts != uint64(k.most()) {
+		t.Errorf("after a restart: got %+v and error %v, want %d contracts", c, err, k.most())
 	}
 	if err := refused(); !errors.Is(err, ErrFull) {
 		t.Errorf("after a restart: got error %v, want %v", err, ErrFull)

@@ -11,6 +11,7 @@ import (
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/internal/journal"
 	"chrysalis/runtime/receipt"
+	"chrysalis/runtime/settle"
 )
 
 // Terms are the parts of the measured config that receipts state and that bound what the gateway may record.
@@ -20,9 +21,10 @@ type Terms struct {
 	Service       [32]byte
 	Model, Engine [32]byte
 	Instance      [16]byte
-	Excesses      ton.Address // where the change of whoever carries a charge goes
-	MaxPrompt     uint32      // tokens
-	MaxAnswer     uint32      // tokens
+	Excesses      ton.Address   // where the change of whoever carries a charge goes
+	MaxPrompt     uint32        // tokens
+	MaxAnswer     uint32        // tokens
+	Settle        *settle.Terms // the contracts by which answers are paid on chain; nil where they are not
 	ReceiptKey    ed25519.PrivateKey
 	ClaimKey      ed25519.PrivateKey
 }
@@ -45,6 +47,7 @@ type ledger struct {
 	order  []receipt.AnswerID
 
 	exports exports
+	settled settled
 	checkpoint
 }
 
@@ -119,6 +122,9 @@ func parseEntry(entry []byte) (id receipt.AnswerID, r *receipt.Receipt, proof re
 
 // Entry applies an entry that the journal has. Before the first checkpoint that is read is whole, what a contract had before may not be known.
 func (l *ledger) Entry(entry []byte, at journal.Place) error {
+	if len(entry) > notAnAnswer && [notAnAnswer]byte(entry) == ([notAnAnswer]byte{}) {
+		return l.settled.readEntry(entry)
+	}
 	id, r, proof, err := parseEntry(entry)
 	if err != nil {
 		return err

@@ -29,8 +29,9 @@ type Entry struct {
 	Tokens   uint64 // weighted, since the contract began
 	Nanoton  uint64 // what the tokens cost at the receipt's price
 	Proof    receipt.Proof
-	// Proved says that receipt and charge are signed by the keys of a guest that this host knows. Until Prove it is false.
-	Proved bool
+	// Proved says that receipt and charge are signed by the keys of a guest that this host knows, and Signers which. Until Prove it is false.
+	Proved  bool
+	Signers Signers
 }
 
 // Signers are the keys of a guest.
@@ -129,7 +130,7 @@ func (e *Entry) Prove(signers []Signers) error {
 		if _, err := claim.Verify(e.Proof.Charge[:], claim.Policy{Key: s.Claim, Contract: e.Contract}); err != nil {
 			continue
 		}
-		e.Proved = true
+		e.Proved, e.Signers = true, s
 		return nil
 	}
 	return fmt.Errorf("%w: %s of instance %x: signed by none of the %d guests that are known here", check.ErrRejected, e.Contract, e.Instance,

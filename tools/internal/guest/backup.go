@@ -74,7 +74,7 @@ func (g Guest) backup(w io.Writer, now time.Time) (Backup, error) {
 		return b, fmt.Errorf("%s runs: its state is whole when it is off (chrysalis down)", g.Dir)
 	}
 	if spec.Config.Identity.Sealing == config.SealNothing {
-		return b, fmt.Errorf("its sealing is %q: nothing of it outlives a boot but its claims (chrysalis claims)", spec.Config.Identity.Sealing)
+		return b, fmt.Errorf("its sealing is %q: nothing of it outlives a boot but its claims (chrysalis claim export)", spec.Config.Identity.Sealing)
 	}
 	if Simulated(spec.Shape) {
 		return b, fmt.Errorf("its %s is software, which is made anew at each start", spec.Shape.Platform)
