@@ -7,6 +7,7 @@ export GOTOOLCHAIN := $(shell sed -n "s/^toolchain //p" go.mod)
 export GOFLAGS := -buildvcs=false -trimpath
 BIN := build/bin/chrysalis
 DOUBLE := build/double/double
+PAGE := build/page/page
 # The modules of this tree: CONTRIBUTING.md says why there are several.
 MODULES := $(patsubst %/,%,$(dir $(shell git ls-files '*go.mod')))
 
@@ -36,23 +37,25 @@ OTHERS := linux/amd64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64 linu
 
 # No version has been published: packages are named by the day of the sources.
 VERSION ?= 0~$(shell git log -1 --format=%cd --date=format:%Y%m%d)
-packages: cross $(BIN) ## tarballs, Debian packages and bills of materials of the command line, into build/packages
-	@$(BIN) release package $(foreach s,$(OTHERS),build/cross/chrysalis-$(subst /,-,$(s))$(if $(findstring windows,$(s)),.exe)) --version $(VERSION) -o build/packages
+# npm takes three numbers.
+packages: cross $(BIN) $(PAGE) ## tarballs, Debian packages and bills of materials of the command line, and the SDK's, into build/packages
+	@rm -rf build/sdk && $(PAGE) sdk -version $(patsubst 0~%,0.0.0-%,$(VERSION)) -o build/sdk
+	@$(BIN) release package --with $$(echo build/sdk/*.tgz) $(foreach s,$(OTHERS),build/cross/chrysalis-$(subst /,-,$(s))$(if $(findstring windows,$(s)),.exe)) --version $(VERSION) -o build/packages
 
 cross: ## the command line for all systems, into build/cross
 	@set -e; for s in $(OTHERS); do out=build/cross/chrysalis-$${s/\//-}; [ $${s%/*} = windows ] && out=$$out.exe; echo "$$out"; \
 		CGO_ENABLED=0 GOOS=$${s%/*} GOARCH=$${s#*/} $(GO) build -C tools -ldflags='-s -w -X main.version=$(VERSION)' -o ../$$out ./chrysalis; done
 
 # What clients import and runs without sockets; asked for where it is needed, for go list takes a second.
-CLIENT = $(shell $(GO) list ./attest/... ./measure/... ./runtime/claim ./runtime/receipt ./runtime/envelope/... | grep -v '/ratls\|/coll')
+CLIENT = $(shell $(GO) list ./attest/... ./measure/... ./runtime/claim ./runtime/receipt ./runtime/envelope/... ./runtime/client/proof | grep -v '/ratls\|/coll')
 
-wasm: ## what clients import, tested as WebAssembly under node, and the size of the verifier
-	@echo "== WebAssembly: what clients import, and the verifier"
-	@GOOS=js GOARCH=wasm $(GO) build -C tools -trimpath -ldflags='-s -w' -o ../build/verifier.wasm ./wasm
+wasm: $(PAGE) ## what clients import, tested as WebAssembly under node, and the client's program for pages and its size
+	@echo "== WebAssembly: what clients import, and the client's program"
+	@$(PAGE) wasm -o build/page
 	@if command -v node >/dev/null; then \
-		node tools/wasm/verify.mjs build/verifier.wasm "$$($(GO) env GOROOT)/lib/wasm/wasm_exec.js" attest/testdata/guest && \
+		node tools/wasm/verify.mjs build/page/chrysalis.wasm build/page/wasm_exec.js attest/testdata/guest && \
 		PATH="$$($(GO) env GOROOT)/lib/wasm:$$PATH" GOOS=js GOARCH=wasm $(GO) test -short $(CLIENT); \
-	else echo "skipped: no node here to run them; they build, and verifier.wasm has $$(stat -c %s build/verifier.wasm) bytes"; GOOS=js GOARCH=wasm $(GO) vet $(CLIENT); fi
+	else echo "skipped: no node here to run them; they build"; GOOS=js GOARCH=wasm $(GO) vet $(CLIENT); fi
 
 image: $(BIN) $(DOUBLE) ## tools tree, release folder, engine and model volumes (cached by what they are made of)
 	@$(BIN) image build --out build/release
@@ -87,6 +90,10 @@ clean: ## remove what was built; downloads stay in build/cache
 $(BIN): FORCE
 	@[ -x $@ ] || echo "== the command line: the first time Go compiles all that it needs, for a minute or two"
 	@$(GO) build -C tools -o ../$@ ./chrysalis
+
+# What talks to guests from JavaScript is made by a program of its own, of which nothing goes into the command line.
+$(PAGE): FORCE
+	@$(GO) build -C tools -o ../$@ ./page
 
 # The double of hardware links what forges evidence for tests, so it is a program of its own.
 $(DOUBLE): FORCE

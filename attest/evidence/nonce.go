@@ -8,6 +8,15 @@ import (
 	"math/bits"
 )
 
+// ServedAt is where a guest hands out evidence: GET with one of the parameters below, 64 lower-case hexadecimal digits.
+const ServedAt = "/v1/evidence"
+
+// The parameters of ServedAt: a nonce that is bound to the connection, and one that is not.
+const (
+	NonceParameter    = "nonce"
+	DetachedParameter = "detached"
+)
+
 // ExporterLabel is the label of the TLS exporter (RFC 9266's mechanism, with a label of our own, empty context, 32 bytes)
 // that binds evidence to one connection.
 const ExporterLabel = "EXPORTER-chrysalis-attestation-v1"

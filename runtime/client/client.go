@@ -34,6 +34,7 @@ import (
 	"chrysalis/attest/ratls"
 	"chrysalis/measure/config"
 	"chrysalis/runtime/api"
+	"chrysalis/runtime/client/proof"
 )
 
 // Bounds of what is read of a guest.
@@ -93,11 +94,18 @@ func (g *Guest) Result() *attest.Result { return g.result }
 // Close closes the connections that carry no request.
 func (g *Guest) Close() { g.transport.CloseIdleConnections() }
 
-// Piece is a part of an answer as it comes. It is the guest's word: only the Answer that Ask returns is proven.
-type Piece struct {
-	Content   string
-	Reasoning string // before the answer, from models that think aloud
-}
+// What package proof makes of an answer.
+type (
+	Untrusted = proof.Untrusted
+	Call      = proof.Call
+	Answer    = proof.Answer
+	Piece     = proof.Piece
+	Cut       = proof.Cut
+	Watched   = proof.Watched
+)
+
+// Judge is proof.Judge.
+func Judge(u Untrusted, guest *attest.Result) (*Answer, error) { return proof.Judge(u, guest) }
 
 // Ask sends a request, calls each for every piece of the answer as it comes (each may be nil), and returns the answer once
 // receipt and charge are verified. An error of each ends the answer and is in the chain of what Ask returns. A guest that
@@ -127,23 +135,7 @@ func (g *Guest) Ask(ctx context.Context, r Request, each func(Piece) error) (*An
 	if response.StatusCode != http.StatusOK {
 		return nil, declined(response)
 	}
-	s := stream{each: each, untrusted: Untrusted{Request: body, Payer: r.Payer}}
-	ended := s.read(response.Body)
-	if ended != nil && (!errors.Is(ended, errEarly) || len(s.untrusted.Receipt) == 0) {
-		if errors.Is(ended, errEarly) {
-			return nil, &Cut{Says: s.says, err: ended}
-		}
-		return nil, fmt.Errorf("reading answer: %w", ended)
-	}
-	s.untrusted.Whole = ended == nil
-	answer, err := Judge(s.untrusted, result)
-	if err != nil {
-		return nil, err
-	}
-	if ended != nil {
-		return nil, &Cut{Answer: answer, Says: s.says, err: ended}
-	}
-	return answer, nil
+	return proof.Read(response.Body, Untrusted{Request: body, Payer: r.Payer}, result, each)
 }
 
 // Declined is the refusal of a guest, which has computed nothing and charges nothing.
@@ -179,25 +171,6 @@ func declined(response *http.Response) error {
 	}
 	return d
 }
-
-// Cut is an answer that ended early: the engine or the guest died, or the connection did.
-type Cut struct {
-	// Answer is what is proven of the text until then, and was charged for it. Nil when no proof came: what the guest has
-	// recorded is then not known here.
-	Answer *Answer
-	Says   string // the guest's words: untrusted text; "" when it said nothing
-	err    error
-}
-
-func (c *Cut) Error() string {
-	if c.Says != "" {
-		return fmt.Sprintf("the answer was cut: the guest says %q", c.Says)
-	}
-	return c.err.Error()
-}
-
-// Unwrap makes errors.Is find check.ErrUnavailable and what broke the connection.
-func (c *Cut) Unwrap() error { return c.err }
 
 // classed gives an error the class that it lacks: what is not refused could not be found out.
 func classed(doing string, err error) error {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"chrysalis/attest"
+	"chrysalis/attest/attesttest"
 	"chrysalis/attest/check"
 	"chrysalis/attest/ratls"
 	"chrysalis/measure/config"
@@ -415,7 +416,7 @@ func TestAnotherConfig(t *testing.T) {
 	}
 	to := first.URL
 	roots := first.Roots()
-	roots.VTPM.AddCert(second.Root)
+	roots.VTPM.AddCert(second.Hardware.(*attesttest.Guest).Root)
 	redirected := func(ctx context.Context, network, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, network, strings.TrimPrefix(to, "https://"))

@@ -18,11 +18,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
 	"chrysalis/attest"
 	"chrysalis/attest/check"
 	"chrysalis/attest/ratls"
+	"chrysalis/runtime/client/exchange"
 	"chrysalis/runtime/envelope"
 )
 
@@ -164,7 +163,7 @@ func (s *Sealed) Do(request *http.Request) (*http.Response, *attest.Result, erro
 }
 
 // errRekey says that the guest does not hold the key. Anybody between can say so: all that comes of it is that the guest is verified anew.
-var errRekey = fmt.Errorf("%w: it does not hold the key that was sealed to", ErrNotBegun)
+var errRekey = fmt.Errorf("%w: %w", ErrNotBegun, exchange.ErrRekey)
 
 // send sends one envelope.
 func (s *Sealed) send(ctx context.Context, key *sealKey, inner envelope.Request) (*http.Response, error) {
@@ -209,19 +208,11 @@ func (s *Sealed) send(ctx context.Context, key *sealKey, inner envelope.Request)
 // inTheClear makes an error of what was answered around no envelope, which is nobody's word.
 func inTheClear(response *http.Response) error {
 	body, _ := io.ReadAll(io.LimitReader(response.Body, maxErrorBytes))
-	var document struct {
-		Error struct {
-			Code string `json:"code"`
-		} `json:"error"`
-	}
-	_ = json.Unmarshal(body, &document) // what is no error object has no code
-	err := fmt.Errorf("asking guest: %w: somebody on the way says %d %s in the clear", check.ErrUnavailable, response.StatusCode, http.StatusText(response.StatusCode))
-	switch response.StatusCode {
-	case http.StatusMisdirectedRequest:
-		if document.Error.Code == "rekey" {
-			return errRekey
-		}
-	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+	err := exchange.Clear(response.StatusCode, body)
+	switch {
+	case errors.Is(err, exchange.ErrRekey):
+		return errRekey
+	case response.StatusCode == http.StatusTooManyRequests, response.StatusCode == http.StatusServiceUnavailable:
 		return fmt.Errorf("%w: %w", err, ErrNotBegun)
 	}
 	return err

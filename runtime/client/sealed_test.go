@@ -19,6 +19,7 @@ import (
 	"chrysalis/runtime/api"
 	"chrysalis/runtime/client"
 	"chrysalis/runtime/client/clienttest"
+	"chrysalis/runtime/client/proof"
 	"chrysalis/runtime/envelope"
 )
 
@@ -238,7 +239,7 @@ func TestSealedTransportBreaks(t *testing.T) {
 }
 
 // watched asks, and returns what a watched answer lets through.
-func watched(t testing.TB, g *clienttest.Guest, s *client.Sealed, body string) (string, *client.Watched, error) {
+func watched(t testing.TB, g *clienttest.Guest, s *client.Sealed, body string) (string, *proof.Watched, error) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://anywhere/v1/chat/completions", strings.NewReader(body))
 	if err != nil {
@@ -250,7 +251,7 @@ func watched(t testing.TB, g *clienttest.Guest, s *client.Sealed, body string) (
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	w := client.Watch(api.ChatCompletions, response.Body, strings.Contains(body, "stream"), []byte(body), payer, result)
+	w := proof.Watch(api.ChatCompletions, response.Body, strings.Contains(body, "stream"), []byte(body), payer, result)
 	var passed strings.Builder
 	for {
 		event, err := w.Next()

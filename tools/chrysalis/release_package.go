@@ -22,11 +22,12 @@ const commandLine = "chrysalis/tools/chrysalis"
 
 func newReleasePackage() *cobra.Command {
 	var version, out, license string
+	var with []string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "package PROGRAM… --version VERSION -o DIR", Short: "Put the command line into what people install", Args: cobra.MinimumNArgs(1),
 		Long: "Makes of each program, which is this command line built for a system, a tarball with its manual pages, completion, licence and bill of\n" +
-			"materials (CycloneDX), and a Debian package where the system is Linux; and SHA256SUMS of all. The same programs make the same bytes.\n" +
+			"materials (CycloneDX), and a Debian package where the system is Linux; and SHA256SUMS of all, and of what --with adds. The same programs make the same bytes.\n" +
 			"make packages builds the programs and runs this.",
 		Example: "  chrysalis release package build/cross/chrysalis-linux-arm64 build/cross/chrysalis-windows-amd64.exe --version 1.0 -o build/packages",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -37,21 +38,28 @@ func newReleasePackage() *cobra.Command {
 			if err := os.MkdirAll(out, 0o755); err != nil {
 				return unavailable(err)
 			}
-			var sums []string
+			var all []packages.File
 			for _, program := range args {
 				made, err := packagesOf(program, version, text)
 				if err != nil {
 					return rejected(fmt.Errorf("%s: %w", program, err))
 				}
-				for _, f := range made {
-					sum := fmt.Sprintf("%x  %s", sha256.Sum256(f.Data), f.Path)
-					if slices.Contains(sums, sum) {
-						continue
-					}
+				all = append(all, made...)
+			}
+			for _, file := range with {
+				data, err := os.ReadFile(file)
+				if err != nil {
+					return unavailable(err)
+				}
+				all = append(all, packages.File{Path: filepath.Base(file), Data: data})
+			}
+			var sums []string
+			for _, f := range all {
+				if err := os.WriteFile(filepath.Join(out, f.Path), f.Data, 0o644); err != nil {
+					return unavailable(err)
+				}
+				if sum := fmt.Sprintf("%x  %s", sha256.Sum256(f.Data), f.Path); !slices.Contains(sums, sum) {
 					sums = append(sums, sum)
-					if err := os.WriteFile(filepath.Join(out, f.Path), f.Data, 0o644); err != nil {
-						return unavailable(err)
-					}
 				}
 			}
 			slices.SortFunc(sums, func(a, b string) int { return strings.Compare(a[66:], b[66:]) })
@@ -69,6 +77,7 @@ func newReleasePackage() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&version, "version", "", "version of the packages")
+	f.StringArrayVar(&with, "with", nil, "file that goes beside them as it is, such as the SDK's package (repeatable)")
 	f.StringVar(&license, "license", "LICENSE", "text of the licence")
 	f.StringVarP(&out, "output", "o", "", "folder to write to")
 	f.BoolVar(&asJSON, "json", false, "print JSON")

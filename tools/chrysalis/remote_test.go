@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest"
+	"chrysalis/attest/attesttest"
 	"chrysalis/attest/release"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
@@ -121,7 +122,7 @@ func (g softwareGuest) files(dir string) error {
 		"cards.jsonl": cards, "other.jsonl": cards[:bytes.IndexByte(cards, '\n')+1], "guest-manifest.json": manifest, "published/manifest.json": manifest, "other/manifest.json": example,
 		"policy.json": good, "listed-policy.json": listed, "list.json": list, "other-release.json": other, "other-model.json": model,
 		"unknown-field.json": []byte(strings.Replace(string(good), `{"version"`, `{"debug":true,"version"`, 1)),
-		"roots.pem":          pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: g.Root.Raw}),
+		"roots.pem":          pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: g.Hardware.(*attesttest.Guest).Root.Raw}),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
 			return err

@@ -298,7 +298,7 @@ func journalSpeed(t *testing.T) []row {
 }
 
 func bootSpeed(t *testing.T) []row {
-	g, spec := newGuest(t), demoSpec(t)
+	g, spec := newGuest(t), demoMachine(t)
 	if err := g.Start(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +343,7 @@ func bootSpeed(t *testing.T) []row {
 // platformSpeed boots the release on each platform, one after the other, and has each prove itself. The vtpm guest runs as the other two
 // do, with one CPU under the newer QEMU: what is compared is the platform, its firmware and what plays its hardware.
 func platformSpeed(t *testing.T) (rows []row) {
-	vtpm, td, snp := demoSpec(t), tdSpec(t), snpSpec(t)
+	vtpm, td, snp := demoMachine(t), tdSpec(t), snpSpec(t)
 	vtpm.Shape.QEMU, vtpm.Shape.CPUs = td.Shape.QEMU, 1
 	var served, worked, proved [3]float64
 	specs := []guest.Spec{vtpm, td, snp}

@@ -1,5 +1,5 @@
-// Judges the recorded guest by the WebAssembly verifier, and altered copies of what it answered. Arguments: the verifier,
-// Go's wasm_exec.js, the folder of the recording.
+// Judges the recorded guest by the client's program for pages, and altered copies of what it answered. Arguments: the program, Go's wasm_exec.js,
+// the folder of the recording.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { gzipSync } from "node:zlib";
@@ -10,13 +10,14 @@ const program = readFileSync(verifier);
 const go = new Go();
 const { instance } = await WebAssembly.instantiate(program, go.importObject);
 go.run(instance);
+const { verify } = globalThis.chrysalis;
 
 const recorded = JSON.parse(readFileSync(`${guest}/challenge.json`, "utf8"));
 const bytes = (hex) => new Uint8Array(Buffer.from(hex, "hex"));
 const good = () => ({
   evidence: new Uint8Array(readFileSync(`${guest}/evidence.bin`)),
   policy: readFileSync(`${guest}/policy.json`, "utf8"),
-  roots: readFileSync(`${guest}/tpm-maker.pem`, "utf8"),
+  roots: { vtpm: readFileSync(`${guest}/tpm-maker.pem`, "utf8") },
   nonce: bytes(recorded.nonce),
   exporter: bytes(recorded.exporter),
   tlsKey: bytes(recorded.tls_key),
@@ -27,7 +28,7 @@ let failed = 0;
 function expect(name, change, want) {
   const input = good();
   change(input);
-  const got = JSON.parse(chrysalisVerify(input));
+  const got = JSON.parse(verify(input));
   const said = [got.verdict, got.check].filter(Boolean).join(" ");
   if (said !== want || (got.verdict === "accepted") !== Boolean(got.claim_key)) {
     console.error(`${name}: got ${said} (${got.reason}), want ${want}`);
@@ -42,9 +43,10 @@ expect("a changed last byte", (i) => { i.evidence[i.evidence.length - 1] ^= 1; }
 expect("a byte more", (i) => { i.evidence = new Uint8Array([...i.evidence, 0]); }, "rejected");
 expect("an empty policy", (i) => { i.policy = "{}"; }, "rejected");
 expect("a short nonce", (i) => { i.nonce = i.nonce.slice(1); }, "unavailable");
-expect("no roots", (i) => { i.roots = ""; }, "unavailable");
+expect("no roots", (i) => { i.roots = {}; }, "rejected certificate");
+expect("roots that are none", (i) => { i.roots.vtpm = "root"; }, "unavailable");
 expect("text for evidence", (i) => { i.evidence = "evidence"; }, "unavailable");
 
 const mib = (n) => (n / (1 << 20)).toFixed(2) + " MiB";
-console.log(`verifier.wasm: ${mib(program.length)}, ${mib(gzipSync(program, { level: 9 }).length)} compressed; judges the recorded guest as it should: ${failed === 0}`);
+console.log(`chrysalis.wasm: ${mib(program.length)}, ${mib(gzipSync(program, { level: 9 }).length)} compressed; judges the recorded guest as it should: ${failed === 0}`);
 process.exit(failed === 0 ? 0 : 1);

@@ -12,13 +12,11 @@ import (
 	"chrysalis/attest/evidence"
 )
 
-// EvidencePath is where a guest hands out evidence: GET with one of the parameters below, 64 lower-case hexadecimal digits.
-const EvidencePath = "/v1/evidence"
-
-// The parameters of EvidencePath: a nonce that is bound to the connection, and one that is not.
+// Where evidence is asked for: package evidence says so, for those who have no TLS of their own.
 const (
-	Nonce         = "nonce"
-	DetachedNonce = "detached"
+	EvidencePath  = evidence.ServedAt
+	Nonce         = evidence.NonceParameter
+	DetachedNonce = evidence.DetachedParameter
 )
 
 // KeyExchanges are the key exchanges of both sides: one alone, so that nobody in between can have them agree on another. What

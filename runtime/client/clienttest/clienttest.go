@@ -24,6 +24,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/ratls/guest"
@@ -35,9 +36,19 @@ import (
 	"chrysalis/runtime/receipt"
 )
 
+// Hardware is a guest of the software platform: an attesttest.Guest, TDXGuest or SNPGuest.
+type Hardware interface {
+	Attest(nonceRoot, tlsKey [32]byte) *evidence.Evidence
+	Roots() attest.Roots
+	Rules() attest.Rules
+	Policy() attest.Policy
+	Evidence(attest.Challenge) *evidence.Evidence
+}
+
 // Guest is a guest that listens.
 type Guest struct {
-	*attesttest.Guest
+	Hardware
+	*attesttest.Contents
 	URL string
 	// Spoil edits each answer before it is signed and sent; body is the request's. Nil spoils nothing.
 	Spoil func(body []byte, r *Reply)
@@ -79,10 +90,17 @@ type Reply struct {
 	hash [32]byte // of the signed receipt
 }
 
-// New starts a guest that serves the config, and ends it with the test.
+// New starts a guest with a TPM that serves the config, and ends it with the test.
 func New(t testing.TB, measured []byte) *Guest {
 	t.Helper()
-	g := &Guest{Guest: attesttest.New(measured, time.Now())}
+	g := attesttest.New(measured, time.Now())
+	return On(t, g, &g.Contents)
+}
+
+// On starts a guest on any hardware, whose contents are given beside it, and ends it with the test.
+func On(t testing.TB, hardware Hardware, contents *attesttest.Contents) *Guest {
+	t.Helper()
+	g := &Guest{Hardware: hardware, Contents: contents}
 	server, err := guest.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
 		g.Statement.Epoch, g.Statement.NotAfter, g.Statement.HPKEKey = r.Epoch, r.NotAfter, r.HPKEKey
 		return g.Attest(r.NonceRoot, r.TLSKey), nil

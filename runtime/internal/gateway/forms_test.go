@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "write the recorded answers anew")
 var accidental = regexp.MustCompile(`[0-9a-f]{32}|"created(_at)?":[0-9]+|"(receipt|charge)":"[^"]+"`)
 
 // TestAnswersAreAsRecorded compares the answers of each dialect, byte for byte, with those from which clients learn to read them
-// (runtime/client/testdata/answers).
+// (runtime/client/proof/testdata/answers).
 func TestAnswersAreAsRecorded(t *testing.T) {
 	for _, path := range api.Answers() {
 		for name, end := range map[string]string{"streamed": `,"stream":true}`, "whole": "}"} {
@@ -44,7 +44,7 @@ func TestAnswersAreAsRecorded(t *testing.T) {
 				}
 				return strings.Repeat("0", 32)
 			})
-			file := filepath.Join("..", "..", "client", "testdata", "answers", strings.ReplaceAll(strings.TrimPrefix(path, "/v1/"), "/", "-")+"-"+name)
+			file := filepath.Join("..", "..", "client", "proof", "testdata", "answers", strings.ReplaceAll(strings.TrimPrefix(path, "/v1/"), "/", "-")+"-"+name)
 			if *update {
 				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 					t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/api"
 	"chrysalis/runtime/client"
+	"chrysalis/runtime/client/proof"
 )
 
 // maxRequestBytes bounds what is read of a client; each guest has a smaller limit of its own.
@@ -171,7 +172,7 @@ func (p *Proxy) ask(w http.ResponseWriter, r *http.Request, g *guest, body []byt
 	}
 	identityOf(result).head(h, g.url)
 	if response.StatusCode == http.StatusOK && isAnswer(r) {
-		p.relay(w, r, g, response, client.Watch(r.URL.Path, response.Body, isStream(response), body, payer, result))
+		p.relay(w, r, g, response, proof.Watch(r.URL.Path, response.Body, isStream(response), body, payer, result))
 		return false, nil
 	}
 	w.WriteHeader(response.StatusCode)
@@ -209,7 +210,7 @@ func (p *Proxy) payer(request *http.Request, guest *attest.Result) (ton.Address,
 }
 
 // relay passes an answer on as it comes, and keeps its proof.
-func (p *Proxy) relay(w http.ResponseWriter, r *http.Request, g *guest, response *http.Response, answer *client.Watched) {
+func (p *Proxy) relay(w http.ResponseWriter, r *http.Request, g *guest, response *http.Response, answer *proof.Watched) {
 	control := http.NewResponseController(w)
 	begun := false
 	for {

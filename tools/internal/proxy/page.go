@@ -10,7 +10,6 @@ import (
 
 	"chrysalis/attest"
 	"chrysalis/runtime/client"
-	"chrysalis/tools/internal/receipts"
 )
 
 // identity is what a guest is, in words that fit a header.
@@ -108,6 +107,5 @@ func (p *Proxy) keep(a *client.Answer, url string) error {
 	if p.receipts == nil {
 		return nil
 	}
-	i := identityOf(a.Guest)
-	return p.receipts.Keep(receipts.Kept{Time: time.Now().UTC(), Guest: url, Release: i.Release, Platform: i.Platform, Machine: i.Machine, Config: i.Config}, a)
+	return p.receipts.Keep(url, time.Now(), a)
 }

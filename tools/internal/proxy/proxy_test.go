@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"chrysalis/attest"
+	"chrysalis/attest/attesttest"
 	"chrysalis/attest/ratls"
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
@@ -66,7 +67,7 @@ func start(t *testing.T, change func(*Config), guests ...*clienttest.Guest) *run
 	t.Helper()
 	roots := guests[0].Roots()
 	for _, g := range guests[1:] {
-		roots.VTPM.AddCert(g.Root)
+		roots.VTPM.AddCert(g.Hardware.(*attesttest.Guest).Root)
 	}
 	c := Config{
 		Attest: ratls.Config{Policy: guests[0].Policy(), Roots: roots},
@@ -216,7 +217,7 @@ func TestNotProven(t *testing.T) {
 // TestRejectedGuest: a guest that is not what the policy accepts gets nothing, is named loudly, and with nobody else nothing starts.
 func TestRejectedGuest(t *testing.T) {
 	good, bad := newGuest(t), newGuest(t)
-	bad.Boot[9].Hashed = []byte("another command line")
+	bad.Hardware.(*attesttest.Guest).Boot[9].Hashed = []byte("another command line")
 	r := start(t, nil, good, bad)
 	for range 6 {
 		if response, _ := r.post(t, inOne); response.StatusCode != 200 || response.Header.Get("Chrysalis-Guest") != good.URL {

@@ -8,6 +8,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/measure/ton"
+	"chrysalis/runtime/client/proof"
 	"chrysalis/runtime/receipt"
 )
 
@@ -23,7 +24,7 @@ func FuzzParse(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	bundle, err := json.Marshal(Bundle{Object: bundleObject, Receipts: []Kept{{Receipt: digits}}})
+	bundle, err := json.Marshal(Bundle{Object: proof.BundleObject, Receipts: []Kept{{Receipt: digits}}})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"chrysalis/attest/check"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
+	"chrysalis/runtime/client/proof"
 	"chrysalis/runtime/receipt"
 )
 
@@ -42,15 +43,6 @@ type Archive struct {
 	Entries  []Entry
 	evidence func(name string) ([]byte, error)
 }
-
-// Bundle is an archive in one file.
-type Bundle struct {
-	Object   string            `json:"object"` // "chrysalis.receipts"
-	Receipts []Kept            `json:"receipts"`
-	Evidence map[string][]byte `json:"evidence"` // by name
-}
-
-const bundleObject = "chrysalis.receipts"
 
 // alone is a receipt as a guest tells it to whoever has the answer's id.
 type alone struct {
@@ -85,7 +77,7 @@ func parse(text []byte, path string) (*Archive, error) {
 	switch {
 	case len(text) == receipt.Size:
 		return a, a.add(Kept{Receipt: base64.StdEncoding.EncodeToString(text)}, path)
-	case object.Object == bundleObject:
+	case object.Object == proof.BundleObject:
 		return readBundle(text, path)
 	case object.Object != "":
 		var told alone
@@ -137,7 +129,7 @@ func readBundle(text []byte, path string) (*Archive, error) {
 
 // Bundle returns the archive in one file, with the evidence that its receipts name.
 func (a *Archive) Bundle() ([]byte, error) {
-	b := Bundle{Object: bundleObject, Receipts: []Kept{}, Evidence: map[string][]byte{}}
+	b := Bundle{Object: proof.BundleObject, Receipts: []Kept{}, Evidence: map[string][]byte{}}
 	for _, e := range a.Entries {
 		b.Receipts = append(b.Receipts, e.Kept)
 		if e.Evidence == "" || b.Evidence[e.Evidence] != nil {
@@ -162,7 +154,7 @@ func (a *Archive) shown(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if got := nameOf(encoded); got != name {
+	if got := proof.EvidenceName(encoded); got != name {
 		return nil, fmt.Errorf("%w: evidence hashes to %s, want %s", check.ErrRejected, got, name)
 	}
 	return encoded, nil

@@ -9,9 +9,6 @@
 package receipts
 
 import (
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,26 +17,15 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"chrysalis/attest"
 	"chrysalis/runtime/client"
+	"chrysalis/runtime/client/proof"
 )
 
-// Kept is a proof as it is kept: what a third party needs besides the evidence that it names.
-type Kept struct {
-	Time       time.Time `json:"time"`
-	Guest      string    `json:"guest"` // its URL
-	Release    string    `json:"release"`
-	Platform   string    `json:"platform"`
-	Machine    string    `json:"machine"`
-	Config     string    `json:"config"`
-	Contract   string    `json:"contract,omitzero"`
-	Receipt    string    `json:"receipt"`
-	Charge     string    `json:"charge,omitzero"`
-	ReceiptKey string    `json:"receipt_key"`
-	ClaimKey   string    `json:"claim_key"`
-	Evidence   string    `json:"evidence,omitzero"` // the name of what the keys rest on
-	Nonce      string    `json:"nonce,omitzero"`    // that the evidence answers
-}
+// Kept is a proof as it is kept, and Bundle several in one file.
+type (
+	Kept   = proof.Kept
+	Bundle = proof.Bundle
+)
 
 // evidenceDir is the folder of evidence within that of receipts.
 const evidenceDir = "evidence"
@@ -49,7 +35,7 @@ type Folder struct {
 	path string
 
 	mu    sync.Mutex
-	shown map[*attest.Result]named // evidence that was written
+	shown map[string]bool // evidence that was written
 }
 
 // named is evidence by its name, with its nonce.
@@ -59,19 +45,16 @@ type named struct{ evidence, nonce string }
 const maxShown = 64
 
 // NewFolder returns the folder at a path, which is made with the first proof.
-func NewFolder(path string) *Folder { return &Folder{path: path, shown: map[*attest.Result]named{}} }
+func NewFolder(path string) *Folder { return &Folder{path: path, shown: map[string]bool{}} }
 
-// Keep writes an answer's proof, under the receipt's own name, and its evidence where it is new. Of k the caller fills in what the proof
-// does not say: time, guest and what it is.
-func (f *Folder) Keep(k Kept, a *client.Answer) error {
-	of, err := f.show(a.Guest)
+// Keep writes the proof of an answer that came from a URL at a time, under the receipt's own name, and its evidence where it is new.
+func (f *Folder) Keep(url string, at time.Time, a *client.Answer) error {
+	k, evidence, err := a.Keep(url, at)
 	if err != nil {
-		return fmt.Errorf("keeping evidence: %w", err)
+		return err
 	}
-	k.Evidence, k.Nonce = of.evidence, of.nonce
-	k.Receipt, k.ReceiptKey, k.ClaimKey = base64.StdEncoding.EncodeToString(a.Signed.Receipt[:]), a.Guest.ReceiptKey().String(), a.Guest.ClaimKey().String()
-	if a.Signed.Charge != nil {
-		k.Charge, k.Contract = base64.StdEncoding.EncodeToString(a.Signed.Charge[:]), a.Receipt.Client.String()
+	if err := f.show(k.Evidence, evidence); err != nil {
+		return fmt.Errorf("keeping evidence: %w", err)
 	}
 	text, err := json.Marshal(k)
 	if err != nil {
@@ -81,32 +64,21 @@ func (f *Folder) Keep(k Kept, a *client.Answer) error {
 	return write(filepath.Join(f.path, k.Time.Format(time.DateOnly)), fmt.Sprintf("%x.json", name[:16]), append(text, '\n'))
 }
 
-// show writes the evidence of a guest, once.
-func (f *Folder) show(guest *attest.Result) (named, error) {
+// show writes evidence, once.
+func (f *Folder) show(name string, encoded []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if of, ok := f.shown[guest]; ok {
-		return of, nil
+	if f.shown[name] {
+		return nil
 	}
-	encoded, nonce, err := guest.Evidence()
-	if err != nil {
-		return named{}, err
-	}
-	of := named{nameOf(encoded), hex.EncodeToString(nonce[:])}
-	if err := write(filepath.Join(f.path, evidenceDir), of.evidence+".evidence", encoded); err != nil {
-		return named{}, err
+	if err := write(filepath.Join(f.path, evidenceDir), name+".evidence", encoded); err != nil {
+		return err
 	}
 	if len(f.shown) >= maxShown {
 		clear(f.shown)
 	}
-	f.shown[guest] = of
-	return of, nil
-}
-
-// nameOf names evidence by its hash.
-func nameOf(encoded []byte) string {
-	sum := sha256.Sum256(encoded)
-	return hex.EncodeToString(sum[:16])
+	f.shown[name] = true
+	return nil
 }
 
 // write writes a file whole or not at all.

@@ -3,7 +3,6 @@ package receipts
 import (
 	"crypto/ed25519"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"io"
 	"net/http"
@@ -24,6 +23,7 @@ import (
 	"chrysalis/runtime/api"
 	"chrysalis/runtime/client"
 	"chrysalis/runtime/client/clienttest"
+	"chrysalis/runtime/client/proof"
 	"chrysalis/runtime/receipt"
 )
 
@@ -56,7 +56,7 @@ func kept(t *testing.T, answers int) (dir string, g *clienttest.Guest) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		watched := client.Watch(api.ChatCompletions, response.Body, false, []byte(body), payer, result)
+		watched := proof.Watch(api.ChatCompletions, response.Body, false, []byte(body), payer, result)
 		for err = nil; err == nil; {
 			_, err = watched.Next()
 		}
@@ -64,8 +64,7 @@ func kept(t *testing.T, answers int) (dir string, g *clienttest.Guest) {
 		if err != io.EOF {
 			t.Fatal(err)
 		}
-		k := Kept{Time: time.Now().UTC(), Guest: g.URL, Release: result.Release(), Platform: result.Platform().String(), Machine: hex.EncodeToString(result.Machine())}
-		if err := folder.Keep(k, watched.Answer()); err != nil {
+		if err := folder.Keep(g.URL, time.Now(), watched.Answer()); err != nil {
 			t.Fatal(err)
 		}
 	}

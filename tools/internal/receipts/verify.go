@@ -12,7 +12,7 @@ import (
 	"chrysalis/attest/evidence"
 	"chrysalis/measure/pubkey"
 	"chrysalis/measure/ton"
-	"chrysalis/runtime/client"
+	"chrysalis/runtime/client/proof"
 	"chrysalis/runtime/receipt"
 )
 
@@ -78,7 +78,7 @@ func (e Entry) judge(guest *attest.Result) error {
 	if until := guest.NotAfter(); e.Time.After(until) || e.Time.Before(until.Add(-attest.MaxKeyLife)) {
 		return fmt.Errorf("%w: it was kept at %s, and its evidence is good until %s", check.ErrRejected, e.Time.Format(time.RFC3339), until.UTC().Format(time.RFC3339))
 	}
-	_, err := client.JudgeProof(e.Signed[:], e.Charge, e.Payer, guest)
+	_, err := proof.JudgeProof(e.Signed[:], e.Charge, e.Payer, guest)
 	return err
 }
 

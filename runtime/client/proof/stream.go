@@ -1,4 +1,4 @@
-package client
+package proof
 
 import (
 	"bufio"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"chrysalis/attest"
 	"chrysalis/attest/check"
 	"chrysalis/runtime/receipt"
 )
@@ -37,6 +38,60 @@ type delta struct {
 		} `json:"function"`
 	} `json:"tool_calls"`
 }
+
+// Piece is a part of an answer as it comes. It is the guest's word: only the Answer is proven.
+type Piece struct {
+	Content   string
+	Reasoning string // before the answer, from models that think aloud
+}
+
+// Read reads a streamed chat that answers u, calls each for every piece as it comes (each may be nil), and returns the answer once receipt
+// and charge are verified. An error of each ends the answer and is in the chain of what Read returns. A *Cut tells of an answer that ended
+// early, with what is proven of its beginning.
+func Read(body io.Reader, u Untrusted, guest *attest.Result, each func(Piece) error) (*Answer, error) {
+	s := stream{each: each, untrusted: u}
+	ended := s.read(body)
+	if ended != nil && (!errors.Is(ended, errEarly) || len(s.untrusted.Receipt) == 0) {
+		if errors.Is(ended, errEarly) {
+			return nil, &Cut{Says: s.says, err: ended}
+		}
+		return nil, fmt.Errorf("reading answer: %w", ended)
+	}
+	s.untrusted.Whole = ended == nil
+	answer, err := Judge(s.untrusted, guest)
+	if err != nil {
+		return nil, err
+	}
+	if ended != nil {
+		return nil, &Cut{Answer: answer, Says: s.says, err: ended}
+	}
+	return answer, nil
+}
+
+// Cut is an answer that ended early: the engine or the guest died, or the connection did.
+type Cut struct {
+	// Answer is what is proven of the text until then, and was charged for it. Nil when no proof came: what the guest has
+	// recorded is then not known here.
+	Answer *Answer
+	Says   string // the guest's words: untrusted text; "" when it said nothing
+	err    error
+}
+
+func (c *Cut) Error() string {
+	if c.Says != "" {
+		return fmt.Sprintf("the answer was cut: the guest says %q", c.Says)
+	}
+	return c.err.Error()
+}
+
+// Unwrap makes errors.Is find check.ErrUnavailable and what broke the connection.
+func (c *Cut) Unwrap() error { return c.err }
+
+// Bounds of what is read of a guest.
+const (
+	maxEventBytes  = 256 << 10
+	maxAnswerBytes = 64 << 20
+)
 
 // stream collects an answer.
 type stream struct {

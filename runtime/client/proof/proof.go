@@ -1,4 +1,12 @@
-package client
+// Package proof judges answers: whether a verified guest has signed for this text, over this request, at the attested price. It reads what
+// others carry, and opens no connection, so it is also for pages, whose connections are the browser's.
+//
+//	answer, err := proof.Judge(untrusted, guest)                       // what was kept
+//	answer, err := proof.Read(body, untrusted, guest, each)            // a streamed chat, as it comes
+//	watched := proof.Watch(path, body, streamed, request, payer, guest) // any answer, on its way to somebody else
+//
+// Errors have the classes of package client.
+package proof
 
 import (
 	"crypto/sha256"

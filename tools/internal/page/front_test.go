@@ -1,0 +1,300 @@
+package page
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"chrysalis/attest"
+	"chrysalis/attest/attesttest"
+	"chrysalis/attest/evidence"
+	"chrysalis/attest/sevsnp"
+	"chrysalis/measure/config"
+	"chrysalis/measure/register"
+	"chrysalis/measure/ton"
+	"chrysalis/runtime/api"
+	"chrysalis/runtime/client/clienttest"
+	"chrysalis/runtime/envelope"
+	"chrysalis/tools/internal/packages"
+)
+
+// root is the house's folder.
+const root = "../../.."
+
+var built = sync.OnceValues(func() (*Program, error) { return Build(context.Background(), root) })
+
+func program(t testing.TB) *Program {
+	t.Helper()
+	p, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+var payer = ton.Address{Account: [32]byte{0xc1, 0x1e, 0x47}}
+
+// measured is a config that charges, or does not.
+func measured(t testing.TB, charges bool) []byte {
+	t.Helper()
+	m := config.Measured{
+		Identity: config.Identity{Network: config.Local, RootContract: ton.Address{Account: [32]byte{1}},
+			PayoutOwner: ton.Address{Account: [32]byte{2}}, Sealing: config.SealTPM, Instance: config.InstanceSealed},
+		Service: config.Service{
+			Engine: config.Engine{Volume: config.Volume{Root: register.Digest{1}, Blocks: 1}, Argv: []string{"/usr/bin/llama-server"},
+				Env: []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"}, MemoryBytes: 1 << 30},
+			Model: config.Model{Name: "tiny", Volume: config.Volume{Root: register.Digest{2}, Blocks: 1}}, GPU: config.GPUNone,
+			Limits: config.Limits{RequestBytes: 1 << 16, AnswerTokens: 128, Concurrent: 2, ContextTokens: 512},
+			Price: config.Terms{Payment: config.PayCharge, Price: ton.Price{NanotonPerToken: 20, PromptWeight: ton.WeightOne,
+				CachedWeight: ton.WeightOne, CompletionWeight: ton.WeightOne, ReasoningWeight: ton.WeightOne}},
+			Wipe: config.WipeFreed,
+		},
+	}
+	if !charges {
+		m.Service.Price.Payment, m.Service.Price.NanotonPerToken = config.PayNothing, 0
+	}
+	raw, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// guestOn starts a software guest.
+func guestOn(t testing.TB, platform evidence.Platform, charges bool) *clienttest.Guest {
+	t.Helper()
+	raw, now := measured(t, charges), time.Now()
+	var guest *clienttest.Guest
+	switch platform {
+	case evidence.TDX:
+		g := attesttest.NewTDXGuest(raw, now)
+		guest = clienttest.On(t, g, &g.Contents)
+	case evidence.SEVSNP:
+		g := attesttest.NewSNPGuest(raw, sevsnp.Genoa, now)
+		guest = clienttest.On(t, g, &g.Contents)
+	default:
+		guest = clienttest.New(t, raw)
+	}
+	guest.Spoil = func(_ []byte, r *clienttest.Reply) {
+		r.Events = func(events []string) []string {
+			return slices.Insert(events, len(events)-2, `data: {"choices":[{"delta":{},"finish_reason":"stop"}]}`)
+		}
+	}
+	return guest
+}
+
+// rootsOf are the guest's roots in the names of JavaScript.
+func rootsOf(g *clienttest.Guest) map[string]string {
+	text := func(c *x509.Certificate) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
+	}
+	switch on := g.Hardware.(type) {
+	case *attesttest.Guest:
+		return map[string]string{"vtpm": text(on.Root)}
+	case *attesttest.TDXGuest:
+		return map[string]string{"tdx": text(on.Roots().TDX)}
+	default:
+		return map[string]string{"sevsnp": text(g.Roots().SEVSNP[0])}
+	}
+}
+
+func policyOf(t testing.TB, g *clienttest.Guest, change ...func(*attest.Rules)) string {
+	t.Helper()
+	rules := g.Rules()
+	for _, c := range change {
+		c(&rules)
+	}
+	text, err := json.Marshal(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// front is somebody who ends TLS in front of a guest, and does with what passes what a test says. It lets pages of any origin in, as guests do.
+type front struct {
+	url string
+	// spoil may answer in the guest's place, and reports whether it did. Nil never does.
+	spoil func(w http.ResponseWriter, r *http.Request, forward func(change ...func(path string, body []byte) []byte)) bool
+
+	mu    sync.Mutex
+	seen  []string // method, path, type and length of what came
+	heads []http.Header
+}
+
+func newFront(t testing.TB, g *clienttest.Guest) *front {
+	t.Helper()
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	t.Cleanup(transport.CloseIdleConnections)
+	f := &front{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Access-Control-Allow-Origin", "*")
+		if r.Method == http.MethodOptions {
+			h.Set("Access-Control-Allow-Methods", "GET, POST")
+			h.Set("Access-Control-Allow-Headers", "Content-Type, "+envelope.KeyHeader)
+			h.Set("Access-Control-Allow-Private-Network", "true")
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		f.mu.Lock()
+		f.seen = append(f.seen, r.Method+" "+r.URL.Path+" "+r.Header.Get("Content-Type"))
+		f.heads = append(f.heads, r.Header.Clone())
+		f.mu.Unlock()
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		forward := func(change ...func(string, []byte) []byte) {
+			out, err := http.NewRequestWithContext(r.Context(), r.Method, g.URL+r.URL.RequestURI(), bytes.NewReader(body))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for _, name := range []string{"Content-Type", envelope.KeyHeader} {
+				if v := r.Header.Get(name); v != "" {
+					out.Header.Set(name, v)
+				}
+			}
+			response, err := transport.RoundTrip(out)
+			if err != nil {
+				return // the client has gone
+			}
+			defer response.Body.Close()
+			h.Set("Content-Type", response.Header.Get("Content-Type"))
+			w.WriteHeader(response.StatusCode)
+			if len(change) > 0 {
+				all, err := io.ReadAll(response.Body)
+				if err != nil {
+					t.Error(err)
+				}
+				for _, c := range change {
+					all = c(r.URL.Path, all)
+				}
+				_, _ = w.Write(all) // the client may be gone
+				return
+			}
+			buffer := make([]byte, 4096)
+			for {
+				n, err := response.Body.Read(buffer)
+				if _, wrote := w.Write(buffer[:n]); wrote != nil || http.NewResponseController(w).Flush() != nil || err != nil {
+					return
+				}
+			}
+		}
+		if f.spoil == nil || !f.spoil(w, r, forward) {
+			forward()
+		}
+	}))
+	t.Cleanup(server.Close)
+	f.url = server.URL
+	return f
+}
+
+// requests returns what came.
+func (f *front) requests() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]string{}, f.seen...)
+}
+
+// installed is the folder of other people's libraries, which every test of a run shares.
+var installed struct {
+	sync.Once
+	dir, skip string
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	os.RemoveAll(installed.dir)
+	os.Exit(code)
+}
+
+// clients installs other people's libraries, at the versions of their lock file, and returns their folder.
+func clients(t testing.TB) string {
+	t.Helper()
+	installed.Do(func() { installed.dir, installed.skip = install() })
+	if installed.skip != "" {
+		t.Skip(installed.skip)
+	}
+	return installed.dir
+}
+
+func install() (dir, skip string) {
+	for _, program := range []string{"node", "npm"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return "", program + " is not installed here"
+		}
+	}
+	dir, err := os.MkdirTemp("", "page-clients-")
+	if err != nil {
+		return "", err.Error()
+	}
+	if err := os.CopyFS(dir, os.DirFS("testdata/clients")); err != nil {
+		return dir, err.Error()
+	}
+	c := exec.Command("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
+	c.Dir = dir
+	if out, err := c.CombinedOutput(); err != nil {
+		return dir, fmt.Sprintf("the libraries can't be installed here: %v\n%s", err, out)
+	}
+	return dir, ""
+}
+
+// withSDK installs the SDK's package as npm would unpack it.
+func withSDK(t testing.TB, dir string) {
+	t.Helper()
+	files, err := SDK(program(t), root, "0.0.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "node_modules", "chrysalis-sdk"), files)
+}
+
+func write(t testing.TB, dir string, files []packages.File) {
+	t.Helper()
+	for _, f := range files {
+		path := filepath.Join(dir, filepath.FromSlash(strings.TrimPrefix(f.Path, "package/")))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, f.Data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// node runs a script, which says "passed" at its end, over an input that it reads as JSON, and returns what it said.
+func node(t testing.TB, dir, script string, input any) string {
+	t.Helper()
+	text, err := json.Marshal(input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.CommandContext(t.Context(), "node", script)
+	var said, wrong bytes.Buffer
+	c.Dir, c.Stdin, c.Stdout, c.Stderr = dir, bytes.NewReader(text), &said, &wrong
+	if err := c.Run(); err != nil || !strings.HasSuffix(said.String(), "passed\n") {
+		t.Fatalf("%s: %v\n%s%s", script, err, &said, &wrong)
+	}
+	return said.String()
+}
+
+// answersTo reports whether a request asks for an answer.
+func answersTo(r *http.Request) bool { return r.URL.Path == api.ChatCompletions }

@@ -1,0 +1,70 @@
+package page
+
+import (
+	"crypto/hpke"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"chrysalis/attest/evidence"
+	envelope "chrysalis/runtime/envelope/guest"
+)
+
+// TestHPKEOracle has another hand's HPKE open an envelope that was sealed here, and the answer to it, and seal one that is opened here.
+func TestHPKEOracle(t *testing.T) {
+	dir := clients(t)
+	text, err := os.ReadFile(filepath.Join(root, "runtime", "envelope", "testdata", "vectors", "envelope.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v struct {
+		Seed, OuterPath string
+		Header          struct {
+			KeyID, Instance string
+			Epoch           uint64
+		}
+		Request struct{ Body string }
+	}
+	if err := json.Unmarshal(text, &v, json.MatchCaseInsensitiveNames(false)); err != nil {
+		t.Fatal(err)
+	}
+	seed, err := hex.DecodeString(v.Seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := hpke.MLKEM768X25519().NewPrivateKey(seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	said := node(t, dir, "hpke.mjs", struct {
+		Vector              jsontext.Value
+		ID                  string
+		NotBefore, NotAfter int64
+	}{text, strings.Repeat("ab", 16), now.Add(-time.Minute).Unix(), now.Add(time.Minute).Unix()})
+	sealed, err := hex.DecodeString(strings.TrimSuffix(said, "\npassed\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var id evidence.KeyID
+	var instance [32]byte
+	if _, err := hex.Decode(id[:], []byte(v.Header.KeyID)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hex.Decode(instance[:], []byte(v.Header.Instance)); err != nil {
+		t.Fatal(err)
+	}
+	opener := envelope.NewOpener(func(evidence.KeyID) (envelope.Key, bool) {
+		return envelope.Key{PrivateKey: private, Epoch: v.Header.Epoch, Instance: instance}, true
+	}, time.Now)
+	request, _, err := opener.Open(sealed, id, "POST", v.OuterPath)
+	if err != nil || string(request.Body) != v.Request.Body {
+		t.Errorf("what the other hand sealed: %v", err)
+	}
+}

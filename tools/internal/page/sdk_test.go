@@ -1,0 +1,183 @@
+package page
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"chrysalis/attest/evidence"
+	"chrysalis/runtime/client/clienttest"
+	"chrysalis/runtime/envelope"
+	"chrysalis/tools/internal/packages"
+)
+
+// TestSDK has the SDK ask software guests of each platform, streamed and whole, through OpenAI's and Vercel's SDKs too, and gives it what
+// a hostile network gives.
+func TestSDK(t *testing.T) {
+	dir := clients(t)
+	withSDK(t, dir)
+	type good struct {
+		URL, Policy, Platform string
+		Roots                 map[string]string
+		Charges               bool
+	}
+	type bad struct {
+		Name, URL, Policy, Want string
+		Roots                   map[string]string
+		Connects                bool // it is at the answer that something goes wrong
+	}
+	input := struct {
+		Good  []good
+		Bad   []bad
+		Payer string
+	}{Payer: payer.String()}
+	guests := map[evidence.Platform]*clienttest.Guest{}
+	var fronts []*front
+	for _, platform := range evidence.Platforms() {
+		g := guestOn(t, platform, platform != evidence.SEVSNP)
+		guests[platform] = g
+		f := newFront(t, g)
+		fronts = append(fronts, f)
+		input.Good = append(input.Good, good{f.url, policyOf(t, g), platform.String(), rootsOf(g), platform != evidence.SEVSNP})
+	}
+	g := guests[evidence.VTPM]
+	spoiled := func(name, want string, connects bool, spoil func(w http.ResponseWriter, r *http.Request, forward func(...func(string, []byte) []byte)) bool) {
+		f := newFront(t, g)
+		f.spoil = spoil
+		input.Bad = append(input.Bad, bad{name, f.url, policyOf(t, g), want, rootsOf(g), connects})
+	}
+	var elsewhere []byte
+	for _, tt := range []struct {
+		name, want string
+		evidence   bool
+		does       func(w http.ResponseWriter, r *http.Request, forward func(...func(string, []byte) []byte))
+	}{
+		{"an unsealed 200", "unavailable", false, func(w http.ResponseWriter, _ *http.Request, _ func(...func(string, []byte) []byte)) {
+			fmt.Fprint(w, `{"choices":[{"message":{"role":"assistant","content":"Bergen"}}]}`)
+		}},
+		{"an unsealed 500", "unavailable", false, func(w http.ResponseWriter, _ *http.Request, _ func(...func(string, []byte) []byte)) {
+			w.WriteHeader(500)
+		}},
+		{"a redirect", "unavailable", false, func(w http.ResponseWriter, r *http.Request, _ func(...func(string, []byte) []byte)) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusTemporaryRedirect)
+		}},
+		{"a type that lies", "unavailable", false, func(w http.ResponseWriter, _ *http.Request, _ func(...func(string, []byte) []byte)) {
+			w.Header().Set("Content-Type", envelope.ResponseType)
+			fmt.Fprint(w, strings.Repeat("x", 30))
+		}},
+		{"forged bytes", "rejected", false, func(w http.ResponseWriter, _ *http.Request, _ func(...func(string, []byte) []byte)) {
+			w.Header().Set("Content-Type", envelope.ResponseType)
+			w.Write(append(append(make([]byte, 32), 0x41, 0x10), make([]byte, 512)...))
+		}},
+		{"a bit changed", "rejected", false, func(_ http.ResponseWriter, _ *http.Request, forward func(...func(string, []byte) []byte)) {
+			forward(func(_ string, b []byte) []byte { b[50] ^= 1; return b })
+		}},
+		{"cut", "unavailable", false, func(_ http.ResponseWriter, _ *http.Request, forward func(...func(string, []byte) []byte)) {
+			forward(func(_ string, b []byte) []byte { return b[:len(b)-10] })
+		}},
+		{"another request's answer", "rejected", false, func(_ http.ResponseWriter, _ *http.Request, forward func(...func(string, []byte) []byte)) {
+			forward(func(_ string, b []byte) []byte {
+				if elsewhere == nil {
+					elsewhere = bytes.Clone(b)
+					b[40] ^= 1
+					return b
+				}
+				return elsewhere
+			})
+		}},
+		{"always another key", "unavailable", false, func(w http.ResponseWriter, _ *http.Request, _ func(...func(string, []byte) []byte)) {
+			clienttest.Rekey(w)
+		}},
+		{"stale evidence", "rejected", true, func(_ http.ResponseWriter, r *http.Request, forward func(...func(string, []byte) []byte)) {
+			r.URL.RawQuery = evidence.DetachedParameter + "=" + strings.Repeat("01", 32)
+			forward()
+		}},
+		{"evidence of a connection", "rejected", true, func(_ http.ResponseWriter, r *http.Request, forward func(...func(string, []byte) []byte)) {
+			r.URL.RawQuery = strings.Replace(r.URL.RawQuery, evidence.DetachedParameter, evidence.NonceParameter, 1)
+			forward()
+		}},
+		{"a byte more", "rejected", true, func(_ http.ResponseWriter, _ *http.Request, forward func(...func(string, []byte) []byte)) {
+			forward(func(_ string, b []byte) []byte { return append(b, 0) })
+		}},
+		{"a byte less", "rejected", true, func(_ http.ResponseWriter, _ *http.Request, forward func(...func(string, []byte) []byte)) {
+			forward(func(_ string, b []byte) []byte { return b[:len(b)-1] })
+		}},
+		{"no evidence", "unavailable", true, func(w http.ResponseWriter, _ *http.Request, _ func(...func(string, []byte) []byte)) {
+			w.WriteHeader(503)
+		}},
+		{"evidence without end", "unavailable", true, func(w http.ResponseWriter, _ *http.Request, _ func(...func(string, []byte) []byte)) {
+			for range 80 {
+				if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+					return
+				}
+			}
+		}},
+		{"evidence that redirects", "unavailable", true, func(w http.ResponseWriter, r *http.Request, _ func(...func(string, []byte) []byte)) {
+			http.Redirect(w, r, fronts[0].url+r.URL.RequestURI(), http.StatusFound)
+		}},
+	} {
+		spoiled(tt.name, tt.want, !tt.evidence, func(w http.ResponseWriter, r *http.Request, forward func(...func(string, []byte) []byte)) bool {
+			if answersTo(r) == tt.evidence {
+				return false
+			}
+			tt.does(w, r, forward)
+			return true
+		})
+	}
+	// Who accepts another guest accepts not this one, and neither does who accepts nothing.
+	input.Bad = append(input.Bad,
+		bad{"another platform's policy", fronts[0].url, policyOf(t, guests[evidence.TDX]), "rejected", rootsOf(g), false},
+		bad{"no root", fronts[0].url, policyOf(t, g), "rejected", map[string]string{}, false},
+		bad{"an empty policy", fronts[0].url, "{}", "rejected", rootsOf(g), false})
+	before := len(g.Prompts())
+	node(t, dir, "sdk.mjs", input)
+
+	for _, f := range fronts {
+		for i, seen := range f.requests() {
+			if !strings.HasPrefix(seen, "GET /v1/evidence ") && (!strings.HasPrefix(seen, "POST ") || !strings.HasSuffix(seen, " "+envelope.RequestType)) {
+				t.Errorf("something else than a question and envelopes went out: %s", seen)
+			}
+			for name := range f.heads[i] {
+				if lower := strings.ToLower(name); strings.Contains(lower, "stainless") || lower == "cookie" || lower == "authorization" || lower == "chrysalis-client" {
+					t.Errorf("the header %s went out around the envelope", name)
+				}
+			}
+		}
+	}
+	if got := len(g.Prompts()) - before; got < 4 {
+		t.Errorf("the guest got %d prompts, want at least 4", got)
+	}
+	if !slices.ContainsFunc(fronts[0].requests(), func(s string) bool { return strings.HasPrefix(s, "POST /v1/models ") }) {
+		t.Error("no envelope for the models came, though a method other than POST was meant")
+	}
+}
+
+// TestSDKIsTheSameTwice: the same sources make the same package.
+func TestSDKIsTheSameTwice(t *testing.T) {
+	var tarballs [2][]byte
+	for i := range tarballs {
+		p := program(t)
+		if i == 1 {
+			var err error
+			if p, err = Build(t.Context(), root); err != nil {
+				t.Fatal(err)
+			}
+		}
+		files, err := SDK(p, root, "1.0.0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tarballs[i], err = packages.Tarball(files); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(tarballs[0], tarballs[1]) {
+		t.Error("built twice, the packages differ")
+	}
+	if _, err := SDK(program(t), root, "0~20260101"); err == nil {
+		t.Error("a version that npm does not take is packed")
+	}
+}
