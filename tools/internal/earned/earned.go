@@ -41,7 +41,7 @@ type Signers struct{ Receipt, Claim pubkey.Ed25519 }
 const maxContracts = 1 << 20
 
 // Read reads lines of proofs and returns the newest of each contract and instance, in the order of contract and instance. Lines that
-// are no proofs, such as one that a power cut left unfinished, are counted and passed over.
+// are neither proofs nor messages beside them, such as one that a power cut left unfinished, are counted and passed over.
 func Read(r io.Reader) (entries []Entry, damaged int, err error) {
 	type key struct {
 		contract ton.Address
@@ -56,6 +56,9 @@ func Read(r io.Reader) (entries []Entry, damaged int, err error) {
 		}
 		if err != nil {
 			return nil, damaged, fmt.Errorf("reading proofs: %w", err)
+		}
+		if _, err := claim.ParseLine(line); err == nil {
+			continue // signed for the host beside what answers were charged
 		}
 		e, err := entryOf(line)
 		if err != nil {
@@ -96,7 +99,8 @@ func lastOfLine(r *bufio.Reader) (string, error) {
 	}
 }
 
-// entryOf reads a line. Receipt and charge must be about one contract and one count.
+// entryOf reads a line. Receipt and charge must be about one contract; where charges are settled on chain, a charge may be for less than the
+// receipt counts, which is what the client had.
 func entryOf(line string) (Entry, error) {
 	p, err := receipt.ParseLine(line)
 	if err != nil {
@@ -110,15 +114,15 @@ func entryOf(line string) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	if m := c.Message; m.Op != claim.ClientCharge || m.Contract != r.Client || m.Tokens != r.Cumulative {
-		return Entry{}, fmt.Errorf("reading proof: a %s of %d to %s, want a %s of %d to %s as in the receipt", m.Op, m.Tokens, m.Contract,
+	if m := c.Message; m.Op != claim.ClientCharge || m.Contract != r.Client || m.Tokens > r.Cumulative {
+		return Entry{}, fmt.Errorf("reading proof: a %s of %d to %s, want a %s of at most %d to %s as in the receipt", m.Op, m.Tokens, m.Contract,
 			claim.ClientCharge, r.Cumulative, r.Client)
 	}
-	high, low := bits.Mul64(r.Cumulative, r.Price.NanotonPerToken)
+	high, low := bits.Mul64(c.Message.Tokens, r.Price.NanotonPerToken)
 	if high != 0 {
-		return Entry{}, fmt.Errorf("reading proof: %d tokens at %d nanoton pass 64 bits", r.Cumulative, r.Price.NanotonPerToken)
+		return Entry{}, fmt.Errorf("reading proof: %d tokens at %d nanoton pass 64 bits", c.Message.Tokens, r.Price.NanotonPerToken)
 	}
-	return Entry{Contract: r.Client, Instance: r.Instance, Sequence: r.Sequence, Tokens: r.Cumulative, Nanoton: low, Proof: p}, nil
+	return Entry{Contract: r.Client, Instance: r.Instance, Sequence: r.Sequence, Tokens: c.Message.Tokens, Nanoton: low, Proof: p}, nil
 }
 
 // Prove looks for the guest that signed the entry, and returns an error that wraps check.ErrRejected when none of them did.

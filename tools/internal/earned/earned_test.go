@@ -20,6 +20,17 @@ var (
 	us         = Signers{Receipt: pubkey.Of(receiptKey), Claim: pubkey.Of(claimKey)}
 )
 
+// payout is a message that goes with no receipt, as a line.
+func payout(t testing.TB) string {
+	t.Helper()
+	to := ton.Address{Account: [32]byte{1}}
+	body, err := claim.Sign(claimKey, claim.Message{Op: claim.WorkerPayout, Tokens: 5, Contract: to, Excesses: to})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return claim.Line(body[:])
+}
+
 // says is what a proof says.
 type says struct {
 	contract, instance byte
@@ -72,7 +83,9 @@ func TestRead(t *testing.T) {
 		line(t, says{contract: 1, instance: 2, sequence: 0, tokens: 4}),   // a later guest, with a key of its own
 		line(t, says{contract: 1, instance: 1, sequence: 3, tokens: 100}), // exported again after a boot
 		"", "hello", strings.Repeat("x", 100_000),
-		line(t, says{contract: 3, instance: 1, sequence: 2, tokens: 9, charged: 8}),                                                             // two counts
+		line(t, says{contract: 3, instance: 1, sequence: 2, tokens: 9, charged: 10}), // more than counted
+		line(t, says{contract: 6, instance: 1, sequence: 2, tokens: 9, charged: 8}),  // what the client had
+		payout(t),
 		line(t, says{contract: 3, instance: 1, sequence: 2, tokens: 9, op: claim.WorkerPayout}),                                                 // another message
 		line(t, says{contract: 3, instance: 1, sequence: 2, tokens: 1 << 40, price: 1 << 40}),                                                   // beyond 64 bits
 		line(t, says{contract: 4, instance: 1, sequence: 8, tokens: 6})[:300] + line(t, says{contract: 4, instance: 1, sequence: 9, tokens: 7}), // a power cut between
@@ -89,11 +102,11 @@ func TestRead(t *testing.T) {
 			t.Errorf("entry %d: %v", i, err)
 		}
 	}
-	if len(got) != 4 || got[0] != 300 || got[1] != 4 || got[2] != 5 || got[3] != 7 {
-		t.Errorf("got counts %v, want 300, 4, 5 and 7", got)
+	if len(got) != 5 || got[0] != 300 || got[1] != 4 || got[2] != 5 || got[3] != 7 || got[4] != 8 {
+		t.Errorf("got counts %v, want 300, 4, 5, 7 and 8", got)
 	}
-	if sum, err := Sum(entries); err != nil || sum != 20*316 {
-		t.Errorf("got a sum of %d and error %v, want %d", sum, err, 20*316)
+	if sum, err := Sum(entries); err != nil || sum != 20*324 {
+		t.Errorf("got a sum of %d and error %v, want %d", sum, err, 20*324)
 	}
 	// What is written is read again, and is smaller.
 	var b bytes.Buffer

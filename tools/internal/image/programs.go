@@ -35,6 +35,7 @@ var programs = []program{
 	{name: "init", pkg: "chrysalis/init", module: "."},
 	{name: "runtime", pkg: "chrysalis/runtime", module: "."},
 	{name: "custody", pkg: "chrysalis/runtime/custody", module: "."},
+	{name: "fetch", pkg: "chrysalis/runtime/fetch", module: "."},
 	{name: "engine-host", pkg: "chrysalis/runtime/enginehost", module: engineHostModule},
 	{name: "containerd", pkg: "github.com/containerd/containerd/v2/cmd/containerd", module: engineHostModule, tags: containerdTags},
 	{name: "containerd-shim-runc-v2", pkg: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", module: engineHostModule,
