@@ -75,7 +75,7 @@ show config init --price 5000000 -o "$chain/box.json"
 carried provider earn init --like "$template" "${source[@]}" --config "$chain/box.json" --owner "$(address payout)" --output "$chain/paid.json"
 
 step "provider: boot the published image with it"
-show up --wait 8m --dir "$dir" --config "$chain/paid.json" --ton-config "$chain/global.config.json" | tee "$dir/up.log"
+show up --wait 8m --memory 1024 --dir "$dir" --config "$chain/paid.json" --ton-config "$chain/global.config.json" | tee "$dir/up.log"
 url=$(tail -n 1 "$dir/up.log")
 
 step "provider: the proxy contract of the guest's key, and a stake for its clients"
