@@ -34,8 +34,10 @@ type clientState struct {
 	Free    uint64 `json:"free_nanoton"`
 	Tokens  uint64 `json:"tokens_charged"`
 	Charged uint64 `json:"charged_nanoton"`
-	Unlock  string `json:"unlock,omitempty"` // when the rest can be taken out of the proxy's stake
-	Proxy   string `json:"proxy_state"`
+	// Known says whether the contract has the hash of the account's key: another key was put there, or this one has not landed yet.
+	Known  bool   `json:"key_known"`
+	Unlock string `json:"unlock,omitempty"` // when the rest can be taken out of the proxy's stake
+	Proxy  string `json:"proxy_state"`
 }
 
 // held is a client's contract with what it stands under.
@@ -135,6 +137,9 @@ func (h held) state() clientState {
 	d := h.contract
 	s := clientState{Block: h.plan.at.Last.Seqno, Contract: h.account.Contract.String(), State: d.State.String(), Balance: d.Balance, Stake: d.Stake,
 		Tokens: d.Tokens, Proxy: h.contracts.View.Proxy.State.String()}
+	if k, err := h.account.key(); err == nil {
+		s.Known = k.SecretHash() == d.SecretHash
+	}
 	_, s.Charged = bits.Mul64(d.Tokens, d.Params.Price.NanotonPerToken)
 	if d.State == claim.Normal {
 		s.Free = d.Balance - min(d.Balance, d.Stake)
@@ -149,6 +154,11 @@ func (s clientState) print(w io.Writer) {
 	fmt.Fprintf(w, "%-9s %s, at block %d\n%-9s %s (proxy: %s)\n", "contract", s.Contract, s.Block, "state", s.State, s.Proxy)
 	fmt.Fprintf(w, "%-9s %s, of which %s is the stake and %s is free\n", "balance", ton.Coins(s.Balance), ton.Coins(min(s.Balance, s.Stake)), ton.Coins(s.Free))
 	fmt.Fprintf(w, "%-9s %d tokens, at most %s\n", "charged", s.Tokens, ton.Coins(s.Charged))
+	word := "is the contract's"
+	if !s.Known {
+		word = "is not the contract's: another was put there, or this one has not landed"
+	}
+	fmt.Fprintf(w, "%-9s %s\n", "key", word)
 	if s.Unlock != "" {
 		fmt.Fprintf(w, "%-9s %s: from then on client close takes the rest out of the proxy's stake\n", "unlock", s.Unlock)
 	}

@@ -74,6 +74,13 @@ func newPayWorld(t *testing.T) *payWorld {
 	m.Identity.Network, m.Identity.PayoutOwner, m.Service.Price.NanotonPerToken = config.Local, p.wallets["payout"].Address, ton.Coin/20
 	params := localchain.TemplateParams(payDelay)
 	params.Price, params.WorkerFee = m.Service.Price.Price, m.Service.Price.NanotonPerToken*9/10
+	terms, err := params.Cell()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := p.options.Network.Anchor.Key
+	m.Service.Chain = config.Chain{Params: terms.Hash(), MaxAgeSeconds: 120, Anchor: config.Anchor{GlobalID: localchain.GlobalID, Seqno: first.Seqno,
+		RootHash: first.RootHash, FileHash: first.FileHash}}
 	root, err := claim.NewRoot(p.wallets["provider"].Address, params)
 	if err != nil {
 		t.Fatal(err)
