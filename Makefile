@@ -7,6 +7,7 @@ export GOTOOLCHAIN := $(shell sed -n "s/^toolchain //p" go.mod)
 export GOFLAGS := -buildvcs=false -trimpath
 BIN := build/bin/chrysalis
 DOUBLE := build/double/double
+CHAIN := build/bin/localchain
 PAGE := build/page/page
 # The modules of this tree: CONTRIBUTING.md says why there are several.
 MODULES := $(patsubst %/,%,$(dir $(shell git ls-files '*go.mod')))
@@ -14,8 +15,9 @@ MODULES := $(patsubst %/,%,$(dir $(shell git ls-files '*go.mod')))
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: image ## build, boot, verify, ask, print receipt and claim, stop (KEEP=1 leaves the guest running; PLATFORM=tdx or sev-snp runs it so, on software)
-	@KEEP=$(KEEP) PLATFORM=$(PLATFORM) tools/e2e/demo.sh $(BIN)
+demo: image ## build, boot, verify, ask, print receipt and claim, stop (KEEP=1 leaves the guest running; PLATFORM=tdx or sev-snp runs it so, on software; PAY=1 pays for it, on a chain of one's own)
+	@if [ -n "$(PAY)" ]; then $(GO) build -C tools -o ../$(CHAIN) ./localchain && tools/e2e/pay.sh $(BIN) $(CHAIN); \
+	else KEEP=$(KEEP) PLATFORM=$(PLATFORM) tools/e2e/demo.sh $(BIN); fi
 
 test: image check ## everything: checks, unit tests, and the guests under QEMU
 	@$(MAKE) --no-print-directory unit wasm

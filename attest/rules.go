@@ -34,7 +34,9 @@ type ConfigRules struct {
 	GPU       []config.GPURule  `json:"gpu"`
 	Limits    LimitRules        `json:"limits"`
 	Price     PriceRules        `json:"price"`
-	Wipe      []config.Wipe     `json:"wipe"`
+	// Chain is what is accepted. Where it is left out of the document, that is a config whose charges are not settled on chain.
+	Chain ChainRules    `json:"chain,omitzero"`
+	Wipe  []config.Wipe `json:"wipe"`
 }
 
 // EngineRules judges the engine: one of the volumes, started in exactly this way.
@@ -67,6 +69,13 @@ type PriceRules struct {
 	CachedWeight     Range            `json:"cached_weight"`
 	CompletionWeight Range            `json:"completion_weight"`
 	ReasoningWeight  Range            `json:"reasoning_weight"`
+}
+
+// ChainRules judges how charges are settled on chain: under which contracts, by how fresh a view, from which block on.
+type ChainRules struct {
+	Params        []register.Digest `json:"params"`
+	MaxAgeSeconds Range             `json:"max_age_seconds"`
+	Anchor        config.Anchor     `json:"anchor,omitzero"`
 }
 
 // Range accepts numbers from Min to Max, both included. Its zero value accepts zero alone.
@@ -102,8 +111,17 @@ func ExactConfig(m config.Measured) ConfigRules {
 		Price: PriceRules{Payment: []config.Payment{sv.Price.Payment}, NanotonPerToken: exact(sv.Price.NanotonPerToken),
 			PromptWeight: exact(uint64(sv.Price.PromptWeight)), CachedWeight: exact(uint64(sv.Price.CachedWeight)),
 			CompletionWeight: exact(uint64(sv.Price.CompletionWeight)), ReasoningWeight: exact(uint64(sv.Price.ReasoningWeight))},
-		Wipe: []config.Wipe{sv.Wipe},
+		Chain: exactChain(sv.Chain),
+		Wipe:  []config.Wipe{sv.Wipe},
 	}
+}
+
+func exactChain(c config.Chain) ChainRules {
+	if c == (config.Chain{}) {
+		return ChainRules{}
+	}
+	age := uint64(c.MaxAgeSeconds)
+	return ChainRules{Params: []register.Digest{c.Params}, MaxAgeSeconds: Range{age, age}, Anchor: c.Anchor}
 }
 
 // said returns the rule that accepts a config's own word, where it says one.
@@ -223,6 +241,23 @@ var configChecks = []step{
 	field("service.price.reasoning_weight", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return within(uint64(m.Service.Price.ReasoningWeight), r.Price.ReasoningWeight)
 	}),
+	field("service.chain.params", func(m *config.Measured, r *ConfigRules) check.Finding {
+		if got := m.Service.Chain.Params; m.Service.Settles() || len(r.Chain.Params) > 0 {
+			var names []string
+			for _, want := range r.Chain.Params {
+				names = append(names, want.String())
+			}
+			return check.Found(got.String(), either(names), slices.Contains(r.Chain.Params, got))
+		}
+		return check.Found("not settled on chain", "not settled on chain", true)
+	}),
+	field("service.chain.max_age_seconds", func(m *config.Measured, r *ConfigRules) check.Finding {
+		return within(uint64(m.Service.Chain.MaxAgeSeconds), r.Chain.MaxAgeSeconds)
+	}),
+	anchor("global_id", func(a config.Anchor) any { return a.GlobalID }),
+	anchor("seqno", func(a config.Anchor) any { return a.Seqno }),
+	anchor("root_hash", func(a config.Anchor) any { return a.RootHash }),
+	anchor("file_hash", func(a config.Anchor) any { return a.FileHash }),
 	field("service.wipe", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Service.Wipe, r.Wipe...)
 	}),
@@ -237,6 +272,14 @@ func custody(name string, part func(config.Custody) any) step {
 	return field("identity.custody."+name, func(m *config.Measured, r *ConfigRules) check.Finding {
 		got, want := part(m.Identity.Custody), part(r.Custody)
 		return check.Saying(reflect.DeepEqual(got, want), func() (string, string) { return fmt.Sprint(got), fmt.Sprint(want) })
+	})
+}
+
+// anchor wants a part of the block from which on a guest proves blocks to be the policy's own.
+func anchor(name string, part func(config.Anchor) any) step {
+	return field("service.chain.anchor."+name, func(m *config.Measured, r *ConfigRules) check.Finding {
+		got, want := part(m.Service.Chain.Anchor), part(r.Chain.Anchor)
+		return check.Found(fmt.Sprint(got), fmt.Sprint(want), got == want)
 	})
 }
 

@@ -350,6 +350,19 @@ func configVectors() []vector {
 		rule("service.price.cached_weight", func(r *attest.ConfigRules) { r.Price.CachedWeight.Max-- }),
 		rule("service.price.completion_weight", func(r *attest.ConfigRules) { r.Price.CompletionWeight.Max-- }),
 		rule("service.price.reasoning_weight", func(r *attest.ConfigRules) { r.Price.ReasoningWeight.Max-- }),
+		{"config.service.chain.params", "settled on chain, and the policy does not say so", func(s *scene) {
+			s.settles()
+			s.rules.Config.Chain.Params = nil
+		}},
+		chainRule("params", func(c *attest.ChainRules) { c.Params[0][0]++ }),
+		chainRule("max_age_seconds", func(c *attest.ChainRules) { c.MaxAgeSeconds.Max-- }),
+		chainRule("anchor.global_id", func(c *attest.ChainRules) { c.Anchor.GlobalID++ }),
+		chainRule("anchor.seqno", func(c *attest.ChainRules) { c.Anchor.Seqno++ }),
+		chainRule("anchor.root_hash", func(c *attest.ChainRules) { c.Anchor.RootHash[0]++ }),
+		chainRule("anchor.file_hash", func(c *attest.ChainRules) { c.Anchor.FileHash[0]++ }),
+		{"config.service.chain.params", "not settled on chain, and the policy wants it", func(s *scene) {
+			s.rules.Config.Chain.Params = []register.Digest{{1}}
+		}},
 		rule("service.wipe", func(r *attest.ConfigRules) { r.Wipe = nil }),
 	}
 }
@@ -376,6 +389,22 @@ func (s *scene) borrows(loan eventlog.Loan) {
 		m.Identity.Sealing, m.Identity.Custody = config.SealCustodian, config.Custody{LeaseSeconds: 60, CollateralHours: 168}
 	})
 	s.released(eventlog.Sequence{Loan: loan})
+}
+
+// settles has the guest settle its charges on chain.
+func (s *scene) settles() {
+	s.serves(func(m *config.Measured) {
+		m.Service.Chain = config.Chain{Params: register.Digest{4}, MaxAgeSeconds: 60, Anchor: config.Anchor{GlobalID: -217, Seqno: 3,
+			RootHash: register.Digest{5}, FileHash: register.Digest{6}}}
+	})
+}
+
+// chainRule has a guest that settles on chain answer a policy of another chain.
+func chainRule(name string, change func(*attest.ChainRules)) vector {
+	return vector{"config.service.chain." + name, "another", func(s *scene) {
+		s.settles()
+		change(&s.rules.Config.Chain)
+	}}
 }
 
 // custodyRule has a guest that borrows answer a policy of other custody.

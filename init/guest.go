@@ -28,6 +28,7 @@ func (g *guest) steps() []boot.Step {
 		{Name: status.Settle, Run: g.settle, When: func() bool { return g.told.Number != 0 }, Limit: settleLimit},
 		{Name: status.Lender, Run: g.startLender, When: g.isCustodian},
 		{Name: status.Containerd, Run: g.services.Containerd, When: g.serves},
+		{Name: status.Fetch, Run: g.startFetch, When: g.settles},
 		{Name: status.Keeper, Run: g.startKeeper, When: g.serves},
 		{Name: status.Engine, Run: g.startEngine, When: g.serves, Limit: engineLimit},
 		{Name: status.Gateway, Run: g.startGateway, When: g.serves},

@@ -57,6 +57,7 @@ type guest struct {
 	config   config.Measured
 	hostSays []byte      // the host document, not yet parsed
 	hostDoc  config.Host // the same, parsed
+	chain    *os.File    // the keeper's stream to who asks liteservers, where charges are settled on chain
 	listener *os.File    // the port that the gateway accepts on, or the lender
 	loans    *os.File    // the lender's stream to its custodian
 

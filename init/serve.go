@@ -15,6 +15,7 @@ import (
 	"chrysalis/init/internal/port"
 	"chrysalis/init/internal/record"
 	"chrysalis/init/internal/sealing"
+	"chrysalis/init/internal/services"
 	"chrysalis/init/status"
 	"chrysalis/measure/config"
 	"chrysalis/measure/pubkey"
@@ -116,6 +117,19 @@ func (g *guest) openJournal(ctx context.Context) (*os.File, error) {
 	return os.OpenFile(journal.Path, os.O_RDWR, 0)
 }
 
+// settles reports whether the guest's charges are settled on chain.
+func (g *guest) settles() bool { return g.config.Service.Settles() }
+
+// startFetch starts who asks liteservers for the keeper.
+func (g *guest) startFetch(ctx context.Context) error {
+	if !g.hostDoc.Chain.Given() {
+		return errors.New("the host document names no liteservers")
+	}
+	var err error
+	g.chain, err = g.services.Fetch(ctx, g.hostSays)
+	return err
+}
+
 // startKeeper gives the secret to the keeper. The boot counts once the journal carries it.
 func (g *guest) startKeeper(ctx context.Context) error {
 	device, err := g.openJournal(ctx)
@@ -127,7 +141,14 @@ func (g *guest) startKeeper(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := g.services.Keeper(ctx, device, proofs); err != nil {
+	chain := g.chain
+	if chain == nil {
+		if chain, err = services.NoChain(); err != nil {
+			return err
+		}
+	}
+	defer chain.Close()
+	if err := g.services.Keeper(ctx, device, chain, proofs); err != nil {
 		return err
 	}
 	return g.vault.CountBoot()

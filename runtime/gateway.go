@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"chrysalis/measure/config"
-	"chrysalis/measure/ton"
 	"chrysalis/runtime/internal/confine"
 	"chrysalis/runtime/internal/gateway"
 	"chrysalis/runtime/internal/keeper"
@@ -41,7 +40,7 @@ func runGateway(ctx context.Context, settings role.Settings, files role.Files) e
 	if err := confine.Process(confined); err != nil {
 		return err
 	}
-	client := keeper.NewClient(settings[role.KeeperSocket])
+	client := keeper.NewClient(settings[role.KeeperSocket], m.Service.Settles())
 	g, err := gateway.New(gatewayConfig(m.Service, client, quotes, settings[role.EngineSocket]))
 	if err != nil {
 		return err
@@ -83,8 +82,8 @@ func gatewayConfig(s config.Service, k *keeper.Client, quotes net.Conn, enginePa
 	return gateway.Config{
 		Model: s.Model.Name, Volume: s.Model.Volume, RequestBytes: s.Limits.RequestBytes, AnswerTokens: s.Limits.AnswerTokens,
 		ContextTokens: s.Limits.ContextTokens, Concurrent: s.Limits.Concurrent,
-		Charges: s.Price.Payment == config.PayCharge,
-		Keeper:  keeperAdapter{k}, Quote: role.NewQuotes(quotes).Ask,
+		Charges: s.Price.Payment == config.PayCharge, Settles: s.Settles(),
+		Keeper: keeperAdapter{k}, Quote: role.NewQuotes(quotes).Ask,
 		DialEngine: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", enginePath)
@@ -96,10 +95,13 @@ func gatewayConfig(s config.Service, k *keeper.Client, quotes net.Conn, enginePa
 // keeperAdapter gives the gateway the keeper in its own words, so that neither package knows the other.
 type keeperAdapter struct{ client *keeper.Client }
 
-func (k keeperAdapter) Reserve(ctx context.Context, client ton.Address) (gateway.Place, error) {
-	place, err := k.client.Reserve(ctx, client)
-	if errors.Is(err, keeper.ErrFull) {
-		return nil, gateway.ErrFull
+func (k keeperAdapter) Reserve(ctx context.Context, by gateway.Payer) (gateway.Place, error) {
+	place, err := k.client.Reserve(ctx, keeper.Payer{Contract: by.Contract, Secret: by.Secret, Most: by.Most})
+	for theirs, ours := range map[error]error{keeper.ErrFull: gateway.ErrFull, keeper.ErrKey: gateway.ErrKey, keeper.ErrFunds: gateway.ErrFunds,
+		keeper.ErrChain: gateway.ErrChain} {
+		if errors.Is(err, theirs) {
+			return nil, ours
+		}
 	}
 	if err != nil {
 		return nil, err

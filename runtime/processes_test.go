@@ -71,6 +71,7 @@ type machine struct {
 	numbers *bufio.Reader // lines of the gateway's numbers
 	proofs  *bufio.Reader // of the keeper that was started last
 	last    *receipt.Signed
+	fetch   func(stream *os.File) // starts who asks liteservers; nil: nobody
 }
 
 // newMachine builds the program as the image has it: without cgo.
@@ -126,8 +127,13 @@ func (m *machine) pipe() (r, w *os.File) {
 // spawn starts a role with its descriptors and a status pipe, and returns what it says first.
 func (m *machine) spawn(role string, net bool, flags []string, files ...*os.File) (*exec.Cmd, string) {
 	m.t.Helper()
+	return m.start(m.program, role, net, flags, files...)
+}
+
+func (m *machine) start(program, role string, net bool, flags []string, files ...*os.File) (*exec.Cmd, string) {
+	m.t.Helper()
 	statusOut, statusIn := m.pipe()
-	c := exec.Command(m.program, append([]string{role, "-measured", m.path("measured")}, flags...)...)
+	c := exec.Command(program, append([]string{role, "-measured", m.path("measured")}, flags...)...)
 	c.ExtraFiles = append(files, statusIn)
 	c.Stderr = os.Stderr
 	c.Env = []string{"GOTRACEBACK=none", "GODEBUG=schedtrace=2147483647,clobberfree=1"} // as init starts it
@@ -173,7 +179,23 @@ func (m *machine) startKeeper(boots uint64) (*exec.Cmd, string) {
 	m.t.Cleanup(func() { proofsOut.Close() })
 	defer proofsIn.Close()
 	m.proofs = bufio.NewReader(proofsOut)
-	return m.spawn("keeper", false, nil, secretOut, m.journal, f, proofsIn)
+	ours, theirs := m.pair()
+	defer theirs.Close()
+	if m.fetch != nil {
+		m.fetch(ours)
+	}
+	ours.Close()
+	return m.spawn("keeper", false, nil, secretOut, m.journal, f, proofsIn, theirs)
+}
+
+// pair returns two sockets that are each other's end.
+func (m *machine) pair() (ours, theirs *os.File) {
+	m.t.Helper()
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
 }
 
 func (m *machine) startGateway() *exec.Cmd {
@@ -189,11 +211,7 @@ func (m *machine) startGateway() *exec.Cmd {
 		m.t.Fatal(err)
 	}
 	defer f.Close()
-	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
+	ours, theirs := m.pair()
 	defer theirs.Close()
 	go func() {
 		defer ours.Close()
@@ -495,14 +513,17 @@ func TestDescriptors(t *testing.T) {
 	proofsOut, proofs := m.pipe()
 	defer proofsOut.Close()
 	defer proofs.Close()
+	chain, other := m.pair()
+	defer chain.Close()
+	defer other.Close()
 	for _, tt := range []struct {
 		name, role, want string
 		flags            []string
 		files            []*os.File
 	}{
-		{"keeper without status", "keeper", "descriptor 7, status: ", nil, []*os.File{out, m.journal, socket, proofs}},
+		{"keeper without status", "keeper", "descriptor 8, status: ", nil, []*os.File{out, m.journal, socket, proofs, chain}},
 		{"keeper without journal", "keeper", "descriptor 4, journal: ", nil, []*os.File{out, socket, proofs, in}},
-		{"keeper whose secret is its status", "keeper", "descriptor 7, status, is the same file as secret", nil, []*os.File{out, m.journal, socket, proofs, in}},
+		{"keeper whose secret is its status", "keeper", "descriptor 8, status, is the same file as secret", nil, []*os.File{out, m.journal, socket, proofs, chain, in}},
 		{"gateway whose listener gives quotes", "gateway", "descriptor 4, quotes, is the same file as listener",
 			[]string{"-keeper", "/k", "-engine", "/e", "-chroot", m.path("root")}, []*os.File{socket, socket, proofs, in}},
 	} {

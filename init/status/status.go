@@ -53,6 +53,7 @@ const (
 	Settle    // of a custodian that took its secret over from another
 	Lender
 	Containerd
+	Fetch // of a guest whose charges are settled on chain
 	Keeper
 	Engine
 	Gateway
@@ -112,6 +113,9 @@ const (
 	LoanHeld
 	LoanLost
 	SecretUnsettled
+	FetchExited
+	ParamsRefused
+	ProxyOpen
 	JournalTorn
 	JournalForeign
 	JournalOld

@@ -39,6 +39,7 @@ var (
 		Network: {"network", "the guest got no address, or its port was taken: give its network card a DHCP server, or " +
 			"another host document"},
 		Containerd: {"containerd", "containerd did not come up: give the guest more memory"},
+		Fetch:      {"fetch", "what asks liteservers did not come up: the host document must name two liteservers or more, and the root's params"},
 		Keeper:     {"keeper", "the keeper did not come up: see that the machine has the journal disk, and that it can be written"},
 		Engine:     {"engine", "the engine did not come up in its time: look at the config's arguments, memory limit and model"},
 		Gateway:    {"gateway", "the gateway did not come up: give the guest more memory"},
@@ -78,6 +79,9 @@ var (
 		LoanHeld:         {"loan-held", "another guest has the secret and renews its loan: stop that one first"},
 		LoanLost:         {"loan-lost", "the loan was not renewed in time: the custodian is gone, or can't be reached; start the guest again once it answers"},
 		SecretUnsettled:  {"secret-unsettled", "the custodian that gave the secret has not said that it has it no more, so this one lends nothing: start it again with --take-from and that one's address; where that one has given the secret to somebody else, or lends it again, forget this guest (chrysalis down --forget) and take the secret over anew"},
+		FetchExited:      {"fetch-exited", "what asks liteservers ended: give the guest more memory, and start it again"},
+		ParamsRefused:    {"params-refused", "the root's params in the host document are not those that the config's service.chain names, or have another price or weights than the config: hand the guest the params of which the config has the hash"},
+		ProxyOpen:        {"proxy-open", "the journal has an open book of other contracts than the config leads to: start the guest with the config before, close those contracts, and change it then"},
 		JournalTorn: {"journal-torn", "records are missing in the middle of the journal disk; put a good copy of the " +
 			"newest state back"},
 		JournalForeign: {"journal-foreign", "the journal disk belongs to another guest, or its header was changed"},

@@ -53,7 +53,9 @@ type Service struct {
 	GPU       GPURule `json:"gpu"`
 	Limits    Limits  `json:"limits,omitzero"`
 	Price     Terms   `json:"price,omitzero"`
-	Wipe      Wipe    `json:"wipe,omitzero"`
+	// Chain is left out of the document where charges are not settled on chain.
+	Chain Chain `json:"chain,omitzero"`
+	Wipe  Wipe  `json:"wipe,omitzero"`
 }
 
 // Volume names a read-only volume by its dm-verity root hash and its count of 4096-byte data blocks.

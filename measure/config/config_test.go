@@ -220,6 +220,81 @@ func TestEveryByteCounts(t *testing.T) {
 	}
 }
 
+// settling is the example with charges that are settled on chain.
+func settling() Measured {
+	m := example()
+	m.Service.Chain = Chain{Params: register.Digest{1}, MaxAgeSeconds: 60, Anchor: Anchor{GlobalID: -217, Seqno: 5, RootHash: register.Digest{2}}}
+	return m
+}
+
+// TestChain: charges are settled on chain where there are some, from a block on that is known, and not by an old one.
+func TestChain(t *testing.T) {
+	for _, tt := range []struct {
+		name, want string
+		change     func(*Measured)
+	}{
+		{"local", "", func(*Measured) {}},
+		{"mainnet", "", func(m *Measured) { m.Identity.Network, m.Service.Chain.Anchor = Mainnet, Anchor{} }},
+		{"not settled", "", func(m *Measured) { m.Service.Chain = Chain{} }},
+		{"mainnet from a block of one's own", "anchor is block 5, want none", func(m *Measured) { m.Identity.Network = Mainnet }},
+		{"testnet without a block", "want a key block of network testnet", func(m *Measured) { m.Identity.Network, m.Service.Chain.Anchor = Testnet, Anchor{} }},
+		{"a block without a hash", "want a key block", func(m *Measured) { m.Service.Chain.Anchor.RootHash = register.Digest{} }},
+		{"no charges", "want payment \"charge\"", func(m *Measured) { m.Service.Price.Payment, m.Service.Price.NanotonPerToken = PayNothing, 0 }},
+		{"charges of nothing", "want payment \"charge\"", func(m *Measured) { m.Service.Price.NanotonPerToken = 0 }},
+		{"no params", "params is zero", func(m *Measured) { m.Service.Chain.Params = register.Digest{} }},
+		{"a block of any age", "max_age_seconds is 0", func(m *Measured) { m.Service.Chain.MaxAgeSeconds = 0 }},
+		{"an old block", "max_age_seconds is 3601", func(m *Measured) { m.Service.Chain.MaxAgeSeconds = 3601 }},
+	} {
+		m := settling()
+		tt.change(&m)
+		raw, err := m.Encode()
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		} else if err == nil {
+			if got, err := Decode(raw); err != nil || !reflect.DeepEqual(got, m) {
+				t.Errorf("%s: decoded as %+v (%v)", tt.name, got.Service.Chain, err)
+			}
+		}
+	}
+}
+
+// TestHostChain: a way to the chain has two liteservers at least, each once, and bytes of params.
+func TestHostChain(t *testing.T) {
+	good := func() HostChain {
+		return HostChain{Liteservers: []Liteserver{{netip.MustParseAddrPort("1.2.3.4:5"), register.Digest{1}}, {netip.MustParseAddrPort("1.2.3.4:6"),
+			register.Digest{2}}}, Params: []byte{1}}
+	}
+	for _, tt := range []struct {
+		name, want string
+		change     func(*HostChain)
+	}{
+		{"two", "", func(*HostChain) {}},
+		{"asked to close", "", func(h *HostChain) { h.Close = true }},
+		{"one", "1 liteservers", func(h *HostChain) { h.Liteservers = h.Liteservers[:1] }},
+		{"seventeen", "17 liteservers", func(h *HostChain) {
+			for n := range byte(15) {
+				h.Liteservers = append(h.Liteservers, Liteserver{h.Liteservers[0].Address, register.Digest{10 + n}})
+			}
+		}},
+		{"one twice", "named twice", func(h *HostChain) { h.Liteservers[1].Key = h.Liteservers[0].Key }},
+		{"IPv6", "want an IPv4", func(h *HostChain) { h.Liteservers[0].Address = netip.MustParseAddrPort("[::1]:5") }},
+		{"no port", "want an IPv4", func(h *HostChain) { h.Liteservers[0].Address = netip.MustParseAddrPort("1.2.3.4:0") }},
+		{"no params", "params have 0", func(h *HostChain) { h.Params = nil }},
+		{"large params", "want 1 to", func(h *HostChain) { h.Params = make([]byte, MaxParamsBytes+1) }},
+	} {
+		h := Host{Network: HostNetwork{Mode: ModeDHCP4}, Port: 1, Chain: good()}
+		tt.change(&h.Chain)
+		raw, err := h.Encode()
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		} else if err == nil {
+			if got, err := DecodeHost(raw); err != nil || !reflect.DeepEqual(got, h) {
+				t.Errorf("%s: decoded as %+v (%v)", tt.name, got.Chain, err)
+			}
+		}
+	}
+}
+
 func TestDisk(t *testing.T) {
 	measured := mustEncode(t, example())
 	hosts := map[string]Host{

@@ -29,6 +29,8 @@ type Host struct {
 	// Custodian says where a guest that takes a loan reaches its custodian, or a custodian the one whose secret it takes over. It is left out of
 	// other guests' documents.
 	Custodian HostCustodian `json:"custodian,omitzero"`
+	// Chain says how a guest whose charges are settled on chain reaches it. It is left out of other guests' documents.
+	Chain HostChain `json:"chain,omitzero"`
 }
 
 // HostCustodian is a way to a custodian. Who answers there is judged by its evidence, and none of this is believed.
@@ -133,6 +135,11 @@ func (h Host) validate() error {
 	}
 	if h.Custodian.Given() {
 		if err := h.Custodian.Check(); err != nil {
+			return fmt.Errorf("host document: %w", err)
+		}
+	}
+	if h.Chain.Given() {
+		if err := h.Chain.Check(); err != nil {
 			return fmt.Errorf("host document: %w", err)
 		}
 	}

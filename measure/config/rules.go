@@ -129,6 +129,9 @@ func (m Measured) validate() error {
 	if m.Service.Custodian && m.Identity.Sealing != SealCustodian {
 		return fmt.Errorf("service: custodian with sealing %q, want %q", m.Identity.Sealing, SealCustodian)
 	}
+	if err := m.validateChain(); err != nil {
+		return fmt.Errorf("service: chain: %v", err)
+	}
 	if m.Identity.Sealing == SealNothing && m.Service.Price.Payment == PayCharge && m.Identity.Stranding != StrandingAccepted {
 		return fmt.Errorf("sealing is %q and payment %q: a charge that is not carried on chain before the guest ends may be lost, "+
 			"want stranding %q to say so", SealNothing, PayCharge, StrandingAccepted)

@@ -111,6 +111,10 @@ func Judge(u Untrusted, guest *attest.Result) (*Answer, error) { return proof.Ju
 // receipt and charge are verified. An error of each ends the answer and is in the chain of what Ask returns. A guest that
 // has another config than the one that Dial has met is refused: the request was made for that one.
 func (g *Guest) Ask(ctx context.Context, r Request, each func(Piece) error) (*Answer, error) {
+	payer, err := r.payer(g.result.Config())
+	if err != nil {
+		return nil, err
+	}
 	body, err := r.body(g.result.Config())
 	if err != nil {
 		return nil, err
@@ -120,8 +124,11 @@ func (g *Guest) Ask(ctx context.Context, r Request, each func(Piece) error) (*An
 		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
-	if !r.Payer.IsZero() {
-		request.Header.Set(api.ClientHeader, r.Payer.String())
+	if !payer.IsZero() {
+		request.Header.Set(api.ClientHeader, payer.String())
+	}
+	if r.Key != (api.Key{}) {
+		request.Header.Set("Authorization", "Bearer "+r.Key.String())
 	}
 	response, result, err := g.transport.Do(request)
 	if err != nil {
@@ -135,7 +142,7 @@ func (g *Guest) Ask(ctx context.Context, r Request, each func(Piece) error) (*An
 	if response.StatusCode != http.StatusOK {
 		return nil, declined(response)
 	}
-	return proof.Read(response.Body, Untrusted{Request: body, Payer: r.Payer}, result, each)
+	return proof.Read(response.Body, Untrusted{Request: body, Payer: payer}, result, each)
 }
 
 // Declined is the refusal of a guest, which has computed nothing and charges nothing.

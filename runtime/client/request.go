@@ -9,6 +9,7 @@ import (
 
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
+	"chrysalis/runtime/api"
 )
 
 // Message is one turn of a conversation.
@@ -65,15 +66,35 @@ type Request struct {
 	ResponseFormat jsontext.Value `json:"response_format,omitzero"`
 	// Payer is the payment contract that is charged: one where the config charges, and none where it does not.
 	Payer ton.Address `json:"-"`
+	// Key is wanted where the config's charges are settled on chain: it names the contract, which Payer may then leave out, and shows its secret.
+	Key api.Key `json:"-"`
+}
+
+// payer returns who pays, and refuses a request that this config could not charge.
+func (r Request) payer(m config.Measured) (ton.Address, error) {
+	payer := r.Payer
+	if r.Key != (api.Key{}) {
+		of := ton.Address{Account: r.Key.Contract}
+		if !payer.IsZero() && payer != of {
+			return payer, fmt.Errorf("making request: Payer is %s, and the key is of %s", payer, of)
+		}
+		payer = of
+	}
+	switch charges := m.Service.Price.Payment == config.PayCharge; {
+	case charges && payer.IsZero():
+		return payer, errors.New("making request: this guest charges, and Payer names no payment contract")
+	case !charges && !payer.IsZero():
+		return payer, fmt.Errorf("making request: this guest charges nothing, but Payer is %s", payer)
+	case m.Service.Settles() && r.Key == (api.Key{}):
+		return payer, errors.New("making request: this guest settles on chain, and Key is none")
+	case !m.Service.Settles() && r.Key != (api.Key{}):
+		return payer, errors.New("making request: this guest settles nothing on chain, and need not see a key")
+	}
+	return payer, nil
 }
 
 // body returns the request as it is sent, and hashed into the receipt.
 func (r Request) body(m config.Measured) ([]byte, error) {
-	if charges := m.Service.Price.Payment == config.PayCharge; charges && r.Payer.IsZero() {
-		return nil, errors.New("making request: this guest charges, and Payer names no payment contract")
-	} else if !charges && !r.Payer.IsZero() {
-		return nil, fmt.Errorf("making request: this guest charges nothing, but Payer is %s", r.Payer)
-	}
 	if r.Model == "" {
 		r.Model = m.Service.Model.Name
 	}

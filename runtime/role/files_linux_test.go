@@ -63,14 +63,14 @@ func TestInherit(t *testing.T) {
 		files []*os.File
 		want  string
 	}{
-		{"the keeper's", Keeper, []*os.File{secretPipe, journal, listener, proofs, status}, "secret journal socket proofs status "},
+		{"the keeper's", Keeper, []*os.File{secretPipe, journal, listener, proofs, socket(), status}, "secret journal socket proofs chain status "},
 		{"the gateway's", Gateway, []*os.File{listener, socket(), numbers, status}, "listener quotes numbers status "},
 		{"engine-host's", EngineHost, []*os.File{status}, "status "},
 		{"none", Keeper, nil, "descriptor 3, secret: "},
-		{"the last missing", Keeper, []*os.File{secretPipe, journal, listener, proofs}, "descriptor 7, status: "},
+		{"the last missing", Keeper, []*os.File{secretPipe, journal, listener, proofs, socket()}, "descriptor 8, status: "},
 		{"one left out", Keeper, []*os.File{secretPipe, listener, proofs, status}, "descriptor 4, journal: its kind"},
 		{"two changed places", Keeper, []*os.File{journal, secretPipe, listener, proofs, status}, "descriptor 3, secret: its kind"},
-		{"the same pipe twice", Keeper, []*os.File{secretPipe, journal, listener, proofs, secretPipe}, "descriptor 7, status, is the same file as secret"},
+		{"the same pipe twice", Keeper, []*os.File{secretPipe, journal, listener, proofs, socket(), secretPipe}, "descriptor 8, status, is the same file as secret"},
 		{"the same socket twice", Gateway, []*os.File{listener, listener, numbers, status}, "descriptor 4, quotes, is the same file as listener"},
 		{"a file for a pipe", EngineHost, []*os.File{journal}, "want a pipe"},
 	} {

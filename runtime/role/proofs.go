@@ -11,7 +11,7 @@ import (
 // maxProofBytes bounds a line of the proofs' pipe without its end.
 const maxProofBytes = 2048
 
-// ForwardProofs hands the keeper's proofs on, line by line, until the pipe ends: each begins with "proof " and holds printable ASCII
+// ForwardProofs hands the keeper's proofs on, line by line, until the pipe ends: each begins with "proof " or "claim " and holds printable ASCII
 // alone. A line of another form is an error, and nothing of it is handed on. A reader that takes nothing holds the keeper's exports
 // up, which then stand for the newest of each contract, and nothing else.
 func ForwardProofs(from io.Reader, to io.Writer) error {
@@ -31,7 +31,7 @@ func ForwardProofs(from io.Reader, to io.Writer) error {
 			return fmt.Errorf("forwarding proofs: %w", err)
 		}
 		text := string(line[:len(line)-1])
-		if !strings.HasPrefix(text, "proof ") || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
+		if !strings.HasPrefix(text, "proof ") && !strings.HasPrefix(text, "claim ") || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
 			return fmt.Errorf("forwarding proofs: %.40q is no proof", text)
 		}
 		if _, err := to.Write(line); err != nil {

@@ -19,7 +19,7 @@ import (
 type Role uint8
 
 // The roles, in the order in which they start: a guest that serves has the first three, and the borrower before them where its secret is
-// borrowed; a custodian has custodian and lender, and a borrower where it takes its secret over from another.
+// borrowed, and fetch where charges are settled on chain; a custodian has custodian and lender, and a borrower where it takes its secret over from another.
 const (
 	Keeper     Role = iota + 1 // owns the keys that sign and the journal
 	EngineHost                 // runs the engine in a container
@@ -27,6 +27,7 @@ const (
 	Custodian                  // keeps the secret and counts its loans
 	Lender                     // judges borrowers over the network, and lends what the custodian gives it
 	Borrower                   // judges the lender, takes the loan and renews it
+	Fetch                      // asks liteservers for the keeper, and judges nothing
 
 	endOfRoles
 )
@@ -40,6 +41,7 @@ const (
 	CustodianUser = 65529
 	LenderUser    = 65528
 	BorrowerUser  = 65527
+	FetchUser     = 65526
 )
 
 // Names of the sockets in the directories of keeper and engine.
@@ -64,6 +66,7 @@ const (
 	Model        Flag = "model"      // directory on which the model's volume is mounted
 	SocketDir    Flag = "socket-dir" // directory for the engine's socket
 	Image        Flag = "image"      // file with what the image says of itself and of those that may follow it
+	Host         Flag = "host"       // file with the host document
 	List         Flag = "list"       // file with a release list of the host's, which may be empty
 )
 
@@ -79,6 +82,7 @@ const (
 	Listener   File = "listener" // the TCP socket of the service, listening
 	Quotes     File = "quotes"   // the stream to init that gives quotes
 	Loans      File = "loans"    // the lender's stream to the custodian, the borrower's to init
+	Chain      File = "chain"    // the keeper's stream to who asks liteservers, of which nobody is at the other end where nothing is settled
 	Peer       File = "peer"     // the borrower's connection to whom the host calls its custodian
 	Numbers    File = "numbers"  // on which the gateway says what it counts, for the host to read
 	Status     File = "status"   // on which the role says its words
@@ -99,14 +103,16 @@ const (
 	runtimeProgram    = "/usr/bin/runtime"
 	engineHostProgram = "/usr/bin/engine-host"
 	custodyProgram    = "/usr/bin/custody"
+	fetchProgram      = "/usr/bin/fetch"
 )
 
 var contracts = []contract{
 	Keeper: {
 		name: "keeper", argv: []string{runtimeProgram, "keeper"}, user: KeeperUser,
 		flags: []Flag{Measured},
-		files: []File{SecretPipe, Journal, Socket, Proofs, Status},
-		words: []Word{Ready, JournalTorn, JournalForeign, JournalOld, JournalRolledBack, JournalIO, JournalFull, JournalCorrupt, JournalShort, JournalRefused},
+		files: []File{SecretPipe, Journal, Socket, Proofs, Chain, Status},
+		words: []Word{Ready, JournalTorn, JournalForeign, JournalOld, JournalRolledBack, JournalIO, JournalFull, JournalCorrupt, JournalShort, JournalRefused,
+			ParamsRefused, ProxyOpen},
 	},
 	EngineHost: {
 		name: "engine-host", argv: []string{engineHostProgram}, network: true,
@@ -139,6 +145,13 @@ var contracts = []contract{
 		files: []File{Peer, Quotes, Loans, Status},
 		words: []Word{Ready, LoanRefused, LoanHeld, LoanLost},
 	},
+	// It has the network, and neither a key nor anything that counts.
+	Fetch: {
+		name: "fetch", argv: []string{fetchProgram, "fetch"}, user: FetchUser, network: true,
+		flags: []Flag{Measured, Host, Chroot},
+		files: []File{Chain, Status},
+		words: []Word{Ready},
+	},
 }
 
 // contract of a number that is no role is empty: it has no program to start.
@@ -150,7 +163,7 @@ func (r Role) contract() contract {
 }
 
 // All returns the roles in the order in which they start.
-func All() []Role { return []Role{Keeper, EngineHost, Gateway, Custodian, Lender, Borrower} }
+func All() []Role { return []Role{Keeper, EngineHost, Gateway, Custodian, Lender, Borrower, Fetch} }
 
 // Named returns the role of that name, or zero.
 func Named(name string) Role {

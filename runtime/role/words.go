@@ -28,6 +28,8 @@ const (
 	LoanHeld          // another guest has the loan, and renews it
 	LoanLost          // the loan was not renewed in time
 	Moved             // the secret is another custodian's
+	ParamsRefused     // the root's params of the host document are not those that the config names
+	ProxyOpen         // the journal's book is of another proxy than the config leads to, and that one is not emptied
 
 	endOfWords
 )
@@ -39,7 +41,7 @@ var words = []string{
 	JournalIO: "fail journal-io", JournalFull: "fail journal-full", JournalCorrupt: "fail journal-corrupt",
 	JournalShort: "fail journal-short", JournalRefused: "fail journal-refused",
 	LoanRefused: "fail loan-refused", LoanHeld: "fail loan-held", LoanLost: "fail loan-lost",
-	Moved: "secret-moved",
+	Moved: "secret-moved", ParamsRefused: "fail params-refused", ProxyOpen: "fail proxy-open",
 }
 
 // String returns the line that says the word, without its end.

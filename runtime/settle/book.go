@@ -46,6 +46,7 @@ type entry struct {
 	owner    ton.Address
 	balance  uint64
 	tokens   uint64
+	secret   [32]byte // hash of it
 	state    claim.State
 	unbacked bool // a deposit of it did not stay with the proxy
 }
@@ -66,6 +67,40 @@ func (b *Book) Proxy() ton.Address { return b.proxy }
 
 // Took returns the nanotons that charges really took, which is what may be paid out in all.
 func (b *Book) Took() uint64 { return uint64(max(b.took, 0)) }
+
+// Client returns what a client's contract told last, without the terms, which are the book's. ok is false for one that never told anything, and
+// for one of which a deposit did not stay with the proxy.
+func (b *Book) Client(contract ton.Address) (c claim.Client, ok bool) {
+	i, known := b.index[contract]
+	if !known {
+		return claim.Client{}, false
+	}
+	e := &b.clients[i]
+	return e.client(), !e.unbacked
+}
+
+func (e *entry) client() claim.Client {
+	return claim.Client{State: e.state, Balance: e.balance, Tokens: e.tokens, SecretHash: e.secret, Owner: e.owner}
+}
+
+// Tokens returns what a contract has been charged, as far as the book tells.
+func (b *Book) Tokens(contract ton.Address) uint64 {
+	if i, known := b.index[contract]; known {
+		return b.clients[i].tokens
+	}
+	return 0
+}
+
+// EachOpen calls do with the clients that are not closed at zero, from a place on, until it is false. It returns where it stopped, and 0 at the
+// end.
+func (b *Book) EachOpen(from int, do func(contract ton.Address, c claim.Client) bool) int {
+	for i := from; i < len(b.clients); i++ {
+		if e := &b.clients[i]; e.open() && !do(e.address, e.client()) {
+			return i
+		}
+	}
+	return 0
+}
 
 // Over reports whether the proxy has been emptied: no message of it will ever be signed again.
 func (b *Book) Over() bool { return b.state == claim.Closed }
@@ -156,7 +191,7 @@ func (b *Book) fromClient(tx chain.Transaction, r *cell.Reader) error {
 	balance := told.Coins()
 	told.Coins() // stake
 	tokens := told.Uint(64)
-	told.Skip(256)
+	secret := told.Hash()
 	if err := told.End(); err != nil {
 		return fmt.Errorf("client %s: %w", tx.In.From, err)
 	}
@@ -169,7 +204,7 @@ func (b *Book) fromClient(tx chain.Transaction, r *cell.Reader) error {
 		return fmt.Errorf("client %s goes from %d nanotons and %d tokens to %d and %d, state %d, by %d in and %d out", tx.In.From,
 			e.balance, e.tokens, balance, tokens, state, in, out)
 	}
-	e.state, e.balance, e.tokens, e.unbacked = state, balance, tokens, e.unbacked || lost
+	e.state, e.balance, e.tokens, e.secret, e.unbacked = state, balance, tokens, secret, e.unbacked || lost
 	if lost {
 		taken -= in
 	}

@@ -15,7 +15,7 @@ import (
 // A book as bytes, for a journal: a head, and an item for each client (SETTLE.md). A book that is read has no terms until Under.
 const (
 	HeadBytes = 33 + 8 + 32 + 8 + 8 + 4 + 1
-	ItemBytes = 33 + 33 + 8 + 8 + 1
+	ItemBytes = 33 + 33 + 8 + 8 + 32 + 1
 )
 
 // ErrOther says that a book is another proxy's than the terms'.
@@ -59,6 +59,7 @@ func (b *Book) AppendItem(to []byte, at int) []byte {
 	e := &b.clients[at]
 	to = appendAddress(appendAddress(to, e.address), e.owner)
 	to = binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(to, e.balance), e.tokens)
+	to = append(to, e.secret[:]...)
 	flags := byte(e.state)
 	if e.unbacked {
 		flags |= flagUnbacked
@@ -116,7 +117,7 @@ func (b *Book) Set(item []byte) (at int, err error) {
 		return 0, fmt.Errorf("item of a book has %d bytes, want %d", len(item), ItemBytes)
 	}
 	t := take(item)
-	e := entry{address: t.address(), owner: t.address(), balance: t.uint64(), tokens: t.uint64()}
+	e := entry{address: t.address(), owner: t.address(), balance: t.uint64(), tokens: t.uint64(), secret: [32]byte(t.bytes(32))}
 	flags := t[0]
 	e.state, e.unbacked = claim.State(flags&^flagUnbacked), flags&flagUnbacked != 0
 	if e.address.Check() != nil || e.state > claim.Closed {

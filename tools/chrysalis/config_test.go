@@ -38,7 +38,7 @@ func fitting(t *testing.T) together {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return together{config: m, engine: engine, model: model, shape: measure.Shape{CPUs: 2, MemoryMiB: 1024}}
+	return together{config: m, engine: engine, model: model, shape: measure.Shape{CPUs: 2, MemoryMiB: 640}}
 }
 
 // TestCrossCheck: each thing that does not fit is found by its check, and by no other.
@@ -94,8 +94,8 @@ func TestCrossCheck(t *testing.T) {
 		{"a model larger than its engine's memory", func(t *together) {
 			t.config.Service.Engine.MemoryBytes = t.config.Service.Model.Volume.Blocks * 4096
 		}, "engine-memory", wrong, "raise service.engine.memory_bytes"},
-		{"little memory beside", func(t *together) { t.shape.MemoryMiB = 1023 }, "machine-memory", doubt, "leave 512"},
-		{"no memory beside", func(t *together) { t.shape.MemoryMiB = 512 }, "machine-memory", wrong, "--memory"},
+		{"little memory beside", func(t *together) { t.shape.MemoryMiB = 639 }, "machine-memory", doubt, "leave 512"},
+		{"no memory beside", func(t *together) { t.shape.MemoryMiB = 128 }, "machine-memory", wrong, "--memory"},
 		{"charges of nothing", func(t *together) { t.config.Service.Price.NanotonPerToken = 0 }, "price", doubt, "payment to none"},
 		{"nothing charged", func(t *together) {
 			t.config.Service.Price.Payment, t.config.Service.Price.NanotonPerToken = config.PayNothing, 0

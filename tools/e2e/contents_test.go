@@ -128,7 +128,7 @@ func TestRootHoldsOnlyItsList(t *testing.T) {
 	got := listVolume(t, filepath.Join(built, "release", "root.img"))
 	want := []string{"dev", "etc", "etc/ssl", "etc/ssl/certs", "etc/ssl/certs/ca-certificates.crt", "proc", "run", "sys", "tmp",
 		"usr", "usr/bin",
-		"usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/custody", "usr/bin/engine-host", "usr/bin/init", "usr/bin/runc", "usr/bin/runtime", "var"}
+		"usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/custody", "usr/bin/engine-host", "usr/bin/fetch", "usr/bin/init", "usr/bin/runc", "usr/bin/runtime", "var"}
 	if slices.Sort(got); !slices.Equal(got, want) {
 		t.Errorf("root: got %q, want %q", got, want)
 	}

@@ -25,7 +25,7 @@ import (
 // for its shape, and refused by that for the demo's.
 func TestLibvirt(t *testing.T) {
 	needsGuests(t)
-	g, spec := newGuest(t), demoSpec(t)
+	g, spec := newGuest(t), demoMachine(t)
 	demo := spec
 	newer, err := tree(t).WithNewerQEMU()
 	if err != nil {

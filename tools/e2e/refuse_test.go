@@ -1,13 +1,9 @@
 package e2e
 
 import (
-	"bytes"
-	"os"
 	"path/filepath"
 	"testing"
 
-	"chrysalis/init/status"
-	"chrysalis/measure/ton"
 	"chrysalis/tools/internal/guest"
 )
 
@@ -90,69 +86,4 @@ func TestForeignDisks(t *testing.T) {
 			t.Errorf("the guest's last word: got %q, want %q", got, want)
 		}
 	})
-}
-
-// TestSecretAndJournal boots one guest many times over one TPM and one journal, and changes what an attacker could.
-func TestSecretAndJournal(t *testing.T) {
-	needsGuests(t)
-	g := newGuest(t)
-	spec := demoSpec(t)
-	cutAt(t, g, spec, status.ModuleLock, status.Secret) // before the secret is sealed, and right after
-	start(t, g, spec)
-	if err := g.Stop(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	// From here on it is the guest that a backup makes: what follows needs its TPM's secret and count, and its journal.
-	saved := filepath.Join(t.TempDir(), "guest.backup")
-	chrysalis(t, 0, "backup", "--dir", g.Dir, "-o", saved)
-	before := g
-	g = newGuest(t)
-	if err := os.Remove(g.Dir); err != nil {
-		t.Fatal(err)
-	}
-	chrysalis(t, 0, "restore", saved, "--dir", g.Dir)
-	if err := before.Forget(); err != nil {
-		t.Fatal(err)
-	}
-	journal := g.Path("journal.disk")
-	kept, err := os.ReadFile(journal)
-	if err != nil {
-		t.Fatal(err)
-	}
-	restore := func() {
-		if err := os.WriteFile(journal, kept, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, tt := range []struct {
-		name   string
-		change func(*guest.Spec)
-		want   string
-	}{
-		{"another identity", func(s *guest.Spec) {
-			s.Config.Identity.PayoutOwner = ton.Address{Account: [32]byte(bytes.Repeat([]byte{0xee}, 32))}
-		}, "unseal-refused"},
-		{"blank journal", func(*guest.Spec) {
-			if err := os.WriteFile(journal, make([]byte, len(kept)), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}, "journal-rolled-back"},
-		{"the journal's two anchors changed in one byte each", func(*guest.Spec) {
-			bad := bytes.Clone(kept)
-			bad[100] ^= 1
-			bad[4096+100] ^= 1
-			if err := os.WriteFile(journal, bad, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}, "journal-foreign"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			changed := spec
-			tt.change(&changed)
-			if got := ending(t, g, changed); got != tt.want {
-				t.Errorf("the guest's last word: got %q, want %q", got, tt.want)
-			}
-			restore()
-		})
-	}
 }

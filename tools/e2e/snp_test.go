@@ -129,11 +129,10 @@ func (c client) withDigest(t *testing.T, shown string) client {
 // and no policy accepts it.
 func TestSNPOfAnother(t *testing.T) {
 	needsGuests(t)
-	g, spec := newGuest(t), snpSpec(t)
+	spec := snpSpec(t)
 	changed := withRelease(t, spec, "vmlinuz", otherKernel(t, filepath.Join(spec.Release, "vmlinuz")))
 	changed.Double = []string{"-debug"}
-	start(t, g, changed, besideTPM(t, g)...)
-	c := newClient(t, g, spec)
+	c, _ := shows(t, spec, changed, besideTPM(t)...)
 	v := c.verify(1)
 	if v.Check != "sev-snp.debug" {
 		t.Errorf("got refused by %q (%s), want by sev-snp.debug", v.Check, v.Reason)

@@ -68,7 +68,7 @@ func addon(t *testing.T, cmdline string) []byte {
 }
 
 // TestStubIsOpen uses each way in which systemd's stub, without Secure Boot, takes words of the host: the guest of the
-// release ends over another command line; one whose initrd does not mind serves, and no client accepts it.
+// release ends over another command line; one whose initrd does not mind comes up, and no client accepts it.
 func TestStubIsOpen(t *testing.T) {
 	needsGuests(t)
 	if os.Geteuid() != 0 {
@@ -114,10 +114,9 @@ func TestStubIsOpen(t *testing.T) {
 			if tt.disk == laxDisk {
 				release = lax
 			}
-			g, spec := newGuest(t), onDisk(onOwnPort(t, release), booted)
-			start(t, g, spec, extra...)
-			c := newClient(t, g, spec).with(diskPolicy(t, spec, tt.disk))
-			if got := c.verify(1).denied(); !slices.Equal(got, tt.want) {
+			spec := onDisk(onOwnPort(t, release), booted)
+			c, spec := shows(t, spec, spec, extra...)
+			if got := c.with(diskPolicy(t, spec, tt.disk)).verify(1).denied(); !slices.Equal(got, tt.want) {
 				t.Errorf("got refused by %q, want by %q", got, tt.want)
 			}
 			if booted == tt.disk {

@@ -80,10 +80,10 @@ func TestTD(t *testing.T) {
 }
 
 // TestQuotesOverVsock has a TD ask the host's quoting service itself, over a vsock that the double plays in the kernel's place. The registers
-// are those of a machine with the kernel's.
+// are those of a machine with the kernel's. Its engine is the probe, which reaches neither the vsock nor the TD.
 func TestQuotesOverVsock(t *testing.T) {
 	needsGuests(t)
-	g, spec := newGuest(t), tdSpec(t)
+	g, spec := newGuest(t), probing(t, tdSpec(t))
 	spec.Shape, spec.Hardware.QuotingPort = guest.WithVsock(spec.Shape, 3), guest.DefaultQuotingPort
 	start(t, g, spec)
 	c := newClient(t, g, spec)
@@ -94,6 +94,7 @@ func TestQuotesOverVsock(t *testing.T) {
 	if n := len(quotesOverVsock(t, g)) - len(before); n != 1 {
 		t.Errorf("%d quotes were made over vsock for a client, want 1", n)
 	}
+	engineCannotReach(t, c, "EROFS")
 	quotingService(t, g, c)
 }
 
@@ -183,17 +184,6 @@ func quotingService(t *testing.T, g guest.Guest, c client) {
 func TestTDOfAnother(t *testing.T) {
 	needsGuests(t)
 	spec := tdSpec(t)
-	cmdline, err := os.ReadFile(filepath.Join(spec.Release, "cmdline"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	longer, table := filepath.Join(t.TempDir(), "cmdline"), filepath.Join(t.TempDir(), "aml")
-	if err := os.WriteFile(longer, []byte(string(cmdline)+" console=ttyS0"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(table, []byte{0x08, 'E', 'V', 'I', 'L', 0x01}, 0o644); err != nil { // Name (EVIL, One)
-		t.Fatal(err)
-	}
 	// A TD's firmware has its variable store at its beginning: db is measured, with what else RTMR0 has.
 	firmware, err := os.ReadFile(filepath.Join(spec.Release, "OVMF.inteltdx.fd"))
 	if err != nil {
@@ -204,37 +194,47 @@ func TestTDOfAnother(t *testing.T) {
 	if err := os.WriteFile(signers, firmware, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	changed := withRelease(t, relaxed(t, spec, string(cmdline)+" console=ttyS0"), "cmdline", longer)
+	changed, _ := talkative(t, spec)
 	changed = withRelease(t, changed, "OVMF.inteltdx.fd", signers)
 	if changed.Shape.Firmware, err = guest.FirmwareFile(signers); err != nil { // the owner's own
 		t.Fatal(err)
 	}
 	changed = withRelease(t, changed, "vmlinuz", otherKernel(t, filepath.Join(spec.Release, "vmlinuz")))
 	changed.Double = []string{"-config-id", strings.Repeat("00", 48)}
-	g := newGuest(t)
-	start(t, g, changed, "-acpitable", "sig=SSDT,rev=2,oem_id=EVIL,oem_table_id=EVIL,data="+table)
-	c := newClient(t, g, spec)
+	c, spec := shows(t, spec, changed, extraTable(t)...)
 	evidence := c.saved(1)
 	wantCauses(t, "the demo", explained(t, evidence, spec), "config", "variable-store", "secure-boot", "acpi-table", "kernel", "command-line", "initrd")
-	waived := `"waive": []`
 	for _, name := range []string{"mr-config-id", "rtmr-0", "rtmr-1", "rtmr-2"} {
-		v := c.verify(1)
-		if v.Check != name {
-			t.Fatalf("got refused by %q (%s), want by %s", v.Check, v.Reason, name)
-		}
 		if name == "mr-config-id" {
-			c = c.edited(waived, `"waive": ["mr-config-id"]`)
+			c = c.refusedBy(name).edited(`"waive": []`, `"waive": ["mr-config-id"]`)
 			continue
 		}
-		for _, check := range v.Checks {
-			if check.Name == name {
-				c = c.edited(check.Want, check.Got)
-			}
-		}
+		c = c.taught(name)
 	}
 	if v := c.verify(0); v.Verdict != "accepted" {
 		t.Errorf("under a policy of its own registers: got %+v, want it accepted: nothing else differs", v)
 	}
+}
+
+// refusedBy wants the client to refuse by a check, and returns it.
+func (c client) refusedBy(check string) client {
+	c.t.Helper()
+	if v := c.verify(1); v.Check != check {
+		c.t.Fatalf("got refused by %q (%s), want by %s", v.Check, v.Reason, check)
+	}
+	return c
+}
+
+// taught wants the client to refuse by a register, and returns it under a policy of the value that it got.
+func (c client) taught(register string) client {
+	c.t.Helper()
+	for _, check := range c.refusedBy(register).verify(1).Checks {
+		if check.Name == register {
+			return c.edited(check.Want, check.Got)
+		}
+	}
+	c.t.Fatalf("verify made no check %q", register)
+	return c
 }
 
 // otherKernel writes a kernel with one letter of its version's text changed, which nothing reads before init.
@@ -257,10 +257,9 @@ func otherKernel(t *testing.T, file string) string {
 // TestDebuggedTD boots a TD that its host can read, with a TPM of the host's beside it: it stays a TD, and no policy accepts it.
 func TestDebuggedTD(t *testing.T) {
 	needsGuests(t)
-	g, spec := newGuest(t), tdSpec(t)
+	spec := tdSpec(t)
 	spec.Double = []string{"-debug"}
-	start(t, g, spec, besideTPM(t, g)...)
-	c := newClient(t, g, spec)
+	c, _ := shows(t, spec, spec, besideTPM(t)...)
 	v := c.verify(1)
 	if v.Check != "tdx.td-debug" {
 		t.Errorf("got refused by %q (%s), want by tdx.td-debug", v.Check, v.Reason)
@@ -280,12 +279,10 @@ func TestTDConfig(t *testing.T) {
 }
 
 // besideTPM starts a TPM of the host's, and returns QEMU's arguments for it.
-func besideTPM(t *testing.T, g guest.Guest) []string {
+func besideTPM(t *testing.T) []string {
 	t.Helper()
-	dir, socket := filepath.Join(g.Dir, "other-tpm"), filepath.Join(g.Dir, "other.sock")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	dir := newGuest(t).Dir
+	socket := filepath.Join(dir, "other.sock")
 	cmd, err := qemu.StartTPM(t.Context(), tree(t), dir, socket)
 	if err != nil {
 		t.Fatal(err)

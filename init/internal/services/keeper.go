@@ -12,9 +12,9 @@ import (
 	"chrysalis/runtime/role"
 )
 
-// Keeper starts the keeper with the journal's disk, gives it the secret, which nobody else gets, and forgets it. What the keeper hands
-// out goes to proofs.
-func (s *Services) Keeper(ctx context.Context, journal *os.File, proofs io.Writer) error {
+// Keeper starts the keeper with the journal's disk and its stream to who asks liteservers, gives it the secret, which nobody else gets, and
+// forgets it. What the keeper hands out goes to proofs.
+func (s *Services) Keeper(ctx context.Context, journal, chain *os.File, proofs io.Writer) error {
 	if err := os.MkdirAll(keeperDir, 0o755); err != nil {
 		return err
 	}
@@ -23,10 +23,10 @@ func (s *Services) Keeper(ctx context.Context, journal *os.File, proofs io.Write
 		return err
 	}
 	defer socket.Close()
-	return s.keeper(ctx, journal, socket, proofs)
+	return s.keeper(ctx, journal, chain, socket, proofs)
 }
 
-func (s *Services) keeper(ctx context.Context, journal, socket *os.File, proofs io.Writer) error {
+func (s *Services) keeper(ctx context.Context, journal, chain, socket *os.File, proofs io.Writer) error {
 	out, in, err := os.Pipe()
 	if err != nil {
 		return err
@@ -39,7 +39,7 @@ func (s *Services) keeper(ctx context.Context, journal, socket *os.File, proofs 
 	}
 	defer hands.Close()
 	go s.forward(handed, proofs)
-	files := role.Files{role.SecretPipe: out, role.Journal: journal, role.Socket: socket, role.Proofs: hands}
+	files := role.Files{role.SecretPipe: out, role.Journal: journal, role.Socket: socket, role.Proofs: hands, role.Chain: chain}
 	return s.run(ctx, role.Keeper, role.Settings{}, files, func() error {
 		return s.hand(in, func(pipe io.Writer, t sealing.Taken) error { return role.SendSecret(pipe, t.Secret, t.Boots) })
 	})

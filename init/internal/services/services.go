@@ -24,7 +24,8 @@ const (
 	measuredFile    = "/run/chrysalis/measured"
 	imageFile       = "/run/chrysalis/image"
 	listFile        = "/run/chrysalis/list"
-	emptyRoot       = "/run/custody" // of lender and borrower
+	hostFile        = "/run/chrysalis/host"
+	emptyRoot       = "/run/custody" // of lender, borrower and fetch
 	keeperDir       = "/run/keeper"
 	engineSocketDir = "/run/engine"
 	gatewayRoot     = "/run/gateway"
@@ -55,6 +56,7 @@ var roles = []ends{
 	role.Custodian:  {status.CustodianExited, status.Custodian.Failed()},
 	role.Lender:     {status.LenderExited, status.Lender.Failed()},
 	role.Borrower:   {status.BorrowerExited, status.Borrower.Failed()},
+	role.Fetch:      {status.FetchExited, status.Fetch.Failed()},
 }
 
 // events are the words that the host reads as they come, and reasons those with which a role gives up.
@@ -64,6 +66,7 @@ var (
 		role.JournalTorn: status.JournalTorn, role.JournalForeign: status.JournalForeign, role.JournalOld: status.JournalOld, role.JournalRolledBack: status.JournalRolledBack,
 		role.JournalIO: status.JournalIO, role.JournalFull: status.JournalFull, role.JournalCorrupt: status.JournalCorrupt,
 		role.JournalShort: status.JournalShort, role.JournalRefused: status.JournalRefused,
+		role.ParamsRefused: status.ParamsRefused, role.ProxyOpen: status.ProxyOpen,
 		role.LoanRefused: status.LoanRefused, role.LoanHeld: status.LoanHeld, role.LoanLost: status.LoanLost,
 	}
 )

@@ -37,11 +37,28 @@ func TestMain(m *testing.M) {
 		borrowerMain()
 		return
 	}
+	if len(os.Args) > 2 && os.Args[2] == "fetch" {
+		fetchMain()
+		return
+	}
 	if len(os.Args) > 2 && os.Args[2] == "custodian" {
 		custodianMain()
 		return
 	}
 	os.Exit(m.Run())
+}
+
+// fetchMain says back what it is told.
+func fetchMain() {
+	if _, err := role.Fetch.Parse(os.Args[3:]); err != nil {
+		panic(err)
+	}
+	files, err := role.Fetch.Inherit()
+	if err != nil {
+		panic(err)
+	}
+	role.Say(files[role.Status], role.Ready)
+	io.Copy(files[role.Chain], files[role.Chain])
 }
 
 func keeperMain() {
@@ -72,6 +89,38 @@ func keeperMain() {
 	files[role.Status].Write(say)
 	if strings.HasPrefix(string(say), "ready") {
 		time.Sleep(time.Hour)
+	}
+}
+
+// noChain is the stream of a keeper that settles nothing.
+func noChain(t *testing.T) *os.File {
+	t.Helper()
+	f, err := NoChain()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// TestFetch: the keeper's stream leads to who asks liteservers, whose end is the guest's; without one it leads nowhere.
+func TestFetch(t *testing.T) {
+	s, g := start(t)
+	chain, err := s.fetch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back [4]byte
+	_, err = chain.Write([]byte("what"))
+	if _, bad := io.ReadFull(chain, back[:]); err != nil || bad != nil || string(back[:]) != "what" {
+		t.Errorf("said back is %q (%v, %v)", back, err, bad)
+	}
+	chain.Close()
+	if code := <-g.ends; code != status.FetchExited {
+		t.Errorf("the guest ends with %s, want %s", code, status.FetchExited)
+	}
+	if n, err := noChain(t).Read(back[:]); n != 0 || err != io.EOF {
+		t.Errorf("a stream to nobody: read %d (%v), want its end", n, err)
 	}
 }
 
@@ -182,7 +231,7 @@ func TestKeeper(t *testing.T) {
 			id := held.Instance()
 			s.Hold(sealing.Taken{Secret: held, Boots: 7})
 			journal, socket := keeperFiles(t, tt.says)
-			err := s.keeper(g.ctx, journal, socket, io.Discard)
+			err := s.keeper(g.ctx, journal, noChain(t), socket, io.Discard)
 			if (err == nil) != (tt.fails == "") || err != nil && !strings.Contains(err.Error(), tt.fails) {
 				t.Errorf("starting: got %v, want an error with %q", err, tt.fails)
 			}
@@ -202,8 +251,8 @@ func TestKeeper(t *testing.T) {
 			}
 			argv := []string{"/usr/bin/runtime", "keeper", "-measured", measuredFile}
 			p := g.started
-			if p.Name != "keeper" || !p.NoNetwork || !slices.Equal(p.Argv, argv) || len(p.Files) != 5 || !slices.Equal(p.Env, environment) {
-				t.Errorf("started %+v, want the keeper without a network, with five descriptors", p)
+			if p.Name != "keeper" || !p.NoNetwork || !slices.Equal(p.Argv, argv) || len(p.Files) != 6 || !slices.Equal(p.Env, environment) {
+				t.Errorf("started %+v, want the keeper without a network, with six descriptors", p)
 			}
 		})
 	}
@@ -236,7 +285,7 @@ func TestProofs(t *testing.T) {
 			journal, socket := keeperFiles(t, tt.says)
 			to := &hostPort{fails: tt.fails, wrote: make(chan string, 8)}
 			// A guest that ends may do so before it has heard that the keeper is ready.
-			if err := s.keeper(g.ctx, journal, socket, to); err != nil && !(tt.ends && errors.Is(err, context.Canceled)) {
+			if err := s.keeper(g.ctx, journal, noChain(t), socket, to); err != nil && !(tt.ends && errors.Is(err, context.Canceled)) {
 				t.Fatal(err)
 			}
 			var got string
@@ -281,7 +330,7 @@ func (p *hostPort) Write(b []byte) (int, error) {
 func TestKeeperWithoutSecret(t *testing.T) {
 	s, _ := start(t)
 	journal, socket := keeperFiles(t, "ready\n")
-	if err := s.keeper(t.Context(), journal, socket, io.Discard); err == nil || !strings.Contains(err.Error(), "no secret") {
+	if err := s.keeper(t.Context(), journal, noChain(t), socket, io.Discard); err == nil || !strings.Contains(err.Error(), "no secret") {
 		t.Errorf("before it was taken: got %v, want a refusal", err)
 	}
 	held := testSecret(t)
@@ -291,7 +340,7 @@ func TestKeeperWithoutSecret(t *testing.T) {
 	if held.Instance() == id {
 		t.Error("a killed guest's secret is still there")
 	}
-	if err := s.keeper(t.Context(), journal, socket, io.Discard); err == nil || !strings.Contains(err.Error(), "no secret") {
+	if err := s.keeper(t.Context(), journal, noChain(t), socket, io.Discard); err == nil || !strings.Contains(err.Error(), "no secret") {
 		t.Errorf("after the end: got %v, want a refusal", err)
 	}
 }
@@ -304,13 +353,13 @@ func TestOrdered(t *testing.T) {
 		files role.Files
 		want  string
 	}{
-		{"whole", role.Files{role.SecretPipe: f, role.Journal: f, role.Socket: f, role.Proofs: f}, ""},
+		{"whole", role.Files{role.SecretPipe: f, role.Journal: f, role.Socket: f, role.Proofs: f, role.Chain: f}, ""},
 		{"one missing", role.Files{role.SecretPipe: f, role.Socket: f, role.Proofs: f}, "no descriptor for journal"},
 		{"one closed", role.Files{role.SecretPipe: f, role.Journal: nil, role.Socket: f, role.Proofs: f}, "no descriptor for journal"},
-		{"another role's", role.Files{role.SecretPipe: f, role.Journal: f, role.Socket: f, role.Proofs: f, role.Quotes: f}, "5 descriptors, want 4"},
+		{"another role's", role.Files{role.SecretPipe: f, role.Journal: f, role.Socket: f, role.Proofs: f, role.Chain: f, role.Quotes: f}, "6 descriptors, want 5"},
 	} {
 		passed, err := ordered(role.Keeper, tt.files, f)
-		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) || err == nil && len(passed) != 5 {
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) || err == nil && len(passed) != 6 {
 			t.Errorf("%s: got %d descriptors and error %v, want one with %q", tt.name, len(passed), err, tt.want)
 		}
 	}
@@ -323,7 +372,7 @@ func TestNotReadyInTime(t *testing.T) {
 	journal, socket := keeperFiles(t, "ready")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if err := s.keeper(ctx, journal, socket, io.Discard); err == nil || !strings.Contains(err.Error(), "waiting for keeper") {
+	if err := s.keeper(ctx, journal, noChain(t), socket, io.Discard); err == nil || !strings.Contains(err.Error(), "waiting for keeper") {
 		t.Errorf("got %v, want the step's limit", err)
 	}
 }

@@ -111,6 +111,14 @@ func (q Transactions) query() tl.Serializable {
 	return GetTransactions{Raw{append(b, q.From.Hash[:]...)}}
 }
 
+// Servers returns how many servers there are.
+func (c *Client) Servers() int { return len(c.servers) }
+
+// AskOne asks the server at a place, from 0 on, and returns what it answered as it came.
+func (c *Client) AskOne(ctx context.Context, at int, q Query) (untrusted []byte, err error) {
+	return c.one(ctx, c.servers[at], q)
+}
+
 func (q Message) query() tl.Serializable { return SendMessage(q) }
 
 // Ask asks one server after the other until judge accepts an answer. The error names what each said.

@@ -31,6 +31,7 @@ import (
 	"chrysalis/attest/ratls/session"
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
+	"chrysalis/runtime/api"
 	"chrysalis/runtime/claim"
 	envelope "chrysalis/runtime/envelope/guest"
 	"chrysalis/runtime/receipt"
@@ -61,6 +62,7 @@ type Guest struct {
 
 	mu      sync.Mutex
 	prompts [][]byte
+	shown   []string
 
 	signing sync.Mutex // held while an answer gets its place behind the last one
 	last    *receipt.Receipt
@@ -73,6 +75,13 @@ func (g *Guest) Prompts() [][]byte {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return slices.Clone(g.prompts)
+}
+
+// Shown returns the Authorization headers of the requests that were answered.
+func (g *Guest) Shown() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.shown)
 }
 
 // Reply is what the guest is about to answer.
@@ -221,6 +230,22 @@ func (g *Guest) answer(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	m, err := config.Decode(g.Measured)
+	if err != nil {
+		return err
+	}
+	shown := r.Header.Get("Authorization")
+	if m.Service.Settles() {
+		key, err := api.ParseKey(strings.TrimPrefix(shown, "Bearer "))
+		if err != nil || payer != (ton.Address{Account: key.Contract}) {
+			w.WriteHeader(http.StatusUnauthorized)
+			_, err := io.WriteString(w, `{"error":{"message":"show the client's key","code":"invalid_api_key","param":null}}`)
+			return err
+		}
+	}
+	g.mu.Lock()
+	g.shown = append(g.shown, shown)
+	g.mu.Unlock()
 	reply, events, err := g.sign(body, payer)
 	if err != nil {
 		return err

@@ -23,6 +23,8 @@ type Options struct {
 	Calls []string // system calls beyond those that the Go runtime needs
 	// UnixSockets allows to make sockets, of the Unix family alone.
 	UnixSockets bool
+	// Connects allows to make TCP sockets over IPv4, and to connect them. Not beside UnixSockets.
+	Connects bool
 }
 
 // Network are the calls of a server on sockets that it was given.
@@ -112,11 +114,16 @@ func filter(o Options) error {
 		DefaultAction: seccomp.ActionErrno,
 		Syscalls:      []seccomp.SyscallGroup{{Action: seccomp.ActionAllow, Names: append(append([]string(nil), runtimeCalls...), o.Calls...)}},
 	}
-	if o.UnixSockets {
+	if o.UnixSockets || o.Connects {
+		of := seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.Equal, Value: unix.AF_UNIX}}
+		if o.Connects {
+			of = seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.Equal, Value: unix.AF_INET},
+				{Argument: 1, Operation: seccomp.Equal, Value: unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK}}
+		}
 		policy.Syscalls[0].Names = append(policy.Syscalls[0].Names, "connect")
 		policy.Syscalls[0].NamesWithCondtions = []seccomp.NameWithConditions{{
 			Name:       "socket",
-			Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.Equal, Value: unix.AF_UNIX}},
+			Conditions: of,
 		}}
 	}
 	if err := seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: policy}); err != nil {

@@ -29,7 +29,7 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 	if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
 		c.texts.Store(true)
 	}
-	client, err := g.client(r)
+	payer, err := g.payer(r)
 	if err != nil {
 		return err
 	}
@@ -55,6 +55,16 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 	if len(request.ignored) > 0 {
 		w.Header().Set(ignoredHeader, strings.Join(request.ignored, ", "))
 	}
+	client := payer.Contract
+	var place Place
+	if g.config.Settles {
+		// Who shows no key, or can't pay, takes neither a place nor the engine's time.
+		payer.Most = g.most(request)
+		if place, err = g.reserve(r, payer); err != nil {
+			return err
+		}
+		defer place.Release()
+	}
 	if err := g.bound(d, r, client, request.ask); err != nil {
 		return err
 	}
@@ -63,16 +73,12 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 		return err
 	}
 	defer leave()
-	reserving, cancel := context.WithTimeout(r.Context(), g.waits.record)
-	defer cancel()
-	place, err := g.config.Keeper.Reserve(reserving, client)
-	if errors.Is(err, ErrFull) {
-		return errFull
+	if place == nil {
+		if place, err = g.reserve(r, payer); err != nil {
+			return err
+		}
+		defer place.Release()
 	}
-	if err != nil {
-		return errKeeper
-	}
-	defer place.Release()
 	a := &answering{
 		gateway: g, place: place, id: w.Header().Get(requestIDHeader), stream: request.stream,
 		keeps: d.keeps || !request.stream, began: time.Now(),
@@ -84,6 +90,41 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 	a.name = d.ids + hex.EncodeToString(a.record.ID[:])
 	a.json = d.answer(a.name, a.began, g.config.Model, &a.said)
 	return a.run(w, r, request)
+}
+
+// reserve takes a place in the journal.
+func (g *Gateway) reserve(r *http.Request, by Payer) (Place, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), g.waits.record)
+	defer cancel()
+	place, err := g.config.Keeper.Reserve(ctx, by)
+	if err != nil {
+		return nil, unreserved(err)
+	}
+	return place, nil
+}
+
+// templateTokens is room for what the engine's template writes around a prompt.
+const templateTokens = 1024
+
+// most returns the tokens that a request may take: no token is shorter than a byte.
+func (g *Gateway) most(r *request) receipt.Usage {
+	prompt := min(uint64(len(r.ask))+templateTokens, uint64(g.config.ContextTokens))
+	return receipt.Usage{Prompt: uint32(prompt), Completion: r.answer}
+}
+
+// unreserved is the refusal of a request for which there is no place.
+func unreserved(err error) *refusal {
+	switch {
+	case errors.Is(err, ErrFull):
+		return errFull
+	case errors.Is(err, ErrKey):
+		return errKey
+	case errors.Is(err, ErrFunds):
+		return errFunds
+	case errors.Is(err, ErrChain):
+		return errChain
+	}
+	return errKeeper
 }
 
 // bound refuses a prompt that is longer than the context, before it takes a place. It has the engine count where a prompt has more bytes than

@@ -22,7 +22,7 @@ func refusalClass(r *refusal) numbers.Number {
 		return numbers.RefusedBusy
 	case r.code == errFull.code:
 		return numbers.RefusedFull
-	case r.code == errKeeper.code:
+	case r.code == errKeeper.code, r.code == errChain.code:
 		return numbers.RefusedUnrecorded
 	case r.status >= 500:
 		return numbers.RefusedEngine

@@ -23,7 +23,6 @@ import (
 	"chrysalis/measure/config"
 	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
-	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
 )
@@ -41,7 +40,7 @@ type fakeKeeper struct {
 	recorded chan struct{} // closed records may be awaited by tests
 }
 
-func (k *fakeKeeper) Reserve(context.Context, ton.Address) (Place, error) {
+func (k *fakeKeeper) Reserve(context.Context, Payer) (Place, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.onTake != nil {

@@ -7,8 +7,8 @@
 // Text that has passed is overwritten within a second of its answer or refusal (wiping.go), where the process runs with
 // GODEBUG=clobberfree=1, as init starts it.
 //
-// What this package does not promise: a client is not asked to prove that a payment contract is its own, and what the engine keeps of a
-// prompt is the engine's.
+// What this package does not promise: unless charges are settled on chain, a client is not asked to prove that a payment contract is its own;
+// and what the engine keeps of a prompt is the engine's.
 package gateway
 
 import (
@@ -37,11 +37,20 @@ import (
 	"chrysalis/runtime/receipt"
 )
 
-// Keeper gives out places in the journal, and signs. Reserve's errors are ErrFull or anything else.
+// Keeper gives out places in the journal, and signs. Reserve's errors are ErrFull, ErrKey, ErrFunds, ErrChain or anything else.
 type Keeper interface {
-	Reserve(ctx context.Context, client ton.Address) (Place, error)
+	Reserve(ctx context.Context, by Payer) (Place, error)
 	// Vouch signs the hash of a recorded answer's body, beside that of its request's.
 	Vouch(ctx context.Context, id receipt.AnswerID, body [32]byte) (receipt.TextSignature, error)
+}
+
+// Payer is who pays for an answer. Without a contract, nobody does.
+type Payer struct {
+	Contract ton.Address
+	// Secret is the hash of what was shown for it, where charges are settled on chain.
+	Secret [32]byte
+	// Most is what the answer may take, in the same case.
+	Most receipt.Usage
 }
 
 // Place is room for one answer. Record returns once it is durable; Release does nothing after it.
@@ -53,6 +62,13 @@ type Place interface {
 // ErrFull is in the chain of Reserve's error when the client's payment contract is new and the journal has no room for another.
 var ErrFull = errors.New("the journal has no room for another contract")
 
+// The errors of Reserve where charges are settled on chain.
+var (
+	ErrKey   = errors.New("no client's contract has that secret")
+	ErrFunds = errors.New("the client's deposit does not cover the request")
+	ErrChain = errors.New("the chain is not proven")
+)
+
 // Config says what the gateway serves. Every field must be set.
 type Config struct {
 	Model        string
@@ -63,6 +79,7 @@ type Config struct {
 	ContextTokens uint32
 	Concurrent    uint32 // requests computed at a time; four times as many may wait
 	Charges       bool   // a request must name the client's payment contract, or must not
+	Settles       bool   // with Charges: and show its secret, as a key, which names the contract too
 	Keeper        Keeper
 	// Quote asks the owner of the hardware for evidence; one goroutine calls it at a time.
 	Quote      func(evidence.Request) (*evidence.Evidence, error)
@@ -331,6 +348,38 @@ func (g *Gateway) models(w http.ResponseWriter, _ *http.Request) error {
 	b = fmt.Appendf(b, `,"object":"model","created":0,"owned_by":"chrysalis","volume":{"root":"%s","blocks":%d}}]}`+"\n", g.config.Volume.Root, g.config.Volume.Blocks)
 	writeJSON(w, b)
 	return nil
+}
+
+// payer returns who is to pay for the request, by what it names and shows.
+func (g *Gateway) payer(r *http.Request) (Payer, error) {
+	if !g.config.Settles {
+		client, err := g.client(r)
+		return Payer{Contract: client}, err
+	}
+	shown, bearer := r.Header.Values("X-Api-Key"), r.Header.Values("Authorization")
+	for _, v := range bearer {
+		scheme, text, _ := strings.Cut(v, " ")
+		if !strings.EqualFold(scheme, "Bearer") {
+			return Payer{}, errKey
+		}
+		shown = append(shown, text)
+	}
+	if len(shown) != 1 {
+		return Payer{}, errKey
+	}
+	key, err := api.ParseKey(shown[0])
+	if err != nil {
+		return Payer{}, errKey
+	}
+	p := Payer{Contract: ton.Address{Account: key.Contract}, Secret: key.SecretHash()}
+	if named := r.Header.Values(api.ClientHeader); len(named) > 0 {
+		if a, err := g.client(r); err != nil {
+			return Payer{}, err
+		} else if a != p.Contract {
+			return Payer{}, refuse(api.ClientHeader, api.ClientHeader+" is another contract than the key's")
+		}
+	}
+	return p, nil
 }
 
 // client returns the payment contract that the request names.

@@ -33,6 +33,12 @@ var (
 	errBusy = &refusal{status: http.StatusTooManyRequests, code: "busy", message: "every place is taken: try again later"}
 	errFull = &refusal{status: http.StatusInsufficientStorage, code: "journal_full",
 		message: "the guest's journal has no room for another payment contract: nothing can be recorded of this one, so nothing is computed"}
+	errKey = &refusal{status: http.StatusUnauthorized, code: "invalid_api_key",
+		message: "show the client's key: Authorization: Bearer ck-…, once; its contract must be one under this guest's proxy, and its secret that contract's"}
+	errFunds = &refusal{status: http.StatusPaymentRequired, code: "insufficient_funds",
+		message: "what the contract may still spend does not cover this request with what is not settled yet: top it up, or ask for fewer tokens"}
+	errChain = &refusal{status: http.StatusServiceUnavailable, code: "chain_unknown",
+		message: "the guest has not proven the chain lately, or its contracts are closing: nobody is served meanwhile"}
 	errEngine       = &refusal{status: http.StatusBadGateway, code: "engine_lost", message: "the engine ended before the answer did"}
 	errNoEmbeddings = &refusal{status: http.StatusNotFound, code: "no_embeddings", message: "the engine of this guest makes no embeddings"}
 	errStart        = &refusal{status: http.StatusServiceUnavailable, code: "engine_down", message: "the engine is not up: try again later"}

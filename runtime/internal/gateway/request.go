@@ -56,6 +56,7 @@ const (
 type request struct {
 	ask     []byte // what the engine gets, built anew
 	stream  bool
+	answer  uint32   // tokens of an answer at most
 	inputs  int      // texts of embeddings; 0 where an answer is said
 	ignored []string // names of fields that do nothing here
 }
@@ -82,7 +83,7 @@ func parseRequest(d *dialect, body []byte, limits requestLimits) (*request, erro
 	}
 	r := &request{ask: make([]byte, 0, askBytes(len(body))), stream: p.of("stream").Kind() == 't'}
 	err = d.build(&p, r)
-	r.ignored = p.ignored
+	r.ignored, r.answer = p.ignored, p.answer
 	if err != nil {
 		r.wipe()
 		return nil, err
@@ -123,6 +124,7 @@ func badJSON(err error) error {
 type parsing struct {
 	sorted  // the request's fields
 	limits  requestLimits
+	answer  uint32 // tokens that are asked for
 	ignored []string
 }
 
@@ -189,6 +191,7 @@ func (p *parsing) settings(b []byte, tokens jsontext.Value) []byte {
 		asked, _ := strconv.ParseUint(string(tokens), 10, 64) // judged
 		n = min(n, asked)
 	}
+	p.answer = uint32(n)
 	b = fmt.Appendf(b, `,"max_tokens":%d`, n)
 	for i, row := range p.fields {
 		if v := p.values[i]; row.does == passed && v != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"chrysalis/measure/ton"
+	"chrysalis/runtime/claim"
 	"chrysalis/runtime/internal/journal"
 	"chrysalis/runtime/receipt"
 )
@@ -32,6 +33,11 @@ func (e *exports) add(contracts []contract, i int) {
 		contracts[i].waits = true
 		e.waiting = append(e.waiting, i)
 	}
+	e.wake()
+}
+
+// wake has Export ask once more.
+func (e *exports) wake() {
 	select {
 	case e.more <- struct{}{}:
 	default:
@@ -101,6 +107,12 @@ func (k *Keeper) Export(ctx context.Context, w io.Writer) error {
 		r := k.ask(call{op: opExport})
 		if r.status != statusOK {
 			return fmt.Errorf("exporting: %w", ErrUnknown)
+		}
+		if r.claim != nil {
+			if _, err := io.WriteString(w, claim.Line(r.claim)+"\n"); err != nil {
+				return fmt.Errorf("exporting: %w", err)
+			}
+			continue
 		}
 		if r.proof.Receipt == nil {
 			select {

@@ -103,7 +103,7 @@ func TestFaults(t *testing.T) {
 				r := testRecord(n)
 				want[r.ID] = r
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-				place, err := client.Reserve(ctx, r.Client)
+				place, err := client.Reserve(ctx, Payer{Contract: r.Client})
 				if err == nil {
 					var proof receipt.Proof
 					if proof, err = place.Record(ctx, r); err == nil {

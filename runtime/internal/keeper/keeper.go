@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/chain"
@@ -30,8 +31,9 @@ type Keeper struct {
 	calls    chan call
 	proven   chan proven // what the chain says, which has a write of its own
 	stopped  chan struct{}
-	err      error // why Run ended; read after stopped is closed
-	reserved int   // places taken and not yet used, owned by Run
+	now      func() time.Time // the guest's clock, which is the host's
+	err      error            // why Run ended; read after stopped is closed
+	reserved int              // places taken and not yet used, owned by Run
 }
 
 type operation uint8
@@ -47,8 +49,9 @@ const (
 
 type call struct {
 	op     operation
-	record receipt.Answer
-	place  bool // opRecord: the caller holds a place
+	record receipt.Answer // opReserve on chain: of whom, with the hash of whose secret in Request, and at most what in Usage
+	place  bool           // opRecord: the caller holds a place
+	held   hold           // what it is held for, where charges are settled on chain
 	reply  chan reply
 }
 
@@ -57,6 +60,8 @@ type reply struct {
 	proof  receipt.Proof
 	text   receipt.TextSignature // opVouch
 	place  bool                  // the caller holds a place now
+	held   hold                  // for what, where charges are settled on chain
+	claim  []byte                // opExport: a signed message that goes with no receipt
 	counts Counts                // opCount
 }
 
@@ -76,6 +81,9 @@ const (
 	statusFull    status = 1 // the journal has no room for another contract
 	statusRefused status = 2 // the record can't be right
 	statusFailed  status = 3 // the disk failed: it is not known whether the record is there
+	statusKey     status = 4 // on chain: no such contract, or not its client's secret
+	statusFunds   status = 5 // on chain: the deposit does not cover the request
+	statusChain   status = 6 // on chain: nothing is proven that is new enough
 )
 
 // maxBatch is how many records share one write at most; on a small disk fewer do.
@@ -83,14 +91,14 @@ const maxBatch = 256
 
 // Open opens the journal on dev and rebuilds the ledger. boots is how many boots were completed, by the guest's counter.
 func Open(dev journal.Device, key [32]byte, boots uint64, terms Terms) (*Keeper, error) {
-	k := &Keeper{ledger: newLedger(terms), calls: make(chan call), proven: make(chan proven), stopped: make(chan struct{})}
+	k := &Keeper{ledger: newLedger(terms), calls: make(chan call), proven: make(chan proven), stopped: make(chan struct{}), now: time.Now}
 	var err error
 	if k.journal, err = journal.Open(dev, key, boots, k.ledger); err != nil {
 		return nil, err
 	}
 	k.items = maxItems(k.journal)
-	if terms.Settle != nil {
-		if err := k.ledger.settled.under(*terms.Settle); err != nil {
+	if terms.Settling != nil {
+		if err := k.ledger.settled.under(terms.Settling.Terms); err != nil {
 			return nil, fmt.Errorf("opening the settled book: %w", err)
 		}
 	}
@@ -142,18 +150,20 @@ func (k *Keeper) answer(batch []call) error {
 	for i, c := range batch {
 		switch c.op {
 		case opReserve:
-			if replies[i].place = k.take(c.record.Client); !replies[i].place {
-				replies[i].status = statusFull
-			}
+			replies[i] = k.reserve(c.record)
 		case opRelease:
 			k.reserved--
+			k.ledger.settling.release(c.held)
 		case opCount:
 			contracts := len(k.ledger.contracts)
 			replies[i].counts = Counts{Bytes: uint64(k.journal.Size()), Receipts: k.ledger.next, Contracts: uint64(contracts),
 				Left: uint64(max(0, k.most()-contracts)), Waiting: uint64(len(k.ledger.exports.waiting))}
-			replies[i].place = c.place
+			replies[i].place, replies[i].held = c.place, c.held
 		case opExport:
 			var err error
+			if replies[i].claim = k.ledger.settling.claims.next(); replies[i].claim != nil {
+				break
+			}
 			if replies[i].proof, err = k.ledger.export(k.journal); err != nil {
 				replies[i].status = statusFailed
 			}
@@ -162,10 +172,11 @@ func (k *Keeper) answer(batch []call) error {
 			if replies[i].text, err = k.ledger.vouch(c.record.ID, c.record.Response); err != nil {
 				replies[i].status = statusRefused
 			}
-			replies[i].place = c.place
+			replies[i].place, replies[i].held = c.place, c.held
 		case opRecord:
 			if c.place {
 				k.reserved--
+				k.ledger.settling.release(c.held)
 			}
 			proof, known, err := k.ledger.known(c.record)
 			switch {
@@ -173,6 +184,8 @@ func (k *Keeper) answer(batch []call) error {
 				replies[i].status = statusRefused
 			case known:
 				replies[i].proof = proof
+			case !k.holds(c):
+				replies[i].status = statusRefused
 			case !k.room(c.record.Client, 0):
 				replies[i].status = statusFull
 			default:
@@ -185,7 +198,9 @@ func (k *Keeper) answer(batch []call) error {
 				entries, recorded = append(entries, entryOf(c.record.ID, proof)), append(recorded, i)
 			}
 			// The next answer may be anybody's; where there is no room for just anybody, the connection has to ask for somebody.
-			replies[i].place = k.take(ton.Address{})
+			if k.ledger.terms.Settling == nil {
+				replies[i].place = k.take(ton.Address{})
+			}
 		}
 	}
 	var failed error
@@ -219,6 +234,36 @@ func (k *Keeper) take(client ton.Address) bool {
 	return true
 }
 
+// reserve takes a place, which is for one client's answer where charges are settled on chain, and for anybody's otherwise.
+func (k *Keeper) reserve(r receipt.Answer) (out reply) {
+	if k.ledger.terms.Settling != nil {
+		var err error
+		out.held, err = k.ledger.serve(r.Client, r.Request, r.Usage, k.now())
+		switch {
+		case errors.Is(err, ErrKey):
+			return reply{status: statusKey}
+		case errors.Is(err, ErrFunds):
+			return reply{status: statusFunds}
+		case err != nil:
+			return reply{status: statusChain}
+		}
+	}
+	if out.place = k.take(r.Client); !out.place {
+		k.ledger.settling.release(out.held)
+		return reply{status: statusFull}
+	}
+	return out
+}
+
+// holds reports whether an answer is one that its place was taken for.
+func (k *Keeper) holds(c call) bool {
+	if k.ledger.terms.Settling == nil {
+		return true
+	}
+	weighted, err := c.record.Usage.Weighted(k.ledger.terms.Price)
+	return err == nil && c.place && c.record.Client == c.held.client && weighted <= c.held.worst
+}
+
 // room reports whether an answer to a client could be recorded if so many others came to be of new contracts. There is always room for one
 // more answer to a contract that is known.
 func (k *Keeper) room(client ton.Address, others int) bool {
@@ -229,7 +274,7 @@ func (k *Keeper) room(client ton.Address, others int) bool {
 // most returns how many contracts there is room for beside the book's clients, for whom half is kept where answers are paid on chain.
 func (k *Keeper) most() int {
 	book := len(k.ledger.settled.rounds) * settle.ItemBytes
-	if k.ledger.terms.Settle != nil {
+	if k.ledger.terms.Settling != nil {
 		book = max(book, k.items/2)
 	}
 	return (k.items - book) / itemBytes
@@ -239,6 +284,8 @@ func (k *Keeper) most() int {
 type proven struct {
 	head  chain.Head
 	txs   []chain.Transaction
+	view  *settle.View // of the head, once all transactions up to it were told
+	ends  bool         // with the view: the host asks for the end of the contracts
 	reply chan error
 }
 
@@ -248,6 +295,10 @@ var errBookFull = errors.New("the journal has no room for more of the proxy's cl
 // follow makes what was proven durable. Its error is the disk's; the follower gets the others'.
 func (k *Keeper) follow(p proven) error {
 	s := &k.ledger.settled
+	if p.view != nil {
+		p.reply <- k.look(p)
+		return nil
+	}
 	if (len(s.rounds)+len(p.txs))*settle.ItemBytes > k.items/2 {
 		p.reply <- errBookFull
 		return nil
@@ -263,9 +314,30 @@ func (k *Keeper) follow(p proven) error {
 	return nil
 }
 
-// prove has Run make what was proven durable, and the state that the rules ask.
-func (k *Keeper) prove(head chain.Head, txs []chain.Transaction) error {
-	p := proven{head, txs, make(chan error, 1)}
+// look makes what a head has of the guest's contracts what clients are served and messages are signed by.
+func (k *Keeper) look(p proven) error {
+	l := k.ledger
+	if err := l.settled.head.Behind(p.head); err != nil {
+		return err
+	}
+	if l.settled.fresh != nil || l.settled.book.Mark != p.view.Last {
+		return fmt.Errorf("view of transaction %d, want of %d, which is the journal's newest", p.view.Last.LT, l.settled.book.Mark.LT)
+	}
+	if l.settling.seen {
+		if err := l.settling.head.Behind(p.head); err != nil {
+			return err
+		}
+	}
+	l.settling.sight, l.settling.ends = sight{p.head, *p.view, true}, p.ends
+	if err := p.head.Fresh(k.now(), l.terms.Settling.MaxAge); err != nil {
+		return err
+	}
+	return l.settle()
+}
+
+// prove has Run make what was proven durable, or act by it.
+func (k *Keeper) prove(p proven) error {
+	p.reply = make(chan error, 1)
 	select {
 	case k.proven <- p:
 		return <-p.reply

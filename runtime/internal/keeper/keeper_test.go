@@ -88,14 +88,14 @@ func run(t testing.TB, k *Keeper) (client *Client, stop func()) {
 	done.Go(func() { k.Serve(ctx, l) })
 	stop = func() { cancel(); done.Wait() }
 	t.Cleanup(stop)
-	return NewClient(path), stop
+	return NewClient(path, k.ledger.terms.Settling != nil), stop
 }
 
 func record(t testing.TB, c *Client, r receipt.Answer) receipt.Proof {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	place, err := c.Reserve(ctx, r.Client)
+	place, err := c.Reserve(ctx, Payer{Contract: r.Client})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +309,7 @@ func TestRefuses(t *testing.T) {
 	} {
 		r := testRecord(2)
 		change(&r)
-		place, err := client.Reserve(t.Context(), r.Client)
+		place, err := client.Reserve(t.Context(), Payer{Contract: r.Client})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -356,14 +356,14 @@ func TestFull(t *testing.T) {
 	}
 	var places []*Place
 	for n := range 10 {
-		p, err := client.Reserve(t.Context(), stranger(10_000+n).Client)
+		p, err := client.Reserve(t.Context(), Payer{Contract: stranger(10_000 + n).Client})
 		if err != nil {
 			t.Fatalf("place %d: %v", len(places), err)
 		}
 		places = append(places, p)
 	}
 	refused := func() error {
-		_, err := client.Reserve(t.Context(), stranger(20_000).Client)
+		_, err := client.Reserve(t.Context(), Payer{Contract: stranger(20_000).Client})
 		return err
 	}
 	if err := refused(); !errors.Is(err, ErrFull) {
@@ -374,7 +374,7 @@ func TestFull(t *testing.T) {
 	more.ID[0] = 77
 	verify(t, record(t, client, more), more)
 	places[9].Release()
-	last, err := client.Reserve(t.Context(), stranger(10_009).Client)
+	last, err := client.Reserve(t.Context(), Payer{Contract: stranger(10_009).Client})
 	if err != nil {
 		t.Fatalf("place that was given back: %v", err)
 	}
@@ -382,7 +382,7 @@ func TestFull(t *testing.T) {
 	places[8].conn.Close() // a gateway that dies gives its place back, too
 	var again *Place
 	for deadline := time.Now().Add(5 * time.Second); again == nil && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		again, _ = client.Reserve(t.Context(), stranger(10_008).Client)
+		again, _ = client.Reserve(t.Context(), Payer{Contract: stranger(10_008).Client})
 	}
 	if again == nil {
 		t.Fatal("the place of a closed connection was not given back")
@@ -396,7 +396,7 @@ func TestFull(t *testing.T) {
 	if err := refused(); !errors.Is(err, ErrFull) {
 		t.Errorf("full journal: got error %v, want %v", err, ErrFull)
 	}
-	known, err := client.Reserve(t.Context(), stranger(2).Client)
+	known, err := client.Reserve(t.Context(), Payer{Contract: stranger(2).Client})
 	if err != nil {
 		t.Fatalf("a contract that is known: %v", err)
 	}
@@ -528,14 +528,14 @@ func TestKilledAtEveryStep(t *testing.T) {
 			<-died
 			spawn(t, dir, 0)
 		}()
-		client := NewClient(filepath.Join(dir, "s"))
+		client := NewClient(filepath.Join(dir, "s"), false)
 		want := map[receipt.AnswerID]receipt.Answer{}
 		for n := 1; n <= records; n++ {
 			r := testRecord(n)
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			var place *Place
 			for err = errors.New("none"); err != nil && ctx.Err() == nil; time.Sleep(2 * time.Millisecond) {
-				place, err = client.Reserve(ctx, r.Client)
+				place, err = client.Reserve(ctx, Payer{Contract: r.Client})
 			}
 			if err != nil {
 				t.Fatal(err)

@@ -2,8 +2,6 @@ package keeper
 
 import (
 	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -11,7 +9,6 @@ import (
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/internal/journal"
 	"chrysalis/runtime/receipt"
-	"chrysalis/runtime/settle"
 )
 
 // Terms are the parts of the measured config that receipts state and that bound what the gateway may record.
@@ -21,10 +18,10 @@ type Terms struct {
 	Service       [32]byte
 	Model, Engine [32]byte
 	Instance      [16]byte
-	Excesses      ton.Address   // where the change of whoever carries a charge goes
-	MaxPrompt     uint32        // tokens
-	MaxAnswer     uint32        // tokens
-	Settle        *settle.Terms // the contracts by which answers are paid on chain; nil where they are not
+	Excesses      ton.Address // where the change of whoever carries a charge goes
+	MaxPrompt     uint32      // tokens
+	MaxAnswer     uint32      // tokens
+	Settling      *Settling   // on chain; nil where charges are not settled there
 	ReceiptKey    ed25519.PrivateKey
 	ClaimKey      ed25519.PrivateKey
 }
@@ -46,8 +43,9 @@ type ledger struct {
 	proofs map[receipt.AnswerID]recorded
 	order  []receipt.AnswerID
 
-	exports exports
-	settled settled
+	exports  exports
+	settled  settled
+	settling settling
 	checkpoint
 }
 
@@ -55,6 +53,7 @@ type ledger struct {
 type contract struct {
 	address ton.Address
 	count   uint64
+	signed  uint64        // the count of the newest charge of this boot, where charges are settled on chain
 	newest  journal.Place // of its newest proof, until the host has that; 0 then
 	round   uint32        // the last checkpoint that had it
 	waits   bool          // in the row of those whose proof the host gets next
@@ -67,15 +66,18 @@ type recorded struct {
 
 func newLedger(t Terms) *ledger {
 	return &ledger{terms: t, index: map[ton.Address]int{}, proofs: map[receipt.AnswerID]recorded{}, exports: newExports(),
-		checkpoint: checkpoint{whole: true}}
+		checkpoint: checkpoint{whole: true}, settling: settling{held: map[ton.Address]uint64{}, claims: claims{signed: map[claimOf]uint64{}, waiting: map[claimOf][]byte{}}}}
 }
 
-// count returns what a contract has been charged.
-func (l *ledger) count(client ton.Address) uint64 {
+// count returns what a contract has been charged: what the journal counts, or the chain if that has more.
+func (l *ledger) count(client ton.Address) (n uint64) {
 	if i, ok := l.index[client]; ok {
-		return l.contracts[i].count
+		n = l.contracts[i].count
 	}
-	return 0
+	if l.settled.book != nil {
+		n = max(n, l.settled.book.Tokens(client))
+	}
+	return n
 }
 
 // at returns the contract's place in the row, and takes it in if it is new.
@@ -132,7 +134,10 @@ func (l *ledger) Entry(entry []byte, at journal.Place) error {
 	if r.Sequence != l.next || r.Previous != l.prev {
 		return fmt.Errorf("receipt %d does not follow receipt %d", r.Sequence, l.next)
 	}
-	if _, known := l.index[r.Client]; (known || l.whole) && r.Cumulative != l.count(r.Client)+r.Weighted {
+	// What the chain has charged may be in a part that comes later.
+	_, known := l.index[r.Client]
+	want := l.count(r.Client) + r.Weighted
+	if l.whole && r.Cumulative != want || known && (r.Cumulative < want || l.settled.book == nil && r.Cumulative != want) {
 		return fmt.Errorf("receipt %d counts to %d, want %d", r.Sequence, r.Cumulative, l.count(r.Client)+r.Weighted)
 	}
 	record := receipt.Answer{ID: id, Client: r.Client, Request: r.Request, Response: r.Response, Usage: r.Usage, Outcome: r.Outcome}
@@ -190,6 +195,15 @@ func (l *ledger) check(record receipt.Answer) error {
 	return nil
 }
 
+// block names the newest block that was proven, where charges are settled on chain.
+func (l *ledger) block() receipt.Block {
+	if !l.settling.seen {
+		return receipt.Block{}
+	}
+	at := l.settling.head.Last
+	return receipt.Block{Seqno: at.Seqno, RootHash: at.RootHash}
+}
+
 // sign makes the next receipt, and the charge where there is one, and makes them part of the state. The caller must
 // journal the entry before anyone sees the proof, and must not go on if that fails.
 func (l *ledger) sign(record receipt.Answer) (receipt.Proof, error) {
@@ -209,22 +223,19 @@ func (l *ledger) sign(record receipt.Answer) (receipt.Proof, error) {
 		Sequence: l.next, Previous: l.prev, Instance: t.Instance,
 		Request: record.Request, Response: record.Response, Service: t.Service, Model: t.Model, Engine: t.Engine,
 		Client: record.Client, Usage: record.Usage, Price: t.Price, Weighted: weighted, Cumulative: count, Outcome: record.Outcome,
+		Block: l.block(),
 	})
 	if err != nil {
 		return receipt.Proof{}, fmt.Errorf("%w: %v", errRefused, err)
 	}
 	proof := receipt.Proof{Receipt: signed}
+	var charged uint64
 	if t.Charges {
-		var query [8]byte
-		rand.Read(query[:])
-		proof.Charge, err = claim.Sign(t.ClaimKey, claim.Message{
-			Op: claim.ClientCharge, QueryID: binary.LittleEndian.Uint64(query[:]), Tokens: count,
-			Contract: record.Client, Excesses: t.Excesses,
-		})
-		if err != nil {
+		if proof.Charge, charged, err = l.charge(record.Client, count); err != nil {
 			return receipt.Proof{}, fmt.Errorf("%w: %v", errRefused, err)
 		}
 	}
 	l.apply(record, count, proof)
+	l.contracts[l.index[record.Client]].signed = charged
 	return proof, nil
 }

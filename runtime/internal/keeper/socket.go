@@ -41,10 +41,10 @@ func (k *Keeper) Serve(ctx context.Context, l net.Listener) error {
 // serve answers one connection, one call at a time. A connection holds at most one place and gives it back by its end.
 func (k *Keeper) serve(c net.Conn) {
 	defer c.Close()
-	place := false
+	place, held := false, hold{}
 	defer func() {
 		if place {
-			k.ask(call{op: opRelease})
+			k.ask(call{op: opRelease, held: held})
 		}
 	}()
 	for {
@@ -56,8 +56,8 @@ func (k *Keeper) serve(c net.Conn) {
 		if err != nil || op == opReserve && place {
 			return
 		}
-		r := k.ask(call{op: op, record: record, place: place})
-		place = r.place
+		r := k.ask(call{op: op, record: record, place: place, held: held})
+		place, held = r.place, r.held
 		out := encodeResponse(r)
 		if _, err := c.Write(out[:]); err != nil {
 			return
@@ -68,12 +68,21 @@ func (k *Keeper) serve(c net.Conn) {
 // Client asks a keeper over its socket. It keeps connections for later answers.
 type Client struct {
 	path string
+	own  bool // places are for one client's answer each
 	mu   sync.Mutex
 	idle []net.Conn // each holds a place, so that the next answer need not ask for one
 }
 
-// NewClient returns a client of the keeper that listens at path. No connection is made yet.
-func NewClient(path string) *Client { return &Client{path: path} }
+// NewClient returns a client of the keeper that listens at path. No connection is made yet. settles says that charges are settled on chain.
+func NewClient(path string, settles bool) *Client { return &Client{path: path, own: settles} }
+
+// Payer is who pays for an answer. Without a contract, nobody does.
+type Payer struct {
+	Contract ton.Address
+	// Where charges are settled on chain, the hash of the secret that was shown, and the tokens that the answer may take.
+	Secret [32]byte
+	Most   receipt.Usage
+}
 
 // The answers of a keeper that are no proof.
 var (
@@ -90,8 +99,8 @@ type Place struct {
 }
 
 // Reserve takes a place for an answer to a client, before the work is done that will have to be recorded. ErrFull says that the client's
-// contract is new and the journal has no room for another.
-func (c *Client) Reserve(ctx context.Context, client ton.Address) (*Place, error) {
+// contract is new and the journal has no room for another; ErrKey, ErrFunds and ErrChain that the chain does not cover it.
+func (c *Client) Reserve(ctx context.Context, by Payer) (*Place, error) {
 	if conn := c.waiting(); conn != nil {
 		return &Place{c, conn}, nil
 	}
@@ -99,7 +108,7 @@ func (c *Client) Reserve(ctx context.Context, client ton.Address) (*Place, error
 	if err != nil {
 		return nil, err
 	}
-	r, err := exchange(ctx, conn, opReserve, receipt.Answer{Client: client})
+	r, err := exchange(ctx, conn, opReserve, receipt.Answer{Client: by.Contract, Request: by.Secret, Usage: by.Most})
 	if err == nil && r.status != statusOK {
 		err = r.status.err()
 	}
@@ -181,6 +190,10 @@ func (c *Client) Count(ctx context.Context) (Counts, error) {
 
 // Release gives a place that Record has not used to whoever comes next. It is safe to call in any case.
 func (p *Place) Release() {
+	if p.conn != nil && p.client.own {
+		p.conn.Close()
+		p.conn = nil
+	}
 	if p.conn != nil {
 		p.client.keep(p.conn)
 		p.conn = nil
@@ -193,6 +206,12 @@ func (s status) err() error {
 		return ErrFull
 	case statusRefused:
 		return ErrRefused
+	case statusKey:
+		return ErrKey
+	case statusFunds:
+		return ErrFunds
+	case statusChain:
+		return ErrChain
 	}
 	return ErrUnknown
 }

@@ -51,8 +51,8 @@ func decodeRequest(in [requestSize]byte) (op operation, r receipt.Answer, err er
 	switch op {
 	case opRecord:
 	case opReserve:
-		if r != (receipt.Answer{Client: r.Client}) {
-			return 0, receipt.Answer{}, fmt.Errorf("operation %d carries more than a client", op)
+		if r != (receipt.Answer{Client: r.Client, Request: r.Request, Usage: receipt.Usage{Prompt: r.Usage.Prompt, Completion: r.Usage.Completion}}) {
+			return 0, receipt.Answer{}, fmt.Errorf("operation %d carries more than a client, a hash and tokens", op)
 		}
 	case opCount:
 		if r != (receipt.Answer{}) {
@@ -96,7 +96,7 @@ func encodeResponse(r reply) [responseSize]byte {
 
 func decodeResponse(in [responseSize]byte) (reply, error) {
 	r := reply{status: status(in[0])}
-	if r.status > statusFailed || in[1] > flagCharge|flagPlace|flagText|flagCounts {
+	if r.status > statusChain || in[1] > flagCharge|flagPlace|flagText|flagCounts {
 		return reply{}, fmt.Errorf("response has status %d and flags %#x", in[0], in[1])
 	}
 	r.place = in[1]&flagPlace != 0

@@ -30,9 +30,9 @@ func DemoConfig() config.Measured {
 			Engine: config.Engine{
 				Argv: []string{"/usr/bin/llama-server", "-m", role.EngineModel + "/tiny.gguf", "--host", role.EngineRun + "/" + role.EngineSocketName,
 					"-np", "2", "-c", "2048", "-t", "1", "--no-ui", "--no-slots", "--cache-ram", "0", "--no-cache-prompt",
-					"--no-kv-unified", "--offline", "--log-disable"},
+					"--no-kv-unified", "--offline", "--log-disable", "--no-warmup"},
 				Env:         []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"},
-				MemoryBytes: 512 << 20,
+				MemoryBytes: 128 << 20,
 			},
 			Model:  config.Model{Name: "tiny"},
 			GPU:    config.GPUNone,

@@ -48,7 +48,9 @@ type Spec struct {
 	// Custodian is where a guest that borrows its secret reaches its custodian, or a custodian the one whose secret it takes over, as an
 	// address and port that the guest can dial; List is a file with the signed release list that goes with it, where the two are not of one release.
 	Custodian string `json:"custodian,omitempty"`
-	List      string `json:"list,omitempty"`
+	// Chain is how a guest whose charges are settled on chain reaches it, and is wanted of no other.
+	Chain config.HostChain `json:"chain,omitzero"`
+	List  string           `json:"list,omitempty"`
 	// SoftwareRoot is the file with the root that software machines of the shape's platform have in common; empty: each has its own.
 	SoftwareRoot string `json:"software_root,omitempty"`
 	// Double are further arguments of the double that plays a TD's hardware: tests pass what an attacker's would do.
@@ -252,7 +254,7 @@ func (g Guest) files(spec Spec) (files, error) {
 		engine: spec.Engine, model: spec.Model, tpm: g.Path("tpm"),
 		tpmSocket: g.Path(tpmSocket), status: g.Path(StatusFile), proofs: g.Path(ProofsFile), numbers: g.Path(NumbersFile), qmp: g.Path(monitorFile), pid: g.Path("qemu.pid"),
 		listen: spec.listen(), hostPort: spec.Port, guestPort: guestPort, hardware: spec.Hardware, measured: measured,
-		reachesOut: spec.Custodian != "",
+		reachesOut: spec.Custodian != "" || spec.Chain.Given(),
 	}, nil
 }
 
@@ -266,8 +268,11 @@ func configDisk(spec Spec, vouched config.Endorsements) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing guest: %w", err)
 	}
+	if given, settles := spec.Chain.Given(), spec.Config.Service.Settles(); given != settles {
+		return nil, fmt.Errorf("preparing guest: a way to the chain is given: %t, and charges are settled on it: %t", given, settles)
+	}
 	host, err := config.Host{Network: config.HostNetwork{Mode: config.ModeDHCP4}, Port: guestPort, QuotingPort: spec.Hardware.QuotingPort,
-		Endorsements: vouched, Handover: spec.Handover, Custodian: way}.Encode()
+		Endorsements: vouched, Handover: spec.Handover, Custodian: way, Chain: spec.Chain}.Encode()
 	if err != nil {
 		return nil, err
 	}

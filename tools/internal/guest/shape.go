@@ -35,7 +35,7 @@ const emulatedCPU = "max,erms=off,fsrm=off,fzrm=off,fsrs=off,fsrc=off,la57=off"
 func DefaultShape(qemuVersion string, accelerated *qemu.CPU, firmware string) (measure.Shape, error) {
 	s := measure.Shape{
 		QEMU: qemuVersion, Machine: "q35", Accelerator: measure.TCG, CPU: emulatedCPU, CPUVendor: emulated.Vendor, PhysBits: emulated.PhysBits,
-		CPUs: 2, MemoryMiB: 1024,
+		CPUs: 2, MemoryMiB: 640,
 		Devices: []string{
 			"tpm-crb,tpmdev=tpm0",
 			"virtio-blk-pci,drive=root,serial=" + disks.Root + ",bootindex=1",

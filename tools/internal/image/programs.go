@@ -35,6 +35,7 @@ var programs = []program{
 	{name: "init", pkg: "chrysalis/init", module: "."},
 	{name: "runtime", pkg: "chrysalis/runtime", module: "."},
 	{name: "custody", pkg: "chrysalis/runtime/custody", module: "."},
+	{name: "fetch", pkg: "chrysalis/runtime/fetch", module: "."},
 	{name: "engine-host", pkg: "chrysalis/runtime/enginehost", module: engineHostModule},
 	{name: "containerd", pkg: "github.com/containerd/containerd/v2/cmd/containerd", module: engineHostModule, tags: containerdTags},
 	{name: "containerd-shim-runc-v2", pkg: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", module: engineHostModule,
@@ -71,7 +72,8 @@ func (p program) cgoEnabled() string {
 	return "0"
 }
 
-const stripped = "-s -w -buildid="
+// stripped leaves the build ID in, which says what a program was made of: go build links anew only what is of something else.
+const stripped = "-s -w"
 
 // goTool is the exact Go toolchain of the guest's programs.
 type goTool struct {

@@ -36,7 +36,9 @@ func TestRootList(t *testing.T) {
 		{from: "dir", path: "tmp"},
 		{from: "guest", path: "usr/bin/containerd"}, {from: "guest", path: "usr/bin/containerd-shim-runc-v2"},
 		{from: "guest", path: "usr/bin/custody"}, // lender and borrower, with the verifier
-		{from: "guest", path: "usr/bin/engine-host"}, {from: "guest", path: "usr/bin/init"}, {from: "guest", path: "usr/bin/runc"},
+		{from: "guest", path: "usr/bin/engine-host"},
+		{from: "guest", path: "usr/bin/fetch"}, // liteservers
+		{from: "guest", path: "usr/bin/init"}, {from: "guest", path: "usr/bin/runc"},
 		{from: "guest", path: "usr/bin/runtime"},
 		{from: "dir", path: "var"},
 	}
@@ -52,7 +54,7 @@ func fill(t *testing.T) (base, guest string) {
 	for dir, names := range map[string][]string{
 		base: {"etc/ssl/certs/ca-certificates.crt", "etc/passwd", "usr/bin/bash", "usr/bin/perl", "usr/bin/dpkg", "usr/lib/systemd/systemd",
 			"usr/bin/init"},
-		guest: {"init", "runtime", "custody", "engine-host", "containerd", "containerd-shim-runc-v2", "runc", "chrysalis"},
+		guest: {"init", "runtime", "custody", "fetch", "engine-host", "containerd", "containerd-shim-runc-v2", "runc", "chrysalis"},
 	} {
 		for _, name := range names {
 			path := filepath.Join(dir, name)

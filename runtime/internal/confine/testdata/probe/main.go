@@ -23,6 +23,9 @@ func main() {
 	}
 	if len(os.Args) > 1 {
 		o := confine.Options{User: role.GatewayUser, Calls: confine.Network, UnixSockets: true}
+		if os.Args[1] == "fetch" {
+			o = confine.Options{User: role.FetchUser, Calls: confine.Network, Connects: true}
+		}
 		if os.Args[1] == "keeper" {
 			o = confine.Options{User: role.KeeperUser, Calls: append(confine.Disk, confine.Network...)}
 		}
@@ -46,6 +49,10 @@ func main() {
 	try("tcp", err)
 	if _, err := net.ListenPacket("udp", "127.0.0.1:0"); err == nil {
 		could = append(could, "udp")
+	}
+	_, err = net.Dial("tcp", "127.0.0.1:1")
+	if !strings.Contains(err.Error(), "not permitted") {
+		could = append(could, "connect")
 	}
 	_, err = net.Dial("unix", "/nowhere")
 	if !strings.Contains(err.Error(), "not permitted") {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"chrysalis/init/status"
+	"chrysalis/measure/ton"
 	"chrysalis/runtime/numbers"
 	"chrysalis/tools/internal/guest"
 )
@@ -27,16 +30,18 @@ const (
 	maxStory = 1024
 )
 
-// TestServe follows one guest over four boots: the count and the key go on after a power cut, after a cut in the middle of
-// an answer, and after a change of price.
+// TestServe follows one guest from its first boot to the attacks on what it keeps: what clients refuse of it, and that the count and the key go
+// on after a power cut at each step of the first boot, in the middle of an answer, and after a change of price.
 func TestServe(t *testing.T) {
 	needsGuests(t)
-	g, spec := newGuest(t), demoSpec(t)
+	g, spec := newGuest(t), demoMachine(t)
+	cutAt(t, g, spec, status.ModuleLock, status.Secret) // before the secret is sealed, and right after
 
 	start(t, g, spec)
 	c := newClient(t, g, spec)
-	if v := c.verify(0); v.Verdict != "accepted" {
-		t.Fatalf("a clean guest: got %+v, want it accepted", v)
+	clean := c.verify(0)
+	if clean.Verdict != "accepted" {
+		t.Fatalf("a clean guest: got %+v, want it accepted", clean)
 	}
 	first := c.ask(question)
 	if first.text != oslo || first.tokens != tokensOfOslo {
@@ -44,6 +49,7 @@ func TestServe(t *testing.T) {
 	}
 
 	counts(t, g, spec, first)
+	refusals(t, c, spec, clean)
 
 	// The power goes while an answer streams. Where the client has its receipt, that count stands; where it has none, the
 	// answer costs nothing, or, when the cut came between the record and the last byte, itself once.
@@ -76,27 +82,17 @@ func TestServe(t *testing.T) {
 	if v := c.edited(`"max": 20`, `"max": 9`).verify(1); v.Check != "config.service.price.nanoton_per_token" {
 		t.Errorf("a policy of a lower price: got refused by %q (%s), want by the price", v.Check, v.Reason)
 	}
-	wantCauses(t, "the demo's price", explained(t, c.saved(0), demoSpec(t)), "config")
+	wantCauses(t, "the demo's price", explained(t, c.saved(0), demoMachine(t)), "config")
 
 	// The same guest, sealed and by way of a proxy that is told nothing but what a client is told.
 	if text := repriced.throughProxy(question); strings.TrimSpace(text) != strings.TrimSpace(oslo) {
 		t.Errorf("through the proxy: got %q, want %q", text, oslo)
 	}
 
-	// One record changed in the middle of the journal.
-	g.Cut()
-	journal, err := os.ReadFile(g.Path("journal.disk"))
-	if err != nil {
+	if err := g.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ring := journal[8192:]
-	ring[1024+64] ^= 1
-	if err := os.WriteFile(g.Path("journal.disk"), journal, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := ending(t, g, spec), "journal-corrupt"; got != want {
-		t.Errorf("a changed record: the guest's last word: got %q, want %q", got, want)
-	}
+	foreignState(t, g, spec)
 }
 
 // counts waits for the guest's numbers to say what was asked of it, and has the command line show them. Every line that the guest has written
@@ -182,110 +178,153 @@ func cutInAnswer(t *testing.T, cut func(), c client) (counted uint64, received b
 	return c.charged(dir).tokens, true
 }
 
-// TestVerifyRefuses looks at one clean guest under policies that do not fit, and at guests that differ in one thing.
-func TestVerifyRefuses(t *testing.T) {
-	needsGuests(t)
-	g, spec := newGuest(t), demoSpec(t)
-	start(t, g, spec)
-	c := newClient(t, g, spec)
-	clean := c.verify(0)
+// refusals has clients whose policies do not fit look at a clean guest, and holds it against what others would show.
+func refusals(t *testing.T, c client, spec guest.Spec, clean verdict) {
+	t.Helper()
 	pcr9 := clean.got(t, "pcr-9")
-
 	for _, tt := range []struct {
 		name   string
 		client client
-		code   int
 		check  string
 	}{
-		{"another release", c.edited(pcr9, pcr9[1:]+"0"), 1, "pcr-9"},
-		{"another model", c.edited(spec.Config.Service.Model.Volume.Root.String(), spec.Config.Service.Engine.Volume.Root.String()), 1,
-			"config.service.model.volume"},
-		{"another root contract", c.edited(spec.Config.Identity.RootContract.String(), "0:"+spec.Config.Service.Model.Volume.Root.String()), 1,
+		{"another release", c.edited(pcr9, pcr9[1:]+"0"), "pcr-9"},
+		{"another model", c.edited(spec.Config.Service.Model.Volume.Root.String(), spec.Config.Service.Engine.Volume.Root.String()), "config.service.model.volume"},
+		{"another root contract", c.edited(spec.Config.Identity.RootContract.String(), "0:"+spec.Config.Service.Model.Volume.Root.String()),
 			"config.identity.root_contract"},
-		{"a later security version", c.edited(`"min_security_version": 1`, `"min_security_version": 2`), 1, "security-version"},
-		{"confidentiality not waived", c.edited(`"confidentiality"`, ``), 1, "confidentiality"},
-		{"another TPM maker", client{t, c.url, otherMaker(t), c.policy}, 1, "certificate"},
+		{"a later security version", c.edited(`"min_security_version": 1`, `"min_security_version": 2`), "security-version"},
+		{"confidentiality not waived", c.edited(`"confidentiality"`, ``), "confidentiality"},
+		{"another TPM maker", client{t, c.url, otherMaker(t), c.policy}, "certificate"},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			tt.client.t = t
-			if v := tt.client.verify(tt.code); v.Verdict != "rejected" || v.Check != tt.check {
-				t.Errorf("got %s by %q (%s), want rejected by %q", v.Verdict, v.Check, v.Reason, tt.check)
-			}
-		})
+		if v := tt.client.verify(1); v.Verdict != "rejected" || v.Check != tt.check {
+			t.Errorf("%s: got %s by %q (%s), want rejected by %q", tt.name, v.Verdict, v.Check, v.Reason, tt.check)
+		}
 	}
-	t.Run("explained", func(t *testing.T) {
-		c.t = t
-		evidence := c.saved(0)
-		wantCauses(t, "itself", explained(t, evidence, spec, "--policy", c.policy))
-		foreign := spec
-		foreign.Config.Service.Model.Volume = spec.Config.Service.Engine.Volume
-		wantCauses(t, "a guest with another model", explained(t, evidence, foreign), "model")
-		foreign = spec
-		foreign.Config.Service.Engine.Volume = spec.Config.Service.Model.Volume
-		wantCauses(t, "a guest with another engine", explained(t, evidence, foreign), "engine")
-	})
+	evidence := c.saved(0)
+	wantCauses(t, "itself", explained(t, evidence, spec, "--policy", c.policy))
+	foreign := spec
+	foreign.Config.Service.Model.Volume = spec.Config.Service.Engine.Volume
+	wantCauses(t, "a guest with another model", explained(t, evidence, foreign), "model")
+	foreign = spec
+	foreign.Config.Service.Engine.Volume = spec.Config.Service.Model.Volume
+	wantCauses(t, "a guest with another engine", explained(t, evidence, foreign), "engine")
 	for name, policy := range map[string]string{"empty": "", "empty object": "{}", "unknown field": `{"debug":true}`} {
-		t.Run(name+" policy", func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "policy.json")
-			if err := os.WriteFile(file, []byte(policy), 0o644); err != nil {
+		file := filepath.Join(t.TempDir(), "policy.json")
+		if err := os.WriteFile(file, []byte(policy), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, _, code := try(t, c.with(file).remote("verify")...); code == 0 {
+			t.Errorf("%s policy: got exit code 0, want a refusal\n%s", name, out)
+		}
+	}
+}
+
+// foreignState backs up a guest that was stopped, and boots guests that the backup makes, each with one thing changed that an attacker could
+// change. What they end over needs the TPM's secret and count, and the journal.
+func foreignState(t *testing.T, g guest.Guest, spec guest.Spec) {
+	saved := filepath.Join(t.TempDir(), "guest.backup")
+	chrysalis(t, 0, "backup", "--dir", g.Dir, "-o", saved)
+	flip := func(at ...int64) func(*testing.T, guest.Guest, *guest.Spec) {
+		return func(t *testing.T, g guest.Guest, _ *guest.Spec) {
+			journal, err := os.ReadFile(g.Path("journal.disk"))
+			if err != nil {
 				t.Fatal(err)
 			}
-			if out, _, code := try(t, c.with(file).remote("verify")...); code == 0 {
-				t.Errorf("got exit code 0, want a refusal\n%s", out)
+			for _, at := range at {
+				journal[at] ^= 1
+			}
+			if err := os.WriteFile(g.Path("journal.disk"), journal, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*testing.T, guest.Guest, *guest.Spec)
+		want   string
+	}{
+		{"another identity", func(_ *testing.T, _ guest.Guest, s *guest.Spec) {
+			s.Config.Identity.PayoutOwner = ton.Address{Account: [32]byte(bytes.Repeat([]byte{0xee}, 32))}
+		}, "unseal-refused"},
+		{"another command line, and an initrd that does not mind", func(t *testing.T, _ guest.Guest, s *guest.Spec) { *s, _ = talkative(t, *s) }, "unseal-refused"},
+		{"blank journal", func(t *testing.T, g guest.Guest, _ *guest.Spec) {
+			info, err := os.Stat(g.Path("journal.disk"))
+			if err == nil {
+				err = errors.Join(os.Truncate(g.Path("journal.disk"), 0), os.Truncate(g.Path("journal.disk"), info.Size()))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}, "journal-rolled-back"},
+		{"the journal's two anchors changed in one byte each", flip(100, 4096+100), "journal-foreign"},
+		{"one record changed in the middle of the journal", flip(8192 + 1024 + 64), "journal-corrupt"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			beside(t)
+			restored, changed := newGuest(t), onOwnPort(t, spec)
+			if err := os.Remove(restored.Dir); err != nil {
+				t.Fatal(err)
+			}
+			chrysalis(t, 0, "restore", saved, "--dir", restored.Dir)
+			tt.change(t, restored, &changed)
+			if got := ending(t, restored, changed); got != tt.want {
+				t.Errorf("the guest's last word: got %q, want %q", got, tt.want)
 			}
 		})
 	}
+}
 
-	// The policy's PCR 1 and 7 are computed, as is every other register. One more ACPI table, or a certificate in db, whose key Linux would take
-	// for a signer of modules, and it refuses.
-	g.Cut()
-	table := filepath.Join(t.TempDir(), "aml")
-	if err := os.WriteFile(table, []byte{0x08, 'E', 'V', 'I', 'L', 0x01}, 0o644); err != nil { // Name (EVIL, One)
-		t.Fatal(err)
-	}
-	signers := filepath.Join(t.TempDir(), "OVMF_VARS.fd")
-	if err := os.WriteFile(signers, storeWithSigner(t), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	start(t, g, withRelease(t, spec, "OVMF_VARS.fd", signers), "-acpitable", "sig=SSDT,rev=2,oem_id=EVIL,oem_table_id=EVIL,data="+table)
-	t.Run("an extra ACPI table, and a signer of modules", func(t *testing.T) {
-		c.t = t
-		if v := c.verify(1); v.Check != "pcr-1" {
-			t.Errorf("got refused by %q (%s), want by pcr-1", v.Check, v.Reason)
-		}
-		if got := c.verify(1).verdictOf(t, "pcr-7"); got != "rejected" {
-			t.Errorf("a certificate in db: pcr-7 is %s, want it rejected", got)
-		}
-		wantCauses(t, "the demo", explained(t, c.saved(1), spec), "secure-boot", "acpi-table")
-	})
-	g.Cut()
-
-	// Text on the command line ends the guest. One whose initrd does not mind boots, with a fresh TPM since the old one keeps
-	// its secret from it.
+// talkative returns the spec with a word more on the command line and an initrd that does not mind, and the file of that line.
+func talkative(t *testing.T, spec guest.Spec) (guest.Spec, string) {
+	t.Helper()
 	cmdline, err := os.ReadFile(filepath.Join(spec.Release, "cmdline"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	longer := filepath.Join(t.TempDir(), "cmdline")
-	if err := os.WriteFile(longer, []byte(string(cmdline)+" console=ttyS0"), 0o644); err != nil {
+	longer := string(cmdline) + " console=ttyS0"
+	file := filepath.Join(t.TempDir(), "cmdline")
+	if err := os.WriteFile(file, []byte(longer), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := ending(t, g, withRelease(t, spec, "cmdline", longer)), "cmdline-failed"; got != want {
-		t.Errorf("another command line: the guest's last word: got %q, want %q", got, want)
-	}
-	changed := withRelease(t, relaxed(t, spec, string(cmdline)+" console=ttyS0"), "cmdline", longer)
-	if got, want := ending(t, g, changed), "unseal-refused"; got != want {
-		t.Errorf("another command line over the same TPM: the guest's last word: got %q, want %q", got, want)
-	}
-	other := newGuest(t)
-	start(t, other, changed)
-	t.Run("text on the command line", func(t *testing.T) {
-		c := newClient(t, other, spec)
-		if v := c.verify(1); v.Check != "pcr-9" {
-			t.Errorf("got refused by %q (%s), want by pcr-9", v.Check, v.Reason)
+	return withRelease(t, relaxed(t, spec, longer), "cmdline", file), file
+}
+
+// TestTPMGuestOfAnother boots a guest that differs from the release in what its firmware measures, each thing in a register of its own. Text on
+// the command line ends the guest whose initrd is the release's.
+func TestTPMGuestOfAnother(t *testing.T) {
+	needsGuests(t)
+	spec := demoSpec(t)
+	changed, cmdline := talkative(t, spec)
+	t.Run("the release's initrd", func(t *testing.T) {
+		beside(t)
+		if got, want := ending(t, newGuest(t), onOwnPort(t, withRelease(t, spec, "cmdline", cmdline))), "cmdline-failed"; got != want {
+			t.Errorf("another command line: the guest's last word: got %q, want %q", got, want)
 		}
-		wantCauses(t, "the demo", explained(t, c.saved(1), spec), "command-line", "initrd")
 	})
+	signers := filepath.Join(t.TempDir(), "OVMF_VARS.fd")
+	if err := os.WriteFile(signers, storeWithSigner(t), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	changed = withRelease(t, changed, "OVMF_VARS.fd", signers)
+	changed = withRelease(t, changed, "vmlinuz", otherKernel(t, filepath.Join(spec.Release, "vmlinuz")))
+	c, spec := shows(t, spec, changed, extraTable(t)...)
+	evidence := c.saved(1)
+	wantCauses(t, "the demo", explained(t, evidence, spec), "secure-boot", "acpi-table", "kernel", "command-line", "initrd")
+	for _, register := range []string{"pcr-1", "pcr-4", "pcr-7", "pcr-9"} {
+		c = c.taught(register)
+	}
+	if v := c.verify(0); v.Verdict != "accepted" {
+		t.Errorf("under a policy of its own registers: got %+v, want it accepted: nothing else differs", v)
+	}
+}
+
+// extraTable has QEMU add an ACPI table of the host's.
+func extraTable(t *testing.T) []string {
+	t.Helper()
+	table := filepath.Join(t.TempDir(), "aml")
+	if err := os.WriteFile(table, []byte{0x08, 'E', 'V', 'I', 'L', 0x01}, 0o644); err != nil { // Name (EVIL, One)
+		t.Fatal(err)
+	}
+	return []string{"-acpitable", "sig=SSDT,rev=2,oem_id=EVIL,oem_table_id=EVIL,data=" + table}
 }
 
 // otherMaker writes a maker's certificate that has nothing to do with the guest.
