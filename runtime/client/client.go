@@ -26,6 +26,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"github.com/go-json-experiment/json"
 
@@ -120,8 +121,18 @@ func (g *Guest) Ask(ctx context.Context, r Request, each func(Piece) error) (*An
 		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
-	if !r.Payer.IsZero() {
-		request.Header.Set(api.ClientHeader, r.Payer.String())
+	payer, err := r.payer(g.result.Config())
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case r.Key != api.Key{}:
+		request.Header.Set("Authorization", "Bearer "+r.Key.String())
+		if r.MaxCoefficient > 0 {
+			request.Header.Set(api.MaxCoefficientHeader, strconv.FormatUint(uint64(r.MaxCoefficient), 10))
+		}
+	case !payer.IsZero():
+		request.Header.Set(api.ClientHeader, payer.String())
 	}
 	response, result, err := g.transport.Do(request)
 	if err != nil {
@@ -135,7 +146,11 @@ func (g *Guest) Ask(ctx context.Context, r Request, each func(Piece) error) (*An
 	if response.StatusCode != http.StatusOK {
 		return nil, declined(response)
 	}
-	return proof.Read(response.Body, Untrusted{Request: body, Payer: r.Payer}, result, each)
+	answer, err := proof.Read(response.Body, Untrusted{Request: body, Payer: payer}, result, each)
+	if err == nil && r.MaxCoefficient > 0 && answer.Receipt.Coefficient > r.MaxCoefficient {
+		return nil, fmt.Errorf("verifying receipt: %w: its coefficient is %d, want at most %d", check.ErrRejected, answer.Receipt.Coefficient, r.MaxCoefficient)
+	}
+	return answer, err
 }
 
 // Declined is the refusal of a guest, which has computed nothing and charges nothing.

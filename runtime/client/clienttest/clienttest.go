@@ -31,6 +31,7 @@ import (
 	"chrysalis/attest/ratls/session"
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
+	"chrysalis/runtime/api"
 	"chrysalis/runtime/claim"
 	envelope "chrysalis/runtime/envelope/guest"
 	"chrysalis/runtime/receipt"
@@ -194,7 +195,10 @@ func (g *Guest) reply(body []byte, payer ton.Address) (*Reply, error) {
 		},
 		ReceiptKey: g.ReceiptKey, ClaimKey: g.ClaimKey,
 	}
-	if r.Receipt.Weighted, err = r.Receipt.Usage.Weighted(r.Receipt.Price); err != nil {
+	if m.Service.Settles() {
+		r.Receipt.Coefficient = m.Service.Chain.Coefficients().Min
+	}
+	if r.Receipt.Weighted, err = r.Receipt.Usage.Charged(r.Receipt.Price, r.Receipt.Coefficient); err != nil {
 		return nil, err
 	}
 	if g.last != nil {
@@ -219,6 +223,11 @@ func (g *Guest) answer(w http.ResponseWriter, r *http.Request) error {
 	if named := r.Header.Get("Chrysalis-Client"); named != "" {
 		if payer, err = ton.Parse(named); err != nil {
 			return err
+		}
+	}
+	if text, shown := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); shown {
+		if key, err := api.ParseKey(text); err == nil {
+			payer = ton.Address{Account: key.Contract}
 		}
 	}
 	reply, events, err := g.sign(body, payer)

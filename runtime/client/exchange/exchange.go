@@ -185,7 +185,8 @@ type Request struct {
 }
 
 // passed are the headers that go to a guest. The rest of a client's tells who it is, and nothing that a guest needs.
-var passed = []string{"accept", "authorization", "content-type", strings.ToLower(api.ClientHeader)}
+var passed = []string{"accept", "authorization", "content-type", strings.ToLower(api.ClientHeader),
+	strings.ToLower(api.MaxCoefficientHeader)}
 
 // Seal seals a request. What it returns is sent once.
 func (g *Guest) Seal(r Request) (*Call, error) {
@@ -195,6 +196,8 @@ func (g *Guest) Seal(r Request) (*Call, error) {
 	inner := envelope.Request{Method: r.Method, Path: r.Path, Body: r.Body}
 	var payer ton.Address
 	named := false
+	var keyed ton.Address // by the key that is shown, where charges are settled on chain
+	settles := g.result.Config().Service.Settles()
 	for _, f := range r.Header {
 		name := strings.ToLower(f.Name)
 		if !slices.Contains(passed, name) {
@@ -207,7 +210,15 @@ func (g *Guest) Seal(r Request) (*Call, error) {
 			}
 			named = true
 		}
+		if text, bearer := strings.CutPrefix(strings.Trim(f.Value, " \t"), "Bearer "); name == "authorization" && bearer && settles {
+			if key, err := api.ParseKey(text); err == nil {
+				keyed = ton.Address{Account: key.Contract}
+			}
+		}
 		inner.Header = append(inner.Header, envelope.Field{Name: name, Value: strings.Trim(f.Value, " \t")})
+	}
+	if settles && !named && !keyed.IsZero() {
+		payer, named = keyed, true
 	}
 	answers := r.Method == envelope.Method && slices.Contains(api.Answers(), r.Path)
 	if charges := g.result.Config().Service.Price.Payment == config.PayCharge; answers && charges && !named {
