@@ -7,6 +7,7 @@ export GOTOOLCHAIN := $(shell sed -n "s/^toolchain //p" go.mod)
 export GOFLAGS := -buildvcs=false -trimpath
 BIN := build/bin/chrysalis
 DOUBLE := build/double/double
+CHAIN := build/bin/localchain
 PAGE := build/page/page
 # The modules of this tree: CONTRIBUTING.md says why there are several.
 MODULES := $(patsubst %/,%,$(dir $(shell git ls-files '*go.mod')))
@@ -14,8 +15,9 @@ MODULES := $(patsubst %/,%,$(dir $(shell git ls-files '*go.mod')))
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: image ## build, boot, verify, ask, print receipt and claim, stop (KEEP=1 leaves the guest running; PLATFORM=tdx or sev-snp runs it so, on software)
-	@KEEP=$(KEEP) PLATFORM=$(PLATFORM) tools/e2e/demo.sh $(BIN)
+demo: image ## build, boot, verify, ask, print receipt and claim, stop (KEEP=1 leaves the guest running; PLATFORM=tdx or sev-snp runs it so, on software; PAY=1 pays for it, on a chain of one's own)
+	@if [ -n "$(PAY)" ]; then $(GO) build -C tools -o ../$(CHAIN) ./localchain && tools/e2e/pay.sh $(BIN) $(CHAIN); \
+	else KEEP=$(KEEP) PLATFORM=$(PLATFORM) tools/e2e/demo.sh $(BIN); fi
 
 test: image check ## everything: checks, unit tests, and the guests under QEMU
 	@$(MAKE) --no-print-directory unit wasm
@@ -56,6 +58,9 @@ wasm: $(PAGE) ## what clients import, tested as WebAssembly under node, and the 
 		node tools/wasm/verify.mjs build/page/chrysalis.wasm build/page/wasm_exec.js attest/testdata/guest && \
 		PATH="$$($(GO) env GOROOT)/lib/wasm:$$PATH" GOOS=js GOARCH=wasm $(GO) test -short $(CLIENT); \
 	else echo "skipped: no node here to run them; they build"; GOOS=js GOARCH=wasm $(GO) vet $(CLIENT); fi
+
+page: $(PAGE) ## one file that verifies a guest in a browser and talks to it, into build/page (GUEST=URL POLICY=FILE ROOTS=FILE LIST=FILE)
+	@$(PAGE) html $(if $(GUEST),-guest $(GUEST)) $(if $(POLICY),-policy $(POLICY)) $(if $(ROOTS),-roots $(ROOTS)) $(if $(LIST),-release-list $(LIST)) -o build/page
 
 image: $(BIN) $(DOUBLE) ## tools tree, release folder, engine and model volumes (cached by what they are made of)
 	@$(BIN) image build --out build/release
@@ -100,4 +105,4 @@ $(DOUBLE): FORCE
 	@$(GO) build -C tools -o ../$@ ./double
 
 FORCE:
-.PHONY: help demo test unit check cross packages wasm image matrix console boots bench differential fuzz clean FORCE
+.PHONY: help demo test unit check cross packages wasm page image matrix console boots bench differential fuzz clean FORCE

@@ -112,6 +112,10 @@ func Judge(u Untrusted, guest *attest.Result) (*Answer, error) { return proof.Ju
 // receipt and charge are verified. An error of each ends the answer and is in the chain of what Ask returns. A guest that
 // has another config than the one that Dial has met is refused: the request was made for that one.
 func (g *Guest) Ask(ctx context.Context, r Request, each func(Piece) error) (*Answer, error) {
+	payer, err := r.payer(g.result.Config())
+	if err != nil {
+		return nil, err
+	}
 	body, err := r.body(g.result.Config())
 	if err != nil {
 		return nil, err
@@ -121,18 +125,14 @@ func (g *Guest) Ask(ctx context.Context, r Request, each func(Piece) error) (*An
 		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
-	payer, err := r.payer(g.result.Config())
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case r.Key != api.Key{}:
-		request.Header.Set("Authorization", "Bearer "+r.Key.String())
-		if r.MaxCoefficient > 0 {
-			request.Header.Set(api.MaxCoefficientHeader, strconv.FormatUint(uint64(r.MaxCoefficient), 10))
-		}
-	case !payer.IsZero():
+	if !payer.IsZero() {
 		request.Header.Set(api.ClientHeader, payer.String())
+	}
+	if r.Key != (api.Key{}) {
+		request.Header.Set("Authorization", "Bearer "+r.Key.String())
+	}
+	if r.MaxCoefficient > 0 {
+		request.Header.Set(api.MaxCoefficientHeader, strconv.FormatUint(uint64(r.MaxCoefficient), 10))
 	}
 	response, result, err := g.transport.Do(request)
 	if err != nil {

@@ -100,6 +100,65 @@ func TestAsk(t *testing.T) {
 	}
 }
 
+// settled has charges settled on chain.
+func settled(m *config.Measured) {
+	m.Service.Chain = config.Chain{Params: register.Digest{4}, MaxAgeSeconds: 60, Anchor: config.Anchor{GlobalID: -217, Seqno: 3,
+		RootHash: register.Digest{5}, FileHash: register.Digest{6}}}
+}
+
+var key = api.Key{Contract: payer.Account, Secret: [32]byte{7}}
+
+// TestSettled: a guest that settles on chain is shown the key, and no other is; it may charge less than it counts, or nothing, and never more.
+func TestSettled(t *testing.T) {
+	for _, tt := range []struct {
+		name, want string // want: what refuses
+		config     func(*config.Measured)
+		request    func(*client.Request)
+		charge     func(*clienttest.Reply)
+	}{
+		{name: "all that is counted", config: settled},
+		{name: "the key names the contract", config: settled, request: func(r *client.Request) { r.Payer = ton.Address{} }},
+		{name: "less", config: settled, charge: func(r *clienttest.Reply) { r.Charge.Tokens-- }},
+		{name: "nothing", config: settled, charge: func(r *clienttest.Reply) { r.Charge = claim.Message{} }},
+		{name: "more", want: "want a client-charge of", config: settled, charge: func(r *clienttest.Reply) { r.Charge.Tokens++ }},
+		{name: "another's", want: "contract is", config: settled, charge: func(r *clienttest.Reply) { r.Charge.Contract.Account[0]++ }},
+		{name: "another message", want: "want a client-charge", config: settled, charge: func(r *clienttest.Reply) { r.Charge.Op = claim.ClientRefund }},
+		{name: "no key", want: "settles on chain, and Key is none", config: settled, request: func(r *client.Request) { r.Key = api.Key{} }},
+		{name: "the key of another contract", want: "and the key is of", config: settled, request: func(r *client.Request) { r.Key.Contract[0]++ }},
+		{name: "a key where nothing is settled", want: "need not see a key", config: func(*config.Measured) {}},
+		{name: "a key where nothing is charged", want: "charges nothing", config: free},
+		{name: "less where nothing is settled", want: "want a client-charge of", config: func(*config.Measured) {},
+			request: func(r *client.Request) { r.Key = api.Key{} }, charge: func(r *clienttest.Reply) { r.Charge.Tokens-- }},
+		{name: "nothing where nothing is settled", want: "it has 0 bytes", config: func(*config.Measured) {},
+			request: func(r *client.Request) { r.Key = api.Key{} }, charge: func(r *clienttest.Reply) { r.Charge = claim.Message{} }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := clienttest.New(t, measured(t, tt.config))
+			g.Spoil = func(_ []byte, r *clienttest.Reply) {
+				if tt.charge != nil {
+					tt.charge(r)
+				}
+			}
+			request := question()
+			request.Key = key
+			if tt.request != nil {
+				tt.request(&request)
+			}
+			a, err := dial(t, g).Ask(t.Context(), request, nil)
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Fatalf("got %v, want %q", err, tt.want)
+			}
+			shown := g.Shown()
+			if err == nil && (len(shown) != 1 || shown[0] != "Bearer "+key.String() || a.Receipt.Client != payer) {
+				t.Errorf("the guest was shown %q, and counts for %s", shown, a.Receipt.Client)
+			}
+			if request.Key == (api.Key{}) && len(shown) == 1 && shown[0] != "" {
+				t.Errorf("a guest that settles nothing was shown %q", shown)
+			}
+		})
+	}
+}
+
 // TestCalls asks with a tool in an earlier turn, and gets calls of it, whose text the receipt covers.
 func TestCalls(t *testing.T) {
 	for _, tt := range []struct{ name, events, want string }{
@@ -463,7 +522,7 @@ func TestKeys(t *testing.T) {
 		{"a key", "", func(*client.Request) {}, nil},
 		{"with its contract", "", func(r *client.Request) { r.Payer = contract }, nil},
 		{"at most what it is", "", func(r *client.Request) { r.MaxCoefficient = 15_000 }, nil},
-		{"with another contract", "but the key's contract is", func(r *client.Request) { r.Payer = payer }, nil},
+		{"with another contract", "and the key is of", func(r *client.Request) { r.Payer = payer }, nil},
 		{"no key", "Key is none", func(r *client.Request) { r.Key, r.Payer = api.Key{}, contract }, nil},
 		{"more than it takes", "its coefficient is 15000, want at most 14999", func(r *client.Request) { r.MaxCoefficient = 14_999 }, nil},
 		{"below the band", "its coefficient is not", func(*client.Request) {}, func(r *clienttest.Reply) { r.Receipt.Coefficient = 14_999 }},
@@ -492,7 +551,7 @@ func TestKeys(t *testing.T) {
 	}
 	request := question()
 	request.MaxCoefficient = 5
-	if _, err := dial(t, clienttest.New(t, measured(t))).Ask(t.Context(), request, nil); err == nil || !strings.Contains(err.Error(), "does not settle") {
+	if _, err := dial(t, clienttest.New(t, measured(t))).Ask(t.Context(), request, nil); err == nil || !strings.Contains(err.Error(), "has no coefficient") {
 		t.Errorf("a maximum where nothing is settled: got %v", err)
 	}
 }

@@ -66,41 +66,40 @@ type Request struct {
 	ResponseFormat jsontext.Value `json:"response_format,omitzero"`
 	// Payer is the payment contract that is charged: one where the config charges, and none where it does not.
 	Payer ton.Address `json:"-"`
-	// Key is shown where charges are settled on chain, and names the payer there. It stays zero elsewhere.
+	// Key is wanted where the config's charges are settled on chain: it names the contract, which Payer may then leave out, and shows its secret.
 	Key api.Key `json:"-"`
 	// MaxCoefficient is the most that tokens may be multiplied by there, in parts of 10000; default: what the config allows. A guest that would take
 	// more refuses the request before it computes anything, and an answer that was counted by more is none.
 	MaxCoefficient uint32 `json:"-"`
 }
 
-// payer returns whose contract is charged by the request, as the config charges.
+// payer returns who pays, and refuses a request that this config could not charge.
 func (r Request) payer(m config.Measured) (ton.Address, error) {
-	switch settles := m.Service.Settles(); {
-	case settles && r.Key == (api.Key{}):
-		return ton.Address{}, errors.New("making request: this guest settles its charges on chain, and Key is none of a payment contract's")
-	case !settles && (r.Key != api.Key{} || r.MaxCoefficient != 0):
-		return ton.Address{}, errors.New("making request: this guest does not settle its charges on chain, but there is a Key or a MaxCoefficient")
-	case settles:
-		a := ton.Address{Account: r.Key.Contract}
-		if !r.Payer.IsZero() && r.Payer != a {
-			return ton.Address{}, fmt.Errorf("making request: Payer is %s, but the key's contract is %s", r.Payer, a)
+	payer := r.Payer
+	if r.Key != (api.Key{}) {
+		of := ton.Address{Account: r.Key.Contract}
+		if !payer.IsZero() && payer != of {
+			return payer, fmt.Errorf("making request: Payer is %s, and the key is of %s", payer, of)
 		}
-		return a, nil
+		payer = of
 	}
-	return r.Payer, nil
+	switch charges := m.Service.Price.Payment == config.PayCharge; {
+	case charges && payer.IsZero():
+		return payer, errors.New("making request: this guest charges, and Payer names no payment contract")
+	case !charges && !payer.IsZero():
+		return payer, fmt.Errorf("making request: this guest charges nothing, but Payer is %s", payer)
+	case m.Service.Settles() && r.Key == (api.Key{}):
+		return payer, errors.New("making request: this guest settles on chain, and Key is none")
+	case !m.Service.Settles() && r.MaxCoefficient != 0:
+		return payer, errors.New("making request: this guest settles nothing on chain, and has no coefficient")
+	case !m.Service.Settles() && r.Key != (api.Key{}):
+		return payer, errors.New("making request: this guest settles nothing on chain, and need not see a key")
+	}
+	return payer, nil
 }
 
 // body returns the request as it is sent, and hashed into the receipt.
 func (r Request) body(m config.Measured) ([]byte, error) {
-	payer, err := r.payer(m)
-	if err != nil {
-		return nil, err
-	}
-	if charges := m.Service.Price.Payment == config.PayCharge; charges && payer.IsZero() {
-		return nil, errors.New("making request: this guest charges, and Payer names no payment contract")
-	} else if !charges && !payer.IsZero() {
-		return nil, fmt.Errorf("making request: this guest charges nothing, but Payer is %s", payer)
-	}
 	if r.Model == "" {
 		r.Model = m.Service.Model.Name
 	}

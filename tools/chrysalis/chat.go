@@ -17,21 +17,19 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/check"
 	"chrysalis/attest/ratls"
-	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
+	"chrysalis/runtime/api"
 	"chrysalis/runtime/client"
 )
 
-// demoPayer is the payment contract of whoever names none on a local chain, where nothing has a value.
-var demoPayer = ton.Address{Account: [32]byte{0xc1, 0x1e, 0x47}}
-
 // chatFlags are chat's own.
 type chatFlags struct {
-	remote             remoteFlags
-	payer, model, save string
-	maxTokens          uint32
-	memory             string
-	asJSON             bool
+	remote      remoteFlags
+	payer       payerFlags
+	model, save string
+	maxTokens   uint32
+	memory      string
+	asJSON      bool
 }
 
 func newChat() *cobra.Command {
@@ -62,7 +60,7 @@ func newChat() *cobra.Command {
 		},
 	}
 	f.remote.add(cmd)
-	cmd.Flags().StringVar(&f.payer, "client", "", "TON address of the payment contract that is charged (default on a local chain: the demonstration's)")
+	f.payer.add(cmd)
 	cmd.Flags().StringVar(&f.model, "model", "", "model to ask (default: the one that the guest's config names)")
 	cmd.Flags().Uint32Var(&f.maxTokens, "max-tokens", 0, "most tokens of the answer (default: the guest's limit)")
 	cmd.Flags().StringVar(&f.save, "save", "", "folder to write answer.txt, request.json, receipt.bin, charge.boc, contract.txt and the keys to")
@@ -79,6 +77,7 @@ type talk struct {
 	remote ratls.Config
 	guest  *client.Guest
 	payer  ton.Address
+	key    api.Key
 	kept   memory // of receipts; without a file nothing is kept
 }
 
@@ -96,9 +95,9 @@ func (t *talk) open(url string) (err error) {
 	if (t.f.remote.tdxRoot != "" || t.f.remote.snpRoot != "") && !t.f.asJSON {
 		fmt.Fprintln(t.cmd.ErrOrStderr(), software)
 	}
-	if t.payer, err = payerOf(t.f.payer, t.guest.Result().Config()); err != nil {
+	if t.payer, t.key, err = t.f.payer.of(t.guest.Result().Config()); err != nil {
 		t.guest.Close()
-		return exitError{exitUsage, err}
+		return usageError(err)
 	}
 	if t.kept.file = cmp.Or(t.f.memory, memoryFile()); t.kept.file == "none" {
 		t.kept.file = ""
@@ -138,7 +137,7 @@ func (t *talk) once(prompt string) error {
 
 // ask sends a conversation and shows the answer as it comes.
 func (t *talk) ask(ctx context.Context, messages []client.Message) (*client.Answer, error) {
-	request := client.Request{Model: t.f.model, Messages: messages, MaxTokens: t.f.maxTokens, Payer: t.payer}
+	request := client.Request{Model: t.f.model, Messages: messages, MaxTokens: t.f.maxTokens, Payer: t.payer, Key: t.key}
 	shown := false
 	answer, err := t.guest.Ask(ctx, request, func(p client.Piece) error {
 		if t.f.asJSON {
@@ -199,29 +198,14 @@ func spoken(err error) error {
 	return err
 }
 
-// payerOf decides who is charged.
-func payerOf(named string, m config.Measured) (ton.Address, error) {
-	switch {
-	case m.Service.Price.Payment != config.PayCharge && named != "":
-		return ton.Address{}, errors.New("--client: this guest charges nothing")
-	case m.Service.Price.Payment != config.PayCharge:
-		return ton.Address{}, nil
-	case named != "":
-		address, err := ton.Parse(named)
-		if err != nil {
-			return ton.Address{}, fmt.Errorf("--client: %w", err)
-		}
-		return address, nil
-	case m.Identity.Network == config.Local:
-		return demoPayer, nil
-	}
-	return ton.Address{}, fmt.Errorf("--client: this guest charges on %s: name the payment contract", m.Identity.Network)
-}
-
 func printProof(w io.Writer, a *client.Answer) {
 	name, r := a.Signed.Receipt.Hash(), a.Receipt
 	fmt.Fprintf(w, "receipt  %x…  number %d, %d prompt + %d completion tokens, %s: signed by the attested key, over this request and this answer\n",
 		name[:8], r.Sequence, r.Usage.Prompt, r.Usage.Completion, r.Outcome)
+	if a.Charge == nil && a.Guest.Config().Service.Settles() {
+		fmt.Fprintln(w, "charge   none: the contract has nothing that could be charged now, and a later charge stands for this answer too")
+		return
+	}
 	if a.Charge == nil {
 		fmt.Fprintln(w, "charge   none: this guest charges nothing")
 		return

@@ -151,13 +151,18 @@ type body struct {
 
 // signed returns the messages that there are, each proved; refused says which are not to be.
 func (f *carryFlags) signed() (list []body, refused, err error) {
-	entries, refused, _, err := claimsOf(f.dir)
+	log, refused, err := claimsOf(f.dir)
 	if err != nil && (len(f.bodies) == 0 || !errors.Is(err, fs.ErrNotExist)) {
 		return nil, nil, err
 	}
-	for _, e := range entries {
+	for _, e := range log.Entries {
 		if e.Proved {
 			list = append(list, body{e.Signers.Claim, claim.Message{Op: claim.ClientCharge, Tokens: e.Tokens, Contract: e.Contract}, e.Proof.Charge[:]})
+		}
+	}
+	for _, c := range log.Claims {
+		if c.Proved {
+			list = append(list, body{c.Key, c.Message, c.Body})
 		}
 	}
 	known, err := signersOf(f.dir)

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -21,7 +19,9 @@ import (
 	"chrysalis/attest/ratls"
 	"chrysalis/measure/config"
 	"chrysalis/measure/pubkey"
+	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
+	"chrysalis/runtime/api"
 	"chrysalis/runtime/chain"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/settle"
@@ -31,28 +31,37 @@ import (
 
 func newClient() *cobra.Command {
 	cmd := &cobra.Command{Use: "client", Short: "Pay a guest: open a contract, top it up, take out what is left"}
-	cmd.AddCommand(newClientOpen(), newClientTopup(), newClientStatus(), newClientWithdraw(), newClientClose())
+	cmd.AddCommand(newClientOpen(), newClientTopup(), newClientKeys(), newClientStatus(), newClientWithdraw(), newClientClose())
 	return cmd
 }
 
-// payAccount is what a client keeps of a contract of its own. It holds the secret by which the guest knows whose answers to charge to it.
+// payAccount is what a client keeps of a contract of its own. Its key is a secret: who has it spends the deposit.
 type payAccount struct {
 	Contract    ton.Address    `json:"contract"`
 	Wallet      ton.Address    `json:"wallet"` // the contract's owner
 	Root        ton.Address    `json:"root_contract"`
 	PayoutOwner ton.Address    `json:"payout_owner"`
 	ClaimKey    pubkey.Ed25519 `json:"claim_key"`
-	Secret      string         `json:"secret"`
+	Key         string         `json:"key"` // that the guest is shown (runtime/api)
 }
 
-// secretHash is what the contract has of a secret.
-func secretHash(secret string) [32]byte { return sha256.Sum256([]byte(secret)) }
+// key returns the account's key, which names its contract.
+func (a payAccount) key() (api.Key, error) {
+	k, err := api.ParseKey(a.Key)
+	if err == nil && (ton.Address{Account: k.Contract}) != a.Contract {
+		err = errors.New("it names another contract than the account")
+	}
+	if err != nil {
+		return api.Key{}, exitError{exitUsage, fmt.Errorf("--account: key: %v", err)}
+	}
+	return k, nil
+}
 
-// newSecret returns a secret of 256 bits.
-func newSecret() string {
-	var b [32]byte
-	rand.Read(b[:])
-	return base64.RawURLEncoding.EncodeToString(b[:])
+// newKey returns a key with a new secret.
+func newKey(contract ton.Address) api.Key {
+	k := api.Key{Contract: contract.Account}
+	rand.Read(k.Secret[:])
+	return k
 }
 
 const maxAccountBytes = 1 << 16
@@ -71,7 +80,7 @@ func readAccount(file string) (a payAccount, err error) {
 	return a, nil
 }
 
-// writeAccount writes a file that only its owner reads. It does not replace one: a secret that is lost is a deposit that nobody can spend.
+// writeAccount writes a file that only its owner reads. It does not replace one: a key that is lost is a deposit that nobody spends.
 func writeAccount(file string, a payAccount) error {
 	raw, err := json.Marshal(a, jsontext.WithIndent("  "))
 	if err != nil {
@@ -83,6 +92,15 @@ func writeAccount(file string, a payAccount) error {
 	}
 	_, err = f.Write(append(raw, '\n'))
 	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// usageError makes a usage error of one that has no exit code of its own.
+func usageError(err error) error {
+	var exit exitError
+	if errors.As(err, &exit) {
+		return err
+	}
+	return exitError{exitUsage, err}
 }
 
 // guestRules are what a client asks of a guest's contracts beyond its policy.
@@ -120,9 +138,6 @@ func (g *guestRules) judge(ctx context.Context, r *onchain.Reader, m config.Meas
 	if got, want := r.Network().GlobalID, m.Identity.Network; (got == chain.Mainnet.GlobalID) != (want == config.Mainnet) {
 		return nil, fmt.Errorf("%w: the guest is paid on %s, and the chain that is read is network %d", check.ErrRejected, want, got)
 	}
-	if err := settles(m.Identity.Network); err != nil {
-		return nil, err
-	}
 	if m.Service.Price.Payment != config.PayCharge {
 		return nil, fmt.Errorf("%w: the guest charges nothing: its payment is %s", check.ErrRejected, m.Service.Price.Payment)
 	}
@@ -132,6 +147,9 @@ func (g *guestRules) judge(ctx context.Context, r *onchain.Reader, m config.Meas
 	}
 	if c.View == nil {
 		return nil, fmt.Errorf("%w: no proxy contract %s of the attested key, under the guard of the payout owner", check.ErrRejected, c.Proxy.Address)
+	}
+	if err := settles(m, c.Terms.Params); err != nil {
+		return nil, err
 	}
 	v, p := c.View, c.Terms.Params
 	delay := time.Duration(max(p.ClientDelay, p.ProxyDelay)) * time.Second
@@ -160,13 +178,19 @@ func (g *guestRules) judge(ctx context.Context, r *onchain.Reader, m config.Meas
 	return c, nil
 }
 
-// settles refuses to stake or pay in where coins have a value: no guest of this release signs a payout, a refund or a close yet, so that what a
-// client leaves as its stake, and a proxy's own, would stay there for ever.
-func settles(n config.Network) error {
-	if n == config.Local {
-		return nil
+// settles refuses a config under which no guest gives coins back: one that settles nothing on chain, or under other terms than the root's.
+func settles(m config.Measured, p claim.Params) error {
+	if !m.Service.Settles() {
+		return fmt.Errorf("%w: the config settles nothing on chain: no payout, refund or close would ever be signed, and coins would be lost", check.ErrRejected)
 	}
-	return fmt.Errorf("%w: guests sign no payout, no refund and no close yet: coins on %s would be lost", check.ErrRejected, n)
+	params, err := p.Cell()
+	if err != nil {
+		return err
+	}
+	if got, want := m.Service.Chain.Params, register.Digest(params.Hash()); got != want {
+		return fmt.Errorf("%w: the config settles by the params %s, and the root has %s", check.ErrRejected, got, want)
+	}
+	return nil
 }
 
 // history holds what the proxy has against what all its clients may take out: only a stake that stands for one more client's is one, and coins
@@ -210,7 +234,7 @@ func (f *payFlags) add(cmd *cobra.Command) {
 }
 
 func accountFlag(cmd *cobra.Command, file *string) {
-	cmd.Flags().StringVar(file, "account", "", "file with what this client keeps of its contract, its secret among it")
+	cmd.Flags().StringVar(file, "account", "", "file with what this client keeps of its contract, its key among it")
 	if err := cmd.MarkFlagRequired("account"); err != nil {
 		panic(err)
 	}
@@ -226,8 +250,8 @@ func newClientOpen() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "open URL --policy FILE --ton-config FILE --wallet ADDR --deposit COINS --account FILE",
 		Short: "Open a contract with a guest and pay in, after the guest and its contracts are verified",
-		Long: judgedLong + "The contract belongs to the wallet. Its secret is made here and written into --account, which only its\n" +
-			"owner can read; only its hash goes to the chain. Exit code 1: guest or contracts are refused, and nothing is handed over.",
+		Long: judgedLong + "The contract belongs to the wallet. Its key is made here and written into --account, which only its\n" +
+			"owner can read; of its secret only a hash goes to the chain. Exit code 1: guest or contracts are refused, and nothing is handed over.",
 		Example: "  chrysalis client open https://127.0.0.1:8443 --policy policy.json --ton-config global.config.json --wallet UQDBewVWobi3VbNBLioJUPIK2WzGWJar8H1buf_fO411eSrS \\\n" +
 			"    --deposit 5 --account box.json --qr",
 		Args: cobra.ExactArgs(1),
@@ -296,8 +320,9 @@ func (f *payFlags) open(ctx context.Context, r *onchain.Reader, c *onchain.Contr
 	if p.account(at).Status == chain.Active {
 		return fmt.Errorf("%w: %s is open already: chrysalis client topup pays in more", check.ErrRejected, at)
 	}
-	a := payAccount{Contract: at, Wallet: p.from, Root: t.Root, PayoutOwner: t.Owner, ClaimKey: t.Key, Secret: newSecret()}
-	m, err := carry.OpenClient(t.Params.ClientCode, t.Params.NewClient(p.from, c.Proxy.Address, t.Key), f.deposit, secretHash(a.Secret))
+	key := newKey(at)
+	a := payAccount{Contract: at, Wallet: p.from, Root: t.Root, PayoutOwner: t.Owner, ClaimKey: t.Key, Key: key.String()}
+	m, err := carry.OpenClient(t.Params.ClientCode, t.Params.NewClient(p.from, c.Proxy.Address, t.Key), f.deposit, key.SecretHash())
 	if err != nil {
 		return err
 	}
@@ -333,6 +358,9 @@ func (f *payFlags) topup(ctx context.Context, r *onchain.Reader, c *onchain.Cont
 
 // client reads an account's contract, and refuses one that is not the account's.
 func (p *plan) client(ctx context.Context, r *onchain.Reader, c *onchain.Contracts, a payAccount) (claim.Client, error) {
+	if _, err := a.key(); err != nil {
+		return claim.Client{}, err
+	}
 	at, err := c.Terms.Client(a.Wallet)
 	if err != nil {
 		return claim.Client{}, err
@@ -350,9 +378,6 @@ func (p *plan) client(ctx context.Context, r *onchain.Reader, c *onchain.Contrac
 	d, err := settle.Client(c.Terms, account)
 	if err != nil {
 		return d, fmt.Errorf("%w: %w", check.ErrRejected, err)
-	}
-	if got, want := d.SecretHash, secretHash(a.Secret); got != want {
-		return d, fmt.Errorf("%w: the contract has the hash %x of a secret, and the account's is %x", check.ErrRejected, got, want)
 	}
 	return d, nil
 }

@@ -34,8 +34,12 @@ type clientState struct {
 	Free    uint64 `json:"free_nanoton"`
 	Tokens  uint64 `json:"tokens_charged"`
 	Charged uint64 `json:"charged_nanoton"`
-	Unlock  string `json:"unlock,omitempty"` // when the rest can be taken out of the proxy's stake
-	Proxy   string `json:"proxy_state"`
+	// Known says whether the contract has the hash of the account's key: another key was put there, or this one has not landed yet.
+	Known  bool   `json:"key_known"`
+	Unlock string `json:"unlock,omitempty"` // when the rest can be taken out of the proxy's stake
+	Proxy  string `json:"proxy_state"`
+	// Price is what a coin costs, where it was asked for. It is for showing alone.
+	Price *shownPrice `json:"price,omitempty"`
 }
 
 // held is a client's contract with what it stands under.
@@ -98,6 +102,7 @@ func (f *leaveFlags) add(cmd *cobra.Command) {
 
 func newClientStatus() *cobra.Command {
 	var f leaveFlags
+	var in priceFlags
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status --ton-config FILE --account FILE",
@@ -108,11 +113,16 @@ func newClientStatus() *cobra.Command {
 		Example: "  chrysalis client status --ton-config global.config.json --account box.json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			price, err := in.judge()
+			if err != nil {
+				return err
+			}
 			h, err := f.look(cmd, ton.Address{})
 			if err != nil {
 				return err
 			}
 			s := h.state()
+			s.Price = price
 			if asJSON {
 				err = printJSON(cmd.OutOrStdout(), s)
 			} else {
@@ -126,6 +136,7 @@ func newClientStatus() *cobra.Command {
 	}
 	f.source.add(cmd, "ton-config")
 	accountFlag(cmd, &f.account)
+	in.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -135,6 +146,9 @@ func (h held) state() clientState {
 	d := h.contract
 	s := clientState{Block: h.plan.at.Last.Seqno, Contract: h.account.Contract.String(), State: d.State.String(), Balance: d.Balance, Stake: d.Stake,
 		Tokens: d.Tokens, Proxy: h.contracts.View.Proxy.State.String()}
+	if k, err := h.account.key(); err == nil {
+		s.Known = k.SecretHash() == d.SecretHash
+	}
 	_, s.Charged = bits.Mul64(d.Tokens, d.Params.Price.NanotonPerToken)
 	if d.State == claim.Normal {
 		s.Free = d.Balance - min(d.Balance, d.Stake)
@@ -147,8 +161,13 @@ func (h held) state() clientState {
 
 func (s clientState) print(w io.Writer) {
 	fmt.Fprintf(w, "%-9s %s, at block %d\n%-9s %s (proxy: %s)\n", "contract", s.Contract, s.Block, "state", s.State, s.Proxy)
-	fmt.Fprintf(w, "%-9s %s, of which %s is the stake and %s is free\n", "balance", ton.Coins(s.Balance), ton.Coins(min(s.Balance, s.Stake)), ton.Coins(s.Free))
-	fmt.Fprintf(w, "%-9s %d tokens, at most %s\n", "charged", s.Tokens, ton.Coins(s.Charged))
+	fmt.Fprintf(w, "%-9s %s, of which %s is the stake and %s is free\n", "balance", s.Price.of(s.Balance), ton.Coins(min(s.Balance, s.Stake)), ton.Coins(s.Free))
+	fmt.Fprintf(w, "%-9s %d tokens, at most %s\n", "charged", s.Tokens, s.Price.of(s.Charged))
+	word := "is the contract's"
+	if !s.Known {
+		word = "is not the contract's: another was put there, or this one has not landed"
+	}
+	fmt.Fprintf(w, "%-9s %s\n", "key", word)
 	if s.Unlock != "" {
 		fmt.Fprintf(w, "%-9s %s: from then on client close takes the rest out of the proxy's stake\n", "unlock", s.Unlock)
 	}

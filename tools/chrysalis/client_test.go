@@ -73,6 +73,14 @@ func TestJudge(t *testing.T) {
 			func(_ *testing.T, _ *payWorld, m *config.Measured, _ *pubkey.Ed25519, _ *guestRules) {
 				m.Service.Price.Payment = config.PayNothing
 			}},
+		{"a guest that settles nothing", "coins would be lost", 10 * ton.Coin,
+			func(_ *testing.T, _ *payWorld, m *config.Measured, _ *pubkey.Ed25519, _ *guestRules) {
+				m.Service.Chain = config.Chain{}
+			}},
+		{"a guest that settles by other params", "and the root has", 10 * ton.Coin,
+			func(_ *testing.T, _ *payWorld, m *config.Measured, _ *pubkey.Ed25519, _ *guestRules) {
+				m.Service.Chain.Params[0]++
+			}},
 		{"another root", "want active", 10 * ton.Coin,
 			func(_ *testing.T, _ *payWorld, m *config.Measured, _ *pubkey.Ed25519, _ *guestRules) {
 				m.Identity.RootContract.Account[0]++
@@ -202,20 +210,11 @@ func TestPlanRefuses(t *testing.T) {
 	}
 }
 
-// TestSettles: no coin of value goes to a guest that can't give it back.
-func TestSettles(t *testing.T) {
-	for n, want := range map[config.Network]bool{config.Local: true, config.Mainnet: false, config.Testnet: false} {
-		if err := settles(n); (err == nil) != want || err != nil && !errors.Is(err, check.ErrRejected) {
-			t.Errorf("%s: got %v, want settled: %t", n, err, want)
-		}
-	}
-}
-
 // TestAccountFile: a client's file is its own, is not replaced, and is read as it was written or not at all.
 func TestAccountFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "account.json")
 	a := payAccount{Contract: ton.Address{Account: [32]byte{1}}, Wallet: ton.Address{Account: [32]byte{2}}, Root: ton.Address{Account: [32]byte{3}},
-		PayoutOwner: ton.Address{Account: [32]byte{4}}, ClaimKey: pubkey.Ed25519{5}, Secret: newSecret()}
+		PayoutOwner: ton.Address{Account: [32]byte{4}}, ClaimKey: pubkey.Ed25519{5}, Key: newKey(ton.Address{Account: [32]byte{1}}).String()}
 	if err := writeAccount(file, a); err != nil {
 		t.Fatal(err)
 	}
@@ -228,8 +227,13 @@ func TestAccountFile(t *testing.T) {
 	if err := writeAccount(file, a); !errors.Is(err, os.ErrExist) {
 		t.Errorf("written again: got %v, want that it is there", err)
 	}
-	if len(a.Secret) != 43 || newSecret() == a.Secret {
-		t.Errorf("secret %q, want another of 43 characters each time", a.Secret)
+	if k, err := a.key(); err != nil || k == newKey(a.Contract) || k.Secret == ([32]byte{}) {
+		t.Errorf("key %v (%v), want another each time", k.Contract, err)
+	}
+	other := a
+	other.Contract.Account[0]++
+	if _, err := other.key(); err == nil || !strings.Contains(err.Error(), "names another contract") || strings.Contains(err.Error(), a.Key) {
+		t.Errorf("the key of another contract: got %v", err)
 	}
 	for name, text := range map[string]string{"nothing": "", "another member": `{"key":1}`, "too much": strings.Repeat(" ", maxAccountBytes+1)} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

@@ -31,11 +31,8 @@ type chainFlags struct {
 
 // add takes the name of the flag with the configuration file: verbs that take a guest's config have another one.
 func (f *chainFlags) add(cmd *cobra.Command, flag string) {
-	f.flag = flag
-	flags, prefix := cmd.Flags(), strings.TrimSuffix(flag, "config")
-	flags.StringVar(&f.file, flag, "", "TON's global configuration file, for its liteservers")
-	flags.DurationVar(&f.maxAge, prefix+"max-age", 10*time.Minute, "reject a newest block that is older")
-	flags.DurationVar(&f.wait, prefix+"wait", 10*time.Second, "how long one liteserver may take for an answer")
+	f.addServers(cmd, flag)
+	flags := cmd.Flags()
 	flags.BoolVar(&f.trust, "insecure-trust-init-block", false,
 		"begin at the file's init_block, for a chain of one's own: whoever wrote the file decides what is proven")
 	flags.Int32Var(&f.global, "global-id", chain.Mainnet.GlobalID, "with --insecure-trust-init-block: the number that the chain's blocks have")
@@ -44,17 +41,35 @@ func (f *chainFlags) add(cmd *cobra.Command, flag string) {
 	}
 }
 
-// open proves the newest block. kept names the file in the user's folder that keeps how far the chain was followed; "": none.
-func (f *chainFlags) open(cmd *cobra.Command, kept string) (*onchain.Reader, error) {
+// addServers is for a verb that may read the chain of a guest's config, which says where its proof begins.
+func (f *chainFlags) addServers(cmd *cobra.Command, flag string) {
+	f.flag = flag
+	flags, prefix := cmd.Flags(), strings.TrimSuffix(flag, "config")
+	flags.StringVar(&f.file, flag, "", "TON's global configuration file, for its liteservers")
+	flags.DurationVar(&f.maxAge, prefix+"max-age", 10*time.Minute, "reject a newest block that is older")
+	flags.DurationVar(&f.wait, prefix+"wait", 10*time.Second, "how long one liteserver may take for an answer")
+}
+
+// options reads the configuration file.
+func (f *chainFlags) options(cmd *cobra.Command) (o onchain.Options, err error) {
 	raw, err := readInput(f.file)
 	if err != nil {
-		return nil, exitError{exitUsage, fmt.Errorf("--%s: %v", f.flag, err)}
+		return o, exitError{exitUsage, fmt.Errorf("--%s: %v", f.flag, err)}
 	}
-	o := onchain.Options{Wait: f.wait, MaxAge: f.maxAge, At: func(h chain.Head) {
+	o = onchain.Options{Wait: f.wait, MaxAge: f.maxAge, At: func(h chain.Head) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: hint: at key block %d, of %s\n", h.Key.Seqno, utc(h.Time).Format(time.DateOnly))
 	}}
 	if o.Network, o.Servers, err = onchain.ReadConfig(raw, f.trust, f.global); err != nil {
-		return nil, exitError{exitUsage, fmt.Errorf("--%s: %s: %v", f.flag, f.file, err)}
+		return o, exitError{exitUsage, fmt.Errorf("--%s: %s: %v", f.flag, f.file, err)}
+	}
+	return o, nil
+}
+
+// open proves the newest block. kept names the file in the user's folder that keeps how far the chain was followed; "": none.
+func (f *chainFlags) open(cmd *cobra.Command, kept string) (*onchain.Reader, error) {
+	o, err := f.options(cmd)
+	if err != nil {
+		return nil, err
 	}
 	if home := memoryFile(); kept != "" && home != "" && !f.trust {
 		o.Kept = filepath.Join(filepath.Dir(home), kept)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -29,6 +30,7 @@ func newEarn() *cobra.Command {
 // earnFlags are earn init's own.
 type earnFlags struct {
 	config, dir, key, like string
+	output, owner          string
 	engine, model          string
 	stake, fee             ton.Coins
 	uniqueID               uint32
@@ -42,21 +44,23 @@ func newEarnInit() *cobra.Command {
 		Use:   "init --like ROOT --ton-config FILE --wallet ADDR [--config FILE | --dir DIR]",
 		Short: "Plan the contracts of a guest: root, guard, proxy, stake",
 		Long: "Plans the messages that set up what a guest is paid by, and hands them to a wallet as claim submit does, with what they cost. What the\n" +
-			"chain has already is left out, so that it can be run again: before the first boot for the root contract, whose address goes into the\n" +
-			"config as root_contract, and for the guard of the payout owner; after it, with --dir, for the proxy contract of the guest's claim key and its stake.\n\n" +
+			"chain has already is left out, so that it can be run again: before the first boot for the root contract, which --output writes into the\n" +
+			"config with the hash of its params, and for the guard of the payout owner; after it, with --dir, for the proxy contract of the guest's claim key and its stake.\n\n" +
 			"The root takes its code, the codes of the other contracts, delays and least stakes from a root that is on the chain, which --like names, and its\n" +
 			"price from the config. The wallet owns it. The guard owns the proxy and passes on what reaches it, so that nobody but the guest begins\n" +
 			"the proxy's end; the stake stands for what clients can't take out by themselves.\n" +
 			"Exit code 0: planned, or all is there. 1: the newest block is old, or a message would fail.",
-		Example: "  chrysalis earn init --like EQCns7bYSp0igFvS1wpb5wsZjCKCV19MD5AVzI4EyxsnU73k --ton-config global.config.json --wallet UQDBewVWobi3VbNBLioJUPIK2WzGWJar8H1buf_fO411eSrS --config box.json --qr\n" +
+		Example: "  chrysalis earn init --like EQCns7bYSp0igFvS1wpb5wsZjCKCV19MD5AVzI4EyxsnU73k --ton-config global.config.json --wallet UQDBewVWobi3VbNBLioJUPIK2WzGWJar8H1buf_fO411eSrS --config box.json --output box-paid.json --qr\n" +
 			"  chrysalis earn init --like EQCns7bYSp0igFvS1wpb5wsZjCKCV19MD5AVzI4EyxsnU73k --ton-config global.config.json --wallet UQDBewVWobi3VbNBLioJUPIK2WzGWJar8H1buf_fO411eSrS --dir build/guest --stake 25",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.config, "config", "", "the config of a guest that has not been booted, as up takes it")
-	flags.StringVar(&f.engine, "engine", "", "with --config: engine volume that the config does not name")
-	flags.StringVar(&f.model, "model", "", "with --config: model volume that the config does not name")
+	flags.StringVar(&f.engine, "engine", "build/volumes/engine.img", "with --config: engine volume, where the config does not name it")
+	flags.StringVar(&f.model, "model", "build/volumes/model.img", "with --config: model volume, where the config does not name it")
+	flags.StringVar(&f.owner, "owner", "", "with --config: address that is paid (default: the config's payout_owner)")
+	flags.StringVarP(&f.output, "output", "o", "", "with --config: file to write the config to, with root contract and terms of payment")
 	flags.StringVar(&f.dir, "dir", "", "folder of a guest that has been booted: its config, and its claim key")
 	flags.StringVar(&f.key, "pubkey", "", "claim key, 64 hexadecimal digits (default: that of the guest that was booted last from --dir)")
 	flags.StringVar(&f.like, "like", "", "root contract whose codes, delays and least stakes the new one takes")
@@ -85,7 +89,13 @@ func (f *earnFlags) measured() (m config.Measured, key pubkey.Ed25519, err error
 		if m, err = guest.ReadConfig("", f.config, f.engine, f.model); err != nil {
 			return m, key, exitError{exitUsage, err}
 		}
-		return m, key, nil
+		if f.owner != "" {
+			m.Identity.PayoutOwner, err = addressFlag("owner", f.owner)
+		}
+		return m, key, err
+	}
+	if f.owner != "" {
+		return m, key, exitError{exitUsage, errors.New("--owner is for --config: whom a guest pays is in its own")}
 	}
 	spec, err := guest.Guest{Dir: f.dir}.Spec()
 	if err != nil {
@@ -127,10 +137,10 @@ func (f *earnFlags) run(cmd *cobra.Command) error {
 		return chainError(err)
 	}
 	say(cmd.ErrOrStderr(), "chrysalis: root contract %s\n", root)
-	if got := m.Identity.RootContract; got != root {
-		say(cmd.ErrOrStderr(), "chrysalis: hint: the config names root contract %s: write this one into it before the guest boots\n", got)
+	if err := f.write(cmd, m, root, terms.Params, r.Network()); err != nil {
+		return err
 	}
-	if err := f.contracts(cmd.Context(), r, p, terms, key, m.Identity.Network); err != nil {
+	if err := f.contracts(cmd.Context(), r, p, terms, key, m); err != nil {
 		return chainError(err)
 	}
 	if len(p.messages) == 0 {
@@ -141,6 +151,44 @@ func (f *earnFlags) run(cmd *cobra.Command) error {
 		return nil
 	}
 	return f.hand.hand(cmd, p)
+}
+
+// maxBlockAge is how old a guest's newest proven block may be, where earn init writes its config: TON's come every few seconds.
+const maxBlockAge = 120
+
+// write writes the config with what the plan makes of it, where --output asks for it, or says that it is another.
+func (f *earnFlags) write(cmd *cobra.Command, m config.Measured, root ton.Address, p claim.Params, n chain.Network) error {
+	params, err := p.Cell()
+	if err != nil {
+		return unavailable(err)
+	}
+	before := m
+	m.Identity.RootContract = root
+	m.Service.Chain.Params = params.Hash()
+	if m.Service.Chain.MaxAgeSeconds == 0 {
+		m.Service.Chain.MaxAgeSeconds = maxBlockAge
+	}
+	if m.Identity.Network != config.Mainnet {
+		k := n.Anchor.Key
+		m.Service.Chain.Anchor = config.Anchor{GlobalID: n.GlobalID, Seqno: k.Seqno, RootHash: k.RootHash, FileHash: k.FileHash}
+	}
+	if f.output == "" {
+		if before.Identity.RootContract != root || before.Service.Chain.Params != m.Service.Chain.Params {
+			say(cmd.ErrOrStderr(), "chrysalis: hint: the config names another root contract or other params: --config FILE --output FILE writes one with these, to boot the guest with\n")
+		}
+		return nil
+	}
+	if f.config == "" {
+		return exitError{exitUsage, errors.New("--output writes a config: give the one that it is made of as --config")}
+	}
+	text, err := guest.WriteConfig(m)
+	if err != nil {
+		return unavailable(err)
+	}
+	if err := os.WriteFile(f.output, []byte(text), 0o644); err != nil {
+		return unavailable(err)
+	}
+	return nil
 }
 
 // root adds the root contract, unless it is there, and returns its address and the terms that it sets.
@@ -209,21 +257,21 @@ func (p *plan) account(at ton.Address) chain.Account {
 }
 
 // contracts adds the guard and, where the claim key is known, the proxy and its stake.
-func (f *earnFlags) contracts(ctx context.Context, r *onchain.Reader, p *plan, t settle.Terms, key pubkey.Ed25519, network config.Network) error {
+func (f *earnFlags) contracts(ctx context.Context, r *onchain.Reader, p *plan, t settle.Terms, key pubkey.Ed25519, m config.Measured) error {
 	p.names[t.Owner] = "the payout owner"
 	guard := claim.Guard{Owner: t.Owner}
-	m, err := carry.Deploy("deploy the guard of the payout owner", claim.GuardCode(), guard)
+	deploy, err := carry.Deploy("deploy the guard of the payout owner", claim.GuardCode(), guard)
 	if err != nil {
 		return err
 	}
-	if err := p.deploy(ctx, r, "the guard", m); err != nil {
+	if err := p.deploy(ctx, r, "the guard", deploy); err != nil {
 		return err
 	}
 	if key.IsZero() {
 		return nil
 	}
-	if err := settles(network); err != nil {
-		return err
+	if err := settles(m, t.Params); err != nil {
+		return fmt.Errorf("%w (earn init --config FILE --output FILE writes a config that does)", err)
 	}
 	if least := ton.Coins(max(t.Params.MinProxyStake, t.Params.MinClientStake)); f.stake < least {
 		return exitError{exitUsage, fmt.Errorf("--stake is %s, and the root wants %s at least", f.stake, least)}
@@ -238,8 +286,8 @@ func (f *earnFlags) contracts(ctx context.Context, r *onchain.Reader, p *plan, t
 	}
 	account := p.account(at)
 	if account.Status != chain.Active {
-		m, err = carry.DeployProxy(t.Params.ProxyCode, t.Params.NewProxy(m.To, key, t.Root), f.stake, p.from)
-		p.messages = append(p.messages, m, carry.ForFees(at))
+		proxy, err := carry.DeployProxy(t.Params.ProxyCode, t.Params.NewProxy(deploy.To, key, t.Root), f.stake, p.from)
+		p.messages = append(p.messages, proxy, carry.ForFees(at))
 		return err
 	}
 	worker, err := t.Worker()
@@ -256,7 +304,7 @@ func (f *earnFlags) contracts(ctx context.Context, r *onchain.Reader, p *plan, t
 	if v.Proxy.Stake >= uint64(f.stake) || v.Proxy.State != claim.Normal {
 		return nil
 	}
-	m, err = carry.Stake(at, f.stake-ton.Coins(v.Proxy.Stake), p.from)
-	p.messages = append(p.messages, m)
+	more, err := carry.Stake(at, f.stake-ton.Coins(v.Proxy.Stake), p.from)
+	p.messages = append(p.messages, more)
 	return err
 }

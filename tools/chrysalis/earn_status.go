@@ -35,10 +35,13 @@ type earnings struct {
 	AtRisk    uint64 `json:"at_risk_nanoton"`
 	// Next is what the next payout is for, as the chain stands.
 	Next uint64 `json:"next_payout_nanoton"`
+	// Price is what a coin costs, where it was asked for. It is for showing alone.
+	Price *shownPrice `json:"price,omitempty"`
 }
 
 func newEarnStatus() *cobra.Command {
 	var f carryFlags
+	var in priceFlags
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status --ton-config FILE [--dir DIR]",
@@ -62,6 +65,10 @@ func newEarnStatus() *cobra.Command {
 			if err != nil {
 				return unavailable(err)
 			}
+			price, err := in.judge()
+			if err != nil {
+				return err
+			}
 			r, err := f.source.open(cmd, keptChain)
 			if err != nil {
 				return err
@@ -72,7 +79,7 @@ func newEarnStatus() *cobra.Command {
 				if err != nil {
 					return chainError(err)
 				}
-				if there {
+				if e.Price = price; there {
 					all = append(all, e)
 				}
 			}
@@ -94,6 +101,7 @@ func newEarnStatus() *cobra.Command {
 		},
 	}
 	f.addSource(cmd)
+	in.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -155,13 +163,13 @@ func printEarnings(w io.Writer, all []earnings) {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		fmt.Fprintf(w, "%-12s %s, at block %d\n%-12s %s, with a stake of %s\n", "proxy", e.Proxy, e.Block, "state", e.State, ton.Coins(e.Stake))
-		fmt.Fprintf(w, "%-12s %d open, with %s\n", "clients", e.Clients, ton.Coins(e.Deposits))
+		fmt.Fprintf(w, "%-12s %s, at block %d\n%-12s %s, with a stake of %s\n", "proxy", e.Proxy, e.Block, "state", e.State, e.Price.of(e.Stake))
+		fmt.Fprintf(w, "%-12s %d open, with %s\n", "clients", e.Clients, e.Price.of(e.Deposits))
 		for _, row := range []struct {
 			name  string
 			coins uint64
 		}{{"charged", e.Charged}, {"paid", e.Paid}, {"owed", e.Owed}, {"unsettled", e.Unsettled}, {"at risk", e.AtRisk}, {"next payout", e.Next}} {
-			fmt.Fprintf(w, "%-12s %s\n", row.name, ton.Coins(row.coins))
+			fmt.Fprintf(w, "%-12s %s\n", row.name, e.Price.of(row.coins))
 		}
 	}
 }

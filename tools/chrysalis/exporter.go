@@ -172,16 +172,16 @@ func (c *claimsCache) of(dir string) *metrics.Earned {
 
 // sumOfClaims reads a folder's claims and adds up those that are proved.
 func sumOfClaims(dir string) *metrics.Earned {
-	entries, _, _, err := claimsOf(dir)
+	log, _, err := claimsOf(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &metrics.Earned{}
 	}
 	if err != nil {
 		return nil
 	}
-	e := metrics.Earned{Claims: len(entries)}
+	e := metrics.Earned{Claims: len(log.Entries)}
 	var proved []earned.Entry
-	for _, entry := range entries {
+	for _, entry := range log.Entries {
 		if !entry.Proved {
 			e.Unproved++
 			continue

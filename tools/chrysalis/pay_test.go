@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/crypto/sha3"
 
 	"chrysalis/measure/config"
 	"chrysalis/measure/pubkey"
@@ -74,6 +78,13 @@ func newPayWorld(t *testing.T) *payWorld {
 	m.Identity.Network, m.Identity.PayoutOwner, m.Service.Price.NanotonPerToken = config.Local, p.wallets["payout"].Address, ton.Coin/20
 	params := localchain.TemplateParams(payDelay)
 	params.Price, params.WorkerFee = m.Service.Price.Price, m.Service.Price.NanotonPerToken*9/10
+	terms, err := params.Cell()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := p.options.Network.Anchor.Key
+	m.Service.Chain = config.Chain{Params: terms.Hash(), MaxAgeSeconds: 120, Anchor: config.Anchor{GlobalID: localchain.GlobalID, Seqno: first.Seqno,
+		RootHash: first.RootHash, FileHash: first.FileHash}}
 	root, err := claim.NewRoot(p.wallets["provider"].Address, params)
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +116,7 @@ func (p *payWorld) files(dir string) error {
 	}
 	signers := earned.Signers{Receipt: pubkey.Of(p.guest.ReceiptKey), Claim: pubkey.Of(p.guest.ClaimKey)}
 	stranger := earned.Signers{Receipt: pubkey.Of(p.guest.ClaimKey), Claim: pubkey.Of(p.guest.ReceiptKey)}
-	errs := []error{p.guest.files(dir)}
+	errs := []error{p.guest.files(dir), os.WriteFile(filepath.Join(dir, "prices.txt"), prices(), 0o644)}
 	for name, content := range map[string]string{"chain.json": string(chainFile), "config.json": document, "box/guest.json": string(spec),
 		"box/" + guest.ProofsFile: "", "box/" + guest.SignersFile: signers.String() + "\n", "other/guest.json": string(spec),
 		"other/" + guest.ProofsFile: "", "other/" + guest.SignersFile: stranger.String() + "\n"} {
@@ -113,6 +124,21 @@ func (p *payWorld) files(dir string) error {
 		errs = append(errs, os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(content), 0o644))
 	}
 	return errors.Join(errs...)
+}
+
+// prices are what two signers say of the coin now: 3 and 3.2 dollars.
+func prices() (text []byte) {
+	for n, price := range map[byte]uint64{1: 3_00000000, 2: 3_20000000} {
+		ms := uint64(time.Now().UnixMilli())
+		b := append([]byte("TON"), make([]byte, 29+24)...)
+		b = binary.BigEndian.AppendUint64(b, price)
+		b = append(b, byte(ms>>40), byte(ms>>32), byte(ms>>24), byte(ms>>16), byte(ms>>8), byte(ms), 0, 0, 0, 32, 0, 0, 1)
+		h := sha3.NewLegacyKeccak256()
+		h.Write(b)
+		signature := ecdsa.SignCompact(secp256k1.PrivKeyFromBytes(bytes.Repeat([]byte{0x11 * n}, 32)), h.Sum(nil), false)
+		text = fmt.Appendf(text, "%x%x%x\n", b, signature[1:], signature[:1])
+	}
+	return text
 }
 
 // TestPayments runs each script in a world of its own: the command line as provider and client have it, wallets that send what it hands them,

@@ -14,10 +14,11 @@ import (
 
 // proxyFlags are proxy's own.
 type proxyFlags struct {
-	remote                  remoteFlags
-	listen, payer, receipts string
-	origins                 []string
-	remoteClients, asJSON   bool
+	remote                remoteFlags
+	payer                 payerFlags
+	listen, receipts      string
+	origins               []string
+	remoteClients, asJSON bool
 }
 
 func newProxy() *cobra.Command {
@@ -29,7 +30,7 @@ func newProxy() *cobra.Command {
 			"TLS on the way. Answers are opened, judged against the attested keys, and passed on as they come; the end of one that is not proven is\n" +
 			"not. Guests are verified anew when their keys are replaced. What a guest has begun with is asked of no other. The table at / says who\n" +
 			"answers under which measurement, and so do the headers Chrysalis-Guest, -Release, -Platform, -Machine and -Config of each answer.\n\n" +
-			"Any OpenAI client works unchanged: OPENAI_BASE_URL=http://127.0.0.1:8080/v1, and any key; Anthropic's with\n" +
+			"Any OpenAI client works unchanged: OPENAI_BASE_URL=http://127.0.0.1:8080/v1, and any key (of a guest that settles on chain its own, or --account); Anthropic's with\n" +
 			"ANTHROPIC_BASE_URL=http://127.0.0.1:8080. Pages of other origins, and requests by another name than this machine's, are refused.",
 		Example: "  chrysalis proxy https://127.0.0.1:8443 --policy policy.json --roots build/guest/tpm-maker.pem\n" +
 			"  chrysalis proxy https://a.example https://b.example --policy policy.json --receipts receipts --cors http://localhost:3000",
@@ -41,7 +42,7 @@ func newProxy() *cobra.Command {
 	cmd.Flags().BoolVar(&f.remoteClients, "insecure-remote-clients", false, "listen on an address of other machines too: they ask in the clear, and in your name")
 	cmd.Flags().StringArrayVar(&f.origins, "cors", nil, "origin of a page on this machine that may ask, such as http://localhost:3000 (repeatable)")
 	cmd.Flags().StringVar(&f.receipts, "receipts", "", "folder that keeps receipt and charge of each answer and the evidence behind them, without its text (check with: chrysalis receipt verify)")
-	cmd.Flags().StringVar(&f.payer, "client", "", "TON address of the payment contract that is charged (default on a local chain: the demonstration's)")
+	f.payer.add(cmd)
 	cmd.Flags().BoolVar(&f.asJSON, "json", false, "log in JSON")
 	return cmd
 }
@@ -54,10 +55,14 @@ func runProxy(cmd *cobra.Command, f proxyFlags, guests []string) error {
 	if ip := net.ParseIP(host); !f.remoteClients && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return exitError{exitUsage, fmt.Errorf("--listen %s: others could reach it; --insecure-remote-clients allows that", f.listen)}
 	}
-	if f.payer != "" {
-		if _, err := ton.Parse(f.payer); err != nil {
+	if f.payer.contract != "" {
+		if _, err := ton.Parse(f.payer.contract); err != nil {
 			return exitError{exitUsage, fmt.Errorf("--client: %w", err)}
 		}
+	}
+	_, key, err := f.payer.read()
+	if err != nil {
+		return err
 	}
 	remote, err := f.remote.open()
 	if err != nil {
@@ -68,12 +73,13 @@ func runProxy(cmd *cobra.Command, f proxyFlags, guests []string) error {
 		handler = slog.NewJSONHandler(cmd.ErrOrStderr(), nil)
 	}
 	p, err := proxy.New(proxy.Config{
-		Guests: guests, Attest: remote, Origins: f.origins, Receipts: f.receipts, Log: slog.New(handler),
+		Guests: guests, Attest: remote, Origins: f.origins, Receipts: f.receipts, Key: key, Log: slog.New(handler),
 		Payer: func(m config.Measured) (ton.Address, error) {
 			if m.Service.Price.Payment != config.PayCharge {
 				return ton.Address{}, nil // of several guests some may be free
 			}
-			return payerOf(f.payer, m)
+			payer, _, err := f.payer.of(m)
+			return payer, err
 		},
 	})
 	if err != nil {

@@ -83,6 +83,7 @@ func newUp() *cobra.Command {
 		machine                        machineFlags
 		prints                         printFlags
 		custody                        custodyFlags
+		settling                       settleFlags
 		port, memory                   int
 		wait, drain                    time.Duration
 		qemuArgs                       []string
@@ -98,7 +99,7 @@ func newUp() *cobra.Command {
 			"A second start of the same folder keeps TPM, journal and port, so the guest continues its count where clients know it. This machine alone\n" +
 			"reaches it, unless --listen names another address.",
 		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json\n  chrysalis up --platform tdx\n  chrysalis up --listen 0.0.0.0:8443   # for other machines too\n  chrysalis up --platform tdx --custodian --name keeper   # then a guest whose secret outlives its boots:\n  chrysalis up --platform tdx --borrow-from build/guest-keeper\n  chrysalis up --platform sev-snp --certificate vcek.der --certificate ask.der --collateral amd.crl\n" +
-			"  chrysalis up --platform tdx --accelerator kvm --dry-run\n  chrysalis up --print libvirt   # for virsh define\n" +
+			"  chrysalis up --config box-paid.json --ton-config global.config.json   # charges are settled on chain\n  chrysalis up --platform tdx --accelerator kvm --dry-run\n  chrysalis up --print libvirt   # for virsh define\n" +
 			"  chrysalis up --platform sev-snp --accelerator kvm --print kubernetes --container-image qemu:11.1.3   # for kubectl apply\n  chrysalis up --disk chrysalis.raw --dir build/disk-guest",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -130,6 +131,9 @@ func newUp() *cobra.Command {
 			}
 			if err := custody.apply(ctx, g, &spec, config == ""); err != nil {
 				return exitError{exitUsage, err}
+			}
+			if err := settling.apply(cmd, &spec, before); err != nil {
+				return err
 			}
 			if err := guest.CheckModel(spec.Config, spec.Model); err != nil {
 				return exitError{exitUsage, err}
@@ -200,6 +204,7 @@ func newUp() *cobra.Command {
 	machine.add(cmd)
 	prints.add(cmd)
 	custody.add(cmd)
+	settling.add(cmd)
 	cmd.Flags().BoolVar(&foreground, "foreground", false, "stay, start the guest again when it ends, and power it off at SIGTERM or SIGINT: for a unit of systemd's")
 	cmd.Flags().StringVar(&double, "double", "build/double", "folder of the software TDX, as make image makes it")
 	cmd.Flags().StringVar(&shape, "shape", "", "shape.json of the machine (default: the demo's, with KVM where there is one)")

@@ -62,6 +62,7 @@ type Guest struct {
 
 	mu      sync.Mutex
 	prompts [][]byte
+	shown   []string
 
 	signing sync.Mutex // held while an answer gets its place behind the last one
 	last    *receipt.Receipt
@@ -74,6 +75,13 @@ func (g *Guest) Prompts() [][]byte {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return slices.Clone(g.prompts)
+}
+
+// Shown returns the Authorization headers of the requests that were answered.
+func (g *Guest) Shown() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.shown)
 }
 
 // Reply is what the guest is about to answer.
@@ -225,11 +233,25 @@ func (g *Guest) answer(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	if text, shown := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); shown {
-		if key, err := api.ParseKey(text); err == nil {
-			payer = ton.Address{Account: key.Contract}
+	m, err := config.Decode(g.Measured)
+	if err != nil {
+		return err
+	}
+	shown := r.Header.Get("Authorization")
+	if m.Service.Settles() {
+		key, err := api.ParseKey(strings.TrimPrefix(shown, "Bearer "))
+		if payer.IsZero() {
+			payer.Account = key.Contract
+		}
+		if err != nil || payer != (ton.Address{Account: key.Contract}) {
+			w.WriteHeader(http.StatusUnauthorized)
+			_, err := io.WriteString(w, `{"error":{"message":"show the client's key","code":"invalid_api_key","param":null}}`)
+			return err
 		}
 	}
+	g.mu.Lock()
+	g.shown = append(g.shown, shown)
+	g.mu.Unlock()
 	reply, events, err := g.sign(body, payer)
 	if err != nil {
 		return err

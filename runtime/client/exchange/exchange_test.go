@@ -28,7 +28,7 @@ import (
 
 var payer = ton.Address{Account: [32]byte{0xc1, 0x1e, 0x47}}
 
-func measured(t testing.TB) []byte {
+func measured(t testing.TB, change ...func(*config.Measured)) []byte {
 	t.Helper()
 	m := config.Measured{
 		Identity: config.Identity{Network: config.Local, RootContract: ton.Address{Account: [32]byte{1}},
@@ -42,6 +42,9 @@ func measured(t testing.TB) []byte {
 				CachedWeight: ton.WeightOne, CompletionWeight: ton.WeightOne, ReasoningWeight: ton.WeightOne}},
 			Wipe: config.WipeFreed,
 		},
+	}
+	for _, c := range change {
+		c(&m)
 	}
 	raw, err := m.Encode()
 	if err != nil {
@@ -477,5 +480,27 @@ func TestStepsBack(t *testing.T) {
 	guest = meet(t, clientOf(t, g, func(c *exchange.Config) { c.Seen = seen }), by)
 	if got := said(seal(), 5, 200); !strings.Contains(got, "number 13") {
 		t.Errorf("a client that remembers: %q", got)
+	}
+}
+
+// TestKeyNamesThePayer: where charges are settled on chain, the key that a request shows says who pays, before the client's own payer does.
+func TestKeyNamesThePayer(t *testing.T) {
+	g := clienttest.New(t, measured(t, func(m *config.Measured) {
+		m.Service.Chain = config.Chain{Params: register.Digest{1}, MaxAgeSeconds: 60, Anchor: config.Anchor{GlobalID: -217, Seqno: 1, RootHash: register.Digest{2}}}
+	}))
+	by := newCarrier(t, g.URL)
+	guest := meet(t, clientOf(t, g), by)
+	key := api.Key{Contract: [32]byte{5}, Secret: [32]byte{6}}
+	asked := request(streamed)
+	asked.Header[len(asked.Header)-1].Value = "Bearer " + key.String()
+	call, err := guest.Seal(asked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer call.Close()
+	status, answer := by.post(call, guest.KeyID())
+	passed, err := feed(call, answer, 1<<20)
+	if err != nil || status != 200 || call.Answer() == nil || call.Answer().Receipt.Client != (ton.Address{Account: key.Contract}) {
+		t.Errorf("status %d, %q (%v), want an answer that is charged to the key's contract", status, passed, err)
 	}
 }

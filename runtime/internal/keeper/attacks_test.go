@@ -245,6 +245,14 @@ func TestLooks(t *testing.T) {
 	}
 	view.Last.LT--
 	old := w.f.head
+	w.send(chaintest.Message{From: carrier, To: payoutOwner, Value: 1}) // of which the proxy hears nothing, so it is not in the journal
+	w.look()
+	if w.keeper.ledger.settled.head != old {
+		t.Fatal("each block is in the journal")
+	}
+	if err := w.keeper.prove(proven{head: old, view: &view}); err == nil {
+		t.Error("a view of an older block than was acted by: got no error")
+	}
 	old.Last.Seqno--
 	w.boot()
 	if err := w.keeper.prove(proven{head: old, view: &view}); err == nil {

@@ -334,6 +334,11 @@ func TestWholeLoop(t *testing.T) {
 	w.carrySigned(claim.ClientCharge, w.client(alice))
 	w.carrySigned(claim.ClientCharge, w.client(bob))
 	w.look()
+	had := len(w.handed())
+	w.look()
+	if got := w.handed(); len(got) != had {
+		t.Errorf("a payout that nobody has carried is signed again: %q", got[had:])
+	}
 	if n := w.carrySigned(claim.WorkerPayout, worker); n != 4_500_000 {
 		t.Errorf("payout is %d, want the 4,500,000 that were charged", n)
 	}

@@ -1,8 +1,8 @@
-// Package earned reads what guests have handed to their host: for each answer a receipt and the charge that goes with it, as lines of
-// a file that outlives the guests. A charge counts all that its contract was ever charged for, so the newest of each stands for all.
+// Package earned reads what guests have handed to their host: for each answer a receipt and the charge that goes with it, and messages that go
+// with none, as lines of a file that outlives the guests. A charge counts all that its contract was ever charged for, so the newest of each stands for all.
 //
-//	entries, damaged, err := earned.Read(file)
-//	entries[0].Prove(signers)
+//	log, err := earned.Read(file)
+//	log.Entries[0].Prove(signers)
 package earned
 
 import (
@@ -26,8 +26,8 @@ type Entry struct {
 	Contract ton.Address
 	Instance [16]byte
 	Sequence uint64 // of the receipt
-	Tokens   uint64 // weighted, since the contract began
-	Nanoton  uint64 // what the tokens cost at the receipt's price
+	Tokens   uint64 // weighted, since the contract began, that are charged
+	Nanoton  uint64 // what they cost at the receipt's price
 	Proof    receipt.Proof
 	// Proved says that receipt and charge are signed by the keys of a guest that this host knows, and Signers which. Until Prove it is false.
 	Proved  bool
@@ -40,14 +40,34 @@ type Signers struct{ Receipt, Claim pubkey.Ed25519 }
 // maxContracts bounds what Read holds.
 const maxContracts = 1 << 20
 
-// Read reads lines of proofs and returns the newest of each contract and instance, in the order of contract and instance. Lines that
-// are neither proofs nor messages beside them, such as one that a power cut left unfinished, are counted and passed over.
-func Read(r io.Reader) (entries []Entry, damaged int, err error) {
-	type key struct {
+// Claim is a signed message that goes with no receipt: a payout, a refund, a close, or a charge of what an earlier one left.
+type Claim struct {
+	Message claim.Message
+	Body    []byte
+	// Proved says that it is signed by the claim key of a guest that this host knows, and Key by which. Until Prove it is false.
+	Proved bool
+	Key    pubkey.Ed25519
+}
+
+// Log is what guests have handed out: of each contract and instance the newest charge with its receipt, and of each kind of message and
+// contract the newest claim.
+type Log struct {
+	Entries []Entry // in the order of contract and instance
+	Claims  []Claim // in the order of contract and kind
+	Damaged int     // lines that are neither, such as one that a power cut left unfinished
+}
+
+// Read reads lines of proofs and claims. Lines that are neither are counted and passed over.
+func Read(r io.Reader) (log Log, err error) {
+	type entryKey struct {
 		contract ton.Address
 		instance [16]byte
 	}
-	newest := map[key]Entry{}
+	type claimKey struct {
+		contract ton.Address
+		op       claim.Op
+	}
+	entries, claims := map[entryKey]Entry{}, map[claimKey]Claim{}
 	lines := bufio.NewReader(r)
 	for {
 		line, err := lastOfLine(lines)
@@ -55,31 +75,72 @@ func Read(r io.Reader) (entries []Entry, damaged int, err error) {
 			break
 		}
 		if err != nil {
-			return nil, damaged, fmt.Errorf("reading proofs: %w", err)
+			return Log{}, fmt.Errorf("reading proofs: %w", err)
 		}
-		if _, err := claim.ParseLine(line); err == nil {
-			continue // signed for the host beside what answers were charged
+		if c, err := claimOf(line); err == nil {
+			k := claimKey{c.Message.Contract, c.Message.Op}
+			if old, known := claims[k]; !known || old.Message.Tokens < c.Message.Tokens {
+				claims[k] = c
+			}
+		} else if e, err := entryOf(line); err == nil {
+			k := entryKey{e.Contract, e.Instance}
+			if old, known := entries[k]; !known || old.Sequence < e.Sequence {
+				entries[k] = e
+			}
+		} else {
+			log.Damaged++
 		}
-		e, err := entryOf(line)
-		if err != nil {
-			damaged++
-			continue
-		}
-		k := key{e.Contract, e.Instance}
-		if old, known := newest[k]; known && old.Sequence >= e.Sequence {
-			continue
-		}
-		if newest[k] = e; len(newest) > maxContracts {
-			return nil, damaged, fmt.Errorf("reading proofs: more than %d contracts", maxContracts)
+		if len(entries) > maxContracts || len(claims) > maxContracts {
+			return Log{}, fmt.Errorf("reading proofs: more than %d contracts", maxContracts)
 		}
 	}
-	for _, e := range newest {
-		entries = append(entries, e)
+	for _, e := range entries {
+		log.Entries = append(log.Entries, e)
 	}
-	slices.SortFunc(entries, func(a, b Entry) int {
+	slices.SortFunc(log.Entries, func(a, b Entry) int {
 		return cmp.Or(cmp.Compare(a.Contract.String(), b.Contract.String()), slices.Compare(a.Instance[:], b.Instance[:]))
 	})
-	return entries, damaged, nil
+	for _, c := range claims {
+		log.Claims = append(log.Claims, c)
+	}
+	slices.SortFunc(log.Claims, func(a, b Claim) int {
+		return cmp.Or(cmp.Compare(a.Message.Contract.String(), b.Message.Contract.String()), cmp.Compare(a.Message.Op, b.Message.Op))
+	})
+	return log, nil
+}
+
+// claimLines are how long lines with a claim are: one with a count, and one that closes.
+var claimLines = [2]int{len(claim.Line(make([]byte, claim.BodySize))), len(claim.Line(make([]byte, claim.CloseSize)))}
+
+// claimOf reads a claim off the end of a line: what a power cut left of another may stand before it.
+func claimOf(line string) (c Claim, err error) {
+	for _, n := range claimLines {
+		if len(line) < n {
+			continue
+		}
+		if c.Body, err = claim.ParseLine(line[len(line)-n:]); err != nil {
+			continue
+		}
+		u, err := claim.Parse(c.Body)
+		if err != nil {
+			return Claim{}, err
+		}
+		c.Message = u.Message
+		return c, nil
+	}
+	return Claim{}, errors.New("reading claim: a line holds none")
+}
+
+// Prove looks for the guest that signed the claim, and returns an error that wraps check.ErrRejected when none of them did.
+func (c *Claim) Prove(signers []Signers) error {
+	for _, s := range signers {
+		if _, err := claim.Verify(c.Body, claim.Policy{Key: s.Claim, Contract: c.Message.Contract}); err == nil {
+			c.Proved, c.Key = true, s.Claim
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s to %s: signed by none of the %d guests that are known here", check.ErrRejected, c.Message.Op, c.Message.Contract,
+		len(signers))
 }
 
 // lastOfLine returns as much of the end of the next line as a proof has. What a power cut left of a proof stands before the next one, on
@@ -99,8 +160,7 @@ func lastOfLine(r *bufio.Reader) (string, error) {
 	}
 }
 
-// entryOf reads a line. Receipt and charge must be about one contract; where charges are settled on chain, a charge may be for less than the
-// receipt counts, which is what the client had.
+// entryOf reads a line. Receipt and charge must be about one contract, and the charge within the receipt's count.
 func entryOf(line string) (Entry, error) {
 	p, err := receipt.ParseLine(line)
 	if err != nil {
@@ -114,15 +174,17 @@ func entryOf(line string) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	if m := c.Message; m.Op != claim.ClientCharge || m.Contract != r.Client || m.Tokens > r.Cumulative {
+	// A guest that settles on chain charges no more than the contract has.
+	m := c.Message
+	if m.Op != claim.ClientCharge || m.Contract != r.Client || m.Tokens > r.Cumulative {
 		return Entry{}, fmt.Errorf("reading proof: a %s of %d to %s, want a %s of at most %d to %s as in the receipt", m.Op, m.Tokens, m.Contract,
 			claim.ClientCharge, r.Cumulative, r.Client)
 	}
-	high, low := bits.Mul64(c.Message.Tokens, r.Price.NanotonPerToken)
+	high, low := bits.Mul64(m.Tokens, r.Price.NanotonPerToken)
 	if high != 0 {
-		return Entry{}, fmt.Errorf("reading proof: %d tokens at %d nanoton pass 64 bits", c.Message.Tokens, r.Price.NanotonPerToken)
+		return Entry{}, fmt.Errorf("reading proof: %d tokens at %d nanoton pass 64 bits", m.Tokens, r.Price.NanotonPerToken)
 	}
-	return Entry{Contract: r.Client, Instance: r.Instance, Sequence: r.Sequence, Tokens: c.Message.Tokens, Nanoton: low, Proof: p}, nil
+	return Entry{Contract: r.Client, Instance: r.Instance, Sequence: r.Sequence, Tokens: m.Tokens, Nanoton: low, Proof: p}, nil
 }
 
 // Prove looks for the guest that signed the entry, and returns an error that wraps check.ErrRejected when none of them did.
@@ -141,14 +203,19 @@ func (e *Entry) Prove(signers []Signers) error {
 		len(signers))
 }
 
-// Write writes the entries as Read reads them.
-func Write(w io.Writer, entries []Entry) error {
-	for _, e := range entries {
+// Write writes a log as Read reads it.
+func Write(w io.Writer, log Log) error {
+	for _, e := range log.Entries {
 		line, err := e.Proof.Line()
 		if err == nil {
 			_, err = io.WriteString(w, line+"\n")
 		}
 		if err != nil {
+			return fmt.Errorf("writing proofs: %w", err)
+		}
+	}
+	for _, c := range log.Claims {
+		if _, err := io.WriteString(w, claim.Line(c.Body)+"\n"); err != nil {
 			return fmt.Errorf("writing proofs: %w", err)
 		}
 	}

@@ -20,17 +20,6 @@ var (
 	us         = Signers{Receipt: pubkey.Of(receiptKey), Claim: pubkey.Of(claimKey)}
 )
 
-// payout is a message that goes with no receipt, as a line.
-func payout(t testing.TB) string {
-	t.Helper()
-	to := ton.Address{Account: [32]byte{1}}
-	body, err := claim.Sign(claimKey, claim.Message{Op: claim.WorkerPayout, Tokens: 5, Contract: to, Excesses: to})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return claim.Line(body[:])
-}
-
 // says is what a proof says.
 type says struct {
 	contract, instance byte
@@ -83,18 +72,17 @@ func TestRead(t *testing.T) {
 		line(t, says{contract: 1, instance: 2, sequence: 0, tokens: 4}),   // a later guest, with a key of its own
 		line(t, says{contract: 1, instance: 1, sequence: 3, tokens: 100}), // exported again after a boot
 		"", "hello", strings.Repeat("x", 100_000),
-		line(t, says{contract: 3, instance: 1, sequence: 2, tokens: 9, charged: 10}), // more than counted
-		line(t, says{contract: 6, instance: 1, sequence: 2, tokens: 9, charged: 8}),  // what the client had
-		payout(t),
+		line(t, says{contract: 3, instance: 1, sequence: 2, tokens: 9, charged: 10}),                                                            // more than the receipt
 		line(t, says{contract: 3, instance: 1, sequence: 2, tokens: 9, op: claim.WorkerPayout}),                                                 // another message
 		line(t, says{contract: 3, instance: 1, sequence: 2, tokens: 1 << 40, price: 1 << 40}),                                                   // beyond 64 bits
 		line(t, says{contract: 4, instance: 1, sequence: 8, tokens: 6})[:300] + line(t, says{contract: 4, instance: 1, sequence: 9, tokens: 7}), // a power cut between
 		line(t, says{contract: 5, instance: 1, sequence: 2, tokens: 9})[:200],                                                                   // and one at the end
 	}, "\n")
-	entries, damaged, err := Read(strings.NewReader(file))
-	if err != nil || damaged != 6 {
-		t.Errorf("got %d damaged lines and error %v, want 6", damaged, err)
+	log, err := Read(strings.NewReader(file))
+	if err != nil || log.Damaged != 6 {
+		t.Errorf("got %d damaged lines and error %v, want 6", log.Damaged, err)
 	}
+	entries := log.Entries
 	var got []uint64
 	for i := range entries {
 		got = append(got, entries[i].Tokens)
@@ -102,25 +90,83 @@ func TestRead(t *testing.T) {
 			t.Errorf("entry %d: %v", i, err)
 		}
 	}
-	if len(got) != 5 || got[0] != 300 || got[1] != 4 || got[2] != 5 || got[3] != 7 || got[4] != 8 {
-		t.Errorf("got counts %v, want 300, 4, 5, 7 and 8", got)
+	if len(got) != 4 || got[0] != 300 || got[1] != 4 || got[2] != 5 || got[3] != 7 {
+		t.Errorf("got counts %v, want 300, 4, 5 and 7", got)
 	}
-	if sum, err := Sum(entries); err != nil || sum != 20*324 {
-		t.Errorf("got a sum of %d and error %v, want %d", sum, err, 20*324)
+	if sum, err := Sum(entries); err != nil || sum != 20*316 {
+		t.Errorf("got a sum of %d and error %v, want %d", sum, err, 20*316)
 	}
 	// What is written is read again, and is smaller.
 	var b bytes.Buffer
-	if err := Write(&b, entries); err != nil {
+	if err := Write(&b, log); err != nil {
 		t.Fatal(err)
 	}
-	again, damaged, err := Read(&b)
-	if err != nil || damaged != 0 || len(again) != len(entries) || again[0].Tokens != 300 {
-		t.Errorf("read again: got %d entries, %d damaged and error %v", len(again), damaged, err)
+	again, err := Read(&b)
+	if err != nil || again.Damaged != 0 || len(again.Entries) != len(entries) || again.Entries[0].Tokens != 300 {
+		t.Errorf("read again: got %d entries, %d damaged and error %v", len(again.Entries), again.Damaged, err)
+	}
+}
+
+// claimLine is a message that goes with no receipt.
+func claimLine(t testing.TB, op claim.Op, contract byte, tokens uint64) string {
+	t.Helper()
+	m := claim.Message{Op: op, Tokens: tokens, Contract: ton.Address{Account: [32]byte{9, contract}}, Excesses: ton.Address{Account: [32]byte{8}}}
+	if op.Closes() {
+		b, err := claim.SignClose(claimKey, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return claim.Line(b[:])
+	}
+	b, err := claim.Sign(claimKey, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return claim.Line(b[:])
+}
+
+// TestClaims: of each kind and contract the newest message is kept, beside the entries, and is proved by its signer alone.
+func TestClaims(t *testing.T) {
+	file := strings.Join([]string{
+		claimLine(t, claim.WorkerPayout, 1, 10),
+		claimLine(t, claim.WorkerPayout, 1, 30),
+		claimLine(t, claim.WorkerPayout, 1, 20), // once more after a boot
+		claimLine(t, claim.ClientRefund, 2, 5),
+		claimLine(t, claim.ClientCharge, 2, 4),
+		line(t, says{contract: 2, instance: 1, sequence: 2, tokens: 9, charged: 3}), // the contract had no more
+		"claim cut by a p" + claimLine(t, claim.ProxyClose, 3, 0),
+		claimLine(t, claim.ProxyCloseComplete, 3, 0)[:200],
+		"claim AAAA",
+	}, "\n") + "\n"
+	log, err := Read(strings.NewReader(file))
+	if err != nil || log.Damaged != 2 || len(log.Entries) != 1 || log.Entries[0].Tokens != 3 || log.Entries[0].Nanoton != 60 {
+		t.Fatalf("got %d damaged lines, entries %+v and error %v, want 2 and one of 3 tokens", log.Damaged, log.Entries, err)
+	}
+	want := []claim.Message{{Op: claim.WorkerPayout, Tokens: 30}, {Op: claim.ClientCharge, Tokens: 4}, {Op: claim.ClientRefund, Tokens: 5}, {Op: claim.ProxyClose}}
+	for i := range log.Claims {
+		c := &log.Claims[i]
+		if i >= len(want) || c.Message.Op != want[i].Op || c.Message.Tokens != want[i].Tokens {
+			t.Fatalf("claim %d is %+v, want %+v", i, c.Message, want)
+		}
+		if err := c.Prove([]Signers{{Claim: us.Receipt}}); !errors.Is(err, check.ErrRejected) || c.Proved {
+			t.Errorf("%s by somebody else: got %v", c.Message.Op, err)
+		}
+		if err := c.Prove([]Signers{{}, us}); err != nil || !c.Proved || c.Key != us.Claim {
+			t.Errorf("%s: %v", c.Message.Op, err)
+		}
+	}
+	var b bytes.Buffer
+	if err := Write(&b, log); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := Read(&b); err != nil || again.Damaged != 0 || len(again.Claims) != len(want) || len(again.Entries) != 1 {
+		t.Errorf("read again: %+v (%v)", again, err)
 	}
 }
 
 func TestProveRefuses(t *testing.T) {
-	entries, _, err := Read(strings.NewReader(line(t, says{contract: 1, instance: 1, tokens: 10}) + "\n"))
+	log, err := Read(strings.NewReader(line(t, says{contract: 1, instance: 1, tokens: 10}) + "\n"))
+	entries := log.Entries
 	if err != nil || len(entries) != 1 {
 		t.Fatal(len(entries), err)
 	}
@@ -155,9 +201,15 @@ func TestSumRefuses(t *testing.T) {
 
 func FuzzRead(f *testing.F) {
 	f.Add([]byte(line(f, says{contract: 1, instance: 1, tokens: 10}) + "\n"))
+	f.Add([]byte(claimLine(f, claim.ClientRefund, 1, 7) + "\n" + claimLine(f, claim.ProxyClose, 1, 0) + "\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		entries, _, err := Read(bytes.NewReader(b))
-		for _, e := range entries {
+		log, err := Read(bytes.NewReader(b))
+		for _, c := range log.Claims {
+			if line := claim.Line(c.Body); err != nil || c.Proved || !bytes.Contains(b, []byte(line)) {
+				t.Errorf("got %+v and error %v", c, err)
+			}
+		}
+		for _, e := range log.Entries {
 			if err != nil || e.Proof.Charge == nil || e.Proved {
 				t.Errorf("got %+v and error %v", e, err)
 			}

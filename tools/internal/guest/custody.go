@@ -23,6 +23,17 @@ const gatewayAddress = "10.0.2.2"
 // LocalCustodian returns the address at which a guest on this machine reaches the custodian that was started with the spec.
 func LocalCustodian(spec Spec) string { return fmt.Sprintf("%s:%d", gatewayAddress, spec.Port) }
 
+// Liteservers returns a way to liteservers for a guest: those that listen on this machine's loopback interface it reaches by another address.
+func Liteservers(list []netip.AddrPort, keys [][32]byte) (all []config.Liteserver) {
+	for i, a := range list {
+		if a.Addr().IsLoopback() {
+			a = netip.AddrPortFrom(netip.MustParseAddr(gatewayAddress), a.Port())
+		}
+		all = append(all, config.Liteserver{Address: a, Key: keys[i]})
+	}
+	return all
+}
+
 // SoftwareTCB are the patch levels of the processor that plays SEV-SNP.
 var SoftwareTCB = config.PatchLevels{Product: "Milan", Bootloader: 4, TEE: 1, SNP: 22, Microcode: 213}
 

@@ -29,7 +29,7 @@ func (g Guest) tidyProofs() error {
 		return err
 	}
 	defer f.Close()
-	entries, _, err := earned.Read(f)
+	log, err := earned.Read(f)
 	if err != nil {
 		return fmt.Errorf("tidying %s: %w", f.Name(), err)
 	}
@@ -39,7 +39,7 @@ func (g Guest) tidyProofs() error {
 		return err
 	}
 	defer next.Close()
-	if err := errors.Join(earned.Write(next, entries), next.Sync()); err != nil {
+	if err := errors.Join(earned.Write(next, log), next.Sync()); err != nil {
 		return fmt.Errorf("tidying %s: %w", f.Name(), err)
 	}
 	return os.Rename(next.Name(), f.Name())

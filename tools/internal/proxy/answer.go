@@ -199,6 +199,15 @@ func isStream(response *http.Response) bool {
 
 // payer returns whom a request names as the one who pays, and names him where it does not.
 func (p *Proxy) payer(request *http.Request, guest *attest.Result) (ton.Address, error) {
+	switch settles := guest.Config().Service.Settles(); {
+	case settles && isAnswer(request):
+		return p.keyed(request)
+	case settles:
+		request.Header.Del("Authorization")
+		return ton.Address{}, nil
+	}
+	// Nobody but a guest that settles on chain is shown a key.
+	request.Header.Del("Authorization")
 	if named := request.Header.Get(api.ClientHeader); named != "" {
 		return ton.Parse(named)
 	}
@@ -207,6 +216,22 @@ func (p *Proxy) payer(request *http.Request, guest *attest.Result) (ton.Address,
 		request.Header.Set(api.ClientHeader, payer.String())
 	}
 	return payer, err
+}
+
+// keyed shows a guest that settles on chain the proxy's key, or the one that the local program has. The key names who pays.
+func (p *Proxy) keyed(request *http.Request) (ton.Address, error) {
+	key := p.config.Key
+	if key == (api.Key{}) {
+		scheme, text, _ := strings.Cut(request.Header.Get("Authorization"), " ")
+		var err error
+		if key, err = api.ParseKey(text); err != nil || !strings.EqualFold(scheme, "Bearer") {
+			return ton.Address{}, errors.New("this guest settles on chain: start the proxy with --account, or send a client's key as Authorization: Bearer")
+		}
+	}
+	payer := ton.Address{Account: key.Contract}
+	request.Header.Set("Authorization", "Bearer "+key.String())
+	request.Header.Set(api.ClientHeader, payer.String())
+	return payer, nil
 }
 
 // relay passes an answer on as it comes, and keeps its proof.

@@ -152,7 +152,10 @@ func startService(t testing.TB) *service {
 	}
 	proofsOut, proofsIn := pipe(t)
 	go io.Copy(io.Discard, proofsOut)
-	spawn(role.Keeper, role.Settings{}, secretOut, journal, must(kl.File())(t), proofsIn)
+	chain := must(syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0))(t)
+	asked, nobody := os.NewFile(uintptr(chain[0]), "chain"), os.NewFile(uintptr(chain[1]), "nobody") // nothing is settled on chain
+	nobody.Close()
+	spawn(role.Keeper, role.Settings{}, secretOut, journal, must(kl.File())(t), proofsIn, asked)
 	kl.Close()
 
 	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)

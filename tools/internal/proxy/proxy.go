@@ -23,6 +23,7 @@ import (
 	"chrysalis/attest/ratls"
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
+	"chrysalis/runtime/api"
 	"chrysalis/runtime/client"
 	"chrysalis/tools/internal/receipts"
 )
@@ -32,7 +33,9 @@ type Config struct {
 	Guests []string     // https://HOST[:PORT] each, of guests or of a balancer in front of one kind
 	Attest ratls.Config // what a guest must be
 	// Payer names the payment contract that is charged where a guest of this config charges, and zero where none does.
-	Payer    func(config.Measured) (ton.Address, error)
+	Payer func(config.Measured) (ton.Address, error)
+	// Key is shown to guests that settle on chain, in the place of what local programs send as a key; zero: what they send is passed on.
+	Key      api.Key
 	Origins  []string // of pages on this machine that may ask, as browsers write them: http://localhost:3000
 	Receipts string   // folder that keeps the proofs of answers, and what they rest on; "" keeps none
 	Log      *slog.Logger

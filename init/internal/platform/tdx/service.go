@@ -103,15 +103,41 @@ func report0(device string, reportData [64]byte) (report [reportBytes]byte, err 
 	defer f.Close()
 	var request [64 + reportBytes]byte
 	copy(request[:], reportData[:])
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), getReport0, uintptr(unsafe.Pointer(&request[0]))); errno != 0 {
-		return report, fmt.Errorf("making TD report: %w", errno)
+	if err := uninterrupted(func() error {
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), getReport0, uintptr(unsafe.Pointer(&request[0]))); errno != 0 {
+			return errno
+		}
+		return nil
+	}); err != nil {
+		return report, fmt.Errorf("making TD report: %w", err)
 	}
 	copy(report[:], request[64:])
 	return report, nil
 }
 
+// uninterrupted calls again what a signal interrupts. Go's runtime sends some to its threads, and the kernel does not itself go on with a call
+// that has a limit of time (signal(7)).
+func uninterrupted(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
 // dialVsock connects to the host's service. Gateway, keeper and engine can't open this family of sockets; root beside init could.
-func dialVsock(port uint32, deadline time.Time) (io.ReadWriteCloser, error) {
+func dialVsock(port uint32, deadline time.Time) (conn io.ReadWriteCloser, err error) {
+	err = uninterrupted(func() error { // with a socket of its own each time: an interrupted connect is over
+		if time.Now().After(deadline) {
+			return os.ErrDeadlineExceeded
+		}
+		conn, err = connectVsock(port, deadline)
+		return err
+	})
+	return conn, err
+}
+
+func connectVsock(port uint32, deadline time.Time) (io.ReadWriteCloser, error) {
 	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err

@@ -485,3 +485,22 @@ func config1(t *testing.T) []byte {
 	}
 	return b
 }
+
+// TestUninterrupted: a call that a signal interrupts is made again, and no other.
+func TestUninterrupted(t *testing.T) {
+	for _, tt := range []struct {
+		errs []error
+		want error
+	}{
+		{[]error{nil}, nil}, {[]error{unix.EIO}, unix.EIO}, {[]error{unix.EINTR, unix.EINTR, nil}, nil}, {[]error{fmt.Errorf("connecting: %w", unix.EINTR), unix.EAGAIN}, unix.EAGAIN},
+	} {
+		calls := 0
+		err := uninterrupted(func() error { calls++; return tt.errs[calls-1] })
+		if err != tt.want || calls != len(tt.errs) {
+			t.Errorf("%v: got error %v after %d calls, want %v after %d", tt.errs, err, calls, tt.want, len(tt.errs))
+		}
+	}
+	if _, err := dialVsock(1, time.Now().Add(-time.Second)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after the deadline: got error %v, want %v", err, os.ErrDeadlineExceeded)
+	}
+}
