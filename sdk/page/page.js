@@ -223,6 +223,7 @@ async function begin() {
     } catch { /* nobody says so */ }
   }
   if (settings && !settings.guest && web) settings.guest = location.origin;
+  $("contract").value = settings?.payer ?? "";
   origin = settings?.guest ?? built.guest ?? "";
   $("guest").value = origin;
   if (built.guest) $("guest").readOnly = true;

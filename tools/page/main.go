@@ -3,6 +3,7 @@
 //	page wasm -o DIR               the client's program, and Go's support for it
 //	page sdk -version V -o DIR     the SDK's package as npm installs it, and the folder that is in it
 //	page html [-guest URL] [-policy FILE] [-roots FILE] [-release-list FILE] -o DIR    the page, chrysalis.html
+//	page inside -o DIR             the page as it goes into the command line, and inside.json, which go build -overlay takes for that
 //
 // make wasm, make packages and make page run it.
 package main
@@ -17,6 +18,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/go-json-experiment/json"
+
 	"chrysalis/tools/internal/packages"
 	"chrysalis/tools/internal/page"
 )
@@ -30,7 +33,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("want wasm, sdk or html")
+		return errors.New("want wasm, sdk, html or inside")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	out := flags.String("o", "", "folder to write to")
@@ -82,8 +85,30 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		files = []packages.File{{Path: "chrysalis.html", Data: html}}
+	case "inside":
+		html, err := page.HTML(program, ".", page.Settings{})
+		if err != nil {
+			return err
+		}
+		packed, err := packages.Gzip(html)
+		if err != nil {
+			return err
+		}
+		here, err := filepath.Abs(".")
+		if err != nil {
+			return err
+		}
+		to, err := filepath.Abs(filepath.Join(*out, "page.html.gz"))
+		if err != nil {
+			return err
+		}
+		overlay, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(here, "tools/internal/proxy/page.html.gz"): to}})
+		if err != nil {
+			return err
+		}
+		files = []packages.File{{Path: "page.html.gz", Data: packed}, {Path: "inside.json", Data: overlay}, {Path: "chrysalis.html", Data: html}}
 	default:
-		return fmt.Errorf("%q is none of wasm, sdk and html", args[0])
+		return fmt.Errorf("%q is none of wasm, sdk, html and inside", args[0])
 	}
 	for _, f := range files {
 		path := filepath.Join(*out, filepath.FromSlash(f.Path))

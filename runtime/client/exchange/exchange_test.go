@@ -28,7 +28,7 @@ import (
 
 var payer = ton.Address{Account: [32]byte{0xc1, 0x1e, 0x47}}
 
-func measured(t testing.TB, change ...func(*config.Measured)) []byte {
+func measured(t testing.TB) []byte {
 	t.Helper()
 	m := config.Measured{
 		Identity: config.Identity{Network: config.Local, RootContract: ton.Address{Account: [32]byte{1}},
@@ -42,9 +42,6 @@ func measured(t testing.TB, change ...func(*config.Measured)) []byte {
 				CachedWeight: ton.WeightOne, CompletionWeight: ton.WeightOne, ReasoningWeight: ton.WeightOne}},
 			Wipe: config.WipeFreed,
 		},
-	}
-	for _, c := range change {
-		c(&m)
 	}
 	raw, err := m.Encode()
 	if err != nil {
@@ -399,8 +396,8 @@ func TestSealRefuses(t *testing.T) {
 		want string
 	}{
 		{"nobody pays", request(streamed), "no payment contract"},
-		{"two pay", pay(payer.String(), payer.String()), "want one address"},
-		{"no address", pay("me"), "want one address"},
+		{"two pay", pay(payer.String(), payer.String()), "want one each"},
+		{"no address", pay("me"), "Chrysalis-Client"},
 		{"a query", exchange.Request{Method: "GET", Path: "/v1/models?a"}, "without a query"},
 		{"no path", exchange.Request{Method: "GET", Path: "models"}, "path of"},
 	} {
@@ -483,24 +480,55 @@ func TestStepsBack(t *testing.T) {
 	}
 }
 
-// TestKeyNamesThePayer: where charges are settled on chain, the key that a request shows says who pays, before the client's own payer does.
-func TestKeyNamesThePayer(t *testing.T) {
-	g := clienttest.New(t, measured(t, func(m *config.Measured) {
-		m.Service.Chain = config.Chain{Params: register.Digest{1}, MaxAgeSeconds: 60, Anchor: config.Anchor{GlobalID: -217, Seqno: 1, RootHash: register.Digest{2}}}
-	}))
-	by := newCarrier(t, g.URL)
-	guest := meet(t, clientOf(t, g), by)
-	key := api.Key{Contract: [32]byte{5}, Secret: [32]byte{6}}
-	asked := request(streamed)
-	asked.Header[len(asked.Header)-1].Value = "Bearer " + key.String()
-	call, err := guest.Seal(asked)
+// TestKeys: a key goes to a guest that settles on chain and names who pays; to another guest no key goes, whatever a program sends.
+func TestKeys(t *testing.T) {
+	raw := measured(t)
+	m, err := config.Decode(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer call.Close()
-	status, answer := by.post(call, guest.KeyID())
-	passed, err := feed(call, answer, 1<<20)
-	if err != nil || status != 200 || call.Answer() == nil || call.Answer().Receipt.Client != (ton.Address{Account: key.Contract}) {
-		t.Errorf("status %d, %q (%v), want an answer that is charged to the key's contract", status, passed, err)
+	m.Service.Chain = config.Chain{Params: register.Digest{4}, MaxAgeSeconds: 60, Anchor: config.Anchor{GlobalID: -217, Seqno: 3,
+		RootHash: register.Digest{5}, FileHash: register.Digest{6}}}
+	settled, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := api.Key{Contract: [32]byte{3}, Secret: [32]byte{4}}
+	of := ton.Address{Account: key.Contract}
+	for _, tt := range []struct {
+		name          string
+		raw           []byte
+		header        []envelope.Field
+		payer, refuse string
+		shown         string
+	}{
+		{"a key", settled, []envelope.Field{{Name: "Authorization", Value: "bearer " + key.String()}}, of.String(), "", "Bearer " + key.String()},
+		{"a key and its contract", settled, []envelope.Field{{Name: "authorization", Value: "Bearer " + key.String()}, {Name: "chrysalis-client", Value: of.String()}}, of.String(), "", "Bearer " + key.String()},
+		{"a key and another contract", settled, []envelope.Field{{Name: "authorization", Value: "Bearer " + key.String()}, {Name: "chrysalis-client", Value: payer.String()}}, "", "the key is of", ""},
+		{"no key", settled, nil, "", "there is no key", ""},
+		{"what is none", settled, []envelope.Field{{Name: "authorization", Value: "Bearer sk-1"}}, "", "the key is none", ""},
+		{"two keys", settled, []envelope.Field{{Name: "authorization", Value: "Bearer " + key.String()}, {Name: "authorization", Value: "Bearer " + key.String()}}, "", "want one each", ""},
+		{"a guest that settles nothing", raw, []envelope.Field{{Name: "authorization", Value: "Bearer " + key.String()}}, payer.String(), "", ""},
+	} {
+		g := clienttest.New(t, tt.raw)
+		by := newCarrier(t, g.URL)
+		guest := meet(t, clientOf(t, g), by)
+		call, err := guest.Seal(exchange.Request{Method: "POST", Path: api.ChatCompletions, Body: []byte(streamed), Header: tt.header})
+		if tt.refuse != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.refuse) || strings.Contains(err.Error(), key.String()) {
+				t.Errorf("%s: got %v, want %q", tt.name, err, tt.refuse)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, body := by.post(call, guest.KeyID())
+		if _, err := feed(call, body, 1<<20); err != nil || status != 200 || call.Answer().Receipt.Client.String() != tt.payer {
+			t.Errorf("%s: got %d, %v, want it charged to %s", tt.name, status, err, tt.payer)
+		}
+		if got := strings.Join(g.Shown(), "|"); got != tt.shown {
+			t.Errorf("%s: the guest was shown %q, want %q", tt.name, got, tt.shown)
+		}
 	}
 }

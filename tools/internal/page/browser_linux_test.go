@@ -3,12 +3,14 @@ package page
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/base64"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -22,7 +24,11 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/ratls"
+	"chrysalis/measure/config"
+	"chrysalis/measure/ton"
 	"chrysalis/runtime/client/clienttest"
+	"chrysalis/tools/internal/proxy"
 	"chrysalis/tools/internal/receipts"
 	"chrysalis/tools/internal/toolstree"
 )
@@ -114,7 +120,7 @@ func TestPage(t *testing.T) {
 		Good                                   []shown
 		Served, Framed, Altered, Stale         string
 		Unsealed, Redirect, Cut, Bare, Back    string
-		Control                                string
+		Control, Proxied                       string
 	}{DevTools: b.devTools, Payer: payer.String(), Hostile: hostile}
 	if *shots {
 		input.Shots = filepath.Join(mustAbs(t, root), "sdk", "page")
@@ -186,6 +192,7 @@ func TestPage(t *testing.T) {
 	}))
 	t.Cleanup(site.Close)
 	input.Served, input.Framed, input.Control = site.URL+"/", site.URL+"/framed.html", site.URL
+	input.Proxied = proxied(t, vtpm, bare)
 	input.Bare = b.save(t, "bare.html", bare)
 
 	altered := bytes.Clone(program(t).Packed)
@@ -241,4 +248,31 @@ func mustAbs(t testing.TB, path string) string {
 		t.Fatal(err)
 	}
 	return abs
+}
+
+// proxied starts the proxy in front of a guest, with the page inside.
+func proxied(t testing.TB, g *clienttest.Guest, html []byte) string {
+	t.Helper()
+	s := settingsOf(t, g, "")
+	settings, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := proxy.New(proxy.Config{Guests: []string{g.URL}, Attest: ratls.Config{Policy: g.Policy(), Roots: g.Roots()}, Page: html, PageSettings: settings,
+		Payer: func(config.Measured) (ton.Address, error) { return payer, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Verify(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- p.Serve(ctx, l) }()
+	t.Cleanup(func() { stop(); <-served })
+	return "http://" + l.Addr().String() + "/"
 }

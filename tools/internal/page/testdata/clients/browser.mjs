@@ -144,6 +144,20 @@ for (const g of input.Good) {
   await page.context().close();
 }
 
+// From the proxy, which carries what the page seals, and asks for what the page asks.
+{
+  const page = await open(input.Proxied);
+  await accepted(page);
+  await page.locator("#pay > summary").click();
+  await page.locator("#contract").fill(input.Payer);
+  const answer = await ask(page, "What is the capital of Norway?");
+  await footer(answer, "Proven: receipt");
+  assert.equal(await answer.locator(".text").textContent(), said);
+  assert.match(await page.locator("#line-page").textContent(), /From this machine/);
+  for (const url of page.asked) assert.ok(/^(blob|data):/.test(url) || url.startsWith(input.Proxied), url);
+  await page.context().close();
+}
+
 // Each that must be refused: nothing can be typed, and no answer that is not the guest's is shown.
 for (const [name, url, pattern] of [
   ["stale evidence", input.Stale, /NOT ACCEPTED.*challenge/], ["an altered program", input.Altered, /NOT ACCEPTED|Could not be checked/],
