@@ -186,7 +186,7 @@ type Request struct {
 
 // passed are the headers that go to a guest. The rest of a client's tells who it is, and nothing that a guest needs. A key goes to a guest that
 // settles on chain, and to nobody else.
-var passed = []string{"accept", authorization, "content-type", payerHeader}
+var passed = []string{"accept", authorization, "content-type", payerHeader, strings.ToLower(api.MaxCoefficientHeader)}
 
 const authorization = "authorization"
 
