@@ -196,7 +196,7 @@ func TestPage(t *testing.T) {
 	input.Bare = b.save(t, "bare.html", bare)
 
 	altered := bytes.Clone(program(t).Packed)
-	altered[len(altered)-9] ^= 1 // a wrong sum of the packing
+	altered[len(altered)-9] ^= 1
 	input.Altered = b.save(t, "altered.html", bytes.Replace(good, []byte(base64.StdEncoding.EncodeToString(program(t).Packed)), []byte(base64.StdEncoding.EncodeToString(altered)), 1))
 
 	spoiled := func(name string, at func(*http.Request) bool, does func(http.ResponseWriter, *http.Request, func(...func(string, []byte) []byte))) string {
