@@ -9,6 +9,8 @@ BIN := build/bin/chrysalis
 DOUBLE := build/double/double
 CHAIN := build/bin/localchain
 PAGE := build/page/page
+# The page inside the command line: what stands for the empty file of the sources, where it was made.
+INSIDE := build/inside/inside.json
 # The modules of this tree: CONTRIBUTING.md says why there are several.
 MODULES := $(patsubst %/,%,$(dir $(shell git ls-files '*go.mod')))
 
@@ -42,11 +44,12 @@ VERSION ?= 0~$(shell git log -1 --format=%cd --date=format:%Y%m%d)
 # npm takes three numbers.
 packages: cross $(BIN) $(PAGE) ## tarballs, Debian packages and bills of materials of the command line, and the SDK's, into build/packages
 	@rm -rf build/sdk && $(PAGE) sdk -version $(patsubst 0~%,0.0.0-%,$(VERSION)) -o build/sdk
-	@$(BIN) release package --with $$(echo build/sdk/*.tgz) $(foreach s,$(OTHERS),build/cross/chrysalis-$(subst /,-,$(s))$(if $(findstring windows,$(s)),.exe)) --version $(VERSION) -o build/packages
+	@$(BIN) release package --with $$(echo build/sdk/*.tgz) --with build/inside/chrysalis.html $(foreach s,$(OTHERS),build/cross/chrysalis-$(subst /,-,$(s))$(if $(findstring windows,$(s)),.exe)) --version $(VERSION) -o build/packages
 
-cross: ## the command line for all systems, into build/cross
+cross: $(PAGE) ## the command line for all systems, with the page inside, into build/cross
+	@$(PAGE) inside -o build/inside
 	@set -e; for s in $(OTHERS); do out=build/cross/chrysalis-$${s/\//-}; [ $${s%/*} = windows ] && out=$$out.exe; echo "$$out"; \
-		CGO_ENABLED=0 GOOS=$${s%/*} GOARCH=$${s#*/} $(GO) build -C tools -ldflags='-s -w -X main.version=$(VERSION)' -o ../$$out ./chrysalis; done
+		CGO_ENABLED=0 GOOS=$${s%/*} GOARCH=$${s#*/} $(GO) build -C tools -overlay $(abspath $(INSIDE)) -ldflags='-s -w -X main.version=$(VERSION)' -o ../$$out ./chrysalis; done
 
 # What clients import and runs without sockets; asked for where it is needed, for go list takes a second.
 CLIENT = $(shell $(GO) list ./attest/... ./measure/... ./runtime/claim ./runtime/receipt ./runtime/envelope/... ./runtime/client/proof | grep -v '/ratls\|/coll')
@@ -58,6 +61,10 @@ wasm: $(PAGE) ## what clients import, tested as WebAssembly under node, and the 
 		node tools/wasm/verify.mjs build/page/chrysalis.wasm build/page/wasm_exec.js attest/testdata/guest && \
 		PATH="$$($(GO) env GOROOT)/lib/wasm:$$PATH" GOOS=js GOARCH=wasm $(GO) test -short $(CLIENT); \
 	else echo "skipped: no node here to run them; they build"; GOOS=js GOARCH=wasm $(GO) vet $(CLIENT); fi
+
+page: $(PAGE) ## one file that verifies a guest in a browser and talks to it, into build/page (GUEST=URL POLICY=FILE ROOTS=FILE LIST=FILE), and into the command line
+	@$(PAGE) inside -o build/inside && $(MAKE) --no-print-directory $(BIN)
+	@$(PAGE) html $(if $(GUEST),-guest $(GUEST)) $(if $(POLICY),-policy $(POLICY)) $(if $(ROOTS),-roots $(ROOTS)) $(if $(LIST),-release-list $(LIST)) -o build/page
 
 image: $(BIN) $(DOUBLE) ## tools tree, release folder, engine and model volumes (cached by what they are made of)
 	@$(BIN) image build --out build/release
@@ -75,6 +82,7 @@ boots: image ## BOOTS boots (default 20) of each platform, each with its power c
 
 bench: image ## every number beside its reference, measured in the same run
 	@CHRYSALIS_BENCH=1 $(GO) test -C tools -count=1 -timeout 30m -run '^TestBench$$' -v ./e2e/
+	@CHRYSALIS_BENCH=1 $(GO) test -C tools -count=1 -timeout 10m -run '^TestBench$$' -v ./internal/page/
 
 differential: ## what is computed and judged here, held against other people's programs
 	@CHRYSALIS_DIFFERENTIAL=1 $(GO) test -vet=off -count=1 -run 'Oracle|Against|DcapQVL|Virtee|Genuine|Real|Replay|Boots|PCR7|MRTD' ./attest/tdx ./attest/sevsnp ./attest/nvidia ./measure/...
@@ -91,7 +99,7 @@ clean: ## remove what was built; downloads stay in build/cache
 
 $(BIN): FORCE
 	@[ -x $@ ] || echo "== the command line: the first time Go compiles all that it needs, for a minute or two"
-	@$(GO) build -C tools -o ../$@ ./chrysalis
+	@$(GO) build -C tools $(if $(wildcard $(INSIDE)),-overlay $(abspath $(INSIDE))) -o ../$@ ./chrysalis
 
 # What talks to guests from JavaScript is made by a program of its own, of which nothing goes into the command line.
 $(PAGE): FORCE
@@ -102,4 +110,4 @@ $(DOUBLE): FORCE
 	@$(GO) build -C tools -o ../$@ ./double
 
 FORCE:
-.PHONY: help demo test unit check cross packages wasm image matrix console boots bench differential fuzz clean FORCE
+.PHONY: help demo test unit check cross packages wasm page image matrix console boots bench differential fuzz clean FORCE

@@ -75,7 +75,9 @@ type PriceRules struct {
 type ChainRules struct {
 	Params        []register.Digest `json:"params"`
 	MaxAgeSeconds Range             `json:"max_age_seconds"`
-	Anchor        config.Anchor     `json:"anchor,omitzero"`
+	// Coefficient is what both ends of the band have to lie in. Where it is left out of the document, that is a config without a band.
+	Coefficient Range         `json:"coefficient,omitzero"`
+	Anchor      config.Anchor `json:"anchor,omitzero"`
 }
 
 // Range accepts numbers from Min to Max, both included. Its zero value accepts zero alone.
@@ -121,7 +123,8 @@ func exactChain(c config.Chain) ChainRules {
 		return ChainRules{}
 	}
 	age := uint64(c.MaxAgeSeconds)
-	return ChainRules{Params: []register.Digest{c.Params}, MaxAgeSeconds: Range{age, age}, Anchor: c.Anchor}
+	return ChainRules{Params: []register.Digest{c.Params}, MaxAgeSeconds: Range{age, age}, Anchor: c.Anchor,
+		Coefficient: Range{uint64(c.Coefficient.Min), uint64(c.Coefficient.Max)}}
 }
 
 // said returns the rule that accepts a config's own word, where it says one.
@@ -253,6 +256,12 @@ var configChecks = []step{
 	}),
 	field("service.chain.max_age_seconds", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return within(uint64(m.Service.Chain.MaxAgeSeconds), r.Chain.MaxAgeSeconds)
+	}),
+	field("service.chain.coefficient.min", func(m *config.Measured, r *ConfigRules) check.Finding {
+		return within(uint64(m.Service.Chain.Coefficient.Min), r.Chain.Coefficient)
+	}),
+	field("service.chain.coefficient.max", func(m *config.Measured, r *ConfigRules) check.Finding {
+		return within(uint64(m.Service.Chain.Coefficient.Max), r.Chain.Coefficient)
 	}),
 	anchor("global_id", func(a config.Anchor) any { return a.GlobalID }),
 	anchor("seqno", func(a config.Anchor) any { return a.Seqno }),

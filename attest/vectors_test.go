@@ -356,6 +356,8 @@ func configVectors() []vector {
 		}},
 		chainRule("params", func(c *attest.ChainRules) { c.Params[0][0]++ }),
 		chainRule("max_age_seconds", func(c *attest.ChainRules) { c.MaxAgeSeconds.Max-- }),
+		chainRule("coefficient.min", func(c *attest.ChainRules) { c.Coefficient.Min++ }),
+		chainRule("coefficient.max", func(c *attest.ChainRules) { c.Coefficient.Max-- }),
 		chainRule("anchor.global_id", func(c *attest.ChainRules) { c.Anchor.GlobalID++ }),
 		chainRule("anchor.seqno", func(c *attest.ChainRules) { c.Anchor.Seqno++ }),
 		chainRule("anchor.root_hash", func(c *attest.ChainRules) { c.Anchor.RootHash[0]++ }),
@@ -394,7 +396,7 @@ func (s *scene) borrows(loan eventlog.Loan) {
 // settles has the guest settle its charges on chain.
 func (s *scene) settles() {
 	s.serves(func(m *config.Measured) {
-		m.Service.Chain = config.Chain{Params: register.Digest{4}, MaxAgeSeconds: 60, Anchor: config.Anchor{GlobalID: -217, Seqno: 3,
+		m.Service.Chain = config.Chain{Params: register.Digest{4}, MaxAgeSeconds: 60, Coefficient: config.Band{Min: 5000, Max: 20_000}, Anchor: config.Anchor{GlobalID: -217, Seqno: 3,
 			RootHash: register.Digest{5}, FileHash: register.Digest{6}}}
 	})
 }

@@ -82,7 +82,7 @@ func gatewayConfig(s config.Service, k *keeper.Client, quotes net.Conn, enginePa
 	return gateway.Config{
 		Model: s.Model.Name, Volume: s.Model.Volume, RequestBytes: s.Limits.RequestBytes, AnswerTokens: s.Limits.AnswerTokens,
 		ContextTokens: s.Limits.ContextTokens, Concurrent: s.Limits.Concurrent,
-		Charges: s.Price.Payment == config.PayCharge, Settles: s.Settles(),
+		Charges: s.Price.Payment == config.PayCharge, Settles: s.Settles(), Coefficient: s.Chain.Coefficients(),
 		Keeper: keeperAdapter{k}, Quote: role.NewQuotes(quotes).Ask,
 		DialEngine: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
@@ -96,7 +96,7 @@ func gatewayConfig(s config.Service, k *keeper.Client, quotes net.Conn, enginePa
 type keeperAdapter struct{ client *keeper.Client }
 
 func (k keeperAdapter) Reserve(ctx context.Context, by gateway.Payer) (gateway.Place, error) {
-	place, err := k.client.Reserve(ctx, keeper.Payer{Contract: by.Contract, Secret: by.Secret, Most: by.Most})
+	place, err := k.client.Reserve(ctx, keeper.Payer{Contract: by.Contract, Secret: by.Secret, Most: by.Most, Coefficient: by.Coefficient})
 	for theirs, ours := range map[error]error{keeper.ErrFull: gateway.ErrFull, keeper.ErrKey: gateway.ErrKey, keeper.ErrFunds: gateway.ErrFunds,
 		keeper.ErrChain: gateway.ErrChain} {
 		if errors.Is(err, theirs) {

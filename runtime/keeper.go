@@ -133,6 +133,7 @@ func settling(ctx context.Context, asker *relay.Client, m config.Measured, terms
 	}
 	key := terms.ClaimKey.Public().(ed25519.PublicKey)
 	return &keeper.Settling{Network: network(m), MaxAge: m.Service.Chain.MaxAge(),
+		Least: m.Service.Chain.Coefficients().Min, Most: m.Service.Chain.Coefficients().Max,
 		Terms: settle.Terms{Root: m.Identity.RootContract, Key: [32]byte(key), Owner: m.Identity.PayoutOwner, Params: params}}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"chrysalis/measure/register"
+	"chrysalis/measure/ton"
 )
 
 // Chain says that charges are settled on chain, and how. A guest with it proves the chain for itself, serves whom what it has proven
@@ -15,9 +16,44 @@ type Chain struct {
 	Params register.Digest `json:"params"`
 	// MaxAgeSeconds is how old the newest block that was proven may be for anybody to be served or anything to be signed by it.
 	MaxAgeSeconds uint32 `json:"max_age_seconds"`
+	// Coefficient is the band of what weighted tokens are multiplied by. It is left out where that is one.
+	Coefficient Band `json:"coefficient,omitzero"`
 	// Anchor is a key block from which on blocks are proven. It is left out for mainnet, of which one is compiled in.
 	Anchor Anchor `json:"anchor,omitzero"`
 }
+
+// Band is from where to where a coefficient goes, in parts of ton.WeightOne. Where both are the same, it is fixed; else it follows the guest's queue.
+type Band struct {
+	Min uint32 `json:"min"`
+	Max uint32 `json:"max"`
+}
+
+// Coefficients returns the band, which is one where none is given.
+func (c Chain) Coefficients() Band {
+	if c.Coefficient == (Band{}) {
+		return Band{ton.WeightOne, ton.WeightOne}
+	}
+	return c.Coefficient
+}
+
+// At returns the coefficient when so many of so many places in a queue are taken.
+func (b Band) At(waiting, places int) uint32 {
+	if places <= 0 {
+		return b.Min
+	}
+	return b.Min + uint32(uint64(b.Max-b.Min)*uint64(max(0, min(waiting, places)))/uint64(places))
+}
+
+// Takes reports whether a receipt may have a coefficient: one of the band where charges are settled on chain, and none elsewhere.
+func (s Service) Takes(coefficient uint32) bool {
+	if !s.Settles() {
+		return coefficient == 0
+	}
+	b := s.Chain.Coefficients()
+	return b.Min <= coefficient && coefficient <= b.Max
+}
+
+const maxCoefficient = 100 * ton.WeightOne
 
 // Anchor is a key block of the masterchain that is believed without proof.
 type Anchor struct {
@@ -50,6 +86,10 @@ func (m Measured) validateChain() error {
 		return fmt.Errorf("params is zero, want the hash of the root's params")
 	case c.MaxAgeSeconds < minBlockAgeSeconds || c.MaxAgeSeconds > maxBlockAgeSeconds:
 		return fmt.Errorf("max_age_seconds is %d, want %d to %d", c.MaxAgeSeconds, minBlockAgeSeconds, maxBlockAgeSeconds)
+	case c.Coefficient != Band{} && (c.Coefficient.Min == 0 || c.Coefficient.Min > c.Coefficient.Max || c.Coefficient.Max > maxCoefficient ||
+		c.Coefficient == Band{ton.WeightOne, ton.WeightOne}):
+		return fmt.Errorf("coefficient goes from %d to %d, want from 1 up, to %d at most, or none given where it is one", c.Coefficient.Min,
+			c.Coefficient.Max, maxCoefficient)
 	case m.Identity.Network == Mainnet && c.Anchor != Anchor{}:
 		return fmt.Errorf("anchor is block %d, want none given: that of %s is compiled in", c.Anchor.Seqno, Mainnet)
 	case m.Identity.Network != Mainnet && (c.Anchor.Seqno == 0 || c.Anchor.RootHash == register.Digest{}):

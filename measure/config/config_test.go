@@ -243,6 +243,12 @@ func TestChain(t *testing.T) {
 		{"charges of nothing", "want payment \"charge\"", func(m *Measured) { m.Service.Price.NanotonPerToken = 0 }},
 		{"no params", "params is zero", func(m *Measured) { m.Service.Chain.Params = register.Digest{} }},
 		{"a block of any age", "max_age_seconds is 0", func(m *Measured) { m.Service.Chain.MaxAgeSeconds = 0 }},
+		{"a fixed coefficient", "", func(m *Measured) { m.Service.Chain.Coefficient = Band{5000, 5000} }},
+		{"a band", "", func(m *Measured) { m.Service.Chain.Coefficient = Band{10_000, 30_000} }},
+		{"a band of one, written", "coefficient goes from 10000", func(m *Measured) { m.Service.Chain.Coefficient = Band{10_000, 10_000} }},
+		{"a band downward", "coefficient goes from 3", func(m *Measured) { m.Service.Chain.Coefficient = Band{3, 2} }},
+		{"a band from nothing", "coefficient goes from 0", func(m *Measured) { m.Service.Chain.Coefficient = Band{0, 2} }},
+		{"a band without end", "coefficient goes from 1", func(m *Measured) { m.Service.Chain.Coefficient = Band{1, 1_000_001} }},
 		{"an old block", "max_age_seconds is 3601", func(m *Measured) { m.Service.Chain.MaxAgeSeconds = 3601 }},
 	} {
 		m := settling()
@@ -255,6 +261,22 @@ func TestChain(t *testing.T) {
 				t.Errorf("%s: decoded as %+v (%v)", tt.name, got.Service.Chain, err)
 			}
 		}
+	}
+}
+
+// TestBand: a coefficient follows the queue inside its band.
+func TestBand(t *testing.T) {
+	b := Band{10_000, 30_000}
+	for _, tt := range []struct {
+		waiting, places int
+		want            uint32
+	}{{0, 16, 10_000}, {8, 16, 20_000}, {16, 16, 30_000}, {99, 16, 30_000}, {-1, 16, 10_000}, {5, 0, 10_000}} {
+		if got := b.At(tt.waiting, tt.places); got != tt.want {
+			t.Errorf("%d of %d: got %d, want %d", tt.waiting, tt.places, got, tt.want)
+		}
+	}
+	if got := (Chain{}).Coefficients(); got != (Band{10_000, 10_000}) {
+		t.Errorf("none given: got %v, want one", got)
 	}
 }
 

@@ -23,3 +23,6 @@ func Answers() []string {
 
 // ClientHeader names the payment contract that an answer is charged to, in raw form.
 const ClientHeader = "Chrysalis-Client"
+
+// MaxCoefficientHeader is the most that a request's tokens may be multiplied by, in parts of 10000, where charges are settled on chain.
+const MaxCoefficientHeader = "Chrysalis-Max-Coefficient"

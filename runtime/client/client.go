@@ -26,6 +26,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"github.com/go-json-experiment/json"
 
@@ -130,6 +131,9 @@ func (g *Guest) Ask(ctx context.Context, r Request, each func(Piece) error) (*An
 	if r.Key != (api.Key{}) {
 		request.Header.Set("Authorization", "Bearer "+r.Key.String())
 	}
+	if r.MaxCoefficient > 0 {
+		request.Header.Set(api.MaxCoefficientHeader, strconv.FormatUint(uint64(r.MaxCoefficient), 10))
+	}
 	response, result, err := g.transport.Do(request)
 	if err != nil {
 		return nil, classed("asking guest", err)
@@ -142,7 +146,11 @@ func (g *Guest) Ask(ctx context.Context, r Request, each func(Piece) error) (*An
 	if response.StatusCode != http.StatusOK {
 		return nil, declined(response)
 	}
-	return proof.Read(response.Body, Untrusted{Request: body, Payer: payer}, result, each)
+	answer, err := proof.Read(response.Body, Untrusted{Request: body, Payer: payer}, result, each)
+	if err == nil && r.MaxCoefficient > 0 && answer.Receipt.Coefficient > r.MaxCoefficient {
+		return nil, fmt.Errorf("verifying receipt: %w: its coefficient is %d, want at most %d", check.ErrRejected, answer.Receipt.Coefficient, r.MaxCoefficient)
+	}
+	return answer, err
 }
 
 // Declined is the refusal of a guest, which has computed nothing and charges nothing.

@@ -504,3 +504,54 @@ func TestJudgeNeedsPayer(t *testing.T) {
 		t.Errorf("got %v and %d prompts, want an error about the request", err, len(g.Prompts()))
 	}
 }
+
+// TestKeys: where charges are settled on chain the request shows a key, the charge is to its contract, and the coefficient is in the band and at
+// most what was asked for.
+func TestKeys(t *testing.T) {
+	settles := func(m *config.Measured) {
+		m.Service.Chain = config.Chain{Params: register.Digest{1}, MaxAgeSeconds: 60, Coefficient: config.Band{Min: 15_000, Max: 30_000},
+			Anchor: config.Anchor{GlobalID: -217, Seqno: 1, RootHash: register.Digest{2}}}
+	}
+	key := api.Key{Contract: [32]byte{5}, Secret: [32]byte{6}}
+	contract := ton.Address{Account: key.Contract}
+	for _, tt := range []struct {
+		name, want string
+		change     func(*client.Request)
+		spoil      func(*clienttest.Reply)
+	}{
+		{"a key", "", func(*client.Request) {}, nil},
+		{"with its contract", "", func(r *client.Request) { r.Payer = contract }, nil},
+		{"at most what it is", "", func(r *client.Request) { r.MaxCoefficient = 15_000 }, nil},
+		{"with another contract", "and the key is of", func(r *client.Request) { r.Payer = payer }, nil},
+		{"no key", "Key is none", func(r *client.Request) { r.Key, r.Payer = api.Key{}, contract }, nil},
+		{"more than it takes", "its coefficient is 15000, want at most 14999", func(r *client.Request) { r.MaxCoefficient = 14_999 }, nil},
+		{"below the band", "its coefficient is not", func(*client.Request) {}, func(r *clienttest.Reply) { r.Receipt.Coefficient = 14_999 }},
+		{"above the band", "its coefficient is not", func(*client.Request) {}, func(r *clienttest.Reply) { r.Receipt.Coefficient = 30_001 }},
+		{"none", "its coefficient is not", func(*client.Request) {}, func(r *clienttest.Reply) { r.Receipt.Coefficient = 0 }},
+	} {
+		g := clienttest.New(t, measured(t, settles))
+		g.Spoil = func(_ []byte, r *clienttest.Reply) {
+			if tt.spoil != nil {
+				before := r.Receipt.Weighted
+				tt.spoil(r)
+				r.Receipt.Weighted, _ = r.Receipt.Usage.Charged(r.Receipt.Price, r.Receipt.Coefficient)
+				r.Receipt.Cumulative += r.Receipt.Weighted - before
+				r.Charge.Tokens = r.Receipt.Cumulative
+			}
+		}
+		request := question()
+		request.Payer, request.Key = ton.Address{}, key
+		tt.change(&request)
+		a, err := dial(t, g).Ask(t.Context(), request, nil)
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		} else if err == nil && (a.Receipt.Client != contract || a.Receipt.Coefficient != 15_000) {
+			t.Errorf("%s: charged to %s by %d", tt.name, a.Receipt.Client, a.Receipt.Coefficient)
+		}
+	}
+	request := question()
+	request.MaxCoefficient = 5
+	if _, err := dial(t, clienttest.New(t, measured(t))).Ask(t.Context(), request, nil); err == nil || !strings.Contains(err.Error(), "has no coefficient") {
+		t.Errorf("a maximum where nothing is settled: got %v", err)
+	}
+}

@@ -68,6 +68,9 @@ type Request struct {
 	Payer ton.Address `json:"-"`
 	// Key is wanted where the config's charges are settled on chain: it names the contract, which Payer may then leave out, and shows its secret.
 	Key api.Key `json:"-"`
+	// MaxCoefficient is the most that tokens may be multiplied by there, in parts of 10000; default: what the config allows. A guest that would take
+	// more refuses the request before it computes anything, and an answer that was counted by more is none.
+	MaxCoefficient uint32 `json:"-"`
 }
 
 // payer returns who pays, and refuses a request that this config could not charge.
@@ -87,6 +90,8 @@ func (r Request) payer(m config.Measured) (ton.Address, error) {
 		return payer, fmt.Errorf("making request: this guest charges nothing, but Payer is %s", payer)
 	case m.Service.Settles() && r.Key == (api.Key{}):
 		return payer, errors.New("making request: this guest settles on chain, and Key is none")
+	case !m.Service.Settles() && r.MaxCoefficient != 0:
+		return payer, errors.New("making request: this guest settles nothing on chain, and has no coefficient")
 	case !m.Service.Settles() && r.Key != (api.Key{}):
 		return payer, errors.New("making request: this guest settles nothing on chain, and need not see a key")
 	}

@@ -16,6 +16,8 @@ type Answer struct {
 	Response [32]byte
 	Usage    Usage
 	Outcome  Outcome
+	// Coefficient is as in Receipt.
+	Coefficient uint32
 }
 
 // Proof is what a client gets for an answer. Charge is nil when nobody pays.

@@ -57,6 +57,20 @@ func (u Usage) Weighted(p ton.Price) (uint64, error) {
 	return sum, nil
 }
 
+// Charged returns the weighted tokens of an answer under a coefficient, in parts of ton.WeightOne, rounded down; without one, Weighted.
+func (u Usage) Charged(p ton.Price, coefficient uint32) (uint64, error) {
+	n, err := u.Weighted(p)
+	if err != nil || coefficient == 0 {
+		return n, err
+	}
+	high, low := bits.Mul64(n, uint64(coefficient))
+	if high >= ton.WeightOne {
+		return 0, fmt.Errorf("%d tokens by a coefficient of %d are more than 64 bits hold", n, coefficient)
+	}
+	n, _ = bits.Div64(high, low, ton.WeightOne)
+	return n, nil
+}
+
 // Outcome says how an answer ended.
 type Outcome uint8
 
@@ -80,6 +94,7 @@ func (o Outcome) String() string {
 type Block struct {
 	Seqno    uint32
 	RootHash [32]byte
+	Time     uint32 // when it was made, Unix time
 }
 
 // Receipt is what a receipt says.
@@ -95,12 +110,14 @@ type Receipt struct {
 	Client   ton.Address // the client's payment contract; zero for an answer that nobody pays
 	Usage    Usage
 	Price    ton.Price
-	Weighted uint64 // tokens of this answer under Price
+	// Coefficient multiplies the weighted tokens, in parts of ton.WeightOne; 0 where the config has no band of it, which counts as one.
+	Coefficient uint32
+	Weighted    uint64 // tokens of this answer under Price and Coefficient
 	// Cumulative is the client's weighted tokens since its contract began, this answer among them: the number that a
 	// charge carries.
 	Cumulative uint64
 	Outcome    Outcome
-	Block      Block
+	Block      Block // the newest that the guest had proven when it recorded the answer
 }
 
 // label begins every receipt and keeps its signature apart from every other that the key could make.
@@ -195,7 +212,7 @@ func (r *Receipt) validate() error {
 			return fmt.Errorf("client's %v", err)
 		}
 	}
-	weighted, err := r.Usage.Weighted(r.Price)
+	weighted, err := r.Usage.Charged(r.Price, r.Coefficient)
 	if err != nil {
 		return err
 	}
@@ -208,8 +225,8 @@ func (r *Receipt) validate() error {
 		return fmt.Errorf("%d weighted tokens, want %d", r.Weighted, weighted)
 	case r.Cumulative < r.Weighted:
 		return fmt.Errorf("cumulative count is %d, want at least the answer's %d", r.Cumulative, r.Weighted)
-	case (r.Block.Seqno == 0) != (r.Block.RootHash == [32]byte{}):
-		return fmt.Errorf("block %d has root hash %x", r.Block.Seqno, r.Block.RootHash)
+	case (r.Block.Seqno == 0) != (r.Block.RootHash == [32]byte{}) || (r.Block.Seqno == 0) != (r.Block.Time == 0):
+		return fmt.Errorf("block %d has root hash %x and was made at %d", r.Block.Seqno, r.Block.RootHash, r.Block.Time)
 	}
 	return nil
 }
@@ -232,7 +249,7 @@ func (r *Receipt) encode(s *Signed) {
 	for _, hash := range [][32]byte{r.Request, r.Response, r.Service, r.Model, r.Engine} {
 		b = append(b, hash[:]...)
 	}
-	b = append(b, byte(r.Client.Workchain), byte(r.Outcome), 0, 0, 0, 0, 0, 0)
+	b = binary.LittleEndian.AppendUint32(append(b, byte(r.Client.Workchain), byte(r.Outcome), 0, 0), r.Block.Time)
 	b = append(b, r.Client.Account[:]...)
 	for _, n := range []uint32{
 		r.Usage.Prompt, r.Usage.Cached, r.Usage.Completion, r.Usage.Reasoning,
@@ -243,8 +260,7 @@ func (r *Receipt) encode(s *Signed) {
 	b = binary.LittleEndian.AppendUint64(b, r.Price.NanotonPerToken)
 	b = binary.LittleEndian.AppendUint64(b, r.Weighted)
 	b = binary.LittleEndian.AppendUint64(b, r.Cumulative)
-	b = binary.LittleEndian.AppendUint32(b, r.Block.Seqno)
-	b = append(b, 0, 0, 0, 0)
+	b = binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(b, r.Block.Seqno), r.Coefficient)
 	b = append(b, r.Block.RootHash[:]...)
 	if len(b) != bodySize {
 		panic(fmt.Sprintf("receipt: encoded %d bytes, want %d", len(b), bodySize))
@@ -264,7 +280,8 @@ func (r *Receipt) decode(s *Signed) error {
 	}
 	r.Client.Workchain = int8(take(1)[0])
 	r.Outcome = Outcome(take(1)[0])
-	reserved := [6]byte(take(6))
+	reserved := [2]byte(take(2))
+	r.Block.Time = u32()
 	copy(r.Client.Account[:], take(32))
 	for _, n := range []*uint32{
 		&r.Usage.Prompt, &r.Usage.Cached, &r.Usage.Completion, &r.Usage.Reasoning,
@@ -273,9 +290,9 @@ func (r *Receipt) decode(s *Signed) error {
 		*n = u32()
 	}
 	r.Price.NanotonPerToken, r.Weighted, r.Cumulative = u64(), u64(), u64()
-	r.Block.Seqno = u32()
-	if more := [4]byte(take(4)); reserved != [6]byte{} || more != [4]byte{} {
-		return fmt.Errorf("reserved bytes are %x and %x, want zeros", reserved, more)
+	r.Block.Seqno, r.Coefficient = u32(), u32()
+	if reserved != [2]byte{} {
+		return fmt.Errorf("reserved bytes are %x, want zeros", reserved)
 	}
 	copy(r.Block.RootHash[:], take(32))
 	return nil

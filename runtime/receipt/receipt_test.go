@@ -34,9 +34,9 @@ func example() Receipt {
 		Usage:      Usage{Prompt: 100, Cached: 30, Completion: 50, Reasoning: 20},
 		Price:      ton.Price{NanotonPerToken: 20, PromptWeight: 10_000, CachedWeight: 1_000, CompletionWeight: 20_000, ReasoningWeight: 15_000},
 		Cumulative: 1_000_163, Outcome: Complete,
-		Block: Block{Seqno: 9, RootHash: sha256.Sum256([]byte("block"))},
+		Block: Block{Seqno: 9, RootHash: sha256.Sum256([]byte("block")), Time: 1_700_000_000}, Coefficient: 12_500,
 	}
-	r.Weighted = 70 + 3 + 60 + 30
+	r.Weighted = (70 + 3 + 60 + 30) * 5 / 4
 	return r
 }
 
@@ -64,6 +64,7 @@ type fields struct {
 		NanotonPerToken                       uint64
 		Prompt, Cached, Completion, Reasoning uint32
 	}
+	Coefficient          uint32
 	Weighted, Cumulative uint64
 	Outcome              Outcome
 	Block                Block
@@ -75,6 +76,7 @@ func fieldsOf(r Receipt) (f fields) {
 	f.Client, f.Usage = r.Client, r.Usage
 	f.Price.NanotonPerToken, f.Price.Prompt, f.Price.Cached = r.Price.NanotonPerToken, r.Price.PromptWeight, r.Price.CachedWeight
 	f.Price.Completion, f.Price.Reasoning = r.Price.CompletionWeight, r.Price.ReasoningWeight
+	f.Coefficient = r.Coefficient
 	f.Weighted, f.Cumulative, f.Outcome, f.Block = r.Weighted, r.Cumulative, r.Outcome, r.Block
 	return f
 }
@@ -121,8 +123,8 @@ func TestVectors(t *testing.T) {
 	if *got != example() || fieldsOf(*got) != v.Fields {
 		t.Errorf("verified: got %+v, want %+v", *got, example())
 	}
-	if price, err := got.Nanoton(); err != nil || price != 163*20 {
-		t.Errorf("price is %d, %v; want %d", price, err, 163*20)
+	if price, err := got.Nanoton(); err != nil || price != 203*20 {
+		t.Errorf("price is %d, %v; want %d", price, err, 203*20)
 	}
 }
 
@@ -178,10 +180,14 @@ func TestSignRefuses(t *testing.T) {
 		{"later without a previous one", "sequence is 3", func(r *Receipt) { r.Previous = [32]byte{} }},
 		{"workchain", "workchain is 4", func(r *Receipt) { r.Client.Workchain = 4 }},
 		{"no outcome", "outcome 0", func(r *Receipt) { r.Outcome = 0 }},
-		{"weighted", "want 163", func(r *Receipt) { r.Weighted++ }},
+		{"weighted", "want 203", func(r *Receipt) { r.Weighted++ }},
+		{"another coefficient", "want 204", func(r *Receipt) { r.Coefficient = 12_520 }},
+		{"no coefficient", "want 163", func(r *Receipt) { r.Coefficient = 0 }},
+		{"a time without a block", "was made at", func(r *Receipt) { r.Block = Block{Time: 5} }},
+		{"a block without a time", "was made at 0", func(r *Receipt) { r.Block.Time = 0 }},
 		{"cached above prompt", "101 cached of 100", func(r *Receipt) { r.Usage.Cached = 101 }},
 		{"reasoning above completion", "51 reasoning of 50", func(r *Receipt) { r.Usage.Reasoning = 51 }},
-		{"cumulative below weighted", "cumulative count is 162", func(r *Receipt) { r.Cumulative = 162 }},
+		{"cumulative below weighted", "cumulative count is 202", func(r *Receipt) { r.Cumulative = 202 }},
 		{"block without hash", "block 9", func(r *Receipt) { r.Block.RootHash = [32]byte{} }},
 	} {
 		r := example()
@@ -189,6 +195,22 @@ func TestSignRefuses(t *testing.T) {
 		if _, err := Sign(testKey(), r); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got error %v, want it to say %q", tt.name, err, tt.want)
 		}
+	}
+}
+
+// TestCharged: a coefficient multiplies what is weighted, rounds down, and does not pass 64 bits.
+func TestCharged(t *testing.T) {
+	p := ton.Price{PromptWeight: ton.WeightOne, CompletionWeight: 1<<32 - 1}
+	for _, tt := range []struct {
+		tokens, coefficient uint32
+		want                uint64
+	}{{7, 0, 7}, {7, 10_000, 7}, {7, 9_999, 6}, {7, 15_000, 10}, {7, 1, 0}, {1<<32 - 1, 1 << 31, (1<<32 - 1) * (1 << 31) / 10_000}} {
+		if got, err := (Usage{Prompt: tt.tokens}).Charged(p, tt.coefficient); err != nil || got != tt.want {
+			t.Errorf("%d tokens by %d: got %d (%v), want %d", tt.tokens, tt.coefficient, got, err, tt.want)
+		}
+	}
+	if got, err := (Usage{Completion: 1<<32 - 1}).Charged(p, 1<<32-1); err == nil {
+		t.Errorf("beyond 64 bits: got %d, want an error", got)
 	}
 }
 

@@ -61,6 +61,9 @@ export class Guest {
     this.proofs = new WeakMap();
   }
 
+  /** The id of the key that is sealed to now, "" when there is none. */
+  get key() { return this.#guest?.key ?? ""; }
+
   /** How far the guests have come that answered, for settings.seen of a later connection. */
   seen() { return this.#client.seen(); }
 

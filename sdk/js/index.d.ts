@@ -58,6 +58,8 @@ export declare class GuestError extends Error {
 export interface Guest {
   readonly verdict: Verdict | null;
   readonly listIssued: string;
+  /** The id of the key that is sealed to now, "" when there is none. */
+  readonly key: string;
   readonly baseURL: string;
   /** fetch, sealed to the guest. Give it to other people's SDKs. */
   readonly fetch: typeof fetch;

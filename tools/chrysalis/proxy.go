@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 
+	"github.com/go-json-experiment/json"
 	"github.com/spf13/cobra"
 
 	"chrysalis/measure/config"
@@ -28,10 +29,11 @@ func newProxy() *cobra.Command {
 		Short: "A plain OpenAI endpoint on this machine, in front of verified guests",
 		Long: "Verifies each guest before the first byte, and seals what local programs ask to one of them, through any balancer or proxy that ends\n" +
 			"TLS on the way. Answers are opened, judged against the attested keys, and passed on as they come; the end of one that is not proven is\n" +
-			"not. Guests are verified anew when their keys are replaced. What a guest has begun with is asked of no other. The table at / says who\n" +
-			"answers under which measurement, and so do the headers Chrysalis-Guest, -Release, -Platform, -Machine and -Config of each answer.\n\n" +
+			"not. Guests are verified anew when their keys are replaced. What a guest has begun with is asked of no other. The table at /status says\n" +
+			"who answers under which measurement, and so do the headers Chrysalis-Guest, -Release, -Platform, -Machine and -Config of each answer.\n\n" +
 			"Any OpenAI client works unchanged: OPENAI_BASE_URL=http://127.0.0.1:8080/v1, and any key (of a guest that settles on chain its own, or --account); Anthropic's with\n" +
-			"ANTHROPIC_BASE_URL=http://127.0.0.1:8080. Pages of other origins, and requests by another name than this machine's, are refused.",
+			"ANTHROPIC_BASE_URL=http://127.0.0.1:8080. Pages of other origins, and requests by another name than this machine's, are refused.\n\n" +
+			"At / is a page that verifies a guest by itself, in the browser, and seals what is typed there: this program carries it and reads nothing.",
 		Example: "  chrysalis proxy https://127.0.0.1:8443 --policy policy.json --roots build/guest/tpm-maker.pem\n" +
 			"  chrysalis proxy https://a.example https://b.example --policy policy.json --receipts receipts --cors http://localhost:3000",
 		Args: cobra.MinimumNArgs(1),
@@ -72,7 +74,12 @@ func runProxy(cmd *cobra.Command, f proxyFlags, guests []string) error {
 	if f.asJSON {
 		handler = slog.NewJSONHandler(cmd.ErrOrStderr(), nil)
 	}
+	settings, err := f.pageSettings()
+	if err != nil {
+		return unavailable(err)
+	}
 	p, err := proxy.New(proxy.Config{
+		Page: proxy.Page(), PageSettings: settings,
 		Guests: guests, Attest: remote, Origins: f.origins, Receipts: f.receipts, Key: key, Log: slog.New(handler),
 		Payer: func(m config.Measured) (ton.Address, error) {
 			if m.Service.Price.Payment != config.PayCharge {
@@ -97,4 +104,33 @@ func runProxy(cmd *cobra.Command, f proxyFlags, guests []string) error {
 		return unavailable(err)
 	}
 	return nil
+}
+
+// pageSettings is what the page asks for: what this proxy asks for too.
+func (f *proxyFlags) pageSettings() ([]byte, error) {
+	var s struct {
+		Policy string `json:"policy"`
+		Roots  struct {
+			VTPM   string `json:"vtpm,omitzero"`
+			TDX    string `json:"tdx,omitzero"`
+			SEVSNP string `json:"sevsnp,omitzero"`
+		} `json:"roots"`
+		ReleaseList string `json:"releaseList,omitzero"`
+		Payer       string `json:"payer,omitzero"`
+	}
+	s.Payer = f.payer.contract
+	for _, of := range []struct {
+		file string
+		text *string
+	}{{f.remote.policy, &s.Policy}, {f.remote.roots, &s.Roots.VTPM}, {f.remote.tdxRoot, &s.Roots.TDX}, {f.remote.snpRoot, &s.Roots.SEVSNP}, {f.remote.list, &s.ReleaseList}} {
+		if of.file == "" {
+			continue
+		}
+		text, err := readInput(of.file)
+		if err != nil {
+			return nil, err
+		}
+		*of.text = string(text)
+	}
+	return json.Marshal(s)
 }

@@ -89,7 +89,7 @@ func TestAnswersRefused(t *testing.T) {
 		"to another question":     frame(2, statusAnswer, 1, "x"),
 		"of no status":            frame(1, 3, 0, ""),
 		"none, with bytes":        frame(1, statusNone, 1, "x"),
-		"longer than its kind":    frame(1, statusAnswer, uint32(most[Params])+1, ""),
+		"longer than its kind":    frame(1, statusAnswer, uint32(most[Params])+1, strings.Repeat("x", most[Params]+1)),
 		"longer than there is":    frame(1, statusAnswer, 1<<32-1, ""),
 		"that ends in the middle": frame(1, statusAnswer, 9, "x"),
 	} {

@@ -203,7 +203,10 @@ func (g *Guest) reply(body []byte, payer ton.Address) (*Reply, error) {
 		},
 		ReceiptKey: g.ReceiptKey, ClaimKey: g.ClaimKey,
 	}
-	if r.Receipt.Weighted, err = r.Receipt.Usage.Weighted(r.Receipt.Price); err != nil {
+	if m.Service.Settles() {
+		r.Receipt.Coefficient = m.Service.Chain.Coefficients().Min
+	}
+	if r.Receipt.Weighted, err = r.Receipt.Usage.Charged(r.Receipt.Price, r.Receipt.Coefficient); err != nil {
 		return nil, err
 	}
 	if g.last != nil {
@@ -237,6 +240,9 @@ func (g *Guest) answer(w http.ResponseWriter, r *http.Request) error {
 	shown := r.Header.Get("Authorization")
 	if m.Service.Settles() {
 		key, err := api.ParseKey(strings.TrimPrefix(shown, "Bearer "))
+		if payer.IsZero() {
+			payer.Account = key.Contract
+		}
 		if err != nil || payer != (ton.Address{Account: key.Contract}) {
 			w.WriteHeader(http.StatusUnauthorized)
 			_, err := io.WriteString(w, `{"error":{"message":"show the client's key","code":"invalid_api_key","param":null}}`)

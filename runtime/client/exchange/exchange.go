@@ -184,8 +184,13 @@ type Request struct {
 	Body         []byte
 }
 
-// passed are the headers that go to a guest. The rest of a client's tells who it is, and nothing that a guest needs.
-var passed = []string{"accept", "authorization", "content-type", strings.ToLower(api.ClientHeader)}
+// passed are the headers that go to a guest. The rest of a client's tells who it is, and nothing that a guest needs. A key goes to a guest that
+// settles on chain, and to nobody else.
+var passed = []string{"accept", authorization, "content-type", payerHeader, strings.ToLower(api.MaxCoefficientHeader)}
+
+const authorization = "authorization"
+
+var payerHeader = strings.ToLower(api.ClientHeader)
 
 // Seal seals a request. What it returns is sent once.
 func (g *Guest) Seal(r Request) (*Call, error) {
@@ -193,28 +198,26 @@ func (g *Guest) Seal(r Request) (*Call, error) {
 		return nil, fmt.Errorf("sealing request: path %.80q, want one without a query", r.Path)
 	}
 	inner := envelope.Request{Method: r.Method, Path: r.Path, Body: r.Body}
-	var payer ton.Address
-	named := false
+	named := map[string][]string{}
 	for _, f := range r.Header {
-		name := strings.ToLower(f.Name)
-		if !slices.Contains(passed, name) {
-			continue
+		name, value := strings.ToLower(f.Name), strings.Trim(f.Value, " \t")
+		switch {
+		case name == authorization || name == payerHeader:
+			named[name] = append(named[name], value)
+		case slices.Contains(passed, name):
+			inner.Header = append(inner.Header, envelope.Field{Name: name, Value: value})
 		}
-		if name == strings.ToLower(api.ClientHeader) {
-			var err error
-			if payer, err = ton.Parse(f.Value); err != nil || named {
-				return nil, fmt.Errorf("sealing request: %s: %w", api.ClientHeader, errors.Join(err, errors.New("want one address")))
-			}
-			named = true
-		}
-		inner.Header = append(inner.Header, envelope.Field{Name: name, Value: strings.Trim(f.Value, " \t")})
 	}
 	answers := r.Method == envelope.Method && slices.Contains(api.Answers(), r.Path)
-	if charges := g.result.Config().Service.Price.Payment == config.PayCharge; answers && charges && !named {
-		if payer = g.client.config.Payer; payer.IsZero() {
-			return nil, errors.New("sealing request: this guest charges, and no payment contract is named")
-		}
-		inner.Header = append(inner.Header, envelope.Field{Name: strings.ToLower(api.ClientHeader), Value: payer.String()})
+	payer, key, err := g.payer(answers, named[payerHeader], named[authorization])
+	if err != nil {
+		return nil, fmt.Errorf("sealing request: %w", err)
+	}
+	if !payer.IsZero() {
+		inner.Header = append(inner.Header, envelope.Field{Name: payerHeader, Value: payer.String()})
+	}
+	if key != (api.Key{}) {
+		inner.Header = append(inner.Header, envelope.Field{Name: authorization, Value: "Bearer " + key.String()})
 	}
 	slices.SortStableFunc(inner.Header, func(a, b envelope.Field) int { return strings.Compare(a.Name, b.Name) })
 	sealed, answer, err := g.key.Seal(inner, g.client.config.Now())
@@ -228,4 +231,41 @@ func (g *Guest) Seal(r Request) (*Call, error) {
 	}
 	c.before = g.client.Seen()
 	return c, nil
+}
+
+// payer returns who pays for a request, and the key to show.
+func (g *Guest) payer(answers bool, named, keys []string) (payer ton.Address, key api.Key, err error) {
+	service := g.result.Config().Service
+	if len(named) > 1 || len(keys) > 1 {
+		return payer, key, fmt.Errorf("%d payment contracts and %d keys, want one each", len(named), len(keys))
+	}
+	if len(named) == 1 {
+		if payer, err = ton.Parse(named[0]); err != nil {
+			return payer, key, fmt.Errorf("%s: %w", api.ClientHeader, err)
+		}
+	}
+	if service.Settles() && len(keys) == 1 {
+		scheme, text, _ := strings.Cut(keys[0], " ")
+		if key, err = api.ParseKey(text); err != nil || !strings.EqualFold(scheme, "Bearer") {
+			return payer, api.Key{}, errors.New("this guest settles on chain, and the key is none")
+		}
+		of := ton.Address{Account: key.Contract}
+		if len(named) == 1 && payer != of {
+			return payer, api.Key{}, fmt.Errorf("%s is %s, and the key is of %s", api.ClientHeader, payer, of)
+		}
+		return of, key, nil
+	}
+	if !answers || service.Price.Payment != config.PayCharge {
+		return payer, key, nil
+	}
+	if service.Settles() {
+		return payer, key, errors.New("this guest settles on chain, and there is no key")
+	}
+	if len(named) == 0 {
+		payer = g.client.config.Payer
+	}
+	if payer.IsZero() {
+		return payer, key, errors.New("this guest charges, and no payment contract is named")
+	}
+	return payer, key, nil
 }

@@ -2,6 +2,7 @@ package exchange_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -12,11 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/check"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/release"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/measure/config"
+	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/api"
@@ -396,8 +400,8 @@ func TestSealRefuses(t *testing.T) {
 		want string
 	}{
 		{"nobody pays", request(streamed), "no payment contract"},
-		{"two pay", pay(payer.String(), payer.String()), "want one address"},
-		{"no address", pay("me"), "want one address"},
+		{"two pay", pay(payer.String(), payer.String()), "want one each"},
+		{"no address", pay("me"), "Chrysalis-Client"},
 		{"a query", exchange.Request{Method: "GET", Path: "/v1/models?a"}, "without a query"},
 		{"no path", exchange.Request{Method: "GET", Path: "models"}, "path of"},
 	} {
@@ -477,5 +481,119 @@ func TestStepsBack(t *testing.T) {
 	guest = meet(t, clientOf(t, g, func(c *exchange.Config) { c.Seen = seen }), by)
 	if got := said(seal(), 5, 200); !strings.Contains(got, "number 13") {
 		t.Errorf("a client that remembers: %q", got)
+	}
+}
+
+// TestKeys: a key goes to a guest that settles on chain and names who pays; to another guest no key goes, whatever a program sends.
+func TestKeys(t *testing.T) {
+	raw := measured(t)
+	m, err := config.Decode(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Service.Chain = config.Chain{Params: register.Digest{4}, MaxAgeSeconds: 60, Anchor: config.Anchor{GlobalID: -217, Seqno: 3,
+		RootHash: register.Digest{5}, FileHash: register.Digest{6}}}
+	settled, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := api.Key{Contract: [32]byte{3}, Secret: [32]byte{4}}
+	of := ton.Address{Account: key.Contract}
+	for _, tt := range []struct {
+		name          string
+		raw           []byte
+		header        []envelope.Field
+		payer, refuse string
+		shown         string
+	}{
+		{"a key", settled, []envelope.Field{{Name: "Authorization", Value: "bearer " + key.String()}}, of.String(), "", "Bearer " + key.String()},
+		{"a key and its contract", settled, []envelope.Field{{Name: "authorization", Value: "Bearer " + key.String()}, {Name: "chrysalis-client", Value: of.String()}}, of.String(), "", "Bearer " + key.String()},
+		{"a key and another contract", settled, []envelope.Field{{Name: "authorization", Value: "Bearer " + key.String()}, {Name: "chrysalis-client", Value: payer.String()}}, "", "the key is of", ""},
+		{"no key", settled, nil, "", "there is no key", ""},
+		{"what is none", settled, []envelope.Field{{Name: "authorization", Value: "Bearer sk-1"}}, "", "the key is none", ""},
+		{"two keys", settled, []envelope.Field{{Name: "authorization", Value: "Bearer " + key.String()}, {Name: "authorization", Value: "Bearer " + key.String()}}, "", "want one each", ""},
+		{"a guest that settles nothing", raw, []envelope.Field{{Name: "authorization", Value: "Bearer " + key.String()}}, payer.String(), "", ""},
+	} {
+		g := clienttest.New(t, tt.raw)
+		by := newCarrier(t, g.URL)
+		guest := meet(t, clientOf(t, g), by)
+		call, err := guest.Seal(exchange.Request{Method: "POST", Path: api.ChatCompletions, Body: []byte(streamed), Header: tt.header})
+		if tt.refuse != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.refuse) || strings.Contains(err.Error(), key.String()) {
+				t.Errorf("%s: got %v, want %q", tt.name, err, tt.refuse)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, body := by.post(call, guest.KeyID())
+		if _, err := feed(call, body, 1<<20); err != nil || status != 200 || call.Answer().Receipt.Client.String() != tt.payer {
+			t.Errorf("%s: got %d, %v, want it charged to %s", tt.name, status, err, tt.payer)
+		}
+		if got := strings.Join(g.Shown(), "|"); got != tt.shown {
+			t.Errorf("%s: the guest was shown %q, want %q", tt.name, got, tt.shown)
+		}
+	}
+}
+
+// TestLists: a release list counts when enough signers stand for it, while it is fresh, and not when a newer one was seen.
+func TestLists(t *testing.T) {
+	g := clienttest.New(t, measured(t))
+	by := newCarrier(t, g.URL)
+	signers := make([]ed25519.PrivateKey, 3)
+	rules := g.Rules()
+	rules.ReleaseList = attest.ListRules{Threshold: 2, MaxAge: "168h"}
+	for i := range signers {
+		signers[i] = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i + 1)}, ed25519.SeedSize))
+		rules.ReleaseList.Signers = append(rules.ReleaseList.Signers, pubkey.Of(signers[i]))
+	}
+	values := rules.Releases
+	rules.Releases = nil
+	policy, err := rules.Policy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC().Truncate(time.Second)
+	list := func(issued time.Time, by ...ed25519.PrivateKey) []byte {
+		t.Helper()
+		document := release.NewDocument(issued, 30*24*time.Hour)
+		for _, v := range values {
+			document.Releases = append(document.Releases, release.Listed{Manifest: register.Digest{7}, Values: v, Rebuilds: []release.Envelope{}})
+		}
+		signed, err := release.EncodeList(document)
+		for _, key := range by {
+			if err == nil {
+				signed, err = release.SignList(signed, key)
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return signed
+	}
+	for _, tt := range []struct {
+		name, want string
+		list       []byte
+		after      time.Time
+	}{
+		{"two of three", "", list(now.Add(-time.Hour), signers[0], signers[2]), time.Time{}},
+		{"the list that was seen", "", list(now.Add(-time.Hour), signers[0], signers[2]), now.Add(-time.Hour)},
+		{"one of three", "want at least 2", list(now.Add(-time.Hour), signers[1]), time.Time{}},
+		{"a list before the one that was seen", "was seen before", list(now.Add(-2*time.Hour), signers[0], signers[1]), now.Add(-time.Hour)},
+		{"an old list", "release-list-fresh", list(now.Add(-169*time.Hour), signers[0], signers[1]), time.Time{}},
+		{"no list", "release-list", nil, time.Time{}},
+	} {
+		with, issued, err := policy, time.Time{}, error(nil)
+		if tt.list != nil {
+			with, issued, err = exchange.WithReleases(policy, tt.list, tt.after)
+		}
+		if err == nil {
+			q := clientOf(t, g, func(c *exchange.Config) { c.Policy = with }).Ask()
+			_, err = q.Judge(by.get(q.Target))
+		}
+		if tt.want == "" && (err != nil || !issued.Equal(now.Add(-time.Hour))) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: got %v, issued %s, want %q", tt.name, err, issued, tt.want)
+		}
 	}
 }

@@ -142,6 +142,7 @@ func judgeReceipt(untrusted []byte, payer ton.Address, guest *attest.Result) (*r
 		{"model", r.Model == m.Service.Model.Volume.Root},
 		{"engine", r.Engine == m.Service.Engine.Volume.Root},
 		{"price", r.Price == m.Service.Price.Price},
+		{"coefficient", m.Service.Takes(r.Coefficient)},
 		{"client", r.Client == payer},
 		{"usage", r.Usage.Prompt <= limits.ContextTokens && r.Usage.Completion <= limits.AnswerTokens},
 	})

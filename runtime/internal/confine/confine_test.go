@@ -25,7 +25,7 @@ func TestProcess(t *testing.T) {
 		args []string
 		want string
 	}{
-		{"not confined", nil, "could: open, list, run, tcp, udp, connect, unix, ptrace, unshare, memfd, setuid, open in another thread"},
+		{"not confined", nil, "could: open, list, run, tcp, udp, connect, send, unix, ptrace, unshare, memfd, setuid, open in another thread"},
 		{"gateway", []string{"gateway"}, "could: unix"},
 		{"keeper", []string{"keeper"}, "could: "},
 		{"fetch", []string{"fetch"}, "could: connect"},

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"chrysalis/measure/ton"
+	"chrysalis/runtime/api"
 	"chrysalis/runtime/receipt"
 )
 
@@ -60,6 +62,9 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 	if g.config.Settles {
 		// Who shows no key, or can't pay, takes neither a place nor the engine's time.
 		payer.Most = g.most(request)
+		if payer.Coefficient, err = g.coefficient(r); err != nil {
+			return err
+		}
 		if place, err = g.reserve(r, payer); err != nil {
 			return err
 		}
@@ -82,7 +87,7 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 	a := &answering{
 		gateway: g, place: place, id: w.Header().Get(requestIDHeader), stream: request.stream,
 		keeps: d.keeps || !request.stream, began: time.Now(),
-		record: receipt.Answer{Client: client, Request: hash}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
+		record: receipt.Answer{Client: client, Request: hash, Coefficient: payer.Coefficient}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
 		body: newBodyHash(),
 	}
 	a.dialect = d
@@ -105,6 +110,25 @@ func (g *Gateway) reserve(r *http.Request, by Payer) (Place, error) {
 
 // templateTokens is room for what the engine's template writes around a prompt.
 const templateTokens = 1024
+
+// coefficient is what a request's tokens are multiplied by: by the queue as it is now, and no more than the client says.
+func (g *Gateway) coefficient(r *http.Request) (uint32, error) {
+	_, _, waiting := g.places.stand()
+	now := g.config.Coefficient.At(waiting, g.places.most)
+	named := r.Header.Values(api.MaxCoefficientHeader)
+	if len(named) == 0 {
+		return now, nil
+	}
+	most, err := strconv.ParseUint(named[0], 10, 32)
+	if err != nil || len(named) != 1 || strconv.FormatUint(most, 10) != named[0] {
+		return 0, refuse(api.MaxCoefficientHeader, "%s is no number, want parts of 10000", api.MaxCoefficientHeader)
+	}
+	if uint64(now) > most {
+		return 0, &refusal{status: http.StatusPaymentRequired, code: "price_above_maximum", param: api.MaxCoefficientHeader,
+			message: fmt.Sprintf("the coefficient is %d now, and the request takes %d at most: nothing was computed", now, most)}
+	}
+	return now, nil
+}
 
 // most returns the tokens that a request may take: no token is shorter than a byte.
 func (g *Gateway) most(r *request) receipt.Usage {

@@ -36,13 +36,15 @@ type fakeKeeper struct {
 	vouched  int
 	places   int
 	onTake   error
+	payer    Payer // who asked last
 	onRecord error
 	recorded chan struct{} // closed records may be awaited by tests
 }
 
-func (k *fakeKeeper) Reserve(context.Context, Payer) (Place, error) {
+func (k *fakeKeeper) Reserve(_ context.Context, by Payer) (Place, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.payer = by
 	if k.onTake != nil {
 		return nil, k.onTake
 	}

@@ -49,8 +49,9 @@ type Payer struct {
 	Contract ton.Address
 	// Secret is the hash of what was shown for it, where charges are settled on chain.
 	Secret [32]byte
-	// Most is what the answer may take, in the same case.
-	Most receipt.Usage
+	// Most is what the answer may take, and Coefficient what its tokens are multiplied by, in the same case.
+	Most        receipt.Usage
+	Coefficient uint32
 }
 
 // Place is room for one answer. Record returns once it is durable; Release does nothing after it.
@@ -80,6 +81,7 @@ type Config struct {
 	Concurrent    uint32 // requests computed at a time; four times as many may wait
 	Charges       bool   // a request must name the client's payment contract, or must not
 	Settles       bool   // with Charges: and show its secret, as a key, which names the contract too
+	Coefficient   config.Band
 	Keeper        Keeper
 	// Quote asks the owner of the hardware for evidence; one goroutine calls it at a time.
 	Quote      func(evidence.Request) (*evidence.Evidence, error)

@@ -92,6 +92,19 @@ func TestOneOfTwoLies(t *testing.T) {
 	}
 }
 
+// TestNobodyToAsk: without a liteserver nothing is proven.
+func TestNobodyToAsk(t *testing.T) {
+	w := newWorld(t)
+	w.servers = nil
+	w.boot()
+	if err := w.f.round(t.Context()); err == nil {
+		t.Error("a round without liteservers: got no error")
+	}
+	if err := w.f.each(t.Context(), relay.Question{Kind: relay.Transactions}, func([]byte) error { return nil }); err == nil {
+		t.Error("a question to nobody: got no error")
+	}
+}
+
 // TestOldView: a view that is too old serves nobody and signs nothing, and no boot goes back to an older one.
 func TestOldView(t *testing.T) {
 	w := newWorld(t)
@@ -129,6 +142,9 @@ func TestOldView(t *testing.T) {
 		}
 	}
 	w.boot()
+	if got, kept := w.f.head, w.keeper.ledger.settled.head; got != kept || got == w.chain.Network.Anchor {
+		t.Errorf("a boot begins at block %d, want the journal's %d", got.Last.Seqno, kept.Last.Seqno)
+	}
 	if err := w.f.round(t.Context()); err == nil {
 		t.Error("an older chain after a boot: got no error")
 	}
@@ -180,6 +196,72 @@ func TestHolds(t *testing.T) {
 	w.topUp(alice, coin)
 	w.look()
 	w.answer(alice, 1_000_000)
+}
+
+// TestCoefficient: what a request's tokens are multiplied by is in the band, is held for, charged and in the receipt, and stays what it was when the
+// place was taken.
+func TestCoefficient(t *testing.T) {
+	w := newWorld(t)
+	w.opens(alice, 5*coin)
+	w.boot()
+	w.look()
+	for _, bad := range []uint32{9_999, 20_001, 1} {
+		w.price = bad
+		w.refuses(ErrRefused, alice, secretOf(alice), 10)
+	}
+	w.price = 20_000
+	w.refuses(ErrFunds, alice, secretOf(alice), 2_500_000)
+	h := must(w.reserve(alice, secretOf(alice), 1_000_000))
+	if r := w.keeper.ask(call{op: opRecord, place: true, held: h, record: receipt.Answer{ID: receipt.AnswerID{77}, Client: h.client,
+		Usage: receipt.Usage{Completion: 10}, Outcome: receipt.Complete, Coefficient: 10_000}}); r.status != statusRefused {
+		t.Errorf("an answer by another coefficient than its place: status %d", r.status)
+	}
+	p := must(w.records(must(w.reserve(alice, secretOf(alice), 1_000_000)), 1_000_000))
+	r := must(receipt.Parse(p.Receipt[:]))
+	if r.Coefficient != 20_000 || r.Weighted != 2_000_000 || r.Block.Time != w.f.head.Time || r.Block.Seqno != w.chain.Last().Seqno {
+		t.Errorf("receipt: coefficient %d, %d tokens, block %d of %d; want 20,000, 2,000,000, the newest", r.Coefficient, r.Weighted, r.Block.Seqno,
+			r.Block.Time)
+	}
+	if m := must(claim.Parse(p.Charge[:])).Message; m.Tokens != 2_000_000 {
+		t.Errorf("charged %d, want 2,000,000", m.Tokens)
+	}
+	w.boot()
+	w.look()
+	if n := w.answer(alice, 1000); n != 2_002_000 {
+		t.Errorf("after a boot charged %d, want 2,002,000", n)
+	}
+}
+
+// TestLooks: a view that is not of the journal's newest transaction is not acted by.
+func TestLooks(t *testing.T) {
+	w := newWorld(t)
+	w.opens(alice, 5*coin)
+	w.boot()
+	w.look()
+	view := w.keeper.ledger.settling.view
+	view.Last.LT++
+	if err := w.keeper.prove(proven{head: w.f.head, view: &view}); err == nil {
+		t.Error("a view of another transaction: got no error")
+	}
+	view.Last.LT--
+	old := w.f.head
+	w.send(chaintest.Message{From: carrier, To: payoutOwner, Value: 1}) // of which the proxy hears nothing, so it is not in the journal
+	w.look()
+	if w.keeper.ledger.settled.head != old {
+		t.Fatal("each block is in the journal")
+	}
+	if err := w.keeper.prove(proven{head: old, view: &view}); err == nil {
+		t.Error("a view of an older block than was acted by: got no error")
+	}
+	old.Last.Seqno--
+	w.boot()
+	if err := w.keeper.prove(proven{head: old, view: &view}); err == nil {
+		t.Error("after a boot, a view of an older block than the journal's: got no error")
+	}
+	w.look()
+	if err := w.keeper.prove(proven{head: old, view: &view}); err == nil {
+		t.Error("a view of an older block: got no error")
+	}
 }
 
 // TestStakeBounds: no more than the proxy's stake is ever unsettled, whatever a client has paid in.
@@ -442,7 +524,13 @@ func TestClosesLate(t *testing.T) {
 	w.opens(bob, 5*coin)
 	w.boot()
 	w.look()
+	h := must(w.reserve(alice, secretOf(alice), 10))
 	w.ends = true
+	w.look()
+	if _, ok := w.signed(claim.ProxyClose, w.proxy); ok {
+		t.Error("the end begins while an answer is on its way")
+	}
+	w.keeper.ask(call{op: opRelease, held: h})
 	w.look()
 	w.carrySigned(claim.ProxyClose, w.proxy)
 	w.topUp(bob, coin) // which is sent back, and still counts in his contract

@@ -238,12 +238,14 @@ func (k *Keeper) take(client ton.Address) bool {
 func (k *Keeper) reserve(r receipt.Answer) (out reply) {
 	if k.ledger.terms.Settling != nil {
 		var err error
-		out.held, err = k.ledger.serve(r.Client, r.Request, r.Usage, k.now())
+		out.held, err = k.ledger.serve(r.Client, r.Request, r.Usage, r.Coefficient, k.now())
 		switch {
 		case errors.Is(err, ErrKey):
 			return reply{status: statusKey}
 		case errors.Is(err, ErrFunds):
 			return reply{status: statusFunds}
+		case errors.Is(err, errRefused):
+			return reply{status: statusRefused}
 		case err != nil:
 			return reply{status: statusChain}
 		}
@@ -260,8 +262,8 @@ func (k *Keeper) holds(c call) bool {
 	if k.ledger.terms.Settling == nil {
 		return true
 	}
-	weighted, err := c.record.Usage.Weighted(k.ledger.terms.Price)
-	return err == nil && c.place && c.record.Client == c.held.client && weighted <= c.held.worst
+	weighted, err := c.record.Usage.Charged(k.ledger.terms.Price, c.record.Coefficient)
+	return err == nil && c.record.Client == c.held.client && c.record.Coefficient == c.held.coefficient && weighted <= c.held.worst
 }
 
 // room reports whether an answer to a client could be recorded if so many others came to be of new contracts. There is always room for one

@@ -303,6 +303,7 @@ func TestRefuses(t *testing.T) {
 		"more answer than the limit":    func(r *receipt.Answer) { r.Usage.Completion = 257 },
 		"cached above prompt":           func(r *receipt.Answer) { r.Usage.Cached = 1000 },
 		"no id":                         func(r *receipt.Answer) { r.ID = receipt.AnswerID{} },
+		"a coefficient of no band":      func(r *receipt.Answer) { r.Coefficient = 10_000 },
 		"no outcome":                    func(r *receipt.Answer) { r.Outcome = 0 },
 		"id of another record":          func(r *receipt.Answer) { r.ID = used.ID },
 		"id of the record, other usage": func(r *receipt.Answer) { *r = used; r.Usage.Prompt++ },

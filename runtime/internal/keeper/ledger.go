@@ -140,7 +140,7 @@ func (l *ledger) Entry(entry []byte, at journal.Place) error {
 	if l.whole && r.Cumulative != want || known && (r.Cumulative < want || l.settled.book == nil && r.Cumulative != want) {
 		return fmt.Errorf("receipt %d counts to %d, want %d", r.Sequence, r.Cumulative, l.count(r.Client)+r.Weighted)
 	}
-	record := receipt.Answer{ID: id, Client: r.Client, Request: r.Request, Response: r.Response, Usage: r.Usage, Outcome: r.Outcome}
+	record := receipt.Answer{ID: id, Client: r.Client, Request: r.Request, Response: r.Response, Usage: r.Usage, Outcome: r.Outcome, Coefficient: r.Coefficient}
 	l.apply(record, r.Cumulative, proof)
 	l.durable(r.Client, proof, at)
 	return nil
@@ -189,6 +189,8 @@ func (l *ledger) check(record receipt.Answer) error {
 	case u.Prompt > t.MaxPrompt || u.Completion > t.MaxAnswer:
 		return fmt.Errorf("%w: %d prompt and %d completion tokens, want at most %d and %d", errRefused,
 			u.Prompt, u.Completion, t.MaxPrompt, t.MaxAnswer)
+	case t.Settling == nil && record.Coefficient != 0:
+		return fmt.Errorf("%w: coefficient is %d, want none", errRefused, record.Coefficient)
 	case record.ID == receipt.AnswerID{}:
 		return fmt.Errorf("%w: id is zero", errRefused)
 	}
@@ -201,7 +203,7 @@ func (l *ledger) block() receipt.Block {
 		return receipt.Block{}
 	}
 	at := l.settling.head.Last
-	return receipt.Block{Seqno: at.Seqno, RootHash: at.RootHash}
+	return receipt.Block{Seqno: at.Seqno, RootHash: at.RootHash, Time: l.settling.head.Time}
 }
 
 // sign makes the next receipt, and the charge where there is one, and makes them part of the state. The caller must
@@ -211,7 +213,7 @@ func (l *ledger) sign(record receipt.Answer) (receipt.Proof, error) {
 		return receipt.Proof{}, err
 	}
 	t := &l.terms
-	weighted, err := record.Usage.Weighted(t.Price)
+	weighted, err := record.Usage.Charged(t.Price, record.Coefficient)
 	if err != nil {
 		return receipt.Proof{}, fmt.Errorf("%w: %v", errRefused, err)
 	}
@@ -222,7 +224,7 @@ func (l *ledger) sign(record receipt.Answer) (receipt.Proof, error) {
 	signed, err := receipt.Sign(t.ReceiptKey, receipt.Receipt{
 		Sequence: l.next, Previous: l.prev, Instance: t.Instance,
 		Request: record.Request, Response: record.Response, Service: t.Service, Model: t.Model, Engine: t.Engine,
-		Client: record.Client, Usage: record.Usage, Price: t.Price, Weighted: weighted, Cumulative: count, Outcome: record.Outcome,
+		Client: record.Client, Usage: record.Usage, Price: t.Price, Coefficient: record.Coefficient, Weighted: weighted, Cumulative: count, Outcome: record.Outcome,
 		Block: l.block(),
 	})
 	if err != nil {

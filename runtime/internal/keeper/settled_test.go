@@ -106,7 +106,7 @@ func direct(k *Keeper, head chain.Head, txs []chain.Transaction) (refused, faile
 
 // onChain is the call of an answer for which a place is held.
 func onChain(k *Keeper, r receipt.Answer) call {
-	h := hold{r.Client, 1 << 30}
+	h := hold{client: r.Client, worst: 1 << 30}
 	k.ledger.settling.held[r.Client] += h.worst
 	k.reserved++
 	return call{op: opRecord, record: r, place: true, held: h, reply: make(chan reply, 1)}

@@ -18,6 +18,8 @@ import (
 type Settling struct {
 	Terms   settle.Terms
 	Network chain.Network
+	// Least and Most are the band of what weighted tokens are multiplied by, in parts of ton.WeightOne.
+	Least, Most uint32
 	// MaxAge is how old the newest proven block may be for anybody to be served or anything to be signed by it.
 	MaxAge time.Duration
 }
@@ -34,8 +36,9 @@ var (
 
 // hold is what a place is taken for: an answer to one client, of so many weighted tokens at most.
 type hold struct {
-	client ton.Address
-	worst  uint64
+	client      ton.Address
+	worst       uint64
+	coefficient uint32
 }
 
 // sight is what the guest's contracts are by the newest block that was proven.
@@ -55,23 +58,26 @@ type settling struct {
 	open   int // of the book's clients, in the same way
 }
 
-// worst returns what an answer of so many tokens may come to.
-func (l *ledger) worst(u receipt.Usage) (uint64, error) {
+// worst returns what an answer of so many tokens may come to, by a coefficient.
+func (l *ledger) worst(u receipt.Usage, coefficient uint32) (uint64, error) {
 	p := l.terms.Price
 	p.CachedWeight, p.ReasoningWeight = 0, 0
 	p.PromptWeight = max(l.terms.Price.PromptWeight, l.terms.Price.CachedWeight)
 	p.CompletionWeight = max(l.terms.Price.CompletionWeight, l.terms.Price.ReasoningWeight)
-	return receipt.Usage{Prompt: u.Prompt, Completion: u.Completion}.Weighted(p)
+	return receipt.Usage{Prompt: u.Prompt, Completion: u.Completion}.Charged(p, coefficient)
 }
 
 // serve refuses a request that the chain does not cover, and holds what it may come to otherwise. secret is the hash of what the client
 // showed.
-func (l *ledger) serve(client ton.Address, secret [32]byte, most receipt.Usage, now time.Time) (hold, error) {
-	s := &l.settling
+func (l *ledger) serve(client ton.Address, secret [32]byte, most receipt.Usage, coefficient uint32, now time.Time) (hold, error) {
+	s, t := &l.settling, l.terms.Settling
+	if coefficient < t.Least || coefficient > t.Most {
+		return hold{}, fmt.Errorf("%w: coefficient is %d, want %d to %d", errRefused, coefficient, t.Least, t.Most)
+	}
 	if !s.seen || s.ends {
 		return hold{}, ErrChain
 	}
-	if err := s.head.Fresh(now, l.terms.Settling.MaxAge); err != nil {
+	if err := s.head.Fresh(now, t.MaxAge); err != nil {
 		return hold{}, fmt.Errorf("%w: %w", ErrChain, err)
 	}
 	c, ok := l.settled.book.Client(client)
@@ -81,7 +87,7 @@ func (l *ledger) serve(client ton.Address, secret [32]byte, most receipt.Usage, 
 	if s.view.Proxy.State != claim.Normal || s.view.Worker.State != claim.Normal {
 		return hold{}, ErrChain
 	}
-	worst, err := l.worst(most)
+	worst, err := l.worst(most, coefficient)
 	if err != nil {
 		return hold{}, fmt.Errorf("%w: %w", ErrFunds, err)
 	}
@@ -90,7 +96,7 @@ func (l *ledger) serve(client ton.Address, secret [32]byte, most receipt.Usage, 
 	if err := settle.Serve(s.view, l.terms.Price.NanotonPerToken, c, counted, worst+1); err != nil {
 		return hold{}, fmt.Errorf("%w: %w", ErrFunds, err)
 	}
-	h := hold{client, worst + 1}
+	h := hold{client, worst + 1, coefficient}
 	s.held[client] += h.worst
 	return h, nil
 }

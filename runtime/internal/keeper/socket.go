@@ -82,6 +82,8 @@ type Payer struct {
 	// Where charges are settled on chain, the hash of the secret that was shown, and the tokens that the answer may take.
 	Secret [32]byte
 	Most   receipt.Usage
+	// Coefficient is what weighted tokens are to be multiplied by.
+	Coefficient uint32
 }
 
 // The answers of a keeper that are no proof.
@@ -108,7 +110,7 @@ func (c *Client) Reserve(ctx context.Context, by Payer) (*Place, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := exchange(ctx, conn, opReserve, receipt.Answer{Client: by.Contract, Request: by.Secret, Usage: by.Most})
+	r, err := exchange(ctx, conn, opReserve, receipt.Answer{Client: by.Contract, Request: by.Secret, Usage: by.Most, Coefficient: by.Coefficient})
 	if err == nil && r.status != statusOK {
 		err = r.status.err()
 	}

@@ -10,7 +10,7 @@ import (
 
 // Both directions have one fixed size, so that neither side ever reads a length from the other.
 const (
-	requestSize  = 1 + 16 + 1 + 32 + 32 + 32 + 4*4 + 1
+	requestSize  = 1 + 16 + 1 + 32 + 32 + 32 + 4*4 + 1 + 4
 	responseSize = 1 + 1 + receipt.Size + claim.BodySize
 )
 
@@ -30,7 +30,7 @@ func encodeRequest(op operation, r receipt.Answer) [requestSize]byte {
 	for _, n := range []uint32{r.Usage.Prompt, r.Usage.Cached, r.Usage.Completion, r.Usage.Reasoning} {
 		b = binary.LittleEndian.AppendUint32(b, n)
 	}
-	_ = append(b, byte(r.Outcome))
+	_ = binary.LittleEndian.AppendUint32(append(b, byte(r.Outcome)), r.Coefficient)
 	return out
 }
 
@@ -48,11 +48,13 @@ func decodeRequest(in [requestSize]byte) (op operation, r receipt.Answer, err er
 		*n = binary.LittleEndian.Uint32(take(4))
 	}
 	r.Outcome = receipt.Outcome(take(1)[0])
+	r.Coefficient = binary.LittleEndian.Uint32(take(4))
 	switch op {
 	case opRecord:
 	case opReserve:
-		if r != (receipt.Answer{Client: r.Client, Request: r.Request, Usage: receipt.Usage{Prompt: r.Usage.Prompt, Completion: r.Usage.Completion}}) {
-			return 0, receipt.Answer{}, fmt.Errorf("operation %d carries more than a client, a hash and tokens", op)
+		if r != (receipt.Answer{Client: r.Client, Request: r.Request, Coefficient: r.Coefficient,
+			Usage: receipt.Usage{Prompt: r.Usage.Prompt, Completion: r.Usage.Completion}}) {
+			return 0, receipt.Answer{}, fmt.Errorf("operation %d carries more than a client, a hash, tokens and a coefficient", op)
 		}
 	case opCount:
 		if r != (receipt.Answer{}) {

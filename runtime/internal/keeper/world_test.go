@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -42,6 +43,7 @@ type world struct {
 	boots   uint64
 	servers []func(relay.Question) ([]byte, error) // liteservers
 	ends    bool                                   // the host asks for the end
+	price   uint32                                 // coefficient of requests
 
 	keeper *Keeper
 	f      *follower
@@ -57,7 +59,7 @@ func newWorld(t testing.TB) *world {
 	w := &world{t: t, chain: must(chaintest.New(chaintest.Options{})), disk: newLossy()}
 	w.terms = testTerms()
 	w.terms.Price, w.terms.MaxPrompt, w.terms.MaxAnswer = price, 1<<24, 1<<24
-	w.terms.Settling = &Settling{Network: w.chain.Network, MaxAge: time.Minute, Terms: settle.Terms{Root: ton.Address{Account: [32]byte{0x10}},
+	w.terms.Settling = &Settling{Network: w.chain.Network, MaxAge: time.Minute, Least: 10_000, Most: 20_000, Terms: settle.Terms{Root: ton.Address{Account: [32]byte{0x10}},
 		Key: [32]byte(claimKey.Public().(ed25519.PublicKey)), Owner: payoutOwner, Params: p}}
 	w.proxy = must(w.terms.Settling.Terms.Proxy())
 	guard := must(w.terms.Settling.Terms.Guard())
@@ -248,10 +250,13 @@ func (w *world) leaves(of ton.Address) {
 	w.owner(of, 0xfafa6cc1, coin/2, func(b *cell.Builder) { b.Address(of) })
 }
 
+// coefficient is one, unless a test says otherwise.
+func (w *world) coefficient() uint32 { return cmp.Or(w.price, ton.WeightOne) }
+
 // reserve asks for a place for an answer of so many tokens at most.
 func (w *world) reserve(of ton.Address, secret [32]byte, tokens uint32) (hold, error) {
 	hash := sha256.Sum256(secret[:])
-	r := w.keeper.ask(call{op: opReserve, record: receipt.Answer{Client: w.client(of), Request: hash, Usage: receipt.Usage{Completion: tokens}}})
+	r := w.keeper.ask(call{op: opReserve, record: receipt.Answer{Client: w.client(of), Request: hash, Usage: receipt.Usage{Completion: tokens}, Coefficient: w.coefficient()}})
 	if r.status != statusOK {
 		return hold{}, r.status.err()
 	}
@@ -264,7 +269,7 @@ var answers byte
 func (w *world) records(h hold, tokens uint32) (receipt.Proof, error) {
 	answers++
 	r := w.keeper.ask(call{op: opRecord, place: true, held: h, record: receipt.Answer{ID: receipt.AnswerID{1, answers, byte(w.boots)}, Client: h.client,
-		Request: [32]byte{answers}, Usage: receipt.Usage{Completion: tokens}, Outcome: receipt.Complete}})
+		Request: [32]byte{answers}, Usage: receipt.Usage{Completion: tokens}, Outcome: receipt.Complete, Coefficient: h.coefficient}})
 	if r.status != statusOK {
 		return receipt.Proof{}, r.status.err()
 	}
@@ -329,6 +334,11 @@ func TestWholeLoop(t *testing.T) {
 	w.carrySigned(claim.ClientCharge, w.client(alice))
 	w.carrySigned(claim.ClientCharge, w.client(bob))
 	w.look()
+	had := len(w.handed())
+	w.look()
+	if got := w.handed(); len(got) != had {
+		t.Errorf("a payout that nobody has carried is signed again: %q", got[had:])
+	}
 	if n := w.carrySigned(claim.WorkerPayout, worker); n != 4_500_000 {
 		t.Errorf("payout is %d, want the 4,500,000 that were charged", n)
 	}
@@ -339,6 +349,11 @@ func TestWholeLoop(t *testing.T) {
 	w.refuses(ErrChain, bob, secretOf(bob), 1)
 	w.look()
 	w.answer(bob, 1_000_000)
+	was := len(w.handed())
+	w.look()
+	if got := w.handed(); len(got) != was {
+		t.Errorf("with nothing new the host is handed %q", got[was:])
+	}
 	w.ends = true
 	w.look()
 	w.refuses(ErrChain, bob, secretOf(bob), 1)

@@ -123,6 +123,25 @@ func (b *Builder) buildLibvirt(ctx context.Context, tree toolstree.Tree) error {
 	})
 }
 
+// buildBrowser makes a tree of the tools tree and the browser that tests show pages to. Files are shared with the tools tree: all of it is some 300 MB.
+func (b *Builder) buildBrowser(ctx context.Context, tree toolstree.Tree) error {
+	l, err := b.packages(ctx, "browser")
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(b.Work, toolstree.BrowserDir)
+	return b.cachedStep("unpack browser", dir, fmt.Sprintf("1 %x %x", b.toolsLock.Digest(), l.Digest()), func() (string, error) {
+		if err := errors.Join(os.Remove(dir), runQuiet(exec.CommandContext(ctx, "cp", "-al", tree.Path("."), dir))); err != nil {
+			return "", err
+		}
+		if err := b.unpackAll(ctx, tree, l, dir); err != nil {
+			return "", err
+		}
+		p, err := l.Package("chromium-headless-shell")
+		return p.Version, err
+	})
+}
+
 func (b *Builder) unpackAll(ctx context.Context, tree toolstree.Tree, l lock.Lock, dir string) error {
 	for _, p := range l.Packages {
 		if err := runQuiet(tree.Command(ctx, "dpkg-deb", "-x", b.Places.Cached(p), dir)); err != nil {

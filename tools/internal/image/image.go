@@ -24,10 +24,10 @@ type Builder struct {
 	toolsLock lock.Lock
 }
 
-// Steps is how many steps Fetch and Build tell, and BuildVolumes with them: packages and tree, two QEMUs' parts, kernel, programs, base,
+// Steps is how many steps Fetch and Build tell, and BuildVolumes with them: packages and tree, those beside it, kernel, programs, base,
 // root, initrd, list of files, manifest; two volumes. A lock that is resolved anew makes more.
 func Steps(volumes bool) int {
-	n := len(LockNames) + 1 + 2 + 1 + len(programs) + 1 + 1 + 1 + 1 + 1
+	n := len(LockNames) + 1 + 3 + 1 + len(programs) + 1 + 1 + 1 + 1 + 1
 	if volumes {
 		n += 2
 	}

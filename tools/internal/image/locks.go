@@ -17,8 +17,8 @@ import (
 )
 
 // LockNames are the locks of the image: the tools that build it, what lies in it, the engine of the embedded volume, the
-// firmwares of confidential guests, the QEMU that starts those, and the libvirt that tests start guests by.
-var LockNames = []string{"tools", "image", "engine", "firmware", "qemu", "libvirt"}
+// firmwares of confidential guests, the QEMU that starts those, the libvirt that tests start guests by, and the browser that tests show pages to.
+var LockNames = []string{"tools", "image", "engine", "firmware", "qemu", "libvirt", "browser"}
 
 // Relock says when a lock may be replaced by a fresh resolution.
 type Relock string

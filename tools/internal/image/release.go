@@ -54,7 +54,7 @@ func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, er
 	if err != nil {
 		return m, err
 	}
-	if err := errors.Join(b.buildQEMU(ctx, tree), b.buildLibvirt(ctx, tree)); err != nil {
+	if err := errors.Join(b.buildQEMU(ctx, tree), b.buildLibvirt(ctx, tree), b.buildBrowser(ctx, tree)); err != nil {
 		return m, err
 	}
 	g, err := b.findGo(ctx)

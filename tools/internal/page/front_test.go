@@ -287,7 +287,9 @@ func node(t testing.TB, dir, script string, input any) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := exec.CommandContext(t.Context(), "node", script)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	c := exec.CommandContext(ctx, "node", script)
 	var said, wrong bytes.Buffer
 	c.Dir, c.Stdin, c.Stdout, c.Stderr = dir, bytes.NewReader(text), &said, &wrong
 	if err := c.Run(); err != nil || !strings.HasSuffix(said.String(), "passed\n") {

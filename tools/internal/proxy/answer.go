@@ -15,10 +15,12 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest"
+	"chrysalis/attest/evidence"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/api"
 	"chrysalis/runtime/client"
 	"chrysalis/runtime/client/proof"
+	"chrysalis/runtime/envelope"
 )
 
 // maxRequestBytes bounds what is read of a client; each guest has a smaller limit of its own.
@@ -29,6 +31,9 @@ var (
 	passedIn   = []string{"Accept", "Authorization", "Content-Type", api.ClientHeader}
 	passedBack = []string{"Content-Type", "Retry-After", "X-Request-Id", "Chrysalis-Ignored"}
 )
+
+// statusPath is where the table of guests is, and with .json behind it the same for machines.
+const statusPath = "/status"
 
 // Handler answers what is sent to address.
 func (p *Proxy) Handler(address string) http.Handler {
@@ -43,8 +48,17 @@ func (p *Proxy) Handler(address string) http.Handler {
 		case r.Method == http.MethodOptions:
 			w.WriteHeader(http.StatusNoContent)
 		case r.URL.Path == "/" && r.Method == http.MethodGet:
+			p.chat(w, r)
+		case r.URL.Path == "/page.json" && r.Method == http.MethodGet && p.config.PageSettings != nil:
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(p.config.PageSettings) // the client may be gone
+		case r.URL.Path == evidence.ServedAt && r.Method == http.MethodGet:
+			p.question(w, r)
+		case r.Method == http.MethodPost && r.Header.Get("Content-Type") == envelope.RequestType && r.URL.RawQuery == "":
+			p.carry(w, r)
+		case r.URL.Path == statusPath && r.Method == http.MethodGet:
 			p.page(w)
-		case r.URL.Path == "/status.json" && r.Method == http.MethodGet:
+		case r.URL.Path == statusPath+".json" && r.Method == http.MethodGet:
 			w.Header().Set("Content-Type", "application/json")
 			_ = json.MarshalWrite(w, p.rows()) // the client may be gone
 		case len(r.URL.Path) > 4 && r.URL.Path[:4] == "/v1/" && r.URL.RawQuery == "":
@@ -107,7 +121,7 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request) {
 
 // nobody says why no guest answers.
 func (p *Proxy) nobody(w http.ResponseWriter, last error) {
-	message := "no guest is accepted now: see the table at /"
+	message := "no guest is accepted now: see the table at " + statusPath
 	if last != nil {
 		message = "no guest has begun with it: " + last.Error()
 	} else {

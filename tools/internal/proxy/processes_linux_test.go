@@ -355,6 +355,15 @@ func TestThroughBalancer(t *testing.T) {
 			}
 		})
 	}
+	t.Run("carried for a page", func(t *testing.T) {
+		r := s.local(t, s.url)
+		c := newCarried(t, r, r.config.Attest)
+		for _, body := range []string{streamed, inOne} {
+			if status, passed, err := c.ask(body, c.guest.KeyID(), nil); err != nil || !strings.Contains(passed, "Oslo") {
+				t.Errorf("got %d %q, %v", status, passed, err)
+			}
+		}
+	})
 	for _, b := range []balancer{{"", "nginx", `proxy_http_version 1.1; proxy_set_header Connection "";`}, {"", "haproxy", ""}} {
 		t.Run("a client leaves "+b.program, func(t *testing.T) {
 			r := s.local(t, s.behind(t, b))

@@ -39,6 +39,9 @@ type Config struct {
 	Origins  []string // of pages on this machine that may ask, as browsers write them: http://localhost:3000
 	Receipts string   // folder that keeps the proofs of answers, and what they rest on; "" keeps none
 	Log      *slog.Logger
+
+	// Page is what is served at /, and PageSettings what it asks (sdk/page/PAGE.md). Nil serves the table of guests instead.
+	Page, PageSettings []byte
 }
 
 // Proxy serves local clients.
@@ -48,6 +51,7 @@ type Proxy struct {
 	began  time.Time
 
 	receipts *receipts.Folder // nil keeps none
+	carried  carriers
 }
 
 // New returns a proxy that has verified nothing yet.

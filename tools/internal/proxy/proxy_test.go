@@ -430,7 +430,7 @@ func TestProtocols(t *testing.T) {
 	if text, err := io.ReadAll(response.Body); err != nil || response.ProtoMajor != 2 || !strings.Contains(string(text), "[DONE]") {
 		t.Errorf("HTTP/2: got %s %s (%v)", response.Proto, text, err)
 	}
-	for path, status := range map[string]int{"/": 200, "/status.json": 200, "/nothing": 404, "/v1/": 404, "/v1/models?x=1": 404, "/v2/models": 404} {
+	for path, status := range map[string]int{"/": 200, "/status": 200, "/page.json": 404, "/status.json": 200, "/nothing": 404, "/v1/": 404, "/v1/models?x=1": 404, "/v2/models": 404} {
 		if response, text := do(t, r.request(t, http.MethodGet, path, "")); response.StatusCode != status {
 			t.Errorf("%s: got %d %s, want %d", path, response.StatusCode, text, status)
 		}

