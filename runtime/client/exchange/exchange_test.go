@@ -2,6 +2,7 @@ package exchange_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -12,11 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/check"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/release"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/measure/config"
+	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/api"
@@ -529,6 +533,67 @@ func TestKeys(t *testing.T) {
 		}
 		if got := strings.Join(g.Shown(), "|"); got != tt.shown {
 			t.Errorf("%s: the guest was shown %q, want %q", tt.name, got, tt.shown)
+		}
+	}
+}
+
+// TestLists: a release list counts when enough signers stand for it, while it is fresh, and not when a newer one was seen.
+func TestLists(t *testing.T) {
+	g := clienttest.New(t, measured(t))
+	by := newCarrier(t, g.URL)
+	signers := make([]ed25519.PrivateKey, 3)
+	rules := g.Rules()
+	rules.ReleaseList = attest.ListRules{Threshold: 2, MaxAge: "168h"}
+	for i := range signers {
+		signers[i] = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i + 1)}, ed25519.SeedSize))
+		rules.ReleaseList.Signers = append(rules.ReleaseList.Signers, pubkey.Of(signers[i]))
+	}
+	values := rules.Releases
+	rules.Releases = nil
+	policy, err := rules.Policy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC().Truncate(time.Second)
+	list := func(issued time.Time, by ...ed25519.PrivateKey) []byte {
+		t.Helper()
+		document := release.NewDocument(issued, 30*24*time.Hour)
+		for _, v := range values {
+			document.Releases = append(document.Releases, release.Listed{Manifest: register.Digest{7}, Values: v, Rebuilds: []release.Envelope{}})
+		}
+		signed, err := release.EncodeList(document)
+		for _, key := range by {
+			if err == nil {
+				signed, err = release.SignList(signed, key)
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return signed
+	}
+	for _, tt := range []struct {
+		name, want string
+		list       []byte
+		after      time.Time
+	}{
+		{"two of three", "", list(now.Add(-time.Hour), signers[0], signers[2]), time.Time{}},
+		{"the list that was seen", "", list(now.Add(-time.Hour), signers[0], signers[2]), now.Add(-time.Hour)},
+		{"one of three", "want at least 2", list(now.Add(-time.Hour), signers[1]), time.Time{}},
+		{"a list before the one that was seen", "was seen before", list(now.Add(-2*time.Hour), signers[0], signers[1]), now.Add(-time.Hour)},
+		{"an old list", "release-list-fresh", list(now.Add(-169*time.Hour), signers[0], signers[1]), time.Time{}},
+		{"no list", "release-list", nil, time.Time{}},
+	} {
+		with, issued, err := policy, time.Time{}, error(nil)
+		if tt.list != nil {
+			with, issued, err = exchange.WithReleases(policy, tt.list, tt.after)
+		}
+		if err == nil {
+			q := clientOf(t, g, func(c *exchange.Config) { c.Policy = with }).Ask()
+			_, err = q.Judge(by.get(q.Target))
+		}
+		if tt.want == "" && (err != nil || !issued.Equal(now.Add(-time.Hour))) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: got %v, issued %s, want %q", tt.name, err, issued, tt.want)
 		}
 	}
 }
