@@ -104,6 +104,12 @@ func TestClientKeys(t *testing.T) {
 	if err := w.byKey(alice, "ci", 1); err != nil {
 		t.Error(err)
 	}
+	w.changesSecret(bob, secretOf(alice))
+	w.look()
+	if _, err := w.reserve(bob, keyOf(alice, "ci"), 1); !errors.Is(err, ErrKey) {
+		t.Errorf("a key for a contract with the same secret: got %v, want %v", err, ErrKey)
+	}
+	w.changesSecret(bob, secretOf(bob))
 	var other [32]byte
 	w.changesSecret(alice, other)
 	w.look()
