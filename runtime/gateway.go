@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"chrysalis/measure/config"
+	"chrysalis/measure/ton"
 	"chrysalis/runtime/internal/confine"
 	"chrysalis/runtime/internal/gateway"
 	"chrysalis/runtime/internal/keeper"
@@ -97,16 +98,26 @@ type keeperAdapter struct{ client *keeper.Client }
 
 func (k keeperAdapter) Reserve(ctx context.Context, by gateway.Payer) (gateway.Place, error) {
 	place, err := k.client.Reserve(ctx, keeper.Payer{Contract: by.Contract, Secret: by.Secret, Most: by.Most, Coefficient: by.Coefficient})
+	if err != nil {
+		return nil, inItsWords(err)
+	}
+	return place, nil
+}
+
+func (k keeperAdapter) SetKey(ctx context.Context, contract ton.Address, shown, hash [32]byte, name [16]byte, most uint64) (uint64, error) {
+	used, err := k.client.SetKey(ctx, contract, shown, hash, name, most)
+	return used, inItsWords(err)
+}
+
+// inItsWords is the keeper's error in the gateway's words.
+func inItsWords(err error) error {
 	for theirs, ours := range map[error]error{keeper.ErrFull: gateway.ErrFull, keeper.ErrKey: gateway.ErrKey, keeper.ErrFunds: gateway.ErrFunds,
 		keeper.ErrChain: gateway.ErrChain} {
 		if errors.Is(err, theirs) {
-			return nil, ours
+			return ours
 		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	return place, nil
+	return err
 }
 
 func (k keeperAdapter) Vouch(ctx context.Context, id receipt.AnswerID, body [32]byte) (receipt.TextSignature, error) {

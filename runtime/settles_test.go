@@ -227,6 +227,24 @@ func TestSettles(t *testing.T) {
 			t.Errorf("%s: status %d, %s", name, got, body)
 		}
 	}
+	ci := key.Derive("ci")
+	if got, _ := s.asks("X-Api-Key", ci.String()); got != http.StatusUnauthorized {
+		t.Errorf("a key before it is made: status %d, want 401", got)
+	}
+	for _, tt := range []struct {
+		shown        api.Key
+		cap          string
+		status, asks int
+	}{{ci, "5000", 401, 401}, {key, "5000", 200, 200}, {key, "19", 200, 402}, {key, "0", 200, 401}} {
+		r := must(http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+api.Keys, strings.NewReader(`{"name":"ci","cap":`+tt.cap+`}`)))
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Authorization", "Bearer "+tt.shown.String())
+		response := must(s.http.Do(r))
+		response.Body.Close()
+		if got, body := s.asks("X-Api-Key", ci.String()); response.StatusCode != tt.status || got != tt.asks {
+			t.Errorf("a key with a cap of %s: status %d, and then %d, %s; want %d and %d", tt.cap, response.StatusCode, got, body, tt.status, tt.asks)
+		}
+	}
 	charge := s.handed(claim.ClientCharge)
 	signed := must(claim.Sign(s.claims, *charge))
 	s.send(chaintest.Message{From: carrier, To: contract, Value: coin / 2, Bounce: true, Body: must(cell.ParseOne(signed[:]))})

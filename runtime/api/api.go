@@ -14,6 +14,8 @@ const (
 	Receipts   = "/v1/receipts/"
 	Signatures = "/v1/signature/"
 	Report     = "/v1/attestation/report"
+	// Keys is where a client makes and revokes keys of its contract, where charges are settled on chain.
+	Keys = "/v1/keys"
 )
 
 // Answers are the paths that are asked for answers: each has a proof, and is charged where answers are.

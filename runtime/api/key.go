@@ -1,6 +1,7 @@
 package api
 
 import (
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -48,4 +49,23 @@ func ParseKey(text string) (k Key, err error) {
 		*part = [32]byte(raw)
 	}
 	return k, nil
+}
+
+// MaxKeyName bounds the name of a key that is derived from a contract's own.
+const MaxKeyName = 16
+
+// CheckKeyName refuses a name that is empty, longer than MaxKeyName, or of other characters than a to z, 0 to 9 and the hyphen.
+func CheckKeyName(name string) error {
+	if name == "" || len(name) > MaxKeyName || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		return errors.New("a key's name has 1 to 16 characters of a to z, 0 to 9 and -")
+	}
+	return nil
+}
+
+// Derive returns the key of that name under a contract's own key: HMAC-SHA256 with the text of the contract's secret over a label, the contract and the name.
+// Who has it can't find the contract's own. A guest takes it once it was told of it, with a cap.
+func (k Key) Derive(name string) Key {
+	mac := hmac.New(sha256.New, []byte(base64URL.EncodeToString(k.Secret[:])))
+	mac.Write(append(append([]byte("chrysalis client key v1\n"), k.Contract[:]...), name...))
+	return Key{Contract: k.Contract, Secret: [32]byte(mac.Sum(nil))}
 }

@@ -37,3 +37,29 @@ func FuzzKey(f *testing.F) {
 		}
 	})
 }
+
+// TestDerive: a key of a name follows from a contract's own, and from no other.
+func TestDerive(t *testing.T) {
+	own := Key{Contract: [32]byte{1}, Secret: [32]byte{2}}
+	ci := own.Derive("ci")
+	if got := own.Derive("ci"); got != ci || ci.Contract != own.Contract || ci.Secret == own.Secret {
+		t.Errorf("got %x and %x", got, ci)
+	}
+	other := own
+	other.Secret[0]++
+	twin := own
+	twin.Contract[0]++
+	for name, k := range map[string]Key{"another name": own.Derive("cd"), "another secret": other.Derive("ci"), "another contract": twin.Derive("ci"), "itself": own, "one of its": ci.Derive("ci")} {
+		if k.Secret == ci.Secret {
+			t.Errorf("%s has the secret of ci", name)
+		}
+	}
+	if want := "ck-AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"; !strings.HasPrefix(ci.String(), want) {
+		t.Errorf("got %s, want %s…", ci, want)
+	}
+	for name, ok := range map[string]bool{"ci": true, "a-b-0": true, "abcdefghijklmnop": true, "": false, "abcdefghijklmnopq": false, "A": false, "a b": false, "ä": false, "a\x00": false} {
+		if err := CheckKeyName(name); (err == nil) != ok {
+			t.Errorf("name %q: got %v, want it good: %t", name, err, ok)
+		}
+	}
+}

@@ -295,6 +295,11 @@ func (p *plan) consider(ctx context.Context, r *onchain.Reader, c *onchain.Contr
 		if err := p.look(ctx, r, "client "+short(b.message.Contract), b.message.Contract); err != nil {
 			return err
 		}
+		if a := p.account(b.message.Contract); a.Data != nil {
+			if d, err := claim.ParseClient(a.Data); err == nil && p.names[d.Owner] == "" {
+				p.names[d.Owner] = "the owner of client " + short(b.message.Contract)
+			}
+		}
 	case claim.WorkerPayout, claim.WorkerLastPayout:
 		if b.message.Contract == c.Worker.Address && c.Worker.Status != chain.Active {
 			t := c.Terms

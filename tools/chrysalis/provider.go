@@ -263,7 +263,7 @@ type unit struct {
 var (
 	ownFlags  = map[string]bool{"dir": true, "name": true, "foreground": true, "drain": true, "dry-run": true, "print": true, "container-image": true, "json": true}
 	fileFlags = map[string]bool{"release": true, "engine": true, "model": true, "config": true, "shape": true, "disk": true, "double": true,
-		"tools-tree": true, "certificate": true, "collateral": true}
+		"tools-tree": true, "certificate": true, "collateral": true, "ton-config": true}
 )
 
 // take takes up's flags as up would, and names files by their whole path, those that nobody named too.

@@ -196,12 +196,17 @@ func claimSpeed(t *testing.T) (rows []row) {
 	return rows
 }
 
-// chainSpeed sets the proof of an account beside the parsing of the same bags of cells, and says how much history a core judges.
+// chainSpeed sets the proof of an account beside the parsing of the same bags of cells, and says how much history a core judges and what it takes to
+// know that a request will be paid.
 func chainSpeed(t *testing.T) []row {
 	n := goBench(t, "./runtime/chain/chaintest", "^Benchmark(Account|History)$", "-count", "3")
 	prove, parse, other := n["BenchmarkAccount/prove"]["ns/op"], n["BenchmarkAccount/parse"]["ns/op"], n["BenchmarkAccount/tonutils-parse"]["ns/op"]
 	history := n["BenchmarkHistory"]["transactions/s"]
+	pay := goBench(t, "./runtime/internal/keeper", "^BenchmarkPay$", "-count", "3")
+	own, derived := pay["BenchmarkPay/own"]["ns/op"]/1000, pay["BenchmarkPay/derived"]["ns/op"]/1000
 	return []row{
+		{"chain: checks of who pays, of 100,000 clients, µs", max(own, derived), "≤ 50", max(own, derived) <= 50,
+			fmt.Sprintf("a contract's own key %.1f µs, one derived from it %.1f µs", own, derived)},
 		{"chain: proof of an account, times the parsing of its bags", prove / parse, "≤ 1.6", prove <= 1.6*parse,
 			fmt.Sprintf("parse %.0f µs, prove %.0f µs; tonutils-go parses in %.0f µs", parse/1000, prove/1000, other/1000)},
 		{"chain: transactions of a history, thousands a second", history / 1000, "≥ 50", history >= 50_000, "no reference: a rate of one core"},

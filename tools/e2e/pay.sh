@@ -40,7 +40,7 @@ balances() {
 		printf '   %-10s %20s nanotons\n' "$name" "$("$localchain" balance -o "$chain" "$name")"
 	done
 }
-# until tries a command until it succeeds, once a second: blocks come every few seconds, and the guest has to see them.
+# until_done tries a command until it succeeds, once a second: blocks come every few seconds, and the guest has to see them.
 until_done() {
 	local left=90
 	until "$@" >"$chain/said" 2>&1; do
@@ -53,6 +53,9 @@ until_done() {
 		sleep 1
 	done
 }
+
+# signed says whether the guest has signed such a message, which would land now.
+signed() { "$chrysalis" claim next "${source[@]}" --dir "$dir" --wallet "$(address provider)" | grep -q "$1"; }
 
 mkdir -p "$dir"
 "$chrysalis" down --dir "$dir" --forget
@@ -97,18 +100,26 @@ carried provider claim submit "${source[@]}" --dir "$dir"
 balances
 
 step "provider: the guest has seen it, and pays out what the charge took"
-paid() { "$chrysalis" claim next "${source[@]}" --dir "$dir" --wallet "$(address provider)" | grep -q worker-payout; }
-until_done paid
+until_done signed worker-payout
 carried provider claim submit "${source[@]}" --dir "$dir"
 show earn status "${source[@]}" --dir "$dir"
 balances
 
 step "client: close; the guest grants the rest"
 carried client client close "${source[@]}" --account "$dir/account.json"
-granted() { "$chrysalis" claim next "${source[@]}" --dir "$dir" --wallet "$(address provider)" | grep -q client-refund; }
-until_done granted
+until_done signed client-refund
 carried provider claim submit "${source[@]}" --dir "$dir"
 show client status "${source[@]}" --account "$dir/account.json"
+balances
+
+step "provider: an end; the guest closes its contracts, and the stake comes back through the guard"
+show down --dir "$dir"
+show up --wait 8m --memory 1024 --dir "$dir" --config "$chain/paid.json" --end-contracts
+for message in proxy-close worker-last-payout proxy-close-complete; do
+	until_done signed $message
+	carried provider claim submit "${source[@]}" --dir "$dir"
+done
+show earn status "${source[@]}" --dir "$dir"
 balances
 
 printf '\n%s seconds\ndemo: ok\n' $((SECONDS - started))

@@ -23,6 +23,7 @@ import (
 	"chrysalis/measure/config"
 	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
+	"chrysalis/measure/ton"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
 )
@@ -37,6 +38,7 @@ type fakeKeeper struct {
 	places   int
 	onTake   error
 	payer    Payer // who asked last
+	keys     []fakeKey
 	onRecord error
 	recorded chan struct{} // closed records may be awaited by tests
 }
@@ -50,6 +52,20 @@ func (k *fakeKeeper) Reserve(_ context.Context, by Payer) (Place, error) {
 	}
 	k.places++
 	return &fakePlace{k: k}, nil
+}
+
+func (k *fakeKeeper) SetKey(_ context.Context, contract ton.Address, shown, hash [32]byte, name [16]byte, most uint64) (uint64, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.keys = append(k.keys, fakeKey{contract, shown, hash, name, most})
+	return 5, k.onTake
+}
+
+type fakeKey struct {
+	contract    ton.Address
+	shown, hash [32]byte
+	name        [16]byte
+	most        uint64
 }
 
 // signer is the keeper's key, which the statement names.

@@ -40,6 +40,8 @@ import (
 // Keeper gives out places in the journal, and signs. Reserve's errors are ErrFull, ErrKey, ErrFunds, ErrChain or anything else.
 type Keeper interface {
 	Reserve(ctx context.Context, by Payer) (Place, error)
+	// SetKey makes a key of a contract's own, whose hash is shown, with a cap of weighted tokens, or revokes it with none. It returns what was used of it.
+	SetKey(ctx context.Context, contract ton.Address, shown, hash [32]byte, name [16]byte, most uint64) (used uint64, err error)
 	// Vouch signs the hash of a recorded answer's body, beside that of its request's.
 	Vouch(ctx context.Context, id receipt.AnswerID, body [32]byte) (receipt.TextSignature, error)
 }
@@ -200,6 +202,9 @@ func (g *Gateway) handler() http.Handler {
 		api.Receipts:         {method: http.MethodGet, serve: g.receipt}, // and the id of an answer
 		api.Signatures:       {method: http.MethodGet, serve: g.signature, query: true},
 	}
+	if g.config.Settles {
+		routes[api.Keys] = route{method: http.MethodPost, serve: g.key, body: true}
+	}
 	for path, d := range dialects {
 		routes[path] = route{method: http.MethodPost, serve: g.asked(d), body: true}
 	}
@@ -358,30 +363,35 @@ func (g *Gateway) payer(r *http.Request) (Payer, error) {
 		client, err := g.client(r)
 		return Payer{Contract: client}, err
 	}
+	key, err := g.shown(r)
+	return Payer{Contract: ton.Address{Account: key.Contract}, Secret: key.SecretHash()}, err
+}
+
+// shown returns the key that a request shows.
+func (g *Gateway) shown(r *http.Request) (api.Key, error) {
 	shown, bearer := r.Header.Values("X-Api-Key"), r.Header.Values("Authorization")
 	for _, v := range bearer {
 		scheme, text, _ := strings.Cut(v, " ")
 		if !strings.EqualFold(scheme, "Bearer") {
-			return Payer{}, errKey
+			return api.Key{}, errKey
 		}
 		shown = append(shown, text)
 	}
 	if len(shown) != 1 {
-		return Payer{}, errKey
+		return api.Key{}, errKey
 	}
 	key, err := api.ParseKey(shown[0])
 	if err != nil {
-		return Payer{}, errKey
+		return api.Key{}, errKey
 	}
-	p := Payer{Contract: ton.Address{Account: key.Contract}, Secret: key.SecretHash()}
 	if named := r.Header.Values(api.ClientHeader); len(named) > 0 {
 		if a, err := g.client(r); err != nil {
-			return Payer{}, err
-		} else if a != p.Contract {
-			return Payer{}, refuse(api.ClientHeader, api.ClientHeader+" is another contract than the key's")
+			return api.Key{}, err
+		} else if a != (ton.Address{Account: key.Contract}) {
+			return api.Key{}, refuse(api.ClientHeader, api.ClientHeader+" is another contract than the key's")
 		}
 	}
-	return p, nil
+	return key, nil
 }
 
 // client returns the payment contract that the request names.

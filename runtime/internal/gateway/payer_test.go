@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 
 	"chrysalis/measure/config"
@@ -118,5 +120,68 @@ func TestMaxCoefficient(t *testing.T) {
 	free.keeper.payer = Payer{Most: receipt.Usage{Prompt: 1}}
 	if status, _ := free.askWith(t, http.Header{"Chrysalis-Client": {testClient}}); status != 200 || free.keeper.payer.Most != (receipt.Usage{}) || free.keeper.payer.Coefficient != 0 {
 		t.Errorf("where nothing is settled: status %d, the keeper is asked for %+v", status, free.keeper.payer)
+	}
+}
+
+// TestKeyRequests: who shows a contract's own key has others made and revoked; what is no such request reaches no keeper.
+func TestKeyRequests(t *testing.T) {
+	b, free := startBench(t, settling(config.Band{Min: 10_000, Max: 10_000})), startBench(t, nil)
+	own := api.Key{Contract: [32]byte{1}, Secret: [32]byte{2}}
+	post := func(b *bench, shown, body string) (int, string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, b.url+api.Keys, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Authorization", shown)
+		response, err := b.http.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response.StatusCode, string(text)
+	}
+	bearer, ci := "Bearer "+own.String(), own.Derive("ci")
+	for _, tt := range []struct {
+		name, shown, body string
+		status            int
+	}{
+		{"made", bearer, `{"name":"ci","cap":9007199254740993}`, 200},
+		{"revoked", bearer, `{"name":"ci","cap":0}`, 200},
+		{"no key shown", "Bearer x", `{"name":"ci","cap":1}`, 401},
+		{"no cap", bearer, `{"name":"ci"}`, 400},
+		{"no name", bearer, `{"cap":1}`, 400},
+		{"a long name", bearer, `{"name":"abcdefghijklmnopq","cap":1}`, 400},
+		{"a name of other characters", bearer, `{"name":"a\u0000","cap":1}`, 400},
+		{"more", bearer, `{"name":"ci","cap":1,"key":"x"}`, 400},
+		{"a name twice", bearer, `{"name":"ci","name":"cd","cap":1}`, 400},
+		{"less than nothing", bearer, `{"name":"ci","cap":-1}`, 400},
+		{"beyond 64 bits", bearer, `{"name":"ci","cap":18446744073709551616}`, 400},
+		{"no object", bearer, `[]`, 400},
+		{"a long body", bearer, `{"name":"ci","cap":1` + strings.Repeat(" ", maxKeyBody) + `}`, 413},
+	} {
+		b.keeper.keys = nil
+		status, text := post(b, tt.shown, tt.body)
+		if status != tt.status || (len(b.keeper.keys) == 1) != (tt.status == 200) {
+			t.Errorf("%s: status %d, %s, and the keeper is told of %d; want %d", tt.name, status, text, len(b.keeper.keys), tt.status)
+		} else if status == 200 {
+			k := b.keeper.keys[0]
+			if k.shown != own.SecretHash() || k.hash != ci.SecretHash() || k.contract.Account != own.Contract || string(k.name[:3]) != "ci\x00" || !strings.Contains(text, ci.String()) ||
+				!strings.Contains(text, fmt.Sprintf(`"cap":%d,"used":5`, k.most)) {
+				t.Errorf("%s: the keeper is told %+v, and the client %s", tt.name, k, text)
+			}
+		}
+	}
+	b.keeper.onTake = ErrKey
+	if status, text := post(b, bearer, `{"name":"ci","cap":1}`); status != 401 || strings.Contains(text, "ck-A") {
+		t.Errorf("another secret than the contract's: status %d, %s", status, text)
+	}
+	if status, _ := post(free, bearer, `{"name":"ci","cap":1}`); status != 404 {
+		t.Errorf("where nothing is settled: status %d, want 404", status)
 	}
 }

@@ -36,7 +36,7 @@ var (
 	errKey = &refusal{status: http.StatusUnauthorized, code: "invalid_api_key",
 		message: "show the client's key: Authorization: Bearer ck-…, once; its contract must be one under this guest's proxy, and its secret that contract's"}
 	errFunds = &refusal{status: http.StatusPaymentRequired, code: "insufficient_funds",
-		message: "what the contract may still spend does not cover this request with what is not settled yet: top it up, or ask for fewer tokens"}
+		message: "what the contract may still spend or its key's cap, does not cover this request with what is not settled yet: top it up, or ask for fewer tokens"}
 	errChain = &refusal{status: http.StatusServiceUnavailable, code: "chain_unknown",
 		message: "the guest has not proven the chain lately, or its contracts are closing: nobody is served meanwhile"}
 	errEngine       = &refusal{status: http.StatusBadGateway, code: "engine_lost", message: "the engine ended before the answer did"}

@@ -46,7 +46,7 @@ func (l *ledger) Begin(head []byte) error {
 	if !l.began {
 		l.next, l.prev, l.whole = next, prev, next == 0 && len(proven) == 0
 	}
-	l.round, l.cursor, l.began = l.round+1, 0, true
+	l.round, l.cursor, l.keys.cursor, l.began = l.round+1, 0, 0, true
 	return nil
 }
 
@@ -54,6 +54,9 @@ func (l *ledger) Begin(head []byte) error {
 func (l *ledger) Part(part []byte) error {
 	if len(part) > 0 && part[0] == partClients {
 		return l.settled.part(part[1:], l.whole, l.round)
+	}
+	if len(part) > 0 && part[0] == partKeys {
+		return l.keys.part(part[1:], l.whole, l.round)
 	}
 	if len(part) == 0 || part[0] != partContracts || (len(part)-1)%itemBytes != 0 {
 		return fmt.Errorf("a part of %d bytes, want kind %d and items of %d", len(part), partContracts, itemBytes)
@@ -87,11 +90,11 @@ func (l *ledger) End() error {
 
 // Head begins a checkpoint.
 func (l *ledger) Head() []byte {
-	l.round, l.cursor, l.settled.cursor, l.began = l.round+1, 0, 0, true
+	l.round, l.cursor, l.settled.cursor, l.keys.cursor, l.began = l.round+1, 0, 0, 0, true
 	return l.settled.appendHead(append(binary.LittleEndian.AppendUint64(nil, l.next), l.prev[:]...))
 }
 
-// Next returns contracts that the checkpoint has not got, and then clients.
+// Next returns contracts that the checkpoint has not got, then clients, then keys.
 func (l *ledger) Next(most int) []byte {
 	var part []byte
 	for ; l.cursor < len(l.contracts); l.cursor++ {
@@ -110,7 +113,10 @@ func (l *ledger) Next(most int) []byte {
 		c.round = l.round
 	}
 	if part == nil {
-		return l.settled.next(most, l.round)
+		part = l.settled.next(most, l.round)
+	}
+	if part == nil {
+		part = l.keys.next(most, l.round)
 	}
 	return part
 }

@@ -86,7 +86,7 @@ func TestCheckpoint(t *testing.T) {
 	for n := 1; n <= 40; n++ {
 		r := testRecord(n)
 		r.Client = testAddress(n % 30)
-		if _, err := l.sign(r); err != nil {
+		if _, err := l.sign(r, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -150,7 +150,7 @@ func TestCheckpoint(t *testing.T) {
 	// Before a first checkpoint is whole, an entry of a contract that was not read yet is believed, and the part that comes has to agree.
 	r := testRecord(41)
 	r.Client = testAddress(7)
-	p, err := l.sign(r)
+	p, err := l.sign(r, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestCheckpoint(t *testing.T) {
 func FuzzPart(f *testing.F) {
 	l := newLedger(testTerms())
 	for n := 1; n <= 4; n++ {
-		if _, err := l.sign(testRecord(n)); err != nil {
+		if _, err := l.sign(testRecord(n), 0); err != nil {
 			f.Fatal(err)
 		}
 	}

@@ -93,6 +93,7 @@ func (c *contract) read(j *journal.Journal) (receipt.Proof, error) {
 		return receipt.Proof{}, err
 	}
 	// Another entry can have come to lie there, and then says another count or contract.
+	entry, _ = cutTail(entry)
 	_, r, p, err := parseEntry(entry)
 	if err != nil || r.Client != c.address || r.Cumulative != c.count || p.Charge == nil {
 		return receipt.Proof{}, journal.ErrReleased

@@ -33,8 +33,7 @@ type follower struct {
 
 // Pace of a follower.
 const (
-	followPause  = 3 * time.Second  // between two rounds
-	followLimit  = 90 * time.Second // of one round
+	followPause  = 5 * time.Second  // between two rounds
 	keepEvery    = 60               // seconds of the chain's time after which a head is kept that tells nothing new
 	maxProofs    = 256              // answers about newer blocks of one liteserver in a round
 	maxRelayed   = 16               // liteservers
@@ -68,9 +67,7 @@ func (k *Keeper) Follow(asker Asker, said func(error)) (func(ctx context.Context
 	}
 	return func(ctx context.Context) error {
 		for {
-			round, cancel := context.WithTimeout(ctx, followLimit)
-			err := f.round(round)
-			cancel()
+			err := f.round(ctx)
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -86,7 +83,8 @@ func (k *Keeper) Follow(asker Asker, said func(error)) (func(ctx context.Context
 	}, nil
 }
 
-// round goes once from newer blocks to what is signed by them.
+// round goes once from newer blocks to what is signed by them. A first walk through a long history takes as long as it takes, and each question
+// its own time at most; by its end the block may be too old to act by, and the next round is short.
 func (f *follower) round(ctx context.Context) error {
 	if err := f.newest(ctx); err != nil {
 		return err

@@ -30,6 +30,7 @@ type Keeper struct {
 	batch    int // records that share one write
 	calls    chan call
 	proven   chan proven // what the chain says, which has a write of its own
+	keyed    chan keying // what clients say of their keys, in the same way
 	stopped  chan struct{}
 	now      func() time.Time // the guest's clock, which is the host's
 	err      error            // why Run ended; read after stopped is closed
@@ -43,6 +44,7 @@ const (
 	opRecord  operation = 2 // record an answer with the caller's place, and take the next one if there is one
 	opVouch   operation = 4 // sign the hash of a recorded answer's body, which stands where a record has that of its text
 	opCount   operation = 5 // say how full the journal is; the caller has no place for it, and keeps what it has
+	opKey     operation = 7 // make a key of a client's, or revoke one; the caller keeps what it has
 	opRelease operation = 3 // give the place back; never on the wire: a connection gives its place back by its end
 	opExport  operation = 6 // hand out the next proof for the host; never on the wire
 )
@@ -61,6 +63,7 @@ type reply struct {
 	text   receipt.TextSignature // opVouch
 	place  bool                  // the caller holds a place now
 	held   hold                  // for what, where charges are settled on chain
+	used   uint64                // opKey: weighted tokens that the key has used
 	claim  []byte                // opExport: a signed message that goes with no receipt
 	counts Counts                // opCount
 }
@@ -91,7 +94,7 @@ const maxBatch = 256
 
 // Open opens the journal on dev and rebuilds the ledger. boots is how many boots were completed, by the guest's counter.
 func Open(dev journal.Device, key [32]byte, boots uint64, terms Terms) (*Keeper, error) {
-	k := &Keeper{ledger: newLedger(terms), calls: make(chan call), proven: make(chan proven), stopped: make(chan struct{}), now: time.Now}
+	k := &Keeper{ledger: newLedger(terms), calls: make(chan call), proven: make(chan proven), keyed: make(chan keying), stopped: make(chan struct{}), now: time.Now}
 	var err error
 	if k.journal, err = journal.Open(dev, key, boots, k.ledger); err != nil {
 		return nil, err
@@ -102,7 +105,7 @@ func Open(dev journal.Device, key [32]byte, boots uint64, terms Terms) (*Keeper,
 			return nil, fmt.Errorf("opening the settled book: %w", err)
 		}
 	}
-	k.batch = min(maxBatch, k.journal.MaxEntries()/journal.EntryPayload(paidEntry))
+	k.batch = min(maxBatch, k.journal.MaxEntries()/journal.EntryPayload(paidEntry+keyedEntryTail))
 	return k, nil
 }
 
@@ -121,6 +124,11 @@ func (k *Keeper) Run(ctx context.Context) error {
 			}
 		case p := <-k.proven:
 			if err := k.follow(p); err != nil {
+				k.err = err
+				return err
+			}
+		case w := <-k.keyed:
+			if err := k.setKey(w); err != nil {
 				k.err = err
 				return err
 			}
@@ -153,7 +161,7 @@ func (k *Keeper) answer(batch []call) error {
 			replies[i] = k.reserve(c.record)
 		case opRelease:
 			k.reserved--
-			k.ledger.settling.release(c.held)
+			k.ledger.release(c.held)
 		case opCount:
 			contracts := len(k.ledger.contracts)
 			replies[i].counts = Counts{Bytes: uint64(k.journal.Size()), Receipts: k.ledger.next, Contracts: uint64(contracts),
@@ -176,7 +184,7 @@ func (k *Keeper) answer(batch []call) error {
 		case opRecord:
 			if c.place {
 				k.reserved--
-				k.ledger.settling.release(c.held)
+				k.ledger.release(c.held)
 			}
 			proof, known, err := k.ledger.known(c.record)
 			switch {
@@ -189,13 +197,13 @@ func (k *Keeper) answer(batch []call) error {
 			case !k.room(c.record.Client, 0):
 				replies[i].status = statusFull
 			default:
-				proof, err := k.ledger.sign(c.record)
+				proof, err := k.ledger.sign(c.record, c.held.key)
 				if err != nil {
 					replies[i].status = statusRefused
 					break
 				}
 				replies[i].proof = proof
-				entries, recorded = append(entries, entryOf(c.record.ID, proof)), append(recorded, i)
+				entries, recorded = append(entries, append(entryOf(c.record.ID, proof), k.ledger.keys.tail(c.held.key)...)), append(recorded, i)
 			}
 			// The next answer may be anybody's; where there is no room for just anybody, the connection has to ask for somebody.
 			if k.ledger.terms.Settling == nil {
@@ -251,7 +259,7 @@ func (k *Keeper) reserve(r receipt.Answer) (out reply) {
 		}
 	}
 	if out.place = k.take(r.Client); !out.place {
-		k.ledger.settling.release(out.held)
+		k.ledger.release(out.held)
 		return reply{status: statusFull}
 	}
 	return out
@@ -275,11 +283,7 @@ func (k *Keeper) room(client ton.Address, others int) bool {
 
 // most returns how many contracts there is room for beside the book's clients, for whom half is kept where answers are paid on chain.
 func (k *Keeper) most() int {
-	book := len(k.ledger.settled.rounds) * settle.ItemBytes
-	if k.ledger.terms.Settling != nil {
-		book = max(book, k.items/2)
-	}
-	return (k.items - book) / itemBytes
+	return (k.items - k.bookBytes() - len(k.ledger.keys.list)*keyBytes) / itemBytes
 }
 
 // proven is what a follower of the chain has proven: a head, and transactions of the proxy's that come after those in the book.

@@ -329,11 +329,11 @@ func TestCountIsBounded(t *testing.T) {
 	l := newLedger(testTerms())
 	c := l.at(r.Client)
 	l.contracts[c].count = claim.MaxTokens - weightOf(r) + 1
-	if _, err := l.sign(r); !errors.Is(err, errRefused) || l.next != 0 || l.count(r.Client) != claim.MaxTokens-weightOf(r)+1 {
+	if _, err := l.sign(r, 0); !errors.Is(err, errRefused) || l.next != 0 || l.count(r.Client) != claim.MaxTokens-weightOf(r)+1 {
 		t.Errorf("one above the bound: got %v, %d receipts and count %d, want a refusal and nothing changed", err, l.next, l.count(r.Client))
 	}
 	l.contracts[c].count--
-	if p, err := l.sign(r); err != nil || l.count(r.Client) != claim.MaxTokens {
+	if p, err := l.sign(r, 0); err != nil || l.count(r.Client) != claim.MaxTokens {
 		t.Errorf("up to the bound: got %v and %v, want a charge of %d", p, err, uint64(claim.MaxTokens))
 	}
 }
@@ -579,7 +579,7 @@ func FuzzDecodeRequest(f *testing.F) {
 
 func FuzzReplay(f *testing.F) {
 	l := newLedger(testTerms())
-	p, err := l.sign(testRecord(1))
+	p, err := l.sign(testRecord(1), 0)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -45,6 +45,7 @@ type ledger struct {
 
 	exports  exports
 	settled  settled
+	keys     keys
 	settling settling
 	checkpoint
 }
@@ -65,7 +66,7 @@ type recorded struct {
 }
 
 func newLedger(t Terms) *ledger {
-	return &ledger{terms: t, index: map[ton.Address]int{}, proofs: map[receipt.AnswerID]recorded{}, exports: newExports(),
+	return &ledger{terms: t, index: map[ton.Address]int{}, proofs: map[receipt.AnswerID]recorded{}, exports: newExports(), keys: newKeys(),
 		checkpoint: checkpoint{whole: true}, settling: settling{held: map[ton.Address]uint64{}, claims: claims{signed: map[claimOf]uint64{}, waiting: map[claimOf][]byte{}}}}
 }
 
@@ -104,6 +105,14 @@ func entryOf(id receipt.AnswerID, p receipt.Proof) []byte {
 	return e
 }
 
+// cutTail cuts the name of the key that asked off an entry, where there is one.
+func cutTail(entry []byte) (answer, key []byte) {
+	if n := len(entry) - keyedEntryTail; n == freeEntry || n == paidEntry {
+		return entry[:n], entry[n:]
+	}
+	return entry, nil
+}
+
 // parseEntry takes an entry of the journal apart, which the journal's key vouches for.
 func parseEntry(entry []byte) (id receipt.AnswerID, r *receipt.Receipt, proof receipt.Proof, err error) {
 	if len(entry) != freeEntry && len(entry) != paidEntry {
@@ -125,8 +134,12 @@ func parseEntry(entry []byte) (id receipt.AnswerID, r *receipt.Receipt, proof re
 // Entry applies an entry that the journal has. Before the first checkpoint that is read is whole, what a contract had before may not be known.
 func (l *ledger) Entry(entry []byte, at journal.Place) error {
 	if len(entry) > notAnAnswer && [notAnAnswer]byte(entry) == ([notAnAnswer]byte{}) {
+		if entry[notAnAnswer] == entryKey {
+			return l.keys.readEntry(entry)
+		}
 		return l.settled.readEntry(entry)
 	}
+	entry, key := cutTail(entry)
 	id, r, proof, err := parseEntry(entry)
 	if err != nil {
 		return err
@@ -139,6 +152,11 @@ func (l *ledger) Entry(entry []byte, at journal.Place) error {
 	want := l.count(r.Client) + r.Weighted
 	if l.whole && r.Cumulative != want || known && (r.Cumulative < want || l.settled.book == nil && r.Cumulative != want) {
 		return fmt.Errorf("receipt %d counts to %d, want %d", r.Sequence, r.Cumulative, l.count(r.Client)+r.Weighted)
+	}
+	if key != nil {
+		if err := l.keys.use(named{r.Client, [16]byte(key)}, r.Weighted, l.whole); err != nil {
+			return err
+		}
 	}
 	record := receipt.Answer{ID: id, Client: r.Client, Request: r.Request, Response: r.Response, Usage: r.Usage, Outcome: r.Outcome, Coefficient: r.Coefficient}
 	l.apply(record, r.Cumulative, proof)
@@ -208,7 +226,7 @@ func (l *ledger) block() receipt.Block {
 
 // sign makes the next receipt, and the charge where there is one, and makes them part of the state. The caller must
 // journal the entry before anyone sees the proof, and must not go on if that fails.
-func (l *ledger) sign(record receipt.Answer) (receipt.Proof, error) {
+func (l *ledger) sign(record receipt.Answer, key int) (receipt.Proof, error) {
 	if err := l.check(record); err != nil {
 		return receipt.Proof{}, err
 	}
@@ -238,6 +256,9 @@ func (l *ledger) sign(record receipt.Answer) (receipt.Proof, error) {
 		}
 	}
 	l.apply(record, count, proof)
+	if key > 0 {
+		l.keys.list[key-1].used += weighted
+	}
 	l.contracts[l.index[record.Client]].signed = charged
 	return proof, nil
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"chrysalis/measure/ton"
+	"chrysalis/runtime/api"
 	"chrysalis/runtime/cell"
 	"chrysalis/runtime/chain"
 	"chrysalis/runtime/claim"
@@ -455,4 +456,51 @@ func FuzzSettled(f *testing.F) {
 			t.Fatalf("read and written again: got %x, want %x", again, data)
 		}
 	})
+}
+
+// BenchmarkPay is what stands between a request and its work where charges are settled on chain: the key that it shows is read, its contract found
+// among 100,000, and what the answer may come to held and given back. derived is a key of a name.
+func BenchmarkPay(b *testing.B) {
+	const clients = 100_000
+	l := newLedger(chainTerms(1))
+	if err := l.settled.under(*settleTerms(1)); err != nil {
+		b.Fatal(err)
+	}
+	l.terms.Settling.Least, l.terms.Settling.Most = ton.WeightOne, ton.WeightOne
+	c := newTeller(1)
+	must(l.settled.advance(c.block(), nil))
+	own := api.Key{Contract: [32]byte{1, 2, 3}, Secret: [32]byte{4}}
+	hash := own.SecretHash()
+	item := make([]byte, settle.ItemBytes)
+	for n := range clients {
+		binary.LittleEndian.PutUint32(item[1:], uint32(n+1))
+		if n == clients/2 {
+			copy(item[1:], own.Contract[:])
+		}
+		binary.LittleEndian.PutUint64(item[66:], 1<<40) // balance
+		copy(item[82:], hash[:])
+		must(l.settled.set(item))
+		clear(item[1:33])
+	}
+	l.settling.seen, l.settling.head = true, c.head
+	l.settling.view.Proxy.Stake = 1 << 40
+	derived := own.Derive("ci")
+	l.keys.set(clientKey{named: named{ton.Address{Account: own.Contract}, [16]byte{'c', 'i'}}, under: hash, hash: derived.SecretHash(), cap: 1 << 40})
+	now := time.Unix(int64(c.head.Time), 0)
+	for name, key := range map[string]api.Key{"own": own, "derived": derived} {
+		b.Run(name, func(b *testing.B) {
+			text := key.String()
+			for b.Loop() {
+				k, err := api.ParseKey(text)
+				if err != nil {
+					b.Fatal(err)
+				}
+				h, err := l.serve(ton.Address{Account: k.Contract}, k.SecretHash(), receipt.Usage{Prompt: 500, Completion: 500}, ton.WeightOne, now)
+				if err != nil {
+					b.Fatal(err)
+				}
+				l.release(h)
+			}
+		})
+	}
 }

@@ -39,6 +39,7 @@ type hold struct {
 	client      ton.Address
 	worst       uint64
 	coefficient uint32
+	key         int // of the ledger's keys, and one more; 0 for the contract's own
 }
 
 // sight is what the guest's contracts are by the newest block that was proven.
@@ -81,28 +82,45 @@ func (l *ledger) serve(client ton.Address, secret [32]byte, most receipt.Usage, 
 		return hold{}, fmt.Errorf("%w: %w", ErrChain, err)
 	}
 	c, ok := l.settled.book.Client(client)
-	if !ok || c.SecretHash != secret || secret == ([32]byte{}) {
+	if !ok || secret == ([32]byte{}) {
 		return hold{}, ErrKey
-	}
-	if s.view.Proxy.State != claim.Normal || s.view.Worker.State != claim.Normal {
-		return hold{}, ErrChain
 	}
 	worst, err := l.worst(most, coefficient)
 	if err != nil {
 		return hold{}, fmt.Errorf("%w: %w", ErrFunds, err)
+	}
+	key := 0
+	if c.SecretHash != secret {
+		at, err := l.keys.covers(client, secret, c.SecretHash, worst)
+		if err != nil {
+			return hold{}, err
+		}
+		key = at + 1
+	}
+	if s.view.Proxy.State != claim.Normal || s.view.Worker.State != claim.Normal {
+		return hold{}, ErrChain
 	}
 	// One token more, so that a charge of all of it is strictly below the balance.
 	counted := max(l.count(client), c.Tokens) + s.held[client]
 	if err := settle.Serve(s.view, l.terms.Price.NanotonPerToken, c, counted, worst+1); err != nil {
 		return hold{}, fmt.Errorf("%w: %w", ErrFunds, err)
 	}
-	h := hold{client, worst + 1, coefficient}
+	h := hold{client, worst + 1, coefficient, key}
 	s.held[client] += h.worst
+	if key > 0 {
+		l.keys.held[key-1] += h.worst
+	}
 	return h, nil
 }
 
 // release gives back what a place was taken for.
-func (s *settling) release(h hold) {
+func (l *ledger) release(h hold) {
+	s := &l.settling
+	if h.key > 0 {
+		if l.keys.held[h.key-1] -= h.worst; l.keys.held[h.key-1] == 0 {
+			delete(l.keys.held, h.key-1)
+		}
+	}
 	if s.held[h.client] -= h.worst; s.held[h.client] == 0 {
 		delete(s.held, h.client)
 	}

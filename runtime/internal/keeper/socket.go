@@ -56,13 +56,25 @@ func (k *Keeper) serve(c net.Conn) {
 		if err != nil || op == opReserve && place {
 			return
 		}
-		r := k.ask(call{op: op, record: record, place: place, held: held})
-		place, held = r.place, r.held
+		var r reply
+		if op == opKey {
+			r = k.askKey(record)
+		} else {
+			r = k.ask(call{op: op, record: record, place: place, held: held})
+			place, held = r.place, r.held
+		}
 		out := encodeResponse(r)
 		if _, err := c.Write(out[:]); err != nil {
 			return
 		}
 	}
+}
+
+// askKey has a key made or revoked.
+func (k *Keeper) askKey(r receipt.Answer) reply {
+	c := clientKey{named: named{r.Client, [16]byte(r.ID)}, hash: r.Response, cap: uint64(r.Usage.Prompt) | uint64(r.Usage.Cached)<<32}
+	used, err := k.key(r.Request, c)
+	return reply{status: statusOf(err), used: used}
 }
 
 // Client asks a keeper over its socket. It keeps connections for later answers.
@@ -171,6 +183,25 @@ func (c *Client) Vouch(ctx context.Context, id receipt.AnswerID, body [32]byte) 
 		return receipt.TextSignature{}, fmt.Errorf("signing text of answer: %w", err)
 	}
 	return r.text, nil
+}
+
+// SetKey makes a key of a contract's, by its name and the hash of its secret, with a cap of weighted tokens, or revokes it with a cap of 0. shown is
+// the hash of the contract's own secret. It returns what the key has used.
+func (c *Client) SetKey(ctx context.Context, contract ton.Address, shown, hash [32]byte, name [16]byte, most uint64) (used uint64, err error) {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	r, err := exchange(ctx, conn, opKey, receipt.Answer{ID: receipt.AnswerID(name), Client: contract, Request: shown, Response: hash,
+		Usage: receipt.Usage{Prompt: uint32(most), Cached: uint32(most >> 32)}})
+	if err == nil && r.status != statusOK {
+		err = r.status.err()
+	}
+	if err != nil {
+		return 0, fmt.Errorf("setting key: %w", err)
+	}
+	return r.used, nil
 }
 
 // Count returns how full the journal is.

@@ -16,10 +16,11 @@ const (
 
 // Flags of a response.
 const (
-	flagCharge = 1 // a charge follows the receipt
-	flagPlace  = 2 // the connection holds a place
-	flagText   = 4 // the signature of a text stands where a receipt would
-	flagCounts = 8 // counts stand there
+	flagCharge = 1  // a charge follows the receipt
+	flagPlace  = 2  // the connection holds a place
+	flagText   = 4  // the signature of a text stands where a receipt would
+	flagCounts = 8  // counts stand there
+	flagUsed   = 16 // what a key has used stands there
 )
 
 func encodeRequest(op operation, r receipt.Answer) [requestSize]byte {
@@ -56,6 +57,11 @@ func decodeRequest(in [requestSize]byte) (op operation, r receipt.Answer, err er
 			Usage: receipt.Usage{Prompt: r.Usage.Prompt, Completion: r.Usage.Completion}}) {
 			return 0, receipt.Answer{}, fmt.Errorf("operation %d carries more than a client, a hash, tokens and a coefficient", op)
 		}
+	case opKey:
+		if r != (receipt.Answer{ID: r.ID, Client: r.Client, Request: r.Request, Response: r.Response,
+			Usage: receipt.Usage{Prompt: r.Usage.Prompt, Cached: r.Usage.Cached}}) {
+			return 0, receipt.Answer{}, fmt.Errorf("operation %d carries more than a name, a client, two hashes and a cap", op)
+		}
 	case opCount:
 		if r != (receipt.Answer{}) {
 			return 0, receipt.Answer{}, fmt.Errorf("operation %d carries a record", op)
@@ -65,7 +71,7 @@ func decodeRequest(in [requestSize]byte) (op operation, r receipt.Answer, err er
 			return 0, receipt.Answer{}, fmt.Errorf("operation %d carries more than an id and a hash", op)
 		}
 	default:
-		return 0, receipt.Answer{}, fmt.Errorf("operation is %d, want 1, 2, 4 or 5", op)
+		return 0, receipt.Answer{}, fmt.Errorf("operation is %d, want 1, 2, 4, 5 or 7", op)
 	}
 	return op, r, nil
 }
@@ -86,6 +92,10 @@ func encodeResponse(r reply) [responseSize]byte {
 			binary.LittleEndian.PutUint64(out[2+8*i:], n)
 		}
 	}
+	if r.used != 0 {
+		out[1] |= flagUsed
+		binary.LittleEndian.PutUint64(out[2:], r.used)
+	}
 	if r.place {
 		out[1] |= flagPlace
 	}
@@ -98,7 +108,7 @@ func encodeResponse(r reply) [responseSize]byte {
 
 func decodeResponse(in [responseSize]byte) (reply, error) {
 	r := reply{status: status(in[0])}
-	if r.status > statusChain || in[1] > flagCharge|flagPlace|flagText|flagCounts {
+	if r.status > statusChain || in[1] > flagCharge|flagPlace|flagText|flagCounts|flagUsed {
 		return reply{}, fmt.Errorf("response has status %d and flags %#x", in[0], in[1])
 	}
 	r.place = in[1]&flagPlace != 0
@@ -109,6 +119,8 @@ func decodeResponse(in [responseSize]byte) (reply, error) {
 		for i, n := range []*uint64{&r.counts.Bytes, &r.counts.Receipts, &r.counts.Contracts, &r.counts.Left, &r.counts.Waiting} {
 			*n = binary.LittleEndian.Uint64(in[2+8*i:])
 		}
+	case in[1]&flagUsed != 0:
+		r.used = binary.LittleEndian.Uint64(in[2:])
 	case in[1]&flagText != 0:
 		r.text = receipt.TextSignature(in[2:])
 	case signed != (receipt.Signed{}):
