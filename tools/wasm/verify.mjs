@@ -2,9 +2,10 @@
 // the folder of the recording.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { resolve } from "node:path";
 
 const [verifier, support, guest] = process.argv.slice(2);
-createRequire(import.meta.url)(support);
+createRequire(import.meta.url)(resolve(support));
 const program = readFileSync(verifier);
 const go = new Go();
 const { instance } = await WebAssembly.instantiate(program, go.importObject);
