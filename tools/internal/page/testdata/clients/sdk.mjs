@@ -78,6 +78,7 @@ for (const b of Bad) {
   const verdict = (want) => (e) => {
     assert.ok(e instanceof GuestError, `${b.Name}: ${e}`);
     assert.ok(want.includes(e.verdict), `${b.Name}: ${e.verdict}, want ${want}: ${e.message}`);
+    if (b.Name.startsWith("an unsealed")) assert.match(e.message, /in the clear/);
     return true;
   };
   if (!b.Connects) { await assert.rejects(made, verdict([b.Want]), b.Name); continue; }
