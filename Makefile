@@ -28,7 +28,8 @@ test: image check ## everything: checks, unit tests, and the guests under QEMU
 
 unit: ## tests of packages alone, no guest; go test ./... runs those of the root module
 	@echo "== unit tests: packages alone, no guest"
-	@set -e; for m in $(MODULES); do echo "$(GO) test -C $$m ./..."; $(GO) test -C $$m -vet=off ./...; done
+	@set -e; export CHRYSALIS_SOURCES=$$(git ls-files -z '*.go' sdk | xargs -0 cat | sha256sum); \
+		for m in $(MODULES); do echo "$(GO) test -C $$m ./..."; $(GO) test -C $$m -vet=off ./...; done
 
 check: ## gofmt, vet, staticcheck
 	@echo "== gofmt, vet, staticcheck"

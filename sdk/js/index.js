@@ -9,14 +9,14 @@ let started;
 
 /** Reads the program beside this file. */
 async function read() {
-  const url = new URL("./chrysalis.wasm.gz", import.meta.url);
+  const url = new URL("./chrysalis.wasm.lzma", import.meta.url);
   if (url.protocol === "file:" && globalThis.process?.versions?.node) {
     const { readFile } = await import("node:fs/promises");
-    return await readFile(url);
+    return new Uint8Array(await readFile(url));
   }
   const response = await fetch(url);
   if (!response.ok) throw new GuestError("unavailable", `the verifier's program: ${response.status}`);
-  return await response.arrayBuffer();
+  return new Uint8Array(await response.arrayBuffer());
 }
 
 /** Verifies the guest at an origin. Throws a GuestError when it is not accepted; nothing but the question for evidence was sent then. */

@@ -78,6 +78,7 @@ type talk struct {
 	guest  *client.Guest
 	payer  ton.Address
 	key    api.Key
+	most   uint32 // that tokens may be multiplied by, in parts of 10000; 0: what the config allows
 	kept   memory // of receipts; without a file nothing is kept
 }
 
@@ -94,6 +95,10 @@ func (t *talk) open(url string) (err error) {
 	}
 	if (t.f.remote.tdxRoot != "" || t.f.remote.snpRoot != "") && !t.f.asJSON {
 		fmt.Fprintln(t.cmd.ErrOrStderr(), software)
+	}
+	if t.most, err = t.f.payer.coefficient(); err != nil {
+		t.guest.Close()
+		return err
 	}
 	if t.payer, t.key, err = t.f.payer.of(t.guest.Result().Config()); err != nil {
 		t.guest.Close()
@@ -137,7 +142,7 @@ func (t *talk) once(prompt string) error {
 
 // ask sends a conversation and shows the answer as it comes.
 func (t *talk) ask(ctx context.Context, messages []client.Message) (*client.Answer, error) {
-	request := client.Request{Model: t.f.model, Messages: messages, MaxTokens: t.f.maxTokens, Payer: t.payer, Key: t.key}
+	request := client.Request{Model: t.f.model, Messages: messages, MaxTokens: t.f.maxTokens, Payer: t.payer, Key: t.key, MaxCoefficient: t.most}
 	shown := false
 	answer, err := t.guest.Ask(ctx, request, func(p client.Piece) error {
 		if t.f.asJSON {
@@ -202,6 +207,9 @@ func printProof(w io.Writer, a *client.Answer) {
 	name, r := a.Signed.Receipt.Hash(), a.Receipt
 	fmt.Fprintf(w, "receipt  %x…  number %d, %d prompt + %d completion tokens, %s: signed by the attested key, over this request and this answer\n",
 		name[:8], r.Sequence, r.Usage.Prompt, r.Usage.Completion, r.Outcome)
+	if c := r.Coefficient; a.Guest.Config().Service.Settles() && c != ton.WeightOne {
+		fmt.Fprintf(w, "price    %d.%04d times the contract's, by the guest's queue\n", c/ton.WeightOne, c%ton.WeightOne)
+	}
 	if a.Charge == nil && a.Guest.Config().Service.Settles() {
 		fmt.Fprintln(w, "charge   none: the contract has nothing that could be charged now, and a later charge stands for this answer too")
 		return

@@ -6,8 +6,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -302,7 +304,18 @@ func (f *payFlags) run(cmd *cobra.Command, url string, next func(context.Context
 	if err := next(cmd.Context(), r, c, p); err != nil {
 		return chainError(err)
 	}
+	sayPrice(cmd.ErrOrStderr(), result.Config().Service)
 	return f.hand.hand(cmd, p)
+}
+
+// sayPrice says what a token costs: the price is the contracts', and stands; what it is multiplied by is the guest's queue's, inside the band.
+func sayPrice(w io.Writer, s config.Service) {
+	band, word := s.Chain.Coefficients(), ""
+	if band.Min != ton.WeightOne || band.Max != ton.WeightOne {
+		parts := func(n uint32) string { return strconv.FormatFloat(float64(n)/ton.WeightOne, 'f', -1, 64) }
+		word = fmt.Sprintf(", times %s to %s as the guest's queue grows, which its host can fill: chat --max-coefficient bounds it", parts(band.Min), parts(band.Max))
+	}
+	say(w, "chrysalis: a weighted token costs %s%s\n", ton.Coins(s.Price.NanotonPerToken), word)
 }
 
 func (f *payFlags) open(ctx context.Context, r *onchain.Reader, c *onchain.Contracts, p *plan) error {

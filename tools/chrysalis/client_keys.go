@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/spf13/cobra"
 
@@ -90,12 +91,23 @@ func newClientKeysRenew() *cobra.Command {
 // payerFlags say who pays for what is asked: the contract of an account with its key, or one that is named.
 type payerFlags struct {
 	contract, account string
+	most              float64
 }
 
 func (f *payerFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.contract, "client", "", "TON address of the payment contract that is charged (default on a local chain: the demonstration's)")
 	cmd.Flags().StringVar(&f.account, "account", "", "file of client open: its contract is charged, and its key shown to a guest that settles on chain")
+	cmd.Flags().Float64Var(&f.most, "max-coefficient", 0, "with --account: refuse to pay more than so many times the price, which rises with a guest's queue inside its config's band")
 	cmd.MarkFlagsMutuallyExclusive("client", "account")
+}
+
+// coefficient is the most that tokens may be multiplied by, in parts of 10000; 0: what the guest's config allows.
+func (f *payerFlags) coefficient() (uint32, error) {
+	parts := math.Round(f.most * ton.WeightOne)
+	if f.most != 0 && (!(parts >= 1 && parts <= math.MaxUint32) || f.account == "") {
+		return 0, exitError{exitUsage, fmt.Errorf("--max-coefficient is %v, want such as 1.5, and with it --account", f.most)}
+	}
+	return uint32(parts), nil
 }
 
 // read returns the account that is named and its key, or nothing.

@@ -210,6 +210,19 @@ func TestPlanRefuses(t *testing.T) {
 	}
 }
 
+func TestSayPrice(t *testing.T) {
+	for want, band := range map[string]config.Band{
+		"chrysalis: a weighted token costs 0.05 GRAM\n":                         {},
+		"chrysalis: a weighted token costs 0.05 GRAM, times 0.5 to 2.25 as the": {Min: 5000, Max: 22500},
+	} {
+		var b strings.Builder
+		s := config.Service{Price: config.Terms{Price: ton.Price{NanotonPerToken: 50_000_000}}, Chain: config.Chain{Coefficient: band}}
+		if sayPrice(&b, s); !strings.HasPrefix(b.String(), want) {
+			t.Errorf("%+v: got %q, want %q", band, b.String(), want)
+		}
+	}
+}
+
 // TestAccountFile: a client's file is its own, is not replaced, and is read as it was written or not at all.
 func TestAccountFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "account.json")

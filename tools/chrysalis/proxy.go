@@ -66,6 +66,10 @@ func runProxy(cmd *cobra.Command, f proxyFlags, guests []string) error {
 	if err != nil {
 		return err
 	}
+	most, err := f.payer.coefficient()
+	if err != nil {
+		return err
+	}
 	remote, err := f.remote.open()
 	if err != nil {
 		return err
@@ -80,7 +84,7 @@ func runProxy(cmd *cobra.Command, f proxyFlags, guests []string) error {
 	}
 	p, err := proxy.New(proxy.Config{
 		Page: proxy.Page(), PageSettings: settings,
-		Guests: guests, Attest: remote, Origins: f.origins, Receipts: f.receipts, Key: key, Log: slog.New(handler),
+		Guests: guests, Attest: remote, Origins: f.origins, Receipts: f.receipts, Key: key, MaxCoefficient: most, Log: slog.New(handler),
 		Payer: func(m config.Measured) (ton.Address, error) {
 			if m.Service.Price.Payment != config.PayCharge {
 				return ton.Address{}, nil // of several guests some may be free

@@ -2,10 +2,10 @@
 // the folder of the recording.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { gzipSync } from "node:zlib";
+import { resolve } from "node:path";
 
 const [verifier, support, guest] = process.argv.slice(2);
-createRequire(import.meta.url)(support);
+createRequire(import.meta.url)(resolve(support));
 const program = readFileSync(verifier);
 const go = new Go();
 const { instance } = await WebAssembly.instantiate(program, go.importObject);
@@ -47,6 +47,5 @@ expect("no roots", (i) => { i.roots = {}; }, "rejected certificate");
 expect("roots that are none", (i) => { i.roots.vtpm = "root"; }, "unavailable");
 expect("text for evidence", (i) => { i.evidence = "evidence"; }, "unavailable");
 
-const mib = (n) => (n / (1 << 20)).toFixed(2) + " MiB";
-console.log(`chrysalis.wasm: ${mib(program.length)}, ${mib(gzipSync(program, { level: 9 }).length)} compressed; judges the recorded guest as it should: ${failed === 0}`);
+console.log(`chrysalis.wasm: ${program.length} bytes; judges the recorded guest as it should: ${failed === 0}`);
 process.exit(failed === 0 ? 0 : 1);

@@ -81,11 +81,7 @@ var errLeft = errors.New("nobody waits for the answer")
 // Take takes what came next, and returns what may be passed on. The first answer's Head is there once some of it is.
 func (c *Call) Take(piece []byte) ([]byte, error) {
 	c.in.piece = piece
-	data, err := c.run()
-	if errors.Is(err, errWhole) {
-		return data, nil // more can come and is refused, which End says
-	}
-	return data, err
+	return c.run() // the final chunk ends where the bytes end, so an answer is whole at End alone
 }
 
 // End says that nothing more comes, and returns what may be passed on. Without an error the answer is whole, and proven where it has to be.
@@ -101,9 +97,6 @@ func (c *Call) End() ([]byte, error) {
 // run reads as far as what came goes.
 func (c *Call) run() (data []byte, err error) {
 	if c.done != nil {
-		if len(c.in.piece) > 0 && errors.Is(c.done, errWhole) {
-			c.done = fmt.Errorf("reading answer: %w: %d bytes behind its end", check.ErrRejected, len(c.in.piece))
-		}
 		return nil, c.done
 	}
 	if c.next == nil {

@@ -118,7 +118,7 @@ func TestPage(t *testing.T) {
 	input := struct {
 		DevTools, Payer, Shots, Hostile, Guest string
 		Good                                   []shown
-		Served, Framed, Altered, Stale         string
+		Served, Framed, Altered, Broken, Stale string
 		Unsealed, Redirect, Cut, Bare, Back    string
 		Control, Proxied                       string
 	}{DevTools: b.devTools, Payer: payer.String(), Hostile: hostile}
@@ -195,9 +195,16 @@ func TestPage(t *testing.T) {
 	input.Proxied = proxied(t, vtpm, bare)
 	input.Bare = b.save(t, "bare.html", bare)
 
-	altered := bytes.Clone(program(t).Packed)
-	altered[len(altered)-9] ^= 1 // a wrong sum of the packing
-	input.Altered = b.save(t, "altered.html", bytes.Replace(good, []byte(base64.StdEncoding.EncodeToString(program(t).Packed)), []byte(base64.StdEncoding.EncodeToString(altered)), 1))
+	altered := *program(t)
+	altered.SHA256 = strings.Repeat("0", len(altered.SHA256)) // that is, another program stands there than the script names
+	another, err := HTML(&altered, root, settingsOf(t, vtpm, input.Guest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	input.Altered = b.save(t, "altered.html", another)
+	broken := bytes.Clone(program(t).Packed)
+	broken[len(broken)/2] ^= 1
+	input.Broken = b.save(t, "broken.html", bytes.Replace(good, []byte(base64.StdEncoding.EncodeToString(program(t).Packed)), []byte(base64.StdEncoding.EncodeToString(broken)), 1))
 
 	spoiled := func(name string, at func(*http.Request) bool, does func(http.ResponseWriter, *http.Request, func(...func(string, []byte) []byte))) string {
 		f := newFront(t, vtpm)

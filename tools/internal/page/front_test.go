@@ -221,6 +221,7 @@ var installed struct {
 }
 
 func TestMain(m *testing.M) {
+	_ = os.Getenv("CHRYSALIS_SOURCES") // make sets it, so that what Go caches of these tests is of the sources of other modules, too
 	code := m.Run()
 	os.RemoveAll(installed.dir)
 	os.Exit(code)

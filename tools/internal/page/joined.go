@@ -20,7 +20,7 @@ const (
 const maxGap = 256
 
 // joined returns the program with fewer segments of data. Go's linker leaves zeros out, which makes tens of thousands of segments, and what is saved by
-// that is lost many times over under gzip.
+// that is lost many times over when it is packed.
 func joined(wasm []byte) ([]byte, error) {
 	if !bytes.HasPrefix(wasm, []byte("\x00asm\x01\x00\x00\x00")) {
 		return nil, errors.New("it is no WebAssembly")

@@ -41,7 +41,7 @@ func TestJoined(t *testing.T) {
 		}
 	}
 	p := program(t)
-	if !bytes.HasPrefix(p.Wasm, []byte(magic)) || len(p.Packed) > 2500<<10 {
-		t.Errorf("the program has %d bytes packed, want at most 2.5 MB", len(p.Packed))
+	if !bytes.HasPrefix(p.Wasm, []byte(magic)) || len(p.Packed) > 1_900_000 {
+		t.Errorf("the program has %d bytes packed, want at most 1.9 MB", len(p.Packed))
 	}
 }

@@ -56,7 +56,7 @@ func TestSDK(t *testing.T) {
 		does       func(w http.ResponseWriter, r *http.Request, forward func(...func(string, []byte) []byte))
 	}{
 		{"an unsealed 200", "unavailable", false, func(w http.ResponseWriter, _ *http.Request, _ func(...func(string, []byte) []byte)) {
-			fmt.Fprint(w, `{"choices":[{"message":{"role":"assistant","content":"Bergen"}}]}`)
+			fmt.Fprint(w, `{"choices":[{"message":{"role":"assistant","content":"`+strings.Repeat("Bergen ", 200)+`"}}]}`) // long enough to be read as a forged answer
 		}},
 		{"an unsealed 500", "unavailable", false, func(w http.ResponseWriter, _ *http.Request, _ func(...func(string, []byte) []byte)) {
 			w.WriteHeader(500)
@@ -155,17 +155,22 @@ func TestSDK(t *testing.T) {
 	}
 }
 
-// TestSDKIsTheSameTwice: the same sources make the same package.
-func TestSDKIsTheSameTwice(t *testing.T) {
-	var tarballs [2][]byte
-	for i := range tarballs {
-		p := program(t)
-		if i == 1 {
-			var err error
-			if p, err = Build(t.Context(), root); err != nil {
-				t.Fatal(err)
-			}
-		}
+// TestBuiltTwice: the same sources make the same program, package and page, also where Go has nothing in its cache.
+func TestBuiltTwice(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles everything anew")
+	}
+	first := program(t)
+	t.Setenv("GOCACHE", t.TempDir())
+	second, err := Build(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.SHA256 != second.SHA256 || !bytes.Equal(first.Packed, second.Packed) {
+		t.Errorf("built twice, the programs are %s and %s", first.SHA256, second.SHA256)
+	}
+	var tarballs, pages [2][]byte
+	for i, p := range []*Program{first, second} {
 		files, err := SDK(p, root, "1.0.0")
 		if err != nil {
 			t.Fatal(err)
@@ -173,11 +178,14 @@ func TestSDKIsTheSameTwice(t *testing.T) {
 		if tarballs[i], err = packages.Tarball(files); err != nil {
 			t.Fatal(err)
 		}
+		if pages[i], err = HTML(p, root, Settings{}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if !bytes.Equal(tarballs[0], tarballs[1]) {
-		t.Error("built twice, the packages differ")
+	if !bytes.Equal(tarballs[0], tarballs[1]) || !bytes.Equal(pages[0], pages[1]) {
+		t.Error("made of programs that were built twice, packages or pages differ")
 	}
-	if _, err := SDK(program(t), root, "0~20260101"); err == nil {
+	if _, err := SDK(first, root, "0~20260101"); err == nil {
 		t.Error("a version that npm does not take is packed")
 	}
 }

@@ -28,7 +28,7 @@ const maxRequestBytes = 16 << 20
 
 // What goes in and comes back of a header. The rest of a client's tells who it is, and nothing that a guest needs.
 var (
-	passedIn   = []string{"Accept", "Authorization", "Content-Type", api.ClientHeader}
+	passedIn   = []string{"Accept", "Authorization", "Content-Type", api.ClientHeader, api.MaxCoefficientHeader}
 	passedBack = []string{"Content-Type", "Retry-After", "X-Request-Id", "Chrysalis-Ignored"}
 )
 
@@ -245,6 +245,12 @@ func (p *Proxy) keyed(request *http.Request) (ton.Address, error) {
 	payer := ton.Address{Account: key.Contract}
 	request.Header.Set("Authorization", "Bearer "+key.String())
 	request.Header.Set(api.ClientHeader, payer.String())
+	if most := p.config.MaxCoefficient; most > 0 {
+		// A program may ask for less than the proxy's, and not for more.
+		if asked, err := strconv.ParseUint(request.Header.Get(api.MaxCoefficientHeader), 10, 32); err != nil || asked > uint64(most) {
+			request.Header.Set(api.MaxCoefficientHeader, strconv.FormatUint(uint64(most), 10))
+		}
+	}
 	return payer, nil
 }
 

@@ -69,3 +69,29 @@ func TestKeys(t *testing.T) {
 		})
 	}
 }
+
+// TestMaxCoefficient: the proxy's maximum goes with each request, and a program may ask for less.
+func TestMaxCoefficient(t *testing.T) {
+	key := api.Key{Contract: [32]byte{1}, Secret: [32]byte{2}}
+	for _, tt := range []struct {
+		most       uint32
+		sent, want string
+	}{
+		{0, "", ""}, {0, "12000", "12000"}, {15_000, "", "15000"}, {15_000, "12000", "12000"}, {15_000, "16000", "15000"}, {15_000, "x", "15000"},
+	} {
+		p := &Proxy{config: Config{Key: key, MaxCoefficient: tt.most}}
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://127.0.0.1"+api.ChatCompletions, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.sent != "" {
+			request.Header.Set(api.MaxCoefficientHeader, tt.sent)
+		}
+		if _, err := p.keyed(request); err != nil {
+			t.Fatal(err)
+		}
+		if got := request.Header.Get(api.MaxCoefficientHeader); got != tt.want {
+			t.Errorf("at most %d, and the program says %q: got %q, want %q", tt.most, tt.sent, got, tt.want)
+		}
+	}
+}

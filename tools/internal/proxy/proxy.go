@@ -35,10 +35,12 @@ type Config struct {
 	// Payer names the payment contract that is charged where a guest of this config charges, and zero where none does.
 	Payer func(config.Measured) (ton.Address, error)
 	// Key is shown to guests that settle on chain, in the place of what local programs send as a key; zero: what they send is passed on.
-	Key      api.Key
-	Origins  []string // of pages on this machine that may ask, as browsers write them: http://localhost:3000
-	Receipts string   // folder that keeps the proofs of answers, and what they rest on; "" keeps none
-	Log      *slog.Logger
+	Key api.Key
+	// MaxCoefficient is the most that such a guest may multiply tokens by, in parts of 10000; 0: what its config allows.
+	MaxCoefficient uint32
+	Origins        []string // of pages on this machine that may ask, as browsers write them: http://localhost:3000
+	Receipts       string   // folder that keeps the proofs of answers, and what they rest on; "" keeps none
+	Log            *slog.Logger
 
 	// Page is what is served at /, and PageSettings what it asks (sdk/page/PAGE.md). Nil serves the table of guests instead.
 	Page, PageSettings []byte

@@ -160,7 +160,7 @@ for (const g of input.Good) {
 
 // Each that must be refused: nothing can be typed, and no answer that is not the guest's is shown.
 for (const [name, url, pattern] of [
-  ["stale evidence", input.Stale, /NOT ACCEPTED.*challenge/], ["an altered program", input.Altered, /NOT ACCEPTED|Could not be checked/],
+  ["stale evidence", input.Stale, /NOT ACCEPTED.*challenge/], ["another program", input.Altered, /NOT ACCEPTED.*has SHA-256/], ["a broken program", input.Broken, /NOT ACCEPTED|Could not be checked/],
 ]) {
   const page = await open(url);
   await refused(page);
