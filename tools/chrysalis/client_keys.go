@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"net/http"
 
+	"github.com/go-json-experiment/json"
 	"github.com/spf13/cobra"
 
 	"chrysalis/attest/check"
@@ -12,12 +16,166 @@ import (
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/api"
 	"chrysalis/runtime/claim"
+	"chrysalis/runtime/client"
 	"chrysalis/tools/internal/carry"
 )
 
 func newClientKeys() *cobra.Command {
-	cmd := &cobra.Command{Use: "keys", Short: "The key by which a guest knows who pays: show it, or put another in its place"}
-	cmd.AddCommand(newClientKeysShow(), newClientKeysRenew())
+	cmd := &cobra.Command{Use: "keys", Short: "The keys by which a guest knows who pays: show one, add and revoke others, put another in its place"}
+	cmd.AddCommand(newClientKeysShow(), newClientKeysAdd(), newClientKeysRevoke(), newClientKeysRenew())
+	return cmd
+}
+
+// keyFlags are those of the verbs that tell a guest of a key.
+type keyFlags struct {
+	remote  remoteFlags
+	account string
+	asJSON  bool
+}
+
+func (f *keyFlags) add(cmd *cobra.Command) {
+	f.remote.add(cmd)
+	accountFlag(cmd, &f.account)
+	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print JSON")
+}
+
+// namedKey is what a guest says of a key.
+type namedKey struct {
+	Name string `json:"name"`
+	Key  string `json:"key"`
+	Cap  uint64 `json:"cap"`
+	Used uint64 `json:"used"`
+}
+
+// maxKeyAnswer bounds what a guest says of a key.
+const maxKeyAnswer = 1 << 12
+
+// tell verifies the guest and tells it of a key of the account's contract, sealed. The guest's word for the key must be the one that follows from the
+// account's own.
+func (f *keyFlags) tell(cmd *cobra.Command, url, name string, most uint64) (k namedKey, err error) {
+	if err := api.CheckKeyName(name); err != nil {
+		return k, exitError{exitUsage, fmt.Errorf("NAME: %w", err)}
+	}
+	account, err := readAccount(f.account)
+	if err != nil {
+		return k, err
+	}
+	own, err := account.key()
+	if err != nil {
+		return k, err
+	}
+	base, _, err := guestAddress(url)
+	if err != nil {
+		return k, err
+	}
+	remote, err := f.remote.open()
+	if err != nil {
+		return k, err
+	}
+	guest, err := client.NewSealed(base, remote)
+	if err != nil {
+		return k, unavailable(err)
+	}
+	defer guest.Close()
+	result, err := guest.Verify(cmd.Context())
+	if err != nil {
+		return k, refusalOf(err, f.remote.trusted())
+	}
+	if m := result.Config(); !m.Service.Settles() {
+		return k, exitError{exitUsage, errors.New("this guest settles nothing on chain, and takes no keys")}
+	}
+	body, err := json.Marshal(map[string]any{"name": name, "cap": most}, json.Deterministic(true))
+	if err != nil {
+		return k, err
+	}
+	request, err := http.NewRequestWithContext(cmd.Context(), http.MethodPost, base+api.Keys, bytes.NewReader(body))
+	if err != nil {
+		return k, err
+	}
+	request.Header.Set("Authorization", "Bearer "+own.String())
+	response, err := guest.RoundTrip(request)
+	if err != nil {
+		return k, refusalOf(spoken(err), f.remote.trusted())
+	}
+	defer response.Body.Close()
+	said, err := io.ReadAll(io.LimitReader(response.Body, maxKeyAnswer+1))
+	if err != nil {
+		return k, unavailable(err)
+	}
+	if len(said) > maxKeyAnswer {
+		return k, rejected(fmt.Errorf("the guest's answer has more than %d bytes", maxKeyAnswer))
+	}
+	if response.StatusCode != http.StatusOK {
+		var refused struct{ Error struct{ Message string } }
+		if json.Unmarshal(said, &refused, json.MatchCaseInsensitiveNames(true)) != nil || refused.Error.Message == "" {
+			refused.Error.Message = string(said)
+		}
+		return k, unavailable(fmt.Errorf("the guest says: %s (%d %s)", printable(refused.Error.Message), response.StatusCode, http.StatusText(response.StatusCode)))
+	}
+	if err := json.Unmarshal(said, &k, json.RejectUnknownMembers(true)); err != nil {
+		return k, rejected(fmt.Errorf("the guest's answer: %v", err))
+	}
+	if want := (namedKey{name, own.Derive(name).String(), most, k.Used}); k != want {
+		return k, rejected(errors.New("the guest speaks of another key or cap than it was told"))
+	}
+	return k, nil
+}
+
+func newClientKeysAdd() *cobra.Command {
+	var f keyFlags
+	var most uint64
+	cmd := &cobra.Command{
+		Use:   "add URL NAME --cap TOKENS --account FILE --policy FILE",
+		Short: "Make a key of that name which may use so many tokens, or change how many",
+		Long: "Verifies the guest, tells it that the key of this name may use so many weighted tokens of the account's deposit in all, and prints the key. It\n" +
+			"spends the deposit as the account's own does, and can make no other. The key follows from the account's own and the name, so the same name gives\n" +
+			"the same key with every guest of the account's identity; each guest has to be told, and counts for itself.",
+		Example: "  chrysalis client keys add https://127.0.0.1:8443 ci --cap 1000000 --account box.json --policy policy.json --roots build/guest/tpm-maker.pem",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if most == 0 {
+				return exitError{exitUsage, errors.New("--cap is 0, want at least 1 token; client keys revoke ends a key")}
+			}
+			k, err := f.tell(cmd, args[0], args[1], most)
+			if err != nil {
+				return err
+			}
+			if f.asJSON {
+				return printJSON(cmd.OutOrStdout(), k)
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "key %s may use %d weighted tokens in all, and has used %d\n", k.Name, k.Cap, k.Used)
+			fmt.Fprintln(cmd.OutOrStdout(), k.Key)
+			return nil
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().Uint64Var(&most, "cap", 0, "weighted tokens that the key may use in all")
+	cmd.MarkFlagRequired("cap")
+	return cmd
+}
+
+func newClientKeysRevoke() *cobra.Command {
+	var f keyFlags
+	cmd := &cobra.Command{
+		Use:   "revoke URL NAME --account FILE --policy FILE",
+		Short: "End the key of that name",
+		Long: "Verifies the guest and tells it that the key of this name may use nothing more. Other guests of the account's identity have to be told too; client\n" +
+			"keys renew ends all keys at once, with a message to the contract.",
+		Example: "  chrysalis client keys revoke https://127.0.0.1:8443 ci --account box.json --policy policy.json --roots build/guest/tpm-maker.pem",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			k, err := f.tell(cmd, args[0], args[1], 0)
+			if err != nil {
+				return err
+			}
+			if f.asJSON {
+				return printJSON(cmd.OutOrStdout(), k)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "key %s is revoked; it has used %d weighted tokens\n", k.Name, k.Used)
+			return nil
+		},
+	}
+	f.add(cmd)
 	return cmd
 }
 

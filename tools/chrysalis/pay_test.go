@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,6 +23,7 @@ import (
 	"chrysalis/measure/config"
 	"chrysalis/measure/pubkey"
 	"chrysalis/measure/ton"
+	"chrysalis/runtime/api"
 	"chrysalis/runtime/chain/chaintest"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/receipt"
@@ -97,7 +100,31 @@ func newPayWorld(t *testing.T) *payWorld {
 		t.Fatal(err)
 	}
 	p.guest, p.spec, p.params = newSoftwareGuest(t, measured), guest.Spec{Config: m}, params
+	p.guest.Keys = takesKeys()
 	return p
+}
+
+// takesKeys answers about keys as a guest does, for whoever shows a contract's own: a key of the name "other" it takes for another one's, and of the name
+// "full" it takes none.
+func takesKeys() func(shown string, body []byte) (int, string) {
+	return func(shown string, body []byte) (int, string) {
+		own, err := api.ParseKey(strings.TrimPrefix(shown, "Bearer "))
+		var asked struct {
+			Name string
+			Cap  uint64
+		}
+		if err != nil || json.Unmarshal(body, &asked) != nil {
+			return http.StatusUnauthorized, `{"error":{"message":"there is no such contract\u001b[31m"}}`
+		}
+		key := own.Derive(asked.Name)
+		switch asked.Name {
+		case "other":
+			key.Secret[0]++
+		case "full":
+			return http.StatusConflict, "sixteen keys"
+		}
+		return http.StatusOK, fmt.Sprintf(`{"name":%q,"key":%q,"cap":%d,"used":7}`, asked.Name, key, asked.Cap)
+	}
 }
 
 // files writes the chain's configuration file, the guest's config, its folder on its host, and what its clients have.

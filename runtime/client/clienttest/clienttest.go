@@ -57,6 +57,8 @@ type Guest struct {
 	Around func(w http.ResponseWriter, r *http.Request) bool
 	// Proof answers for the proof of an answer, by its path; nil knows of none.
 	Proof func(path string) string
+	// Keys answers who tells the guest of a key; nil: the guest takes none.
+	Keys func(shown string, body []byte) (status int, answer string)
 	// KeysAhead and Ahead are how many nanoseconds the guest's clock is ahead: where it replaces keys, and where it opens envelopes.
 	KeysAhead, Ahead atomic.Int64
 
@@ -127,6 +129,16 @@ func On(t testing.TB, hardware Hardware, contents *attesttest.Contents) *Guest {
 			return
 		}
 		io.WriteString(w, g.Proof(r.URL.Path))
+	})
+	mux.HandleFunc("POST /v1/keys", func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil || g.Keys == nil {
+			http.Error(w, fmt.Sprintf("no keys here (%v)", err), http.StatusNotFound)
+			return
+		}
+		status, answer := g.Keys(r.Header.Get("Authorization"), body)
+		w.WriteHeader(status)
+		io.WriteString(w, answer)
 	})
 	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) {
 		if err := g.answer(w, r); err != nil {

@@ -116,6 +116,13 @@ func TestClientKeys(t *testing.T) {
 	if err := w.byKey(alice, "ci", 1); !errors.Is(err, ErrKey) {
 		t.Errorf("once the contract has another secret: got %v, want %v", err, ErrKey)
 	}
+	renewed := clientKey{named: named{w.client(alice), [16]byte{'c', 'i'}}, hash: [32]byte{9}, cap: 1 << 40}
+	if used, err := w.keeper.key(sha256.Sum256(other[:]), renewed); err != nil || used != 0 {
+		t.Errorf("made anew: %d used (%v), want none", used, err)
+	}
+	if err := w.byKey(alice, "ci", 1); !errors.Is(err, ErrKey) {
+		t.Errorf("the key of that name from before: got %v, want %v", err, ErrKey)
+	}
 	for n := range maxKeys - 1 {
 		must(w.keys(bob, secretOf(bob), string(rune('a'+n)), 5))
 	}
@@ -248,8 +255,9 @@ func TestKeysRefused(t *testing.T) {
 	}
 	l, part = made()
 	for name, entry := range map[string][]byte{
-		"half a key": append(append(make([]byte, notAnAnswer), entryKey), part[1:60]...),
-		"no kind":    append(append(make([]byte, notAnAnswer), 9), part[1:]...),
+		"half a key":         append(append(make([]byte, notAnAnswer), entryKey), part[1:60]...),
+		"the contract's own": append(append(append(make([]byte, notAnAnswer), entryKey), part[1:82]...), append(append([]byte{}, part[50:82]...), part[114:]...)...),
+		"no kind":            append(append(make([]byte, notAnAnswer), 9), part[1:]...),
 	} {
 		if err := l.Entry(entry, 0); err == nil {
 			t.Errorf("an entry with %s: got no error", name)
