@@ -14,6 +14,8 @@ func TestForwardProofs(t *testing.T) {
 	for _, tt := range []struct{ name, in, out, refused string }{
 		{"none", "", "", ""},
 		{"some", "proof a b\nproof c d\n", "proof a b\nproof c d\n", ""},
+		{"messages that go with no receipt", "claim a\nproof b\nclaim c\n", "claim a\nproof b\nclaim c\n", ""},
+		{"a word that begins like theirs", "claims a\n", "", "is no proof"},
 		{"the longest", long, long, ""},
 		{"a longer one", "proof a b\n" + long[:6] + "a" + long[6:], "proof a b\n", "more than 2048"},
 		{"another word", "proof a b\nend init-broken\nproof c d\n", "proof a b\n", "is no proof"},
