@@ -261,9 +261,10 @@ func (l lending) refuses(g guest.Guest) {
 // lent to two; and a custodian of the next release has both, whose power is cut once it has taken the secret over. The old one lends it
 // to nobody then.
 func TestCustodianSeals(t *testing.T) {
+	needsGuests(t)
 	for name, spec := range map[string]func(*testing.T) guest.Spec{"sev-snp": snpSpec, "vtpm": demoSpec} {
 		t.Run(name, func(t *testing.T) {
-			needsGuests(t)
+			beside(t)
 			old, _ := published(t, spec(t), 2)
 			next, _ := published(t, old, 3)
 			l := newLending(t, old)
