@@ -257,50 +257,56 @@ func (l lending) refuses(g guest.Guest) {
 	}
 }
 
-// TestCustodianSeals: on SEV-SNP and with a TPM a custodian has its secret, and the count of its loans, after its power was cut; it is not
+// TestCustodianSealsSNP: on SEV-SNP a custodian has its secret, and the count of its loans, after its power was cut; it is not
 // lent to two; and a custodian of the next release has both, whose power is cut once it has taken the secret over. The old one lends it
 // to nobody then.
-func TestCustodianSeals(t *testing.T) {
+func TestCustodianSealsSNP(t *testing.T) {
 	needsGuests(t)
-	for name, spec := range map[string]func(*testing.T) guest.Spec{"sev-snp": snpSpec, "vtpm": demoSpec} {
-		t.Run(name, func(t *testing.T) {
-			beside(t)
-			old, _ := published(t, spec(t), 2)
-			next, _ := published(t, old, 3)
-			l := newLending(t, old)
-			first, second := newGuest(t), newGuest(t)
-			start(t, l.keeper, l.kept)
-			if err := first.Start(t.Context(), l.lentTo); err != nil {
-				t.Fatal(err)
-			}
-			l.upTo(first, status.Gateway)
-			if err := second.Start(t.Context(), onOwnPort(t, l.lentTo)); err != nil {
-				t.Fatal(err)
-			}
-			key := l.lent(first, 1)
-			l.endOf(second, status.LoanHeld)
-			l.keeper.Cut()
-			l.endOf(first, status.LoanLost)
+	custodianSeals(t, snpSpec(t))
+}
 
-			// The borrower may come before its custodian does. Its power goes when its boot is counted.
-			if err := first.Start(t.Context(), l.lentTo); err != nil {
-				t.Fatal(err)
-			}
-			start(t, l.keeper, l.kept)
-			l.upTo(first, status.Keeper)
-			first.Cut()
-			after := l.succeeded(next, func(g guest.Guest) {
-				l.upTo(g, status.Secret)
-				g.Cut()
-			})
-			l.refuses(second)
-			if err := first.Start(t.Context(), after.lentTo); err != nil { // with its journal, of the next release too
-				t.Fatal(err)
-			}
-			after.upTo(first, status.Gateway)
-			if again := after.lent(first, 4, after.before); again != key {
-				t.Errorf("the next release's custodian has the key %s, want %s", again, key)
-			}
-		})
+// TestCustodianSealsTPM is TestCustodianSealsSNP with a TPM.
+func TestCustodianSealsTPM(t *testing.T) {
+	needsGuests(t)
+	custodianSeals(t, demoSpec(t))
+}
+
+func custodianSeals(t *testing.T, spec guest.Spec) {
+	t.Helper()
+	old, _ := published(t, spec, 2)
+	next, _ := published(t, old, 3)
+	l := newLending(t, old)
+	first, second := newGuest(t), newGuest(t)
+	start(t, l.keeper, l.kept)
+	if err := first.Start(t.Context(), l.lentTo); err != nil {
+		t.Fatal(err)
+	}
+	l.upTo(first, status.Gateway)
+	if err := second.Start(t.Context(), onOwnPort(t, l.lentTo)); err != nil {
+		t.Fatal(err)
+	}
+	key := l.lent(first, 1)
+	l.endOf(second, status.LoanHeld)
+	l.keeper.Cut()
+	l.endOf(first, status.LoanLost)
+
+	// The borrower may come before its custodian does. Its power goes when its boot is counted.
+	if err := first.Start(t.Context(), l.lentTo); err != nil {
+		t.Fatal(err)
+	}
+	start(t, l.keeper, l.kept)
+	l.upTo(first, status.Keeper)
+	first.Cut()
+	after := l.succeeded(next, func(g guest.Guest) {
+		l.upTo(g, status.Secret)
+		g.Cut()
+	})
+	l.refuses(second)
+	if err := first.Start(t.Context(), after.lentTo); err != nil { // with its journal, of the next release too
+		t.Fatal(err)
+	}
+	after.upTo(first, status.Gateway)
+	if again := after.lent(first, 4, after.before); again != key {
+		t.Errorf("the next release's custodian has the key %s, want %s", again, key)
 	}
 }
