@@ -35,8 +35,8 @@ func TestContentsNameEveryFile(t *testing.T) {
 	if !slices.Equal(listed, held) {
 		t.Errorf("contents list %q of the root, want %q", listed, held)
 	}
-	if len(c.Programs) != 8 { // init twice: in the root and in the initrd
-		t.Errorf("contents describe %d programs, want 8", len(c.Programs))
+	if len(c.Programs) != 9 { // init twice: in the root and in the initrd
+		t.Errorf("contents describe %d programs, want 9", len(c.Programs))
 	}
 	for _, p := range c.Programs {
 		out, err := exec.CommandContext(t.Context(), "go", "version", "-m", filepath.Join(built, "programs", filepath.Base(p.Path))).Output()
