@@ -24,36 +24,6 @@ import (
 
 var payer = ton.Address{Account: [32]byte{0xc1, 0x1e, 0x47}}
 
-// measured is a config that charges, or does not.
-func measured(t testing.TB, change ...func(*config.Measured)) []byte {
-	t.Helper()
-	m := config.Measured{
-		Identity: config.Identity{Network: config.Local, RootContract: ton.Address{Account: [32]byte{1}},
-			PayoutOwner: ton.Address{Account: [32]byte{2}}, Sealing: config.SealTPM, Instance: config.InstanceSealed},
-		Service: config.Service{
-			Engine: config.Engine{Volume: config.Volume{Root: register.Digest{1}, Blocks: 1}, Argv: []string{"/usr/bin/llama-server"},
-				Env: []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"}, MemoryBytes: 1 << 30},
-			Model: config.Model{Name: "tiny", Volume: config.Volume{Root: register.Digest{2}, Blocks: 1}}, GPU: config.GPUNone,
-			Limits: config.Limits{RequestBytes: 1 << 16, AnswerTokens: 128, Concurrent: 2, ContextTokens: 512},
-			Price: config.Terms{Payment: config.PayCharge, Price: ton.Price{NanotonPerToken: 20, PromptWeight: ton.WeightOne,
-				CachedWeight: ton.WeightOne, CompletionWeight: ton.WeightOne, ReasoningWeight: ton.WeightOne}},
-			Wipe: config.WipeFreed,
-		},
-	}
-	for _, c := range change {
-		c(&m)
-	}
-	raw, err := m.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return raw
-}
-
-func free(m *config.Measured) {
-	m.Service.Price.Payment, m.Service.Price.NanotonPerToken = config.PayNothing, 0
-}
-
 func dial(t testing.TB, g *clienttest.Guest) *client.Guest {
 	t.Helper()
 	guest, err := client.Dial(t.Context(), g.URL, ratls.Config{Policy: g.Policy(), Roots: g.Roots()})
@@ -69,7 +39,7 @@ func question() client.Request {
 }
 
 func TestAsk(t *testing.T) {
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	g.Spoil = func(_ []byte, r *clienttest.Reply) { r.Reasoning = []string{"Norway, ", "hm."} }
 	guest := dial(t, g)
 	var content, reasoning string
@@ -126,14 +96,14 @@ func TestSettled(t *testing.T) {
 		{name: "no key", want: "settles on chain, and Key is none", config: settled, request: func(r *client.Request) { r.Key = api.Key{} }},
 		{name: "the key of another contract", want: "and the key is of", config: settled, request: func(r *client.Request) { r.Key.Contract[0]++ }},
 		{name: "a key where nothing is settled", want: "need not see a key", config: func(*config.Measured) {}},
-		{name: "a key where nothing is charged", want: "charges nothing", config: free},
+		{name: "a key where nothing is charged", want: "charges nothing", config: clienttest.Free},
 		{name: "less where nothing is settled", want: "want a client-charge of", config: func(*config.Measured) {},
 			request: func(r *client.Request) { r.Key = api.Key{} }, charge: func(r *clienttest.Reply) { r.Charge.Tokens-- }},
 		{name: "nothing where nothing is settled", want: "it has 0 bytes", config: func(*config.Measured) {},
 			request: func(r *client.Request) { r.Key = api.Key{} }, charge: func(r *clienttest.Reply) { r.Charge = claim.Message{} }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			g := clienttest.New(t, measured(t, tt.config))
+			g := clienttest.New(t, clienttest.Measured(t, tt.config))
 			g.Spoil = func(_ []byte, r *clienttest.Reply) {
 				if tt.charge != nil {
 					tt.charge(r)
@@ -170,7 +140,7 @@ func TestCalls(t *testing.T) {
 		{"one left out", `{"index":1,"id":"c1","function":{"name":"look","arguments":"{}"}}`, "call 1 of a tool after 0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			g := clienttest.New(t, measured(t))
+			g := clienttest.New(t, clienttest.Measured(t))
 			g.Spoil = func(_ []byte, r *clienttest.Reply) {
 				text := receipt.NewResponseHash()
 				text.Content([]byte(strings.Join(r.Content, "")))
@@ -213,7 +183,7 @@ func TestCalls(t *testing.T) {
 }
 
 func TestFree(t *testing.T) {
-	g := clienttest.New(t, measured(t, free))
+	g := clienttest.New(t, clienttest.Measured(t, clienttest.Free))
 	guest, request := dial(t, g), question()
 	_, err := guest.Ask(t.Context(), request, nil)
 	if err == nil || !strings.Contains(err.Error(), "charges nothing") || len(g.Prompts()) != 0 {
@@ -240,7 +210,7 @@ func TestFree(t *testing.T) {
 // askSpoiled asks a guest of its own, which makes one quote a second, so that no test waits for another.
 func askSpoiled(t *testing.T, spoil func(*clienttest.Reply)) (*client.Answer, error) {
 	t.Helper()
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	g.Spoil = func(_ []byte, r *clienttest.Reply) { spoil(r) }
 	return dial(t, g).Ask(t.Context(), question(), nil)
 }
@@ -331,7 +301,7 @@ func TestProofs(t *testing.T) {
 
 // TestEndless has an answer that does not end: what is read of it does.
 func TestEndless(t *testing.T) {
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	guest := dial(t, g)
 	g.Spoil = func(_ []byte, r *clienttest.Reply) {
 		r.Events = func([]string) []string {
@@ -391,7 +361,7 @@ func TestCut(t *testing.T) {
 }
 
 func TestDeclined(t *testing.T) {
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	g.Spoil = func(_ []byte, r *clienttest.Reply) { r.Refusal = "too \x1b[31mlong" }
 	_, err := dial(t, g).Ask(t.Context(), question(), nil)
 	var declined *client.Declined
@@ -405,13 +375,13 @@ func TestDeclined(t *testing.T) {
 
 func TestEnds(t *testing.T) {
 	t.Run("by the caller", func(t *testing.T) {
-		guest, full := dial(t, clienttest.New(t, measured(t))), errors.New("no room")
+		guest, full := dial(t, clienttest.New(t, clienttest.Measured(t))), errors.New("no room")
 		if a, err := guest.Ask(t.Context(), question(), func(client.Piece) error { return full }); a != nil || !errors.Is(err, full) {
 			t.Errorf("got %v (%v), want the caller's own error", a, err)
 		}
 	})
 	t.Run("by the context", func(t *testing.T) {
-		g := clienttest.New(t, measured(t))
+		g := clienttest.New(t, clienttest.Measured(t))
 		guest := dial(t, g)
 		ctx, cancel := context.WithCancel(t.Context())
 		pieces := 0
@@ -430,7 +400,7 @@ func TestEnds(t *testing.T) {
 
 // TestUnverified shows that a guest which the policy refuses hears nothing of a prompt.
 func TestUnverified(t *testing.T) {
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	rules := g.Rules()
 	rules.Config.Model.Name = "other"
 	policy, err := rules.Policy()
@@ -466,8 +436,8 @@ func TestUnverified(t *testing.T) {
 // TestAnotherConfig dials one guest and finds another behind the same address: both are accepted, but the request was made
 // for the first.
 func TestAnotherConfig(t *testing.T) {
-	first := clienttest.New(t, measured(t))
-	second := clienttest.New(t, measured(t, func(m *config.Measured) { m.Service.Price.NanotonPerToken++ }))
+	first := clienttest.New(t, clienttest.Measured(t))
+	second := clienttest.New(t, clienttest.Measured(t, func(m *config.Measured) { m.Service.Price.NanotonPerToken++ }))
 	rules := first.Rules()
 	rules.Config.Price.NanotonPerToken = attest.Range{Max: 100}
 	policy, err := rules.Policy()
@@ -497,7 +467,7 @@ func TestAnotherConfig(t *testing.T) {
 
 // TestJudgeNeedsPayer: without a payer no charge can be judged, and that is the caller's mistake, not the guest's.
 func TestJudgeNeedsPayer(t *testing.T) {
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	request := question()
 	request.Payer = ton.Address{}
 	if _, err := dial(t, g).Ask(t.Context(), request, nil); err == nil || errors.Is(err, check.ErrRejected) || len(g.Prompts()) != 0 {
@@ -529,7 +499,7 @@ func TestKeys(t *testing.T) {
 		{"above the band", "its coefficient is not", func(*client.Request) {}, func(r *clienttest.Reply) { r.Receipt.Coefficient = 30_001 }},
 		{"none", "its coefficient is not", func(*client.Request) {}, func(r *clienttest.Reply) { r.Receipt.Coefficient = 0 }},
 	} {
-		g := clienttest.New(t, measured(t, settles))
+		g := clienttest.New(t, clienttest.Measured(t, settles))
 		g.Spoil = func(_ []byte, r *clienttest.Reply) {
 			if tt.spoil != nil {
 				before := r.Receipt.Weighted
@@ -551,7 +521,7 @@ func TestKeys(t *testing.T) {
 	}
 	request := question()
 	request.MaxCoefficient = 5
-	if _, err := dial(t, clienttest.New(t, measured(t))).Ask(t.Context(), request, nil); err == nil || !strings.Contains(err.Error(), "has no coefficient") {
+	if _, err := dial(t, clienttest.New(t, clienttest.Measured(t))).Ask(t.Context(), request, nil); err == nil || !strings.Contains(err.Error(), "has no coefficient") {
 		t.Errorf("a maximum where nothing is settled: got %v", err)
 	}
 }

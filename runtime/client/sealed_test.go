@@ -45,6 +45,7 @@ func ask(t testing.TB, s *client.Sealed, body string) (*http.Response, string, e
 	if err != nil {
 		t.Fatal(err)
 	}
+	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Chrysalis-Client", payer.String())
 	request.Header.Set("Connection", "keep-alive")
 	response, err := s.RoundTrip(request)
@@ -57,7 +58,7 @@ func ask(t testing.TB, s *client.Sealed, body string) (*http.Response, string, e
 }
 
 func TestSealedTransport(t *testing.T) {
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	s := sealTo(t, g)
 	if s.Result() != nil {
 		t.Error("a result before anything was verified")
@@ -82,8 +83,8 @@ func TestSealedTransport(t *testing.T) {
 
 // TestSealedTransportRefuses: nothing is sent to a guest that is not what the policy accepts.
 func TestSealedTransportRefuses(t *testing.T) {
-	g := clienttest.New(t, measured(t))
-	other := clienttest.New(t, measured(t, free))
+	g := clienttest.New(t, clienttest.Measured(t))
+	other := clienttest.New(t, clienttest.Measured(t, clienttest.Free))
 	asked := 0
 	g.Around = func(http.ResponseWriter, *http.Request) bool { asked++; return false }
 	s := sealTo(t, g, func(c *ratls.Config) { c.Policy, c.Roots = other.Policy(), other.Roots() })
@@ -103,7 +104,7 @@ func TestSealedTransportRefuses(t *testing.T) {
 
 // TestSealedTransportRekeys: a guest that lost its key is verified anew and asked again; one that goes on losing it is not asked for ever.
 func TestSealedTransportRekeys(t *testing.T) {
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	var denies, seen atomic.Int32
 	ids := make(chan string, 16)
 	g.Around = func(w http.ResponseWriter, r *http.Request) bool {
@@ -129,7 +130,7 @@ func TestSealedTransportRekeys(t *testing.T) {
 
 // TestSealedTransportRenews: before its key's time is over the guest is verified anew, and nothing is sealed to the old key.
 func TestSealedTransportRenews(t *testing.T) {
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	var ahead atomic.Int64
 	s := sealTo(t, g, func(c *ratls.Config) { c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } })
 	first, err := s.Verify(t.Context())
@@ -148,7 +149,7 @@ func TestSealedTransportRenews(t *testing.T) {
 
 // TestRotationUnderLoad: a guest replaces its key and lets go of the old one while many ask, and nobody notices.
 func TestRotationUnderLoad(t *testing.T) {
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	// A key set of two rotations ahead would be named for longer than any client believes, so this one's clock is ahead as well.
 	const ahead = 10 * time.Minute
 	g.Ahead.Store(int64(ahead))
@@ -189,7 +190,7 @@ func TestRotationUnderLoad(t *testing.T) {
 
 // TestSealedTransportBreaks: what is not the guest's whole answer never reads as one, and tells whether the guest may have begun.
 func TestSealedTransportBreaks(t *testing.T) {
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	s := sealTo(t, g)
 	if _, err := s.Verify(t.Context()); err != nil {
 		t.Fatal(err)
@@ -245,6 +246,7 @@ func watched(t testing.TB, g *clienttest.Guest, s *client.Sealed, body string) (
 	if err != nil {
 		t.Fatal(err)
 	}
+	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Chrysalis-Client", payer.String())
 	response, result, err := s.Do(request)
 	if err != nil {
@@ -267,7 +269,7 @@ func watched(t testing.TB, g *clienttest.Guest, s *client.Sealed, body string) (
 
 // TestWatch: an answer passes as it came once it is proven, and an end that is not proven does not.
 func TestWatch(t *testing.T) {
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	s := sealTo(t, g)
 	whole := strings.Replace(sealedBody, `,"stream":true`, "", 1)
 	for _, body := range []string{sealedBody, whole} {

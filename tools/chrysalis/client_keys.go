@@ -92,6 +92,7 @@ func (f *keyFlags) tell(cmd *cobra.Command, url, name string, most uint64) (k na
 	if err != nil {
 		return k, err
 	}
+	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Authorization", "Bearer "+own.String())
 	response, err := guest.RoundTrip(request)
 	if err != nil {

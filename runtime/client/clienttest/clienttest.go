@@ -30,12 +30,44 @@ import (
 	"chrysalis/attest/ratls/guest"
 	"chrysalis/attest/ratls/session"
 	"chrysalis/measure/config"
+	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/api"
 	"chrysalis/runtime/claim"
 	envelope "chrysalis/runtime/envelope/guest"
 	"chrysalis/runtime/receipt"
 )
+
+// Measured is a config that charges and settles nothing on chain, after changes.
+func Measured(t testing.TB, change ...func(*config.Measured)) []byte {
+	t.Helper()
+	m := config.Measured{
+		Identity: config.Identity{Network: config.Local, RootContract: ton.Address{Account: [32]byte{1}},
+			PayoutOwner: ton.Address{Account: [32]byte{2}}, Sealing: config.SealTPM, Instance: config.InstanceSealed},
+		Service: config.Service{
+			Engine: config.Engine{Volume: config.Volume{Root: register.Digest{1}, Blocks: 1}, Argv: []string{"/usr/bin/llama-server"},
+				Env: []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"}, MemoryBytes: 1 << 30},
+			Model: config.Model{Name: "tiny", Volume: config.Volume{Root: register.Digest{2}, Blocks: 1}}, GPU: config.GPUNone,
+			Limits: config.Limits{RequestBytes: 1 << 16, AnswerTokens: 128, Concurrent: 2, ContextTokens: 512},
+			Price: config.Terms{Payment: config.PayCharge, Price: ton.Price{NanotonPerToken: 20, PromptWeight: ton.WeightOne,
+				CachedWeight: ton.WeightOne, CompletionWeight: ton.WeightOne, ReasoningWeight: ton.WeightOne}},
+			Wipe: config.WipeFreed,
+		},
+	}
+	for _, c := range change {
+		c(&m)
+	}
+	raw, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// Free has a config charge nothing.
+func Free(m *config.Measured) {
+	m.Service.Price.Payment, m.Service.Price.NanotonPerToken = config.PayNothing, 0
+}
 
 // Hardware is a guest of the software platform: an attesttest.Guest, TDXGuest or SNPGuest.
 type Hardware interface {
@@ -130,7 +162,16 @@ func On(t testing.TB, hardware Hardware, contents *attesttest.Contents) *Guest {
 		}
 		io.WriteString(w, g.Proof(r.URL.Path))
 	})
-	mux.HandleFunc("POST /v1/keys", func(w http.ResponseWriter, r *http.Request) {
+	post := func(path string, serve http.HandlerFunc) {
+		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Content-Type") != "application/json" { // as a guest does
+				http.Error(w, `{"error":{"message":"send application/json","code":"content_type"}}`, http.StatusUnsupportedMediaType)
+				return
+			}
+			serve(w, r)
+		})
+	}
+	post("/v1/keys", func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil || g.Keys == nil {
 			http.Error(w, fmt.Sprintf("no keys here (%v)", err), http.StatusNotFound)
@@ -140,7 +181,7 @@ func On(t testing.TB, hardware Hardware, contents *attesttest.Contents) *Guest {
 		w.WriteHeader(status)
 		io.WriteString(w, answer)
 	})
-	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) {
+	post("/v1/chat/completions", func(w http.ResponseWriter, r *http.Request) {
 		if err := g.answer(w, r); err != nil {
 			t.Error(err)
 		}

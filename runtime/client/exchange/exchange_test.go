@@ -32,28 +32,6 @@ import (
 
 var payer = ton.Address{Account: [32]byte{0xc1, 0x1e, 0x47}}
 
-func measured(t testing.TB) []byte {
-	t.Helper()
-	m := config.Measured{
-		Identity: config.Identity{Network: config.Local, RootContract: ton.Address{Account: [32]byte{1}},
-			PayoutOwner: ton.Address{Account: [32]byte{2}}, Sealing: config.SealTPM, Instance: config.InstanceSealed},
-		Service: config.Service{
-			Engine: config.Engine{Volume: config.Volume{Root: register.Digest{1}, Blocks: 1}, Argv: []string{"/usr/bin/llama-server"},
-				Env: []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"}, MemoryBytes: 1 << 30},
-			Model: config.Model{Name: "tiny", Volume: config.Volume{Root: register.Digest{2}, Blocks: 1}}, GPU: config.GPUNone,
-			Limits: config.Limits{RequestBytes: 1 << 16, AnswerTokens: 128, Concurrent: 2, ContextTokens: 512},
-			Price: config.Terms{Payment: config.PayCharge, Price: ton.Price{NanotonPerToken: 20, PromptWeight: ton.WeightOne,
-				CachedWeight: ton.WeightOne, CompletionWeight: ton.WeightOne, ReasoningWeight: ton.WeightOne}},
-			Wipe: config.WipeFreed,
-		},
-	}
-	raw, err := m.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return raw
-}
-
 // carrier is a browser: it sends what it is told to, and follows nothing.
 type carrier struct {
 	t    testing.TB
@@ -147,7 +125,7 @@ func feed(call *exchange.Call, body []byte, n int) (passed string, err error) {
 
 // TestExchange asks a guest on each platform, streamed and in one piece, in pieces of any size.
 func TestExchange(t *testing.T) {
-	raw, now := measured(t), time.Now()
+	raw, now := clienttest.Measured(t), time.Now()
 	tpm, td, snp := attesttest.New(raw, now), attesttest.NewTDXGuest(raw, now), attesttest.NewSNPGuest(raw, sevsnp.Genoa, now)
 	for _, tt := range []struct {
 		platform evidence.Platform
@@ -189,7 +167,7 @@ func TestExchange(t *testing.T) {
 
 // TestNoGuestWithoutVerdict: nothing seals that is not of an accepted guest, and a question is good for one answer.
 func TestNoGuestWithoutVerdict(t *testing.T) {
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	by := newCarrier(t, g.URL)
 	client := clientOf(t, g)
 	good := func() (*exchange.Question, []byte) { q := client.Ask(); return q, by.get(q.Target) }
@@ -257,7 +235,7 @@ func TestNoGuestWithoutVerdict(t *testing.T) {
 // TestEveryByteOfEvidence flips each byte in turn: no guest comes of any, but of words in the firmware's log, which is for people and is
 // believed in nothing (what the log leads to is in the registers).
 func TestEveryByteOfEvidence(t *testing.T) {
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	by, client := newCarrier(t, g.URL), clientOf(t, g)
 	q := client.Ask()
 	raw := by.get(q.Target)
@@ -306,7 +284,7 @@ func chunks(t *testing.T, body []byte) (nonce []byte, all [][]byte) {
 
 // TestChunks: of an answer whose chunks are not those that were sealed, in their order and to the last, nothing reads as whole.
 func TestChunks(t *testing.T) {
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	by := newCarrier(t, g.URL)
 	guest := meet(t, clientOf(t, g), by)
 	for _, tt := range []struct {
@@ -383,7 +361,7 @@ func TestClear(t *testing.T) {
 
 // TestSealRefuses: a request that no guest takes, or that nobody pays for.
 func TestSealRefuses(t *testing.T) {
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	by := newCarrier(t, g.URL)
 	late := time.Now()
 	guest := meet(t, clientOf(t, g, func(c *exchange.Config) { c.Payer = ton.Address{}; c.Now = func() time.Time { return late } }), by)
@@ -428,7 +406,7 @@ func TestSealRefuses(t *testing.T) {
 // TestStepsBack: a guest that comes behind what it has signed is told on, also by a client that remembers an earlier one, and answers that
 // cross each other are not.
 func TestStepsBack(t *testing.T) {
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	by := newCarrier(t, g.URL)
 	client := clientOf(t, g)
 	guest := meet(t, client, by)
@@ -486,7 +464,7 @@ func TestStepsBack(t *testing.T) {
 
 // TestKeys: a key goes to a guest that settles on chain and names who pays; to another guest no key goes, whatever a program sends.
 func TestKeys(t *testing.T) {
-	raw := measured(t)
+	raw := clienttest.Measured(t)
 	m, err := config.Decode(raw)
 	if err != nil {
 		t.Fatal(err)
@@ -517,7 +495,8 @@ func TestKeys(t *testing.T) {
 		g := clienttest.New(t, tt.raw)
 		by := newCarrier(t, g.URL)
 		guest := meet(t, clientOf(t, g), by)
-		call, err := guest.Seal(exchange.Request{Method: "POST", Path: api.ChatCompletions, Body: []byte(streamed), Header: tt.header})
+		call, err := guest.Seal(exchange.Request{Method: "POST", Path: api.ChatCompletions, Body: []byte(streamed),
+			Header: append(tt.header, envelope.Field{Name: "Content-Type", Value: "application/json"})})
 		if tt.refuse != "" {
 			if err == nil || !strings.Contains(err.Error(), tt.refuse) || strings.Contains(err.Error(), key.String()) {
 				t.Errorf("%s: got %v, want %q", tt.name, err, tt.refuse)
@@ -539,7 +518,7 @@ func TestKeys(t *testing.T) {
 
 // TestLists: a release list counts when enough signers stand for it, while it is fresh, and not when a newer one was seen.
 func TestLists(t *testing.T) {
-	g := clienttest.New(t, measured(t))
+	g := clienttest.New(t, clienttest.Measured(t))
 	by := newCarrier(t, g.URL)
 	signers := make([]ed25519.PrivateKey, 3)
 	rules := g.Rules()
