@@ -30,26 +30,8 @@ esac
 question="What is the capital of Norway?"
 answer="The capital of Norway is Oslo."
 
-started=$SECONDS
-last=$SECONDS
-number=0
 steps=7
-[ -t 1 ] && [ -z "${NO_COLOR:-}" ] && bold=$'\033[1m' plain=$'\033[0m' || bold='' plain=''
-step() {
-	[ "$number" = 0 ] || printf '   (%s s)\n' $((SECONDS - last))
-	last=$SECONDS
-	number=$((number + 1))
-	printf '\n%s== %s of %s: %s%s\n' "$bold" "$number" "$steps" "$*" "$plain"
-}
-# show prints a command as it would be typed, and runs it.
-show() {
-	local word line="$ chrysalis"
-	for word in "$@"; do
-		case $word in *[!A-Za-z0-9_./:=@-]*) line+=" \"$word\"" ;; *) line+=" $word" ;; esac
-	done
-	printf '%s\n' "$line"
-	"$chrysalis" "$@"
-}
+. "$(dirname "$0")/steps.sh"
 
 mkdir -p "$dir"
 "$chrysalis" down --dir "$dir"
@@ -113,5 +95,4 @@ else
 	step "provider: power off"
 	show down --dir "$dir"
 fi
-printf '   (%s s)\n\n%s seconds from boot to claim\n' $((SECONDS - last)) $((SECONDS - started))
-echo "demo: ok"
+finished "from boot to claim"

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,7 +13,8 @@ import (
 // TestDemoTells: the demonstration numbers its steps, each once and up to the last, and writes no colour into a pipe. What it runs is played.
 func TestDemoTells(t *testing.T) {
 	script, err := os.ReadFile("demo.sh") // read here, so that go test knows what the result rests on
-	if err != nil {
+	steps, more := os.ReadFile("steps.sh")
+	if err := errors.Join(err, more); err != nil {
 		t.Fatal(err)
 	}
 	for _, keep := range []string{"", "1"} {
@@ -25,7 +27,7 @@ while [ $# -gt 0 ]; do
 done
 echo https://127.0.0.1:1
 `
-		for name, text := range map[string]string{"chrysalis": stub, "demo.sh": string(script), "build/release/manifest.json": "{}"} {
+		for name, text := range map[string]string{"chrysalis": stub, "demo.sh": string(script), "steps.sh": string(steps), "build/release/manifest.json": "{}"} {
 			file := filepath.Join(dir, name)
 			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 				t.Fatal(err)

@@ -135,16 +135,7 @@ func TestKeyRequests(t *testing.T) {
 		}
 		r.Header.Set("Content-Type", "application/json")
 		r.Header.Set("Authorization", shown)
-		response, err := b.http.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer response.Body.Close()
-		text, err := io.ReadAll(response.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return response.StatusCode, string(text)
+		return b.do(t, r)
 	}
 	bearer, ci := "Bearer "+own.String(), own.Derive("ci")
 	for _, tt := range []struct {

@@ -26,7 +26,6 @@ import (
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/measure/config"
-	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/api"
 	"chrysalis/runtime/client/clienttest"
@@ -50,36 +49,14 @@ func program(t testing.TB) *Program {
 
 var payer = ton.Address{Account: [32]byte{0xc1, 0x1e, 0x47}}
 
-// measured is a config that charges, or does not.
-func measured(t testing.TB, charges bool) []byte {
-	t.Helper()
-	m := config.Measured{
-		Identity: config.Identity{Network: config.Local, RootContract: ton.Address{Account: [32]byte{1}},
-			PayoutOwner: ton.Address{Account: [32]byte{2}}, Sealing: config.SealTPM, Instance: config.InstanceSealed},
-		Service: config.Service{
-			Engine: config.Engine{Volume: config.Volume{Root: register.Digest{1}, Blocks: 1}, Argv: []string{"/usr/bin/llama-server"},
-				Env: []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"}, MemoryBytes: 1 << 30},
-			Model: config.Model{Name: "tiny", Volume: config.Volume{Root: register.Digest{2}, Blocks: 1}}, GPU: config.GPUNone,
-			Limits: config.Limits{RequestBytes: 1 << 16, AnswerTokens: 128, Concurrent: 2, ContextTokens: 512},
-			Price: config.Terms{Payment: config.PayCharge, Price: ton.Price{NanotonPerToken: 20, PromptWeight: ton.WeightOne,
-				CachedWeight: ton.WeightOne, CompletionWeight: ton.WeightOne, ReasoningWeight: ton.WeightOne}},
-			Wipe: config.WipeFreed,
-		},
-	}
-	if !charges {
-		m.Service.Price.Payment, m.Service.Price.NanotonPerToken = config.PayNothing, 0
-	}
-	raw, err := m.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return raw
-}
-
 // guestOn starts a software guest.
 func guestOn(t testing.TB, platform evidence.Platform, charges bool) *clienttest.Guest {
 	t.Helper()
-	raw, now := measured(t, charges), time.Now()
+	var change []func(*config.Measured)
+	if !charges {
+		change = append(change, clienttest.Free)
+	}
+	raw, now := clienttest.Measured(t, change...), time.Now()
 	var guest *clienttest.Guest
 	switch platform {
 	case evidence.TDX:

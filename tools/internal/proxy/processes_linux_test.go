@@ -29,8 +29,8 @@ import (
 	"chrysalis/attest/ratls"
 	"chrysalis/measure/config"
 	"chrysalis/measure/pubkey"
-	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
+	"chrysalis/runtime/client/clienttest"
 	"chrysalis/runtime/role"
 	"chrysalis/runtime/secret"
 	"chrysalis/tools/internal/toolstree"
@@ -41,22 +41,6 @@ type service struct {
 	*attesttest.Guest
 	url  string
 	gone chan struct{} // gets a value when the engine sees that a client has left
-}
-
-func charging() config.Measured {
-	return config.Measured{
-		Identity: config.Identity{Network: config.Local, RootContract: ton.Address{Account: [32]byte{1}},
-			PayoutOwner: ton.Address{Account: [32]byte{2}}, Sealing: config.SealTPM, Instance: config.InstanceSealed},
-		Service: config.Service{
-			Engine: config.Engine{Volume: config.Volume{Root: register.Digest{1}, Blocks: 1}, Argv: []string{"/usr/bin/llama-server"},
-				Env: []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"}, MemoryBytes: 1 << 30},
-			Model: config.Model{Name: "tiny", Volume: config.Volume{Root: register.Digest{2}, Blocks: 1}}, GPU: config.GPUNone,
-			Limits: config.Limits{RequestBytes: 1 << 16, AnswerTokens: 4096, Concurrent: 16, ContextTokens: 8192},
-			Price: config.Terms{Payment: config.PayCharge, Price: ton.Price{NanotonPerToken: 20, PromptWeight: ton.WeightOne,
-				CachedWeight: ton.WeightOne, CompletionWeight: ton.WeightOne, ReasoningWeight: ton.WeightOne}},
-			Wipe: config.WipeFreed,
-		},
-	}
 }
 
 func pipe(t testing.TB) (r, w *os.File) {
@@ -97,8 +81,10 @@ func startService(t testing.TB) *service {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
 	}
-	measured := charging()
-	raw := must(measured.Encode())(t)
+	raw := clienttest.Measured(t, func(m *config.Measured) {
+		m.Service.Limits = config.Limits{RequestBytes: 1 << 16, AnswerTokens: 4096, Concurrent: 16, ContextTokens: 8192}
+	})
+	measured := must(config.Decode(raw))(t)
 	for _, sub := range []string{"root/keeper", "root/engine"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			t.Fatal(err)
