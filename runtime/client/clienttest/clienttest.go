@@ -87,8 +87,8 @@ type Guest struct {
 	Spoil func(body []byte, r *Reply)
 	// Around may answer what comes in an envelope in the guest's place, and reports whether it did. Nil never does.
 	Around func(w http.ResponseWriter, r *http.Request) bool
-	// Proof answers for the proof of an answer, by its path; nil knows of none.
-	Proof func(path string) string
+	// Proof answers for the proof of an answer, by its path and query; nil knows of none.
+	Proof func(target string) string
 	// Keys answers who tells the guest of a key; nil: the guest takes none.
 	Keys func(shown string, body []byte) (status int, answer string)
 	// KeysAhead is how many nanoseconds the guest's clock is ahead where it replaces keys: with RotateKeys it has others, and has let go of its first.
@@ -163,12 +163,12 @@ func On(t testing.TB, hardware Hardware, contents *attesttest.Contents) *Guest {
 	mux.Handle(session.EvidencePath, server)
 	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"data":[]}`) })
 	mux.HandleFunc("GET /v1/receipts/{id}", func(w http.ResponseWriter, r *http.Request) {
-		if g.Proof == nil || g.Proof(r.URL.Path) == "" {
+		if g.Proof == nil || g.Proof(r.RequestURI) == "" {
 			w.WriteHeader(http.StatusNotFound)
 			io.WriteString(w, `{"error":{"code":"no_such_answer"}}`)
 			return
 		}
-		io.WriteString(w, g.Proof(r.URL.Path))
+		io.WriteString(w, g.Proof(r.RequestURI))
 	})
 	post := func(path string, serve http.HandlerFunc) {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
@@ -221,7 +221,7 @@ func unseal(w http.ResponseWriter, r *http.Request, opener *envelope.Opener, nex
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	request, secret, err := opener.Open(sealed, id, r.Method, r.URL.Path)
+	request, secret, err := opener.Open(sealed, id, r.Method, r.URL.EscapedPath())
 	if errors.Is(err, envelope.ErrKey) {
 		Rekey(w)
 		return
