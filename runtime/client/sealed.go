@@ -25,6 +25,9 @@ import (
 	"chrysalis/runtime/envelope"
 )
 
+// ErrUnsealed is in the chain of an error about a request that no envelope takes: nothing was sent, and nobody will take it.
+var ErrUnsealed = errors.New("no envelope takes it")
+
 // ErrNotBegun is in the chain of an error when the guest has not begun with the request: it may be sent elsewhere.
 var ErrNotBegun = errors.New("the guest has not begun with it")
 
@@ -160,10 +163,10 @@ func (s *Sealed) Do(request *http.Request) (*http.Response, *attest.Result, erro
 			return nil, nil, fmt.Errorf("reading request: %w", err)
 		}
 	}
-	if request.URL.RawQuery != "" {
-		return nil, nil, errors.New("sealing request: its URL has a query, which no guest takes")
+	inner := envelope.Request{Method: request.Method, Path: request.URL.EscapedPath(), Query: request.URL.RawQuery, Header: fieldsOf(request.Header), Body: body}
+	if err := inner.Check(); err != nil {
+		return nil, nil, fmt.Errorf("sealing request: %w: %w", ErrUnsealed, err)
 	}
-	inner := envelope.Request{Method: request.Method, Path: request.URL.Path, Header: fieldsOf(request.Header), Body: body}
 	var stale *sealKey
 	for range maxRekeys + 1 {
 		key, err := s.current(request.Context(), stale)

@@ -99,14 +99,20 @@ type field struct{ Name, Value string }
 
 // TestSecondHandVectors: the JavaScript reference reads the vectors as they are meant.
 func TestSecondHandVectors(t *testing.T) {
+	for _, name := range []string{"envelope", "query"} {
+		t.Run(name, func(t *testing.T) { readByOther(t, "testdata/vectors/"+name+".json") })
+	}
+}
+
+func readByOther(t *testing.T, vector string) {
 	js := newSecond(t)
-	file, err := os.ReadFile("testdata/vectors/envelope.json")
+	file, err := os.ReadFile(vector)
 	if err != nil {
 		t.Fatal(err)
 	}
 	type message struct {
-		Method, Path, Body string
-		Header             []field
+		Method, Path, Query, Body string
+		Header                    []field
 	}
 	var v struct {
 		Seed, PublicKey, OuterPath, Sealed string
@@ -146,6 +152,9 @@ func TestSecondHandVectors(t *testing.T) {
 	}
 	if js.ask("openRequest", fields{"seed": v.Seed, "sealed": v.Sealed, "path": "/v1/models"}, &got) == "" {
 		t.Error("request on another path: opened")
+	}
+	if js.ask("openRequest", fields{"seed": v.Seed, "sealed": v.Sealed, "path": v.OuterPath + "?" + v.Request.Query}, &got) == "" {
+		t.Error("request on its path with a query: opened")
 	}
 	js.must("openRequest", fields{"seed": v.Seed, "sealed": v.Sealed, "path": v.OuterPath}, &got)
 	for at := 0; at < len(answer); at += 29 {
@@ -190,13 +199,14 @@ func TestSecondHandTalks(t *testing.T) {
 	id := evidence.HPKEKeyID(sha256.Sum256(result.HPKEKey()))
 	header := []field{{"authorization", "Bearer x"}, {"content-type", "application/json"}}
 	for _, size := range []int{0, 1, 100, 5000, 70000} {
+		query := strings.Repeat("a=1&?", size%2)
 		body := strings.Repeat("é", size/2) + strings.Repeat("x", size%2)
 
 		// JavaScript asks, Go answers.
 		var sealed struct{ Sealed, KeyID string }
 		js.must("sealRequest", fields{"publicKey": hex.EncodeToString(result.HPKEKey()), "epoch": result.Epoch(),
 			"instance": fmt.Sprintf("%x", result.SecretHash()),
-			"request": fields{"method": "POST", "path": "/v1/chat/completions", "body": body,
+			"request": fields{"method": "POST", "path": "/v1/chat/completions", "query": query, "body": body,
 				"header": []fields{{"name": "authorization", "value": "Bearer x"}}}}, &sealed)
 		if want := fmt.Sprintf("%x", id); sealed.KeyID != want {
 			t.Errorf("key id: got %s, want %s", sealed.KeyID, want)
@@ -205,7 +215,7 @@ func TestSecondHandTalks(t *testing.T) {
 		if err != nil {
 			t.Fatalf("what JavaScript sealed: %v", err)
 		}
-		if string(request.Body) != body || fmt.Sprint(request.Header) != "[{authorization Bearer x}]" {
+		if string(request.Body) != body || request.Path != "/v1/chat/completions" || request.Query != query || fmt.Sprint(request.Header) != "[{authorization Bearer x}]" {
 			t.Errorf("request of %d bytes: got %d with %v", size, len(request.Body), request.Header)
 		}
 		var out bytes.Buffer
@@ -237,7 +247,7 @@ func TestSecondHandTalks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		asked := envelope.Request{Method: "POST", Path: "/v1/responses", Body: []byte(body)}
+		asked := envelope.Request{Method: "POST", Path: "/v1/responses", Query: query, Body: []byte(body)}
 		for _, f := range header {
 			asked.Header = append(asked.Header, envelope.Field(f))
 		}
@@ -247,12 +257,12 @@ func TestSecondHandTalks(t *testing.T) {
 		}
 		var opened struct {
 			Request struct {
-				Method, Path, Body string
-				Header             []field
+				Method, Path, Query, Body string
+				Header                    []field
 			}
 		}
 		js.must("openRequest", fields{"seed": hex.EncodeToString(seed), "sealed": hex.EncodeToString(wire), "path": "/v1/responses"}, &opened)
-		if opened.Request.Body != body || opened.Request.Method != "POST" || fmt.Sprint(opened.Request.Header) != fmt.Sprint(header) {
+		if opened.Request.Body != body || opened.Request.Query != query || opened.Request.Method != "POST" || fmt.Sprint(opened.Request.Header) != fmt.Sprint(header) {
 			t.Errorf("what Go sealed: got %s with %v and %d bytes", opened.Request.Method, opened.Request.Header, len(opened.Request.Body))
 		}
 		js.must("sealAnswer", fields{"status": 200, "header": []fields{{"name": "content-type", "value": "text/plain"}},

@@ -24,7 +24,7 @@ import (
 //
 //	client:   {issued, ask() → question, seen() → JSON, close()} or {report}
 //	question: {target, judge(evidence) → {report, guest}}, guest on acceptance alone
-//	guest:    {key, fresh(), seal({method, path, header: [name, value, …], body}) → call, close()}
+//	guest:    {key, fresh(), seal({method, path, query, header: [name, value, …], body}) → call, close()}
 //	call:     {sealed, type, keyHeader, key, take(bytes) → piece, end() → piece, clear(status, bytes) → {rekey, error}, close()}
 //	piece:    {data, head: {status, header: [name, value, …]}, proof: JSON, error}
 
@@ -169,6 +169,9 @@ func requestOf(args []js.Value) (r exchange.Request, err error) {
 		return r, err
 	}
 	if r.Path, err = textOf(in, "path"); err != nil {
+		return r, err
+	}
+	if r.Query, err = textOf(in, "query"); err != nil {
 		return r, err
 	}
 	header := in.Get("header")

@@ -87,12 +87,12 @@ type Guest struct {
 	Spoil func(body []byte, r *Reply)
 	// Around may answer what comes in an envelope in the guest's place, and reports whether it did. Nil never does.
 	Around func(w http.ResponseWriter, r *http.Request) bool
-	// Proof answers for the proof of an answer, by its path; nil knows of none.
-	Proof func(path string) string
+	// Proof answers for the proof of an answer, by its path and query; nil knows of none.
+	Proof func(target string) string
 	// Keys answers who tells the guest of a key; nil: the guest takes none.
 	Keys func(shown string, body []byte) (status int, answer string)
-	// KeysAhead and Ahead are how many nanoseconds the guest's clock is ahead: where it replaces keys, and where it opens envelopes.
-	KeysAhead, Ahead atomic.Int64
+	// KeysAhead is how many nanoseconds the guest's clock is ahead where it replaces keys: with RotateKeys it has others, and has let go of its first.
+	KeysAhead atomic.Int64
 
 	mu      sync.Mutex
 	prompts [][]byte
@@ -140,27 +140,35 @@ func New(t testing.TB, measured []byte) *Guest {
 	return On(t, g, &g.Contents)
 }
 
+// A guest's first keys are keysAge old, and RotateKeys is when they are gone. Those that follow them then are good for less than a client believes of any.
+const (
+	keysAge    = 10 * time.Minute
+	RotateKeys = int64(53 * time.Minute)
+)
+
 // On starts a guest on any hardware, whose contents are given beside it, and ends it with the test.
 func On(t testing.TB, hardware Hardware, contents *attesttest.Contents) *Guest {
 	t.Helper()
 	g := &Guest{Hardware: hardware, Contents: contents}
+	g.KeysAhead.Store(-int64(keysAge))
 	server, err := guest.NewServer(func(r evidence.Request) (*evidence.Evidence, error) {
 		g.Statement.Epoch, g.Statement.NotAfter, g.Statement.HPKEKey = r.Epoch, r.NotAfter, r.HPKEKey
 		return g.Attest(r.NonceRoot, r.TLSKey), nil
-	}, clock(&g.KeysAhead))
+	}, func() time.Time { return time.Now().Add(time.Duration(g.KeysAhead.Load())) })
 	if err != nil {
 		t.Fatal(err)
 	}
+	g.KeysAhead.Store(0)
 	mux := http.NewServeMux()
 	mux.Handle(session.EvidencePath, server)
 	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"data":[]}`) })
 	mux.HandleFunc("GET /v1/receipts/{id}", func(w http.ResponseWriter, r *http.Request) {
-		if g.Proof == nil || g.Proof(r.URL.Path) == "" {
+		if g.Proof == nil || g.Proof(r.RequestURI) == "" {
 			w.WriteHeader(http.StatusNotFound)
 			io.WriteString(w, `{"error":{"code":"no_such_answer"}}`)
 			return
 		}
-		io.WriteString(w, g.Proof(r.URL.Path))
+		io.WriteString(w, g.Proof(r.RequestURI))
 	})
 	post := func(path string, serve http.HandlerFunc) {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
@@ -189,7 +197,7 @@ func On(t testing.TB, hardware Hardware, contents *attesttest.Contents) *Guest {
 	opener := envelope.NewOpener(func(id evidence.KeyID) (envelope.Key, bool) {
 		k, ok := server.HPKE(id)
 		return envelope.Key{PrivateKey: k.PrivateKey, Epoch: k.Epoch, Instance: k.Instance}, ok
-	}, clock(&g.Ahead))
+	}, time.Now)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.Header.Get("Content-Type") != envelope.RequestType:
@@ -200,10 +208,6 @@ func On(t testing.TB, hardware Hardware, contents *attesttest.Contents) *Guest {
 	})
 	g.URL = "https://" + attesttest.Listen(t, handler, server.TLSConfig(), server.ConnContext)
 	return g
-}
-
-func clock(ahead *atomic.Int64) func() time.Time {
-	return func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 }
 
 // unseal has what comes in an envelope answered into one.
@@ -217,7 +221,7 @@ func unseal(w http.ResponseWriter, r *http.Request, opener *envelope.Opener, nex
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	request, secret, err := opener.Open(sealed, id, r.Method, r.URL.Path)
+	request, secret, err := opener.Open(sealed, id, r.Method, r.URL.EscapedPath())
 	if errors.Is(err, envelope.ErrKey) {
 		Rekey(w)
 		return

@@ -179,7 +179,8 @@ func (g *Guest) Fresh() bool { return g.client.config.Now().Before(g.key.NotAfte
 
 // Request is what is asked of a guest.
 type Request struct {
-	Method, Path string // a path alone: no guest takes a query
+	Method, Path string
+	Query        string // what follows ?, sealed beside the path; "" is none
 	Header       []envelope.Field
 	Body         []byte
 }
@@ -195,9 +196,9 @@ var payerHeader = strings.ToLower(api.ClientHeader)
 // Seal seals a request. What it returns is sent once.
 func (g *Guest) Seal(r Request) (*Call, error) {
 	if strings.ContainsAny(r.Path, "?#") {
-		return nil, fmt.Errorf("sealing request: path %.80q, want one without a query", r.Path)
+		return nil, fmt.Errorf("sealing request: path %.80q, want one without a query, which has its own place", r.Path)
 	}
-	inner := envelope.Request{Method: r.Method, Path: r.Path, Body: r.Body}
+	inner := envelope.Request{Method: r.Method, Path: r.Path, Query: r.Query, Body: r.Body}
 	named := map[string][]string{}
 	for _, f := range r.Header {
 		name, value := strings.ToLower(f.Name), strings.Trim(f.Value, " \t")

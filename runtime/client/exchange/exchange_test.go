@@ -381,7 +381,8 @@ func TestSealRefuses(t *testing.T) {
 		{"two pay", pay(payer.String(), payer.String()), "want one each"},
 		{"no address", pay("me"), "Chrysalis-Client"},
 		{"a query", exchange.Request{Method: "GET", Path: "/v1/models?a"}, "without a query"},
-		{"no path", exchange.Request{Method: "GET", Path: "models"}, "path of"},
+		{"a query with a space", exchange.Request{Method: "GET", Path: "/v1/models", Query: "a b"}, "path and query of"},
+		{"no path", exchange.Request{Method: "GET", Path: "models"}, "path and query of"},
 	} {
 		if call, err := guest.Seal(tt.r); call != nil || err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)

@@ -75,7 +75,7 @@ func NewOpener(held func(evidence.KeyID) (Key, bool), now func() time.Time) *Ope
 	return &Opener{held: held, now: now, most: maxSeen, seen: map[evidence.KeyID]*memory{}}
 }
 
-// Open opens a sealed request that came for the key of that id, with this method and path. The caller wipes the request, and the secret
+// Open opens a sealed request that came for the key of that id, with this method and path; a query is inside alone. The caller wipes the request, and the secret
 // by sealing the answer.
 func (o *Opener) Open(sealed []byte, id evidence.KeyID, method, path string) (*Request, *Secret, error) {
 	h, err := wire.ParseHeader(sealed)

@@ -26,10 +26,14 @@ func (s *Secret) Serve(w http.ResponseWriter, outer *http.Request, request *Requ
 
 // inner is the request that was in the envelope around it: nothing of its header comes from outside.
 func inner(outer *http.Request, request *Request) *http.Request {
+	target := &url.URL{Path: request.Path, RawQuery: request.Query}
 	r := &http.Request{
-		Method: request.Method, URL: &url.URL{Path: request.Path}, RequestURI: request.Path, Proto: outer.Proto, ProtoMajor: outer.ProtoMajor,
+		Method: request.Method, URL: target, RequestURI: request.Path, Proto: outer.Proto, ProtoMajor: outer.ProtoMajor,
 		ProtoMinor: outer.ProtoMinor, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(request.Body)), ContentLength: int64(len(request.Body)),
 		Host: outer.Host, RemoteAddr: outer.RemoteAddr, TLS: outer.TLS,
+	}
+	if request.Query != "" {
+		r.RequestURI += "?" + request.Query
 	}
 	r.Header.Set("Content-Length", strconv.Itoa(len(request.Body)))
 	for _, f := range request.Header {

@@ -142,7 +142,7 @@ async function answerOf(context, enc, associated) {
   return { secret, enc };
 }
 
-// sealRequest seals {method, path, header, body} to a key: {publicKey, epoch, instance (hexadecimal)}. It returns the envelope, the
+// sealRequest seals {method, path, query, header, body} to a key: {publicKey, epoch, instance (hexadecimal)}. It returns the envelope, the
 // value of Chrysalis-Key, and what openAnswer wants.
 export async function sealRequest(key, request, now = Math.floor(Date.now() / 1000), seconds = 90) {
   const keyID = hex(new Uint8Array(await subtle.digest("SHA-256", key.publicKey))).slice(0, 16);
@@ -152,7 +152,7 @@ export async function sealRequest(key, request, now = Math.floor(Date.now() / 10
   const associated = associatedOf(header, "POST", request.path);
   const { shared, enc } = await encapsulated(key.publicKey), context = await schedule(shared, requestInfo(header));
   const message = concat([0], sized(text.encode(request.method)), sized(text.encode("https")), sized(new Uint8Array()),
-    sized(text.encode(request.path)), sized(fieldLines(request.header)), sized(request.body), [0]);
+    sized(text.encode(request.query ? `${request.path}?${request.query}` : request.path)), sized(fieldLines(request.header)), sized(request.body), [0]);
   const padded = new Uint8Array(bucket(message.length));
   padded.set(message);
   const sealed = await seal(context.key, context.nonce, padded, associated);
@@ -173,11 +173,12 @@ export async function openRequest(pair, envelope, path) {
   const method = words.decode(m.sized());
   if (words.decode(m.sized()) !== "https") fail("scheme is not https");
   if (m.sized().length !== 0) fail("an authority");
-  if (words.decode(m.sized()) !== path) fail("another path inside");
+  const target = words.decode(m.sized()), query = target.slice(path.length + 1);
+  if (target !== path && (!target.startsWith(`${path}?`) || !/^[!-"$-~]+$/.test(query))) fail("another path inside, or a query that is none");
   const lines = new Reader(m.sized()), header2 = lines.fields((l) => l.left === 0), body = m.sized();
   if (m.varint() !== 0) fail("a trailer");
   m.padding("the message");
-  return { header: fields, request: { method, path, header: header2, body }, answer: await answerOf(context, enc, associated) };
+  return { header: fields, request: { method, path, query, header: header2, body }, answer: await answerOf(context, enc, associated) };
 }
 
 // --- Answers.

@@ -228,12 +228,26 @@ func TestSealedProofs(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := idOf(t, answer)
-	opened, text, err := b.exchange(t, b.sealAs(t, envelope.Request{Method: http.MethodGet, Path: api.Signatures + id}))
-	if err != nil {
-		t.Fatal(err)
-	}
 	want := fmt.Sprintf("%x:%x", sha256.Sum256([]byte(body)), sha256.Sum256([]byte(answer)))
-	if opened.Status != 200 || !strings.Contains(text, want) {
-		t.Errorf("got %d %s, want %s in it", opened.Status, text, want)
+	nonce := [32]byte(bytes.Repeat([]byte{0x5a}, 32))
+	for _, tt := range []struct {
+		path, query string
+		status      int
+		want        string
+	}{
+		{api.Signatures + id, "", 200, want},
+		{api.Signatures + id, "model=tiny&signing_algo=ed25519", 200, want},
+		{api.Signatures + id, "model=huge", 404, "model_not_found"},
+		{api.Report, fmt.Sprintf("nonce=%x", nonce), 200, fmt.Sprintf(`"request_nonce":"%x"`, nonce)},
+		{api.Report, "nonce=5a", 400, "64 lower-case"},
+	} {
+		asked := b.sealAs(t, envelope.Request{Method: http.MethodGet, Path: tt.path, Query: tt.query})
+		if tt.query != "" && bytes.Contains(asked.body, []byte(tt.query)) {
+			t.Errorf("%s: the query can be read", tt.query)
+		}
+		opened, text, err := b.exchange(t, asked)
+		if err != nil || opened.Status != tt.status || !strings.Contains(text, tt.want) {
+			t.Errorf("%s?%s: got %d %s (%v), want %d and %s in it", tt.path, tt.query, opened.Status, text, err, tt.status, tt.want)
+		}
 	}
 }

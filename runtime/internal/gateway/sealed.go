@@ -8,6 +8,7 @@ import (
 
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/ratls/guest"
+	"chrysalis/attest/ratls/session"
 	envelope "chrysalis/runtime/envelope/guest"
 )
 
@@ -35,6 +36,9 @@ func (g *Gateway) unseal(w http.ResponseWriter, r *http.Request, next http.Handl
 	path, _, query := strings.Cut(r.RequestURI, "?")
 	if err := checkFraming(r, route{method: http.MethodPost, body: true, sealed: true}, query); err != nil {
 		return err
+	}
+	if path == session.EvidencePath { // it is what an envelope's key comes out of, and says whose connection it came over
+		return refuse("", "evidence is asked for with GET, and not in an envelope")
 	}
 	// A guest that does not hold the key reads nothing, so that a client may send it elsewhere.
 	named := r.Header.Values(envelope.KeyHeader)

@@ -18,6 +18,8 @@ import (
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/ratls"
+	"chrysalis/attest/ratls/session"
+	"chrysalis/runtime/api"
 	"chrysalis/runtime/envelope"
 	"chrysalis/runtime/receipt"
 )
@@ -197,7 +199,8 @@ func TestSealedRefusals(t *testing.T) {
 		{"an envelope in an envelope", "content_type", 415, envelope.Request{Method: "POST", Path: "/v1/chat/completions", Body: []byte("x"),
 			Header: []envelope.Field{{Name: "content-type", Value: envelope.RequestType}}}},
 		{"no such path", "no_such_path", 404, envelope.Request{Method: "GET", Path: "/v1/nothing"}},
-		{"evidence", "", 400, envelope.Request{Method: "GET", Path: "/v1/evidence"}},
+		{"a query where there is none", "", 400, envelope.Request{Method: "GET", Path: "/v1/models", Query: "a=b"}},
+		{"a report without a nonce", "", 400, envelope.Request{Method: "GET", Path: api.Report, Query: "model=tiny"}},
 		{"a body beyond the bound", "too_large", 413, envelope.Request{Method: "POST", Path: "/v1/chat/completions",
 			Body:   []byte(ask(`,"user":"` + strings.Repeat("x", 4096) + `"`)),
 			Header: []envelope.Field{{Name: "chrysalis-client", Value: testClient}, {Name: "content-type", Value: "application/json"}}}},
@@ -226,6 +229,7 @@ func TestEnvelopesRefused(t *testing.T) {
 		s := b.seal(t, ask(""))
 		return b.around(t, "/v1/chat/completions", f(bytes.Clone(s.body)), s.answer)
 	}
+	evidence := b.sealAs(t, envelope.Request{Method: "GET", Path: session.EvidencePath, Query: "nonce=" + strings.Repeat("5a", 32)})
 	late, answer, err := b.key.Seal(envelope.Request{Method: "GET", Path: "/v1/models"}, time.Now().Add(-2*time.Minute))
 	if err != nil {
 		t.Fatal(err)
@@ -253,6 +257,7 @@ func TestEnvelopesRefused(t *testing.T) {
 		{"cut", "envelope", 400, body(func(b []byte) []byte { return b[:len(b)-1] })},
 		{"empty", "envelope", 400, body(func([]byte) []byte { return nil })},
 		{"too large", "too_large", 413, body(func([]byte) []byte { return make([]byte, 128<<10) })},
+		{"evidence", "", 400, evidence},
 		{"old", "envelope_window", 400, b.around(t, "/v1/models", late, answer)},
 	} {
 		response := b.send(t, tt.sealed)

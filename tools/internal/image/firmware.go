@@ -123,22 +123,23 @@ func (b *Builder) buildLibvirt(ctx context.Context, tree toolstree.Tree) error {
 	})
 }
 
-// buildBrowser makes a tree of the tools tree and the browser that tests show pages to. Files are shared with the tools tree: all of it is some 300 MB.
+// buildBrowser makes a tree of the tools tree and the browsers that tests show pages to. Files are shared with the tools tree: all of it is some 650 MB.
 func (b *Builder) buildBrowser(ctx context.Context, tree toolstree.Tree) error {
 	l, err := b.packages(ctx, "browser")
 	if err != nil {
 		return err
 	}
 	dir := filepath.Join(b.Work, toolstree.BrowserDir)
-	return b.cachedStep("unpack browser", dir, fmt.Sprintf("1 %x %x", b.toolsLock.Digest(), l.Digest()), func() (string, error) {
+	return b.cachedStep("unpack browsers", dir, fmt.Sprintf("1 %x %x", b.toolsLock.Digest(), l.Digest()), func() (string, error) {
 		if err := errors.Join(os.Remove(dir), runQuiet(exec.CommandContext(ctx, "cp", "-al", tree.Path("."), dir))); err != nil {
 			return "", err
 		}
 		if err := b.unpackAll(ctx, tree, l, dir); err != nil {
 			return "", err
 		}
-		p, err := l.Package("chromium-headless-shell")
-		return p.Version, err
+		chromium, err := l.Package("chromium-headless-shell")
+		firefox, errF := l.Package("firefox-esr")
+		return chromium.Version + ", " + firefox.Version, errors.Join(err, errF)
 	})
 }
 

