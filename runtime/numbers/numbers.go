@@ -46,6 +46,8 @@ const (
 	Challenges
 	PromptTokens
 	CompletionTokens
+	Begun
+	FirstToken
 	Places
 	Computing
 	Waiting
@@ -91,6 +93,8 @@ var rows = [Count]Row{
 	Challenges:        {"challenges", Counter, "", 1, "requests for evidence"},
 	PromptTokens:      {"prompt_tokens", Counter, "tokens", TokenStep, "tokens of the prompts of recorded answers, each rounded by chance"},
 	CompletionTokens:  {"completion_tokens", Counter, "tokens", TokenStep, "tokens of recorded answers, each rounded by chance"},
+	Begun:             {"begun", Counter, "", 1, "streamed answers of which the first words were sent"},
+	FirstToken:        {"first_token", Counter, "milliseconds", 1, "how long those took from their whole request to their first words, together"},
 	Places:            {"places", Gauge, "", 1, "requests that can be computed at a time"},
 	Computing:         {"computing", Gauge, "", 1, "requests that are computed now"},
 	Waiting:           {"waiting", Gauge, "", 1, "requests that wait for a place now"},

@@ -41,7 +41,7 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 	if err != nil {
 		return err
 	}
-	hash := sha256.Sum256(body)
+	hash, arrived := sha256.Sum256(body), time.Now()
 	// The request is here. A deadline for reading that stays would end the answer, since net/http goes on reading to see
 	// whether the client leaves; one for writing counts from when there is something to write.
 	control := http.NewResponseController(w)
@@ -86,7 +86,7 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 	}
 	a := &answering{
 		gateway: g, place: place, id: w.Header().Get(requestIDHeader), stream: request.stream,
-		keeps: d.keeps || !request.stream, began: time.Now(),
+		keeps: d.keeps || !request.stream, arrived: arrived, began: time.Now(),
 		record: receipt.Answer{Client: client, Request: hash, Coefficient: payer.Coefficient}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
 		body: newBodyHash(),
 	}
@@ -194,8 +194,10 @@ type answering struct {
 	name     string // the answer's id, as its client reads it
 	dialect  *dialect
 	stream   bool
-	keeps    bool // what was said is kept whole
+	keeps    bool      // what was said is kept whole
+	arrived  time.Time // its request, whole
 	began    time.Time
+	spoken   bool // the first words were sent
 	record   receipt.Answer
 	response *receipt.ResponseHash
 	body     bodyHash
@@ -300,6 +302,10 @@ func (a *answering) relay(events *engineEvents) error {
 			if err := a.send(a.json.chunk(p), p.finish != ""); err != nil {
 				a.record.Outcome = receipt.Cut
 				return err
+			}
+			if !a.spoken && (isText(p.thought) || isText(p.text) || len(p.calls) > 0) {
+				a.spoken = true
+				a.gateway.counted.spoke(time.Since(a.arrived))
 			}
 		} else if len(p.logprobs) > 0 {
 			a.said.logprobs = room(a.said.logprobs, 2*c.size+1)

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"chrysalis/runtime/numbers"
 	"chrysalis/runtime/receipt"
@@ -39,6 +40,13 @@ func (c *counts) recorded(a receipt.Answer) {
 	c[which].Add(1)
 	c[numbers.PromptTokens].Add(scattered(a.Usage.Prompt, rand.Uint64N(numbers.TokenStep)))
 	c[numbers.CompletionTokens].Add(scattered(a.Usage.Completion, rand.Uint64N(numbers.TokenStep)))
+}
+
+// spoke counts a stream's first words, so long after its request. Answers in one piece have none: a host sees when a stream's first packet
+// leaves, and of the others would learn how long their prompts took.
+func (c *counts) spoke(after time.Duration) {
+	c[numbers.Begun].Add(1)
+	c[numbers.FirstToken].Add(uint64(after.Milliseconds()))
 }
 
 // scattered returns tokens in whole steps: what is left over counts as one step more with the chance that it has of one. Sums come out right,

@@ -24,17 +24,19 @@ func TestCounts(t *testing.T) {
 	}{
 		{name: "a whole answer", body: ask(""), moves: numbers.Values{numbers.Asked: 1, numbers.Answered: 1, numbers.PromptTokens: 14, numbers.CompletionTokens: 5}},
 		{name: "a streamed answer", body: ask(`,"stream":true`),
-			moves: numbers.Values{numbers.Asked: 1, numbers.Answered: 1, numbers.PromptTokens: 14, numbers.CompletionTokens: 5}},
+			moves: numbers.Values{numbers.Begun: 1, numbers.FirstToken: 1, numbers.Asked: 1, numbers.Answered: 1, numbers.PromptTokens: 14, numbers.CompletionTokens: 5}},
 		{name: "an answer that was cut", body: ask(`,"stream":true`), set: func(b *bench) { b.engine.set(func(w *engineWriter) { w.begin(14); w.text("x"); w.conn() }) },
-			moves: numbers.Values{numbers.Asked: 1, numbers.Cut: 1, numbers.PromptTokens: 14, numbers.CompletionTokens: 1}},
+			moves: numbers.Values{numbers.Begun: 1, numbers.FirstToken: 1, numbers.Asked: 1, numbers.Cut: 1, numbers.PromptTokens: 14, numbers.CompletionTokens: 1}},
 		{name: "no request", body: "{", moves: numbers.Values{numbers.Asked: 1, numbers.RefusedInvalid: 1}},
 		{name: "no memory", body: ask(""), tweak: func(g *Gateway) { g.bodies = newBudget(0) }, moves: numbers.Values{numbers.Asked: 1, numbers.RefusedBusy: 1}},
 		{name: "a full journal", body: ask(""), set: full, moves: numbers.Values{numbers.Asked: 1, numbers.RefusedFull: 1}},
 		{name: "no keeper", body: ask(""), set: func(b *bench) { b.keeper.onTake = errTest }, moves: numbers.Values{numbers.Asked: 1, numbers.RefusedUnrecorded: 1}},
 		{name: "not recorded", body: ask(""), set: func(b *bench) { b.keeper.onRecord = errTest },
 			moves: numbers.Values{numbers.Asked: 1, numbers.RefusedUnrecorded: 1}},
+		{name: "a stream that says nothing", body: ask(`,"stream":true`), set: func(b *bench) { b.engine.set(func(w *engineWriter) { w.begin(14); w.conn() }) },
+			moves: numbers.Values{numbers.Asked: 1, numbers.RefusedEngine: 1}},
 		{name: "a stream not recorded", body: ask(`,"stream":true`), set: func(b *bench) { b.keeper.onRecord = errTest },
-			moves: numbers.Values{numbers.Asked: 1, numbers.RefusedUnrecorded: 1}},
+			moves: numbers.Values{numbers.Begun: 1, numbers.FirstToken: 1, numbers.Asked: 1, numbers.RefusedUnrecorded: 1}},
 		{name: "no engine", body: ask(""), set: func(b *bench) { b.engine.path += ".gone" }, moves: numbers.Values{numbers.Asked: 1, numbers.RefusedEngine: 1}},
 		{name: "an engine that ends", body: ask(""), set: func(b *bench) { b.engine.set(func(w *engineWriter) { w.begin(14); w.conn() }) },
 			moves: numbers.Values{numbers.Asked: 1, numbers.RefusedEngine: 1}},
@@ -85,6 +87,12 @@ func wantCounts(t *testing.T, g *Gateway, want numbers.Values) {
 	t.Helper()
 	got := g.Numbers()
 	for _, n := range numbers.All() {
+		if n.Row().Unit == "milliseconds" { // a time: some or none
+			if got[n] > 0 && want[n] == 0 {
+				t.Errorf("%s: got %d, want none", n.Row().Name, got[n])
+			}
+			continue
+		}
 		if n.Row().Step > 1 { // by chance a step or none
 			if got[n] > 0 && want[n] == 0 || got[n]%n.Row().Step != 0 || got[n] > n.Row().Step {
 				t.Errorf("%s: got %d, want 0 or one step for %d", n.Row().Name, got[n], want[n])
@@ -93,6 +101,30 @@ func wantCounts(t *testing.T, g *Gateway, want numbers.Values) {
 		}
 		if n.Row().Kind == numbers.Counter && got[n] != want[n] {
 			t.Errorf("%s: got %d, want %d", n.Row().Name, got[n], want[n])
+		}
+	}
+}
+
+// TestFirstToken: the time to a stream's first words lies between what the engine took to them and what the client waited for all, and goes on adding up.
+func TestFirstToken(t *testing.T) {
+	const before, after = 40 * time.Millisecond, 40 * time.Millisecond
+	b := startBench(t, nil)
+	b.engine.set(func(w *engineWriter) {
+		time.Sleep(before)
+		w.begin(14)
+		w.text("x")
+		time.Sleep(after)
+		w.end(14, 1)
+	})
+	var waited time.Duration
+	for i := range uint64(2) {
+		began := time.Now()
+		b.post(t, ask(`,"stream":true`))
+		waited += time.Since(began)
+		v := b.gateway.Numbers()
+		took, n := time.Duration(v[numbers.FirstToken])*time.Millisecond, time.Duration(i+1)
+		if v[numbers.Begun] != i+1 || took < n*before || took > waited-n*after {
+			t.Errorf("after %d streams: %d begun, %s to their first words, want %s to %s", n, v[numbers.Begun], took, n*before, waited-n*after)
 		}
 	}
 }

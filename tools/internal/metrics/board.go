@@ -2,11 +2,12 @@ package metrics
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 )
 
 // Board returns a board of Grafana's, as JSON to import: a panel for each metric of the table, and a table of the guests before them. Counters are
-// shown as what comes in a minute.
+// shown as what comes in a minute, and those that make a mean as that, with the counter that they are divided by.
 func Board() ([]byte, error) {
 	type object = map[string]any
 	source := object{"type": "prometheus", "uid": "${source}"}
@@ -15,9 +16,17 @@ func Board() ([]byte, error) {
 		"targets": []object{{"refId": "A", "expr": infoName, "format": "table", "instant": true}},
 	}}
 	const columns, width, height = 3, 8, 7
-	for i, m := range All() {
-		expression := m.Name + `{guest=~"$guest"}`
-		if m.Kind == counter {
+	shown := All()
+	for _, m := range All() {
+		shown = slices.DeleteFunc(shown, func(d Metric) bool { return d.Name == m.Per })
+	}
+	for i, m := range shown {
+		const of = `{guest=~"$guest"}`
+		expression := m.Name + of
+		switch {
+		case m.Per != "":
+			expression = "rate(" + expression + "[5m]) / rate(" + m.Per + of + "[5m])"
+		case m.Kind == counter:
 			expression = "60 * rate(" + expression + "[5m])"
 		}
 		if m.Unit == moments {

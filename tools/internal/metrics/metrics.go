@@ -39,7 +39,9 @@ type Metric struct {
 	Help string
 	Unit string // as Grafana names it
 	// Port is the number that the guest says; false of a metric that the host sees itself.
-	Port  bool
+	Port bool
+	// Per is the counter by which this one makes a mean, "" where it says something alone.
+	Per   string
 	value func(Guest) (float64, bool)
 }
 
@@ -59,27 +61,27 @@ const (
 
 // host are the metrics that the host sees itself.
 var host = []Metric{
-	{prefix + "up", gauge, "1 where the guest serves and answered a greeting, 0 where it does not", short, false,
+	{prefix + "up", gauge, "1 where the guest serves and answered a greeting, 0 where it does not", short, false, "",
 		func(g Guest) (float64, bool) { return truth(g.Serving), true }},
-	{prefix + "engine_up", gauge, "1 where the guest said last that its engine answers", short, false, engine},
-	{prefix + "boot_seconds", gauge, "how long the last boot took until the guest served", seconds, false, boot},
-	{prefix + "engine_down_total", counter, "how often the engine went down since the boot", short, false,
+	{prefix + "engine_up", gauge, "1 where the guest said last that its engine answers", short, false, "", engine},
+	{prefix + "boot_seconds", gauge, "how long the last boot took until the guest served", seconds, false, "", boot},
+	{prefix + "engine_down_total", counter, "how often the engine went down since the boot", short, false, "",
 		func(g Guest) (float64, bool) { return float64(events(g, status.EngineDown)), len(g.Lines) > 0 }},
-	{prefix + "quotes_failed_total", counter, "how often evidence did not come about since the boot", short, false, func(g Guest) (float64, bool) {
+	{prefix + "quotes_failed_total", counter, "how often evidence did not come about since the boot", short, false, "", func(g Guest) (float64, bool) {
 		return float64(events(g, status.QuoteLate) + events(g, status.QuoteBusy) + events(g, status.QuoteRefused) + events(g, status.QuoteForeign) +
 			events(g, status.QuoteFailed)), len(g.Lines) > 0
 	}},
-	{prefix + "numbers_age_seconds", gauge, "how old the guest's numbers are; a guest says them every 15 seconds", seconds, false,
+	{prefix + "numbers_age_seconds", gauge, "how old the guest's numbers are; a guest says them every 15 seconds", seconds, false, "",
 		func(g Guest) (float64, bool) { return g.Age.Seconds(), g.Counted }},
-	{prefix + "claims", gauge, "claims that guests of this folder have handed out, the newest of each contract", short, false,
+	{prefix + "claims", gauge, "claims that guests of this folder have handed out, the newest of each contract", short, false, "",
 		func(g Guest) (float64, bool) { return earned(g, func(e *Earned) float64 { return float64(e.Claims) }) }},
-	{prefix + "claims_unproved", gauge, "claims of these that are signed by no guest that this folder knows", short, false,
+	{prefix + "claims_unproved", gauge, "claims of these that are signed by no guest that this folder knows", short, false, "",
 		func(g Guest) (float64, bool) {
 			return earned(g, func(e *Earned) float64 { return float64(e.Unproved) })
 		}},
-	{prefix + "earned_tokens", gauge, "tokens of proved claims since their contracts began, settled on chain or not", short, false,
+	{prefix + "earned_tokens", gauge, "tokens of proved claims since their contracts began, settled on chain or not", short, false, "",
 		func(g Guest) (float64, bool) { return earned(g, func(e *Earned) float64 { return float64(e.Tokens) }) }},
-	{prefix + "earned_nanoton", gauge, "what they cost at the price of the newest receipt, settled on chain or not", short, false,
+	{prefix + "earned_nanoton", gauge, "what they cost at the price of the newest receipt, settled on chain or not", short, false, "",
 		func(g Guest) (float64, bool) { return earned(g, func(e *Earned) float64 { return float64(e.Nanoton) }) }},
 }
 
@@ -99,6 +101,9 @@ func said(n numbers.Number) Metric {
 		return float64(g.Numbers[n]), g.Counted && (row.Kind != numbers.Instant || g.Numbers[n] != 0)
 	}}
 	switch {
+	case row.Unit == "milliseconds": // Prometheus has seconds
+		m.Kind, m.Unit, m.Name, m.Per = counter, seconds, m.Name+"_seconds_total", prefix+numbers.Begun.Row().Name+"_total"
+		m.value = func(g Guest) (float64, bool) { return float64(g.Numbers[n]) / 1000, g.Counted }
 	case row.Kind == numbers.Counter:
 		m.Kind, m.Name = counter, m.Name+"_total"
 	case row.Kind == numbers.Instant:

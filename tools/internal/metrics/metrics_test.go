@@ -88,7 +88,7 @@ func TestText(t *testing.T) {
 	}
 	for metric, want := range map[string]float64{
 		"up": 1, "engine_up": 1, "boot_seconds": 7, "engine_down_total": 1, "quotes_failed_total": 1, "numbers_age_seconds": 1.5, "claims": 3, "claims_unproved": 1,
-		"earned_tokens": 60, "earned_nanoton": 1200, "asked_total": 1000, "answered_total": 2000, "journal_bytes": 1000 * float64(numbers.JournalBytes+1),
+		"first_token_seconds_total": float64(numbers.FirstToken + 1), "begun_total": 1000 * float64(numbers.Begun+1), "earned_tokens": 60, "earned_nanoton": 1200, "asked_total": 1000, "answered_total": 2000, "journal_bytes": 1000 * float64(numbers.JournalBytes+1),
 		"key_ends_timestamp_seconds": 1000 * float64(numbers.KeyEnds+1),
 	} {
 		if got := values[prefix+metric][name]; got != want {
@@ -97,6 +97,27 @@ func TestText(t *testing.T) {
 	}
 	if got := values[prefix+"up"]["off"]; got != 0 {
 		t.Errorf("a guest that is off is up: %v", got)
+	}
+}
+
+// TestWanted: what whoever runs a guest looks at first is there, and METRICS.md says where.
+func TestWanted(t *testing.T) {
+	document, err := os.ReadFile("METRICS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, values := samples(t, string(Text([]Guest{full(t)})))
+	for _, wanted := range []string{"throughput", "time to first token", "queue", "tokens", "claims", "age of evidence"} {
+		row := regexp.MustCompile(`(?m)^\| ` + wanted + ` \| (.*) \|$`).FindSubmatch(document)
+		if row == nil {
+			t.Errorf("METRICS.md does not say where to look for %s", wanted)
+			continue
+		}
+		for _, name := range regexp.MustCompile(`chrysalis_[a-z_]+`).FindAllString(string(row[1]), -1) {
+			if len(values[name]) != 1 {
+				t.Errorf("%s: nobody exports %s", wanted, name)
+			}
+		}
 	}
 }
 
