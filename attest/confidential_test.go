@@ -1,6 +1,7 @@
 package attest_test
 
 import (
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/asn1"
 	"slices"
@@ -13,6 +14,9 @@ import (
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
+	"chrysalis/measure/cocoon"
+	"chrysalis/measure/config"
+	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
 )
 
@@ -65,6 +69,43 @@ func tdxVectors() []vector {
 			s.rules.Waive = []string{"rtmr-3"}
 			s.td.Body = func(b *tdx.Body) { b.RTMR[3][0]++ }
 		}},
+		{"binding", "a key that no config asks for", func(s *scene) { s.td.Unlike = true }},
+		public("binding", "no key", func(s *scene) { s.td.Unlike = true }),
+		public("binding", "another statement", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Statement.Epoch++ } }),
+		public("binding", "a signature of another mode", func(s *scene) {
+			s.edit = func(e *evidence.Evidence) {
+				epoch := e.Statement
+				epoch.NonceRoot = [32]byte{}
+				e.Binding = evidence.Bind(s.td.Key, epoch)
+			}
+		}),
+		public("binding", "a signature without the label", func(s *scene) {
+			s.edit = func(e *evidence.Evidence) {
+				data := evidence.ReportData(e.Statement)
+				e.Binding.Signature = [64]byte(ed25519.Sign(s.td.Key, data[:]))
+			}
+		}),
+		public("report-data", "the host's own key", func(s *scene) {
+			s.edit = func(e *evidence.Evidence) { e.Binding = evidence.Bind(listKey(9), e.Statement) }
+		}),
+		public("report-data", "the statement's hash in the place of the key's", func(s *scene) {
+			s.td.Body = func(b *tdx.Body) { b.ReportData = evidence.ReportData(s.contents.Statement) }
+		}),
+		public("mr-config-id", "the config's hash all the same", func(s *scene) {
+			s.td.Body = func(b *tdx.Body) { b.MRCONFIGID = config.SHA384(s.td.Measured) }
+		}),
+		public("rtmr-3", "the log in the register", func(s *scene) {
+			s.td.Body = func(b *tdx.Body) { b.RTMR[3] = eventlog.Replay384(s.td.Records, eventlog.RTMR3) }
+		}),
+		public("rtmr-3", "not extended, under the waiver of that", func(s *scene) {
+			s.rules.Waive = []string{"rtmr-3"}
+			s.td.Body = func(b *tdx.Body) { b.RTMR[3] = [48]byte{} }
+		}),
+		public("statement-config", "a config that the key did not sign", func(s *scene) { s.fills(func(st *evidence.Statement) { st.ConfigHash[0]++ }) }),
+		public("statement-log-head", "a log that the key did not sign", func(s *scene) { s.fills(func(st *evidence.Statement) { st.LogHead[0]++ }) }),
+		public("event-config", "a log of another config", func(s *scene) { record(s, eventlog.KindConfig).Data = make([]byte, 32) }),
+		public("config.identity.cocoon", "and the policy does not say so", func(s *scene) { s.rules.Config.Cocoon = false }),
+		{"rtmr-3", "of a guest with COCOON's public identity, whose config says nothing of it", body(func(b *tdx.Body) { b.RTMR[3] = cocoon.RTMR3(cocoon.NoTree()) })},
 		{"boot-log", "a log of other registers", func(s *scene) { s.td.BootLog = emptyCCEL() }},
 		{"boot-log", "no log at all", func(s *scene) { s.td.BootLog = []byte("log") }},
 		{"mrtd", "another firmware", func(s *scene) { s.rules.Releases[0].TDX[0].MRTD[0]++ }},
@@ -74,6 +115,14 @@ func tdxVectors() []vector {
 		{"event-separator", "another separator", func(s *scene) { record(s, 5).Data = []byte{0, 0, 0, 1} }},
 		{"event-keys-released", "with data", func(s *scene) { record(s, 6).Data = []byte{1} }},
 	}
+}
+
+// public spoils a TD with COCOON's public identity.
+func public(check, name string, spoil func(*scene)) vector {
+	return vector{check, "public identity: " + name, func(s *scene) {
+		s.public()
+		spoil(s)
+	}}
 }
 
 // emptyCCEL is a well-formed log without events.
@@ -88,6 +137,10 @@ func sevsnpVectors() []vector {
 	report := func(change func(*sevsnp.Report)) func(*scene) { return func(s *scene) { s.snp.Report = change } }
 	return []vector{
 		{"signature-absent", "a signature", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Signature = []byte{1} } }},
+		{"binding", "a key between quote and statement", func(s *scene) {
+			s.edit = func(e *evidence.Evidence) { e.Binding = evidence.Bind(listKey(9), e.Statement) }
+		}},
+		{"binding", "COCOON's public identity", (*scene).public},
 		{"boot-log-absent", "a boot log", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.BootLog = []byte{1} } }},
 		{"sev-snp.report-format", "no report", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Quote = nil } }},
 		{"sev-snp.certificate-format", "no certificates", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Certificates = nil } }},
@@ -171,6 +224,44 @@ func TestWaivers(t *testing.T) {
 				t.Errorf("weaknesses: got %q, want %q among them", w, tt.says)
 			}
 		})
+	}
+}
+
+// TestPublicIdentity: a TD with COCOON's public identity is accepted whole under a policy that says so, in each way of asking; two configs
+// of one release have one image hash; and the Result says what is weaker.
+func TestPublicIdentity(t *testing.T) {
+	s := newSceneOn(t, evidence.TDX)
+	s.public()
+	r, err := s.play(t, attest.Verify)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := strings.Join(r.Weaknesses(), "; "); !strings.Contains(w, "config and runtime log are bound by a key") || !r.Config().Identity.Cocoon {
+		t.Errorf("weaknesses: got %q, want what binds config and log", w)
+	}
+	b := s.td.Machine.Body
+	want := cocoon.TD{MRTD: b.MRTD, RTMR: [4][48]byte{b.RTMR[0], b.RTMR[1], b.RTMR[2], cocoon.RTMR3(cocoon.NoTree())}}.ImageHash()
+	if hash, ok := r.ImageHash(); !ok || hash != want {
+		t.Errorf("image hash: got %s, want %s", hash, want)
+	}
+	s.serves(func(m *config.Measured) { m.Service.Price.NanotonPerToken++ })
+	if other, err := s.play(t, attest.Verify); err != nil {
+		t.Error(err)
+	} else if hash, _ := other.ImageHash(); hash != want {
+		t.Errorf("image hash under another price: got %s, want %s", hash, want)
+	}
+	if _, err := s.play(t, func(_ *evidence.Evidence, c attest.Challenge, p attest.Policy, now time.Time, roots attest.Roots) (*attest.Result, error) {
+		_, err := attest.VerifyEpoch(s.td.Attest([32]byte{}, c.TLSKey), c.TLSKey, p, now, roots)
+		return nil, err
+	}); err != nil {
+		t.Errorf("epoch evidence: %v", err)
+	}
+	s.contents.Ask()
+	if _, err := s.play(t, func(e *evidence.Evidence, c attest.Challenge, p attest.Policy, now time.Time, roots attest.Roots) (*attest.Result, error) {
+		_, err := attest.VerifyAsking(e, c, p, now, roots)
+		return nil, err
+	}); err != nil {
+		t.Errorf("asking evidence: %v", err)
 	}
 }
 

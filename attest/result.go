@@ -90,6 +90,9 @@ func newResult(a *appraisal, done []Check) *Result {
 				"the root of this TDX is not Intel's but software's: it proves measurement and protocol, not confidentiality")
 		}
 		r.weaknesses = append(r.weaknesses, a.td.Weaknesses()...)
+		if a.config.Identity.Cocoon {
+			r.weaknesses = append(r.weaknesses, cocoonWeakness)
+		}
 		if service := a.td.Body().MRSERVICETD; service != [48]byte{} {
 			r.weaknesses = append(r.weaknesses, fmt.Sprintf("the policy accepts the service TD %x, which can reach what this TD keeps", service))
 		}
@@ -119,6 +122,10 @@ func newResult(a *appraisal, done []Check) *Result {
 	}
 	return r
 }
+
+// cocoonWeakness is what COCOON's public identity costs.
+const cocoonWeakness = "identity.cocoon: config and runtime log are bound by a key that the guest's init made, and by no register: it is the guest's own word " +
+	"for what it read, and whoever gets that key out of the guest's memory can state anything in its name, however old the quote"
 
 // waived says what some waivers mean.
 var waived = map[string]string{

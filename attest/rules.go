@@ -16,6 +16,9 @@ import (
 // ConfigRules judges the measured config. It has a rule for each field of config.Measured; a config with a field that
 // this verifier does not know is not decoded, so it is refused.
 type ConfigRules struct {
+	// Cocoon accepts a TD with COCOON's public identity, and no other guest: hardware names its config nowhere. It may be left out of the
+	// document, which refuses one.
+	Cocoon       bool             `json:"cocoon,omitzero"`
 	Network      config.Network   `json:"network"`
 	RootContract ton.Address      `json:"root_contract"`
 	PayoutOwner  string           `json:"payout_owner"` // an address, or "any": a client need not care who is paid
@@ -101,7 +104,7 @@ func ExactConfig(m config.Measured) ConfigRules {
 	id, sv := m.Identity, m.Service
 	exact := func(n uint64) Range { return Range{n, n} }
 	return ConfigRules{
-		Network: id.Network, RootContract: id.RootContract, PayoutOwner: id.PayoutOwner.String(),
+		Cocoon: id.Cocoon, Network: id.Network, RootContract: id.RootContract, PayoutOwner: id.PayoutOwner.String(),
 		Sealing: []config.Sealing{id.Sealing}, Stranding: said(id.Stranding), Handover: said(id.Handover),
 		Custody: id.Custody, Custodian: sv.Custodian, Instance: []config.Instance{id.Instance},
 		Engine: EngineRules{Volumes: []config.Volume{sv.Engine.Volume}, Argv: slices.Clone(sv.Engine.Argv), Env: slices.Clone(sv.Engine.Env),
@@ -152,6 +155,9 @@ func (r ConfigRules) Judge(m config.Measured) (lines []Check) {
 
 // configChecks has one check for each field of config.Measured, named by the field's place in the document.
 var configChecks = []step{
+	field("identity.cocoon", func(m *config.Measured, r *ConfigRules) check.Finding {
+		return check.Found(fmt.Sprint(m.Identity.Cocoon), fmt.Sprint(r.Cocoon), m.Identity.Cocoon == r.Cocoon)
+	}),
 	field("identity.network", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Identity.Network, r.Network)
 	}),

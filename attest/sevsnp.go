@@ -38,7 +38,7 @@ var sevsnpWaivers = map[string]func(*sevsnp.Options){
 
 // sevsnpChecks prove that the firmware of a processor which a root certifies signed this statement and this launch.
 var sevsnpChecks = []step{
-	runtimeLogFormat, configFormat,
+	runtimeLogFormat, configFormat, noBindingCheck,
 	{Name: "signature-absent", Judge: func(a *appraisal) check.Finding { return absent(a.evidence.Signature, "signature") }},
 	{Name: "boot-log-absent", Judge: func(a *appraisal) check.Finding { return absent(a.evidence.BootLog, "boot log") }},
 	{Name: "sev-snp", Proof: true, Judge: func(a *appraisal) check.Finding {

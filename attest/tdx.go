@@ -9,6 +9,7 @@ import (
 	"chrysalis/attest/check"
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/tdx"
+	"chrysalis/measure/cocoon"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
@@ -24,7 +25,7 @@ const (
 
 // tdxChecks prove that a TDX module on a machine which the root certifies signed this statement and these registers.
 var tdxChecks = []step{
-	runtimeLogFormat, configFormat,
+	runtimeLogFormat, configFormat, bindingCheck,
 	{Name: "signature-absent", Judge: func(a *appraisal) check.Finding { return absent(a.evidence.Signature, "signature") }},
 	{Name: "certificates-absent", Judge: func(a *appraisal) check.Finding {
 		return absent(slices.Concat(a.evidence.Certificates...), "certificates")
@@ -53,13 +54,13 @@ var tdxChecks = []step{
 		return check.Finding{OK: true, Lines: result.Lines()}
 	}},
 	{Name: "report-data", Proof: true, Judge: func(a *appraisal) check.Finding {
-		got, want := a.td.Body().ReportData, evidence.ReportData(a.evidence.Statement)
+		got, want := a.td.Body().ReportData, a.evidence.ReportData()
 		return check.Same(got[:], want[:])
 	}},
 	{Name: waiverConfigID, Waived: func(a *appraisal) bool {
 		return a.policy.waives(waiverConfigID) && a.td.Body().MRCONFIGID == [48]byte{}
 	}, Judge: func(a *appraisal) check.Finding {
-		got, want := a.td.Body().MRCONFIGID, config.SHA384(a.evidence.Config)
+		got, want := a.td.Body().MRCONFIGID, config.MRConfigID(a.evidence.Config)
 		return check.Same(got[:], want[:])
 	}},
 	{Name: "mr-owner", Judge: func(a *appraisal) check.Finding {
@@ -74,9 +75,12 @@ var tdxChecks = []step{
 		return a.listed(named(a.rules.Platforms.TDX, func(id PPID) []byte { return id[:] }))
 	}},
 	{Name: waiverRTMR3, Proof: true, Waived: func(a *appraisal) bool {
-		return a.policy.waives(waiverRTMR3) && a.td.Body().RTMR[3] == [48]byte{}
+		return a.policy.waives(waiverRTMR3) && a.td.Body().RTMR[3] == [48]byte{} && !a.config.Identity.Cocoon
 	}, Judge: func(a *appraisal) check.Finding {
 		got, want := a.td.Body().RTMR[3], a.rtmr3()
+		if a.config.Identity.Cocoon {
+			want = cocoon.RTMR3(cocoon.NoTree())
+		}
 		return check.Same(got[:], want[:])
 	}},
 	{Name: "boot-log", Judge: func(a *appraisal) check.Finding {
@@ -103,6 +107,35 @@ var tdxChecks = []step{
 		return check.Found(fmt.Sprintf("%d events", len(log)), want, true)
 	}},
 	securityVersion, rebuiltCheck,
+}
+
+// bindingCheck wants the statement signed by the key that report data names, where the config asks for COCOON's public identity, and no such
+// key elsewhere. The registers then say the same: RTMR3 of such a guest is no other guest's, and init extends it before it parses the config.
+var bindingCheck = step{Name: "binding", Proof: true, Judge: func(a *appraisal) check.Finding {
+	if !a.config.Identity.Cocoon {
+		return unbound(a)
+	}
+	const want = "a signature of the statement by the key in report data"
+	if !a.evidence.Binding.Binds(a.evidence.Statement) {
+		return check.Found("none, or of another statement", want, false)
+	}
+	return check.Found("signed by "+a.evidence.Binding.Key.String(), want, true)
+}}
+
+// noBindingCheck is bindingCheck of a platform whose guests can't have that identity.
+var noBindingCheck = step{Name: "binding", Proof: true, Judge: func(a *appraisal) check.Finding {
+	if a.config.Identity.Cocoon {
+		return check.Found("COCOON's public identity", "a TD, or another identity", false)
+	}
+	return unbound(a)
+}}
+
+func unbound(a *appraisal) check.Finding {
+	const want = "no key between quote and statement"
+	if a.evidence.Binding != (evidence.Binding{}) {
+		return check.Found("the key "+a.evidence.Binding.Key.String(), want, false)
+	}
+	return check.Found(want, want, true)
 }
 
 // refused makes a finding of an appraisal within this one.

@@ -290,6 +290,10 @@ func vtpmVectors() []vector {
 			record(s, eventlog.KindKeysReleased, 13).Data = eventlog.HeldData([]register.Digest{{1}, {1}})
 			s.rules.HeldBy = []register.Digest{{1}}
 		}},
+		{"binding", "a key between quote and statement", func(s *scene) {
+			s.edit = func(e *evidence.Evidence) { e.Binding = evidence.Bind(listKey(9), e.Statement) }
+		}},
+		{"binding", "COCOON's public identity", (*scene).public},
 		{"collateral-absent", "collateral", func(s *scene) { s.edit = func(e *evidence.Evidence) { e.Collateral = []byte{1} } }},
 	}
 	for _, index := range register.Quoted() {
@@ -307,6 +311,7 @@ func configVectors() []vector {
 		return vector{"config." + name, "another", func(s *scene) { change(&s.rules.Config) }}
 	}
 	return []vector{
+		rule("identity.cocoon", func(r *attest.ConfigRules) { r.Cocoon = true }),
 		rule("identity.network", func(r *attest.ConfigRules) { r.Network = config.Mainnet }),
 		rule("identity.root_contract", func(r *attest.ConfigRules) { r.RootContract = ton.Address{} }),
 		rule("identity.payout_owner", func(r *attest.ConfigRules) { r.PayoutOwner = "" }),
@@ -391,6 +396,13 @@ func (s *scene) borrows(loan eventlog.Loan) {
 		m.Identity.Sealing, m.Identity.Custody = config.SealCustodian, config.Custody{LeaseSeconds: 60, CollateralHours: 168}
 	})
 	s.released(eventlog.Sequence{Loan: loan})
+}
+
+// public has the guest take COCOON's public identity.
+func (s *scene) public() {
+	s.serves(func(m *config.Measured) {
+		m.Identity.Cocoon, m.Identity.Sealing, m.Identity.Stranding = true, config.SealNothing, config.StrandingAccepted
+	})
 }
 
 // settles has the guest settle its charges on chain.

@@ -37,7 +37,7 @@ var vtpmChecks = []step{
 		a.boot, err = eventlog.ParseBoot(a.evidence.BootLog)
 		return check.Parsed(err, "a TCG2 log")
 	}},
-	runtimeLogFormat, configFormat,
+	runtimeLogFormat, configFormat, noBindingCheck,
 	{Name: "collateral-absent", Judge: func(a *appraisal) check.Finding { return absent(a.evidence.Collateral, "collateral") }},
 	{Name: "certificate", Proof: true, Judge: func(a *appraisal) check.Finding {
 		if err := a.chain.Verify(a.roots.VTPM, a.now); err != nil {

@@ -70,7 +70,9 @@ func (g *guest) measureConfig(ctx context.Context) error {
 	if g.measured, g.hostSays, err = config.ReadDisk(f); err != nil {
 		return err
 	}
-	if err := g.recorder.Config(g.measured); err != nil {
+	if err := g.recorder.Config(g.measured); errors.Is(err, platform.ErrNotPublic) {
+		return boot.Coded{Code: status.IdentityUnfit, Err: err}
+	} else if err != nil {
 		return err
 	}
 	if err := g.platform.Launched(g.measured); err != nil {

@@ -1,6 +1,7 @@
 package attesttest
 
 import (
+	"crypto/ed25519"
 	"crypto/sha512"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"chrysalis/attest/release"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/attest/tdx"
+	"chrysalis/measure/cocoon"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
@@ -21,6 +23,9 @@ type TDXGuest struct {
 	Machine *TDX
 	Follow  bool
 	BootLog []byte
+	// Key signs the statement where the config asks for COCOON's public identity, and elsewhere alone where Unlike is set.
+	Key    ed25519.PrivateKey
+	Unlike bool
 	// Body edits the TD's report after it was filled in. May be nil.
 	Body func(*tdx.Body)
 
@@ -31,7 +36,8 @@ type TDXGuest struct {
 func NewTDXGuest(measured []byte, now time.Time) *TDXGuest {
 	sequence, err := eventlog.SequenceOf(measured)
 	check(err)
-	g := &TDXGuest{Contents: newContents(measured, sequence.Records(eventlog.InRTMR), now), Machine: NewTDX(now, 5, true), Follow: true}
+	g := &TDXGuest{Contents: newContents(measured, sequence.Records(eventlog.InRTMR), now), Machine: NewTDX(now, 5, true), Follow: true,
+		Key: ed25519.NewKeyFromSeed(append(make([]byte, 31), 2))}
 	g.Machine.Body.MRTD, g.Machine.Body.MROWNER, g.Machine.Body.MROWNERCONFIG = [48]byte{0x3d}, [48]byte{}, [48]byte{}
 	for i := range 3 {
 		g.Machine.Body.RTMR[i] = [48]byte{0x10, byte(i)}
@@ -93,19 +99,25 @@ func (g *TDXGuest) Attest(nonceRoot, tlsKey [32]byte) *evidence.Evidence {
 	built := g.build()
 	machine := *g.Machine
 	if g.Follow {
-		machine.Body.MRCONFIGID = config.SHA384(g.Measured)
+		machine.Body.MRCONFIGID = config.MRConfigID(g.Measured)
 		machine.Body.RTMR[3] = eventlog.Replay384(g.Records, eventlog.RTMR3)
+		if config.IsCocoon(g.Measured) {
+			machine.Body.RTMR[3] = cocoon.RTMR3(cocoon.NoTree())
+		}
 	}
-	machine.Body.ReportData = evidence.ReportData(s)
+	e := &evidence.Evidence{Platform: evidence.TDX, Statement: s, Config: g.Measured, RuntimeLog: log, BootLog: g.BootLog, GPUs: gpus}
+	if config.IsCocoon(g.Measured) != g.Unlike {
+		e.Binding = evidence.Bind(g.Key, s)
+	}
+	machine.Body.ReportData = e.ReportData()
 	if g.Body != nil {
 		g.Body(&machine.Body)
 	}
-	collateral, err := built.Collateral.Encode()
+	var err error
+	e.Collateral, err = built.Collateral.Encode()
 	check(err)
-	return &evidence.Evidence{
-		Platform: evidence.TDX, Statement: s, Config: g.Measured, RuntimeLog: log, BootLog: g.BootLog, Quote: machine.Quote(),
-		Collateral: collateral, GPUs: gpus,
-	}
+	e.Quote = machine.Quote()
+	return e
 }
 
 // SNPGuest is an SEV-SNP guest on the software processor. Report data and host data follow from the contents when Follow

@@ -61,6 +61,8 @@ type Evidence struct {
 	Collateral []byte
 	// HPKE is the public key that the statement names: ML-KEM-768 with X25519, as crypto/hpke writes it. A certificate leaves it out.
 	HPKE []byte
+	// Binding is there where the config asks for COCOON's public identity: it stands between quote and statement.
+	Binding Binding
 	// GPUs is there where the config asks for some. A certificate has the devices without what is stapled.
 	GPUs GPUs
 }
@@ -90,6 +92,7 @@ const (
 	sectionRIMs         = 11
 	sectionOCSP         = 12
 	sectionAuthorities  = 13
+	sectionBinding      = 14
 )
 
 // sectionLimits bounds each section in bytes; a number without a limit is no section.
@@ -97,6 +100,7 @@ var sectionLimits = map[uint8]int{
 	sectionPath: maxPathBytes, sectionConfig: 96 << 10, sectionRuntimeLog: 64 << 10, sectionBootLog: 256 << 10,
 	sectionQuote: 16 << 10, sectionSignature: 4 << 10, sectionCertificates: 64 << 10, sectionCollateral: 512 << 10,
 	sectionHPKE: HPKEBytes, sectionDevices: MaxDeviceBytes, sectionRIMs: 256 << 10, sectionOCSP: 192 << 10, sectionAuthorities: 24 << 10,
+	sectionBinding: bindingBytes,
 }
 
 // Encode returns the one encoding of the evidence.
@@ -111,7 +115,7 @@ func (e *Evidence) Encode() ([]byte, error) {
 		{sectionQuote, e.Quote}, {sectionSignature, e.Signature},
 		{sectionCertificates, encodeList(e.Certificates)}, {sectionCollateral, e.Collateral}, {sectionHPKE, e.HPKE},
 		{sectionDevices, EncodeDevices(e.GPUs.Devices)}, {sectionRIMs, encodeList(e.GPUs.RIMs)}, {sectionOCSP, encodeList(e.GPUs.OCSP)},
-		{sectionAuthorities, encodeList(e.GPUs.Authorities)},
+		{sectionAuthorities, encodeList(e.GPUs.Authorities)}, {sectionBinding, e.Binding.encode()},
 	} {
 		if len(s.body) == 0 {
 			continue
@@ -224,6 +228,8 @@ func (e *Evidence) set(number uint8, body []byte) (err error) {
 		e.GPUs.OCSP, err = decodeList(body)
 	case sectionAuthorities:
 		e.GPUs.Authorities, err = decodeList(body)
+	case sectionBinding:
+		e.Binding, err = decodeBinding(body)
 	}
 	return err
 }

@@ -2,6 +2,8 @@ package evidence_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/sha512"
 	"encoding/binary"
 	"encoding/hex"
 	"math/rand/v2"
@@ -159,8 +161,10 @@ func TestEvidenceVector(t *testing.T) {
 	}
 	withGPUs := exampleEvidence()
 	withGPUs.GPUs = exampleGPUs()
+	bound := exampleEvidence()
+	bound.Platform, bound.Binding = evidence.TDX, evidence.Bind(exampleKey(), exampleStatement())
 	for file, example := range map[string]*evidence.Evidence{"evidence.bin": exampleEvidence(), "evidence-hpke.bin": withKey,
-		"evidence-gpus.bin": withGPUs} {
+		"evidence-gpus.bin": withGPUs, "evidence-bound.bin": bound} {
 		want := vectorFile(t, file)
 		got, err := example.Encode()
 		if err != nil {
@@ -233,6 +237,43 @@ func TestReportDataVector(t *testing.T) {
 	}
 }
 
+// exampleKey is the key between quote and statement of the example.
+func exampleKey() ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{13}, ed25519.SeedSize))
+}
+
+// TestBinding: what the key signs is a statement and its mode, and report data the hash of the key alone.
+func TestBinding(t *testing.T) {
+	s := exampleStatement()
+	b := evidence.Bind(exampleKey(), s)
+	data := evidence.ReportData(s)
+	if !ed25519.Verify(b.Key[:], append([]byte("chrysalis statement under a key v1\x00"), data[:]...), b.Signature[:]) {
+		t.Error("the signature is not over label and report data")
+	}
+	if got := (&evidence.Evidence{Statement: s, Binding: b}).ReportData(); got != sha512.Sum512(b.Key[:]) {
+		t.Errorf("report data is %x, want the hash of the key", got)
+	}
+	if got := (&evidence.Evidence{Statement: s}).ReportData(); got != data {
+		t.Errorf("report data without a key is %x, want the statement's %x", got, data)
+	}
+	for i := range s.Encode() {
+		encoded := s.Encode()
+		encoded[i]++
+		other, err := evidence.DecodeStatement(encoded)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.Binds(other) {
+			t.Fatalf("byte %d of the statement is not signed", i)
+		}
+	}
+	other := b
+	other.Key[0]++
+	if !b.Binds(s) || other.Binds(s) || (evidence.Binding{}).Binds(s) {
+		t.Error("want the key's own signature to bind, and no other's and none's")
+	}
+}
+
 func TestDecodeEvidenceRefuses(t *testing.T) {
 	good := vectorFile(t, "evidence.bin")
 	const sections = 9 + evidence.StatementSize
@@ -273,6 +314,9 @@ func TestDecodeEvidenceRefuses(t *testing.T) {
 		{"long reference values", head + section(11, strings.Repeat("x", 256<<10+1)), "section 11 has"},
 		{"long answers", head + section(12, strings.Repeat("x", 192<<10+1)), "section 12 has"},
 		{"long authorities", head + section(13, strings.Repeat("x", 24<<10+1)), "section 13 has"},
+		{"half a binding", head + section(14, strings.Repeat("x", 95)), "section 14: 95 bytes, want 96"},
+		{"a long binding", head + section(14, strings.Repeat("x", 97)), "section 14 has 97 bytes"},
+		{"a binding without a key", head + section(14, strings.Repeat("\x00", 32)+strings.Repeat("x", 64)), "the key is zeros"},
 		{"an empty document", head + section(11, item("")), "item of 0 bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

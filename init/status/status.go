@@ -87,6 +87,7 @@ type Code uint8
 const (
 	ConfigForeign Code = iota + 1
 	SealingUnfit
+	IdentityUnfit
 	VolumeCorrupt
 	GPUUnasked
 	GPUNone

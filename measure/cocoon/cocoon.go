@@ -40,15 +40,24 @@ func SNPImageHash(measurement [48]byte) register.Digest {
 	return sha256.Sum256(append(measurement[:], reportData[:]...))
 }
 
-// RTMR3 returns what RTMR3 holds in a guest of the reference that serves: two lines, each extended by its SHA-384. tree is the id of its
+// Lines returns what a guest of the reference that serves has extended RTMR3 by, in order: each line by its SHA-384. tree is the id of its
 // configuration's tree, as git has it with SHA-256.
+func Lines(tree [32]byte) []string {
+	return []string{"cocoon:spec.tree=" + hex.EncodeToString(tree[:]), "cocoon:tdx_inited"}
+}
+
+// RTMR3 returns what RTMR3 holds then.
 func RTMR3(tree [32]byte) (r [48]byte) {
-	for _, line := range []string{"cocoon:spec.tree=" + hex.EncodeToString(tree[:]), "cocoon:tdx_inited"} {
+	for _, line := range Lines(tree) {
 		digest := sha512.Sum384([]byte(line))
 		r = sha512.Sum384(append(r[:], digest[:]...))
 	}
 	return r
 }
+
+// NoTree returns the id of the tree without files, as git has it with SHA-256. Guests of ours have no tree of configuration: with this one
+// in RTMR3 all configs of a release have one image hash.
+func NoTree() [32]byte { return sha256.Sum256([]byte("tree 0\x00")) }
 
 // Model is a model as the network names it.
 type Model struct {

@@ -51,6 +51,14 @@ func TestRTMR3(t *testing.T) {
 	}
 }
 
+// TestNoTree: the id is that of git mktree in a repository of --object-format=sha256, without input.
+func TestNoTree(t *testing.T) {
+	const want = "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"
+	if got := NoTree(); register.Digest(got).String() != want {
+		t.Errorf("got %x, want %s", got, want)
+	}
+}
+
 func TestModel(t *testing.T) {
 	m := Model{Name: "Qwen/Qwen3-32B", Revision: "9216db57", Root: register.Digest{0xcd}}
 	const name = "Qwen/Qwen3-32B@9216db57:cd00000000000000000000000000000000000000000000000000000000000000"

@@ -30,6 +30,9 @@ type Measured struct {
 
 // Identity names whom the guest works for. The sealed secret is bound to it: another identity can't unseal.
 type Identity struct {
+	// Cocoon has a TD take the public identity of COCOON's reference, which is one for all configs of a release: no register and no field of
+	// the hardware names the config then. It is left out of the document where it is false, and stands first: see IsCocoon.
+	Cocoon       bool        `json:"cocoon,omitzero"`
 	Network      Network     `json:"network"`       // chain whose payments count
 	RootContract ton.Address `json:"root_contract"` // COCOON root contract that fixes the code and price of payments
 	PayoutOwner  ton.Address `json:"payout_owner"`  // account that is paid
@@ -155,8 +158,26 @@ func Split(measured []byte) (identity, service []byte, err error) {
 // SHA256 is the digest of measured bytes that the runtime log, the statement and HOST_DATA carry.
 func SHA256(measured []byte) register.Digest { return sha256.Sum256(measured) }
 
-// SHA384 is the digest of measured bytes that MRCONFIGID carries on TDX.
+// SHA384 is the digest of measured bytes that MRCONFIGID carries on TDX, but for MRConfigID's exception.
 func SHA384(measured []byte) [48]byte { return sha512.Sum384(measured) }
+
+// MRConfigID is what MRCONFIGID has in a TD of these measured bytes: SHA384, or zeros where IsCocoon.
+func MRConfigID(measured []byte) [48]byte {
+	if IsCocoon(measured) {
+		return [48]byte{}
+	}
+	return SHA384(measured)
+}
+
+// cocoonFirst begins the one encoding of an identity that is COCOON's.
+const cocoonFirst = `{"cocoon":true,`
+
+// IsCocoon reports whether measured bytes ask for COCOON's public identity. It compares bytes and parses nothing, so that init marks the
+// registers before a parser sees the config. Of bytes that Decode accepts it is Identity.Cocoon.
+func IsCocoon(measured []byte) bool {
+	identity, _, err := Split(measured)
+	return err == nil && bytes.HasPrefix(identity, []byte(cocoonFirst))
+}
 
 // IdentityDigest is the digest of the identity part alone, with its length prefix.
 func IdentityDigest(identity []byte) register.Digest { return sha256.Sum256(appendPart(nil, identity)) }

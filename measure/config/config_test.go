@@ -119,6 +119,54 @@ func TestSealing(t *testing.T) {
 	}
 }
 
+// TestCocoon: what init reads of raw bytes is what a parser reads of them, and MRCONFIGID is zeros then alone.
+func TestCocoon(t *testing.T) {
+	for _, tt := range []struct {
+		name, refused string
+		change        func(*Measured)
+	}{
+		{"not", "", func(*Measured) {}},
+		{"a TD without a secret of its own", "", func(m *Measured) {
+			m.Identity.Cocoon, m.Identity.Sealing, m.Identity.Stranding = true, SealNothing, StrandingAccepted
+		}},
+		{"sealed to a TPM", "the identity is a TD's", func(m *Measured) { m.Identity.Cocoon = true }},
+		{"sealed on SEV-SNP", "the identity is a TD's", func(m *Measured) { m.Identity.Cocoon, m.Identity.Sealing = true, SealSNP }},
+	} {
+		m := example()
+		tt.change(&m)
+		b := goesRound(t, tt.name, m, tt.refused)
+		if b == nil {
+			continue
+		}
+		if got, zero := IsCocoon(b), MRConfigID(b) == ([48]byte{}); got != m.Identity.Cocoon || zero != m.Identity.Cocoon || !zero && MRConfigID(b) != SHA384(b) {
+			t.Errorf("%s: raw bytes say %v and MRCONFIGID is zeros: %v, want %v", tt.name, got, zero, m.Identity.Cocoon)
+		}
+	}
+	public := example()
+	public.Identity.Cocoon, public.Identity.Sealing, public.Identity.Stranding = true, SealNothing, StrandingAccepted
+	identity, service, err := Split(mustEncode(t, public))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(string) string{
+		"said not to be": func(s string) string { return strings.Replace(s, `"cocoon":true`, `"cocoon":false`, 1) },
+		"said later": func(s string) string {
+			return strings.Replace(strings.Replace(s, `"cocoon":true,`, "", 1), `,"root_contract"`, `,"cocoon":true,"root_contract"`, 1)
+		},
+		"behind white space": func(s string) string { return " " + s },
+		"escaped":            func(s string) string { return strings.Replace(s, `"cocoon"`, `"c\u006fcoon"`, 1) },
+		"said twice":         func(s string) string { return strings.Replace(s, `"cocoon":true,`, `"cocoon":true,"cocoon":true,`, 1) },
+	} {
+		changed := change(string(identity))
+		if changed == string(identity) {
+			t.Fatalf("%s: nothing changed", name)
+		}
+		if _, err := Decode(appendPart(appendPart(nil, []byte(changed)), service)); err == nil {
+			t.Errorf("%s: got no error, want one: raw bytes and parser could differ", name)
+		}
+	}
+}
+
 // TestHandover: each way to narrow a handover has its encoding, and not narrowing it has none.
 func TestHandover(t *testing.T) {
 	for word, good := range map[Handover]bool{HandoverReleases: true, HandoverSame: true, HandoverNone: true, "any": false, "None": false} {

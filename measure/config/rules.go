@@ -152,6 +152,9 @@ func (i Identity) validate() error {
 	if !slices.Contains(Sealings(), i.Sealing) {
 		return fmt.Errorf("sealing is %.40q, want one of %q", i.Sealing, Sealings())
 	}
+	if i.Cocoon && i.Sealing != SealNothing && i.Sealing != SealCustodian {
+		return fmt.Errorf("cocoon with sealing %q, want %q or %q: the identity is a TD's", i.Sealing, SealNothing, SealCustodian)
+	}
 	if i.Stranding != "" && (i.Stranding != StrandingAccepted || i.Sealing != SealNothing) {
 		return fmt.Errorf("stranding is %.40q with sealing %q, want %q with sealing %q, or none", i.Stranding, i.Sealing, StrandingAccepted,
 			SealNothing)

@@ -266,7 +266,7 @@ func newConfigShow() *cobra.Command {
 		Use: "show GUEST", Short: "Show the config that a guest of this machine was started with", Args: cobra.ExactArgs(1),
 		ValidArgsFunction: completeGuests,
 		Long: "Prints the config of a guest, by its name or its folder, and the hashes by which evidence names it: SHA-256 in the runtime log and HOST_DATA,\n" +
-			"SHA-384 in MRCONFIGID. It is what this machine started the guest with; what a guest runs, verify shows.",
+			"SHA-384 in MRCONFIGID, unless identity.cocoon leaves that zeros. It is what this machine started the guest with; what a guest runs, verify shows.",
 		Example: "  chrysalis config show box\n  chrysalis config show ./build/guest --json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			flags := guestFlags{name: args[0]}

@@ -111,7 +111,7 @@ func newMeasureConfig() *cobra.Command {
 			if err != nil {
 				return unavailable(err)
 			}
-			mrconfigid := config.SHA384(measured)
+			mrconfigid := config.MRConfigID(measured)
 			out := struct {
 				MRConfigID string        `json:"mrconfigid"`
 				HostData   string        `json:"host_data"`

@@ -54,8 +54,9 @@ func newMeasureTDX() *cobra.Command {
 		Short: "MRTD of a TDX guest, with a shape RTMR0, with a kernel RTMR1 and RTMR2, with a config RTMR3",
 		Long: "MRTD needs the firmware image alone. RTMR0 holds the machine's memory, settings and ACPI tables: --shape names its\n" +
 			"shape.json, and a QEMU of its version, in or beside the tools tree, is asked for them. RTMR1 and RTMR2 are those of a\n" +
-			"direct boot, with QEMU 10.0 or newer where no shape says another. --config (a config disk, or the measured bytes of one) gives MRCONFIGID and the\n" +
-			"RTMR3 of a guest that serves; --spec-tree those of a guest of COCOON's reference, from the id of its configuration's tree. With all registers\n" +
+			"direct boot, with QEMU 10.0 or newer where no shape says another. --config (a config disk, or the measured bytes of one) gives MRCONFIGID and\n" +
+			"the RTMR3 of a guest that serves (zeros and the reference's, where the config says identity.cocoon); --spec-tree those of a guest of\n" +
+			"COCOON's reference, from the id of its configuration's tree. With all registers\n" +
 			"image_hash is the hash by which COCOON's root contract lists images, with no owner of the TD.",
 		Example: "  chrysalis measure tdx --firmware OVMF.inteltdx.fd --json\n  chrysalis measure tdx --firmware OVMF.fd --page-order two-pass\n" +
 			"  chrysalis measure tdx --firmware OVMF.inteltdx.fd --kernel vmlinuz --initrd initrd --cmdline @cmdline --shape shape.json --json",
@@ -139,7 +140,10 @@ func (f *servedFlags) of(boot measure.TDXRegisters) (r tdRegisters, err error) {
 			return r, unavailable(err)
 		}
 		rtmr3 := register.Digest384(eventlog.Replay384(sequence.Records(eventlog.InRTMR), eventlog.RTMR3))
-		id := register.Digest384(config.SHA384(measured))
+		if config.IsCocoon(measured) {
+			rtmr3 = cocoon.RTMR3(cocoon.NoTree())
+		}
+		id := register.Digest384(config.MRConfigID(measured))
 		r.RTMR3, r.MRConfigID = &rtmr3, &id
 	case f.tree != "":
 		var tree register.Digest

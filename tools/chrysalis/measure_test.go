@@ -119,6 +119,29 @@ func TestServedRegisters(t *testing.T) {
 	if r.ImageHash == nil || *r.ImageHash != want {
 		t.Errorf("image hash is %v, want %s", r.ImageHash, want)
 	}
+	// A config of COCOON's public identity leads to what such a guest shows, and to one hash for all.
+	for _, price := range []uint64{20, 30} {
+		m, err := config.Decode(measured)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Identity.Cocoon, m.Identity.Sealing, m.Identity.Stranding, m.Service.Price.NanotonPerToken = true, config.SealNothing, config.StrandingAccepted, price
+		raw, err := m.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		public := filepath.Join(t.TempDir(), "public")
+		if err := os.WriteFile(public, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if quote, err = tdx.Parse(attesttest.NewTDXGuest(raw, time.Now()).Attest([32]byte{}, [32]byte{}).Quote); err != nil {
+			t.Fatal(err)
+		}
+		r, tree := of(servedFlags{config: public}), of(servedFlags{tree: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"})
+		if *r.RTMR3 != register.Digest384(quote.Body.RTMR[3]) || *r.MRConfigID != (register.Digest384{}) || *r.ImageHash != *tree.ImageHash || *r.ImageHash == want {
+			t.Errorf("of COCOON's public identity: got %+v, want the guest's RTMR3 and the hash of the reference's without files", r)
+		}
+	}
 	tree := of(servedFlags{tree: strings.Repeat("ab", 32)})
 	if *tree.ImageHash == want || *tree.MRConfigID != (register.Digest384{}) || *tree.RTMR3 != register.Digest384(cocoon.RTMR3([32]byte(bytes.Repeat([]byte{0xab}, 32)))) {
 		t.Errorf("of the reference: %+v", tree)

@@ -156,6 +156,7 @@ type verdict struct {
 	Check      string   `json:"check"`
 	Reason     string   `json:"reason"`
 	ClaimKey   string   `json:"claim_key"`
+	ImageHash  string   `json:"image_hash"`
 	Held       []string `json:"held"`
 	Weaknesses []string `json:"weaknesses"`
 	Checks     []struct{ Name, Got, Want, Verdict string }

@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"chrysalis/measure/config"
 	"chrysalis/tools/internal/guest"
 )
 
@@ -49,6 +50,11 @@ func TestCorruptVolumes(t *testing.T) {
 	}
 }
 
+// takesPublicIdentity has the config ask for what a TD alone can have, sealed as on one.
+func takesPublicIdentity(s *guest.Spec) {
+	s.Config.Identity.Cocoon, s.Config.Identity.Sealing, s.Config.Identity.Stranding = true, config.SealNothing, config.StrandingAccepted
+}
+
 // TestForeignDisks gives the guest disks that are not what its config or its journal says.
 func TestForeignDisks(t *testing.T) {
 	needsGuests(t)
@@ -65,6 +71,14 @@ func TestForeignDisks(t *testing.T) {
 		spec := demoSpec(t)
 		spec.Config.Service.GPU = "1 hopper spt"
 		if got, want := ending(t, newGuest(t), spec), "gpu-none"; got != want {
+			t.Errorf("the guest's last word: got %q, want %q", got, want)
+		}
+	})
+	t.Run("a config that asks for COCOON's identity on a machine that is no TD", func(t *testing.T) {
+		beside(t)
+		spec := demoSpec(t)
+		takesPublicIdentity(&spec)
+		if got, want := ending(t, newGuest(t), spec), "identity-unfit"; got != want {
 			t.Errorf("the guest's last word: got %q, want %q", got, want)
 		}
 	})

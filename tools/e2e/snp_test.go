@@ -151,5 +151,5 @@ func TestSNPConfig(t *testing.T) {
 	foreignConfigs(t, snpSpec(t), func(measured []byte) []string {
 		hash := config.SHA256(measured)
 		return []string{"-host-data", hex.EncodeToString(hash[:])}
-	})
+	}, ended{"COCOON's identity, which is a TD's", takesPublicIdentity, "identity-unfit"})
 }

@@ -79,6 +79,62 @@ func TestTD(t *testing.T) {
 	quotingService(t, g, c)
 }
 
+// TestPublicTD has a TD take COCOON's public identity: its image hash is computed from the release's files and its shape, whatever its config,
+// and a policy that says so judges it whole.
+func TestPublicTD(t *testing.T) {
+	needsGuests(t)
+	g, spec := newGuest(t), tdSpec(t)
+	spec.Config.Identity.Cocoon = true
+	start(t, g, spec)
+	c := newClient(t, g, spec)
+	clean := c.verify(0)
+	if clean.Verdict != "accepted" || !slices.ContainsFunc(clean.Weaknesses, func(w string) bool { return strings.HasPrefix(w, "identity.cocoon: ") }) {
+		t.Fatalf("got %+v, want it accepted, and what is weaker", clean)
+	}
+	if got, want := clean.got(t, "mr-config-id"), strings.Repeat("0", 96); got != want {
+		t.Errorf("MRCONFIGID: got %s, want zeros", got)
+	}
+	in := func(name string) string { return filepath.Join(spec.Release, name) }
+	hash := func(args ...string) (registers struct {
+		RTMR3     string `json:"rtmr3"`
+		ImageHash string `json:"image_hash"`
+	}) {
+		out, _ := chrysalis(t, 0, slices.Concat([]string{"measure", "tdx", "--firmware", in("OVMF.inteltdx.fd"), "--kernel", in("vmlinuz"), "--initrd", in("initrd"),
+			"--cmdline", "@" + in("cmdline"), "--shape", g.Path(guest.ShapeFile), "--tools-tree", filepath.Join(built, "tools-tree"), "--json"}, args)...)
+		if err := json.Unmarshal([]byte(out), &registers); err != nil {
+			t.Fatal(err)
+		}
+		return registers
+	}
+	own, bare := hash("--config", g.Path("config.disk")), hash("--spec-tree", "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321") // git's empty tree
+	if clean.ImageHash == "" || clean.ImageHash != own.ImageHash || own != bare || clean.got(t, "rtmr-3") != own.RTMR3 {
+		t.Errorf("image hash %s and RTMR3 %s, want those of the files under its config, %+v, and under none, %+v", clean.ImageHash, clean.got(t, "rtmr-3"), own, bare)
+	}
+	if first := c.ask(question); first.text != oslo || first.tokens != tokensOfOslo {
+		t.Errorf("first answer: got %+v, want %q and %d tokens", first, oslo, tokensOfOslo)
+	}
+	for _, tt := range []struct {
+		name   string
+		client client
+		check  string
+	}{
+		{"a policy that does not say so", c.edited(`"cocoon": true,`, ``), "config.identity.cocoon"},
+		{"another config", c.edited(`"max": 20`, `"max": 19`), "config.service.price.nanoton_per_token"},
+	} {
+		if v := tt.client.verify(1); v.Check != tt.check {
+			t.Errorf("%s: got refused by %q (%s), want by %q", tt.name, v.Check, v.Reason, tt.check)
+		}
+	}
+	evidence := c.saved(0)
+	wantCauses(t, "itself", explained(t, evidence, spec, "--policy", c.policy))
+	foreign := spec
+	foreign.Config.Service.Model.Volume = spec.Config.Service.Engine.Volume
+	wantCauses(t, "a TD with another model", explained(t, evidence, foreign), "model")
+	foreign = spec
+	foreign.Config.Identity.Cocoon = false
+	wantCauses(t, "a TD without that identity", explained(t, evidence, foreign), "config")
+}
+
 // TestQuotesOverVsock has a TD ask the host's quoting service itself, over a vsock that the double plays in the kernel's place. The registers
 // are those of a machine with the kernel's. Its engine is the probe, which reaches neither the vsock nor the TD.
 func TestQuotesOverVsock(t *testing.T) {
@@ -272,10 +328,15 @@ func TestDebuggedTD(t *testing.T) {
 // TestTDConfig gives a TD a config that is not the one whose hash the hardware was given, and one that it can't keep.
 func TestTDConfig(t *testing.T) {
 	needsGuests(t)
-	foreignConfigs(t, tdSpec(t), func(measured []byte) []string {
+	spec := tdSpec(t)
+	given := func(measured []byte) []string {
 		hash := config.SHA384(measured)
 		return []string{"-config-id", hex.EncodeToString(hash[:])}
-	})
+	}
+	foreignConfigs(t, spec, given, ended{"COCOON's identity under the hash of its config", func(s *guest.Spec) {
+		s.Config.Identity.Cocoon = true
+		s.Double = given(encoded(t, s.Config))
+	}, "config-foreign"})
 }
 
 // besideTPM starts a TPM of the host's, and returns QEMU's arguments for it.
@@ -291,27 +352,33 @@ func besideTPM(t *testing.T) []string {
 	return append(qemu.Emulator("other", "other", socket), "-device", "tpm-crb,tpmdev=other")
 }
 
-// foreignConfigs boots a confidential guest with configs that it must end over. given is what its double is told of the hash in the
-// hardware's own field.
-func foreignConfigs(t *testing.T, demo guest.Spec, given func(measured []byte) []string) {
+func encoded(t *testing.T, m config.Measured) []byte {
+	t.Helper()
+	measured, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return measured
+}
+
+// ended is a boot that ends by itself.
+type ended struct {
+	name   string
+	change func(*guest.Spec)
+	want   string // its last word
+}
+
+// foreignConfigs boots a confidential guest with configs that it must end over, and those of its platform alone. given is what its double is
+// told of the hash in the hardware's own field.
+func foreignConfigs(t *testing.T, demo guest.Spec, given func(measured []byte) []string, own ...ended) {
 	other := demo.Config
 	other.Service.Price.NanotonPerToken = 10
-	of := func(m config.Measured) []string {
-		measured, err := m.Encode()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return given(measured)
-	}
-	for _, tt := range []struct {
-		name   string
-		change func(*guest.Spec)
-		want   string
-	}{
+	of := func(m config.Measured) []string { return given(encoded(t, m)) }
+	for _, tt := range append(own, []ended{
 		{"another config under the same hash", func(s *guest.Spec) { s.Config, s.Double = other, of(demo.Config) }, "config-foreign"},
 		{"the same config under another hash", func(s *guest.Spec) { s.Double = of(other) }, "config-foreign"},
 		{"a secret sealed to a TPM", func(s *guest.Spec) { s.Config.Identity.Sealing, s.Config.Identity.Stranding = config.SealTPM, "" }, "sealing-unfit"},
-	} {
+	}...) {
 		t.Run(tt.name, func(t *testing.T) {
 			beside(t)
 			spec := onOwnPort(t, demo)

@@ -7,6 +7,7 @@
 package platform
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -38,6 +39,15 @@ type Platform interface {
 	// quote, what stands beside it, and stapled collateral.
 	Quote(reportData [64]byte) (evidence.Evidence, error)
 }
+
+// Public is a platform that can take COCOON's public identity: registers that no config changes. It is taken once, before anything is
+// recorded; what is recorded then extends nothing, and the statement's log head and a key of the recorder's are all that bind the log.
+type Public interface {
+	TakePublicIdentity() error
+}
+
+// ErrNotPublic says that the config asks for a public identity that the platform can't take.
+var ErrNotPublic = errors.New("identity.cocoon is a TD's, and this platform is none")
 
 // Paths is where devices and their files are; tests point it at a folder of their own.
 type Paths struct{ Dev, Sys, Proc string }

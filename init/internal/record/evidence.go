@@ -66,10 +66,13 @@ func (r *Recorder) made(request evidence.Request, keysOf func() (Keys, error)) (
 				e.Statement.GPUDigest = e.GPUs.Digest()
 			}
 		}
+		if err == nil {
+			err = r.bind(e)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("making evidence: %w", err)
 		}
-		quoted, failed := r.platform.Quote(evidence.ReportData(e.Statement))
+		quoted, failed := r.platform.Quote(e.ReportData())
 		still, err := r.still(records)
 		if err != nil {
 			return nil, fmt.Errorf("making evidence: %w", err)
@@ -107,6 +110,21 @@ func (r *Recorder) snapshot(request evidence.Request, keysOf func() (Keys, error
 		},
 		Config: slices.Clone(r.measured), RuntimeLog: slices.Clone(r.log), BootLog: r.bootLog,
 	}, r.gpus, r.records, nil
+}
+
+// bind signs the statement where the guest has COCOON's public identity: its report data names a key. Nobody but the recorder has it, so
+// that no other process of the guest can state anything.
+func (r *Recorder) bind(e *evidence.Evidence) error {
+	if !config.IsCocoon(e.Config) {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.binding == nil {
+		return errors.New("the key that signs statements is gone")
+	}
+	e.Binding = evidence.Bind(r.binding, e.Statement)
+	return nil
 }
 
 // still reports whether the log has as many records as before. An event that is being recorded is waited for.

@@ -3,6 +3,8 @@
 package record
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -33,6 +35,7 @@ type Recorder struct {
 	measured []byte
 	broken   bool
 	keys     *Keys
+	binding  ed25519.PrivateKey // signs statements under COCOON's public identity; nil: hardware signs them
 	gpus     func(nonce [32]byte) (evidence.GPUs, error)
 }
 
@@ -45,7 +48,8 @@ func New(p platform.Platform) (*Recorder, error) {
 	return &Recorder{platform: p, bootLog: bootLog}, nil
 }
 
-// Config records the measured config and its identity part, before anybody has parsed either.
+// Config records the measured config and its identity part, before anybody has parsed either. Where the config asks for COCOON's public
+// identity, that is taken first: registers say so whatever a parser makes of the config later.
 func (r *Recorder) Config(measured []byte) error {
 	states, err := eventlog.Unparsed(measured)
 	if err != nil {
@@ -53,12 +57,38 @@ func (r *Recorder) Config(measured []byte) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if config.IsCocoon(measured) {
+		if err := r.takePublicIdentity(); err != nil {
+			return fmt.Errorf("taking public identity: %w", err)
+		}
+	}
 	// What does not follow must not change what evidence says, either.
 	if err := r.record(eventlog.KindConfig, states); err != nil {
 		return err
 	}
 	r.measured = measured
 	return r.record(eventlog.KindIdentity, states)
+}
+
+// takePublicIdentity fills the registers, and makes the key that signs statements in their place. The caller holds mu.
+func (r *Recorder) takePublicIdentity() error {
+	if _, err := r.next(eventlog.KindConfig); err != nil {
+		return err
+	}
+	public, can := r.platform.(platform.Public)
+	if !can {
+		return platform.ErrNotPublic
+	}
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	if err := public.TakePublicIdentity(); err != nil {
+		r.broken = true
+		return err
+	}
+	r.binding = key
+	return nil
 }
 
 // Engine records the engine volume.
@@ -123,8 +153,12 @@ func (r *Recorder) release(take func() (sealing.Taken, error)) (sealing.Taken, e
 	return taken, nil
 }
 
-// Terminated records the end of the guest. Nothing is recorded after it.
+// Terminated records the end of the guest. Nothing is recorded after it, and no statement signed.
 func (r *Recorder) Terminated() error {
+	r.mu.Lock()
+	clear(r.binding)
+	r.binding = nil
+	r.mu.Unlock()
 	return r.add(func(*eventlog.Sequence) {}, eventlog.KindTerminated)
 }
 

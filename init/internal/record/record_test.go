@@ -2,6 +2,7 @@ package record
 
 import (
 	"cmp"
+	"crypto/sha512"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"chrysalis/attest/evidence"
+	"chrysalis/init/internal/platform"
 	"chrysalis/init/internal/sealing"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
@@ -34,6 +36,21 @@ type memory struct {
 	loan       eventlog.Loan
 	whileQuote func()       // runs while a quote is made, before the registers are read
 	failQuote  func() error // why a quote fails; nil: none does
+}
+
+// publicMemory is a platform in memory that can take COCOON's public identity, as a TD can.
+type publicMemory struct {
+	*memory
+	taken int
+	fails error
+}
+
+func (m *publicMemory) TakePublicIdentity() error {
+	m.taken++
+	if m.extends > 0 {
+		return errors.New("an event came before")
+	}
+	return m.fails
 }
 
 func newMemory() *memory {
@@ -184,6 +201,69 @@ func TestSequenceInRTMR(t *testing.T) {
 	}
 	if got := eventlog.Replay384(records, eventlog.RTMR3); got != m.rtmr {
 		t.Errorf("the log replays to %x, want %x", got, m.rtmr)
+	}
+}
+
+// TestPublicIdentity: where the config asks for it, the identity is taken before anything is recorded, and then a key that nobody else has
+// signs what hardware signs elsewhere. It goes with the guest.
+func TestPublicIdentity(t *testing.T) {
+	const identity = `{"cocoon":true,`
+	m := &publicMemory{memory: newMemory()}
+	m.in = eventlog.InRTMR
+	r, err := New(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := measure(r, identity); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Secret(m); err != nil {
+		t.Fatal(err)
+	}
+	r.SetKeys(Keys{})
+	e, err := r.Evidence(evidence.Request{NonceRoot: [32]byte{1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := sha512.Sum512(e.Binding.Key[:])
+	if !e.Binding.Binds(e.Statement) || !slices.Equal(e.Quote[:64], key[:]) || m.taken != 1 {
+		t.Errorf("the quote is over %x and the statement signed: %v, want the hash of the key that signed it, and the identity taken once, got %d", e.Quote[:64],
+			e.Binding.Binds(e.Statement), m.taken)
+	}
+	if err := r.Config(measured(identity)); err == nil || m.taken != 1 {
+		t.Errorf("a second config: got error %v and the identity taken %d times, want a refusal before it", err, m.taken)
+	}
+	again, err := r.Evidence(evidence.Request{NonceRoot: [32]byte{2}})
+	if err != nil || again.Binding.Key != e.Binding.Key || again.Binding.Binds(e.Statement) {
+		t.Errorf("asked again: error %v, key %s after %s", err, again.Binding.Key, e.Binding.Key)
+	}
+	if err := r.Terminated(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Evidence(evidence.Request{}); err == nil || !strings.Contains(err.Error(), "is gone") {
+		t.Errorf("after the end: got error %v, want that the key is gone", err)
+	}
+
+	other := &publicMemory{memory: newMemory()}
+	if r, err = New(other); err != nil {
+		t.Fatal(err)
+	}
+	if err := measure(r, "me"); err != nil || other.taken != 0 {
+		t.Errorf("a config that does not ask for it: error %v, and the identity taken %d times", err, other.taken)
+	}
+	plain := newMemory()
+	if err := newRecorder(t, plain).Config(measured(identity)); !errors.Is(err, platform.ErrNotPublic) || plain.extends != 0 {
+		t.Errorf("a platform that can't: got error %v and %d extends, want %v and none", err, plain.extends, platform.ErrNotPublic)
+	}
+	half := &publicMemory{memory: newMemory(), fails: errors.New("the module does not answer")}
+	if r, err = New(half); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Config(measured(identity)); err == nil || half.extends != 0 {
+		t.Errorf("an identity that was half taken: got error %v and %d extends", err, half.extends)
+	}
+	if err := r.Config(measured("me")); !errors.Is(err, ErrBroken) {
+		t.Errorf("afterwards: got error %v, want %v", err, ErrBroken)
 	}
 }
 

@@ -204,7 +204,7 @@ func (g *Gateway) report(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("reading own evidence: %w", err)
 	}
-	report := evidence.ReportData(e.Statement)
+	report := e.ReportData()
 	b := fmt.Appendf(make([]byte, 0, 8<<10+2*len(e.Quote)+base64.StdEncoding.EncodedLen(len(encoded))),
 		`{"signing_address":%q,"signing_public_key":%[1]q,"signing_algo":"ed25519","request_nonce":%q`, e.Statement.ReceiptKey.String(), text)
 	if e.Platform == evidence.TDX {

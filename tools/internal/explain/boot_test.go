@@ -13,7 +13,10 @@ import (
 
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/tdx"
 	"chrysalis/measure"
+	"chrysalis/measure/config"
+	"chrysalis/measure/eventlog"
 	"chrysalis/measure/tdvf"
 )
 
@@ -224,6 +227,67 @@ func TestTDXWithoutLog(t *testing.T) {
 	if r := wants(t, Inputs{Evidence: evidenceOf(td), Release: release, Config: measured}, "log", "rtmr-3", "firmware", "config",
 		"command-line", "initrd"); !strings.Contains(r.Causes[1].Says, "never extended") {
 		t.Errorf("it says %q, want that RTMR3 was never extended", r.Causes[1].Says)
+	}
+}
+
+// TestPublicIdentity: under COCOON's public identity no register has log or config, and what differs in them is named all the same.
+func TestPublicIdentity(t *testing.T) {
+	if testing.Short() {
+		t.Skip("hashes kernel and firmware")
+	}
+	release := smallRelease(t)
+	plain := measuredConfig(t, nil)
+	of := func(change func(*config.Measured)) []byte {
+		return measuredConfig(t, func(m *config.Measured) {
+			m.Identity.Cocoon, m.Identity.Sealing, m.Identity.Stranding = true, config.SealNothing, config.StrandingAccepted
+			change(m)
+		})
+	}
+	public := of(func(*config.Measured) {})
+	s := demoMachine(t, release, tdxFirmware)
+	b := &booted{release: release, shape: s, cmdline: string(release.Files[cmdlineFile]), initrd: release.Files[initrdFile], kernel: release.Files[kernelFile]}
+	mrtd, err := tdvf.MRTD(release.Files[tdxFirmware], tdvf.SinglePass)
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest := func(measured []byte) *attesttest.TDXGuest {
+		td := attesttest.NewTDXGuest(measured, time.Now())
+		td.SetBoot(b.td(t))
+		td.Machine.Body.MRTD = mrtd
+		return td
+	}
+	edited := func(change func(*evidence.Evidence)) *evidence.Evidence {
+		e := evidenceOf(guest(public))
+		change(e)
+		return e
+	}
+	for _, tt := range []struct {
+		name     string
+		evidence *evidence.Evidence
+		expected []byte
+		says     string
+		want     []string
+	}{
+		{"nothing", evidenceOf(guest(public)), public, "", nil},
+		{"another price", evidenceOf(guest(of(func(m *config.Measured) { m.Service.Price.NanotonPerToken = 31 }))), public, "nanoton_per_token 31", []string{"config"}},
+		{"a guest with it, and none expected", evidenceOf(guest(public)), measuredConfig(t, func(m *config.Measured) {
+			m.Identity.Sealing, m.Identity.Stranding = config.SealNothing, config.StrandingAccepted
+		}), "identity.cocoon true, expected false", []string{"config"}},
+		{"a guest without it", evidenceOf(guest(plain)), public, "identity.cocoon false, expected true", []string{"config"}},
+		{"RTMR3 that is not of that identity", func() *evidence.Evidence {
+			td := guest(public)
+			td.Body = func(b *tdx.Body) { b.RTMR[3] = [48]byte{1} }
+			return evidenceOf(td)
+		}(), public, "COCOON's public identity", []string{"config"}},
+		{"a statement that the key did not sign", edited(func(e *evidence.Evidence) { e.Statement.Epoch++ }), public, "another statement", []string{"statement"}},
+		{"a log that the statement does not have", edited(func(e *evidence.Evidence) {
+			e.RuntimeLog = eventlog.Record{Number: 7, Register: eventlog.RTMR3, Kind: eventlog.KindGPULost}.Append(e.RuntimeLog)
+		}), public, "the head of another log", []string{"log", "gpu-lost"}},
+	} {
+		r := wants(t, Inputs{Evidence: tt.evidence, Release: release, Shape: &s, Machines: imagined{}, Config: tt.expected}, tt.want...)
+		if tt.says != "" && !strings.Contains(r.Causes[0].Says, tt.says) {
+			t.Errorf("%s: it says %q, want %q in it", tt.name, r.Causes[0].Says, tt.says)
+		}
 	}
 }
 

@@ -245,8 +245,11 @@ func (x *explanation) wholeCause(r Register) Cause {
 			kind, says, do = "page-order", "the firmware is the release's, and the hypervisor measured its pages in the other order, as QEMU "+
 				"8.2 of Ubuntu 24.04 does", "compute the registers with --page-order two-pass"
 		}
-	case registerConfigID:
+	case register.RTMR(3), registerConfigID:
 		kind, says, do = "config", "the hypervisor started the guest with the digest of another config, or none", doConfig
+		if r.Name == register.RTMR(3) {
+			says = "the guest has COCOON's public identity and was not to, or the reverse"
+		}
 		if causes := x.configCauses(pair{}, r.Name); len(causes) > 0 {
 			return causes[0]
 		}

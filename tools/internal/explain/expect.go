@@ -9,6 +9,7 @@ import (
 
 	"chrysalis/attest/evidence"
 	"chrysalis/measure"
+	"chrysalis/measure/cocoon"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
@@ -154,11 +155,25 @@ func (x *explanation) expectConfig() error {
 		}
 	}
 	if x.Evidence.Platform == evidence.TDX {
-		for i, r := range sequence.Records(eventlog.InRTMR) {
-			digest := r.SHA384()
-			x.want[register.RTMR(3)] = append(x.want[register.RTMR(3)], expectedRuntime(i, r, digest[:]))
+		records := sequence.Records(eventlog.InRTMR)
+		logged, whole := register.RTMR(3), eventlog.Replay384(records, eventlog.RTMR3)
+		if config.IsCocoon(measured) {
+			whole = cocoon.RTMR3(cocoon.NoTree())
 		}
-		digest := config.SHA384(measured)
+		public := config.IsCocoon(x.Evidence.Config)
+		if public {
+			logged = registerLog
+		}
+		if public || config.IsCocoon(measured) {
+			x.values[register.RTMR(3)] = hex.EncodeToString(whole[:])
+		}
+		if public || !config.IsCocoon(measured) {
+			for i, r := range records {
+				digest := r.SHA384()
+				x.want[logged] = append(x.want[logged], expectedRuntime(i, r, digest[:]))
+			}
+		}
+		digest := config.MRConfigID(measured)
 		x.values[registerConfigID] = hex.EncodeToString(digest[:])
 		return nil
 	}

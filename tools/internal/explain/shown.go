@@ -10,6 +10,7 @@ import (
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/tdx"
 	"chrysalis/attest/vtpm"
+	"chrysalis/measure/cocoon"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
@@ -17,6 +18,9 @@ import (
 
 // registerConfigID is the field of a TD that holds its config's hash.
 const registerConfigID = "mr-config-id"
+
+// registerLog stands for the runtime log where no register has it: under COCOON's public identity.
+const registerLog = "runtime-log"
 
 // shown is what a guest's evidence shows, read but not believed.
 type shown struct {
@@ -126,22 +130,34 @@ func (s *shown) readTDX(e *evidence.Evidence) error {
 			}
 		}
 	}
+	logged := register.RTMR(3)
+	replayed[3] = eventlog.Replay384(s.records, eventlog.RTMR3)
+	public := config.IsCocoon(e.Config)
+	if public {
+		// No register has the log: its head in the statement has.
+		logged = registerLog
+		s.names = append(s.names, registerLog)
+		s.values[registerLog] = hex.EncodeToString(replayed[3][:])
+		replayed[3] = cocoon.RTMR3(cocoon.NoTree())
+		if eventlog.Head(e.RuntimeLog) != e.Statement.LogHead {
+			s.doubt("log", "the statement has the head of another log: nothing stands behind it, and what follows is only what it says", askAgain)
+		}
+	}
 	for i, r := range s.records {
 		digest := r.SHA384()
-		s.events[register.RTMR(3)] = append(s.events[register.RTMR(3)], runtimeEvent(i, r, digest[:]))
+		s.events[logged] = append(s.events[logged], runtimeEvent(i, r, digest[:]))
 	}
-	replayed[3] = eventlog.Replay384(s.records, eventlog.RTMR3)
 	for i, value := range body.RTMR {
 		s.values[register.RTMR(uint8(i))] = hex.EncodeToString(value[:])
-		if i == 3 && value == [48]byte{} {
+		if i == 3 && value == [48]byte{} && !public {
 			s.doubt("rtmr-3", "the guest has never extended RTMR3, so nothing but its statement stands behind its own log",
 				"boot a kernel that extends it (6.16 or newer), or waive rtmr-3 by name in the policy")
-		} else if value != replayed[i] && (i == 3 || len(e.BootLog) > 0) {
+		} else if value != replayed[i] && (i == 3 && !public || i < 3 && len(e.BootLog) > 0) {
 			s.doubt("log", fmt.Sprintf("the log does not replay to RTMR%d of its quote: nothing stands behind its events of that register, and "+
 				"what follows of them is only what it says", i), askAgain)
 		}
 	}
-	if body.ReportData != evidence.ReportData(e.Statement) {
+	if body.ReportData != e.ReportData() || public && !e.Binding.Binds(e.Statement) {
 		s.doubt("statement", "the quote is over another statement than the evidence carries", askAgain)
 	}
 	return nil

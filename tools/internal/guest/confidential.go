@@ -54,7 +54,7 @@ func confidential(s measure.Shape, h Hardware, measured []byte) (machine string,
 	var object string
 	switch s.Platform {
 	case measure.TDX:
-		id := config.SHA384(measured)
+		id := config.MRConfigID(measured)
 		tdx := map[string]any{"qom-type": "tdx-guest", "id": teeObject, "sept-ve-disable": true, "mrconfigid": base64.StdEncoding.EncodeToString(id[:])}
 		if h.QuoteSocket != "" {
 			if tdx["quote-generation-socket"], err = socketAddress(h.QuoteSocket); err != nil {

@@ -60,7 +60,7 @@ func (g Guest) startDouble(ctx context.Context, spec Spec) (args []string, err e
 	if err != nil {
 		return nil, fmt.Errorf("starting double: %w", err)
 	}
-	id, data := config.SHA384(measured), config.SHA256(measured)
+	id, data := config.MRConfigID(measured), config.SHA256(measured)
 	log, err := os.Create(g.Path(doubleLog))
 	if err != nil {
 		return nil, err

@@ -184,7 +184,7 @@ func domainCPU(s measure.Shape) (element, error) {
 func launchSecurity(p measure.Platform, h Hardware, measured []byte) ([]element, error) {
 	switch p {
 	case measure.TDX:
-		id := config.SHA384(measured)
+		id := config.MRConfigID(measured)
 		launch := e("launchSecurity", "type", "tdx").with(e("policy").says("0x10000000"), // SEPT_VE_DISABLE; Intel TDX Module ABI, TD attributes
 			e("mrConfigId").says(base64.StdEncoding.EncodeToString(id[:])))
 		switch kind, path, _ := strings.Cut(h.QuoteSocket, ":"); {

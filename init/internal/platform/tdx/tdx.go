@@ -7,6 +7,7 @@ package tdx
 
 import (
 	"bytes"
+	"crypto/sha512"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 
 	"chrysalis/attest/evidence"
 	"chrysalis/init/internal/platform/tsm"
+	"chrysalis/measure/cocoon"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
@@ -50,6 +52,7 @@ type TD struct {
 
 	mu       sync.Mutex
 	rtmr     [registerBytes]byte // RTMR3 as our extends leave it
+	public   bool                // it is full
 	service  uint32              // vsock port of the host's quoting service; 0: none
 	stapled  []byte
 	dial     dialer
@@ -93,14 +96,21 @@ func (t *TD) untouched() error {
 // Registers are RTMR3 alone.
 func (t *TD) Registers() eventlog.Registers { return eventlog.InRTMR }
 
-// Extend extends RTMR3 with the record's digest. The register is read back, and must be what the extend makes of the value before.
+// Extend extends RTMR3 with the record's digest, but under the public identity. The register is read back, and must be what the extend makes of the value before.
 func (t *TD) Extend(r eventlog.Record) error {
 	if r.Register != eventlog.RTMR3 {
 		return fmt.Errorf("extending register %d, want RTMR3", r.Register)
 	}
-	digest := r.SHA384()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.public {
+		return nil
+	}
+	return t.extend(r.SHA384())
+}
+
+// extend extends RTMR3. The caller holds mu.
+func (t *TD) extend(digest [registerBytes]byte) error {
 	if err := t.registers.extend(register.RTMR(3), digest); err != nil {
 		return fmt.Errorf("extending RTMR3: %v", err)
 	}
@@ -112,6 +122,20 @@ func (t *TD) Extend(r eventlog.Record) error {
 	if got != t.rtmr {
 		return fmt.Errorf("extending RTMR3: it is %x, want %x", got, t.rtmr)
 	}
+	return nil
+}
+
+// TakePublicIdentity extends RTMR3 by what a guest of COCOON's reference extends it by. The register is full with that: the runtime log then
+// stands in the log alone, and its head in each statement.
+func (t *TD) TakePublicIdentity() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, line := range cocoon.Lines(cocoon.NoTree()) {
+		if err := t.extend(sha512.Sum384([]byte(line))); err != nil {
+			return err
+		}
+	}
+	t.public = true
 	return nil
 }
 
@@ -147,8 +171,8 @@ func (t *TD) Launched(measured []byte) error {
 	if err != nil {
 		return err
 	}
-	if want := config.SHA384(measured); got != want && got != ([registerBytes]byte{}) {
-		return fmt.Errorf("MRCONFIGID is %x, want %x, the SHA-384 of the config on the disk", got, want)
+	if want := config.MRConfigID(measured); got != want && got != ([registerBytes]byte{}) {
+		return fmt.Errorf("MRCONFIGID is %x, want %x, as the config on the disk makes it", got, want)
 	}
 	return nil
 }

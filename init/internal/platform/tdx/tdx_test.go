@@ -22,6 +22,7 @@ import (
 	quotes "chrysalis/attest/tdx"
 	"chrysalis/init/internal/platform/tsm"
 	"chrysalis/init/internal/platform/tsm/tsmtest"
+	"chrysalis/measure/cocoon"
 	"chrysalis/measure/config"
 	"chrysalis/measure/eventlog"
 	"chrysalis/measure/register"
@@ -135,6 +136,39 @@ func TestExtendRefuses(t *testing.T) {
 	m.tdx.Body.RTMR[3] = [48]byte{1}
 	if err := (&TD{registers: m}).untouched(); err == nil || !strings.Contains(err.Error(), "before process 1") {
 		t.Errorf("a register that was extended before: got error %v, want a refusal", err)
+	}
+}
+
+// TestPublicIdentity: RTMR3 holds what a guest of COCOON's reference has there, and no event changes it.
+func TestPublicIdentity(t *testing.T) {
+	m := newMachine()
+	td := open(t, m)
+	if err := td.TakePublicIdentity(); err != nil {
+		t.Fatal(err)
+	}
+	if err := td.Extend(record(eventlog.KindConfig)); err != nil {
+		t.Fatal(err)
+	}
+	if want := cocoon.RTMR3(cocoon.NoTree()); m.tdx.Body.RTMR[3] != want || m.extends != 2 {
+		t.Errorf("RTMR3 is %x after %d extends, want %x after 2", m.tdx.Body.RTMR[3], m.extends, want)
+	}
+	m = newMachine()
+	td = open(t, m)
+	m.lost = true
+	if err := td.TakePublicIdentity(); err == nil {
+		t.Error("extends that are lost: got no error, want one")
+	}
+
+	identity := `{"cocoon":true,"network":"local"}`
+	public := append(append(binary.LittleEndian.AppendUint32(nil, uint32(len(identity))), identity...), 0, 0, 0, 0)
+	for name, tt := range map[string]struct {
+		given [48]byte
+		good  bool
+	}{"zeros": {[48]byte{}, true}, "the config's hash": {config.SHA384(public), false}, "another": {[48]byte{1}, false}} {
+		m.tdx.Body.MRCONFIGID = tt.given
+		if err := td.Launched(public); (err == nil) != tt.good {
+			t.Errorf("launched with %s: got error %v, want one: %v", name, err, !tt.good)
+		}
 	}
 }
 
