@@ -204,13 +204,42 @@ func chainSpeed(t *testing.T) []row {
 	history := n["BenchmarkHistory"]["transactions/s"]
 	pay := goBench(t, "./runtime/internal/keeper", "^BenchmarkPay$", "-count", "3")
 	own, derived := pay["BenchmarkPay/own"]["ns/op"]/1000, pay["BenchmarkPay/derived"]["ns/op"]/1000
+	walk := goBench(t, "./runtime/internal/keeper", "^BenchmarkWalk$", "-benchtime", "3x")["BenchmarkWalk"]
+	suite := suiteTime(t, "./runtime/chain/...")
 	return []row{
 		{"chain: checks of who pays, of 100,000 clients, µs", max(own, derived), "≤ 50", max(own, derived) <= 50,
 			fmt.Sprintf("a contract's own key %.1f µs, one derived from it %.1f µs", own, derived)},
 		{"chain: proof of an account, times the parsing of its bags", prove / parse, "≤ 1.6", prove <= 1.6*parse,
 			fmt.Sprintf("parse %.0f µs, prove %.0f µs; tonutils-go parses in %.0f µs", parse/1000, prove/1000, other/1000)},
 		{"chain: transactions of a history, thousands a second", history / 1000, "≥ 50", history >= 50_000, "no reference: a rate of one core"},
+		{"chain: a cold walk, answers that a guest waits for", walk["rounds"], "none", true,
+			fmt.Sprintf("%.1f MB of each liteserver, %.1f s of work: 100 key blocks of 100 signers, 400 messages of 40 clients", walk["bytes"]/1e6, walk["ns/op"]/1e9)},
+		{"chain: its tests, s", suite, "≤ 10", suite <= 10, "no reference: packages one after the other"},
 	}
+}
+
+// suiteTime returns how long the tests of some packages take, in seconds, as go test says it.
+func suiteTime(t *testing.T, pkg string) (seconds float64) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-count=1", "-p", "1", pkg)
+	cmd.Dir = filepath.Join(built, "..")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("go test %s: %v\n%.4000s", pkg, err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "ok" {
+			took, err := time.ParseDuration(fields[2])
+			if err != nil {
+				t.Fatal(err)
+			}
+			seconds += took.Seconds()
+		}
+	}
+	if seconds == 0 {
+		t.Fatalf("go test %s printed no time:\n%.4000s", pkg, out)
+	}
+	return seconds
 }
 
 // verifySpeed sets each verification of a fresh quote and nonce beside the bare signature checks that it can't do without, by turns in

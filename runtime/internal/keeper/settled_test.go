@@ -17,6 +17,8 @@ import (
 	"chrysalis/runtime/api"
 	"chrysalis/runtime/cell"
 	"chrysalis/runtime/chain"
+	"chrysalis/runtime/chain/chaintest"
+	"chrysalis/runtime/chain/relay"
 	"chrysalis/runtime/claim"
 	"chrysalis/runtime/internal/journal"
 	"chrysalis/runtime/receipt"
@@ -456,6 +458,38 @@ func FuzzSettled(f *testing.F) {
 			t.Fatalf("read and written again: got %x, want %x", again, data)
 		}
 	})
+}
+
+// BenchmarkWalk is the first round of a guest that knows a key block alone: 100 key blocks lie behind the newest, 100 validators of 400 sign each, and
+// 40 clients have topped up nearly ten times each. How often it waits for an answer, how much a liteserver sends it, and how long all takes.
+func BenchmarkWalk(b *testing.B) {
+	const keyBlocks, clients = 100, 40
+	w := newWorldOn(b, chaintest.Options{Validators: 400, Main: 100, Shuffle: true, KeyEvery: 4})
+	for n := range clients {
+		w.opens(ton.Address{Account: [32]byte{0xd0, byte(n)}}, coin)
+	}
+	for n := 0; w.chain.Last().Seqno < 4*keyBlocks; n++ {
+		w.topUp(ton.Address{Account: [32]byte{0xd0, byte(n % clients)}}, coin)
+	}
+	var rounds, size int // of the first liteserver, which answers what the second is not asked
+	honest := w.servers[0]
+	w.servers = []func(relay.Question) ([]byte, error){func(q relay.Question) ([]byte, error) {
+		answer, err := honest(q)
+		rounds, size = rounds+1, size+len(answer)
+		return answer, err
+	}}
+	for b.Loop() {
+		b.StopTimer()
+		rounds, size, w.disk, w.boots = 0, 0, newLossy(), 0
+		w.boot()
+		b.StartTimer()
+		w.look()
+		if got := len(w.keeper.ledger.settled.rounds); got != clients {
+			b.Fatalf("%d clients after the walk, want %d", got, clients)
+		}
+	}
+	b.ReportMetric(float64(rounds), "rounds")
+	b.ReportMetric(float64(size), "bytes")
 }
 
 // BenchmarkPay is what stands between a request and its work where charges are settled on chain: the key that it shows is read, its contract found

@@ -51,12 +51,14 @@ type world struct {
 	lines  []string // that the host was handed in this boot
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB) *world { return newWorldOn(t, chaintest.Options{}) }
+
+func newWorldOn(t testing.TB, o chaintest.Options) *world {
 	price := ton.Price{NanotonPerToken: 1000, PromptWeight: ton.WeightOne, CompletionWeight: ton.WeightOne}
 	p := claim.Params{StructVersion: 3, Version: 1, UniqueID: 17, Price: price, WorkerFee: 700, ProxyDelay: 200, ClientDelay: 100,
 		MinProxyStake: coin, MinClientStake: coin,
 		ProxyCode: chaintest.Code("proxy"), WorkerCode: chaintest.Code("worker"), ClientCode: chaintest.Code("client")}
-	w := &world{t: t, chain: must(chaintest.New(chaintest.Options{})), disk: newLossy()}
+	w := &world{t: t, chain: must(chaintest.New(o)), disk: newLossy()}
 	w.terms = testTerms()
 	w.terms.Price, w.terms.MaxPrompt, w.terms.MaxAnswer = price, 1<<24, 1<<24
 	w.terms.Settling = &Settling{Network: w.chain.Network, MaxAge: time.Minute, Least: 10_000, Most: 20_000, Terms: settle.Terms{Root: ton.Address{Account: [32]byte{0x10}},
