@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// Mainnet begins at the key block that TON's global configuration file names as init_block; five public copies of that file have the
-// same one. It is of the beginning of 2024: the way from there to a block of today leads over every key block since, once; the newest
+// Mainnet begins at the key block that TON's global configuration file names as init_block, in the repository of its publisher
+// (ton-blockchain/ton-blockchain.github.io, commit 30e3111 of 2025-02-20). It is of the beginning of 2025: the way from there to a block of today leads over every key block since, once; the newest
 // known is kept then. A newer anchor makes that way shorter, and is believed for no better reason. `chrysalis chain renew` writes one here.
-var Mainnet = anchored("mainnet", -239, "2024-01-01", 34835953,
-	"VpWyfNOLm8Rqt6CZZ9dZGqJRO3NyrlHHYN1k1oLbJ6g=", "8o12KX54BtJM8RERD1J97Qe1ZWk61LIIyXydlBnixK8=")
+var Mainnet = anchored("mainnet", -239, "2025-02-01", 43792209,
+	"AvaCaskwbUZCAOkULgK9zqtArFavpqg/KMTu9qO4M1U=", "mlMbjSH0ahszX7yNIQOOawmCJxzofpaTeqlsrQspqUk=")
 
 // Networks are those that are compiled in.
 var Networks = []Network{Mainnet}

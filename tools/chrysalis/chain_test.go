@@ -94,7 +94,7 @@ func TestNetworksFile(t *testing.T) {
 	}
 	next := chain.Head{Key: chain.BlockID{Seqno: 7}, Time: 1_800_000_000}
 	old, n, err := renewAnchor(file, chain.Mainnet, next)
-	if err != nil || old != "2024-01-01" || n.Anchor.Key != next.Key || day(n.Anchored) != "2027-01-15" {
+	if err != nil || old != "2025-02-01" || n.Anchor.Key != next.Key || day(n.Anchored) != "2027-01-15" {
 		t.Errorf("got %s, %v of %s (%v)", old, n.Anchor.Key, day(n.Anchored), err)
 	}
 }
