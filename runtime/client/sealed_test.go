@@ -88,7 +88,7 @@ func TestSealedQuery(t *testing.T) {
 	g.Around = func(_ http.ResponseWriter, r *http.Request) bool { around = append(around, r.RequestURI); return false }
 	g.Proof = func(target string) string { return target }
 	s := sealTo(t, g)
-	for _, target := range []string{"/v1/receipts/x?model=a%20b&n=1", "/v1/receipts/x"} {
+	for _, target := range []string{"/v1/signature/x?model=a%20b&n=1", "/v1/receipts/x"} {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://anywhere"+target, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -102,7 +102,7 @@ func TestSealedQuery(t *testing.T) {
 		}
 		response.Body.Close()
 	}
-	if fmt.Sprint(around) != "[/v1/receipts/x /v1/receipts/x]" {
+	if fmt.Sprint(around) != "[/v1/signature/x /v1/receipts/x]" {
 		t.Errorf("around the envelopes: %q", around)
 	}
 }

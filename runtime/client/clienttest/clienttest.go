@@ -162,24 +162,17 @@ func On(t testing.TB, hardware Hardware, contents *attesttest.Contents) *Guest {
 	mux := http.NewServeMux()
 	mux.Handle(session.EvidencePath, server)
 	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"data":[]}`) })
-	mux.HandleFunc("GET /v1/receipts/{id}", func(w http.ResponseWriter, r *http.Request) {
-		if g.Proof == nil || g.Proof(r.RequestURI) == "" {
-			w.WriteHeader(http.StatusNotFound)
-			io.WriteString(w, `{"error":{"code":"no_such_answer"}}`)
-			return
-		}
-		io.WriteString(w, g.Proof(r.RequestURI))
-	})
-	post := func(path string, serve http.HandlerFunc) {
-		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
-			if r.Header.Get("Content-Type") != "application/json" { // as a guest does
-				http.Error(w, `{"error":{"message":"send application/json","code":"content_type"}}`, http.StatusUnsupportedMediaType)
+	for _, path := range []string{api.Receipts, api.Signatures} {
+		mux.HandleFunc("GET "+path+"{id}", func(w http.ResponseWriter, r *http.Request) {
+			if g.Proof == nil || g.Proof(r.RequestURI) == "" {
+				w.WriteHeader(http.StatusNotFound)
+				io.WriteString(w, `{"error":{"code":"no_such_answer"}}`)
 				return
 			}
-			serve(w, r)
+			io.WriteString(w, g.Proof(r.RequestURI))
 		})
 	}
-	post("/v1/keys", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("POST "+api.Keys, func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil || g.Keys == nil {
 			http.Error(w, fmt.Sprintf("no keys here (%v)", err), http.StatusNotFound)
@@ -189,10 +182,18 @@ func On(t testing.TB, hardware Hardware, contents *attesttest.Contents) *Guest {
 		w.WriteHeader(status)
 		io.WriteString(w, answer)
 	})
-	post("/v1/chat/completions", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) {
 		if err := g.answer(w, r); err != nil {
 			t.Error(err)
 		}
+	})
+	framed := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if refused := misframed(r); refused != "" {
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprintf(w, `{"error":{"message":"the guest takes no such request","code":%q,"param":null}}`, refused)
+			return
+		}
+		mux.ServeHTTP(w, r)
 	})
 	opener := envelope.NewOpener(func(id evidence.KeyID) (envelope.Key, bool) {
 		k, ok := server.HPKE(id)
@@ -201,13 +202,52 @@ func On(t testing.TB, hardware Hardware, contents *attesttest.Contents) *Guest {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.Header.Get("Content-Type") != envelope.RequestType:
-			mux.ServeHTTP(w, r)
+			framed.ServeHTTP(w, r)
 		case g.Around == nil || !g.Around(w, r):
-			unseal(w, r, opener, mux)
+			unseal(w, r, opener, framed)
 		}
 	})
 	g.URL = "https://" + attesttest.Listen(t, handler, server.TLSConfig(), server.ConnContext)
 	return g
+}
+
+// misframed says why a gateway takes no request in this form, and nothing of one that it takes (API.md): a client that passes here is not
+// refused there for how it asks.
+func misframed(r *http.Request) string {
+	body := r.Method == http.MethodPost
+	_, query, asked := strings.Cut(r.RequestURI, "?")
+	types := r.Header.Values("Content-Type")
+	switch {
+	case r.Proto != "HTTP/1.1" && r.Proto != "HTTP/1.0":
+		return "version"
+	case len(r.TransferEncoding) != 0 || r.ContentLength < 0 || body && len(r.Header["Content-Length"]) == 0:
+		return "framing"
+	case !body && r.ContentLength != 0:
+		return "takes no body"
+	case asked && r.URL.Path != session.EvidencePath && r.URL.Path != api.Report && !strings.HasPrefix(r.URL.Path, api.Signatures):
+		return "takes no query: " + query
+	case len(r.Header.Values("Content-Encoding")) != 0:
+		return "encoding"
+	case len(r.Header.Values("Upgrade")) != 0:
+		return "no upgrade is offered"
+	case body && (len(types) != 1 || types[0] != "application/json"):
+		return "content_type"
+	}
+	return ""
+}
+
+// unnamed says why a gateway of this config answers nobody who names and shows this, and nothing where it does.
+func unnamed(m config.Measured, r *http.Request) string {
+	named, shown := r.Header.Values(api.ClientHeader), append(r.Header.Values("Authorization"), r.Header.Values("X-Api-Key")...)
+	switch charges := m.Service.Price.Payment == config.PayCharge; {
+	case m.Service.Settles() && len(shown) != 1:
+		return "invalid_api_key"
+	case !charges && len(named) != 0:
+		return "answers are not charged here"
+	case charges && !m.Service.Settles() && len(named) != 1:
+		return "no_client"
+	}
+	return ""
 }
 
 // unseal has what comes in an envelope answered into one.
@@ -295,6 +335,11 @@ func (g *Guest) answer(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	shown := r.Header.Get("Authorization")
+	if refused := unnamed(m, r); refused != "" {
+		w.WriteHeader(http.StatusUnauthorized)
+		_, err := fmt.Fprintf(w, `{"error":{"message":"who pays is not to be told","code":%q,"param":null}}`, refused)
+		return err
+	}
 	if m.Service.Settles() {
 		key, err := api.ParseKey(strings.TrimPrefix(shown, "Bearer "))
 		if payer.IsZero() {
