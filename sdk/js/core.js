@@ -33,73 +33,76 @@ export async function start(packed, sha256) {
   return api;
 }
 
-/** Unpacks LZMA as tools/internal/page writes it: lc 3, lp 0, pb 0, behind the length of what comes out. What is broken throws, or has another hash. */
+/** Unpacks LZMA as tools/internal/page writes it: lc 3, lp 0, pb 0, behind the length of what comes out. What is broken throws, or has another hash.
+ * All probabilities are in one array, and the decoder's two registers in another, as 32 bits with a sign: that is what engines are quick with. */
 function unpack(src) {
   const size = src[0] | src[1] << 8 | src[2] << 16 | src[3] << 24;
   const out = new Uint8Array(size);
-  const even = (n) => new Uint16Array(n).fill(1024);
-  const isMatch = even(12), isRep = even(12), isRepG0 = even(12), isRepG1 = even(12), isRepG2 = even(12), long = even(12);
-  const literals = even(8 * 0x300), slots = even(4 * 64), spec = even(128), align = even(16);
-  const matchLen = { choice: even(2), low: even(8), mid: even(8), high: even(256) }, repLen = { choice: even(2), low: even(8), mid: even(8), high: even(256) };
-  let pos = 9, range = 0xffffffff, code = (src[5] << 24 | src[6] << 16 | src[7] << 8 | src[8]) >>> 0;
-  const bit = (p, i) => {
-    const bound = (range >>> 11) * p[i];
-    let b = 0;
-    if (code < bound) { range = bound; p[i] += (2048 - p[i]) >> 5; }
-    else { range -= bound; code -= bound; p[i] -= p[i] >> 5; b = 1; }
-    if (range < 0x1000000) { range = range << 8 >>> 0; code = (code << 8 | src[pos++]) >>> 0; }
-    return b;
+  const isMatch = 0, isRep = 12, isRepG0 = 24, isRepG1 = 36, isRepG2 = 48, long = 60, slots = 72, spec = 328, align = 456, matchLen = 472, repLen = 746, literals = 1020;
+  const p = new Uint16Array(literals + 8 * 0x300).fill(1024);
+  const range = 0, code = 1, reg = Int32Array.of(-1, src[5] << 24 | src[6] << 16 | src[7] << 8 | src[8]);
+  let pos = 9;
+  const narrow = (to) => {
+    if (!(to & 0xff000000)) { to <<= 8; reg[code] = reg[code] << 8 | src[pos++]; }
+    reg[range] = to;
   };
-  const tree = (p, at, n) => { let m = 1; for (let i = 0; i < n; i++) m = m << 1 | bit(p, at + m); return m - (1 << n); };
-  const reverse = (p, at, n) => { let m = 1, v = 0; for (let i = 0; i < n; i++) { const b = bit(p, at + m); m = m << 1 | b; v |= b << i; } return v; };
-  const length = (l) => 2 + (!bit(l.choice, 0) ? tree(l.low, 0, 3) : !bit(l.choice, 1) ? 8 + tree(l.mid, 0, 3) : 16 + tree(l.high, 0, 8));
+  const bit = (i) => {
+    const half = p[i], whole = reg[range], bound = Math.imul(whole >>> 11, half);
+    if (reg[code] >>> 0 < bound >>> 0) { p[i] = half + ((2048 - half) >> 5); narrow(bound); return 0; }
+    reg[code] -= bound;
+    p[i] = half - (half >> 5);
+    narrow(whole - bound | 0);
+    return 1;
+  };
+  const tree = (at, n) => { let m = 1; for (let i = 0; i < n; i++) m = m << 1 | bit(at + m); return m - (1 << n); };
+  const reverse = (at, n) => { let m = 1, v = 0; for (let i = 0; i < n; i++) { const b = bit(at + m); m = m << 1 | b; v |= b << i; } return v; };
+  const length = (l) => 2 + (!bit(l) ? tree(l + 2, 3) : !bit(l + 1) ? 8 + tree(l + 10, 3) : 16 + tree(l + 18, 8));
   let state = 0, r0 = 1, r1 = 1, r2 = 1, r3 = 1;
   for (let at = 0; at < size;) {
-    if (!bit(isMatch, state)) {
-      const lit = ((at ? out[at - 1] : 0) >> 5) * 0x300;
+    if (!bit(isMatch + state)) {
+      const lit = literals + ((at ? out[at - 1] : 0) >> 5) * 0x300;
       let m = 1;
       if (state >= 7) {
         let matched = out[at - r0], offset = 0x100;
         while (m < 0x100) {
           matched <<= 1;
-          const seen = matched & offset, b = bit(literals, lit + offset + seen + m);
+          const seen = matched & offset, b = bit(lit + offset + seen + m);
           m = m << 1 | b;
           offset &= b ? seen : ~seen;
         }
-      } else while (m < 0x100) m = m << 1 | bit(literals, lit + m);
+      } else while (m < 0x100) m = m << 1 | bit(lit + m);
       out[at++] = m;
       state = state < 4 ? 0 : state < 10 ? state - 3 : state - 6;
       continue;
     }
     let n;
-    if (!bit(isRep, state)) {
+    if (!bit(isRep + state)) {
       [r3, r2, r1] = [r2, r1, r0];
       n = length(matchLen);
       state = state < 7 ? 7 : 10;
-      const slot = tree(slots, Math.min(n - 2, 3) * 64, 6);
+      const slot = tree(slots + Math.min(n - 2, 3) * 64, 6);
       let d = slot;
       if (slot >= 4) {
         const k = (slot >> 1) - 1;
         d = (2 | slot & 1) << k;
-        if (slot < 14) d += reverse(spec, d - slot, k);
+        if (slot < 14) d += reverse(spec + d - slot, k);
         else {
           let v = 0;
           for (let i = k - 4; i > 0; i--) {
-            range >>>= 1;
-            const b = code >= range ? 1 : 0;
-            if (b) code -= range;
+            const half = reg[range] >>> 1, b = reg[code] >>> 0 >= half ? 1 : 0;
+            if (b) reg[code] -= half;
             v = v << 1 | b;
-            if (range < 0x1000000) { range = range << 8 >>> 0; code = (code << 8 | src[pos++]) >>> 0; }
+            narrow(half);
           }
-          d += v * 16 + reverse(align, 0, 4);
+          d += v * 16 + reverse(align, 4);
         }
       }
       r0 = d + 1;
     } else {
       let short = false;
-      if (!bit(isRepG0, state)) short = !bit(long, state);
-      else if (!bit(isRepG1, state)) [r0, r1] = [r1, r0];
-      else if (!bit(isRepG2, state)) [r0, r1, r2] = [r2, r0, r1];
+      if (!bit(isRepG0 + state)) short = !bit(long + state);
+      else if (!bit(isRepG1 + state)) [r0, r1] = [r1, r0];
+      else if (!bit(isRepG2 + state)) [r0, r1, r2] = [r2, r0, r1];
       else [r0, r1, r2, r3] = [r3, r0, r1, r2];
       if (short) { state = state < 7 ? 9 : 11; n = 1; }
       else { n = length(repLen); state = state < 7 ? 8 : 11; }

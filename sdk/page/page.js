@@ -95,14 +95,22 @@ function show() {
   state.textContent = working ? word("working") : verdict ? word("accepted") :
     failure ? `${word(failure.verdict === "unavailable" ? "notFound" : "notAccepted")} ${failure.reason}` : settings ? "" : word("want2");
   $("lines").replaceChildren(...(verdict ? lines(verdict) : []));
+  rows();
+  $("save-verdict").disabled = !report;
+  enable();
+}
+
+// rows shows every check, refused and waived first, to who has asked for them: the first lines stand sooner.
+function rows() {
+  if (!$("rows").open) return;
+  const report = verdict ?? failure?.report;
   const order = { rejected: 0, waived: 1, accepted: 2 };
   const checks = [...(report?.checks ?? [])].sort((a, b) => order[a.verdict] - order[b.verdict]);
   $("checks").replaceChildren(...checks.map((c) => element("tr", { className: c.verdict },
     ...[c.name, c.verdict, c.got, c.want].map((textContent) => element("td", { textContent })))));
-  $("json").textContent = report ? JSON.stringify(report, null, 2) : "";
-  $("save-verdict").disabled = !report;
-  enable();
+  $("json").textContent = jsonOf(report);
 }
+const jsonOf = (report) => report ? JSON.stringify(report, null, 2) : "";
 
 // enable lets somebody type when the lines stand, and not before.
 function enable() {
@@ -184,7 +192,9 @@ $("ask").onsubmit = (event) => {
 $("prompt").onkeydown = (event) => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); $("ask").requestSubmit(); } };
 $("stop").onclick = () => { if (current !== null) worker.postMessage({ op: "stop", id: current }); };
 $("save-said").onclick = () => saved("conversation.json", "application/json", JSON.stringify(said.map(({ role, content }) => ({ role, content })), null, 2) + "\n");
-$("save-verdict").onclick = () => saved("verdict.json", "application/json", $("json").textContent + "\n");
+
+$("rows").ontoggle = rows;
+$("save-verdict").onclick = () => saved("verdict.json", "application/json", jsonOf(verdict ?? failure?.report) + "\n");
 $("save-page").onclick = async () => {
   const page = await (await fetch(location.href, { cache: "no-store" })).arrayBuffer();
   $("page-sum").textContent = await hexOf(page);

@@ -16,7 +16,7 @@ async function connectTo({ program, sha256, origin, settings }) {
   guest?.close();
   guest = undefined;
   asked = same;
-  api ??= start(Uint8Array.from(atob(program), (c) => c.charCodeAt(0)), sha256);
+  api ??= start(bytesOf(program), sha256);
   const made = new Guest(await api, origin, {
     ...settings,
     releaseList: settings.releaseList && new TextEncoder().encode(settings.releaseList),
@@ -28,6 +28,14 @@ async function connectTo({ program, sha256, origin, settings }) {
   say({ op: "ready", took: performance.now() - began });
 }
 let api, last, asked;
+
+// bytesOf reads base64, where the engine has no word for that in a loop: asking for each byte by a function takes a tenth of a second.
+function bytesOf(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+  const letters = atob(text), bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
+  return bytes;
+}
 
 // ask sends a streamed chat and tells of it piece by piece.
 async function ask({ id, header, body }) {
