@@ -79,8 +79,12 @@ func judged(good bool, bad severity) severity {
 	return bad
 }
 
-// checkSealing wants what the platform has to seal with.
+// checkSealing wants what the platform has to seal with, and a TD for COCOON's identity.
 func checkSealing(t together) finding {
+	if p := t.shape.Platform; t.config.Identity.Cocoon && p != measure.TDX {
+		return finding{State: wrong, Found: "cocoon on " + cmp.Or(string(p), platformVTPM), Need: "cocoon on tdx",
+			Mend: "leave identity.cocoon out, or choose --platform tdx"}
+	}
 	want := map[measure.Platform]config.Sealing{"": config.SealTPM, measure.TDX: config.SealNothing, measure.SEVSNP: config.SealSNP}[t.shape.Platform]
 	got := t.config.Identity.Sealing
 	good := got == want || got == config.SealNothing || got == config.SealCustodian

@@ -66,6 +66,13 @@ func TestCrossCheck(t *testing.T) {
 		{"all fits", func(*together) {}, "", fine, ""},
 		{"ephemeral anywhere", func(t *together) { t.config.Identity.Sealing = config.SealNothing }, "", fine, ""},
 		{"lent anywhere", func(t *together) { t.config = guest.Borrowing(t.config, "", nil) }, "", fine, ""},
+		{"COCOON's identity without a TD", func(t *together) {
+			t.config.Identity.Cocoon, t.config.Identity.Sealing, t.config.Identity.Stranding = true, config.SealNothing, config.StrandingAccepted
+		}, "sealing", wrong, "leave identity.cocoon out"},
+		{"COCOON's identity in a TD", func(t *together) {
+			t.shape.Platform = measure.TDX
+			t.config.Identity.Cocoon, t.config.Identity.Sealing, t.config.Identity.Stranding = true, config.SealNothing, config.StrandingAccepted
+		}, "", fine, ""},
 		{"a TPM's sealing in a TD", func(t *together) { t.shape.Platform = measure.TDX }, "sealing", wrong, "want ephemeral on tdx"},
 		{"another engine's volume", func(t *together) { t.config.Service.Engine.Volume.Root[0]++ }, "engine-volume", wrong, "is not the volume that the config names"},
 		{"another model's volume", func(t *together) { t.config.Service.Model.Volume.Root[0]++ }, "model-volume", wrong, "--model"},
