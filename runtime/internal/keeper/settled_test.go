@@ -411,10 +411,10 @@ func TestBookHasRoom(t *testing.T) {
 	}
 }
 
-// TestSettledMemory: a proxy with 100,000 clients takes a bounded piece of memory.
+// TestSettledMemory: a proxy with 100,000 clients takes a bounded piece of memory, whatever they go on to do.
 func TestSettledMemory(t *testing.T) {
 	const clients = 100_000
-	var before, after runtime.MemStats
+	var before, after, later runtime.MemStats
 	l := newLedger(chainTerms(1))
 	item := make([]byte, settle.ItemBytes)
 	c := newTeller(1)
@@ -432,6 +432,18 @@ func TestSettledMemory(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if each := (after.HeapAlloc - before.HeapAlloc) / clients; each > 400 {
 		t.Errorf("each client takes %d bytes, want at most 400", each)
+	}
+	for round := range uint64(3) {
+		for n := range clients {
+			binary.LittleEndian.PutUint32(item[1:], uint32(n+1))
+			binary.LittleEndian.PutUint64(item[66:], round) // balance
+			must(l.settled.set(item))
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&later)
+	if later.HeapAlloc > after.HeapAlloc+1<<20 {
+		t.Errorf("after 300,000 messages of theirs %d bytes are taken, want the %d of before", later.HeapAlloc-before.HeapAlloc, after.HeapAlloc-before.HeapAlloc)
 	}
 	runtime.KeepAlive(l)
 }
