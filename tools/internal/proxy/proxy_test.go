@@ -305,19 +305,19 @@ func TestQueries(t *testing.T) {
 		status int
 		want   string
 	}{
-		{"/v1/receipts/x?model=a%20b&n=1", 200, "/v1/receipts/x?model=a%20b&n=1"},
+		{"/v1/signature/x?model=a%20b&n=1", 200, "/v1/signature/x?model=a%20b&n=1"},
 		{"/v1/receipts/x", 200, "/v1/receipts/x"},
 		{"/v1/receipts/x?", 200, "/v1/receipts/x"},
-		{"/v1/receipts%2Fx?a", 404, ""},
+		{"/v1/signature%2Fx?a", 400, "takes no query"},
 		{"/v1/models%3Fa", 404, ""},
-		{"/v1/receipts/x?" + strings.Repeat("y", 1024), 400, "no envelope takes it"},
+		{"/v1/signature/x?" + strings.Repeat("y", 1024), 400, "no envelope takes it"},
 		{"/v2/models?a", 404, "no_such_path"},
 	} {
 		if response, text := do(t, r.request(t, http.MethodGet, tt.target, "")); response.StatusCode != tt.status || tt.want != "" && !strings.Contains(text, tt.want) {
 			t.Errorf("%.60s: got %d %s, want %d %s", tt.target, response.StatusCode, text, tt.status, tt.want)
 		}
 	}
-	if want := "[/v1/receipts/x /v1/receipts/x /v1/receipts/x /v1/receipts%2Fx /v1/models%3Fa]"; fmt.Sprint(around) != want {
+	if want := "[/v1/signature/x /v1/receipts/x /v1/receipts/x /v1/signature%2Fx /v1/models%3Fa]"; fmt.Sprint(around) != want {
 		t.Errorf("around the envelopes: %q, want %s", around, want)
 	}
 }
