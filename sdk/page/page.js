@@ -79,7 +79,7 @@ function lines(v) {
       v.weaknesses.some((w) => w.startsWith("any machine")) && word("anyMachine"), `${word("machineId")}: ${v.machine}`),
     known("program", "good", `${word("release")}: ${v.release} (${v.security_version})`,
       list?.signers?.length ? word("signed", list.threshold, list.signers.length, when(listIssued)) : word("byPolicy"),
-      list?.rebuilders?.length ? word("rebuilt", list.rebuild_threshold, list.rebuilders.length) : word("notRebuilt")),
+      list?.rebuilders?.length ? word("rebuilt", list.rebuild_threshold, list.rebuilders.length, list.rebuilders.map((k) => k.slice(0, 8)).join(", ")) : word("notRebuilt")),
     known("model", "good", m.name, `${word("weights")}: ${m.volume.root}`),
     known("keyLine", "good", `${word("sealedTo")} ${key}, ${word("until")} ${when(v.not_after)}`, word("seen")),
     known("page", location.protocol === "file:" ? "good" : "note", place, word("policyFrom", word(policyFrom)), word("builtAs", sha256)),
@@ -142,15 +142,19 @@ function entry(role, content) {
     text: element("div", { className: "text", textContent: content }), footer: element("footer") };
   a.title.textContent = word(role === "user" ? "you" : "it");
   said.push(a);
-  $("said").append(element("article", {}, a.title, a.thought, a.text, a.footer));
+  following(() => $("said").append(element("article", {}, a.title, a.thought, a.text, a.footer)), role === "user");
   return a;
 }
 
+// following adds to the conversation, whose end stays in view where it was, or comes into view.
+function following(add, anyway = false) {
+  const log = $("said"), atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+  add();
+  if (atEnd || anyway) log.scrollTop = log.scrollHeight;
+}
+
 function paint(a, m) {
-  a.text.append(m.content);
-  a.thought.append(m.reasoning);
-  const log = $("said");
-  if (log.scrollHeight - log.scrollTop - log.clientHeight < 120) log.scrollTop = log.scrollHeight;
+  following(() => { a.text.append(m.content); a.thought.append(m.reasoning); });
 }
 
 function foot(a) {
@@ -165,12 +169,13 @@ function foot(a) {
   if (a.proof?.charge) rows.push(word("chargedNow", a.proof.charge.nanoton, a.proof.charge.tokens));
   for (const step of a.proof?.steps_back ?? []) rows.push(word("back", step));
   a.footer.className = a.done && !a.error && !a.declined && !a.proof?.steps_back.length ? "" : "warn";
-  a.footer.replaceChildren(...rows.map((textContent) => element("div", { textContent })));
+  const shown = rows.map((textContent) => element("div", { textContent }));
   if (a.proof) {
     const button = element("button", { type: "button", textContent: word("saveReceipt") });
     button.onclick = () => saved(`receipt-${name}.json`, "application/json", JSON.stringify(a.proof.bundle) + "\n");
-    a.footer.append(button);
+    shown.push(button);
   }
+  following(() => a.footer.replaceChildren(...shown));
 }
 
 $("ask").onsubmit = (event) => {

@@ -96,7 +96,7 @@ type Guest struct {
 
 	mu      sync.Mutex
 	prompts [][]byte
-	shown   []string
+	heads   []http.Header
 
 	signing sync.Mutex // held while an answer gets its place behind the last one
 	last    *receipt.Receipt
@@ -111,11 +111,19 @@ func (g *Guest) Prompts() [][]byte {
 	return slices.Clone(g.prompts)
 }
 
-// Shown returns the Authorization headers of the requests that were answered.
-func (g *Guest) Shown() []string {
+// Heads returns the headers of the requests that were answered.
+func (g *Guest) Heads() []http.Header {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return slices.Clone(g.shown)
+	return slices.Clone(g.heads)
+}
+
+// Shown returns the Authorization headers of the requests that were answered.
+func (g *Guest) Shown() (all []string) {
+	for _, h := range g.Heads() {
+		all = append(all, h.Get("Authorization"))
+	}
+	return all
 }
 
 // Reply is what the guest is about to answer.
@@ -352,7 +360,7 @@ func (g *Guest) answer(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	g.mu.Lock()
-	g.shown = append(g.shown, shown)
+	g.heads = append(g.heads, r.Header.Clone())
 	g.mu.Unlock()
 	reply, events, err := g.sign(body, payer)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -155,6 +156,11 @@ func TestExchange(t *testing.T) {
 					t.Errorf("%s: charged to %s", tt.platform, call.Answer().Receipt.Client)
 				}
 				call.Close()
+			}
+		}
+		for _, h := range g.Heads() {
+			if names := slices.Sorted(maps.Keys(h)); !slices.Equal(names, []string{"Chrysalis-Client", "Content-Length", "Content-Type"}) {
+				t.Errorf("%s: the guest got the headers %q", tt.platform, names)
 			}
 		}
 		for _, p := range g.Prompts() {

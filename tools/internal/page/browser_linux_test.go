@@ -22,6 +22,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"golang.org/x/sys/unix"
@@ -220,10 +221,14 @@ func TestPage(t *testing.T) {
 
 	// A site that serves a page without a guest of its own, and says what to ask.
 	bare := htmlOf(t, Settings{})
-	settings, err := json.Marshal(settingsOf(t, vtpm, input.Guest))
+	served := settingsOf(t, vtpm, input.Guest)
+	served.Policy, served.ReleaseList = listed(t, vtpm, time.Now().Add(-time.Hour), 2)
+	settings, err := json.Marshal(served)
 	if err != nil {
 		t.Fatal(err)
 	}
+	withSDK(t, dir)
+	sdk := http.StripPrefix("/sdk/", http.FileServer(http.Dir(filepath.Join(dir, "node_modules", "chrysalis-sdk"))))
 	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/", "/framed.html":
@@ -241,7 +246,7 @@ func TestPage(t *testing.T) {
 		case "/elsewhere":
 			elsewhere.Store(true)
 		default:
-			w.WriteHeader(http.StatusNotFound)
+			sdk.ServeHTTP(w, r)
 		}
 	}))
 	t.Cleanup(site.Close)

@@ -3,6 +3,7 @@ package page
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -24,8 +25,11 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/evidence"
+	"chrysalis/attest/release"
 	"chrysalis/attest/sevsnp"
 	"chrysalis/measure/config"
+	"chrysalis/measure/pubkey"
+	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/api"
 	"chrysalis/runtime/client/clienttest"
@@ -102,6 +106,52 @@ func policyOf(t testing.TB, g *clienttest.Guest, change ...func(*attest.Rules)) 
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// releaseKeys are the keys of three who sign lists of releases, and of two who rebuild.
+var releaseKeys = func() (all []ed25519.PrivateKey) {
+	for i := range 5 {
+		all = append(all, ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i + 1)}, ed25519.SeedSize)))
+	}
+	return all
+}()
+
+// listed are a policy that takes a guest's releases from a list that two of three signed and one of two rebuilt, and such a list, by as many signers as are named.
+func listed(t testing.TB, g *clienttest.Guest, issued time.Time, signers int) (policy, list string) {
+	t.Helper()
+	manifest := register.Digest{7}
+	rebuild, err := release.SignRebuild(manifest, "somebody", issued.UTC().Truncate(time.Second), releaseKeys[3])
+	if err != nil {
+		t.Fatal(err)
+	}
+	document := release.NewDocument(issued, 30*24*time.Hour)
+	policy = policyOf(t, g, func(r *attest.Rules) {
+		for _, v := range r.Releases {
+			document.Releases = append(document.Releases, release.Listed{Manifest: manifest, Values: v, Rebuilds: []release.Envelope{}})
+		}
+		r.Releases = nil
+		r.ReleaseList = attest.ListRules{Threshold: 2, MaxAge: "168h", RebuildThreshold: 1}
+		for i, key := range releaseKeys {
+			if of := &r.ReleaseList.Signers; i < 3 {
+				*of = append(*of, pubkey.Of(key))
+			} else {
+				r.ReleaseList.Rebuilders = append(r.ReleaseList.Rebuilders, pubkey.Of(key))
+			}
+		}
+	})
+	if err := document.AddRebuild(rebuild); err != nil {
+		t.Fatal(err)
+	}
+	signed, err := release.EncodeList(document)
+	for _, key := range releaseKeys[:signers] {
+		if err == nil {
+			signed, err = release.SignList(signed, key)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return policy, string(signed)
 }
 
 // front is somebody who ends TLS in front of a guest, and does with what passes what a test says. It lets pages of any origin in, as guests do.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"chrysalis/attest/evidence"
 	"chrysalis/runtime/client/clienttest"
@@ -23,11 +24,13 @@ func TestSDK(t *testing.T) {
 		URL, Policy, Platform string
 		Roots                 map[string]string
 		Charges               bool
+		List, ListAfter       string
 	}
 	type bad struct {
 		Name, URL, Policy, Want string
 		Roots                   map[string]string
 		Connects                bool // it is at the answer that something goes wrong
+		List, ListAfter         string
 	}
 	input := struct {
 		Good  []good
@@ -42,13 +45,13 @@ func TestSDK(t *testing.T) {
 		guests[platform] = g
 		f := newFront(t, g)
 		fronts = append(fronts, f)
-		input.Good = append(input.Good, good{f.url, policyOf(t, g), platform.String(), rootsOf(g), platform != evidence.SEVSNP})
+		input.Good = append(input.Good, good{URL: f.url, Policy: policyOf(t, g), Platform: platform.String(), Roots: rootsOf(g), Charges: platform != evidence.SEVSNP})
 	}
 	g := guests[evidence.VTPM]
 	spoiled := func(name, want string, connects bool, spoil func(w http.ResponseWriter, r *http.Request, forward func(...func(string, []byte) []byte)) bool) {
 		f := newFront(t, g)
 		f.spoil = spoil
-		input.Bad = append(input.Bad, bad{name, f.url, policyOf(t, g), want, rootsOf(g), connects})
+		input.Bad = append(input.Bad, bad{Name: name, URL: f.url, Policy: policyOf(t, g), Want: want, Roots: rootsOf(g), Connects: connects})
 	}
 	var elsewhere []byte
 	for _, tt := range []struct {
@@ -128,11 +131,23 @@ func TestSDK(t *testing.T) {
 			return true
 		})
 	}
+	refused := func(name, policy, list, after string, roots map[string]string) {
+		input.Bad = append(input.Bad, bad{Name: name, URL: fronts[0].url, Policy: policy, Want: "rejected", Roots: roots, List: list, ListAfter: after})
+	}
 	// Who accepts another guest accepts not this one, and neither does who accepts nothing.
-	input.Bad = append(input.Bad,
-		bad{"another platform's policy", fronts[0].url, policyOf(t, guests[evidence.TDX]), "rejected", rootsOf(g), false},
-		bad{"no root", fronts[0].url, policyOf(t, g), "rejected", map[string]string{}, false},
-		bad{"an empty policy", fronts[0].url, "{}", "rejected", rootsOf(g), false})
+	refused("another platform's policy", policyOf(t, guests[evidence.TDX]), "", "", rootsOf(g))
+	refused("no root", policyOf(t, g), "", "", map[string]string{})
+	refused("an empty policy", "{}", "", "", rootsOf(g))
+	// A list of releases counts when enough stand for it, while it is new, and not after a newer one.
+	hourAgo := time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
+	policy, list := listed(t, g, hourAgo, 2)
+	input.Good = append(input.Good, good{URL: fronts[0].url, Policy: policy, Platform: "vtpm", Roots: rootsOf(g), Charges: true, List: list, ListAfter: hourAgo.Format(time.RFC3339)})
+	_, byOne := listed(t, g, hourAgo, 1)
+	refused("a list that one of three signed", policy, byOne, "", rootsOf(g))
+	_, old := listed(t, g, hourAgo.Add(-168*time.Hour), 2)
+	refused("an old list", policy, old, "", rootsOf(g))
+	refused("a list before one that was seen", policy, list, hourAgo.Add(time.Minute).Format(time.RFC3339), rootsOf(g))
+	refused("a list with a byte changed", policy, strings.Replace(list, "A", "B", 1), "", rootsOf(g))
 	before := len(g.Prompts())
 	node(t, dir, "sdk.mjs", input)
 

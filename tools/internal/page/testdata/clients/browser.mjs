@@ -122,6 +122,7 @@ for (const g of isFirefox ? input.Good.slice(0, 1) : input.Good) {
   const declined = await ask(page, "decline");
   await footer(declined, "The guest declines: too long (400)");
   quiet(page, input.Talker);
+  assert.ok(await page.locator("#said").evaluate((log) => log.scrollHeight > 2 * log.clientHeight && log.scrollHeight - log.scrollTop - log.clientHeight < 2), "the end of the conversation is in view");
 
   await shot(page, "conversation");
 
@@ -150,7 +151,9 @@ for (const g of isFirefox ? input.Good.slice(0, 1) : input.Good) {
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth), "wider than a phone");
   if (!isFirefox) assert.notEqual(await page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor), "rgb(255, 255, 255)");
   await shot(page, "phone-dark-ru");
+  assert.match(await page.locator("#line-program").textContent(), /подписан не менее чем 2 из 3, список от .*пересобран бит в бит не менее чем 1 из 2, ключи: [0-9a-f]{8}, [0-9a-f]{8}$/);
   await page.locator("#language").selectOption("en");
+  assert.match(await page.locator("#line-program").textContent(), /signed by at least 2 of 3, list of .*rebuilt bit for bit by at least 1 of 2, of the keys/);
   assert.match(await page.locator("#state").textContent(), /^Accepted/);
   await page.context().close();
 }
@@ -166,6 +169,28 @@ for (const g of isFirefox ? input.Good.slice(0, 1) : input.Good) {
   assert.equal(await answer.locator(".text").textContent(), said);
   assert.match(await page.locator("#line-page").textContent(), /From this machine/);
   for (const url of page.asked) assert.ok(/^(blob|data):/.test(url) || url.startsWith(input.Proxied), url);
+  await page.context().close();
+}
+
+// The SDK as a site's own pages have it: a module, in a Worker.
+{
+  const page = await open(input.Framed);
+  const got = await page.evaluate(async ({ origin, guest, settings, payer }) => {
+    const text = `import { connect } from "${origin}/sdk/index.js";
+      onmessage = async ({ data: { guest, settings, payer } }) => {
+        try {
+          const g = await connect(guest, { ...settings, payer });
+          const r = await g.fetch("/v1/chat/completions", { method: "POST", headers: { "content-type": "application/json" },
+            body: JSON.stringify({ model: "tiny", messages: [{ role: "user", content: "Norway?" }] }) });
+          postMessage([g.verdict.verdict, (await r.json()).choices[0].message.content, (await g.proof(r)).outcome]);
+        } catch (error) { postMessage([String(error)]); }
+      };`;
+    const worker = new Worker(URL.createObjectURL(new Blob([text], { type: "text/javascript" })), { type: "module" });
+    const said = new Promise((resolve) => { worker.onmessage = (m) => resolve(m.data); worker.onerror = (e) => resolve([e.message]); });
+    worker.postMessage({ guest, settings, payer });
+    return said;
+  }, { origin: input.Control, guest: input.Guest, settings: await (await fetch(input.Control + "/page.json")).json(), payer: input.Payer });
+  assert.deepEqual(got, ["accepted", said, "complete"]);
   await page.context().close();
 }
 

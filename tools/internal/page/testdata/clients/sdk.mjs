@@ -10,12 +10,14 @@ const { Good, Bad, Payer } = JSON.parse(readFileSync(0, "utf8"));
 const body = JSON.stringify({ model: "tiny", messages: [{ role: "user", content: "What is the capital of Norway?" }], stream: true });
 const whole = JSON.stringify({ model: "tiny", messages: [{ role: "user", content: "What is the capital of Norway?" }] });
 const headers = { "content-type": "application/json", cookie: "a=b", "x-stainless-lang": "js" };
+const listOf = (g) => g.List ? { releaseList: g.List, listAfter: g.ListAfter || undefined } : {};
 const said = "The capital is \u001b[1mOslo.";
 
 for (const g of Good) {
   const proofs = [];
-  const guest = await connect(g.URL, { policy: g.Policy, roots: g.Roots, payer: g.Charges ? Payer : undefined, onProof: (p) => proofs.push(p) });
+  const guest = await connect(g.URL, { ...listOf(g), policy: g.Policy, roots: g.Roots, payer: g.Charges ? Payer : undefined, onProof: (p) => proofs.push(p) });
   assert.equal(guest.verdict.verdict, "accepted");
+  assert.equal(guest.listIssued, g.ListAfter);
   assert.equal(guest.verdict.platform, g.Platform);
   assert.ok(guest.verdict.weaknesses.some((w) => w.startsWith("no connection is bound")));
 
@@ -33,7 +35,7 @@ for (const g of Good) {
   const models = await guest.fetch(new Request(g.URL + "/v1/models"));
   assert.deepEqual(await models.json(), { data: [] });
   assert.equal(await guest.proof(models), null);
-  for (const target of ["/v1/receipts/x?model=a%20b&n=1", "/v1/receipts/x"]) assert.equal(await (await guest.fetch(target)).text(), target);
+  for (const target of ["/v1/signature/x?model=a%20b&n=1", "/v1/receipts/x"]) assert.equal(await (await guest.fetch(target)).text(), target);
 
   const openai = new OpenAI({ baseURL: guest.baseURL, fetch: guest.fetch, apiKey: "k", maxRetries: 0 });
   const messages = [{ role: "user", content: "What is the capital of Norway?" }];
@@ -48,7 +50,7 @@ for (const g of Good) {
   for await (const part of streamText({ model, prompt: "What is the capital of Norway?", maxRetries: 0 }).textStream) streamed += part;
   assert.equal(streamed, said);
   assert.equal(proofs.length, 5);
-  assert.ok(proofs.every((p, i) => p.sequence === i + 1 && p.steps_back.length === 0));
+  assert.ok(proofs.every((p, i) => p.sequence === proofs[0].sequence + i && p.steps_back.length === 0));
 
   for (const [name, ask] of Object.entries({
     "another origin": () => guest.fetch("https://example.org/v1/models"),
@@ -58,7 +60,7 @@ for (const g of Good) {
     await assert.rejects(ask(), (e) => e instanceof GuestError && e.verdict === "refused", name);
   }
   if (g.Charges) {
-    const free = await connect(g.URL, { policy: JSON.parse(g.Policy), roots: g.Roots });
+    const free = await connect(g.URL, { ...listOf(g), policy: JSON.parse(g.Policy), roots: g.Roots });
     await assert.rejects(free.fetch("/v1/chat/completions", { method: "POST", headers, body }), /no payment contract/);
   }
   const abort = new AbortController();
@@ -67,7 +69,7 @@ for (const g of Good) {
   await assert.rejects(left.text());
   await assert.rejects(guest.fetch("/v1/models", { signal: AbortSignal.abort() }), { name: "AbortError" });
 
-  const later = await connect(g.URL, { policy: g.Policy, roots: g.Roots, payer: g.Charges ? Payer : undefined, seen: guest.seen().replace(/"sequence":\d+/, '"sequence":1000') });
+  const later = await connect(g.URL, { ...listOf(g), policy: g.Policy, roots: g.Roots, payer: g.Charges ? Payer : undefined, seen: guest.seen().replace(/"sequence":\d+/, '"sequence":1000') });
   const back = await later.fetch("/v1/chat/completions", { method: "POST", headers, body: whole });
   await back.text();
   assert.match((await later.proof(back)).steps_back[0], /number 1000 was signed before/);
@@ -75,7 +77,7 @@ for (const g of Good) {
 }
 
 for (const b of Bad) {
-  const made = connect(b.URL, { policy: b.Policy, roots: b.Roots, payer: Payer });
+  const made = connect(b.URL, { ...listOf(b), policy: b.Policy, roots: b.Roots, payer: Payer });
   const verdict = (want) => (e) => {
     assert.ok(e instanceof GuestError, `${b.Name}: ${e}`);
     assert.ok(want.includes(e.verdict), `${b.Name}: ${e.verdict}, want ${want}: ${e.message}`);
