@@ -196,7 +196,8 @@ func On(t testing.TB, hardware Hardware, contents *attesttest.Contents) *Guest {
 		}
 	})
 	framed := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if refused := misframed(r); refused != "" {
+		_, known := mux.Handler(r)
+		if refused := misframed(r); known != "" && refused != "" {
 			w.WriteHeader(http.StatusBadRequest)
 			fmt.Fprintf(w, `{"error":{"message":"the guest takes no such request","code":%q,"param":null}}`, refused)
 			return
@@ -244,18 +245,24 @@ func misframed(r *http.Request) string {
 	return ""
 }
 
-// unnamed says why a gateway of this config answers nobody who names and shows this, and nothing where it does.
-func unnamed(m config.Measured, r *http.Request) string {
-	named, shown := r.Header.Values(api.ClientHeader), append(r.Header.Values("Authorization"), r.Header.Values("X-Api-Key")...)
+// payerOf returns the contract that a request names, and why a gateway of this config answers nobody who names and shows this; "" where it does.
+func payerOf(m config.Measured, r *http.Request) (named ton.Address, refused string) {
+	names, shown := r.Header.Values(api.ClientHeader), append(r.Header.Values("Authorization"), r.Header.Values("X-Api-Key")...)
 	switch charges := m.Service.Price.Payment == config.PayCharge; {
 	case m.Service.Settles() && len(shown) != 1:
-		return "invalid_api_key"
-	case !charges && len(named) != 0:
-		return "answers are not charged here"
-	case charges && !m.Service.Settles() && len(named) != 1:
-		return "no_client"
+		return named, "invalid_api_key"
+	case !charges && len(names) != 0:
+		return named, "answers are not charged here"
+	case charges && !m.Service.Settles() && len(names) != 1, len(names) > 1:
+		return named, "no_client"
+	case len(names) == 1:
+		a, err := ton.Parse(names[0])
+		if err != nil || a.IsZero() {
+			return named, "no TON address"
+		}
+		return a, ""
 	}
-	return ""
+	return named, ""
 }
 
 // unseal has what comes in an envelope answered into one.
@@ -332,18 +339,13 @@ func (g *Guest) answer(w http.ResponseWriter, r *http.Request) error {
 	g.mu.Lock()
 	g.prompts = append(g.prompts, body)
 	g.mu.Unlock()
-	var payer ton.Address
-	if named := r.Header.Get("Chrysalis-Client"); named != "" {
-		if payer, err = ton.Parse(named); err != nil {
-			return err
-		}
-	}
 	m, err := config.Decode(g.Measured)
 	if err != nil {
 		return err
 	}
 	shown := r.Header.Get("Authorization")
-	if refused := unnamed(m, r); refused != "" {
+	payer, refused := payerOf(m, r)
+	if refused != "" {
 		w.WriteHeader(http.StatusUnauthorized)
 		_, err := fmt.Fprintf(w, `{"error":{"message":"who pays is not to be told","code":%q,"param":null}}`, refused)
 		return err
