@@ -1,10 +1,13 @@
 package lending
 
 import (
+	"bytes"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -57,6 +60,38 @@ func TestLoan(t *testing.T) {
 			}
 			if err := first.Keep(t.Context()); !errors.Is(err, ErrLost) {
 				t.Errorf("renewing what was given back: got %v, want %v", err, ErrLost)
+			}
+		})
+	}
+}
+
+// TestPublicLoan: between TDs with COCOON's public identity, whose registers name no config, the secret is lent as elsewhere: to the same identity,
+// and to nobody whose statement the key in its report data did not sign.
+func TestPublicLoan(t *testing.T) {
+	unsigned := func(e *evidence.Evidence) {
+		e.Binding = evidence.Bind(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, 32)), e.Statement)
+	}
+	for _, tt := range []struct {
+		name, want string
+		change     func(c, b *party)
+	}{
+		{"both", "", func(_, _ *party) {}},
+		{"a borrower of another identity", "the other's identity is", func(_, b *party) { b.config.Identity.Cocoon = false }},
+		{"a custodian of another identity", "the other's identity is", func(c, _ *party) { c.config.Identity.Cocoon = false }},
+		{"a borrower with a key of its host's", "report-data", func(_, b *party) { b.edit = unsigned }},
+		{"a custodian with a key of its host's", "report-data", func(c, _ *party) { c.edit = unsigned }},
+	} {
+		inBubble(t, tt.name, func(t *testing.T) {
+			h := newHardware(evidence.TDX)
+			c, b := custodianOn(h), borrowerOn(h)
+			c.config.Identity.Cocoon, b.config.Identity.Cocoon = true, true
+			tt.change(c, b)
+			loan, err := borrow(t, newLender(t, c), b)
+			if tt.want == "" && (err != nil || !loan.Secret.Equal(theSecret())) {
+				t.Errorf("got error %v, want the secret", err)
+			}
+			if tt.want != "" && (loan != nil || err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("got loan %v and error %v, want an error with %q", loan, err, tt.want)
 			}
 		})
 	}
