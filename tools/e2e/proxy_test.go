@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"chrysalis/tools/internal/page"
+	"chrysalis/tools/internal/page/pagetest"
 )
 
 // throughProxy asks the guest through `chrysalis proxy`, as a program that knows nothing of it would, and returns the answer's text.
@@ -88,6 +89,7 @@ func (c client) throughProxy(prompt string) string {
 		t.Errorf("signature: got %d %s (%v), want it over %s", signed.StatusCode, vouched, err, want)
 	}
 	c.throughSDK(strings.TrimSuffix(base, "/v1"), prompt, answer.Choices[0].Message.Content)
+	c.throughPage(prompt, answer.Choices[0].Message.Content)
 	http.DefaultClient.CloseIdleConnections()
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
@@ -125,12 +127,7 @@ func (c client) throughSDK(origin, prompt, want string) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for _, f := range files {
-		file := filepath.Join(dir, "node_modules/chrysalis-sdk", strings.TrimPrefix(f.Path, "package/"))
-		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, f.Data, 0o644)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	pagetest.Write(t, filepath.Join(dir, "node_modules/chrysalis-sdk"), files)
 	script := filepath.Join(dir, "ask.mjs")
 	if err := os.WriteFile(script, []byte(askBySDK), 0o644); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest/evidence"
+	"chrysalis/tools/internal/page/pagetest"
 )
 
 // TestBench prints what the page and the SDK weigh and how long they take, lowest of several, beside what they should.
@@ -18,14 +19,14 @@ func TestBench(t *testing.T) {
 	dir := clients(t)
 	withSDK(t, dir)
 	files := t.TempDir()
-	b := startChromium(t, files)
+	b := pagetest.Chromium(t, root, files)
 	g := guestOn(t, evidence.TDX, true)
 	f := newFront(t, g)
 	html := htmlOf(t, settingsOf(t, g, f.url))
-	said := node(t, dir, "bench.mjs", struct {
+	said := pagetest.Node(t, dir, "bench.mjs", struct {
 		DevTools, URL, Guest, Policy, Payer string
 		Roots                               map[string]string
-	}{b.DevTools, save(t, files, "bench.html", html), f.url, policyOf(t, g), payer.String(), rootsOf(g)})
+	}{b.DevTools, pagetest.Save(t, files, "bench.html", html), f.url, policyOf(t, g), payer.String(), rootsOf(g)})
 	var ms struct{ Cold, Again, Longest, Seal float64 }
 	if err := json.Unmarshal([]byte(strings.TrimSuffix(said, "passed\n")), &ms, json.MatchCaseInsensitiveNames(true)); err != nil {
 		t.Fatal(err)

@@ -1,23 +1,17 @@
 package page
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/base64"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"regexp"
-	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,126 +19,21 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"golang.org/x/sys/unix"
 
 	"chrysalis/attest/evidence"
 	"chrysalis/attest/ratls"
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/client/clienttest"
+	"chrysalis/tools/internal/page/pagetest"
 	"chrysalis/tools/internal/proxy"
 	"chrysalis/tools/internal/receipts"
-	"chrysalis/tools/internal/toolstree"
 )
 
 var shots = flag.Bool("screenshots", false, "write the screenshots of sdk/page anew")
 
-// browser is one of Debian's, without a screen.
-type browser struct {
-	DevTools string // where Chromium is driven from
-	Firefox  string // a program that is Firefox: who drives it starts it, in folders of its own below Temp
-	Temp     string
-}
-
-// browsersTree is the tree with the browsers.
-func browsersTree(t testing.TB) toolstree.Tree {
-	t.Helper()
-	tree, err := toolstree.Open(filepath.Join(root, "build", "tools-tree"))
-	if err == nil {
-		tree, err = tree.WithBrowser()
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Skipf("no browser here: make image unpacks it: %v", err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("only root can enter the tree with the browsers")
-	}
-	return tree
-}
-
-var listening = regexp.MustCompile(`DevTools listening on (ws://\S+)`)
-
-// startChromium starts Chromium, which has the folder files as /mnt/page.
-func startChromium(t testing.TB, files string) browser {
-	t.Helper()
-	// Its own sandbox wants to be started by somebody else than root; what it is shown are the pages of this test.
-	c := browsersTree(t).Enter(t.Context(), toolstree.Entry{Binds: map[string]string{"page": files}}, "/usr/lib/chromium/chromium-headless-shell", "--no-sandbox", "--disable-gpu",
-		"--disable-dev-shm-usage", "--remote-debugging-port=0", "--user-data-dir=/tmp/profile", "--disable-background-networking", "--force-color-profile=srgb", "about:blank")
-	said, err := c.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
-	lines, all := bufio.NewScanner(said), ""
-	for lines.Scan() {
-		if m := listening.FindStringSubmatch(lines.Text()); m != nil {
-			go io.Copy(io.Discard, said)
-			return browser{DevTools: m[1]}
-		}
-		all += lines.Text() + "\n"
-	}
-	t.Fatalf("the browser does not start:\n%s", all)
-	return browser{}
-}
-
-// filesVariable tells a process of this test that it is to become Firefox, with the folder that it names as /mnt/page.
-const filesVariable = "CHRYSALIS_PAGE_FILES"
-
-// withFirefox writes the program that is Firefox: this test's own, which becomes it.
-func withFirefox(t testing.TB, files string) browser {
-	t.Helper()
-	browsersTree(t)
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	here, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	program := filepath.Join(t.TempDir(), "firefox")
-	script := fmt.Sprintf("#!/bin/sh\ncd '%s' && %s='%s' exec '%s' -test.run='^TestBecomeFirefox$' -- \"$@\"\n", here, filesVariable, files, self)
-	if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	return browser{Firefox: program, Temp: t.TempDir()}
-}
-
-// TestBecomeFirefox is no test: it is the program that withFirefox writes. It ends with whoever started it.
-func TestBecomeFirefox(t *testing.T) {
-	files := os.Getenv(filesVariable)
-	if files == "" {
-		t.Skip("a part of TestPage")
-	}
-	runtime.LockOSThread() // which the two must not outlive
-	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
-		t.Fatal(err)
-	}
-	args, binds := slices.Clone(flag.Args()), map[string]string{"page": files}
-	if i := slices.Index(args, "--profile"); i >= 0 && i+1 < len(args) {
-		binds["profile"], args[i+1] = args[i+1], "/mnt/profile"
-	}
-	c := browsersTree(t).Enter(t.Context(), toolstree.Entry{Binds: binds}, append([]string{"/usr/lib/firefox-esr/firefox-esr"}, args...)...)
-	c.SysProcAttr.Pdeathsig = unix.SIGKILL
-	c.Stdout, c.Stderr = os.Stdout, os.Stderr
-	if err := c.Run(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// save puts a page where the browsers find it, and returns its address there.
-func save(t testing.TB, files, name string, html []byte) string {
-	t.Helper()
-	if err := os.WriteFile(filepath.Join(files, name), html, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return "file:///mnt/page/" + name
-}
+// TestBecomeFirefox is no test: it is the program that pagetest.Firefox writes.
+func TestBecomeFirefox(t *testing.T) { pagetest.BecomeFirefox(t, root) }
 
 func htmlOf(t testing.TB, s Settings) []byte {
 	t.Helper()
@@ -194,11 +83,11 @@ func guestThatSpoils(t *testing.T) *clienttest.Guest {
 // are not.
 func TestPage(t *testing.T) {
 	dir := clients(t)
-	browsersTree(t)
+	pagetest.Tree(t, root)
 	files := t.TempDir()
 	type shown struct{ Name, URL, Platform string }
 	input := struct {
-		Browser                                browser
+		Browser                                pagetest.Browser
 		Payer, Shots, Hostile, Guest           string
 		Good                                   []shown
 		Served, Framed, Altered, Broken, Stale string
@@ -212,7 +101,7 @@ func TestPage(t *testing.T) {
 		if platform == evidence.VTPM {
 			vtpm, input.Guest = g, f.url
 		}
-		input.Good = append(input.Good, shown{platform.String(), save(t, files, platform.String()+".html", htmlOf(t, settingsOf(t, g, f.url))), platform.String()})
+		input.Good = append(input.Good, shown{platform.String(), pagetest.Save(t, files, platform.String()+".html", htmlOf(t, settingsOf(t, g, f.url))), platform.String()})
 	}
 	good := htmlOf(t, settingsOf(t, vtpm, input.Guest))
 
@@ -252,7 +141,7 @@ func TestPage(t *testing.T) {
 	t.Cleanup(site.Close)
 	input.Served, input.Framed, input.Control = site.URL+"/", site.URL+"/framed.html", site.URL
 	input.Proxied = proxied(t, vtpm, bare)
-	input.Bare = save(t, files, "bare.html", bare)
+	input.Bare = pagetest.Save(t, files, "bare.html", bare)
 
 	altered := *program(t)
 	altered.SHA256 = strings.Repeat("0", len(altered.SHA256)) // that is, another program stands there than the script names
@@ -260,10 +149,10 @@ func TestPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	input.Altered = save(t, files, "altered.html", another)
+	input.Altered = pagetest.Save(t, files, "altered.html", another)
 	broken := bytes.Clone(program(t).Packed)
 	broken[len(broken)/2] ^= 1
-	input.Broken = save(t, files, "broken.html", bytes.Replace(good, []byte(base64.StdEncoding.EncodeToString(program(t).Packed)), []byte(base64.StdEncoding.EncodeToString(broken)), 1))
+	input.Broken = pagetest.Save(t, files, "broken.html", bytes.Replace(good, []byte(base64.StdEncoding.EncodeToString(program(t).Packed)), []byte(base64.StdEncoding.EncodeToString(broken)), 1))
 
 	spoiled := func(name string, at func(*http.Request) bool, does func(http.ResponseWriter, *http.Request, func(...func(string, []byte) []byte))) string {
 		f := newFront(t, vtpm)
@@ -274,7 +163,7 @@ func TestPage(t *testing.T) {
 			does(w, r, forward)
 			return true
 		}
-		return save(t, files, name+".html", htmlOf(t, settingsOf(t, vtpm, f.url)))
+		return pagetest.Save(t, files, name+".html", htmlOf(t, settingsOf(t, vtpm, f.url)))
 	}
 	input.Stale = spoiled("stale", func(r *http.Request) bool { return !answersTo(r) }, func(_ http.ResponseWriter, r *http.Request, forward func(...func(string, []byte) []byte)) {
 		r.URL.RawQuery = evidence.DetachedParameter + "=" + strings.Repeat("01", 32)
@@ -293,8 +182,8 @@ func TestPage(t *testing.T) {
 
 	for _, in := range []struct {
 		name  string
-		start func(testing.TB, string) browser
-	}{{"Chromium", startChromium}, {"Firefox", withFirefox}} {
+		start func(testing.TB, string, string) pagetest.Browser
+	}{{"Chromium", pagetest.Chromium}, {"Firefox", pagetest.Firefox}} {
 		t.Run(in.name, func(t *testing.T) {
 			shown, g := input, guestThatSpoils(t)
 			f := newFront(t, g)
@@ -306,11 +195,11 @@ func TestPage(t *testing.T) {
 				clienttest.Rekey(w)
 				return true
 			}
-			shown.Talker, shown.Talk = f.url, save(t, files, in.name+".html", htmlOf(t, settingsOf(t, g, f.url)))
-			if shown.Browser = in.start(t, files); *shots && in.name == "Chromium" {
+			shown.Talker, shown.Talk = f.url, pagetest.Save(t, files, in.name+".html", htmlOf(t, settingsOf(t, g, f.url)))
+			if shown.Browser = in.start(t, root, files); *shots && in.name == "Chromium" {
 				shown.Shots = filepath.Join(mustAbs(t, root), "sdk", "page")
 			}
-			said := node(t, dir, "browser.mjs", shown)
+			said := pagetest.Node(t, dir, "browser.mjs", shown)
 			// What the page saved, the command line reads.
 			var out struct{ Receipt string }
 			if err := json.Unmarshal([]byte(strings.TrimSuffix(said, "passed\n")), &out); err != nil {

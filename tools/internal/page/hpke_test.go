@@ -14,6 +14,7 @@ import (
 
 	"chrysalis/attest/evidence"
 	envelope "chrysalis/runtime/envelope/guest"
+	"chrysalis/tools/internal/page/pagetest"
 )
 
 // TestHPKEOracle has another hand's HPKE open an envelope that was sealed here, and the answer to it, and seal one that is opened here.
@@ -43,7 +44,7 @@ func TestHPKEOracle(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	said := node(t, dir, "hpke.mjs", struct {
+	said := pagetest.Node(t, dir, "hpke.mjs", struct {
 		Vector              jsontext.Value
 		ID                  string
 		NotBefore, NotAfter int64

@@ -13,6 +13,7 @@ import (
 	"chrysalis/runtime/client/clienttest"
 	"chrysalis/runtime/envelope"
 	"chrysalis/tools/internal/packages"
+	"chrysalis/tools/internal/page/pagetest"
 )
 
 // TestSDK has the SDK ask software guests of each platform, streamed and whole, through OpenAI's and Vercel's SDKs too, and gives it what
@@ -149,7 +150,7 @@ func TestSDK(t *testing.T) {
 	refused("a list before one that was seen", policy, list, hourAgo.Add(time.Minute).Format(time.RFC3339), rootsOf(g))
 	refused("a list with a byte changed", policy, strings.Replace(list, "A", "B", 1), "", rootsOf(g))
 	before := len(g.Prompts())
-	node(t, dir, "sdk.mjs", input)
+	pagetest.Node(t, dir, "sdk.mjs", input)
 
 	for _, f := range fronts {
 		for i, seen := range f.requests() {

@@ -1,13 +1,11 @@
 // Shows the page to a browser and does what people do.
-import { chromium, firefox } from "playwright-core";
+import { launch } from "./launch.mjs";
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 
 const input = JSON.parse(readFileSync(0, "utf8"));
-process.env.TMPDIR = input.Browser.Temp;
 const isFirefox = Boolean(input.Browser.Firefox);
-// This Firefox can be told neither that it is a phone nor that it is dark.
-const browser = isFirefox ? await firefox.launch({ channel: "moz-firefox", executablePath: input.Browser.Firefox }) : await chromium.connectOverCDP(input.Browser.DevTools);
+const browser = await launch(input.Browser);
 const said = "The capital is \u001b[1mOslo.";
 
 // open shows a page in a context of its own, and keeps whom it asked and what it said wrong.
