@@ -17,7 +17,7 @@ import (
 	"chrysalis/tools/internal/page/pagetest"
 )
 
-// TestHPKEOracle has another hand's HPKE open an envelope that was sealed here, and the answer to it, and seal one that is opened here.
+// TestHPKEOracle has two other hands' HPKE open an envelope that was sealed here, and the answer to it, and seal one that is opened here.
 func TestHPKEOracle(t *testing.T) {
 	dir := clients(t)
 	text, err := os.ReadFile(filepath.Join(root, "runtime", "envelope", "testdata", "vectors", "envelope.json"))
@@ -46,13 +46,9 @@ func TestHPKEOracle(t *testing.T) {
 	now := time.Now()
 	said := pagetest.Node(t, dir, "hpke.mjs", struct {
 		Vector              jsontext.Value
-		ID                  string
+		IDs                 []string
 		NotBefore, NotAfter int64
-	}{text, strings.Repeat("ab", 16), now.Add(-time.Minute).Unix(), now.Add(time.Minute).Unix()})
-	sealed, err := hex.DecodeString(strings.TrimSuffix(said, "\npassed\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	}{text, []string{strings.Repeat("ab", 16), strings.Repeat("cd", 16)}, now.Add(-time.Minute).Unix(), now.Add(time.Minute).Unix()})
 	var id evidence.KeyID
 	var instance [32]byte
 	if _, err := hex.Decode(id[:], []byte(v.Header.KeyID)); err != nil {
@@ -64,8 +60,18 @@ func TestHPKEOracle(t *testing.T) {
 	opener := envelope.NewOpener(func(evidence.KeyID) (envelope.Key, bool) {
 		return envelope.Key{PrivateKey: private, Epoch: v.Header.Epoch, Instance: instance}, true
 	}, time.Now)
-	request, _, err := opener.Open(sealed, id, "POST", v.OuterPath)
-	if err != nil || string(request.Body) != v.Request.Body {
-		t.Errorf("what the other hand sealed: %v", err)
+	all := strings.Fields(strings.TrimSuffix(said, "passed\n"))
+	if len(all) != 2 {
+		t.Fatalf("%d envelopes, want one of each hand", len(all))
+	}
+	for i, text := range all {
+		sealed, err := hex.DecodeString(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request, _, err := opener.Open(sealed, id, "POST", v.OuterPath)
+		if err != nil || string(request.Body) != v.Request.Body {
+			t.Errorf("what hand %d sealed: %v", i+1, err)
+		}
 	}
 }
