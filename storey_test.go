@@ -28,7 +28,7 @@ var storeys = map[string]int{
 	"attest/tdx": 1, "attest/sevsnp": 1, "attest/vtpm": 1, "attest/nvidia": 1, "attest/release": 1,
 	"init/gpuhelper": 1,
 	"runtime/claim":  1, "runtime/chain": 1, "runtime/receipt": 1, "runtime/envelope/internal": 1,
-	"measure/register": 0, "measure/ton": 0, "measure/fault": 0, "measure/pubkey": 0, "attest/check": 0, "attest/pki": 0, "attest/evidence": 0, "init/status": 0, "init/disks": 0, "runtime/api": 0, "runtime/numbers": 0, "runtime/cell": 0,
+	"measure/register": 0, "measure/ton": 0, "measure/fault": 0, "measure/pubkey": 0, "measure/engines": 0, "attest/check": 0, "attest/pki": 0, "attest/evidence": 0, "init/status": 0, "init/disks": 0, "runtime/api": 0, "runtime/numbers": 0, "runtime/cell": 0,
 	// The software platform signs what attest judges, so it stands beside attest; only tests may reach it.
 	"attest/attesttest": 3,
 }

@@ -44,10 +44,12 @@ type ConfigRules struct {
 
 // EngineRules judges the engine: one of the volumes, started in exactly this way.
 type EngineRules struct {
-	Volumes     []config.Volume `json:"volumes"`
-	Argv        []string        `json:"argv"`
-	Env         []string        `json:"env"`
-	MemoryBytes Range           `json:"memory_bytes"`
+	Volumes []config.Volume `json:"volumes"`
+	// Dialect is the row by which the engine is started and asked (measure/engines). It is left out of the document where the config names none.
+	Dialect     string   `json:"dialect,omitzero"`
+	Argv        []string `json:"argv"`
+	Env         []string `json:"env"`
+	MemoryBytes Range    `json:"memory_bytes"`
 }
 
 // ModelRules judges the model.
@@ -107,7 +109,7 @@ func ExactConfig(m config.Measured) ConfigRules {
 		Cocoon: id.Cocoon, Network: id.Network, RootContract: id.RootContract, PayoutOwner: id.PayoutOwner.String(),
 		Sealing: []config.Sealing{id.Sealing}, Stranding: said(id.Stranding), Handover: said(id.Handover),
 		Custody: id.Custody, Custodian: sv.Custodian, Instance: []config.Instance{id.Instance},
-		Engine: EngineRules{Volumes: []config.Volume{sv.Engine.Volume}, Argv: slices.Clone(sv.Engine.Argv), Env: slices.Clone(sv.Engine.Env),
+		Engine: EngineRules{Volumes: []config.Volume{sv.Engine.Volume}, Dialect: sv.Engine.Dialect, Argv: slices.Clone(sv.Engine.Argv), Env: slices.Clone(sv.Engine.Env),
 			MemoryBytes: exact(sv.Engine.MemoryBytes)},
 		Model: ModelRules{Name: sv.Model.Name, Volumes: []config.Volume{sv.Model.Volume}},
 		GPU:   []config.GPURule{sv.GPU},
@@ -201,6 +203,9 @@ var configChecks = []step{
 	}),
 	field("service.engine.volume", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneVolume(m.Service.Engine.Volume, r.Engine.Volumes)
+	}),
+	field("service.engine.dialect", func(m *config.Measured, r *ConfigRules) check.Finding {
+		return oneOf(m.Service.Engine.Dialect, r.Engine.Dialect)
 	}),
 	field("service.engine.argv", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return words(m.Service.Engine.Argv, r.Engine.Argv)

@@ -339,6 +339,7 @@ func configVectors() []vector {
 		rule("service.custodian", func(r *attest.ConfigRules) { r.Custodian = true }),
 		rule("identity.instance", func(r *attest.ConfigRules) { r.Instance = nil }),
 		rule("service.engine.volume", func(r *attest.ConfigRules) { r.Engine.Volumes[0].Root[0]++ }),
+		rule("service.engine.dialect", func(r *attest.ConfigRules) { r.Engine.Dialect = "vllm" }),
 		rule("service.engine.argv", func(r *attest.ConfigRules) { r.Engine.Argv = append(r.Engine.Argv, "--slots") }),
 		rule("service.engine.env", func(r *attest.ConfigRules) { r.Engine.Env = append(r.Engine.Env, "LD_PRELOAD=/x") }),
 		rule("service.engine.memory_bytes", func(r *attest.ConfigRules) { r.Engine.MemoryBytes.Max-- }),

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"chrysalis/measure/config"
+	"chrysalis/measure/engines"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/internal/confine"
 	"chrysalis/runtime/internal/gateway"
@@ -80,8 +81,9 @@ func report(ctx context.Context, w io.Writer, interval time.Duration, counted fu
 }
 
 func gatewayConfig(s config.Service, k *keeper.Client, quotes net.Conn, enginePath string) gateway.Config {
+	dialect, _ := engines.Find(s.Engine.Dialect) // the config was decoded, so there is one
 	return gateway.Config{
-		Model: s.Model.Name, Volume: s.Model.Volume, RequestBytes: s.Limits.RequestBytes, AnswerTokens: s.Limits.AnswerTokens,
+		Engine: dialect, Model: s.Model.Name, Volume: s.Model.Volume, RequestBytes: s.Limits.RequestBytes, AnswerTokens: s.Limits.AnswerTokens,
 		ContextTokens: s.Limits.ContextTokens, Concurrent: s.Limits.Concurrent,
 		Charges: s.Price.Payment == config.PayCharge, Settles: s.Settles(), Coefficient: s.Chain.Coefficients(),
 		Keeper: keeperAdapter{k}, Quote: role.NewQuotes(quotes).Ask,

@@ -71,9 +71,11 @@ func (v Volume) String() string { return fmt.Sprintf("%s/%d", v.Root, v.Blocks) 
 
 // Engine is the program that computes answers, and how it is started. Nothing else reaches its command line.
 type Engine struct {
-	Volume Volume   `json:"volume"`
-	Argv   []string `json:"argv"` // argv[0] is an absolute path inside the volume
-	Env    []string `json:"env"`  // whole environment, NAME=value
+	Volume Volume `json:"volume"`
+	// Dialect names the program's row in package engines. It is left out of the document where that is engines.Default.
+	Dialect string   `json:"dialect,omitzero"`
+	Argv    []string `json:"argv"` // argv[0] is an absolute path inside the volume
+	Env     []string `json:"env"`  // whole environment, NAME=value
 	// MemoryBytes is the engine's memory limit; the model's mapped pages count towards it.
 	MemoryBytes uint64 `json:"memory_bytes"`
 }

@@ -26,8 +26,8 @@ func example() Measured {
 		Service: Service{
 			Engine: Engine{
 				Volume:      Volume{Root: register.Digest{1}, Blocks: 100},
-				Argv:        []string{"/usr/bin/llama-server", "-m", "/model/tiny.gguf"},
-				Env:         []string{wipeTunables, "PATH=/usr/bin"},
+				Argv:        []string{"/usr/bin/llama-server", "-m", "/model/tiny.gguf", "--host", "/run/engine/e.sock", "--cache-ram", "0", "--no-slots", "--no-cache-prompt"},
+				Env:         []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0", "PATH=/usr/bin"},
 				MemoryBytes: 512 << 20,
 			},
 			Model:  Model{Name: "tiny", Volume: Volume{Root: register.Digest{2}, Blocks: 310}},
@@ -222,6 +222,12 @@ func TestDecodeRefuses(t *testing.T) {
 		{"number form", join(id, swap(service, `"blocks":100`, `"blocks":1e2`)), "blocks"},
 		{"relative program", join(id, swap(service, `"/usr/bin/llama-server"`, `"llama-server"`)), "clean absolute path"},
 		{"variable twice", join(id, swap(service, `"PATH=/usr/bin"`, `"PATH=/usr/bin","PATH=/x"`)), "each name once"},
+		{"an engine that nobody knows", join(id, swap(service, `"argv":`, `"dialect":"ollama","argv":`)), `dialect is "ollama"`},
+		{"the default engine, written", join(id, swap(service, `"argv":`, `"dialect":"llama-server","argv":`)), "none given where it is llama-server"},
+		{"another engine's line", join(id, swap(service, `"argv":`, `"dialect":"vllm","argv":`)), `want ["serve" "/model"]`},
+		{"an argument that no engine may have", join(id, swap(service, `"--no-slots"`, `"--no-slots","--lora","/model/x"`)), `"--lora", want one of the arguments`},
+		{"a cache of prompts", join(id, swap(service, `"--cache-ram","0"`, `"--cache-ram","1"`)), "--cache-ram is"},
+		{"a setting by the environment", join(id, swap(service, `"PATH=/usr/bin"`, `"LLAMA_ARG_LORA=x"`)), "begins with LLAMA_"},
 		{"no wiping", join(id, swap(service, "tcache_count=0", "tcache_count=1")), "lacks"},
 		{"answer past context", join(id, swap(service, `"answer_tokens":256`, `"answer_tokens":513`)), "at most context_tokens"},
 		{"price without payment", join(id, swap(service, `"payment":"charge"`, `"payment":"none"`)), "nanoton_per_token is 20"},
@@ -244,6 +250,20 @@ func TestEncodeRefusesWhatDecodeRefuses(t *testing.T) {
 	m.Service.Limits.Concurrent = 0
 	if _, err := m.Encode(); err == nil {
 		t.Error("a config with concurrent 0: got no error, want a refusal")
+	}
+}
+
+// TestDialect: an engine of another dialect is named, and goes in and out as it is.
+func TestDialect(t *testing.T) {
+	m := example()
+	e := &m.Service.Engine
+	e.Dialect, e.Argv = "vllm", []string{"/usr/bin/vllm", "serve", "/model", "--uds", "/run/engine/e.sock", "--no-enable-prefix-caching"}
+	if _, err := m.Encode(); err == nil || !strings.Contains(err.Error(), "PYTHONMALLOC=malloc") {
+		t.Errorf("a Python that keeps what it frees: got %v", err)
+	}
+	e.Env = append(e.Env, "PYTHONMALLOC=malloc")
+	if got, err := Decode(mustEncode(t, m)); err != nil || !reflect.DeepEqual(got, m) {
+		t.Errorf("decoded as %+v (%v)", got.Service.Engine, err)
 	}
 }
 

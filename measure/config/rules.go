@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"chrysalis/measure/engines"
 	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
 )
@@ -101,9 +102,6 @@ type Wipe string
 // WipeFreed has the engine's allocator overwrite memory as it is freed; the engine's environment must ask for it.
 const WipeFreed Wipe = "freed-memory"
 
-// wipeTunables is the setting of glibc that overwrites freed memory and keeps no thread cache of it.
-const wipeTunables = "GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"
-
 const (
 	maxIdentityBytes = 16 << 10
 	maxServiceBytes  = 64 << 10
@@ -196,8 +194,11 @@ func (s Service) validate() error {
 	if s.Wipe != WipeFreed {
 		return fmt.Errorf("wipe is %.40q, want %q", s.Wipe, WipeFreed)
 	}
-	if !slices.Contains(s.Engine.Env, wipeTunables) {
-		return fmt.Errorf("wipe is %q, but engine.env lacks %q", s.Wipe, wipeTunables)
+	dialect, _ := s.Engine.dialect() // validated
+	for _, wipes := range dialect.Wipes {
+		if !slices.Contains(s.Engine.Env, wipes) {
+			return fmt.Errorf("wipe is %q, but engine.env lacks %q", s.Wipe, wipes)
+		}
 	}
 	return nil
 }
@@ -235,10 +236,26 @@ func (e Engine) validate() error {
 		}
 		seen[name] = true
 	}
+	dialect, err := e.dialect()
+	if err != nil {
+		return err
+	}
+	if err := dialect.Check(e.Argv, e.Env); err != nil {
+		return err
+	}
 	if e.MemoryBytes < 64<<20 || e.MemoryBytes > 1<<50 {
 		return fmt.Errorf("memory_bytes is %d, want 64 MiB to 1 PiB", e.MemoryBytes)
 	}
 	return nil
+}
+
+// dialect returns the row of the engine's program.
+func (e Engine) dialect() (engines.Dialect, error) {
+	d, known := engines.Find(e.Dialect)
+	if !known || e.Dialect == engines.Default {
+		return d, fmt.Errorf("dialect is %.40q, want one of %q, and none given where it is %s", e.Dialect, engines.Names(), engines.Default)
+	}
+	return d, nil
 }
 
 func (l Limits) validate() error {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"chrysalis/measure/config"
+	"chrysalis/measure/engines"
 	"chrysalis/runtime/enginehost/internal/engine"
 	"chrysalis/runtime/role"
 )
@@ -52,10 +53,11 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	e := m.Service.Engine
+	dialect, _ := engines.Find(e.Dialect) // the config was decoded, so there is one
 	return engine.Run(ctx, engine.Settings{
 		Containerd: settings[role.Containerd], Runc: runcProgram,
 		Rootfs: settings[role.Rootfs], Model: settings[role.Model], SocketDir: settings[role.SocketDir],
-		Argv: e.Argv, Env: e.Env, MemoryBytes: e.MemoryBytes,
+		Argv: e.Argv, Env: e.Env, Health: dialect.Health, MemoryBytes: e.MemoryBytes,
 		Report: func(w role.Word) { role.Say(files[role.Status], w) },
 	})
 }

@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"chrysalis/measure/engines"
 )
 
 // Role is a process of the service.
@@ -47,9 +49,9 @@ const (
 // Names of the sockets in the directories of keeper and engine.
 const (
 	KeeperSocketName = "keeper.sock"
-	EngineSocketName = "e.sock"      // llama-server wants the ending
-	EngineRun        = "/run/engine" // where the engine, in its container, sees the folder of that socket
-	EngineModel      = "/model"      // and the model's volume
+	EngineSocketName = engines.SocketName
+	EngineRun        = engines.Run   // where the engine, in its container, sees the folder of that socket
+	EngineModel      = engines.Model // and the model's volume
 )
 
 // Flag is an argument of a role by its name.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,7 +13,6 @@ import (
 
 	"chrysalis/measure"
 	"chrysalis/measure/config"
-	"chrysalis/runtime/role"
 	"chrysalis/tools/internal/guest"
 )
 
@@ -42,7 +40,6 @@ var crossChecks = []struct {
 	{"model-volume", func(t together) finding { return checkVolume(t.model, t.config.Service.Model.Volume, "model") }},
 	{"model-file", checkModelFile},
 	{"gpu", checkGPUs},
-	{"engine-socket", checkSocket},
 	{"slots", checkSlots},
 	{"context", checkContext},
 	{"answer", checkAnswer},
@@ -153,13 +150,10 @@ func checkGPUs(t together) finding {
 		Need: fmt.Sprintf("%d, as service.gpu asks for %s", want, t.config.Service.GPU), Mend: "name the machine's devices in gpus of its shape, or set service.gpu"}
 }
 
-// llama is the engine whose arguments are known here.
-const llama = "llama-server"
+// vllm is the dialect whose context is each sequence's; of the default one it is that of all slots together.
+const vllm = "vllm"
 
-// known reports whether the engine is one whose arguments are known.
-func (t together) known() bool { return path.Base(t.config.Service.Engine.Argv[0]) == llama }
-
-// argument returns the last value of an argument by any of its names, as llama-server reads them.
+// argument returns the value of an argument by any of its names.
 func (t together) argument(names ...string) (value string, given bool) {
 	argv := t.config.Service.Engine.Argv
 	for i, word := range argv {
@@ -182,23 +176,14 @@ func (t together) number(names ...string) uint64 {
 
 func (t together) has(word string) bool { return slices.Contains(t.config.Service.Engine.Argv, word) }
 
-func checkSocket(t together) finding {
-	if !t.known() {
-		return finding{State: doubt, Found: t.config.Service.Engine.Argv[0], Need: llama + ", whose arguments are known here",
-			Mend: "see yourself that it listens on " + role.EngineRun + "/" + role.EngineSocketName + " and has slots and context for the limits"}
-	}
-	want := role.EngineRun + "/" + role.EngineSocketName
-	got, _ := t.argument("--host")
-	return finding{State: judged(got == want, wrong), Found: cmp.Or(got, "none"), Need: want, Mend: "set --host in service.engine.argv: the gateway asks there"}
-}
-
 func checkSlots(t together) finding {
-	if !t.known() {
-		return finding{}
+	name := "-np"
+	if t.config.Service.Engine.Dialect == vllm {
+		name = "--max-num-seqs"
 	}
-	got, want := t.number("-np", "--parallel"), uint64(t.config.Service.Limits.Concurrent)
+	got, want := t.number(name, "--parallel"), uint64(t.config.Service.Limits.Concurrent)
 	f := finding{State: judged(got == want, wrong), Found: fmt.Sprintf("%d slots", got), Need: fmt.Sprintf("%d, as limits.concurrent says", want),
-		Mend: "set -np in service.engine.argv: with fewer, requests that have a place wait in the engine"}
+		Mend: "set " + name + " in service.engine.argv: with fewer, requests that have a place wait in the engine"}
 	switch {
 	case got == 0:
 		f.Found = "the engine's own number of slots"
@@ -209,8 +194,8 @@ func checkSlots(t together) finding {
 }
 
 func checkContext(t together) finding {
-	if !t.known() {
-		return finding{}
+	if t.config.Service.Engine.Dialect == vllm {
+		return checkEachContext(t)
 	}
 	limit, concurrent := uint64(t.config.Service.Limits.ContextTokens), uint64(t.config.Service.Limits.Concurrent)
 	context, slots := t.number("-c", "--ctx-size"), max(t.number("-np", "--parallel"), 1)
@@ -223,6 +208,16 @@ func checkContext(t together) finding {
 		f.Found, f.Need = fmt.Sprintf("%d tokens for all slots together", context), fmt.Sprintf("%d, which is limits.context_tokens for each of limits.concurrent", limit*concurrent)
 		f.State = judged(context >= limit*concurrent, wrong)
 		f.Mend = fmt.Sprintf("set -c to %d or more", limit*concurrent)
+	}
+	return f
+}
+
+func checkEachContext(t together) finding {
+	context, limit := t.number("--max-model-len"), uint64(t.config.Service.Limits.ContextTokens)
+	f := finding{Found: fmt.Sprintf("%d tokens each", context), Need: fmt.Sprintf("%d each, as limits.context_tokens says", limit), State: judged(context >= limit, wrong),
+		Mend: fmt.Sprintf("set --max-model-len to %d or more: prompts that the gateway takes would not fit", limit)}
+	if context == 0 {
+		f.State, f.Found, f.Mend = doubt, "the model's own context", "set --max-model-len, so that memory and context are known"
 	}
 	return f
 }
@@ -241,7 +236,7 @@ func checkRequest(t together) finding {
 
 func checkThreads(t together) finding {
 	threads := t.number("-t", "--threads")
-	if !t.known() || threads == 0 {
+	if threads == 0 {
 		return finding{}
 	}
 	return finding{State: judged(threads <= uint64(t.shape.CPUs), doubt), Found: fmt.Sprintf("%d threads", threads), Need: fmt.Sprintf("at most %d, the machine's CPUs", t.shape.CPUs),

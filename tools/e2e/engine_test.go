@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,8 +34,15 @@ func fragile(t *testing.T) guest.Spec {
 		t.Fatal(err)
 	}
 	spec.Config.Service.Engine.Volume = ref
-	spec.Config.Service.Engine.Argv = []string{"/usr/bin/fragile", "/run/engine/e.sock"}
+	startedAs(&spec, "/usr/bin/fragile")
 	return spec
+}
+
+// startedAs has another program started with the engine's arguments: a config takes no others. What the program does with them is its own.
+func startedAs(spec *guest.Spec, program string) {
+	argv := slices.Clone(spec.Config.Service.Engine.Argv)
+	argv[0] = program
+	spec.Config.Service.Engine.Argv = argv
 }
 
 // TestEngineDies kills the engine in the middle of an answer, in the guest: the client gets a clean error and no receipt for

@@ -178,7 +178,7 @@ func probing(t *testing.T, spec guest.Spec) guest.Spec {
 		t.Fatal(err)
 	}
 	spec.Config.Service.Engine.Volume = ref
-	spec.Config.Service.Engine.Argv = []string{"/usr/bin/probe", "/run/engine/e.sock"}
+	startedAs(&spec, "/usr/bin/probe")
 	return spec
 }
 

@@ -55,7 +55,7 @@ func TestLongPrompts(t *testing.T) {
 	params := map[string]string{api.ChatCompletions: "messages", api.Completions: "prompt", api.Messages: "messages", api.Responses: "input", api.Embeddings: "input"}
 	b.engine.counts = func(path, body string) (int, string) {
 		n := strings.Count(body, "word ")
-		if path == engineCountText {
+		if path == llama.CountText {
 			if !strings.HasPrefix(body, `{"add_special":true,"parse_special":true,"content":`) {
 				return 400, body
 			}
@@ -80,7 +80,7 @@ func TestLongPrompts(t *testing.T) {
 	leave()
 	counted := 0
 	for _, path := range b.engine.paths {
-		if path != engineCountChat && path != engineCountText {
+		if path != llama.CountChat && path != llama.CountText {
 			t.Errorf("the engine was asked at %s", path)
 		}
 		counted++

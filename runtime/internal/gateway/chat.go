@@ -164,13 +164,17 @@ func (g *Gateway) bound(d *dialect, r *http.Request, client ton.Address, ask []b
 	defer leave()
 	ctx, cancel := context.WithTimeout(r.Context(), g.waits.count)
 	defer cancel()
-	e := engine{g.config.DialEngine, g.waits.count}
-	tokens, counted := uint64(0), false
+	e := engine{g.config.DialEngine, g.waits.count, &g.config.Engine}
+	path, asks := e.dialect.CountText, [][]byte{ask}
 	if d.engine == engineChat {
-		tokens, counted = e.count(ctx, engineCountChat, ask)
-	} else {
-		tokens, counted = e.count(ctx, engineCountText, []byte(`{"add_special":true,"parse_special":true,"content":`), at(ask, d.prompt), []byte("}"))
+		path = e.dialect.CountChat
+	} else if begin := e.dialect.TextBegin; begin != "" {
+		asks = [][]byte{[]byte(begin), at(ask, d.prompt), []byte("}")}
 	}
+	if path == "" {
+		return nil
+	}
+	tokens, counted := e.count(ctx, path, asks...)
 	if most := uint64(g.config.ContextTokens) - 1; counted && tokens > most { // one is for the answer
 		return (&tooLong{tokens, most}).refusal(d)
 	}
@@ -211,7 +215,7 @@ type answering struct {
 const ignoredHeader = "Chrysalis-Ignored"
 
 func (a *answering) run(w http.ResponseWriter, r *http.Request, request *request) error {
-	upstream, err := engine{a.gateway.config.DialEngine, a.gateway.waits.engine}.start(r.Context(), a.dialect.engine, request.ask)
+	upstream, err := engine{a.gateway.config.DialEngine, a.gateway.waits.engine, &a.gateway.config.Engine}.start(r.Context(), a.dialect.engine, request.ask)
 	var long *tooLong
 	switch {
 	case errors.As(err, &long):
@@ -272,7 +276,7 @@ func (a *answering) relay(events *engineEvents) error {
 			continue
 		}
 		choice := &c.Choices[0]
-		p := piece{thought: choice.Delta.Reasoning, text: *c.text(), calls: choice.Delta.Calls, size: c.size}
+		p := piece{thought: c.thought(), text: *c.text(), calls: choice.Delta.Calls, size: c.size}
 		if choice.Logprobs != nil {
 			p.logprobs = choice.Logprobs.Content
 		}

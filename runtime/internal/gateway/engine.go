@@ -8,19 +8,23 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"chrysalis/measure/engines"
 )
 
 // engine speaks HTTP/1.1 with the engine over its socket, one connection for each answer: llama-server closes a connection
-// after a streamed answer although it promises to keep it.
+// after a streamed answer although it promises to keep it, and every engine ends its work when the connection does.
 type engine struct {
-	dial func(ctx context.Context) (net.Conn, error)
-	wait time.Duration // for the first byte of an answer, and then for each piece: a long prompt is computed first
+	dial    func(ctx context.Context) (net.Conn, error)
+	wait    time.Duration // for the first byte of an answer, and then for each piece: a long prompt is computed first
+	dialect *engines.Dialect
 }
 
 // errEngineRefused says that the engine took the request and answered with an error of the 400s.
@@ -48,7 +52,7 @@ func (e engine) start(ctx context.Context, path string, body []byte) (io.ReadClo
 		return nil, fmt.Errorf("connecting to the engine: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	stream := &engineStream{conn: conn, stop: stop, wait: e.wait}
+	stream := &engineStream{conn: conn, stop: stop, wait: e.wait, dialect: e.dialect}
 	if err := stream.request(path, body); err != nil {
 		stream.Close()
 		return nil, err
@@ -58,6 +62,7 @@ func (e engine) start(ctx context.Context, path string, body []byte) (io.ReadClo
 
 type engineStream struct {
 	conn    net.Conn
+	dialect *engines.Dialect
 	stop    func() bool
 	body    io.ReadCloser
 	wait    time.Duration
@@ -101,7 +106,7 @@ func (s *engineStream) request(path string, body ...[]byte) error {
 		return errNotServed
 	case response.StatusCode/100 == 4 || path == engineEmbeddings && response.StatusCode == http.StatusInternalServerError:
 		text, _ := io.ReadAll(io.LimitReader(response.Body, maxEngineRefusal))
-		if err := refusalOfEngine(text); response.StatusCode/100 == 4 || !errors.Is(err, errEngineRefused) {
+		if err := refusalOfEngine(s.dialect, text); response.StatusCode/100 == 4 || !errors.Is(err, errEngineRefused) {
 			return err
 		}
 	}
@@ -109,7 +114,7 @@ func (s *engineStream) request(path string, body ...[]byte) error {
 }
 
 // refusalOfEngine reads an error that the engine answers with.
-func refusalOfEngine(text []byte) error {
+func refusalOfEngine(d *engines.Dialect, text []byte) error {
 	var document struct {
 		Error struct {
 			Message string `json:"message"`
@@ -121,13 +126,14 @@ func refusalOfEngine(text []byte) error {
 	if json.Unmarshal(text, &document) != nil {
 		return errEngineRefused
 	}
-	if strings.Contains(document.Error.Message, "is too large to process") { // llama-server's word for a text that is to be embedded
-		return &tooLong{}
+	said := document.Error.Message
+	switch {
+	case d.LongType != "" && strings.Contains(document.Error.Type, d.LongType), slices.ContainsFunc(d.Long, func(s string) bool { return strings.Contains(said, s) }):
+		return &tooLong{document.Error.Prompt, max(document.Error.Context, 1) - 1} // one is for the answer
+	case d.NoEmbeddings != "" && strings.Contains(said, d.NoEmbeddings):
+		return errNotServed
 	}
-	if !strings.Contains(document.Error.Type, "exceed_context_size") {
-		return errEngineRefused
-	}
-	return &tooLong{document.Error.Prompt, max(document.Error.Context, 1) - 1} // one is for the answer
+	return errEngineRefused
 }
 
 // count has the engine count a prompt's tokens with its own tokenizer, and its own template where it puts one around. An engine that can't
@@ -138,7 +144,7 @@ func (e engine) count(ctx context.Context, path string, body ...[]byte) (tokens 
 		return 0, false
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	stream := &engineStream{conn: conn, stop: stop, wait: e.wait}
+	stream := &engineStream{conn: conn, stop: stop, wait: e.wait, dialect: e.dialect}
 	defer stream.Close()
 	if stream.request(path, body...) != nil {
 		return 0, false

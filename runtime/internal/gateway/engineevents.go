@@ -21,6 +21,7 @@ type chunk struct {
 		Delta struct {
 			Content   jsontext.Value `json:"content"`
 			Reasoning jsontext.Value `json:"reasoning_content"`
+			Thought   jsontext.Value `json:"reasoning"` // the same, as newer engines call it
 			Calls     []callPiece    `json:"tool_calls"`
 		} `json:"delta"`
 		Logprobs *struct {
@@ -75,6 +76,14 @@ func (c *chunk) text() *jsontext.Value {
 		return &choice.Text
 	}
 	return &c.Choices[0].Delta.Content
+}
+
+// thought returns what the first choice has of reasoning.
+func (c *chunk) thought() jsontext.Value {
+	if d := &c.Choices[0].Delta; !isText(d.Reasoning) {
+		return d.Thought
+	}
+	return c.Choices[0].Delta.Reasoning
 }
 
 func (c *chunk) usage() receipt.Usage {
@@ -160,7 +169,7 @@ var contentName, textName = []byte(`"content":`), []byte(`"text":`)
 func (e *engineEvents) remember(data []byte, c *chunk) {
 	e.before, e.after = e.before[:0], e.after[:0]
 	if len(c.Choices) != 1 || c.Usage != nil || c.Progress != nil || c.Choices[0].FinishReason != nil ||
-		c.Choices[0].Logprobs != nil || len(c.Choices[0].Delta.Calls) != 0 || len(c.Choices[0].Delta.Reasoning) != 0 {
+		c.Choices[0].Logprobs != nil || len(c.Choices[0].Delta.Calls) != 0 || len(c.Choices[0].Delta.Reasoning) != 0 || len(c.Choices[0].Delta.Thought) != 0 {
 		return
 	}
 	name, said := contentName, *c.text()

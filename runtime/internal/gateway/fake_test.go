@@ -21,6 +21,7 @@ import (
 
 	"chrysalis/attest/evidence"
 	"chrysalis/measure/config"
+	"chrysalis/measure/engines"
 	"chrysalis/measure/pubkey"
 	"chrysalis/measure/register"
 	"chrysalis/measure/ton"
@@ -151,6 +152,9 @@ func (q *fakeQuoter) quote(r evidence.Request) (*evidence.Evidence, error) {
 	return &evidence.Evidence{Platform: evidence.VTPM, Statement: s}, nil
 }
 
+// llama is the dialect of the tests' engine where they name no other.
+var llama, _ = engines.Find(engines.Default)
+
 // fakeEngine answers on a Unix socket as llama-server does. script writes the answer's stream.
 type fakeEngine struct {
 	path   string
@@ -206,7 +210,7 @@ func startEngine(t testing.TB) *fakeEngine {
 		e.bodies, e.paths = append(e.bodies, string(body)), append(e.paths, r.URL.Path)
 		script, counts := e.script, e.counts
 		e.mu.Unlock()
-		if r.URL.Path == engineCountChat || r.URL.Path == engineCountText {
+		if r.URL.Path == llama.CountChat || r.URL.Path == llama.CountText {
 			status, text := http.StatusNotFound, `{"error":{"code":404}}`
 			if counts != nil {
 				status, text = counts(r.URL.Path, string(body))
@@ -275,7 +279,7 @@ func startBench(t testing.TB, change func(*Config), tweaks ...func(*Gateway)) *b
 	t.Helper()
 	b := &bench{keeper: &fakeKeeper{recorded: make(chan struct{}, 10_000)}, quoter: &fakeQuoter{}, engine: startEngine(t), log: &lockedBuffer{}}
 	config := Config{
-		Model: "tiny", Volume: config.Volume{Root: register.Digest{2}, Blocks: 9}, RequestBytes: 4096, AnswerTokens: 100, ContextTokens: 8192, Concurrent: 8, Charges: true, Keeper: b.keeper, Quote: b.quoter.quote,
+		Engine: llama, Model: "tiny", Volume: config.Volume{Root: register.Digest{2}, Blocks: 9}, RequestBytes: 4096, AnswerTokens: 100, ContextTokens: 8192, Concurrent: 8, Charges: true, Keeper: b.keeper, Quote: b.quoter.quote,
 		DialEngine: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", b.engine.path)

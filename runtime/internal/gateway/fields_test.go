@@ -103,7 +103,7 @@ func TestFieldTables(t *testing.T) {
 				if row.does == passed {
 					beside = with[row.name]
 				}
-				r, err := parseRequest(d, []byte(request+beside+`,"`+row.name+`":`+value+"}"), requestLimits{model: "tiny", answerTokens: 9})
+				r, err := parseRequest(d, []byte(request+beside+`,"`+row.name+`":`+value+"}"), requestLimits{model: "tiny", answerTokens: 9, stream: llama.Stream})
 				_, isRefusal := err.(*refusal)
 				switch {
 				case row.does == taken:
@@ -131,7 +131,7 @@ func TestFieldTables(t *testing.T) {
 			if strings.Contains(request, `"`+row.name+`":`) {
 				continue
 			}
-			if _, err := parseRequest(d, []byte(request+`,"`+row.name+`":null}`), requestLimits{model: "tiny", answerTokens: 9}); err != nil {
+			if _, err := parseRequest(d, []byte(request+`,"`+row.name+`":null}`), requestLimits{model: "tiny", answerTokens: 9, stream: llama.Stream}); err != nil {
 				t.Errorf("%s %s: null: got %v, want it as if it were not there", path, row.name, err)
 			}
 		}

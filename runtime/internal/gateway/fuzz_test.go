@@ -35,7 +35,7 @@ func fuzzSeeds(f *testing.F) {
 }
 
 func FuzzParseRequest(f *testing.F) {
-	limits := requestLimits{model: "tiny", answerTokens: 100}
+	limits := requestLimits{model: "tiny", answerTokens: 100, stream: llama.Stream}
 	fuzzSeeds(f)
 	allowed := map[string]bool{"messages": true, "prompt": true, "input": true, "encoding_format": true, "max_tokens": true, "stream": true, "stream_options": true, "return_progress": true,
 		"cache_prompt": true}

@@ -30,6 +30,7 @@ import (
 	"chrysalis/attest/ratls/guest"
 	"chrysalis/attest/ratls/session"
 	"chrysalis/measure/config"
+	"chrysalis/measure/engines"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/api"
 	envelope "chrysalis/runtime/envelope/guest"
@@ -75,9 +76,10 @@ var (
 // Config says what the gateway serves. Every field must be set.
 type Config struct {
 	Model        string
-	Volume       config.Volume // of the model
-	RequestBytes uint32        // largest body
-	AnswerTokens uint32        // most tokens of one answer
+	Engine       engines.Dialect // by which it is asked
+	Volume       config.Volume   // of the model
+	RequestBytes uint32          // largest body
+	AnswerTokens uint32          // most tokens of one answer
 	// ContextTokens are the most tokens of a prompt and its answer together.
 	ContextTokens uint32
 	Concurrent    uint32 // requests computed at a time; four times as many may wait
@@ -135,7 +137,7 @@ func New(c Config) (*Gateway, error) {
 		return nil, err
 	}
 	return &Gateway{
-		config: c, limits: requestLimits{model: c.Model, answerTokens: c.AnswerTokens}, waits: defaultWaits,
+		config: c, limits: requestLimits{model: c.Model, answerTokens: c.AnswerTokens, stream: c.Engine.Stream}, waits: defaultWaits,
 		places: newPlaces(int(c.Concurrent), 4*int(c.Concurrent)), counts: newPlaces(int(c.Concurrent), 4*int(c.Concurrent)),
 		bodies: newBudget(maxBodyBytes), attested: attested, envelopes: newOpener(attested), connections: maxConnections,
 	}, nil

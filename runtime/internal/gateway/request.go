@@ -18,6 +18,7 @@ import (
 type requestLimits struct {
 	model        string
 	answerTokens uint32
+	stream       string // how the engine is told to answer in events
 }
 
 // dialect is one form in which clients ask and read answers. The engine is asked for a chat in one form for all of them, and for the rest
@@ -43,13 +44,11 @@ var dialects = map[string]*dialect{
 	api.Responses:       {responsesFields, buildResponses, newResponsesAnswer, "resp_", "input", engineChat, true},
 }
 
-// The engine's paths. The last two count what the others would compute.
+// The engine's paths, which every engine has.
 const (
 	engineChat       = "/v1/chat/completions"
 	engineText       = "/v1/completions"
 	engineEmbeddings = "/v1/embeddings"
-	engineCountChat  = "/v1/chat/completions/input_tokens"
-	engineCountText  = "/tokenize"
 )
 
 // request is what a client asks for, by the tables of its dialect.
@@ -198,7 +197,8 @@ func (p *parsing) settings(b []byte, tokens jsontext.Value) []byte {
 			b = appendMember(b, row.name, v)
 		}
 	}
-	return append(b, `,"stream":true,"stream_options":{"include_usage":true},"return_progress":true,"cache_prompt":false}`...)
+	b = append(append(b, ','), p.limits.stream...)
+	return append(b, '}')
 }
 
 // wipe overwrites the client's text.

@@ -11,16 +11,15 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"chrysalis/measure/engines"
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		log.Fatal("usage: fragile SOCKET")
-	}
-	if err := os.RemoveAll(os.Args[1]); err != nil {
+	if err := os.RemoveAll(engines.Socket); err != nil {
 		log.Fatal(err)
 	}
-	l, err := net.Listen("unix", os.Args[1])
+	l, err := net.Listen("unix", engines.Socket)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -1,7 +1,7 @@
 // Command probe tries, inside a guest, what a program that was taken over would try, and reports how the kernel answered:
 // one line an attempt, "NAME ERRNO", or "NAME ok". It is built and packed by the tests alone.
 //
-// As the engine (probe SOCKET) it runs in the engine's container and answers every prompt with its report. In the place of
+// As the engine (with its arguments) it runs in the engine's container and answers every prompt with its report. In the place of
 // containerd it runs as root beside init, writes the report to a virtio port that the test has added, and ends.
 package main
 
@@ -15,8 +15,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+
+	"chrysalis/measure/engines"
 )
 
 // unprivileged is the argument under which the probe tries again as nobody, outside every container.
@@ -33,8 +36,8 @@ func main() {
 	case len(os.Args) == 2 && os.Args[1] == nothing: // that it started is the attempt
 	case len(os.Args) == 2 && os.Args[1] == unprivileged:
 		report(os.Stdout, "nobody", asNobody)
-	case len(os.Args) == 2 && strings.HasPrefix(os.Args[1], "/"):
-		serve(os.Args[1])
+	case slices.Contains(os.Args, engines.Socket): // as an engine
+		serve(engines.Socket)
 	default:
 		if err := asRootOfGuest(); err != nil {
 			log.Fatal(err)

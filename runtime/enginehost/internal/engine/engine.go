@@ -46,6 +46,7 @@ type Settings struct {
 	Model       string // where the model's volume is mounted; the engine sees it as /model
 	SocketDir   string // the engine's user may write it; the engine sees it as role.EngineRun
 	Argv, Env   []string
+	Health      string // what is asked for to know that the engine answers
 	MemoryBytes uint64
 	// Report gets Ready once, when the engine first answers, and EngineUp and EngineDown as that changes.
 	Report func(role.Word)
@@ -150,7 +151,7 @@ func (s Settings) once(ctx context.Context, c client.Container, up func()) (err 
 	healthy := make(chan error, 1)
 	probing, stop := context.WithTimeout(ctx, startWait)
 	defer stop()
-	go func() { healthy <- waitHealthy(probing, socket) }()
+	go func() { healthy <- waitHealthy(probing, socket, s.Health) }()
 	for {
 		select {
 		case status := <-exited:
@@ -182,7 +183,7 @@ func stopTask(ctx context.Context, task client.Task, exited <-chan client.ExitSt
 }
 
 // waitHealthy asks the engine until it says that it is healthy.
-func waitHealthy(ctx context.Context, socket string) error {
+func waitHealthy(ctx context.Context, socket, health string) error {
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -191,7 +192,7 @@ func waitHealthy(ctx context.Context, socket string) error {
 		},
 	}
 	for pause := firstHealth; ; pause = min(2*pause, maxHealth) {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://engine/health", nil)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://engine"+health, nil)
 		if err != nil {
 			return err
 		}

@@ -145,7 +145,7 @@ func TestWaitHealthy(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), SocketName)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := waitHealthy(ctx, socket); !errors.Is(err, context.DeadlineExceeded) {
+	if err := waitHealthy(ctx, socket, "/ready"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("no socket: got %v, want %v", err, context.DeadlineExceeded)
 	}
 	l, err := net.Listen("unix", socket)
@@ -157,13 +157,13 @@ func TestWaitHealthy(t *testing.T) {
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
-		if asked++; asked < 3 || r.URL.Path != "/health" {
+		if asked++; asked < 3 || r.URL.Path != "/ready" {
 			w.WriteHeader(http.StatusServiceUnavailable) // the model is being loaded
 		}
 	})}
 	go server.Serve(l)
 	defer server.Close()
-	if err := waitHealthy(t.Context(), socket); err != nil {
+	if err := waitHealthy(t.Context(), socket, "/ready"); err != nil {
 		t.Error(err)
 	}
 	if asked != 3 {
