@@ -47,23 +47,33 @@ func (c *collector) collect() {
 	runtime.GC()
 }
 
-// rawInput is where a tls.Conn reads and decrypts. There is no way to it but by its place in the struct.
-var rawInput = func() uintptr {
-	f, ok := reflect.TypeFor[tls.Conn]().FieldByName("rawInput")
-	if !ok || f.Type != reflect.TypeFor[bytes.Buffer]() {
-		panic("gateway: this Go keeps a connection's input elsewhere: it could not be wiped")
+// inputs are where a tls.Conn reads and decrypts, and where it gathers a handshake, whose first message has a KiB and a half. There is no way to
+// them but by their places in the struct.
+var inputs = func() (places []uintptr) {
+	for _, name := range []string{"rawInput", "hand"} {
+		f, ok := reflect.TypeFor[tls.Conn]().FieldByName(name)
+		if !ok || f.Type != reflect.TypeFor[bytes.Buffer]() {
+			panic("gateway: this Go keeps a connection's " + name + " elsewhere: it could not be wiped")
+		}
+		places = append(places, f.Offset)
 	}
-	return f.Offset
+	return places
 }()
+
+// input returns what a connection keeps at one of inputs.
+func input(c *tls.Conn, place uintptr) *bytes.Buffer {
+	return (*bytes.Buffer)(unsafe.Add(unsafe.Pointer(c), place))
+}
 
 // wipeInput overwrites what a connection has decrypted, if all of it was read, and gives the memory back: most connections are idle most of
 // the time. Nobody may be reading.
 func wipeInput(c *tls.Conn) {
-	b := (*bytes.Buffer)(unsafe.Add(unsafe.Pointer(c), rawInput))
-	if b.Len() == 0 {
-		b.Reset()
-		all := b.AvailableBuffer()
-		clear(all[:cap(all)])
-		*b = bytes.Buffer{}
+	for _, place := range inputs {
+		if b := input(c, place); b.Len() == 0 {
+			b.Reset()
+			all := b.AvailableBuffer()
+			clear(all[:cap(all)])
+			*b = bytes.Buffer{}
+		}
 	}
 }

@@ -206,3 +206,21 @@ func TestNoTextStays(t *testing.T) {
 		t.Errorf("%d pieces of text are still in memory", n)
 	}
 }
+
+// TestInputIsGivenBack: what a connection has read, its handshake included, is overwritten and its memory given back once all of it was taken, and
+// not before.
+func TestInputIsGivenBack(t *testing.T) {
+	c := &tls.Conn{}
+	for _, place := range inputs {
+		b := input(c, place)
+		b.WriteString("canary")
+		if wipeInput(c); b.String() != "canary" {
+			t.Errorf("input at %d that was not read yet: got %q", place, b.String())
+		}
+		kept := b.Bytes()
+		b.Next(b.Len())
+		if wipeInput(c); b.Cap() != 0 || bytes.Contains(kept, []byte("can")) {
+			t.Errorf("input at %d that was read: it keeps %d bytes, and its memory says %q", place, b.Cap(), kept)
+		}
+	}
+}
