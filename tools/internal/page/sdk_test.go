@@ -175,6 +175,13 @@ func TestSDK(t *testing.T) {
 	}
 }
 
+// TestTypes compiles a program in TypeScript over the SDK's types.
+func TestTypes(t *testing.T) {
+	dir := clients(t)
+	withSDK(t, dir)
+	pagetest.Node(t, dir, "types.mjs", nil)
+}
+
 // TestBuiltTwice: the same sources make the same program, package and page, also where Go has nothing in its cache.
 func TestBuiltTwice(t *testing.T) {
 	if testing.Short() {
