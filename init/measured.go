@@ -81,6 +81,11 @@ func (g *guest) measureConfig(ctx context.Context) error {
 	if g.config, err = config.Decode(g.measured); err != nil {
 		return err
 	}
+	if !g.isCustodian() {
+		if err := g.config.Service.Engine.Runs(); err != nil {
+			return boot.Coded{Code: status.EngineUnfit, Err: err}
+		}
+	}
 	if err := platform.Fits(g.platform, g.sealing()); err != nil {
 		return boot.Coded{Code: status.SealingUnfit, Err: err}
 	}

@@ -88,6 +88,7 @@ const (
 	ConfigForeign Code = iota + 1
 	SealingUnfit
 	IdentityUnfit
+	EngineUnfit
 	VolumeCorrupt
 	GPUUnasked
 	GPUNone

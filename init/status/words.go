@@ -51,6 +51,7 @@ var (
 	codes = []word{
 		ConfigForeign: {"config-foreign", "the config on the disk is not the one that the machine was launched with: launch it with the hash of this one (MRCONFIGID of a TD, HOST_DATA of an SEV-SNP guest), as chrysalis up does"},
 		IdentityUnfit: {"identity-unfit", "identity.cocoon of the config is a TD's, and this machine is none: leave it out, or start the guest on TDX"},
+		EngineUnfit:   {"engine-unfit", "service.engine of the config has an argument or a variable that its dialect does not take, or lacks one that it must have: chrysalis config check names it"},
 		SealingUnfit:  {"sealing-unfit", "identity.sealing of the config is not to be had on this machine: tpm-pcr needs a TPM, snp-derived an SEV-SNP guest; a TD has ephemeral, or custodian with another TD that keeps its secret"},
 		VolumeCorrupt: {"volume-corrupt", "a block of the engine or model volume is not what its root hash says; check it " +
 			"with: chrysalis volume check"},

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,7 +27,7 @@ func example() Measured {
 		Service: Service{
 			Engine: Engine{
 				Volume:      Volume{Root: register.Digest{1}, Blocks: 100},
-				Argv:        []string{"/usr/bin/llama-server", "-m", "/model/tiny.gguf", "--host", "/run/engine/e.sock", "--cache-ram", "0", "--no-slots", "--no-cache-prompt"},
+				Argv:        []string{"/usr/bin/llama-server", "-m", "/model/tiny.gguf"},
 				Env:         []string{"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0", "PATH=/usr/bin"},
 				MemoryBytes: 512 << 20,
 			},
@@ -224,10 +225,6 @@ func TestDecodeRefuses(t *testing.T) {
 		{"variable twice", join(id, swap(service, `"PATH=/usr/bin"`, `"PATH=/usr/bin","PATH=/x"`)), "each name once"},
 		{"an engine that nobody knows", join(id, swap(service, `"argv":`, `"dialect":"ollama","argv":`)), `dialect is "ollama"`},
 		{"the default engine, written", join(id, swap(service, `"argv":`, `"dialect":"llama-server","argv":`)), "none given where it is llama-server"},
-		{"another engine's line", join(id, swap(service, `"argv":`, `"dialect":"vllm","argv":`)), `want ["serve" "/model"]`},
-		{"an argument that no engine may have", join(id, swap(service, `"--no-slots"`, `"--no-slots","--lora","/model/x"`)), `"--lora", want one of the arguments`},
-		{"a cache of prompts", join(id, swap(service, `"--cache-ram","0"`, `"--cache-ram","1"`)), "--cache-ram is"},
-		{"a setting by the environment", join(id, swap(service, `"PATH=/usr/bin"`, `"LLAMA_ARG_LORA=x"`)), "begins with LLAMA_"},
 		{"no wiping", join(id, swap(service, "tcache_count=0", "tcache_count=1")), "lacks"},
 		{"answer past context", join(id, swap(service, `"answer_tokens":256`, `"answer_tokens":513`)), "at most context_tokens"},
 		{"price without payment", join(id, swap(service, `"payment":"charge"`, `"payment":"none"`)), "nanoton_per_token is 20"},
@@ -264,6 +261,39 @@ func TestDialect(t *testing.T) {
 	e.Env = append(e.Env, "PYTHONMALLOC=malloc")
 	if got, err := Decode(mustEncode(t, m)); err != nil || !reflect.DeepEqual(got, m) {
 		t.Errorf("decoded as %+v (%v)", got.Service.Engine, err)
+	}
+}
+
+// TestRuns: a well-formed config that no guest starts an engine by is one all the same.
+func TestRuns(t *testing.T) {
+	line := []string{"/usr/bin/llama-server", "-m", "/model/tiny.gguf", "--host", "/run/engine/e.sock", "--cache-ram", "0", "--no-slots", "--no-cache-prompt"}
+	swap := func(old string, with ...string) []string {
+		at := slices.Index(line, old)
+		return slices.Replace(slices.Clone(line), at, at+1, with...)
+	}
+	for _, tt := range []struct {
+		name, dialect string
+		argv, env     []string
+		want          string // "" runs
+	}{
+		{"llama-server", "", line, nil, ""},
+		{"what it must have", "", line[:3], nil, "lacks --host"},
+		{"another engine's line", "vllm", line, []string{"PYTHONMALLOC=malloc"}, `want ["serve" "/model"]`},
+		{"an argument that no engine may have", "", swap("--no-slots", "--no-slots", "--lora", "/model/x"), nil, `"--lora", want one of the arguments`},
+		{"a cache of prompts", "", swap("0", "1"), nil, "--cache-ram is"},
+		{"a setting by the environment", "", line, []string{"LLAMA_ARG_LORA=x"}, "begins with LLAMA_"},
+	} {
+		m := example()
+		e := &m.Service.Engine
+		e.Dialect, e.Argv, e.Env = tt.dialect, tt.argv, append(e.Env, tt.env...)
+		got, err := Decode(mustEncode(t, m))
+		if err != nil {
+			t.Errorf("%s: got %v, want a config that is well formed", tt.name, err)
+			continue
+		}
+		if err := got.Service.Engine.Runs(); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
 	}
 }
 

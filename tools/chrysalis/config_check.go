@@ -37,6 +37,7 @@ var crossChecks = []struct {
 	{"sealing", checkSealing},
 	{"engine-volume", func(t together) finding { return checkVolume(t.engine, t.config.Service.Engine.Volume, "engine") }},
 	{"engine-program", checkProgram},
+	{"engine-line", checkLine},
 	{"model-volume", func(t together) finding { return checkVolume(t.model, t.config.Service.Model.Volume, "model") }},
 	{"model-file", checkModelFile},
 	{"gpu", checkGPUs},
@@ -148,6 +149,15 @@ func checkGPUs(t together) finding {
 	want := asks.Count + asks.Switches
 	return finding{State: judged(len(t.shape.GPUs) == want, wrong), Found: fmt.Sprintf("%d devices passed through", len(t.shape.GPUs)),
 		Need: fmt.Sprintf("%d, as service.gpu asks for %s", want, t.config.Service.GPU), Mend: "name the machine's devices in gpus of its shape, or set service.gpu"}
+}
+
+// checkLine holds the engine's line against its dialect, as init does.
+func checkLine(t together) finding {
+	e := t.config.Service.Engine
+	if err := e.Runs(); err != nil {
+		return finding{State: wrong, Found: err.Error(), Need: "a line as ENGINES.md has it", Mend: "set service.engine.argv and env: no guest starts an engine with others"}
+	}
+	return finding{State: fine, Found: fmt.Sprintf("%d arguments, as its dialect takes them", len(e.Argv)-1)}
 }
 
 // vllm is the dialect whose context is each sequence's; of the default one it is that of all slots together.

@@ -11,6 +11,7 @@ import (
 
 	"chrysalis/measure"
 	"chrysalis/measure/config"
+	"chrysalis/measure/engines"
 	"chrysalis/tools/internal/guest"
 )
 
@@ -45,7 +46,7 @@ func fitting(t *testing.T) together {
 func vllmLine(name, value string) func(*together) {
 	return func(t *together) {
 		e := &t.config.Service.Engine
-		e.Dialect, e.Argv = vllm, []string{e.Argv[0], "serve", "/model"}
+		e.Dialect, e.Argv = vllm, []string{e.Argv[0], "serve", "/model", "--uds", engines.Socket, "--no-enable-prefix-caching"}
 		for _, a := range [][2]string{{"--max-num-seqs", "2"}, {"--max-model-len", "1024"}} {
 			if a[0] == name {
 				a[1] = value
@@ -100,6 +101,8 @@ func TestCrossCheck(t *testing.T) {
 			t.config.Service.GPU = "8 hopper ppcie 4 switches"
 			t.shape.GPUs = make([]string, 12)
 		}, "", fine, ""},
+		{"another socket", argv("--host", "127.0.0.1"), "engine-line", wrong, "want /run/engine/e.sock"},
+		{"no socket", without("--host"), "engine-line", wrong, "lacks --host"},
 		{"more slots", func(t *together) { argv("-np", "4")(t); argv("-c", "4096")(t) }, "slots", doubt, "no work"},
 		{"fewer slots", argv("-np", "1"), "slots", wrong, "want 2, as limits.concurrent says"},
 		{"no context", without("-c"), "context", doubt, "the model's own context"},

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"chrysalis/measure/config"
@@ -79,6 +80,14 @@ func TestForeignDisks(t *testing.T) {
 		spec := demoSpec(t)
 		takesPublicIdentity(&spec)
 		if got, want := ending(t, newGuest(t), spec), "identity-unfit"; got != want {
+			t.Errorf("the guest's last word: got %q, want %q", got, want)
+		}
+	})
+	t.Run("a config whose engine would keep prompts for the next one", func(t *testing.T) {
+		beside(t)
+		spec := demoSpec(t)
+		spec.Config.Service.Engine.Argv = slices.DeleteFunc(slices.Clone(spec.Config.Service.Engine.Argv), func(s string) bool { return s == "--no-cache-prompt" })
+		if got, want := ending(t, newGuest(t), spec), "engine-unfit"; got != want {
 			t.Errorf("the guest's last word: got %q, want %q", got, want)
 		}
 	})
