@@ -136,7 +136,7 @@ func (m *machine) start(program, role string, net bool, flags []string, files ..
 	c := exec.Command(program, append([]string{role, "-measured", m.path("measured")}, flags...)...)
 	c.ExtraFiles = append(files, statusIn)
 	c.Stderr = os.Stderr
-	c.Env = []string{"GOTRACEBACK=none", "GODEBUG=schedtrace=2147483647,clobberfree=1"} // as init starts it
+	c.Env = []string{"GOTRACEBACK=none", "GODEBUG=schedtrace=2147483647,clobberfree=1,asyncpreemptoff=1"} // as init starts it
 	if !net {
 		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	}

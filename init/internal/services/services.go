@@ -39,8 +39,9 @@ const (
 // first system call after each pause and looks around every 20 microseconds, which costs a sixth of the gateway's time when
 // tokens come one by one. The trace itself, one line of counts, is printed after 24 days and then every 24 days.
 //
-// clobberfree has the runtime overwrite what it frees: prompts and keys do not stay in memory as garbage.
-var environment = []string{"PATH=/usr/bin", "HOME=/", "GOTRACEBACK=none", "GODEBUG=schedtrace=2147483647,clobberfree=1"}
+// clobberfree has the runtime overwrite what it frees: prompts and keys do not stay in memory as garbage. asyncpreemptoff has it interrupt no
+// thread: the kernel and the runtime would write the registers down, in which a cipher had them.
+var environment = []string{"PATH=/usr/bin", "HOME=/", "GOTRACEBACK=none", "GODEBUG=schedtrace=2147483647,clobberfree=1,asyncpreemptoff=1"}
 
 // ends are the codes of a guest that ends because of a role.
 type ends struct {

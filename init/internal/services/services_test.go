@@ -258,14 +258,15 @@ func TestKeeper(t *testing.T) {
 	}
 }
 
-// TestEnvironment: the runtime of every service overwrites what it frees, which the gateway rests on.
+// TestEnvironment: the runtime of every service overwrites what it frees, and writes no registers down, which the gateway rests on.
 func TestEnvironment(t *testing.T) {
 	for _, v := range environment {
-		if settings, ok := strings.CutPrefix(v, "GODEBUG="); ok && slices.Contains(strings.Split(settings, ","), "clobberfree=1") {
+		if settings, ok := strings.CutPrefix(v, "GODEBUG="); ok && slices.Contains(strings.Split(settings, ","), "clobberfree=1") &&
+			slices.Contains(strings.Split(settings, ","), "asyncpreemptoff=1") {
 			return
 		}
 	}
-	t.Errorf("environment %q has no clobberfree", environment)
+	t.Errorf("environment %q lacks clobberfree or asyncpreemptoff", environment)
 }
 
 // TestProofs: what the keeper hands out reaches the host as it is; anything else ends the guest; a host that is gone does not.

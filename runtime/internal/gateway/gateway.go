@@ -5,7 +5,7 @@
 // The common path: New with a Config, then Serve on a listener.
 //
 // Text that has passed is overwritten within a second of its answer or refusal (wiping.go), where the process runs with
-// GODEBUG=clobberfree=1, as init starts it.
+// GODEBUG=clobberfree=1,asyncpreemptoff=1, as init starts it.
 //
 // What this package does not promise: unless charges are settled on chain, a client is not asked to prove that a payment contract is its own;
 // and what the engine keeps of a prompt is the engine's.

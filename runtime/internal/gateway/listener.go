@@ -183,7 +183,10 @@ func (c *connection) Read(p []byte) (int, error) {
 	if c.failed != nil {
 		return 0, c.refuse()
 	}
-	if int64(c.framing.begun) == c.answered.Load() && c.framing.header > 0 {
+	// net/http looks for a client that leaves by reading one byte beside the handler. That may begin so late that the handler has returned, and
+	// its answer not been written yet.
+	beside := len(p) == 1
+	if !beside && int64(c.framing.begun) == c.answered.Load() && c.framing.header > 0 {
 		// The next request is waited for: nothing that was read is wanted any more, and p is the buffer that it was in.
 		wipeInput(c.Conn)
 		clear(p)

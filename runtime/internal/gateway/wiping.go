@@ -11,7 +11,8 @@ import (
 )
 
 // What clients and engine say passes through memory of net/http and crypto/tls. What of it is garbage is overwritten by the runtime as it
-// is freed (GODEBUG=clobberfree=1, which init sets), so that it is gone after two collections: the first empties pools into a second
+// is freed (GODEBUG=clobberfree=1, which init sets, as it sets asyncpreemptoff=1: a thread that is interrupted leaves its registers in memory, where
+// a cipher had the end of a text), so that it is gone after two collections: the first empties pools into a second
 // place, the second frees them. What belongs to an open connection is overwritten here, when the connection waits for its next request.
 
 // collectAfter is how long after a text the collections begin.
