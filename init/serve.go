@@ -86,11 +86,11 @@ func (g *guest) bringUpNetwork(ctx context.Context) (err error) {
 	if err := g.platform.UseHost(g.hostDoc); err != nil {
 		return err
 	}
-	if err := network.Up(ctx, g.hostDoc.Network); err != nil {
+	// The port is open before anybody can reach it: who comes in between would be turned away, and a borrower takes that for a refusal.
+	if g.listener, err = listen(g.hostDoc.Port); err != nil {
 		return err
 	}
-	g.listener, err = listen(g.hostDoc.Port)
-	return err
+	return network.Up(ctx, g.hostDoc.Network)
 }
 
 // listen opens the service's port; the gateway gets the descriptor and opens no socket of its own.
