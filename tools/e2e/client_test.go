@@ -237,6 +237,16 @@ func (c client) saved(want int) string {
 	return file
 }
 
+// explains wants the guest's evidence explained by nothing against its own spec, and by the model against another's. It returns the evidence.
+func (c client) explains(spec guest.Spec) (evidence string) {
+	c.t.Helper()
+	evidence = c.saved(0)
+	wantCauses(c.t, "itself", explained(c.t, evidence, spec, "--policy", c.policy))
+	spec.Config.Service.Model.Volume = spec.Config.Service.Engine.Volume
+	wantCauses(c.t, "a guest with another model", explained(c.t, evidence, spec), "model")
+	return evidence
+}
+
 // explained has evidence compared with what a guest of the spec would show, and returns the kinds of causes.
 func explained(t *testing.T, evidence string, spec guest.Spec, extra ...string) (kinds []string) {
 	t.Helper()

@@ -448,12 +448,9 @@ func TestKilledWhileSettling(t *testing.T) {
 		worker := must(w.terms.Settling.Terms.Worker())
 		answered := 0
 		settles := func() (err error) {
-			k, err := Open(w.disk, journalKey, w.boots, w.terms)
-			if err != nil {
+			if err := w.open(); err != nil {
 				return err
 			}
-			k.now = w.now
-			w.run(k)
 			for range 3 {
 				if err := w.f.round(t.Context()); err != nil {
 					return err

@@ -220,12 +220,9 @@ func TestKilledWhileClosing(t *testing.T) {
 			w.disk.fail[s] = func(*lossy) error { return errDisk }
 		}
 		closes := func() error {
-			k, err := Open(w.disk, journalKey, w.boots, w.terms)
-			if err != nil {
+			if err := w.open(); err != nil {
 				return err
 			}
-			k.now = w.now
-			w.run(k)
 			for range 12 {
 				w.nextBlock(1)
 				if err := w.f.round(t.Context()); err != nil {

@@ -120,12 +120,20 @@ func (w *world) boot() {
 	if w.stop != nil {
 		w.stop()
 	}
+	if err := w.open(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// open runs a keeper over the disk as it is.
+func (w *world) open() error {
 	k, err := Open(w.disk, journalKey, w.boots, w.terms)
 	if err != nil {
-		w.t.Fatal(err)
+		return err
 	}
 	k.now = w.now
 	w.run(k)
+	return nil
 }
 
 func (w *world) now() time.Time { return time.Unix(int64(w.chain.Now()), 0) }
