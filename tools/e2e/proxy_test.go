@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,9 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"chrysalis/tools/internal/page"
-	"chrysalis/tools/internal/page/pagetest"
 )
 
 // throughProxy asks the guest through `chrysalis proxy`, as a program that knows nothing of it would, and returns the answer's text.
@@ -88,8 +84,7 @@ func (c client) throughProxy(prompt string) string {
 	if want := fmt.Sprintf("%x:%x", sha256.Sum256(body), sha256.Sum256(text)); err != nil || signed.StatusCode != 200 || !strings.Contains(string(vouched), want) {
 		t.Errorf("signature: got %d %s (%v), want it over %s", signed.StatusCode, vouched, err, want)
 	}
-	c.throughSDK(strings.TrimSuffix(base, "/v1"), prompt, answer.Choices[0].Message.Content)
-	c.throughPage(prompt, answer.Choices[0].Message.Content)
+	c.throughJavaScript(strings.TrimSuffix(base, "/v1"), prompt, answer.Choices[0].Message.Content)
 	http.DefaultClient.CloseIdleConnections()
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
@@ -107,57 +102,3 @@ func (c client) throughProxy(prompt string) string {
 	}
 	return answer.Choices[0].Message.Content
 }
-
-// throughSDK has the JavaScript SDK verify the guest and ask it, sealed past the proxy, which only carries, and wants the answer proven.
-func (c client) throughSDK(origin, prompt, want string) {
-	t := c.t
-	t.Helper()
-	node, err := exec.LookPath("node")
-	if err != nil {
-		t.Log("skipped: no node here to run the SDK")
-		return
-	}
-	source := filepath.Join(built, "..")
-	program, err := page.Build(t.Context(), source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files, err := page.SDK(program, source, "0.0.0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	pagetest.Write(t, filepath.Join(dir, "node_modules/chrysalis-sdk"), files)
-	script := filepath.Join(dir, "ask.mjs")
-	if err := os.WriteFile(script, []byte(askBySDK), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.CommandContext(t.Context(), node, script, origin, c.policy, c.roots, prompt).Output()
-	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
-		t.Fatalf("the SDK: %v\n%s", err, failed.Stderr)
-	}
-	var got struct {
-		Text, Outcome, Platform string
-		Back                    []string
-		Charged                 uint64
-	}
-	if json.Unmarshal(out, &got) != nil || strings.TrimSpace(got.Text) != strings.TrimSpace(want) || got.Outcome != "complete" || got.Platform != "vtpm" || len(got.Back) > 0 || got.Charged == 0 {
-		t.Errorf("the SDK: got %s, want %q, proven and charged", out, want)
-	}
-}
-
-// askBySDK is a program that uses the SDK: origin, policy, roots, prompt. It is refused under a policy that accepts no price.
-const askBySDK = `import { connect, GuestError } from "chrysalis-sdk";
-import { readFileSync } from "node:fs";
-const [origin, policy, roots, content] = process.argv.slice(2);
-const rules = JSON.parse(readFileSync(policy, "utf8")), trust = { roots: { vtpm: readFileSync(roots, "utf8") }, payer: "0:c11e47" + "0".repeat(58) };
-const guest = await connect(origin, { policy: rules, ...trust });
-const response = await guest.fetch("/v1/chat/completions", { method: "POST", headers: { "content-type": "application/json" },
-	body: JSON.stringify({ model: "tiny", messages: [{ role: "user", content }] }) });
-const answer = await response.json(), proof = await guest.proof(response);
-const none = structuredClone(rules);
-none.config.price.nanoton_per_token = { min: 0, max: 0 };
-const refused = await connect(origin, { policy: none, ...trust }).then(() => undefined, (e) => e);
-if (!(refused instanceof GuestError) || refused.verdict !== "rejected") throw new Error("under a policy of no price: " + refused);
-console.log(JSON.stringify({ text: answer.choices[0].message.content, outcome: proof.outcome, platform: guest.verdict.platform, back: proof.steps_back, charged: proof.charge.nanoton }));
-`

@@ -8,12 +8,15 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -467,4 +470,25 @@ func (r *Reply) events() (events []string, err error) {
 		proof += `,"charge":"` + base64.StdEncoding.EncodeToString(charge[:]) + `"`
 	}
 	return append(events, `data: {"choices":[],"chrysalis":{`+proof+`}}`, "data: [DONE]"), nil
+}
+
+// Forward is somebody in front of a guest who ends TLS and judges nothing. change, where there is one, sees each answer.
+func Forward(t testing.TB, guest string, change func(*http.Response) error) http.Handler {
+	t.Helper()
+	to, err := url.Parse(guest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	t.Cleanup(transport.CloseIdleConnections)
+	forward := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }, Transport: transport, FlushInterval: -1, ModifyResponse: change,
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// An answer may begin before the end of the question was read here; net/http would close the question then, and with it the guest's connection.
+		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+			t.Error(err)
+		}
+		forward.ServeHTTP(w, r)
+	})
 }

@@ -2,12 +2,9 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,6 +15,7 @@ import (
 	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/api"
+	"chrysalis/runtime/client/clienttest"
 )
 
 // questions are one of each path, without their end.
@@ -53,35 +51,19 @@ func (m *middle) cut(after int) {
 // startMiddle returns one in front of a guest.
 func startMiddle(t *testing.T, guest string) *middle {
 	t.Helper()
-	to, err := url.Parse(guest)
-	if err != nil {
-		t.Fatal(err)
-	}
 	m := &middle{after: -1}
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
-	t.Cleanup(transport.CloseIdleConnections)
-	forward := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }, Transport: transport, FlushInterval: -1,
-		ModifyResponse: func(r *http.Response) error {
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			if r.Request.Method == http.MethodPost {
-				m.last, m.missing = nil, false
-				r.Body = &cutBody{ReadCloser: r.Body, of: m, left: m.after}
-				if m.after >= 0 {
-					r.ContentLength = -1
-					r.Header.Del("Content-Length")
-				}
+	server := httptest.NewServer(clienttest.Forward(t, guest, func(r *http.Response) error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if r.Request.Method == http.MethodPost {
+			m.last, m.missing = nil, false
+			r.Body = &cutBody{ReadCloser: r.Body, of: m, left: m.after}
+			if m.after >= 0 {
+				r.ContentLength = -1
+				r.Header.Del("Content-Length")
 			}
-			return nil
-		},
-	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// An answer may begin before the end of the question was read here; net/http would close the question then, and with it the guest's connection.
-		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
-			t.Error(err)
 		}
-		forward.ServeHTTP(w, r)
+		return nil
 	}))
 	t.Cleanup(server.Close)
 	m.url = server.URL
