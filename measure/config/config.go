@@ -14,6 +14,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"fmt"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 
@@ -50,15 +51,56 @@ type Identity struct {
 // the evidence.
 type Service struct {
 	// Custodian is a guest that serves nobody and lends the secret to those that do. It has a GPU rule beside this word, and nothing else.
-	Custodian bool    `json:"custodian,omitzero"`
-	Engine    Engine  `json:"engine,omitzero"`
-	Model     Model   `json:"model,omitzero"`
-	GPU       GPURule `json:"gpu"`
-	Limits    Limits  `json:"limits,omitzero"`
-	Price     Terms   `json:"price,omitzero"`
+	Custodian bool   `json:"custodian,omitzero"`
+	Engine    Engine `json:"engine,omitzero"`
+	Model     Model  `json:"model,omitzero"`
+	// Models are there in the place of Engine, Model and Limits where the guest has several, and left out of the document where it has one.
+	Models []Served `json:"models,omitzero"`
+	GPU    GPURule  `json:"gpu"`
+	Limits Limits   `json:"limits,omitzero"`
+	Price  Terms    `json:"price,omitzero"`
 	// Chain is left out of the document where charges are not settled on chain.
 	Chain Chain `json:"chain,omitzero"`
 	Wipe  Wipe  `json:"wipe,omitzero"`
+}
+
+// Served is a model that is served, by what, and within which bounds.
+type Served struct {
+	Engine Engine `json:"engine"`
+	Model  Model  `json:"model"`
+	Limits Limits `json:"limits"`
+}
+
+// MaxModels is how many models one guest can have.
+const MaxModels = 8
+
+// Served returns what is served, in the config's order: one model, or several, or none by a custodian.
+func (s Service) Served() []Served {
+	switch {
+	case s.Custodian:
+		return nil
+	case len(s.Models) > 0:
+		return slices.Clone(s.Models)
+	}
+	return []Served{{s.Engine, s.Model, s.Limits}}
+}
+
+// Names returns the names that clients ask for, in the config's order.
+func (s Service) Names() (names []string) {
+	for _, m := range s.Served() {
+		names = append(names, m.Model.Name)
+	}
+	return names
+}
+
+// Named returns what answers to a name, its place in the config's order, and reports whether there is such.
+func (s Service) Named(name string) (m Served, at int, ok bool) {
+	all := s.Served()
+	at = slices.IndexFunc(all, func(m Served) bool { return m.Model.Name == name })
+	if at < 0 {
+		return Served{}, at, false
+	}
+	return all[at], at, true
 }
 
 // Volume names a read-only volume by its dm-verity root hash and its count of 4096-byte data blocks.

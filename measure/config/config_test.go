@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -51,21 +52,23 @@ func mustEncode(t testing.TB, m Measured) []byte {
 }
 
 func TestVector(t *testing.T) {
-	got := mustEncode(t, example())
-	file := filepath.Join("testdata", "vectors", "measured.bin")
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("encoded example: got %q, want the bytes of %s, %q", got, file, want)
-	}
-	m, err := Decode(want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if again := mustEncode(t, m); !bytes.Equal(again, want) {
-		t.Errorf("decoded and encoded: got %q, want %q", again, want)
+	for name, m := range map[string]Measured{"measured.bin": example(), "measured-models.bin": several()} {
+		got := mustEncode(t, m)
+		file := filepath.Join("testdata", "vectors", name)
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("encoded example: got %q, want the bytes of %s, %q", got, file, want)
+		}
+		m, err := Decode(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again := mustEncode(t, m); !bytes.Equal(again, want) {
+			t.Errorf("decoded and encoded: got %q, want %q", again, want)
+		}
 	}
 }
 
@@ -297,6 +300,119 @@ func TestRuns(t *testing.T) {
 	}
 }
 
+// several returns a config of two models.
+func several() Measured {
+	m := example()
+	one := Served{m.Service.Engine, m.Service.Model, m.Service.Limits}
+	other := one
+	other.Model = Model{Name: "other", Volume: Volume{Root: register.Digest{3}, Blocks: 7}}
+	other.Limits.ContextTokens = 1024
+	other.Engine.MemoryBytes = 1 << 30
+	m.Service.Engine, m.Service.Model, m.Service.Limits, m.Service.Models = Engine{}, Model{}, Limits{}, []Served{one, other}
+	return m
+}
+
+// TestModels: several models have one encoding, in which nothing stands that is said of one alone, and each is one that could be alone.
+func TestModels(t *testing.T) {
+	for _, tt := range []struct {
+		name, refused string
+		change        func(*Service)
+	}{
+		{"two", "", func(*Service) {}},
+		{"eight", "", func(s *Service) {
+			for i := len(s.Models); i < MaxModels; i++ {
+				m := s.Models[0]
+				m.Model = Model{fmt.Sprint("model", i), Volume{register.Digest{9, byte(i)}, 1}}
+				s.Models = append(s.Models, m)
+			}
+		}},
+		{"two engines", "", func(s *Service) { s.Models[1].Engine.Volume.Root[0]++ }},
+		{"nine", "9 models, want 2 to 8", func(s *Service) {
+			for i := len(s.Models); i <= MaxModels; i++ {
+				m := s.Models[0]
+				m.Model = Model{fmt.Sprint("model", i), Volume{register.Digest{9, byte(i)}, 1}}
+				s.Models = append(s.Models, m)
+			}
+		}},
+		{"one", "1 models, want 2 to 8", func(s *Service) { s.Models = s.Models[:1] }},
+		{"an empty list", "0 models, want 2 to 8", func(s *Service) { s.Models = []Served{} }},
+		{"an engine beside them", "each of the models has its own", func(s *Service) { s.Engine = s.Models[0].Engine }},
+		{"a part of an engine beside them", "each of the models has its own", func(s *Service) { s.Engine.Argv = []string{} }},
+		{"a model beside them", "each of the models has its own", func(s *Service) { s.Model = s.Models[0].Model }},
+		{"limits beside them", "each of the models has its own", func(s *Service) { s.Limits = s.Models[0].Limits }},
+		{"the same name", `models[1]: name "tiny" is also that of models[0]`, func(s *Service) { s.Models[1].Model.Name = "tiny" }},
+		{"the same model", "models[1]: volume", func(s *Service) { s.Models[1].Model.Volume = s.Models[0].Model.Volume }},
+		{"the same root with other blocks", "is also that of models[0]", func(s *Service) { s.Models[1].Model.Volume.Root = s.Models[0].Model.Volume.Root }},
+		{"no name", "models[0]: model: name", func(s *Service) { s.Models[0].Model.Name = "" }},
+		{"no model", "models[1]: model: volume root is zero", func(s *Service) { s.Models[1].Model.Volume = Volume{} }},
+		{"no engine", "models[1]: engine: volume root is zero", func(s *Service) { s.Models[1].Engine.Volume = Volume{} }},
+		{"no memory", "models[1]: engine: memory_bytes is 0", func(s *Service) { s.Models[1].Engine.MemoryBytes = 0 }},
+		{"no limits", "models[1]: limits: request_bytes is 0", func(s *Service) { s.Models[1].Limits = Limits{} }},
+		{"a dialect that nobody knows", "models[1]: engine: dialect", func(s *Service) { s.Models[1].Engine.Dialect = "ollama" }},
+		{"an engine that does not wipe", "models[1]: wipe is", func(s *Service) { s.Models[1].Engine.Env = nil }},
+		{"a custodian of several", "custodian with more", func(s *Service) { *s = Service{Custodian: true, GPU: GPUNone, Models: s.Models} }},
+	} {
+		m := several()
+		tt.change(&m.Service)
+		if tt.name == "a custodian of several" {
+			m.Identity.Sealing, m.Identity.Custody = SealCustodian, lent().Identity.Custody
+		}
+		if b := goesRound(t, tt.name, m, tt.refused); b != nil && (strings.Contains(string(b), `"service":{"engine"`) || !bytes.Contains(b, []byte(`"models":[{"engine":{`))) {
+			t.Errorf("%s: encoded as %q", tt.name, b)
+		}
+	}
+	for _, m := range []Measured{example(), settling()} {
+		if b := mustEncode(t, m); bytes.Contains(b, []byte("models")) {
+			t.Errorf("a config of one model has the word in it: %q", b)
+		}
+	}
+	lists := []struct{ name, from, to string }{
+		{"an empty list", `"models":[`, `"models":[],"x":[`},
+		{"null", `"models":[`, `"models":null,"x":[`},
+	}
+	for _, tt := range lists {
+		identity, service, err := Split(mustEncode(t, several()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := bytes.Replace(service, []byte(tt.from), []byte(tt.to), 1)
+		changed = append(changed[:bytes.Index(changed, []byte(`,"x":[`))], changed[bytes.Index(changed, []byte(`,"gpu":`)):]...)
+		if got, err := Decode(appendPart(appendPart(nil, identity), changed)); err == nil {
+			t.Errorf("%s: got %+v, want a refusal of %q", tt.name, got, changed)
+		}
+	}
+}
+
+// TestServed: what is served is said in one way, whether it is one model, several or none.
+func TestServed(t *testing.T) {
+	one, two := example().Service, several().Service
+	if got := one.Served(); len(got) != 1 || !reflect.DeepEqual(got[0], Served{one.Engine, one.Model, one.Limits}) {
+		t.Errorf("one model: got %+v", got)
+	}
+	if got := two.Served(); !reflect.DeepEqual(got, two.Models) {
+		t.Errorf("two models: got %+v, want %+v", got, two.Models)
+	}
+	if got := (Service{Custodian: true, GPU: GPUNone}).Served(); got != nil {
+		t.Errorf("a custodian: got %+v, want none", got)
+	}
+	if got, want := two.Names(), []string{"tiny", "other"}; !slices.Equal(got, want) {
+		t.Errorf("names: got %q, want %q", got, want)
+	}
+	if m, at, ok := two.Named("other"); !ok || at != 1 || m.Limits.ContextTokens != 1024 {
+		t.Errorf("other: got %+v at %d, %t", m, at, ok)
+	}
+	for _, name := range []string{"", "Other", "tiny "} {
+		if m, at, ok := two.Named(name); ok {
+			t.Errorf("%q: got %+v at %d, want none", name, m, at)
+		}
+	}
+	two.Models[1].Engine.Argv = append(slices.Clone(two.Models[1].Engine.Argv), "--lora", "x")
+	two.Models[0].Engine.Argv = append(slices.Clone(two.Models[0].Engine.Argv), "--host", "/run/engine/e.sock", "--cache-ram", "0", "--no-slots", "--no-cache-prompt")
+	if err := two.Runs(); err == nil || !strings.Contains(err.Error(), "models[1]: argv[3]") {
+		t.Errorf("an argument that no engine may have: got %v", err)
+	}
+}
+
 // TestEveryByteCounts flips each byte of a valid config: each must change the digest, and nearly each must be refused or
 // decode to another config; none may decode to the same one.
 func TestEveryByteCounts(t *testing.T) {
@@ -501,6 +617,7 @@ func TestZerostates(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add(mustEncode(f, example()))
+	f.Add(mustEncode(f, several()))
 	f.Fuzz(func(t *testing.T, measured []byte) {
 		m, err := Decode(measured)
 		if err != nil {

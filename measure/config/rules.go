@@ -2,8 +2,10 @@ package config
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -173,20 +175,11 @@ func (s Service) validate() error {
 	if s.Custodian {
 		return s.validateCustodian()
 	}
-	if err := s.Engine.validate(); err != nil {
-		return fmt.Errorf("engine: %v", err)
-	}
-	if err := s.Model.Volume.validate(); err != nil {
-		return fmt.Errorf("model: %v", err)
-	}
-	if n := s.Model.Name; n == "" || len(n) > maxNameBytes || !printable(n) {
-		return fmt.Errorf("model: name %.40q: want 1 to %d printable ASCII characters without spaces", n, maxNameBytes)
+	if err := s.validateServed(); err != nil {
+		return err
 	}
 	if _, err := s.GPU.GPUs(); err != nil {
 		return err
-	}
-	if err := s.Limits.validate(); err != nil {
-		return fmt.Errorf("limits: %v", err)
 	}
 	if err := s.Price.validate(); err != nil {
 		return fmt.Errorf("price: %v", err)
@@ -194,11 +187,65 @@ func (s Service) validate() error {
 	if s.Wipe != WipeFreed {
 		return fmt.Errorf("wipe is %.40q, want %q", s.Wipe, WipeFreed)
 	}
-	dialect, _ := s.Engine.dialect() // validated
-	for _, wipes := range dialect.Wipes {
-		if !slices.Contains(s.Engine.Env, wipes) {
-			return fmt.Errorf("wipe is %q, but engine.env lacks %q", s.Wipe, wipes)
+	for at, m := range s.Served() {
+		dialect, _ := m.Engine.dialect() // validated
+		for _, wipes := range dialect.Wipes {
+			if !slices.Contains(m.Engine.Env, wipes) {
+				return fmt.Errorf("%swipe is %q, but engine.env lacks %q", s.of(at), s.Wipe, wipes)
+			}
 		}
+	}
+	return nil
+}
+
+// validateServed wants one model in Engine, Model and Limits, or several in Models and nothing there. A receipt names what answered by the roots
+// of its volumes and a request by its name, so neither a name nor a model's root is there twice.
+func (s Service) validateServed() error {
+	if s.Models != nil {
+		if n := len(s.Models); n < 2 || n > MaxModels {
+			return fmt.Errorf("%d models, want 2 to %d, and engine, model and limits in their place where there is one", n, MaxModels)
+		}
+		if !reflect.DeepEqual(s.Engine, Engine{}) || s.Model != (Model{}) || s.Limits != (Limits{}) {
+			return errors.New("models beside engine, model or limits: each of the models has its own")
+		}
+	}
+	all := s.Served()
+	for at, m := range all {
+		if err := m.validate(); err != nil {
+			return fmt.Errorf("%s%v", s.of(at), err)
+		}
+		for before, other := range all[:at] {
+			switch {
+			case other.Model.Name == m.Model.Name:
+				return fmt.Errorf("%sname %.40q is also that of models[%d]", s.of(at), m.Model.Name, before)
+			case other.Model.Volume.Root == m.Model.Volume.Root:
+				return fmt.Errorf("%svolume %s is also that of models[%d]: receipts tell models apart by it", s.of(at), m.Model.Volume, before)
+			}
+		}
+	}
+	return nil
+}
+
+// of begins what is said of one of several models.
+func (s Service) of(at int) string {
+	if s.Models == nil {
+		return ""
+	}
+	return fmt.Sprintf("models[%d]: ", at)
+}
+
+func (m Served) validate() error {
+	if err := m.Engine.validate(); err != nil {
+		return fmt.Errorf("engine: %v", err)
+	}
+	if err := m.Model.Volume.validate(); err != nil {
+		return fmt.Errorf("model: %v", err)
+	}
+	if n := m.Model.Name; n == "" || len(n) > maxNameBytes || !printable(n) {
+		return fmt.Errorf("model: name %.40q: want 1 to %d printable ASCII characters without spaces", n, maxNameBytes)
+	}
+	if err := m.Limits.validate(); err != nil {
+		return fmt.Errorf("limits: %v", err)
 	}
 	return nil
 }
@@ -241,6 +288,16 @@ func (e Engine) validate() error {
 	}
 	if e.MemoryBytes < 64<<20 || e.MemoryBytes > 1<<50 {
 		return fmt.Errorf("memory_bytes is %d, want 64 MiB to 1 PiB", e.MemoryBytes)
+	}
+	return nil
+}
+
+// Runs is Engine.Runs of the first of the engines that no guest starts.
+func (s Service) Runs() error {
+	for at, m := range s.Served() {
+		if err := m.Engine.Runs(); err != nil {
+			return fmt.Errorf("%s%w", s.of(at), err)
+		}
 	}
 	return nil
 }
