@@ -174,6 +174,9 @@ func (r *Rules) validate() error {
 	if err := r.Platforms.validate(); err != nil {
 		return fmt.Errorf("platforms: %w", err)
 	}
+	if err := r.Config.validateModels(); err != nil {
+		return fmt.Errorf("config: %w", err)
+	}
 	if err := r.validateGPU(); err != nil {
 		return err
 	}

@@ -126,6 +126,12 @@ func TestPolicyIsAValue(t *testing.T) {
 
 func FuzzParsePolicy(f *testing.F) {
 	f.Add([]byte(document(f, nil)))
+	f.Add([]byte(document(f, func(r *attest.Rules) {
+		one := attest.ServedRules{Engine: r.Config.Engine, Model: r.Config.Model, Limits: r.Config.Limits}
+		other := one
+		other.Model.Name, other.Optional = "other", true
+		r.Config.Engine, r.Config.Model, r.Config.Limits, r.Config.Models = attest.EngineRules{}, attest.ModelRules{}, attest.LimitRules{}, []attest.ServedRules{one, other}
+	})))
 	f.Add([]byte("{}"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := attest.ParsePolicy(b)

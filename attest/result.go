@@ -204,6 +204,11 @@ func (r *Result) Config() config.Measured {
 	m := r.measured
 	m.Service.Engine.Argv = slices.Clone(m.Service.Engine.Argv)
 	m.Service.Engine.Env = slices.Clone(m.Service.Engine.Env)
+	m.Service.Models = slices.Clone(m.Service.Models)
+	for i := range m.Service.Models {
+		e := &m.Service.Models[i].Engine
+		e.Argv, e.Env = slices.Clone(e.Argv), slices.Clone(e.Env)
+	}
 	return m
 }
 

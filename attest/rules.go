@@ -2,6 +2,7 @@ package attest
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -34,9 +35,12 @@ type ConfigRules struct {
 	Instance  []config.Instance `json:"instance"`
 	Engine    EngineRules       `json:"engine"`
 	Model     ModelRules        `json:"model"`
-	GPU       []config.GPURule  `json:"gpu"`
-	Limits    LimitRules        `json:"limits"`
-	Price     PriceRules        `json:"price"`
+	// Models judge a guest's models by their names, one or several, and Engine, Model and Limits are empty then. They are left out of the document
+	// where those three judge the one model that a guest may have.
+	Models []ServedRules    `json:"models,omitzero"`
+	GPU    []config.GPURule `json:"gpu"`
+	Limits LimitRules       `json:"limits"`
+	Price  PriceRules       `json:"price"`
 	// Chain is what is accepted. Where it is left out of the document, that is a config whose charges are not settled on chain.
 	Chain ChainRules    `json:"chain,omitzero"`
 	Wipe  []config.Wipe `json:"wipe"`
@@ -50,6 +54,15 @@ type EngineRules struct {
 	Argv        []string `json:"argv"`
 	Env         []string `json:"env"`
 	MemoryBytes Range    `json:"memory_bytes"`
+}
+
+// ServedRules judges what answers to a name.
+type ServedRules struct {
+	// Optional accepts a guest without the model. It is left out of the document where the guest must have it.
+	Optional bool        `json:"optional,omitzero"`
+	Engine   EngineRules `json:"engine"`
+	Model    ModelRules  `json:"model"`
+	Limits   LimitRules  `json:"limits"`
 }
 
 // ModelRules judges the model.
@@ -105,21 +118,36 @@ const AnyPayoutOwner = "any"
 func ExactConfig(m config.Measured) ConfigRules {
 	id, sv := m.Identity, m.Service
 	exact := func(n uint64) Range { return Range{n, n} }
+	var models []ServedRules
+	one := exactServed(config.Served{Engine: sv.Engine, Model: sv.Model, Limits: sv.Limits})
+	if len(sv.Models) > 0 {
+		one = ServedRules{}
+		for _, served := range sv.Models {
+			models = append(models, exactServed(served))
+		}
+	}
 	return ConfigRules{
 		Cocoon: id.Cocoon, Network: id.Network, RootContract: id.RootContract, PayoutOwner: id.PayoutOwner.String(),
 		Sealing: []config.Sealing{id.Sealing}, Stranding: said(id.Stranding), Handover: said(id.Handover),
 		Custody: id.Custody, Custodian: sv.Custodian, Instance: []config.Instance{id.Instance},
-		Engine: EngineRules{Volumes: []config.Volume{sv.Engine.Volume}, Dialect: sv.Engine.Dialect, Argv: slices.Clone(sv.Engine.Argv), Env: slices.Clone(sv.Engine.Env),
-			MemoryBytes: exact(sv.Engine.MemoryBytes)},
-		Model: ModelRules{Name: sv.Model.Name, Volumes: []config.Volume{sv.Model.Volume}},
-		GPU:   []config.GPURule{sv.GPU},
-		Limits: LimitRules{RequestBytes: exact(uint64(sv.Limits.RequestBytes)), AnswerTokens: exact(uint64(sv.Limits.AnswerTokens)),
-			Concurrent: exact(uint64(sv.Limits.Concurrent)), ContextTokens: exact(uint64(sv.Limits.ContextTokens))},
+		Engine: one.Engine, Model: one.Model, Models: models, Limits: one.Limits,
+		GPU: []config.GPURule{sv.GPU},
 		Price: PriceRules{Payment: []config.Payment{sv.Price.Payment}, NanotonPerToken: exact(sv.Price.NanotonPerToken),
 			PromptWeight: exact(uint64(sv.Price.PromptWeight)), CachedWeight: exact(uint64(sv.Price.CachedWeight)),
 			CompletionWeight: exact(uint64(sv.Price.CompletionWeight)), ReasoningWeight: exact(uint64(sv.Price.ReasoningWeight))},
 		Chain: exactChain(sv.Chain),
 		Wipe:  []config.Wipe{sv.Wipe},
+	}
+}
+
+func exactServed(s config.Served) ServedRules {
+	exact := func(n uint32) Range { return Range{uint64(n), uint64(n)} }
+	e, l := s.Engine, s.Limits
+	return ServedRules{
+		Engine: EngineRules{Volumes: []config.Volume{e.Volume}, Dialect: e.Dialect, Argv: slices.Clone(e.Argv), Env: slices.Clone(e.Env),
+			MemoryBytes: Range{e.MemoryBytes, e.MemoryBytes}},
+		Model:  ModelRules{Name: s.Model.Name, Volumes: []config.Volume{s.Model.Volume}},
+		Limits: LimitRules{exact(l.RequestBytes), exact(l.AnswerTokens), exact(l.Concurrent), exact(l.ContextTokens)},
 	}
 }
 
@@ -138,6 +166,26 @@ func said[T ~string](word T) []T {
 		return nil
 	}
 	return []T{word}
+}
+
+// validateModels wants the rules of several models to have a name each, and nothing beside them that would judge one.
+func (r *ConfigRules) validateModels() error {
+	if r.Models == nil {
+		return nil
+	}
+	if len(r.Models) == 0 {
+		return errors.New("models is empty, want a model, or the member left out")
+	}
+	if e, m := r.Engine, r.Model; r.Custodian || len(e.Volumes)+len(e.Argv)+len(e.Env)+len(m.Volumes) > 0 || e.Dialect != "" || e.MemoryBytes != (Range{}) || m.Name != "" ||
+		r.Limits != (LimitRules{}) {
+		return errors.New("models beside rules of engine, model or limits, or of a custodian: want those empty")
+	}
+	for i, rule := range r.Models {
+		if name := rule.Model.Name; name == "" || ruled(r.Models, name) != i {
+			return fmt.Errorf("models[%d] has the name %.40q, want each model's once", i, name)
+		}
+	}
+	return nil
 }
 
 // Judge judges a config by the rules alone, and returns a line for each field. It proves nothing of a guest: Verify does.
@@ -201,41 +249,31 @@ var configChecks = []step{
 	field("service.custodian", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return check.Found(fmt.Sprint(m.Service.Custodian), fmt.Sprint(r.Custodian), m.Service.Custodian == r.Custodian)
 	}),
-	field("service.engine.volume", func(m *config.Measured, r *ConfigRules) check.Finding {
-		return oneVolume(m.Service.Engine.Volume, r.Engine.Volumes)
+	served("engine.volume", func(m config.Served, r ServedRules) check.Finding {
+		return oneVolume(m.Engine.Volume, r.Engine.Volumes)
 	}),
-	field("service.engine.dialect", func(m *config.Measured, r *ConfigRules) check.Finding {
-		return oneOf(m.Service.Engine.Dialect, r.Engine.Dialect)
+	served("engine.dialect", func(m config.Served, r ServedRules) check.Finding { return oneOf(m.Engine.Dialect, r.Engine.Dialect) }),
+	served("engine.argv", func(m config.Served, r ServedRules) check.Finding { return words(m.Engine.Argv, r.Engine.Argv) }),
+	served("engine.env", func(m config.Served, r ServedRules) check.Finding { return words(m.Engine.Env, r.Engine.Env) }),
+	served("engine.memory_bytes", func(m config.Served, r ServedRules) check.Finding {
+		return within(m.Engine.MemoryBytes, r.Engine.MemoryBytes)
 	}),
-	field("service.engine.argv", func(m *config.Measured, r *ConfigRules) check.Finding {
-		return words(m.Service.Engine.Argv, r.Engine.Argv)
-	}),
-	field("service.engine.env", func(m *config.Measured, r *ConfigRules) check.Finding {
-		return words(m.Service.Engine.Env, r.Engine.Env)
-	}),
-	field("service.engine.memory_bytes", func(m *config.Measured, r *ConfigRules) check.Finding {
-		return within(m.Service.Engine.MemoryBytes, r.Engine.MemoryBytes)
-	}),
-	field("service.model.name", func(m *config.Measured, r *ConfigRules) check.Finding {
-		return oneOf(m.Service.Model.Name, r.Model.Name)
-	}),
-	field("service.model.volume", func(m *config.Measured, r *ConfigRules) check.Finding {
-		return oneVolume(m.Service.Model.Volume, r.Model.Volumes)
-	}),
+	field("service.model.name", modelNames),
+	served("model.volume", func(m config.Served, r ServedRules) check.Finding { return oneVolume(m.Model.Volume, r.Model.Volumes) }),
 	field("service.gpu", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Service.GPU, r.GPU...)
 	}),
-	field("service.limits.request_bytes", func(m *config.Measured, r *ConfigRules) check.Finding {
-		return within(uint64(m.Service.Limits.RequestBytes), r.Limits.RequestBytes)
+	served("limits.request_bytes", func(m config.Served, r ServedRules) check.Finding {
+		return within(uint64(m.Limits.RequestBytes), r.Limits.RequestBytes)
 	}),
-	field("service.limits.answer_tokens", func(m *config.Measured, r *ConfigRules) check.Finding {
-		return within(uint64(m.Service.Limits.AnswerTokens), r.Limits.AnswerTokens)
+	served("limits.answer_tokens", func(m config.Served, r ServedRules) check.Finding {
+		return within(uint64(m.Limits.AnswerTokens), r.Limits.AnswerTokens)
 	}),
-	field("service.limits.concurrent", func(m *config.Measured, r *ConfigRules) check.Finding {
-		return within(uint64(m.Service.Limits.Concurrent), r.Limits.Concurrent)
+	served("limits.concurrent", func(m config.Served, r ServedRules) check.Finding {
+		return within(uint64(m.Limits.Concurrent), r.Limits.Concurrent)
 	}),
-	field("service.limits.context_tokens", func(m *config.Measured, r *ConfigRules) check.Finding {
-		return within(uint64(m.Service.Limits.ContextTokens), r.Limits.ContextTokens)
+	served("limits.context_tokens", func(m config.Served, r ServedRules) check.Finding {
+		return within(uint64(m.Limits.ContextTokens), r.Limits.ContextTokens)
 	}),
 	field("service.price.payment", func(m *config.Measured, r *ConfigRules) check.Finding {
 		return oneOf(m.Service.Price.Payment, r.Price.Payment...)
@@ -285,6 +323,82 @@ var configChecks = []step{
 
 func field(name string, judge func(*config.Measured, *ConfigRules) check.Finding) step {
 	return step{Name: "config." + name, Judge: func(a *appraisal) check.Finding { return judge(&a.config, &a.rules.Config) }}
+}
+
+// served judges a part of each model that is served by the rules of its name. The one model of a guest and the one of a policy belong together
+// whatever they are called: the name has a check of its own.
+func served(name string, judge func(config.Served, ServedRules) check.Finding) step {
+	return field("service."+name, func(m *config.Measured, r *ConfigRules) check.Finding {
+		models, rules := servedBy(m.Service), r.served()
+		if len(models) == 1 && len(rules) == 1 {
+			return judge(models[0], rules[0])
+		}
+		all := true
+		found := make([]check.Finding, len(models))
+		for i, model := range models {
+			at := ruled(rules, model.Model.Name)
+			if at < 0 {
+				all = false
+				continue
+			}
+			found[i] = judge(model, rules[at])
+			all = all && found[i].OK
+		}
+		return check.Saying(all, func() (string, string) {
+			var got, want []string
+			for i, model := range models {
+				g, w := found[i].Words()
+				if ruled(rules, model.Model.Name) < 0 {
+					g, w = "served", "no such model"
+				}
+				got, want = append(got, model.Model.Name+": "+g), append(want, model.Model.Name+": "+w)
+			}
+			return strings.Join(got, "; "), strings.Join(want, "; ")
+		})
+	})
+}
+
+// modelNames wants every model to be one that the policy names, and those to be there that it does not call optional.
+func modelNames(m *config.Measured, r *ConfigRules) check.Finding {
+	models, rules := servedBy(m.Service), r.served()
+	if len(models) == 1 && len(rules) == 1 {
+		return oneOf(models[0].Model.Name, rules[0].Model.Name)
+	}
+	var got, want []string
+	all := true
+	for _, model := range models {
+		got = append(got, model.Model.Name)
+		all = all && ruled(rules, model.Model.Name) >= 0
+	}
+	for _, rule := range rules {
+		name := rule.Model.Name
+		if all = all && (rule.Optional || slices.Contains(got, name)); rule.Optional {
+			name += " (optional)"
+		}
+		want = append(want, name)
+	}
+	return check.Saying(all, func() (string, string) { return strings.Join(got, ", "), strings.Join(want, ", ") })
+}
+
+// servedBy returns what a config serves; of a custodian one model of nothing, which its policy states too.
+func servedBy(s config.Service) []config.Served {
+	if s.Custodian {
+		return []config.Served{{}}
+	}
+	return s.Served()
+}
+
+// served returns the rules of each model.
+func (r *ConfigRules) served() []ServedRules {
+	if r.Models != nil {
+		return r.Models
+	}
+	return []ServedRules{{Engine: r.Engine, Model: r.Model, Limits: r.Limits}}
+}
+
+// ruled returns which of the rules are a name's, or less than 0.
+func ruled(rules []ServedRules, name string) int {
+	return slices.IndexFunc(rules, func(r ServedRules) bool { return r.Model.Name == name })
 }
 
 // custody wants a part of what custodian and borrower judge each other by to be the policy's own.

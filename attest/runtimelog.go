@@ -17,18 +17,23 @@ import (
 // this log; on SEV-SNP the statement's log head does, which is weaker: whoever owns the guest's report device could have
 // written another.
 func logChecks(in eventlog.Registers) []step {
-	return append(loggedChecks(eventlog.Places(in), "nothing after keys-released"), heldBy, loanCheck)
+	return append(loggedChecks(in, "nothing after keys-released"), heldBy, loanCheck)
 }
 
 // askingLogChecks judge the log of a guest that asks for its secret: complete but for keys-released, which it can't have.
 func askingLogChecks(in eventlog.Registers) []step {
-	order := slices.DeleteFunc(eventlog.Places(in), func(p eventlog.Place) bool { return p.Kind == eventlog.KindKeysReleased })
-	return loggedChecks(order, "nothing after the separator")
+	return loggedChecks(in, "nothing after the separator", eventlog.KindKeysReleased)
 }
 
-func loggedChecks(order []eventlog.Place, end string) []step {
+// loggedChecks judge a log that has all events but some. There is one check for each kind and register, however many models the config has: which
+// list of checks is made is for nothing in the evidence to say.
+func loggedChecks(in eventlog.Registers, end string, without ...eventlog.Kind) []step {
+	placesOf := func(s eventlog.Sequence) []eventlog.Place {
+		return slices.DeleteFunc(s.Places(in), func(p eventlog.Place) bool { return slices.Contains(without, p.Kind) })
+	}
 	list := []step{
 		{Name: "runtime-log-order", Judge: func(a *appraisal) check.Finding {
+			order := placesOf(a.sequence)
 			first := a.runtime[:min(len(a.runtime), len(order))]
 			same := slices.EqualFunc(first, order, func(r eventlog.Record, p eventlog.Place) bool { return r.Kind == p.Kind && r.Register == p.Register })
 			return check.Saying(same, func() (string, string) {
@@ -43,15 +48,16 @@ func loggedChecks(order []eventlog.Place, end string) []step {
 			})
 		}},
 		{Name: "runtime-log-end", Judge: func(a *appraisal) check.Finding {
-			if len(a.runtime) > len(order) {
+			if order := placesOf(a.sequence); len(a.runtime) > len(order) {
 				return check.Found(a.runtime[len(order)].Kind.String(), end, false)
 			}
 			return check.Found(end, end, true)
 		}},
 	}
-	for _, p := range order {
+	places := placesOf(eventlog.Sequence{Models: make([]eventlog.Pair, 1)})
+	for _, p := range places {
 		name := "event-" + p.Kind.String()
-		if slices.ContainsFunc(order, func(q eventlog.Place) bool { return q.Kind == p.Kind && q.Register != p.Register }) {
+		if slices.ContainsFunc(places, func(q eventlog.Place) bool { return q.Kind == p.Kind && q.Register != p.Register }) {
 			name += fmt.Sprintf("-%d", p.Register)
 		}
 		list = append(list, event(name, p))
@@ -158,20 +164,51 @@ var askingKeyChecks = []step{
 	{Name: "statement-secret", Judge: func(a *appraisal) check.Finding { return digests(a.evidence.Statement.SecretHash, [32]byte{}) }},
 }
 
-// event compares the data of the first event of a kind in a register. Its place and number are judged by runtime-log-order.
+// event compares the data of the events of a kind in a register: of the first, or where there are several models of each model's own. Their place
+// and number are judged by runtime-log-order and runtime-log-end.
 func event(name string, place eventlog.Place) step {
 	return step{Name: name, Judge: func(a *appraisal) check.Finding {
 		if place.Kind == eventlog.KindKeysReleased {
 			a.sequence = a.sequence.Released(a.runtime) // what no config says; each register must say the same
 		}
-		want := a.sequence.Data(place.Kind)
+		var has [][]byte
 		for _, r := range a.runtime {
 			if r.Register == place.Register && r.Kind == place.Kind {
-				return check.Saying(bytes.Equal(r.Data, want), func() (string, string) { return show(r.Data), show(want) })
+				has = append(has, r.Data)
 			}
 		}
-		return check.Found("no such event", show(want), false)
+		if models := a.config.Service.Models; len(models) > 0 && (place.Kind == eventlog.KindEngine || place.Kind == eventlog.KindModel) {
+			return eachEvent(a.sequence, place.Kind, models, has)
+		}
+		want := a.sequence.Data(place.Kind, 0)
+		if len(has) == 0 {
+			return check.Found("no such event", show(want), false)
+		}
+		return check.Saying(bytes.Equal(has[0], want), func() (string, string) { return show(has[0]), show(want) })
 	}}
+}
+
+// eachEvent compares the events of engines, or of models, with the config's, and says what was got and wanted for each model by its name.
+func eachEvent(s eventlog.Sequence, k eventlog.Kind, models []config.Served, has [][]byte) check.Finding {
+	all := len(has) == len(models)
+	for i := range min(len(has), len(models)) {
+		all = all && bytes.Equal(has[i], s.Data(k, i))
+	}
+	return check.Saying(all, func() (string, string) {
+		var got, want []string
+		for i, model := range models {
+			want = append(want, model.Model.Name+": "+show(s.Data(k, i)))
+			if i < len(has) {
+				got = append(got, model.Model.Name+": "+show(has[i]))
+			} else {
+				got = append(got, model.Model.Name+": no such event")
+			}
+		}
+		for _, data := range has[min(len(has), len(models)):] {
+			got = append(got, "and "+show(data))
+		}
+		return strings.Join(got, "; "), strings.Join(want, "; ")
+	})
 }
 
 // show writes an event's data for people: words as they are, anything else in hexadecimal digits.

@@ -386,7 +386,7 @@ func (s *scene) heldBefore(images ...register.Digest) { s.released(eventlog.Sequ
 func (s *scene) released(says eventlog.Sequence) {
 	for i, r := range s.contents.Records {
 		if r.Kind == eventlog.KindKeysReleased {
-			s.contents.Records[i].Data = says.Data(r.Kind)
+			s.contents.Records[i].Data = says.Data(r.Kind, 0)
 		}
 	}
 }

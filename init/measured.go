@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"chrysalis/init/internal/record"
 	"chrysalis/init/status"
 	"chrysalis/measure/config"
+	"chrysalis/measure/eventlog"
 )
 
 // waitForEntropy returns once the kernel's generator is seeded; on a confidential VM it is by the processor, not the host.
@@ -81,10 +83,14 @@ func (g *guest) measureConfig(ctx context.Context) error {
 	if g.config, err = config.Decode(g.measured); err != nil {
 		return err
 	}
-	if !g.isCustodian() {
-		if err := g.config.Service.Engine.Runs(); err != nil {
-			return boot.Coded{Code: status.EngineUnfit, Err: err}
-		}
+	if n := len(g.config.Service.Models); n > 0 {
+		return boot.Coded{Code: status.EngineUnfit, Err: fmt.Errorf("the config has %d models: this image serves one", n)}
+	}
+	if err := g.config.Service.Runs(); err != nil {
+		return boot.Coded{Code: status.EngineUnfit, Err: err}
+	}
+	if err := g.recorder.Serves(eventlog.PairsOf(g.config.Service)); err != nil {
+		return err
 	}
 	if err := platform.Fits(g.platform, g.sealing()); err != nil {
 		return boot.Coded{Code: status.SealingUnfit, Err: err}

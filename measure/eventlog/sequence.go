@@ -14,8 +14,8 @@ import (
 type Sequence struct {
 	Config   register.Digest // of the measured config
 	Identity register.Digest // of its first part
-	Engine   config.Volume
-	Model    config.Volume
+	// Models are the volumes behind each model that is served, in the config's order: one, or several. A custodian has one of zeros.
+	Models []Pair
 	// GPU is what the GPU rule found: Found's text. Where the rule asks for GPUs it follows from no config, and is "" before it is known.
 	GPU string
 	// Held are the measurements of the images that have held the guest's secret before its own, the first at first. They follow from no
@@ -23,6 +23,20 @@ type Sequence struct {
 	Held []register.Digest
 	// Loan is what the custodian said that lent the secret; zero of a guest that borrowed none. It follows from no config either.
 	Loan Loan
+}
+
+// Pair is what answers to one name: an engine and the model that it computes with.
+type Pair struct{ Engine, Model config.Volume }
+
+// PairsOf returns the pairs of a config's service part.
+func PairsOf(service config.Service) (pairs []Pair) {
+	for _, m := range service.Served() {
+		pairs = append(pairs, Pair{m.Engine.Volume, m.Model.Volume})
+	}
+	if service.Custodian {
+		pairs = []Pair{{}} // of nothing, which the log states
+	}
+	return pairs
 }
 
 // Loan is a secret that a custodian has lent.
@@ -124,24 +138,28 @@ func Unparsed(measured []byte) (Sequence, error) {
 
 // With returns the sequence with what the service part of a config states.
 func (s Sequence) With(service config.Service) Sequence {
-	s.Engine, s.Model, s.GPU = service.Engine.Volume, service.Model.Volume, ""
+	s.Models, s.GPU = PairsOf(service), ""
 	if service.GPU == config.GPUNone {
 		s.GPU = string(config.GPUNone)
 	}
 	return s
 }
 
-// Data is the data of the sequence's event of that kind.
-func (s Sequence) Data(k Kind) []byte {
+// Data is the data of the sequence's event of that kind; where a register takes several of the kind, of that number, counted from 0. It is nil
+// of an event that there is not.
+func (s Sequence) Data(k Kind, number int) []byte {
+	if number < 0 || number >= s.times(k) {
+		return nil
+	}
 	switch k {
 	case KindConfig:
 		return s.Config[:]
 	case KindIdentity:
 		return s.Identity[:]
 	case KindEngine:
-		return VolumeData(s.Engine.Root, s.Engine.Blocks)
+		return VolumeData(s.Models[number].Engine.Root, s.Models[number].Engine.Blocks)
 	case KindModel:
-		return VolumeData(s.Model.Root, s.Model.Blocks)
+		return VolumeData(s.Models[number].Model.Root, s.Models[number].Model.Blocks)
 	case KindGPU:
 		return []byte(s.GPU)
 	case KindSeparator:
@@ -155,8 +173,10 @@ func (s Sequence) Data(k Kind) []byte {
 // Records returns the log of a guest that serves and has lost nothing.
 func (s Sequence) Records(in Registers) []Record {
 	var log []Record
-	for i, p := range Places(in) {
-		log = append(log, Record{Number: uint64(i), Register: p.Register, Kind: p.Kind, Data: s.Data(p.Kind)})
+	come := map[Place]int{}
+	for i, p := range s.Places(in) {
+		log = append(log, Record{Number: uint64(i), Register: p.Register, Kind: p.Kind, Data: s.Data(p.Kind, come[p])})
+		come[p]++
 	}
 	return log
 }
@@ -188,11 +208,36 @@ var order = []struct {
 	{KindSeparator, []Register{PCR13, PCR14}}, {KindKeysReleased, []Register{PCR13, PCR14}},
 }
 
-// Places returns the places of all events of a guest that serves, in order.
-func Places(in Registers) (all []Place) {
+// times says how often a register takes an event of the kind.
+func (s Sequence) times(k Kind) int {
+	if k == KindEngine || k == KindModel {
+		return len(s.Models)
+	}
+	return 1
+}
+
+// kinds are those of all events by which a guest serves, in order, whatever the registers: engine and model come together, once for each that is
+// served.
+func (s Sequence) kinds() (all []Kind) {
 	for _, e := range order {
-		for _, p := range in.of(e.kind) {
-			all = append(all, Place{p, e.kind})
+		switch e.kind {
+		case KindEngine:
+			for range s.Models {
+				all = append(all, KindEngine, KindModel)
+			}
+		case KindModel: // with its engine
+		default:
+			all = append(all, e.kind)
+		}
+	}
+	return all
+}
+
+// Places returns the places of all events of a guest that serves, in order.
+func (s Sequence) Places(in Registers) (all []Place) {
+	for _, k := range s.kinds() {
+		for _, p := range in.of(k) {
+			all = append(all, Place{p, k})
 		}
 	}
 	return all
@@ -211,24 +256,42 @@ func (in Registers) of(k Kind) []Register {
 	return []Register{PCR13}
 }
 
-// Next returns the places of an event of the kind that follows those of the log's kinds so far, one for each register. An
-// event comes once and in its order; gpu-lost may come once keys are released; terminated may come at any time and ends the log.
-func Next(in Registers, so []Kind, k Kind) ([]Place, error) {
+// Next returns the places of an event of the kind that follows those of the log's kinds so far, one for each register. Events come
+// in their order; gpu-lost may come once keys are released; terminated may come at any time and ends the log. Of a sequence that does not say
+// yet what is served, only config and identity follow.
+func (s Sequence) Next(in Registers, so []Kind, k Kind) ([]Place, error) {
 	var places []Place
 	for _, at := range in.of(k) {
 		places = append(places, Place{at, k})
 	}
+	all := s.kinds()
+	come := 0
+	for _, before := range so {
+		if before == k {
+			come++
+		}
+	}
 	switch {
 	case slices.Contains(so, KindTerminated):
 		return nil, fmt.Errorf("%s follows terminated, want nothing", k)
-	case slices.Contains(so, k):
-		return nil, fmt.Errorf("%s comes twice", k)
+	case come >= max(1, s.times(k)):
+		return nil, fmt.Errorf("%s comes %s", k, times(come+1))
 	case k == KindTerminated, k == KindGPULost && slices.Contains(so, KindKeysReleased):
 		return places, nil
-	case len(so) >= len(order):
+	case len(s.Models) == 0 && len(so) >= 2:
+		return nil, fmt.Errorf("%s is event %d, want to know first what the config serves", k, len(so))
+	case len(so) >= len(all):
 		return nil, fmt.Errorf("%s follows %s, want gpu-lost or terminated", k, so[len(so)-1])
-	case order[len(so)].kind != k:
-		return nil, fmt.Errorf("%s is event %d, want %s", k, len(so), order[len(so)].kind)
+	case all[len(so)] != k:
+		return nil, fmt.Errorf("%s is event %d, want %s", k, len(so), all[len(so)])
 	}
 	return places, nil
+}
+
+// times says a number above one in words.
+func times(n int) string {
+	if n == 2 {
+		return "twice"
+	}
+	return fmt.Sprintf("%d times", n)
 }

@@ -16,15 +16,21 @@ import (
 
 // TestPlaces is the list itself: to move an event is to move it here, too.
 func TestPlaces(t *testing.T) {
-	if got, want := Places(InPCRs), []Place{{PCR13, KindConfig}, {PCR14, KindIdentity}, {PCR13, KindEngine}, {PCR13, KindModel},
+	one, two := Sequence{Models: make([]Pair, 1)}, Sequence{Models: make([]Pair, 2)}
+	if got, want := one.Places(InPCRs), []Place{{PCR13, KindConfig}, {PCR14, KindIdentity}, {PCR13, KindEngine}, {PCR13, KindModel},
 		{PCR13, KindGPU},
 		{PCR13, KindSeparator}, {PCR14, KindSeparator}, {PCR13, KindKeysReleased}, {PCR14, KindKeysReleased}}; !slices.Equal(got, want) {
 		t.Errorf("in PCRs: got %v, want %v", got, want)
 	}
-	if got, want := Places(InRTMR), []Place{{RTMR3, KindConfig}, {RTMR3, KindIdentity}, {RTMR3, KindEngine}, {RTMR3, KindModel},
+	if got, want := one.Places(InRTMR), []Place{{RTMR3, KindConfig}, {RTMR3, KindIdentity}, {RTMR3, KindEngine}, {RTMR3, KindModel},
 		{RTMR3, KindGPU},
 		{RTMR3, KindSeparator}, {RTMR3, KindKeysReleased}}; !slices.Equal(got, want) {
 		t.Errorf("in an RTMR: got %v, want %v", got, want)
+	}
+	if got, want := two.Places(InPCRs), []Place{{PCR13, KindConfig}, {PCR14, KindIdentity}, {PCR13, KindEngine}, {PCR13, KindModel}, {PCR13, KindEngine}, {PCR13, KindModel},
+		{PCR13, KindGPU},
+		{PCR13, KindSeparator}, {PCR14, KindSeparator}, {PCR13, KindKeysReleased}, {PCR14, KindKeysReleased}}; !slices.Equal(got, want) {
+		t.Errorf("two models in PCRs: got %v, want %v", got, want)
 	}
 }
 
@@ -49,48 +55,73 @@ func TestSpecifiedRegisters(t *testing.T) {
 	}
 }
 
+// TestSequence holds what follows from a config's bytes against the config, and the pairs of several models in their order.
 func TestSequence(t *testing.T) {
-	measured, err := os.ReadFile(filepath.Join("..", "config", "testdata", "vectors", "measured.bin"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := SequenceOf(measured)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := config.Decode(measured)
-	if err != nil {
-		t.Fatal(err)
-	}
-	identity, _, err := config.Split(measured)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := Sequence{Config: config.SHA256(measured), Identity: config.IdentityDigest(identity), Engine: m.Service.Engine.Volume,
-		Model: m.Service.Model.Volume, GPU: "none"}
-	if !reflect.DeepEqual(s, want) {
-		t.Errorf("got %+v, want %+v", s, want)
-	}
-	for _, in := range []Registers{InPCRs, InRTMR} {
-		var log []byte
-		for _, r := range s.Records(in) {
-			log = r.Append(log)
+	for file, models := range map[string]int{"measured.bin": 1, "measured-models.bin": 2} {
+		measured, err := os.ReadFile(filepath.Join("..", "config", "testdata", "vectors", file))
+		if err != nil {
+			t.Fatal(err)
 		}
-		records, err := ParseRuntime(log)
-		if err != nil || len(records) != len(Places(in)) {
-			t.Fatalf("the log of the records: %d records (%v), want %d", len(records), err, len(Places(in)))
+		s, err := SequenceOf(measured)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, r := range records {
-			if !bytes.Equal(r.Data, s.Data(r.Kind)) {
-				t.Errorf("%s says %x, want %x", r.Kind, r.Data, s.Data(r.Kind))
+		m, err := config.Decode(measured)
+		if err != nil {
+			t.Fatal(err)
+		}
+		identity, _, err := config.Split(measured)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := Sequence{Config: config.SHA256(measured), Identity: config.IdentityDigest(identity), GPU: "none"}
+		for _, served := range m.Service.Served() {
+			want.Models = append(want.Models, Pair{served.Engine.Volume, served.Model.Volume})
+		}
+		if !reflect.DeepEqual(s, want) || len(s.Models) != models {
+			t.Errorf("%s: got %+v, want %+v", file, s, want)
+		}
+		for _, in := range []Registers{InPCRs, InRTMR} {
+			var log []byte
+			for _, r := range s.Records(in) {
+				log = r.Append(log)
+			}
+			records, err := ParseRuntime(log)
+			if err != nil || len(records) != len(s.Places(in)) {
+				t.Fatalf("the log of the records: %d records (%v), want %d", len(records), err, len(s.Places(in)))
+			}
+			come := map[Place]int{}
+			for _, r := range records {
+				at := Place{r.Register, r.Kind}
+				if !bytes.Equal(r.Data, s.Data(r.Kind, come[at])) {
+					t.Errorf("%s number %d says %x, want %x", r.Kind, come[at], r.Data, s.Data(r.Kind, come[at]))
+				}
+				come[at]++
+			}
+			for at, n := range map[Kind]int{KindEngine: models, KindModel: models, KindGPU: 1} {
+				if got := come[Place{in.of(at)[0], at}]; got != n {
+					t.Errorf("%s: %s comes %d times, want %d", file, at, got, n)
+				}
+			}
+		}
+		other := s
+		other.Models = slices.Clone(s.Models)
+		slices.Reverse(other.Models)
+		if same := Replay256(s.Records(InPCRs), PCR13) == Replay256(other.Records(InPCRs), PCR13); same != (models == 1) {
+			t.Errorf("%s: in the other order PCR 13 is the same: %t", file, same)
+		}
+		for name, bytes := range map[string][]byte{"nothing": nil, "cut short": measured[:len(measured)-1],
+			"no config": append(slices.Clone(measured[:len(measured)-2]), "]}"...)} {
+			if got, err := SequenceOf(bytes); err == nil || !reflect.DeepEqual(got, Sequence{}) {
+				t.Errorf("%s: got %+v (%v), want a refusal", name, got, err)
 			}
 		}
 	}
-	for name, bytes := range map[string][]byte{"nothing": nil, "cut short": measured[:len(measured)-1],
-		"no config": append(slices.Clone(measured[:len(measured)-2]), "]}"...)} {
-		if got, err := SequenceOf(bytes); err == nil || !reflect.DeepEqual(got, Sequence{}) {
-			t.Errorf("%s: got %+v (%v), want a refusal", name, got, err)
-		}
+	if got := PairsOf(config.Service{Custodian: true, GPU: config.GPUNone}); !slices.Equal(got, []Pair{{}}) {
+		t.Errorf("a custodian's pairs: got %v, want one of zeros", got)
+	}
+	if got := (Sequence{Models: make([]Pair, 2)}).Data(KindModel, 2); got != nil {
+		t.Errorf("a third of two models: got %x, want none", got)
 	}
 }
 
@@ -101,7 +132,7 @@ func TestHeld(t *testing.T) {
 		all[i] = register.Digest{1, byte(i)}
 	}
 	for _, held := range [][]register.Digest{nil, all[:1], all[:2], all} {
-		record := Record{Register: RTMR3, Kind: KindKeysReleased, Data: Sequence{Held: held}.Data(KindKeysReleased)}
+		record := Record{Register: RTMR3, Kind: KindKeysReleased, Data: Sequence{Held: held}.Data(KindKeysReleased, 0)}
 		log, err := ParseRuntime(record.Append(nil))
 		if err != nil {
 			t.Fatalf("%d images: %v", len(held), err)
@@ -125,9 +156,9 @@ func TestHeld(t *testing.T) {
 
 // TestNext walks the log of a guest and asks, at each place, for every kind there is: those that may follow are listed.
 func TestNext(t *testing.T) {
-	follows := func(in Registers, so []Kind) (kinds []Kind) {
+	follows := func(s Sequence, in Registers, so []Kind) (kinds []Kind) {
 		for k := range Kind(12) {
-			if places, err := Next(in, so, k); err == nil {
+			if places, err := s.Next(in, so, k); err == nil {
 				if len(places) == 0 {
 					t.Errorf("%s after %v: got no place", k, so)
 				}
@@ -136,51 +167,67 @@ func TestNext(t *testing.T) {
 		}
 		return kinds
 	}
-	for _, in := range []Registers{InPCRs, InRTMR} {
-		var so []Kind
-		var log []Place
-		for _, k := range []Kind{KindConfig, KindIdentity, KindEngine, KindModel, KindGPU, KindSeparator, KindKeysReleased} {
-			want := []Kind{k, KindTerminated}
-			slices.Sort(want)
-			if got := follows(in, so); !slices.Equal(got, want) {
-				t.Errorf("after %v: got %v, want %v", so, got, want)
+	pair := []Kind{KindEngine, KindModel}
+	for models := 1; models <= config.MaxModels; models++ {
+		s := Sequence{Models: make([]Pair, models)}
+		for _, in := range []Registers{InPCRs, InRTMR} {
+			var so []Kind
+			var log []Place
+			for _, k := range slices.Concat([]Kind{KindConfig, KindIdentity}, slices.Repeat(pair, models), []Kind{KindGPU, KindSeparator, KindKeysReleased}) {
+				want := []Kind{k, KindTerminated}
+				slices.Sort(want)
+				if got := follows(s, in, so); !slices.Equal(got, want) {
+					t.Errorf("%d models, after %v: got %v, want %v", models, so, got, want)
+				}
+				places, err := s.Next(in, so, k)
+				if err != nil {
+					t.Fatal(err)
+				}
+				so, log = append(so, k), append(log, places...)
 			}
-			places, err := Next(in, so, k)
-			if err != nil {
-				t.Fatal(err)
+			if want := s.Places(in); !slices.Equal(log, want) {
+				t.Errorf("%d models, one after the other: got %v, want %v", models, log, want)
 			}
-			so, log = append(so, k), append(log, places...)
-		}
-		if want := Places(in); !slices.Equal(log, want) {
-			t.Errorf("one after the other: got %v, want %v", log, want)
-		}
-		for _, tt := range []struct{ more, want []Kind }{
-			{nil, []Kind{KindGPULost, KindTerminated}},
-			{[]Kind{KindGPULost}, []Kind{KindTerminated}},
-			{[]Kind{KindTerminated}, nil},
-			{[]Kind{KindGPULost, KindTerminated}, nil},
-		} {
-			if got := follows(in, slices.Concat(so, tt.more)); !slices.Equal(got, tt.want) {
-				t.Errorf("after keys-released and %v: got %v, want %v", tt.more, got, tt.want)
+			for _, tt := range []struct{ more, want []Kind }{
+				{nil, []Kind{KindGPULost, KindTerminated}},
+				{[]Kind{KindGPULost}, []Kind{KindTerminated}},
+				{[]Kind{KindTerminated}, nil},
+				{[]Kind{KindGPULost, KindTerminated}, nil},
+			} {
+				if got := follows(s, in, slices.Concat(so, tt.more)); !slices.Equal(got, tt.want) {
+					t.Errorf("%d models, after keys-released and %v: got %v, want %v", models, tt.more, got, tt.want)
+				}
 			}
 		}
 	}
+	begun := []Kind{KindConfig, KindIdentity}
 	for _, tt := range []struct {
-		name string
-		so   []Kind
-		kind Kind
-		want string
+		name   string
+		models int
+		so     []Kind
+		kind   Kind
+		want   string
 	}{
-		{"config twice", []Kind{KindConfig, KindIdentity}, KindConfig, "config comes twice"},
-		{"the model before the engine", []Kind{KindConfig, KindIdentity}, KindModel, "model is event 2, want engine"},
-		{"a GPU after the separator", []Kind{KindConfig, KindIdentity, KindEngine, KindModel, KindGPU, KindSeparator}, KindGPU,
-			"gpu comes twice"},
-		{"keys before the separator", []Kind{KindConfig}, KindKeysReleased, "want identity"},
-		{"a GPU lost before the keys", []Kind{KindConfig}, KindGPULost, "want identity"},
-		{"after the end", []Kind{KindConfig, KindTerminated}, KindIdentity, "follows terminated"},
+		{"config twice", 1, begun, KindConfig, "config comes twice"},
+		{"the model before the engine", 1, begun, KindModel, "model is event 2, want engine"},
+		{"a GPU after the separator", 1, slices.Concat(begun, pair, []Kind{KindGPU, KindSeparator}), KindGPU, "gpu comes twice"},
+		{"keys before the separator", 1, []Kind{KindConfig}, KindKeysReleased, "want identity"},
+		{"a GPU lost before the keys", 1, []Kind{KindConfig}, KindGPULost, "want identity"},
+		{"after the end", 1, []Kind{KindConfig, KindTerminated}, KindIdentity, "follows terminated"},
+		{"a second pair of one", 1, slices.Concat(begun, pair), KindEngine, "engine comes twice"},
+		{"a third pair of two", 2, slices.Concat(begun, pair, pair), KindEngine, "engine comes 3 times"},
+		{"two engines, then the models", 2, append(slices.Clone(begun), KindEngine), KindEngine, "engine is event 3, want model"},
+		{"one model of two", 2, slices.Concat(begun, pair), KindGPU, "gpu is event 4, want engine"},
+		{"an engine, and nobody has said how many", 0, begun, KindEngine, "want to know first what the config serves"},
+		{"a GPU, and nobody has said what is served", 0, begun, KindGPU, "want to know first what the config serves"},
 	} {
-		if got, err := Next(InPCRs, tt.so, tt.kind); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if got, err := (Sequence{Models: make([]Pair, tt.models)}).Next(InPCRs, tt.so, tt.kind); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v and error %v, want one with %q", tt.name, got, err, tt.want)
+		}
+	}
+	for k, want := range map[Kind]int{KindConfig: 0, KindIdentity: 1} {
+		if _, err := (Sequence{}).Next(InPCRs, begun[:want], k); err != nil {
+			t.Errorf("%s before anybody has parsed the config: %v", k, err)
 		}
 	}
 }
@@ -189,7 +236,7 @@ func TestNext(t *testing.T) {
 func TestLoan(t *testing.T) {
 	loan := Loan{Number: 7, Lender: register.Digest{9}}
 	for _, held := range [][]register.Digest{nil, {{1}}, {{1}, {2}}} {
-		data := Sequence{Held: held, Loan: loan}.Data(KindKeysReleased)
+		data := Sequence{Held: held, Loan: loan}.Data(KindKeysReleased, 0)
 		log, err := ParseRuntime(Record{Register: RTMR3, Kind: KindKeysReleased, Data: data}.Append(nil))
 		if err != nil {
 			t.Fatal(err)

@@ -3,10 +3,12 @@
 package record
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"chrysalis/attest/evidence"
@@ -91,14 +93,43 @@ func (r *Recorder) takePublicIdentity() error {
 	return nil
 }
 
-// Engine records the engine volume.
-func (r *Recorder) Engine(v config.Volume) error {
-	return r.add(func(s *eventlog.Sequence) { s.Engine = v }, eventlog.KindEngine)
+// Serves says what the parsed config serves, once config and identity are recorded and before anything else is: engine and model follow once for
+// each pair, in this order.
+func (r *Recorder) Serves(pairs []eventlog.Pair) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(pairs) == 0 || len(r.states.Models) > 0 || !slices.Equal(r.kinds, []eventlog.Kind{eventlog.KindConfig, eventlog.KindIdentity}) {
+		return fmt.Errorf("taking in %d models after %v: want one or more, once, after config and identity", len(pairs), r.kinds)
+	}
+	r.states.Models = slices.Clone(pairs)
+	return nil
 }
 
-// Model records the model volume.
-func (r *Recorder) Model(v config.Volume) error {
-	return r.add(func(s *eventlog.Sequence) { s.Model = v }, eventlog.KindModel)
+// Engine records an engine volume that was opened: that of the model whose turn it is.
+func (r *Recorder) Engine(v config.Volume) error { return r.opened(eventlog.KindEngine, v) }
+
+// Model records a model volume in the same way, behind its engine.
+func (r *Recorder) Model(v config.Volume) error { return r.opened(eventlog.KindModel, v) }
+
+// opened records a volume, and refuses one that is not the config's in that place.
+func (r *Recorder) opened(k eventlog.Kind, v config.Volume) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	got, want := eventlog.VolumeData(v.Root, v.Blocks), r.states.Data(k, r.come(k))
+	if _, err := r.next(k); err == nil && !bytes.Equal(got, want) {
+		return fmt.Errorf("recording %s: opened is %x, want what the config names, %x", k, got, want)
+	}
+	return r.record(k, r.states)
+}
+
+// come returns how often an event of the kind has been recorded.
+func (r *Recorder) come(k eventlog.Kind) (n int) {
+	for _, before := range r.kinds {
+		if before == k {
+			n++
+		}
+	}
+	return n
 }
 
 // GPU records what the GPU rule found, and closes the measured sequence.
@@ -181,7 +212,7 @@ func (r *Recorder) next(k eventlog.Kind) ([]eventlog.Place, error) {
 	if r.broken {
 		return nil, ErrBroken
 	}
-	return eventlog.Next(r.platform.Registers(), r.kinds, k)
+	return r.states.Next(r.platform.Registers(), r.kinds, k)
 }
 
 // record appends and extends, in each register of the event. The register goes first: an event that is in the log is in the
@@ -191,8 +222,9 @@ func (r *Recorder) record(k eventlog.Kind, states eventlog.Sequence) error {
 	if err != nil {
 		return fmt.Errorf("recording %s: %w", k, err)
 	}
+	number := r.come(k)
 	for _, p := range places {
-		record := eventlog.Record{Number: r.records, Register: p.Register, Kind: k, Data: states.Data(k)}
+		record := eventlog.Record{Number: r.records, Register: p.Register, Kind: k, Data: states.Data(k, number)}
 		if err := r.platform.Extend(record); err != nil {
 			r.broken = true
 			return fmt.Errorf("recording %s: %v", k, err)

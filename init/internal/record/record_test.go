@@ -124,6 +124,8 @@ func (m *memory) CountBoot() error { m.boots++; return nil }
 
 var engineVolume, modelVolume = config.Volume{Root: register.Digest{1}, Blocks: 10}, config.Volume{Root: register.Digest{2}, Blocks: 20}
 
+var onePair = []eventlog.Pair{{Engine: engineVolume, Model: modelVolume}}
+
 // measured is a config by its identity part: init records it before it parses either.
 func measured(identity string) (b []byte) {
 	for _, part := range []string{identity, "service"} {
@@ -136,6 +138,7 @@ func measured(identity string) (b []byte) {
 func measure(r *Recorder, identity string) error {
 	for _, step := range []func() error{
 		func() error { return r.Config(measured(identity)) },
+		func() error { return r.Serves(onePair) },
 		func() error { return r.Engine(engineVolume) },
 		func() error { return r.Model(modelVolume) },
 		func() error { return r.GPU("none") },
@@ -179,6 +182,87 @@ func TestSequence(t *testing.T) {
 	}
 }
 
+// TestModels: of several models each pair is recorded in the config's order, and nothing that is not the config's in its place.
+func TestModels(t *testing.T) {
+	otherEngine, otherModel := config.Volume{Root: register.Digest{3}, Blocks: 3}, config.Volume{Root: register.Digest{4}, Blocks: 4}
+	pairs := []eventlog.Pair{onePair[0], {Engine: otherEngine, Model: otherModel}}
+	for _, in := range []eventlog.Registers{eventlog.InPCRs, eventlog.InRTMR} {
+		m := newMemory()
+		m.in = in
+		r := newRecorder(t, m)
+		if err := r.Config(measured("me")); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Engine(engineVolume); err == nil || !strings.Contains(err.Error(), "what the config serves") {
+			t.Errorf("an engine before anybody has said what is served: got %v", err)
+		}
+		if err := r.Serves(pairs); err != nil {
+			t.Fatal(err)
+		}
+		refused := func(want string, err error) {
+			t.Helper()
+			extends, log := m.extends, len(r.log)
+			if err == nil || errors.Is(err, ErrBroken) || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want an error with %q", err, want)
+			}
+			if m.extends != extends || len(r.log) != log {
+				t.Error("a refused event is in the log")
+			}
+		}
+		refused("want one or more, once", r.Serves(pairs))
+		refused("want what the config names", r.Engine(otherEngine))
+		refused("want engine", r.Model(modelVolume))
+		for i, p := range pairs {
+			if err := r.Engine(p.Engine); err != nil {
+				t.Fatal(err)
+			}
+			refused("want what the config names", r.Model(pairs[1-i].Model))
+			refused("want one or more, once", r.Serves(pairs))
+			if err := r.Model(p.Model); err != nil {
+				t.Fatal(err)
+			}
+			if i == 0 {
+				refused("want engine", r.GPU("none"))
+			}
+		}
+		refused("engine comes 3 times", r.Engine(engineVolume))
+		if err := r.GPU("none"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Secret(m); err != nil {
+			t.Fatal(err)
+		}
+		records, err := eventlog.ParseRuntime(r.log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := eventlog.Sequence{Config: config.SHA256(measured("me")), Identity: register.Digest(identityOf("me")), Models: pairs, GPU: "none"}.Records(in)
+		for i := range want {
+			want[i].Data = append([]byte{}, want[i].Data...)
+		}
+		if len(records) != len(want) {
+			t.Fatalf("got %d records, want %d", len(records), len(want))
+		}
+		for i, got := range records {
+			if got.Register != want[i].Register || got.Kind != want[i].Kind || !slices.Equal(got.Data, want[i].Data) {
+				t.Errorf("record %d: got %+v, want %+v", i, got, want[i])
+			}
+		}
+	}
+	for _, none := range [][]eventlog.Pair{nil, {}} {
+		r := newRecorder(t, newMemory())
+		if err := r.Config(measured("me")); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Serves(none); err == nil {
+			t.Error("nothing to serve was taken in")
+		}
+	}
+	if err := newRecorder(t, newMemory()).Serves(pairs); err == nil {
+		t.Error("models were taken in before the config was recorded")
+	}
+}
+
 // TestSequenceInRTMR: a platform without a TPM has the same log in its one register.
 func TestSequenceInRTMR(t *testing.T) {
 	m := newMemory()
@@ -196,7 +280,7 @@ func TestSequenceInRTMR(t *testing.T) {
 	for _, record := range records {
 		got = append(got, eventlog.Place{Register: record.Register, Kind: record.Kind})
 	}
-	if want := eventlog.Places(eventlog.InRTMR); !slices.Equal(got, want) {
+	if want := (eventlog.Sequence{Models: onePair}).Places(eventlog.InRTMR); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	if got := eventlog.Replay384(records, eventlog.RTMR3); got != m.rtmr {
@@ -358,7 +442,12 @@ func TestOutOfOrder(t *testing.T) {
 		name string
 		act  func(*Recorder) error
 	}{
-		{"config", func(r *Recorder) error { return r.Config(measured("me")) }},
+		{"config", func(r *Recorder) error {
+			if err := r.Config(measured("me")); err != nil {
+				return err
+			}
+			return r.Serves(onePair)
+		}},
 		{"engine", func(r *Recorder) error { return r.Engine(engineVolume) }},
 		{"model", func(r *Recorder) error { return r.Model(modelVolume) }},
 		{"gpu", func(r *Recorder) error { return r.GPU("none") }},

@@ -33,6 +33,9 @@ func ReadConfig(p measure.Platform, file, engine, model string) (config.Measured
 		}
 		m = config.Measured{Identity: parts.Identity, Service: parts.Service}
 	}
+	if n := len(m.Service.Models); n > 0 {
+		return m, fmt.Errorf("reading config: %d models, want engine and model: a guest of several is not started from here", n)
+	}
 	if m.Service.Custodian {
 		_, err := m.Encode()
 		return m, err
