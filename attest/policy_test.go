@@ -7,6 +7,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"chrysalis/attest"
+	"chrysalis/measure/config"
 	"chrysalis/measure/register"
 )
 
@@ -143,4 +144,35 @@ func FuzzParsePolicy(f *testing.F) {
 			t.Error("no evidence: accepted")
 		}
 	})
+}
+
+// TestWipeIsTheLeast: a policy's wipe is what a config has to do at least, and the finding says both.
+func TestWipeIsTheLeast(t *testing.T) {
+	m, err := config.Decode(measured(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		least   []config.Wipe
+		wipe    config.Wipe
+		verdict attest.Verdict
+	}{
+		{[]config.Wipe{config.WipeFreed}, "idle 30s", attest.Accepted},
+		{[]config.Wipe{config.WipeClient, "idle 60s"}, "idle 30s", attest.Accepted},
+		{[]config.Wipe{config.WipeClient, "idle 10s"}, "idle 30s", attest.Denied},
+		{[]config.Wipe{config.WipeClient}, config.WipeFreed, attest.Denied},
+	} {
+		m.Service.Wipe = tt.wipe
+		rules := attest.ExactConfig(m)
+		rules.Wipe = tt.least
+		for _, line := range rules.Judge(m) {
+			want := attest.Accepted
+			if line.Name == "config.service.wipe" {
+				want = tt.verdict
+			}
+			if line.Verdict != want {
+				t.Errorf("%q under %q: %s is %s (%s, want %s), want it %s", tt.wipe, tt.least, line.Name, line.Verdict, line.Got, line.Want, want)
+			}
+		}
+	}
 }

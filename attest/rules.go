@@ -42,8 +42,9 @@ type ConfigRules struct {
 	Limits LimitRules       `json:"limits"`
 	Price  PriceRules       `json:"price"`
 	// Chain is what is accepted. Where it is left out of the document, that is a config whose charges are not settled on chain.
-	Chain ChainRules    `json:"chain,omitzero"`
-	Wipe  []config.Wipe `json:"wipe"`
+	Chain ChainRules `json:"chain,omitzero"`
+	// Wipe lists what is the least: a config whose way meets one of them is accepted (config.Wipe.Meets).
+	Wipe []config.Wipe `json:"wipe"`
 }
 
 // EngineRules judges the engine: one of the volumes, started in exactly this way.
@@ -317,7 +318,14 @@ var configChecks = []step{
 	anchor("root_hash", func(a config.Anchor) any { return a.RootHash }),
 	anchor("file_hash", func(a config.Anchor) any { return a.FileHash }),
 	field("service.wipe", func(m *config.Measured, r *ConfigRules) check.Finding {
-		return oneOf(m.Service.Wipe, r.Wipe...)
+		got := m.Service.Wipe
+		return check.Saying(slices.ContainsFunc(r.Wipe, got.Meets), func() (string, string) {
+			var names []string
+			for _, w := range r.Wipe {
+				names = append(names, string(w))
+			}
+			return string(got), either(names)
+		})
 	}),
 }
 

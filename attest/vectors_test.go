@@ -372,6 +372,9 @@ func configVectors() []vector {
 			s.rules.Config.Chain.Params = []register.Digest{{1}}
 		}},
 		rule("service.wipe", func(r *attest.ConfigRules) { r.Wipe = nil }),
+		{"config.service.wipe", "wiped less than the policy asks for", func(s *scene) {
+			s.rules.Config.Wipe = []config.Wipe{config.WipeRequest, config.WipeIdle(30 * time.Second)}
+		}},
 	}
 }
 

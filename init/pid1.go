@@ -59,6 +59,7 @@ type guest struct {
 	hostDoc  config.Host // the same, parsed
 	chain    *os.File    // the keeper's stream to who asks liteservers, where charges are settled on chain
 	listener *os.File    // the port that the gateway accepts on, or the lender
+	wipes    *os.File    // the gateway's stream to engine-host
 	loans    *os.File    // the lender's stream to its custodian
 
 	// Of a custodian that takes its secret over from another.

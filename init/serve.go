@@ -154,17 +154,19 @@ func (g *guest) startKeeper(ctx context.Context) error {
 	return g.vault.CountBoot()
 }
 
-func (g *guest) startEngine(ctx context.Context) error {
-	return g.services.EngineHost(ctx, engineDir, modelDir)
+func (g *guest) startEngine(ctx context.Context) (err error) {
+	g.wipes, err = g.services.EngineHost(ctx, engineDir, modelDir)
+	return err
 }
 
 func (g *guest) startGateway(ctx context.Context) error {
 	defer g.listener.Close()
+	defer g.wipes.Close()
 	numbers, err := port.Numbers(statusPaths)
 	if err != nil {
 		return err
 	}
-	return g.services.Gateway(ctx, g.listener, g.serveQuotes, numbers)
+	return g.services.Gateway(ctx, g.listener, g.wipes, g.serveQuotes, numbers)
 }
 
 // failedQuotes are the words for evidence that did not come about.

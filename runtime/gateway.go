@@ -38,22 +38,40 @@ func runGateway(ctx context.Context, settings role.Settings, files role.Files) e
 		return fmt.Errorf("taking quote socket: %v", err)
 	}
 	files[role.Quotes].Close()
+	stream, err := net.FileConn(files[role.Wipes])
+	if err != nil {
+		return fmt.Errorf("taking stream of wipes: %v", err)
+	}
+	files[role.Wipes].Close()
+	wipes := role.NewWipes(stream, 1)
 	confined := confine.Options{User: role.Gateway.User(), Root: settings[role.Chroot], Calls: confine.Network, UnixSockets: true}
 	if err := confine.Process(confined); err != nil {
 		return err
 	}
 	client := keeper.NewClient(settings[role.KeeperSocket], m.Service.Settles())
-	g, err := gateway.New(gatewayConfig(m.Service, client, quotes, settings[role.EngineSocket]))
+	g, err := gateway.New(gatewayConfig(m.Service, client, quotes, wipes, settings[role.EngineSocket]))
 	if err != nil {
 		return err
 	}
 	role.Say(files[role.Status], role.Ready)
-	reporting, stop := context.WithCancel(ctx)
-	var reporter sync.WaitGroup
-	defer reporter.Wait()
+	serving, stop := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer stream.Close()
 	defer stop()
-	reporter.Go(func() { report(reporting, files[role.Numbers], numbers.Interval, g.Numbers, client.Count) })
-	return g.Serve(ctx, listener)
+	beside.Go(func() { report(serving, files[role.Numbers], numbers.Interval, g.Numbers, client.Count) })
+	lost := make(chan error, 1)
+	beside.Go(func() {
+		lost <- wipes.Run()
+		stop()
+	})
+	err = g.Serve(serving, listener)
+	select {
+	case why := <-lost: // a gateway that can't have an engine wiped serves nobody
+		return errors.Join(why, err)
+	default:
+		return err
+	}
 }
 
 // report writes the numbers until ctx ends, one line at once and then one each interval. Where the keeper does not answer, what it knows
@@ -80,7 +98,7 @@ func report(ctx context.Context, w io.Writer, interval time.Duration, counted fu
 	}
 }
 
-func gatewayConfig(s config.Service, k *keeper.Client, quotes net.Conn, enginePath string) gateway.Config {
+func gatewayConfig(s config.Service, k *keeper.Client, quotes net.Conn, wipes *role.WipeStream, enginePath string) gateway.Config {
 	dialect, _ := engines.Find(s.Engine.Dialect) // the config was decoded, so there is one
 	return gateway.Config{
 		Engine: dialect, Model: s.Model.Name, Volume: s.Model.Volume, RequestBytes: s.Limits.RequestBytes, AnswerTokens: s.Limits.AnswerTokens,
@@ -91,6 +109,7 @@ func gatewayConfig(s config.Service, k *keeper.Client, quotes net.Conn, enginePa
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", enginePath)
 		},
+		Wipe: s.Wipe, AskWipe: func() (<-chan struct{}, error) { return wipes.Ask(0) },
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
 }

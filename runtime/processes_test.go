@@ -219,11 +219,14 @@ func (m *machine) startGateway() *exec.Cmd {
 			return &evidence.Evidence{Platform: evidence.VTPM, Statement: evidence.Statement{NonceRoot: r.NonceRoot, TLSKey: r.TLSKey}}, nil
 		}, nil)
 	}()
+	wipes, asks := m.pair()
+	m.t.Cleanup(func() { wipes.Close() })
+	defer asks.Close()
 	numbersOut, numbersIn := m.pipe()
 	m.t.Cleanup(func() { numbersOut.Close() })
 	defer numbersIn.Close()
 	m.numbers = bufio.NewReader(numbersOut)
-	c, line := m.spawn("gateway", true, []string{"-keeper", "/keeper/keeper.sock", "-engine", "/engine/e.sock", "-chroot", m.path("root")}, f, theirs, numbersIn)
+	c, line := m.spawn("gateway", true, []string{"-keeper", "/keeper/keeper.sock", "-engine", "/engine/e.sock", "-chroot", m.path("root")}, f, theirs, asks, numbersIn)
 	if line != "ready" {
 		m.t.Fatalf("gateway said %q, want ready", line)
 	}

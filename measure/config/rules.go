@@ -98,12 +98,6 @@ const (
 	PayCharge  Payment = "charge" // a cumulative COCOON client charge for each answer
 )
 
-// Wipe says what becomes of a prompt in the engine's memory.
-type Wipe string
-
-// WipeFreed has the engine's allocator overwrite memory as it is freed; the engine's environment must ask for it.
-const WipeFreed Wipe = "freed-memory"
-
 const (
 	maxIdentityBytes = 16 << 10
 	maxServiceBytes  = 64 << 10
@@ -184,18 +178,7 @@ func (s Service) validate() error {
 	if err := s.Price.validate(); err != nil {
 		return fmt.Errorf("price: %v", err)
 	}
-	if s.Wipe != WipeFreed {
-		return fmt.Errorf("wipe is %.40q, want %q", s.Wipe, WipeFreed)
-	}
-	for at, m := range s.Served() {
-		dialect, _ := m.Engine.dialect() // validated
-		for _, wipes := range dialect.Wipes {
-			if !slices.Contains(m.Engine.Env, wipes) {
-				return fmt.Errorf("%swipe is %q, but engine.env lacks %q", s.of(at), s.Wipe, wipes)
-			}
-		}
-	}
-	return nil
+	return s.validateWipe()
 }
 
 // validateServed wants one model in Engine, Model and Limits, or several in Models and nothing there. A receipt names what answered by the roots

@@ -7,8 +7,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 
@@ -52,12 +54,41 @@ func run(ctx context.Context, args []string) error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return err
 	}
+	wipes, err := net.FileConn(files[role.Wipes])
+	if err != nil {
+		return fmt.Errorf("taking stream of wipes: %v", err)
+	}
+	files[role.Wipes].Close()
 	e := m.Service.Engine
 	dialect, _ := engines.Find(e.Dialect) // the config was decoded, so there is one
-	return engine.Run(ctx, engine.Settings{
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	wiped, served := make(chan engine.Wiping), make(chan error, 1)
+	go func() {
+		err := role.ServeWipes(wipes, 1, func(int) <-chan struct{} {
+			w := make(engine.Wiping)
+			select {
+			case wiped <- w:
+			case <-ctx.Done(): // nothing is served any more
+			}
+			return w
+		})
+		if err != nil { // else the gateway is gone, which ends the guest
+			served <- err
+			end()
+		}
+	}()
+	err = engine.Run(ctx, engine.Settings{
 		Containerd: settings[role.Containerd], Runc: runcProgram,
 		Rootfs: settings[role.Rootfs], Model: settings[role.Model], SocketDir: settings[role.SocketDir],
 		Argv: e.Argv, Env: e.Env, Health: dialect.Health, MemoryBytes: e.MemoryBytes,
+		Spare: m.Service.Wipe.Restarts(), Wipes: wiped,
 		Report: func(w role.Word) { role.Say(files[role.Status], w) },
 	})
+	select {
+	case refused := <-served:
+		return errors.Join(refused, err)
+	default:
+		return err
+	}
 }

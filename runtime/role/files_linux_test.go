@@ -64,15 +64,15 @@ func TestInherit(t *testing.T) {
 		want  string
 	}{
 		{"the keeper's", Keeper, []*os.File{secretPipe, journal, listener, proofs, socket(), status}, "secret journal socket proofs chain status "},
-		{"the gateway's", Gateway, []*os.File{listener, socket(), numbers, status}, "listener quotes numbers status "},
-		{"engine-host's", EngineHost, []*os.File{status}, "status "},
+		{"the gateway's", Gateway, []*os.File{listener, socket(), socket(), numbers, status}, "listener quotes wipes numbers status "},
+		{"engine-host's", EngineHost, []*os.File{socket(), status}, "wipes status "},
 		{"none", Keeper, nil, "descriptor 3, secret: "},
 		{"the last missing", Keeper, []*os.File{secretPipe, journal, listener, proofs, socket()}, "descriptor 8, status: "},
 		{"one left out", Keeper, []*os.File{secretPipe, listener, proofs, status}, "descriptor 4, journal: its kind"},
 		{"two changed places", Keeper, []*os.File{journal, secretPipe, listener, proofs, status}, "descriptor 3, secret: its kind"},
 		{"the same pipe twice", Keeper, []*os.File{secretPipe, journal, listener, proofs, socket(), secretPipe}, "descriptor 8, status, is the same file as secret"},
-		{"the same socket twice", Gateway, []*os.File{listener, listener, numbers, status}, "descriptor 4, quotes, is the same file as listener"},
-		{"a file for a pipe", EngineHost, []*os.File{journal}, "want a pipe"},
+		{"the same socket twice", Gateway, []*os.File{listener, listener, socket(), numbers, status}, "descriptor 4, quotes, is the same file as listener"},
+		{"a file for a pipe", EngineHost, []*os.File{socket(), journal}, "want a pipe"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := exec.CommandContext(t.Context(), os.Args[0])

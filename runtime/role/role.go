@@ -83,6 +83,7 @@ const (
 	Proofs     File = "proofs"   // on which the keeper hands out what it has signed, for the host to keep
 	Listener   File = "listener" // the TCP socket of the service, listening
 	Quotes     File = "quotes"   // the stream to init that gives quotes
+	Wipes      File = "wipes"    // the gateway's stream to engine-host, on which it asks for engines to be wiped
 	Loans      File = "loans"    // the lender's stream to the custodian, the borrower's to init
 	Chain      File = "chain"    // the keeper's stream to who asks liteservers, of which nobody is at the other end where nothing is settled
 	Peer       File = "peer"     // the borrower's connection to whom the host calls its custodian
@@ -119,13 +120,13 @@ var contracts = []contract{
 	EngineHost: {
 		name: "engine-host", argv: []string{engineHostProgram}, network: true,
 		flags: []Flag{Measured, Containerd, Rootfs, Model, SocketDir},
-		files: []File{Status},
+		files: []File{Wipes, Status},
 		words: []Word{Ready, EngineUp, EngineDown},
 	},
 	Gateway: {
 		name: "gateway", argv: []string{runtimeProgram, "gateway"}, user: GatewayUser, network: true,
 		flags: []Flag{Measured, KeeperSocket, EngineSocket, Chroot},
-		files: []File{Listener, Quotes, Numbers, Status},
+		files: []File{Listener, Quotes, Wipes, Numbers, Status},
 		words: []Word{Ready},
 	},
 	Custodian: {

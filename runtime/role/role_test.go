@@ -306,6 +306,7 @@ func vectors(t *testing.T) map[string]string {
 	all["moved 4 with proof 1"], all["came under number 4 with proof 1"] = hex.EncodeToString(moved), hex.EncodeToString(came)
 	renew, done := asked(t, LoanCall{Call: CallRenew, Number: 4}, AnswerDone, Loan{})
 	all["call lend from 1 to 2"], all["call renew 4"], all["answer done"] = hex.EncodeToString(lend), hex.EncodeToString(renew), hex.EncodeToString(done)
+	all["wipe 5 of engine 2"] = hex.EncodeToString(wipe{2, 5}.encode())
 	all["quote request"] = hex.EncodeToString(encodeRequest(example()))
 	quoted := func(r evidence.Request) (*evidence.Evidence, error) {
 		return &evidence.Evidence{Platform: evidence.VTPM, Quote: []byte("q"), Statement: evidence.Statement{NonceRoot: r.NonceRoot}}, nil

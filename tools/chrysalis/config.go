@@ -169,7 +169,7 @@ var comments = map[string]string{
 	"service":           "What it computes. A change keeps the secret.",
 	"engine":            "The program that computes. Its volume is what --engine names; nothing else reaches its command line.",
 	"argv":              "-np: slots, as limits.concurrent. -c: tokens of all slots, limits.context_tokens each. -t: threads.",
-	"env":               "Its whole environment. This variable overwrites freed memory, as wipe asks.",
+	"env":               "Its whole environment. This variable overwrites freed memory, which every wipe asks for.",
 	"memory_bytes":      "Its memory limit. The model's pages count; each slot's context comes on top.",
 	"model":             "The weights: --model names their volume. Clients ask for the name.",
 	"gpu":               "GPUs that the machine must have: none, or such as 1 hopper spt, 8 blackwell mpt, 8 hopper ppcie 4 switches.",
@@ -181,7 +181,7 @@ var comments = map[string]string{
 	"price":             "What an answer is paid with: charge, or none.",
 	"nanoton_per_token": "1000000000 nanoton are one TON.",
 	"prompt_weight":     "Weights are parts of 10000: what each kind of token counts.",
-	"wipe":              "What becomes of prompts in the engine's memory.",
+	"wipe":              "What becomes of prompts in the engine's memory: freed-memory; or idle 30s, per-client or per-request, which end the engine and keep a second one ready.",
 }
 
 func newConfigCheck() *cobra.Command {

@@ -265,6 +265,9 @@ const left = 512 << 20
 
 func checkMachineMemory(t together) finding {
 	limit, machine := t.config.Service.Engine.MemoryBytes, uint64(t.shape.MemoryMiB)<<20
+	if t.config.Service.Wipe.Restarts() {
+		limit *= 2 // one computes, and one waits
+	}
 	f := finding{State: fine, Found: fmt.Sprintf("%d MiB, of which the engine may have %d", machine>>20, limit>>20),
 		Need: fmt.Sprintf("%d MiB, which leave %d to kernel, containerd, gateway and keeper", (limit+left)>>20, left>>20), Mend: "give the machine more (--memory)"}
 	switch {

@@ -124,6 +124,8 @@ func TestCrossCheck(t *testing.T) {
 		}, "engine-memory", wrong, "raise service.engine.memory_bytes"},
 		{"little memory beside", func(t *together) { t.shape.MemoryMiB = 639 }, "machine-memory", doubt, "leave 512"},
 		{"no memory beside", func(t *together) { t.shape.MemoryMiB = 128 }, "machine-memory", wrong, "--memory"},
+		{"no memory for a second engine", func(t *together) { t.config.Service.Wipe = config.WipeClient; t.shape.MemoryMiB = 256 }, "machine-memory", wrong, "may have 256"},
+		{"memory for a second engine", func(t *together) { t.config.Service.Wipe = config.WipeClient; t.shape.MemoryMiB = 768 }, "", fine, ""},
 		{"charges of nothing", func(t *together) { t.config.Service.Price.NanotonPerToken = 0 }, "price", doubt, "payment to none"},
 		{"nothing charged", func(t *together) {
 			t.config.Service.Price.Payment, t.config.Service.Price.NanotonPerToken = config.PayNothing, 0

@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -65,20 +66,30 @@ func waitForSocket(ctx context.Context, path string) error {
 	}
 }
 
-// EngineHost waits for containerd, starts engine-host over the mounted volumes, and returns when the engine answers.
-func (s *Services) EngineHost(ctx context.Context, rootfs, model string) error {
+// EngineHost waits for containerd, starts engine-host over the mounted volumes, and returns when the engine answers, with the stream on which the
+// gateway asks for wipes. The sockets' directory is root's: what leads to an engine's socket in it is no engine's to change.
+func (s *Services) EngineHost(ctx context.Context, rootfs, model string) (wipes *os.File, err error) {
 	answers, cancel := context.WithTimeout(ctx, containerdWait)
 	defer cancel()
 	if err := waitForSocket(answers, containerdSocket); err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.MkdirAll(engineSocketDir, 0o710); err != nil {
-		return err
+		return nil, err
 	}
-	if err := os.Chown(engineSocketDir, role.EngineUser, role.GatewayUser); err != nil {
-		return err
+	if err := os.Chown(engineSocketDir, 0, role.GatewayUser); err != nil {
+		return nil, err
 	}
-	return s.run(ctx, role.EngineHost, role.Settings{
+	wipes, theirs, err := socketPair("wipes")
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	err = s.run(ctx, role.EngineHost, role.Settings{
 		role.Containerd: containerdSocket, role.Rootfs: rootfs, role.Model: model, role.SocketDir: engineSocketDir,
-	}, role.Files{}, nil)
+	}, role.Files{role.Wipes: theirs}, nil)
+	if err != nil {
+		return nil, errors.Join(err, wipes.Close())
+	}
+	return wipes, nil
 }

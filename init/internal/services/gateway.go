@@ -14,8 +14,8 @@ import (
 )
 
 // Gateway starts the gateway with the socket that it accepts on. quotes serves the stream on which it asks for quotes, until that
-// ends. What it counts goes to numbers, which waits for nobody.
-func (s *Services) Gateway(ctx context.Context, listener *os.File, quotes func(stream *os.File), numbers io.Writer) error {
+// ends. On wipes it asks engine-host. What it counts goes to numbers, which waits for nobody.
+func (s *Services) Gateway(ctx context.Context, listener, wipes *os.File, quotes func(stream *os.File), numbers io.Writer) error {
 	if err := os.MkdirAll(gatewayRoot, 0o755); err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func (s *Services) Gateway(ctx context.Context, listener *os.File, quotes func(s
 	return s.run(ctx, role.Gateway, role.Settings{
 		role.KeeperSocket: keeperMount + "/" + role.KeeperSocketName, role.EngineSocket: engineMount + "/" + role.EngineSocketName,
 		role.Chroot: gatewayRoot,
-	}, role.Files{role.Listener: listener, role.Quotes: theirs, role.Numbers: counts}, nil)
+	}, role.Files{role.Listener: listener, role.Quotes: theirs, role.Wipes: wipes, role.Numbers: counts}, nil)
 }
 
 // forwardNumbers hands what the gateway counts to the host. A gateway that says anything else is somebody else's by now.

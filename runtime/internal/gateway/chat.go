@@ -70,14 +70,26 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 		}
 		defer place.Release()
 	}
-	if err := g.bound(d, r, client, request.ask); err != nil {
-		return err
+	if !g.turns.alone() {
+		if err := g.countInTurn(d, r, client, request.ask); err != nil {
+			return err
+		}
 	}
 	leave, err := g.places.enter(r.Context(), who{addressOfRequest(r), client}, g.waits.queue)
 	if err != nil {
 		return err
 	}
 	defer leave()
+	done, err := g.turns.enter(r.Context(), client, g.waits.queue)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if g.turns.alone() {
+		if err := g.bound(d, r, client, request.ask); err != nil {
+			return err
+		}
+	}
 	if place == nil {
 		if place, err = g.reserve(r, payer); err != nil {
 			return err
@@ -151,7 +163,20 @@ func unreserved(err error) *refusal {
 	return errKeeper
 }
 
-// bound refuses a prompt that is longer than the context, before it takes a place. It has the engine count where a prompt has more bytes than
+// countInTurn is bound, in a turn of its own where the engine is asked.
+func (g *Gateway) countInTurn(d *dialect, r *http.Request, client ton.Address, ask []byte) error {
+	if len(ask) <= int(g.config.ContextTokens) {
+		return nil
+	}
+	done, err := g.turns.enter(r.Context(), client, g.waits.queue)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return g.bound(d, r, client, ask)
+}
+
+// bound refuses a prompt that is longer than the context, before it takes a place unless processes compute for one alone. It has the engine count where a prompt has more bytes than
 // the context has tokens; the engine itself refuses what is not counted.
 func (g *Gateway) bound(d *dialect, r *http.Request, client ton.Address, ask []byte) error {
 	if len(ask) <= int(g.config.ContextTokens) {

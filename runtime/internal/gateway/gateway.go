@@ -90,7 +90,11 @@ type Config struct {
 	// Quote asks the owner of the hardware for evidence; one goroutine calls it at a time.
 	Quote      func(evidence.Request) (*evidence.Evidence, error)
 	DialEngine func(ctx context.Context) (net.Conn, error)
-	Log        *slog.Logger
+	// Wipe says when the engine's process ends, and AskWipe has another one take over; its channel is closed once that is so. It is not called where Wipe
+	// has no process end.
+	Wipe    config.Wipe
+	AskWipe func() (done <-chan struct{}, err error)
+	Log     *slog.Logger
 }
 
 // Gateway serves clients.
@@ -99,6 +103,7 @@ type Gateway struct {
 	limits    requestLimits
 	places    *places
 	counts    *places // of prompts whose tokens are counted, before they get a place
+	turns     *turns
 	bodies    *budget
 	attested  *guest.Server // owns the TLS and HPKE keys
 	envelopes *envelope.Opener
@@ -139,7 +144,7 @@ func New(c Config) (*Gateway, error) {
 	return &Gateway{
 		config: c, limits: requestLimits{model: c.Model, answerTokens: c.AnswerTokens, stream: c.Engine.Stream}, waits: defaultWaits,
 		places: newPlaces(int(c.Concurrent), 4*int(c.Concurrent)), counts: newPlaces(int(c.Concurrent), 4*int(c.Concurrent)),
-		bodies: newBudget(maxBodyBytes), attested: attested, envelopes: newOpener(attested), connections: maxConnections,
+		turns: newTurns(c.Wipe, c.AskWipe, c.Log), bodies: newBudget(maxBodyBytes), attested: attested, envelopes: newOpener(attested), connections: maxConnections,
 	}, nil
 }
 

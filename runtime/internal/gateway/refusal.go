@@ -42,6 +42,7 @@ var (
 	errEngine       = &refusal{status: http.StatusBadGateway, code: "engine_lost", message: "the engine ended before the answer did"}
 	errNoEmbeddings = &refusal{status: http.StatusNotFound, code: "no_embeddings", message: "the engine of this guest makes no embeddings"}
 	errStart        = &refusal{status: http.StatusServiceUnavailable, code: "engine_down", message: "the engine is not up: try again later"}
+	errWiping       = &refusal{status: http.StatusServiceUnavailable, code: "engine_wiped", message: "the engine ends and another is started, so that nothing of a request stays: try again later"}
 	errKeeper       = &refusal{status: http.StatusServiceUnavailable, code: "not_recorded", message: "the answer could not be recorded"}
 )
 

@@ -2,10 +2,11 @@
 // program comes from a volume whose every block is checked, gets its arguments and its environment from the measured
 // config and from nowhere else, and sees a model it can't write, one socket, and no network.
 //
-// The common path: Run, which starts the engine again whenever it ends, until its context does.
+// The common path: Run, which starts the engine again whenever it ends, until its context does. Where engines are wiped, a spare one
+// waits, and takes over when the one that serves was ended (keep.go).
 //
-// What this package does not promise: that an engine forgets. What it keeps in memory of a prompt is up to its arguments,
-// its allocator and its end.
+// What this package does not promise: that a process forgets before it ends. What it keeps in memory of a prompt is up to its arguments
+// and its allocator.
 package engine
 
 import (
@@ -16,7 +17,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/api/types/runc/options"
@@ -38,19 +38,26 @@ const User = role.EngineUser
 // SocketName is the engine's socket in its directory.
 const SocketName = role.EngineSocketName
 
-// Settings say what to run. Every field must be set.
+// Settings say what to run. Every field must be set, but Wipes.
 type Settings struct {
 	Containerd  string // containerd's socket
 	Runc        string // path of runc
 	Rootfs      string // where the engine's volume is mounted
 	Model       string // where the model's volume is mounted; the engine sees it as /model
-	SocketDir   string // the engine's user may write it; the engine sees it as role.EngineRun
+	SocketDir   string // where SocketName leads to the process that serves; each process has a folder in it, which it sees as role.EngineRun
 	Argv, Env   []string
 	Health      string // what is asked for to know that the engine answers
-	MemoryBytes uint64
-	// Report gets Ready once, when the engine first answers, and EngineUp and EngineDown as that changes.
+	MemoryBytes uint64 // of each process
+	// Spare has a second process wait, loaded and unused, behind the one that serves.
+	Spare bool
+	// Wipes are what Wipe sends; nil: nobody asks.
+	Wipes <-chan Wiping
+	// Report gets Ready once, when the engine first answers, and EngineUp and EngineDown as that changes. A wipe is neither.
 	Report func(role.Word)
 }
+
+// Wiping asks for the process that serves to be gone with its memory. It is closed once that is so and another one serves.
+type Wiping chan struct{}
 
 // Limits and waits that no config changes.
 const (
@@ -59,7 +66,7 @@ const (
 	startWait      = 30 * time.Minute      // to read a large model
 	firstHealth    = 10 * time.Millisecond // doubled from question to question: each takes from an engine that loads
 	maxHealth      = 320 * time.Millisecond
-	stopWait       = 5 * time.Second
+	endWait        = time.Minute // to overwrite hundreds of gigabytes
 	firstBackoff   = 100 * time.Millisecond
 	maxBackoff     = 5 * time.Second
 	maxFailedStart = 8 // in a row, of starts that never came up
@@ -67,10 +74,12 @@ const (
 
 const (
 	namespace = "chrysalis"
-	container = "engine"
+	container = "engine-" // and the place of the process
+	places    = 2         // of the process that serves, and of the spare
 )
 
-// Run keeps the engine running until ctx ends, and then ends it. It gives up when the engine does not come up any more.
+// Run keeps the engine running until ctx ends, and then ends it. It gives up when the engine does not come up any more, and when one that
+// was to end does not.
 func Run(ctx context.Context, s Settings) error {
 	c, err := client.New(s.Containerd, client.WithDefaultNamespace(namespace))
 	if err != nil {
@@ -78,55 +87,31 @@ func Run(ctx context.Context, s Settings) error {
 	}
 	defer c.Close()
 	ctx = namespaces.WithNamespace(ctx, namespace)
-	if err := removeOld(ctx, c); err != nil {
-		return err
+	var made [places]client.Container
+	for at := range made {
+		if err := removeOld(ctx, c, at); err != nil {
+			return err
+		}
+		if !s.Spare && at > 0 {
+			continue
+		}
+		if err := s.makePlace(at); err != nil {
+			return err
+		}
+		made[at], err = c.NewContainer(ctx, name(at),
+			client.WithRuntime("io.containerd.runc.v2", &options.Options{BinaryName: s.Runc}),
+			client.WithNewSpec(s.spec(at)...))
+		if err != nil {
+			return fmt.Errorf("making the engine's container: %w", err)
+		}
 	}
-	made, err := c.NewContainer(ctx, container,
-		client.WithRuntime("io.containerd.runc.v2", &options.Options{BinaryName: s.Runc}),
-		client.WithNewSpec(s.spec()...))
-	if err != nil {
-		return fmt.Errorf("making the engine's container: %w", err)
-	}
-	return s.keep(ctx, func(ctx context.Context, up func()) error { return s.once(ctx, made, up) })
+	return s.keep(ctx, func(ctx context.Context, at int, up func()) error { return s.once(ctx, made[at], at, up) })
 }
 
-// keep runs once again and again, with a pause that grows while the engine does not come up.
-func (s Settings) keep(ctx context.Context, once func(ctx context.Context, up func()) error) error {
-	backoff, failed, first := firstBackoff, 0, true
-	for {
-		cameUp := false
-		err := once(ctx, func() {
-			cameUp = true
-			if first {
-				first = false
-				s.Report(role.Ready)
-			}
-			s.Report(role.EngineUp)
-		})
-		if cameUp {
-			s.Report(role.EngineDown)
-			backoff, failed = firstBackoff, 0
-		} else {
-			failed++
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		if failed == maxFailedStart {
-			return fmt.Errorf("starting the engine: %d times in a row: %w", failed, err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(backoff):
-		}
-		backoff = min(2*backoff, maxBackoff)
-	}
-}
-
-// once runs the engine from its start to its end. It calls up when it answers.
-func (s Settings) once(ctx context.Context, c client.Container, up func()) (err error) {
-	socket := filepath.Join(s.SocketDir, SocketName)
+// once runs the engine from its start to its end, or ctx's, which kills it: it has nothing to save. It calls up when it answers. When once returns, the
+// process's memory is the kernel's again, which overwrites it (init_on_free), unless the error is errStays.
+func (s Settings) once(ctx context.Context, c client.Container, at int, up func()) (err error) {
+	socket := filepath.Join(s.place(at), SocketName)
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -135,10 +120,10 @@ func (s Settings) once(ctx context.Context, c client.Container, up func()) (err 
 		return fmt.Errorf("making the engine's task: %w", err)
 	}
 	defer func() { // also when ctx has ended
-		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), endWait)
 		defer cancel()
 		if _, gone := task.Delete(ending, client.WithProcessKill); gone != nil && !errdefs.IsNotFound(gone) {
-			err = errors.Join(err, fmt.Errorf("deleting the engine's task: %w", gone))
+			err = errors.Join(err, errStays, fmt.Errorf("deleting the engine's task: %w", gone))
 		}
 	}()
 	exited, err := task.Wait(context.WithoutCancel(ctx))
@@ -163,23 +148,9 @@ func (s Settings) once(ctx context.Context, c client.Container, up func()) (err 
 			up()
 			healthy = nil
 		case <-ctx.Done():
-			return stopTask(ctx, task, exited)
+			return ctx.Err()
 		}
 	}
-}
-
-// stopTask lets the engine end by itself; the caller kills what does not.
-func stopTask(ctx context.Context, task client.Task, exited <-chan client.ExitStatus) error {
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
-	defer cancel()
-	if err := task.Kill(ending, syscall.SIGTERM); err != nil && !errdefs.IsNotFound(err) {
-		return err
-	}
-	select {
-	case <-exited:
-	case <-ending.Done():
-	}
-	return ctx.Err()
 }
 
 // waitHealthy asks the engine until it says that it is healthy.
@@ -211,8 +182,8 @@ func waitHealthy(ctx context.Context, socket, health string) error {
 }
 
 // removeOld removes what an engine-host before this one has left.
-func removeOld(ctx context.Context, c *client.Client) error {
-	old, err := c.LoadContainer(ctx, container)
+func removeOld(ctx context.Context, c *client.Client, at int) error {
+	old, err := c.LoadContainer(ctx, name(at))
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
@@ -230,9 +201,9 @@ func removeOld(ctx context.Context, c *client.Client) error {
 	return nil
 }
 
-// spec is the engine's container. What it does not name, containerd's default spec has: own mount, pid, ipc, uts and
+// spec is the container of a place. What it does not name, containerd's default spec has: own mount, pid, ipc, uts and
 // network namespaces, the latter with lo alone, and masked and read-only paths in /proc and /sys.
-func (s Settings) spec() []oci.SpecOpts {
+func (s Settings) spec(at int) []oci.SpecOpts {
 	return []oci.SpecOpts{
 		oci.WithDefaultSpec(),
 		oci.WithRootFSPath(s.Rootfs),
@@ -241,14 +212,14 @@ func (s Settings) spec() []oci.SpecOpts {
 		oci.WithMounts([]specs.Mount{
 			{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "noexec", "mode=1777", "size=" + tmpBytes}},
 			{Destination: role.EngineModel, Type: "bind", Source: s.Model, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}},
-			{Destination: role.EngineRun, Type: "bind", Source: s.SocketDir, Options: []string{"bind", "rw", "nosuid", "nodev", "noexec"}},
+			{Destination: role.EngineRun, Type: "bind", Source: s.place(at), Options: []string{"bind", "rw", "nosuid", "nodev", "noexec"}},
 		}),
 		oci.WithUIDGID(User, User),
 		oci.WithUmask(0), // the gateway, another user, must be able to open the socket; the directory decides who gets there
 		oci.WithCapabilities(nil),
 		oci.WithAmbientCapabilities(nil),
 		oci.WithNoNewPrivileges,
-		oci.WithCgroup("/engine/task"),
+		oci.WithCgroup("/engine/" + name(at)),
 		oci.WithMemoryLimit(s.MemoryBytes),
 		oci.WithMemorySwap(int64(s.MemoryBytes)),
 		oci.WithPidsLimit(maxProcesses),

@@ -7,10 +7,8 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/containers"
@@ -31,7 +29,7 @@ func testSettings(report func(role.Word)) Settings {
 // TestSpec looks at the whole container as runc will get it.
 func TestSpec(t *testing.T) {
 	ctx := namespaces.WithNamespace(t.Context(), namespace)
-	spec, err := oci.GenerateSpec(ctx, nil, &containers.Container{ID: container}, testSettings(nil).spec()...)
+	spec, err := oci.GenerateSpec(ctx, nil, &containers.Container{ID: name(1)}, testSettings(nil).spec(1)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +76,9 @@ func TestSpec(t *testing.T) {
 		case m.Destination == "/run":
 			t.Error("a tmpfs hides /run")
 		}
+		if m.Destination == role.EngineRun && m.Source != "/run/engine/1" {
+			t.Errorf("the socket's folder is %s, want that of the place alone", m.Source)
+		}
 		if m.Destination == "/model" && (m.Source != "/run/vol/model" || !slices.Contains(m.Options, "ro")) {
 			t.Errorf("model is mounted as %+v", m)
 		}
@@ -86,58 +87,13 @@ func TestSpec(t *testing.T) {
 		t.Errorf("writable from outside: %q, want the socket's directory alone", writable)
 	}
 	r := spec.Linux.Resources
-	if *r.Memory.Limit != 1<<29 || *r.Memory.Swap != 1<<29 || *r.Pids.Limit != maxProcesses || spec.Linux.CgroupsPath != "/engine/task" {
+	if *r.Memory.Limit != 1<<29 || *r.Memory.Swap != 1<<29 || *r.Pids.Limit != maxProcesses || spec.Linux.CgroupsPath != "/engine/engine-1" {
 		t.Errorf("limits are %+v in %s", r, spec.Linux.CgroupsPath)
 	}
 	for _, path := range []string{"/proc/kcore", "/proc/keys", "/sys/firmware"} {
 		if !slices.Contains(spec.Linux.MaskedPaths, path) {
 			t.Errorf("%s is not masked", path)
 		}
-	}
-}
-
-// TestKeep runs the restarts on a clock of its own.
-func TestKeep(t *testing.T) {
-	down := errors.New("down")
-	for _, tt := range []struct {
-		name   string
-		starts []bool // which of them come up; afterwards the context ends
-		want   string
-		failed bool
-		within time.Duration
-	}{
-		{"comes up", []bool{true}, "ready engine-up engine-down", false, 0},
-		{"dies and comes again", []bool{true, true, true}, "ready engine-up engine-down engine-up engine-down engine-up engine-down", false, time.Second},
-		{"slow to come up", []bool{false, false, true}, "ready engine-up engine-down", false, time.Second},
-		{"never comes up", make([]bool, maxFailedStart), "", true, maxFailedStart * maxBackoff},
-		{"does not come up again", append([]bool{true}, make([]bool, maxFailedStart)...), "ready engine-up engine-down", true, maxFailedStart * maxBackoff},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				ctx, cancel := context.WithCancel(t.Context())
-				defer cancel()
-				var said []string
-				n, began := 0, time.Now()
-				err := testSettings(func(word role.Word) { said = append(said, word.String()) }).keep(ctx, func(_ context.Context, up func()) error {
-					if tt.starts[n] {
-						up()
-					}
-					if n++; n == len(tt.starts) && !tt.failed {
-						cancel()
-					}
-					return down
-				})
-				if got := strings.Join(said, " "); got != tt.want {
-					t.Errorf("reported %q, want %q", got, tt.want)
-				}
-				if tt.failed != errors.Is(err, down) {
-					t.Errorf("ended with %v", err)
-				}
-				if took := time.Since(began); took > tt.within {
-					t.Errorf("took %s, want at most %s", took, tt.within)
-				}
-			})
-		})
 	}
 }
 
