@@ -216,6 +216,36 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// stalled is a connection that was not read in time once, because its reader stood still for an hour.
+type stalled struct {
+	net.Conn
+	stood bool
+}
+
+func (s *stalled) Read(b []byte) (int, error) {
+	if !s.stood {
+		s.stood = true
+		time.Sleep(time.Hour)
+		return 0, os.ErrDeadlineExceeded
+	}
+	return s.Conn.Read(b)
+}
+
+// TestWatchStoodStill: a guest that stood still has lost nothing by it, and sees as soon as ever what is lost after.
+func TestWatchStoodStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		defer ours.Close()
+		defer theirs.Close()
+		go Beat(theirs)
+		start := time.Now()
+		err := Watch(&stalled{Conn: ours})
+		if took := time.Since(start) - time.Hour; !errors.Is(err, os.ErrDeadlineExceeded) || took != Patience {
+			t.Errorf("got %v %s after it went on, want a timeout %s after the last beat", err, took, Patience)
+		}
+	})
+}
+
 // TestSpecification: GPU.md says what the code does.
 func TestSpecification(t *testing.T) {
 	text, err := os.ReadFile("GPU.md")

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -55,20 +56,22 @@ type client struct {
 	policy string
 }
 
-func newClient(t *testing.T, g guest.Guest, spec guest.Spec) client {
+func newClient(t *testing.T, g guest.Guest, spec guest.Spec, more ...string) client {
 	t.Helper()
-	return client{t, fmt.Sprintf("https://127.0.0.1:%d", spec.Port), g.Roots(spec.Shape), makePolicy(t, spec)}
+	return client{t, fmt.Sprintf("https://127.0.0.1:%d", spec.Port), g.Roots(spec.Shape), makePolicy(t, spec, more...)}
 }
 
-// trust names the client's root: of a TPM's maker, or of software that plays a confidential machine.
-func (c client) trust() []string {
-	if filepath.Base(c.roots) == guest.TDXRootFile {
-		return []string{"--tdx-root", c.roots}
+// The roots of software GPUs and of their reference values, in the folder of a guest that has some.
+const gpuRootFile, gpuRIMRootFile = "gpu-root.pem", "gpu-rim-root.pem"
+
+// trust names the client's root: of a TPM's maker, or of software that plays a confidential machine; and those of software GPUs.
+func (c client) trust() (flags []string) {
+	dir := filepath.Dir(c.roots)
+	if _, err := os.Stat(filepath.Join(dir, gpuRootFile)); err == nil {
+		flags = []string{"--gpu-root", filepath.Join(dir, gpuRootFile), "--gpu-rim-root", filepath.Join(dir, gpuRIMRootFile)}
 	}
-	if filepath.Base(c.roots) == guest.SNPRootFile {
-		return []string{"--snp-root", c.roots}
-	}
-	return []string{"--roots", c.roots}
+	of := map[string]string{guest.TDXRootFile: "--tdx-root", guest.SNPRootFile: "--snp-root"}[filepath.Base(c.roots)]
+	return append(flags, cmp.Or(of, "--roots"), c.roots)
 }
 
 // patience is how long a client waits for a guest's first word: one that is emulated beside others may take its time.

@@ -175,8 +175,8 @@ func (b *bringUp) attached(ctx context.Context, address string) error {
 	defer cancel()
 	for {
 		driver, err := os.Readlink(b.device(address, "driver"))
-		if err == nil && filepath.Base(driver) != "nvidia" {
-			return fmt.Errorf("%s has the driver %q, want nvidia", address, filepath.Base(driver))
+		if err == nil && filepath.Base(driver) != driverName {
+			return fmt.Errorf("%s has the driver %q, want %s", address, filepath.Base(driver), driverName)
 		}
 		if err == nil {
 			return nil

@@ -14,6 +14,9 @@ const (
 	displayClass = "0x03"
 )
 
+// driverName is what the kernel calls the GPUs' driver.
+const driverName = "nvidia"
+
 // Find returns the PCI addresses of the NVIDIA GPUs below sys, the sysfs mount.
 func Find(sys string) ([]string, error) {
 	devices, err := filepath.Glob(filepath.Join(sys, "bus/pci/devices/*"))
