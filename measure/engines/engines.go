@@ -37,9 +37,15 @@ type Dialect struct {
 	// Wipes are the variables that have freed memory overwritten.
 	Wipes []string
 
+	// Address is where an engine listens that takes no socket, in the network of its container, which has nothing else in it: engine-host makes the socket
+	// then, and carries what comes there to and fro. "" is an engine that takes one.
+	Address string
+
 	Health string // a GET of it is answered with 200 once the engine computes
-	// Stream ends each request for text: it is answered in events, with usage.
+	// Stream ends each request for text: it is answered in events, with usage. "" is an engine that answers none.
 	Stream string
+	// Speech is asked, with a form that has audio, what is said in it; "" is an engine that hears none.
+	Speech string
 	// CountChat is asked, with the request as it stands, how many tokens a chat has; "" is an engine that can't say. CountText the same of a text, which
 	// stands alone behind TextBegin; without that, too, it is the request as it stands.
 	CountChat, CountText, TextBegin string
@@ -142,7 +148,51 @@ var rows = []Dialect{
 		Long:         []string{"maximum context length", "maximum model length"},
 		NoEmbeddings: "does not support Embeddings",
 	},
+	{
+		Name: "sglang", Help: "SGLang's server",
+		Words: []string{"-m", "sglang.launch_server"},
+		Arguments: slices.Concat(
+			needed(only("--model-path", Model), only("--host", host), only("--port", "30000")),
+			needed(flags("--disable-radix-cache")...),
+			flags("--skip-server-warmup", "--disable-cuda-graph", "--disable-custom-all-reduce", "--enable-mixed-chunk", "--enable-torch-compile", "--is-embedding", "--enable-dp-attention"),
+			of(Number, "--context-length", "--mem-fraction-static", "--max-running-requests", "--max-queued-requests", "--max-total-tokens", "--chunked-prefill-size", "--max-prefill-tokens",
+				"--page-size", "--schedule-conservativeness", "--tp-size --tensor-parallel-size --tp", "--pp-size --pipeline-parallel-size", "--dp-size --data-parallel-size", "--random-seed",
+				"--watchdog-timeout"),
+			of(Word, "--dtype", "--quantization", "--kv-cache-dtype", "--load-format", "--tool-call-parser", "--reasoning-parser", "--attention-backend", "--sampling-backend", "--grammar-backend",
+				"--schedule-policy"),
+			of(File, "--chat-template"),
+		),
+		Unset: []string{"SGLANG_", "SGL_"},
+		Wipes: []string{wipes, "PYTHONMALLOC=malloc"},
+
+		Address: host + ":30000",
+		Health:  "/health", Stream: `"stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true}`,
+		CountText: "/v1/tokenize", TextBegin: `{"prompt":`,
+		Long:         []string{"maximum context length", "the model's context length"},
+		NoEmbeddings: "does not appear to be an embedding model",
+	},
+	{
+		Name: "whisper-server", Help: "whisper.cpp's server",
+		Arguments: slices.Concat(
+			needed(of(File, "-m --model")...),
+			needed(only("--host", host), only("--port", "8080")),
+			needed(flags("-nlp --no-language-probabilities")...),
+			flags("-ng --no-gpu", "-fa --flash-attn", "-nfa --no-flash-attn", "-nf --no-fallback", "-sns --suppress-nst", "-sow --split-on-word", "--vad"),
+			of(Number, "-t --threads", "-bo --best-of", "-bs --beam-size", "-ac --audio-ctx", "-mc --max-context", "-ml --max-len", "-et --entropy-thold", "-lpt --logprob-thold",
+				"-nth --no-speech-thold", "-wt --word-thold", "-dev --device", "-vt --vad-threshold"),
+			of(Word, "-l --language"),
+			of(File, "-vm --vad-model"),
+		),
+		Unset: []string{"WHISPER_", "GGML_"},
+		Wipes: []string{wipes},
+
+		Address: host + ":8080",
+		Health:  "/health", Speech: "/inference",
+	},
 }
+
+// host is where an engine without a socket listens.
+const host = "127.0.0.1"
 
 // All returns the rows.
 func All() []Dialect { return slices.Clone(rows) }

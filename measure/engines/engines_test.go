@@ -2,6 +2,7 @@ package engines
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -13,6 +14,9 @@ var good = map[string][]string{
 	"llama-server": {"/usr/bin/llama-server", "-m", "/model/tiny.gguf", "--host", Socket, "--cache-ram", "0", "--no-slots", "--no-cache-prompt", "-np", "2", "-c", "2048", "-fa", "on",
 		"--temp", "-0.5", "--chat-template-file", "/model/chat.jinja", "--kv-unified"},
 	"vllm": {"/usr/bin/vllm", "serve", "/model", "--uds", Socket, "--no-enable-prefix-caching", "--max-model-len", "4096", "-tp", "8", "--dtype", "bfloat16", "--enable-auto-tool-choice"},
+	"sglang": {"/usr/bin/python3", "-m", "sglang.launch_server", "--model-path", "/model", "--host", "127.0.0.1", "--port", "30000", "--disable-radix-cache", "--context-length", "4096", "--tp", "8",
+		"--reasoning-parser", "qwen3"},
+	"whisper-server": {"/usr/bin/whisper-server", "-m", "/model/ggml-base.bin", "--host", "127.0.0.1", "--port", "8080", "-nlp", "-t", "2", "-l", "auto", "-ng"},
 }
 
 func TestCheck(t *testing.T) {
@@ -64,6 +68,21 @@ func TestCheck(t *testing.T) {
 		{"a network beside the socket", "vllm", more("vllm", "--host", "0.0.0.0"), nil, "--host"},
 		{"JSON", "vllm", more("vllm", "--generation-config", `{"a":1}`), nil, "want a word"},
 		{"a developer's server", "vllm", good["vllm"], []string{"VLLM_SERVER_DEV_MODE=1"}, "VLLM_SERVER_DEV_MODE"},
+		{"sglang", "sglang", good["sglang"], nil, ""},
+		{"prefixes in a tree", "sglang", slices.DeleteFunc(slices.Clone(good["sglang"]), func(s string) bool { return s == "--disable-radix-cache" }), nil, "lacks --disable-radix-cache"},
+		{"another module", "sglang", replaced("sglang", "sglang.launch_server", "http.server"), nil, `want ["-m" "sglang.launch_server"]`},
+		{"every network", "sglang", replaced("sglang", "127.0.0.1", "0.0.0.0"), nil, `--host is "0.0.0.0", want 127.0.0.1`},
+		{"another port", "sglang", replaced("sglang", "30000", "30001"), nil, `--port is "30001", want 30000`},
+		{"requests into a log", "sglang", more("sglang", "--log-requests"), nil, "log-requests"},
+		{"code out of the model, too", "sglang", more("sglang", "--trust-remote-code"), nil, "trust-remote-code"},
+		{"a setting of SGLang's by the environment", "sglang", good["sglang"], []string{"SGLANG_ENABLE_X=1"}, "begins with SGLANG_"},
+
+		{"whisper-server", "whisper-server", good["whisper-server"], nil, ""},
+		{"languages guessed for everybody", "whisper-server", slices.DeleteFunc(slices.Clone(good["whisper-server"]), func(s string) bool { return s == "-nlp" }), nil, "lacks -nlp"},
+		{"files for ffmpeg", "whisper-server", more("whisper-server", "--convert"), nil, "--convert"},
+		{"a folder for everybody", "whisper-server", more("whisper-server", "--public", "/model"), nil, "--public"},
+		{"another path", "whisper-server", more("whisper-server", "--inference-path", "/load"), nil, "--inference-path"},
+
 		{"llama-server's line", "vllm", good["llama-server"], nil, "want"},
 		{"vLLM's line", "llama-server", good["vllm"], nil, `is "serve"`},
 	} {
@@ -81,8 +100,8 @@ func TestCheck(t *testing.T) {
 // TestRows: each row has what each part of the guest needs of it, and says each argument once.
 func TestRows(t *testing.T) {
 	for _, d := range All() {
-		if found, known := Find(d.Name); !known || found.Name != d.Name || good[d.Name] == nil || d.Help == "" || d.Health == "" || !strings.HasPrefix(d.Stream, `"stream":true,`) ||
-			!strings.Contains(d.Stream, `"include_usage":true`) || len(d.Long) == 0 || len(d.Wipes) == 0 {
+		if found, known := Find(d.Name); !known || found.Name != d.Name || good[d.Name] == nil || d.Help == "" || d.Health == "" || len(d.Wipes) == 0 || (d.Stream == "") != (d.Speech != "") ||
+			d.Stream != "" && (!strings.HasPrefix(d.Stream, `"stream":true,`) || !strings.Contains(d.Stream, `"include_usage":true`) || len(d.Long) == 0) {
 			t.Errorf("%s: the row lacks something: %+v", d.Name, d)
 		}
 		seen := map[string]bool{}
@@ -130,13 +149,28 @@ func TestSpecification(t *testing.T) {
 			}
 			want += fmt.Sprintf("| %s | %s | %s |\n", code(slices.Clone(a.Names)...), value, must)
 		}
-		want += fmt.Sprintf("\nVariables that begin with %s are refused; %s must be there. Health: `%s`. Each request for text ends with `%s`.\n",
-			code(slices.Clone(d.Unset)...), code(slices.Clone(d.Wipes)...), d.Health, d.Stream)
+		want += fmt.Sprintf("\nVariables that begin with %s are refused; %s must be there. Health: `%s`.", code(slices.Clone(d.Unset)...), code(slices.Clone(d.Wipes)...), d.Health)
+		if d.Address != "" {
+			want += fmt.Sprintf(" It listens at `%s` of its container.", d.Address)
+		}
+		if d.Stream != "" {
+			want += fmt.Sprintf(" Each request for text ends with `%s`.", d.Stream)
+		}
+		if d.Speech != "" {
+			want += fmt.Sprintf(" Audio is asked for at `%s`.", d.Speech)
+		}
+		want += "\n"
+		// Whoever has no socket listens in its container alone, where engine-host asks.
+		if address := net.JoinHostPort(value(good[d.Name], "--host"), value(good[d.Name], "--port")); d.Address != "" && d.Address != address {
+			t.Errorf("%s is asked at %s and told to listen at %s", d.Name, d.Address, address)
+		}
 		if !strings.Contains(string(text), want) {
 			t.Errorf("ENGINES.md lacks:\n%s", want)
 		}
 	}
 }
+
+func value(argv []string, name string) string { return argv[slices.Index(argv, name)+1] }
 
 // FuzzCheck: what is accepted is accepted again by the words that it is made of, and names nothing outside of the model's folder and the socket.
 func FuzzCheck(f *testing.F) {

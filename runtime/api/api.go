@@ -10,6 +10,7 @@ const (
 	Embeddings      = "/v1/embeddings"
 	Messages        = "/v1/messages"
 	Responses       = "/v1/responses"
+	Transcriptions  = "/v1/audio/transcriptions"
 	// Receipts and Signatures go before the id of an answer.
 	Receipts   = "/v1/receipts/"
 	Signatures = "/v1/signature/"
@@ -20,7 +21,7 @@ const (
 
 // Answers are the paths that are asked for answers: each has a proof, and is charged where answers are.
 func Answers() []string {
-	return []string{ChatCompletions, Completions, Embeddings, Messages, Responses}
+	return []string{ChatCompletions, Completions, Embeddings, Messages, Responses, Transcriptions}
 }
 
 // ClientHeader names the payment contract that an answer is charged to, in raw form.

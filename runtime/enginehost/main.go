@@ -81,7 +81,7 @@ func run(ctx context.Context, args []string) error {
 	err = engine.Run(ctx, engine.Settings{
 		Containerd: settings[role.Containerd], Runc: runcProgram,
 		Rootfs: settings[role.Rootfs], Model: settings[role.Model], SocketDir: settings[role.SocketDir],
-		Argv: e.Argv, Env: e.Env, Health: dialect.Health, MemoryBytes: e.MemoryBytes,
+		Argv: e.Argv, Env: e.Env, Address: dialect.Address, Health: dialect.Health, MemoryBytes: e.MemoryBytes,
 		Spare: m.Service.Wipe.Restarts(), Wipes: wiped,
 		Report: func(w role.Word) { role.Say(files[role.Status], w) },
 	})

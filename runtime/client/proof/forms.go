@@ -42,6 +42,8 @@ func formOf(path string) form {
 		return &messagesForm{}
 	case api.Responses:
 		return &responsesForm{}
+	case api.Transcriptions:
+		return transcriptionForm{}
 	}
 	panic("client: nothing is proven of the answers at " + path) // api.Answers has those that are
 }
@@ -157,6 +159,46 @@ func (embeddingsForm) whole(s *stream, text []byte) error {
 			return fmt.Errorf("%w: embedding %d stands where %d would", check.ErrRejected, d.Index, i)
 		}
 		s.text.Write(d.Embedding)
+		s.text.WriteByte('\n')
+	}
+	return s.prove(document.Chrysalis)
+}
+
+// transcriptionForm is what was heard in audio, of which there is no stream: what stands for its text are the members that tell it, with their names, in
+// this order, each with a line feed.
+type transcriptionForm struct{}
+
+func (transcriptionForm) event(*stream, string, []byte) (mark, error) {
+	return goesOn, fmt.Errorf("%w: a transcription in a stream", check.ErrRejected)
+}
+
+func (transcriptionForm) whole(s *stream, text []byte) error {
+	var document struct {
+		Task      jsontext.Value `json:"task"`
+		Language  jsontext.Value `json:"language"`
+		Duration  jsontext.Value `json:"duration"`
+		Text      jsontext.Value `json:"text"`
+		Segments  jsontext.Value `json:"segments"`
+		Words     jsontext.Value `json:"words"`
+		Chrysalis *proofs        `json:"chrysalis"`
+	}
+	if err := decode(text, &document); err != nil {
+		return err
+	}
+	for _, m := range []struct {
+		name  string
+		value jsontext.Value
+	}{
+		{"task", document.Task}, {"language", document.Language}, {"duration", document.Duration}, {"text", document.Text}, {"segments", document.Segments}, {"words", document.Words},
+	} {
+		if m.value == nil {
+			continue
+		}
+		if slices.Contains(m.value, '\n') { // a line is one member
+			return fmt.Errorf("%w: %s has more than one line", check.ErrRejected, m.name)
+		}
+		s.text.WriteString(`"` + m.name + `":`)
+		s.text.Write(m.value)
 		s.text.WriteByte('\n')
 	}
 	return s.prove(document.Chrysalis)

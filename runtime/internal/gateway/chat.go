@@ -48,8 +48,11 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 	if err := errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Time{})); err != nil {
 		return err
 	}
-	request, err := parseRequest(d, body, g.limits)
+	request, err := d.parse(r.Header.Get("Content-Type"), body, g.limits)
 	clear(body)
+	if err == nil {
+		err = g.serves(d)
+	}
 	if err != nil {
 		return err
 	}
@@ -109,6 +112,17 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 	return a.run(w, r, request)
 }
 
+// serves refuses what the engine of the model has no means for.
+func (g *Gateway) serves(d *dialect) error {
+	switch e := &g.config.Engine; {
+	case d.engine == engineSpeech && e.Speech == "":
+		return errNoSpeech
+	case d.engine != engineSpeech && e.Stream == "":
+		return errNoText
+	}
+	return nil
+}
+
 // reserve takes a place in the journal.
 func (g *Gateway) reserve(r *http.Request, by Payer) (Place, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), g.waits.record)
@@ -144,7 +158,10 @@ func (g *Gateway) coefficient(r *http.Request) (uint32, error) {
 
 // most returns the tokens that a request may take: no token is shorter than a byte.
 func (g *Gateway) most(r *request) receipt.Usage {
-	prompt := min(uint64(len(r.ask))+templateTokens, uint64(g.config.ContextTokens))
+	prompt := uint64(g.config.ContextTokens)
+	if r.heard == nil {
+		prompt = min(prompt, uint64(len(r.ask))+templateTokens)
+	}
 	return receipt.Usage{Prompt: uint32(prompt), Completion: r.answer}
 }
 
@@ -179,7 +196,7 @@ func (g *Gateway) countInTurn(d *dialect, r *http.Request, client ton.Address, a
 // bound refuses a prompt that is longer than the context, before it takes a place unless processes compute for one alone. It has the engine count where a prompt has more bytes than
 // the context has tokens; the engine itself refuses what is not counted.
 func (g *Gateway) bound(d *dialect, r *http.Request, client ton.Address, ask []byte) error {
-	if len(ask) <= int(g.config.ContextTokens) {
+	if len(ask) <= int(g.config.ContextTokens) || d.engine == engineSpeech {
 		return nil
 	}
 	leave, err := g.counts.enter(r.Context(), who{addressOfRequest(r), client}, g.waits.queue)
@@ -240,13 +257,20 @@ type answering struct {
 const ignoredHeader = "Chrysalis-Ignored"
 
 func (a *answering) run(w http.ResponseWriter, r *http.Request, request *request) error {
-	upstream, err := engine{a.gateway.config.DialEngine, a.gateway.waits.engine, &a.gateway.config.Engine}.start(r.Context(), a.dialect.engine, request.ask)
+	e := engine{a.gateway.config.DialEngine, a.gateway.waits.engine, &a.gateway.config.Engine}
+	path := a.dialect.engine
+	if path == engineSpeech {
+		path = e.dialect.Speech
+	}
+	upstream, err := e.start(r.Context(), path, request.kind(), request.ask)
 	var long *tooLong
 	switch {
 	case errors.As(err, &long):
 		return long.refusal(a.dialect)
 	case errors.Is(err, errNotServed):
 		return errNoEmbeddings
+	case errors.Is(err, errEngineRefused) && request.heard != nil:
+		return refuse("file", "the engine can't read this as audio")
 	case errors.Is(err, errEngineRefused):
 		return refuse("", "the engine refused the request")
 	case err != nil:
@@ -255,8 +279,12 @@ func (a *answering) run(w http.ResponseWriter, r *http.Request, request *request
 	}
 	defer upstream.Close()
 	defer a.wipe()
-	if request.inputs > 0 {
-		err := a.embed(upstream, request.inputs)
+	if request.inputs > 0 || request.heard != nil {
+		if request.heard != nil {
+			err = a.hear(upstream, *request.heard)
+		} else {
+			err = a.embed(upstream, request.inputs)
+		}
 		if most := a.gateway.config.ContextTokens; err == nil && a.record.Usage.Prompt > most {
 			return (&tooLong{uint64(a.record.Usage.Prompt), uint64(most)}).refusal(a.dialect) // no receipt is for more
 		}
@@ -322,6 +350,10 @@ func (a *answering) relay(events *engineEvents) error {
 				a.record.Outcome = receipt.Cut
 				return err
 			}
+		}
+		if r := choice.FinishReason; r != nil && (*r == "abort" || *r == "error") { // vLLM and SGLang gave it up
+			a.record.Outcome = receipt.Cut
+			return errEngineEvent
 		}
 		if choice.FinishReason != nil {
 			p.finish = finishReason(*choice.FinishReason)

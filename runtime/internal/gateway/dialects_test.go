@@ -164,6 +164,108 @@ func TestCountsOfVLLM(t *testing.T) {
 	}
 }
 
+// sglangEvent is an event of SGLang's stream: usage comes with each, its tokens of reasoning beside the others, and what is not there is null.
+func sglangEvent(w *engineWriter, delta, finish string, completion, reasoning int) {
+	w.event(`{"id":"9","object":"chat.completion.chunk","created":1,"model":"default","choices":[{"index":0,"delta":{%s},"logprobs":null,"finish_reason":%s,"matched_stop":null}],`+
+		`"usage":{"prompt_tokens":14,"total_tokens":%d,"completion_tokens":%d,"prompt_tokens_details":null,"reasoning_tokens":%d}}`, delta, finish, 14+completion, completion, reasoning)
+}
+
+// sglangEngine thinks and answers as SGLang does, and ends for a reason.
+func sglangEngine(reason string) func(w *engineWriter) {
+	return func(w *engineWriter) {
+		sglangEvent(w, `"role":"assistant","content":"","reasoning_content":null,"tool_calls":null`, "null", 0, 0)
+		sglangEvent(w, `"role":null,"content":null,"reasoning_content":"Hm.","tool_calls":null`, "null", 1, 1)
+		sglangEvent(w, `"role":null,"content":"Oslo.","reasoning_content":null,"tool_calls":null`, "null", 3, 1)
+		if reason == "in an event" {
+			w.event(`{"error":{"object":"error","message":"canary","type":"ServiceUnavailableError","param":null,"code":503}}`)
+			w.event("[DONE]")
+			return
+		}
+		sglangEvent(w, `"role":null,"content":null,"reasoning_content":null,"tool_calls":null`, `"`+reason+`"`, 3, 1)
+		w.event(`{"id":"9","object":"chat.completion.chunk","created":1,"model":"default","choices":[],"usage":{"prompt_tokens":14,"total_tokens":17,"completion_tokens":3,"prompt_tokens_details":null,"reasoning_tokens":1}}`)
+		w.event("[DONE]")
+	}
+}
+
+// TestDialectOfSGLang: answers, streamed and whole, with reasoning; what it gives up is not whole.
+func TestDialectOfSGLang(t *testing.T) {
+	for _, tt := range []struct {
+		name, body, reason string
+		outcome            receipt.Outcome
+		says, saysNot      string
+	}{
+		{"in one piece", ask(""), "stop", receipt.Complete, `"content":"Oslo."`, "default"},
+		{"streamed", ask(`,"stream":true`), "stop", receipt.Complete, "Hm.", "matched_stop"},
+		{"at its longest", ask(`,"stream":true`), "length", receipt.Complete, `"finish_reason":"length"`, "matched_stop"},
+		{"given up", ask(`,"stream":true`), "abort", receipt.Cut, "engine_lost", "[DONE]"},
+		{"given up in words", ask(`,"stream":true`), "in an event", receipt.Cut, "engine_lost", "canary"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := startBench(t, inDialect(t, "sglang"))
+			b.engine.set(sglangEngine(tt.reason))
+			_, text := b.post(t, tt.body)
+			if !strings.Contains(text, tt.says) || strings.Contains(text, tt.saysNot) || !strings.Contains(text, `"chrysalis":`) {
+				t.Errorf("got %s, want %q in it and %q not", text, tt.says, tt.saysNot)
+			}
+			if r := b.keeper.await(t); r.Outcome != tt.outcome || r.Usage != (receipt.Usage{Prompt: 14, Completion: 3, Reasoning: 1}) {
+				t.Errorf("recorded: %+v", r)
+			}
+			if asked := b.engine.asked()[0]; !strings.HasSuffix(asked, `"stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true}}`) {
+				t.Errorf("SGLang was asked: %s", asked)
+			}
+		})
+	}
+}
+
+// TestRefusalsOfSGLang: its errors stand alone, not in an object of that name.
+func TestRefusalsOfSGLang(t *testing.T) {
+	for _, tt := range []struct {
+		name, path, body, says string
+		status                 int
+		code                   string
+	}{
+		{"a long prompt", api.ChatCompletions, ask(""), "The input (4000 tokens) is longer than the model's context length (300 tokens).", 400, "context_length_exceeded"},
+		{"a long prompt with its answer", api.ChatCompletions, ask(""), "Requested token count exceeds the model's maximum context length of 300 tokens. You requested a total of 4000 tokens", 400, "context_length_exceeded"},
+		{"no embeddings", api.Embeddings, `{"model":"tiny","input":"x"}`, "This model does not appear to be an embedding model by default. Please add `--is-embedding`", 404, "no_embeddings"},
+		{"something else", api.ChatCompletions, ask(""), "the canary is unwell", 400, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := startBench(t, inDialect(t, "sglang"))
+			b.engine.set(func(w *engineWriter) {
+				w.w.Header().Set("Content-Type", "application/json")
+				w.w.WriteHeader(400)
+				said, _ := json.Marshal(tt.says)
+				fmt.Fprintf(w.w, `{"object":"error","message":%s,"type":"BadRequestError","param":null,"code":400}`, said)
+			})
+			status, text := postTo(t, b, tt.path, tt.body)
+			r := parseReply(t, text)
+			if status != tt.status || r.Error == nil || tt.code != "" && *r.Error.Code != tt.code || strings.Contains(text, "canary") || strings.Contains(text, "4000") {
+				t.Errorf("status %d: %s, want %d %s", status, text, tt.status, tt.code)
+			}
+		})
+	}
+}
+
+// TestCountsOfSGLang: a text is counted before it takes a place; a chat, whose template SGLang does not say, it refuses itself.
+func TestCountsOfSGLang(t *testing.T) {
+	b := startBench(t, func(c *Config) { inDialect(t, "sglang")(c); c.ContextTokens = 300 })
+	b.engine.set(sglangEngine("stop"))
+	b.engine.counts = func(path, body string) (int, string) {
+		n := strings.Count(body, "word ")
+		if !strings.HasPrefix(body, `{"prompt":"`) || path != "/v1/tokenize" {
+			return 400, `{"message":"neither"}`
+		}
+		return 200, fmt.Sprintf(`{"tokens":[%s],"count":%d,"max_model_len":300}`, strings.TrimSuffix(strings.Repeat("7,", n), ","), n)
+	}
+	status, text := postTo(t, b, api.Completions, long(api.Completions, 300))
+	if r := parseReply(t, text); status != 400 || *r.Error.Code != "context_length_exceeded" || r.Error.Message != "the prompt has 300 tokens, want at most 299" {
+		t.Errorf("a text: status %d: %s", status, text)
+	}
+	if status, text := postTo(t, b, api.ChatCompletions, long(api.ChatCompletions, 300)); status != 200 || len(b.engine.paths) != 2 || b.engine.paths[1] != "/v1/chat/completions" {
+		t.Errorf("a chat: status %d: %s, asked at %q", status, text, b.engine.paths)
+	}
+}
+
 // TestEveryDialectEnds: whatever the engine is, the end of a client's connection is the end of the engine's.
 func TestEveryDialectEnds(t *testing.T) {
 	for _, name := range engines.Names() {
@@ -180,7 +282,13 @@ func TestEveryDialectEnds(t *testing.T) {
 			asked := make(chan struct{})
 			go func() {
 				defer close(asked)
-				if response, err := b.http.Do(b.request(t, ctx, ask(`,"stream":true`))); err == nil {
+				request := b.request(t, ctx, ask(`,"stream":true`))
+				if b.gateway.config.Engine.Stream == "" {
+					request = b.request(t, ctx, shortForm(t))
+					request.URL.Path = api.Transcriptions
+					request.Header.Set("Content-Type", "multipart/form-data; boundary="+testBoundary)
+				}
+				if response, err := b.http.Do(request); err == nil {
 					_, _ = io.Copy(io.Discard, response.Body)
 					response.Body.Close()
 				}

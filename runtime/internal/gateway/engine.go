@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,14 +47,14 @@ const maxEngineRefusal = 4 << 10
 
 // start sends a request and returns the stream of the answer. Closing it ends the engine's work on it; so does the end of
 // ctx.
-func (e engine) start(ctx context.Context, path string, body []byte) (io.ReadCloser, error) {
+func (e engine) start(ctx context.Context, path, kind string, body []byte) (io.ReadCloser, error) {
 	conn, err := e.dial(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the engine: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	stream := &engineStream{conn: conn, stop: stop, wait: e.wait, dialect: e.dialect}
-	if err := stream.request(path, body); err != nil {
+	if err := stream.request(path, kind, body); err != nil {
 		stream.Close()
 		return nil, err
 	}
@@ -79,8 +80,8 @@ func (s *engineStream) patience() error {
 	return s.conn.SetDeadline(now.Add(s.wait))
 }
 
-// request sends a body, which may be in pieces.
-func (s *engineStream) request(path string, body ...[]byte) error {
+// request sends a body of a content type, which may be in pieces.
+func (s *engineStream) request(path, kind string, body ...[]byte) error {
 	if err := s.patience(); err != nil {
 		return err
 	}
@@ -89,7 +90,7 @@ func (s *engineStream) request(path string, body ...[]byte) error {
 		size += len(piece)
 	}
 	head := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n"+
-		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, size)
+		"Content-Type: %s\r\nContent-Length: %d\r\n\r\n", path, kind, size)
 	buffers := append(net.Buffers{head}, body...)
 	if _, err := buffers.WriteTo(s.conn); err != nil {
 		return fmt.Errorf("asking the engine: %w", err)
@@ -122,11 +123,12 @@ func refusalOfEngine(d *engines.Dialect, text []byte) error {
 			Prompt  uint64 `json:"n_prompt_tokens"`
 			Context uint64 `json:"n_ctx"`
 		} `json:"error"`
+		Message string `json:"message"` // SGLang's stands alone
 	}
 	if json.Unmarshal(text, &document) != nil {
 		return errEngineRefused
 	}
-	said := document.Error.Message
+	said := cmp.Or(document.Error.Message, document.Message)
 	switch {
 	case d.LongType != "" && strings.Contains(document.Error.Type, d.LongType), slices.ContainsFunc(d.Long, func(s string) bool { return strings.Contains(said, s) }):
 		return &tooLong{document.Error.Prompt, max(document.Error.Context, 1) - 1} // one is for the answer
@@ -146,7 +148,7 @@ func (e engine) count(ctx context.Context, path string, body ...[]byte) (tokens 
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	stream := &engineStream{conn: conn, stop: stop, wait: e.wait, dialect: e.dialect}
 	defer stream.Close()
-	if stream.request(path, body...) != nil {
+	if stream.request(path, "application/json", body...) != nil {
 		return 0, false
 	}
 	size := 0

@@ -38,6 +38,7 @@ type chunk struct {
 		CompletionDetails *struct {
 			Reasoning uint32 `json:"reasoning_tokens"`
 		} `json:"completion_tokens_details"`
+		Reasoning uint32 `json:"reasoning_tokens"` // in that place of SGLang's
 	} `json:"usage"`
 	// Progress is llama-server's: it tells the prompt's tokens before the first one of the answer.
 	Progress *struct {
@@ -91,6 +92,7 @@ func (c *chunk) usage() receipt.Usage {
 	if d := c.Usage.PromptDetails; d != nil {
 		u.Cached = min(d.Cached, u.Prompt)
 	}
+	u.Reasoning = min(c.Usage.Reasoning, u.Completion)
 	if d := c.Usage.CompletionDetails; d != nil {
 		u.Reasoning = min(d.Reasoning, u.Completion)
 	}

@@ -161,6 +161,7 @@ type fakeEngine struct {
 	mu     sync.Mutex
 	bodies []string
 	paths  []string
+	kinds  []string // content types
 	script func(w *engineWriter)
 	counts func(path, body string) (int, string) // nil is an engine that can't count
 }
@@ -208,9 +209,10 @@ func startEngine(t testing.TB) *fakeEngine {
 		body, _ := io.ReadAll(r.Body)
 		e.mu.Lock()
 		e.bodies, e.paths = append(e.bodies, string(body)), append(e.paths, r.URL.Path)
+		e.kinds = append(e.kinds, r.Header.Get("Content-Type"))
 		script, counts := e.script, e.counts
 		e.mu.Unlock()
-		if r.URL.Path == llama.CountChat || r.URL.Path == llama.CountText {
+		if r.URL.Path == llama.CountChat || r.URL.Path == llama.CountText || r.URL.Path == "/v1/tokenize" {
 			status, text := http.StatusNotFound, `{"error":{"code":404}}`
 			if counts != nil {
 				status, text = counts(r.URL.Path, string(body))
@@ -238,6 +240,12 @@ func (e *fakeEngine) set(script func(w *engineWriter)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.script = script
+}
+
+func (e *fakeEngine) lastBody() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.bodies[len(e.bodies)-1]
 }
 
 func (e *fakeEngine) asked() []string {

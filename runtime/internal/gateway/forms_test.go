@@ -21,10 +21,14 @@ var accidental = regexp.MustCompile(`[0-9a-f]{32}|"created(_at)?":[0-9]+|"(recei
 func TestAnswersAreAsRecorded(t *testing.T) {
 	for _, path := range api.Answers() {
 		for name, end := range map[string]string{"streamed": `,"stream":true}`, "whole": "}"} {
-			if path == api.Embeddings && name == "streamed" {
+			if (path == api.Embeddings || path == api.Transcriptions) && name == "streamed" {
 				continue
 			}
-			b := startBench(t, nil)
+			var engine func(*Config)
+			if path == api.Transcriptions {
+				engine = inDialect(t, "whisper-server")
+			}
+			b := startBench(t, engine)
 			b.engine.set(spokenEngine)
 			switch path {
 			case api.Completions:
@@ -32,7 +36,13 @@ func TestAnswersAreAsRecorded(t *testing.T) {
 			case api.Embeddings:
 				b.engine.set(embeddingEngine)
 			}
-			status, text := postTo(t, b, path, requests[path]+end)
+			status, text := 0, ""
+			if path == api.Transcriptions {
+				b.engine.set(hearingEngine)
+				status, text = postForm(t, b, form(t, part{"file", audioTest}, part{"model", "tiny"}, part{"response_format", "verbose_json"}, part{"timestamp_granularities[]", "word"}))
+			} else {
+				status, text = postTo(t, b, path, requests[path]+end)
+			}
 			if status != 200 {
 				t.Fatalf("%s: status %d: %s", path, status, text)
 			}

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"mime"
 	"net"
 	"net/http"
 	"net/netip"
@@ -142,7 +143,7 @@ func New(c Config) (*Gateway, error) {
 		return nil, err
 	}
 	return &Gateway{
-		config: c, limits: requestLimits{model: c.Model, answerTokens: c.AnswerTokens, stream: c.Engine.Stream}, waits: defaultWaits,
+		config: c, limits: requestLimits{model: c.Model, answerTokens: c.AnswerTokens, contextTokens: c.ContextTokens, stream: c.Engine.Stream}, waits: defaultWaits,
 		places: newPlaces(int(c.Concurrent), 4*int(c.Concurrent)), counts: newPlaces(int(c.Concurrent), 4*int(c.Concurrent)),
 		turns: newTurns(c.Wipe, c.AskWipe, c.Log), bodies: newBudget(maxBodyBytes), attested: attested, envelopes: newOpener(attested), connections: maxConnections,
 	}, nil
@@ -199,6 +200,7 @@ type route struct {
 	body   bool
 	query  bool
 	sealed bool // the body is an envelope
+	form   bool // the body is a form
 }
 
 func (g *Gateway) handler() http.Handler {
@@ -213,7 +215,7 @@ func (g *Gateway) handler() http.Handler {
 		routes[api.Keys] = route{method: http.MethodPost, serve: g.key, body: true}
 	}
 	for path, d := range dialects {
-		routes[path] = route{method: http.MethodPost, serve: g.asked(d), body: true}
+		routes[path] = route{method: http.MethodPost, serve: g.asked(d), body: true, form: d.form}
 	}
 	plain := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g.answer(w, r, func() error {
@@ -317,10 +319,19 @@ func checkFraming(r *http.Request, route route, query bool) error {
 	case len(r.Header.Values("Upgrade")) != 0:
 		return refuse("", "no upgrade is offered")
 	}
-	if t := r.Header.Values("Content-Type"); route.body && (len(t) != 1 || !isJSON(t[0]) && !route.sealed) {
-		return &refusal{status: http.StatusUnsupportedMediaType, code: "content_type", message: "send application/json"}
+	if t := r.Header.Values("Content-Type"); route.body && (len(t) != 1 || !route.sealed && !(route.form && isForm(t[0]) || !route.form && isJSON(t[0]))) {
+		want := "send application/json"
+		if route.form {
+			want = "send multipart/form-data"
+		}
+		return &refusal{status: http.StatusUnsupportedMediaType, code: "content_type", message: want}
 	}
 	return nil
+}
+
+func isForm(t string) bool {
+	kind, _, err := mime.ParseMediaType(t)
+	return err == nil && kind == "multipart/form-data"
 }
 
 func isJSON(t string) bool {

@@ -40,6 +40,8 @@ var (
 	errChain = &refusal{status: http.StatusServiceUnavailable, code: "chain_unknown",
 		message: "the guest has not proven the chain lately, or its contracts are closing: nobody is served meanwhile"}
 	errEngine       = &refusal{status: http.StatusBadGateway, code: "engine_lost", message: "the engine ended before the answer did"}
+	errNoSpeech     = &refusal{status: http.StatusNotFound, code: "no_transcriptions", message: "the model here reads text and hears nothing"}
+	errNoText       = &refusal{status: http.StatusNotFound, code: "no_text", message: "the model here hears audio and answers no text: ask at /v1/audio/transcriptions"}
 	errNoEmbeddings = &refusal{status: http.StatusNotFound, code: "no_embeddings", message: "the engine of this guest makes no embeddings"}
 	errStart        = &refusal{status: http.StatusServiceUnavailable, code: "engine_down", message: "the engine is not up: try again later"}
 	errWiping       = &refusal{status: http.StatusServiceUnavailable, code: "engine_wiped", message: "the engine ends and another is started, so that nothing of a request stays: try again later"}

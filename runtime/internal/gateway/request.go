@@ -18,7 +18,9 @@ import (
 type requestLimits struct {
 	model        string
 	answerTokens uint32
-	stream       string // how the engine is told to answer in events
+	// contextTokens bound audio, whose length nobody knows before it is heard.
+	contextTokens uint32
+	stream        string // how the engine is told to answer in events
 }
 
 // dialect is one form in which clients ask and read answers. The engine is asked for a chat in one form for all of them, and for the rest
@@ -31,40 +33,62 @@ type dialect struct {
 	answer func(id string, began time.Time, model string, said *said) answerWriter
 	ids    string // what the ids of answers begin with
 	prompt string // the field that the prompt is in
-	engine string // the engine's path
+	engine string // the engine's path, as its dialect calls it where it is engineSpeech
 	keeps  bool   // a streamed answer ends with the whole of what was said
+	form   bool   // a request is a form, and not an object
 }
 
 // dialects are by path.
 var dialects = map[string]*dialect{
-	api.ChatCompletions: {chatFields, buildChat, newChatAnswer, "chatcmpl-", "messages", engineChat, false},
-	api.Completions:     {completionsFields, buildCompletions, newCompletionsAnswer, "cmpl-", "prompt", engineText, false},
-	api.Embeddings:      {embeddingsFields, buildEmbeddings, newEmbeddingsAnswer, "embd-", "input", engineEmbeddings, false},
-	api.Messages:        {messagesFields, buildMessages, newMessagesAnswer, "msg_", "messages", engineChat, false},
-	api.Responses:       {responsesFields, buildResponses, newResponsesAnswer, "resp_", "input", engineChat, true},
+	api.ChatCompletions: {chatFields, buildChat, newChatAnswer, "chatcmpl-", "messages", engineChat, false, false},
+	api.Completions:     {completionsFields, buildCompletions, newCompletionsAnswer, "cmpl-", "prompt", engineText, false, false},
+	api.Embeddings:      {embeddingsFields, buildEmbeddings, newEmbeddingsAnswer, "embd-", "input", engineEmbeddings, false, false},
+	api.Messages:        {messagesFields, buildMessages, newMessagesAnswer, "msg_", "messages", engineChat, false, false},
+	api.Responses:       {responsesFields, buildResponses, newResponsesAnswer, "resp_", "input", engineChat, true, false},
+	api.Transcriptions:  {transcriptionFields, buildTranscription, newTranscriptionAnswer, "trsc-", "file", engineSpeech, false, true},
 }
 
-// The engine's paths, which every engine has.
+// The engine's paths, which every engine has that answers there.
 const (
 	engineChat       = "/v1/chat/completions"
 	engineText       = "/v1/completions"
 	engineEmbeddings = "/v1/embeddings"
+	engineSpeech     = "speech"
 )
 
 // request is what a client asks for, by the tables of its dialect.
 type request struct {
-	ask     []byte // what the engine gets, built anew
-	stream  bool
-	answer  uint32   // tokens of an answer at most
-	inputs  int      // texts of embeddings; 0 where an answer is said
-	ignored []string // names of fields that do nothing here
+	ask    []byte // what the engine gets, built anew
+	stream bool
+	answer uint32 // tokens of an answer at most
+	inputs int    // texts of embeddings; 0 where an answer is said
+	heard  *heard // of audio
+	// boundary is between the parts of ask where that is a form, "" where it is an object.
+	boundary string
+	ignored  []string // names of fields that do nothing here
+}
+
+// parse reads a body of a content type. The body may be wiped afterwards.
+func (d *dialect) parse(kind string, body []byte, limits requestLimits) (*request, error) {
+	if d.form {
+		return parseForm(d, kind, body, limits)
+	}
+	return parseRequest(d, body, limits)
+}
+
+// kind is the content type of what the engine gets.
+func (r *request) kind() string {
+	if r.boundary != "" {
+		return "multipart/form-data; boundary=" + r.boundary
+	}
+	return "application/json"
 }
 
 // askBytes bounds the engine's request for a body of n bytes: what is written around a value takes less than twice what the client wrote
 // around it. A request is never grown, since a copy would not be wiped.
 func askBytes(n int) int { return 2*n + 1024 }
 
-// parseRequest reads a body strictly. What it refuses names the field. The body may be wiped afterwards.
+// parseRequest reads a body strictly. What it refuses names the field.
 func parseRequest(d *dialect, body []byte, limits requestLimits) (*request, error) {
 	if n := depth(body); n > maxDepth {
 		return nil, refuse("", "the body nests %d levels deep, want at most %d", n, maxDepth)

@@ -23,6 +23,7 @@ import (
 	"chrysalis/attest"
 	"chrysalis/attest/attesttest"
 	"chrysalis/attest/ratls"
+	"chrysalis/runtime/api"
 	"chrysalis/runtime/envelope"
 )
 
@@ -33,8 +34,10 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	software := attesttest.New(measuredVector(), time.Now())
+	both := llama
+	both.Speech = "/inference" // no engine hears and reads, and a text that passes is a text that passes
 	g, err := New(Config{
-		Model: "tiny", RequestBytes: 64 << 10, AnswerTokens: 100, ContextTokens: 128, Concurrent: 8, Keeper: &fakeKeeper{recorded: make(chan struct{}, 1000)},
+		Engine: both, Model: "tiny", RequestBytes: 64 << 10, AnswerTokens: 100, ContextTokens: 128, Concurrent: 8, Keeper: &fakeKeeper{recorded: make(chan struct{}, 1000)},
 		Quote: quoteOf(software), Log: slog.New(slog.DiscardHandler),
 		DialEngine: func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", engine) },
 	})
@@ -117,6 +120,10 @@ func TestNoTextStays(t *testing.T) {
 	marker := strings.Repeat("canary", 2)
 	engine := startEngine(t)
 	engine.set(func(w *engineWriter) {
+		if strings.HasPrefix(engine.lastBody(), "--chrysalis-") {
+			io.WriteString(w.w, strings.ReplaceAll(whisperSays, "capital", marker))
+			return
+		}
 		w.begin(14)
 		for range 20 {
 			w.text("an answer's " + marker + " text, ")
@@ -142,13 +149,13 @@ func TestNoTextStays(t *testing.T) {
 		address, root, _ := strings.Cut(strings.TrimSpace(line), " ")
 		key := keyOfProcess(t, address, root)
 		// ask sends a body under a header, keeps the connection open, and returns what was answered.
-		ask := func(header string, body []byte) *http.Response {
+		ask := func(path, header string, body []byte) *http.Response {
 			c, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true})
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { c.Close() })
-			go fmt.Fprintf(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s", header, len(body), body)
+			go fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s", path, header, len(body), body)
 			response, err := http.ReadResponse(bufio.NewReader(c), nil)
 			if err != nil {
 				t.Fatal(err)
@@ -158,25 +165,31 @@ func TestNoTextStays(t *testing.T) {
 		prompt := func(extra string) string {
 			return `{"model":"tiny","messages":[{"role":"user","content":"` + strings.Repeat("a prompt's "+marker+" text ", 30) + `"}]` + extra + `}`
 		}
+		audio := form(t, part{"file", strings.Repeat(marker+" sound ", 200)}, part{"prompt", marker}, part{"model", "tiny"}, part{"response_format", "verbose_json"})
 		for _, tt := range []struct {
 			body   string
 			status int
 		}{
+			{audio, 200}, {audio[:len(audio)-30], 400}, {strings.Replace(audio, `"prompt"`, `"`+marker+`"`, 1), 400},
 			{prompt(""), 200}, {prompt(`,"stream":true`), 200}, {prompt(`,"unknown":"` + marker + `"`), 400}, {`{"model":"` + marker, 400},
 			{prompt(`,"stop":"` + strings.Repeat(marker, 6000) + `"`), 413},
 		} {
+			path, kind := "/v1/chat/completions", "application/json"
+			if tt.body[0] == '-' {
+				path, kind = api.Transcriptions, "multipart/form-data; boundary="+testBoundary
+			}
 			for _, closes := range []string{"", "Connection: close\r\n"} {
-				plain := ask("Content-Type: application/json\r\nAuthorization: Bearer "+marker+"\r\n"+closes, []byte(tt.body))
+				plain := ask(path, "Content-Type: "+kind+"\r\nAuthorization: Bearer "+marker+"\r\n"+closes, []byte(tt.body))
 				io.Copy(io.Discard, plain.Body)
 				if plain.StatusCode != tt.status {
 					t.Fatalf("status %d, want %d", plain.StatusCode, tt.status)
 				}
-				sealed, answer, err := key.Seal(envelope.Request{Method: "POST", Path: "/v1/chat/completions", Body: []byte(tt.body), Header: []envelope.Field{
-					{Name: "authorization", Value: "Bearer " + marker}, {Name: "content-type", Value: "application/json"}}}, time.Now())
+				sealed, answer, err := key.Seal(envelope.Request{Method: "POST", Path: path, Body: []byte(tt.body), Header: []envelope.Field{
+					{Name: "authorization", Value: "Bearer " + marker}, {Name: "content-type", Value: kind}}}, time.Now())
 				if err != nil {
 					t.Fatal(err)
 				}
-				around := ask("Content-Type: "+envelope.RequestType+"\r\n"+envelope.KeyHeader+": "+key.ID()+"\r\n"+closes, sealed)
+				around := ask(path, "Content-Type: "+envelope.RequestType+"\r\n"+envelope.KeyHeader+": "+key.ID()+"\r\n"+closes, sealed)
 				if around.StatusCode != 200 {
 					io.Copy(io.Discard, around.Body)
 					if around.StatusCode != tt.status {

@@ -38,7 +38,7 @@ const User = role.EngineUser
 // SocketName is the engine's socket in its directory.
 const SocketName = role.EngineSocketName
 
-// Settings say what to run. Every field must be set, but Wipes.
+// Settings say what to run. Every field must be set, but Address and Wipes.
 type Settings struct {
 	Containerd  string // containerd's socket
 	Runc        string // path of runc
@@ -46,6 +46,7 @@ type Settings struct {
 	Model       string // where the model's volume is mounted; the engine sees it as /model
 	SocketDir   string // where SocketName leads to the process that serves; each process has a folder in it, which it sees as role.EngineRun
 	Argv, Env   []string
+	Address     string // where the engine listens in its network, if it takes no socket
 	Health      string // what is asked for to know that the engine answers
 	MemoryBytes uint64 // of each process
 	// Spare has a second process wait, loaded and unused, behind the one that serves.
@@ -132,6 +133,13 @@ func (s Settings) once(ctx context.Context, c client.Container, at int, up func(
 	}
 	if err := task.Start(ctx); err != nil {
 		return fmt.Errorf("starting the engine: %w", err)
+	}
+	if s.Address != "" {
+		r, err := startRelay(socket, task.Pid(), s.Address)
+		if err != nil {
+			return err
+		}
+		defer r.close()
 	}
 	healthy := make(chan error, 1)
 	probing, stop := context.WithTimeout(ctx, startWait)
