@@ -10,6 +10,8 @@ import (
 
 	"chrysalis/init/internal/disk"
 	"chrysalis/init/status"
+	"chrysalis/measure/config"
+	"chrysalis/measure/engines"
 )
 
 // watchCorruption listens for the kernel's word that a block of a volume failed its check. The engine, which has the model
@@ -50,11 +52,22 @@ func (g *guest) watchCorruption(context.Context) error {
 
 // lookAtVolumes ends the guest when a volume that is open has seen a block that fails its check.
 func (g *guest) lookAtVolumes() {
-	for _, name := range []string{engineVolume, modelVolume} {
+	for _, name := range volumeNames() {
 		if intact, err := disk.Intact(name); err == nil && !intact {
 			g.ender.End(status.VolumeCorrupt, fmt.Errorf("volume %s has seen a block that fails its check", name))
 		}
 	}
+}
+
+// volumeNames are the names of all volumes that a guest can have, whatever its config: who looks at them does not wait for it.
+func volumeNames() (names []string) {
+	for _, name := range []string{engineVolume, modelVolume} {
+		names = append(names, name)
+		for at := range config.MaxModels {
+			names = append(names, engines.Nth(name, at, config.MaxModels))
+		}
+	}
+	return names
 }
 
 // corrupt reports whether a uevent says that a block failed dm-verity's check.

@@ -1,6 +1,26 @@
 package main
 
-import "testing"
+import (
+	"slices"
+	"testing"
+
+	"chrysalis/measure/config"
+	"chrysalis/measure/engines"
+)
+
+// TestVolumeNames: when the kernel's words are lost, every volume that a guest may have open is looked at.
+func TestVolumeNames(t *testing.T) {
+	names := volumeNames()
+	for of := 1; of <= config.MaxModels; of++ {
+		for at := range of {
+			for _, name := range []string{engineVolume, modelVolume} {
+				if want := engines.Nth(name, at, of); !slices.Contains(names, want) {
+					t.Errorf("%s is not looked at, of %q", want, names)
+				}
+			}
+		}
+	}
+}
 
 func TestCorrupt(t *testing.T) {
 	for _, tt := range []struct {

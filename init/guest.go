@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"chrysalis/init/internal/boot"
 	"chrysalis/init/internal/hardening"
@@ -10,14 +11,13 @@ import (
 
 // steps is the boot, in order.
 func (g *guest) steps() []boot.Step {
-	return []boot.Step{
+	return slices.Concat([]boot.Step{
 		{Name: status.Hardening, Run: func(context.Context) error { return hardening.Apply(kernelPaths) }},
 		{Name: status.Entropy, Run: waitForEntropy},
 		{Name: status.CorruptionWatch, Run: g.watchCorruption},
 		{Name: status.Platform, Run: g.openPlatform},
 		{Name: status.Config, Run: g.measureConfig},
-		{Name: status.EngineVolume, Run: g.openEngine},
-		{Name: status.ModelVolume, Run: g.openModel},
+	}, g.volumes(), []boot.Step{
 		{Name: status.GPU, Run: g.bringUpGPUs, Limit: gpuLimit},
 		{Name: status.ModuleLock, Run: func(context.Context) error { return hardening.LockModules(kernelPaths) }},
 		{Name: status.Handover, Run: g.handOver},
@@ -32,5 +32,5 @@ func (g *guest) steps() []boot.Step {
 		{Name: status.Keeper, Run: g.startKeeper, When: g.serves},
 		{Name: status.Engine, Run: g.startEngine, When: g.serves, Limit: engineLimit},
 		{Name: status.Gateway, Run: g.startGateway, When: g.serves},
-	}
+	})
 }

@@ -23,6 +23,7 @@ import (
 	"chrysalis/init/internal/record"
 	"chrysalis/init/status"
 	"chrysalis/measure/config"
+	"chrysalis/measure/engines"
 	"chrysalis/measure/eventlog"
 )
 
@@ -84,7 +85,7 @@ func (g *guest) measureConfig(ctx context.Context) error {
 		return err
 	}
 	if n := len(g.config.Service.Models); n > 0 {
-		return boot.Coded{Code: status.EngineUnfit, Err: fmt.Errorf("the config has %d models: this image serves one", n)}
+		return boot.Coded{Code: status.EngineUnfit, Err: fmt.Errorf("the config has %d models: the gateway serves one", n)}
 	}
 	if err := g.config.Service.Runs(); err != nil {
 		return boot.Coded{Code: status.EngineUnfit, Err: err}
@@ -102,29 +103,44 @@ func (g *guest) measureConfig(ctx context.Context) error {
 	return g.services.Leave(g.measured, image)
 }
 
-func (g *guest) openEngine(ctx context.Context) error {
-	volume := g.config.Service.Engine.Volume
-	if g.isCustodian() {
-		return g.recorder.Engine(volume) // none: zeros, which the log states
+// volumes are the steps that open and record engine and model of each model that the config serves, in its order. How many there are is known when
+// they run.
+func (g *guest) volumes() (steps []boot.Step) {
+	for at := range config.MaxModels {
+		there := func() bool { return at < len(eventlog.PairsOf(g.config.Service)) }
+		steps = append(steps,
+			boot.Step{Name: status.EngineVolume, When: there, Run: func(ctx context.Context) error { return g.openEngine(ctx, at) }},
+			boot.Step{Name: status.ModelVolume, When: there, Run: func(ctx context.Context) error { return g.openModel(ctx, at) }})
 	}
-	if err := g.openVolume(ctx, disks.Engine, engineVolume, volume, engineDir, true); err != nil {
-		return err
-	}
-	return g.recorder.Engine(volume)
+	return steps
 }
 
-func (g *guest) openModel(ctx context.Context) error {
-	volume := g.config.Service.Model.Volume
+func (g *guest) openEngine(ctx context.Context, at int) error {
 	if g.isCustodian() {
-		return g.recorder.Model(volume)
+		return g.recorder.Engine(config.Volume{}) // none: zeros, which the log states
 	}
-	if err := g.openVolume(ctx, disks.Model, modelVolume, volume, modelDir, false); err != nil {
+	all := g.config.Service.Served()
+	if err := g.openVolume(ctx, disks.Engine, engineVolume, at, all[at].Engine.Volume, true); err != nil {
 		return err
 	}
-	return g.recorder.Model(volume)
+	return g.recorder.Engine(all[at].Engine.Volume)
 }
 
-func (g *guest) openVolume(ctx context.Context, serial, name string, v config.Volume, dir string, exec bool) error {
+func (g *guest) openModel(ctx context.Context, at int) error {
+	if g.isCustodian() {
+		return g.recorder.Model(config.Volume{})
+	}
+	all := g.config.Service.Served()
+	if err := g.openVolume(ctx, disks.Model, modelVolume, at, all[at].Model.Volume, false); err != nil {
+		return err
+	}
+	return g.recorder.Model(all[at].Model.Volume)
+}
+
+// openVolume opens and mounts the volume of a place in the config, from the disk of that place.
+func (g *guest) openVolume(ctx context.Context, serial, name string, at int, v config.Volume, exec bool) error {
+	n := len(g.config.Service.Served())
+	serial, name = engines.Nth(serial, at, n), engines.Nth(name, at, n)
 	d, err := systemPaths.Find(ctx, serial)
 	if err != nil {
 		return err
@@ -133,7 +149,7 @@ func (g *guest) openVolume(ctx context.Context, serial, name string, v config.Vo
 	if err != nil {
 		return err
 	}
-	err = mount.Volume(device, dir, exec)
+	err = mount.Volume(device, volumeDir+name, exec)
 	if err == nil {
 		return nil
 	}

@@ -22,13 +22,12 @@ import (
 )
 
 const (
-	// Names of the mapped volumes, and where they are mounted.
+	// Names of the mapped volumes, of several engines.Nth of them. Each is mounted in the folder of its name.
 	engineVolume = "engine"
 	modelVolume  = "model"
+	volumeDir    = "/run/vol/"
 	// journalVolume maps what of the journal's disk is the journal's, where a sealed record lies before it.
 	journalVolume = "journal"
-	engineDir     = "/run/vol/engine"
-	modelDir      = "/run/vol/model"
 
 	// engineLimit is how long an engine may take to read its model: hundreds of gigabytes from a slow disk.
 	engineLimit = 45 * time.Minute

@@ -155,7 +155,7 @@ func (g *guest) startKeeper(ctx context.Context) error {
 }
 
 func (g *guest) startEngine(ctx context.Context) (err error) {
-	g.wipes, err = g.services.EngineHost(ctx, engineDir, modelDir)
+	g.wipes, err = g.services.EngineHost(ctx, volumeDir+engineVolume, volumeDir+modelVolume, len(g.config.Service.Served()))
 	return err
 }
 
@@ -166,7 +166,7 @@ func (g *guest) startGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return g.services.Gateway(ctx, g.listener, g.wipes, g.serveQuotes, numbers)
+	return g.services.Gateway(ctx, g.listener, g.wipes, len(g.config.Service.Served()), g.serveQuotes, numbers)
 }
 
 // failedQuotes are the words for evidence that did not come about.

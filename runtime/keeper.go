@@ -172,12 +172,15 @@ func keeperTerms(s *secret.Secret, m config.Measured, raw []byte) (keeper.Terms,
 		return keeper.Terms{}, [32]byte{}, err
 	}
 	price := m.Service.Price
+	var served []keeper.Served
+	for _, s := range m.Service.Served() {
+		served = append(served, keeper.Served{Model: s.Model.Volume.Root, Engine: s.Engine.Volume.Root, MaxPrompt: s.Limits.ContextTokens, MaxAnswer: s.Limits.AnswerTokens})
+	}
 	return keeper.Terms{
 		Charges: price.Payment == config.PayCharge,
 		Price:   price.Price,
-		Service: config.ServiceDigest(service), Model: m.Service.Model.Volume.Root, Engine: m.Service.Engine.Volume.Root,
+		Service: config.ServiceDigest(service), Served: served,
 		Instance: scope.Instance, Excesses: m.Identity.PayoutOwner,
-		MaxPrompt: m.Service.Limits.ContextTokens, MaxAnswer: m.Service.Limits.AnswerTokens,
 		ReceiptKey: secret.DeriveSigner(s, secret.RoleReceipt, scope), ClaimKey: secret.DeriveSigner(s, secret.RoleClaim, scope),
 	}, secret.Derive(s, secret.RoleJournal, scope), nil
 }

@@ -25,6 +25,15 @@ const (
 	Socket     = Run + "/" + SocketName
 )
 
+// Nth returns the name of what belongs to one of a guest's engines or models: of the only one name itself, and of several name and its place in the
+// config's order, counted from 0. Disks, mapped volumes, their folders, sockets' folders and containers are called so.
+func Nth(name string, at, of int) string {
+	if of == 1 {
+		return name
+	}
+	return fmt.Sprintf("%s-%d", name, at)
+}
+
 // Dialect is a row.
 type Dialect struct {
 	Name string // as the measured config has it

@@ -97,6 +97,17 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+func TestNth(t *testing.T) {
+	for _, tt := range []struct {
+		at, of int
+		want   string
+	}{{0, 1, "engine"}, {0, 2, "engine-0"}, {1, 2, "engine-1"}, {7, 8, "engine-7"}} {
+		if got := Nth("engine", tt.at, tt.of); got != tt.want {
+			t.Errorf("%d of %d: got %q, want %q", tt.at, tt.of, got, tt.want)
+		}
+	}
+}
+
 // TestRows: each row has what each part of the guest needs of it, and says each argument once.
 func TestRows(t *testing.T) {
 	for _, d := range All() {

@@ -1,4 +1,4 @@
-// Command enginehost keeps the engine running, in a container of its own. It is the one program of ours that links
+// Command enginehost keeps the engine running, or several, each in a container of its own. It is the one program of ours that links
 // containerd's client and its parsers, and it holds no key: keeper and gateway, which do, are another program.
 //
 // It takes its settings from the measured config and its flags, and says on its status pipe when the engine answers and when it is
@@ -59,35 +59,42 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("taking stream of wipes: %v", err)
 	}
 	files[role.Wipes].Close()
-	e := m.Service.Engine
-	dialect, _ := engines.Find(e.Dialect) // the config was decoded, so there is one
+	served := m.Service.Served()
+	wiped := make([]chan engine.Wiping, len(served))
+	var all []engine.Settings
+	for at, model := range served {
+		e := model.Engine
+		dialect, _ := engines.Find(e.Dialect) // the config was decoded, so there is one
+		nth := func(name string) string { return engines.Nth(name, at, len(served)) }
+		wiped[at] = make(chan engine.Wiping)
+		all = append(all, engine.Settings{
+			Name: nth("engine"), Containerd: settings[role.Containerd], Runc: runcProgram,
+			Rootfs: nth(settings[role.Rootfs]), Model: nth(settings[role.Model]), SocketDir: nth(settings[role.SocketDir]),
+			Argv: e.Argv, Env: e.Env, Address: dialect.Address, Health: dialect.Health, MemoryBytes: e.MemoryBytes,
+			Spare: m.Service.Wipe.Restarts(), Wipes: wiped[at],
+		})
+	}
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	wiped, served := make(chan engine.Wiping), make(chan error, 1)
+	refused := make(chan error, 1)
 	go func() {
-		err := role.ServeWipes(wipes, 1, func(int) <-chan struct{} {
+		err := role.ServeWipes(wipes, len(served), func(at int) <-chan struct{} {
 			w := make(engine.Wiping)
 			select {
-			case wiped <- w:
+			case wiped[at] <- w:
 			case <-ctx.Done(): // nothing is served any more
 			}
 			return w
 		})
 		if err != nil { // else the gateway is gone, which ends the guest
-			served <- err
+			refused <- err
 			end()
 		}
 	}()
-	err = engine.Run(ctx, engine.Settings{
-		Containerd: settings[role.Containerd], Runc: runcProgram,
-		Rootfs: settings[role.Rootfs], Model: settings[role.Model], SocketDir: settings[role.SocketDir],
-		Argv: e.Argv, Env: e.Env, Address: dialect.Address, Health: dialect.Health, MemoryBytes: e.MemoryBytes,
-		Spare: m.Service.Wipe.Restarts(), Wipes: wiped,
-		Report: func(w role.Word) { role.Say(files[role.Status], w) },
-	})
+	err = engine.RunAll(ctx, all, func(w role.Word) { role.Say(files[role.Status], w) })
 	select {
-	case refused := <-served:
-		return errors.Join(refused, err)
+	case why := <-refused:
+		return errors.Join(why, err)
 	default:
 		return err
 	}

@@ -11,6 +11,7 @@ type AnswerID [16]byte
 // Answer is what the guest knows of an answer when it ends: what a receipt, and a charge, are made of.
 type Answer struct {
 	ID       AnswerID
+	Model    uint8       // which of the config's models answered, by its place there
 	Client   ton.Address // the client's payment contract; zero when nobody pays
 	Request  [32]byte    // as in Receipt
 	Response [32]byte

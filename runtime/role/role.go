@@ -11,6 +11,7 @@ package role
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -54,6 +55,12 @@ const (
 	EngineModel      = engines.Model // and the model's volume
 )
 
+// EngineSocketOf returns the socket of one of the guest's engines out of the value of EngineSocket: the only one's itself, and of several that in
+// the folder which engines.Nth makes of its.
+func EngineSocketOf(value string, at, of int) string {
+	return path.Join(engines.Nth(path.Dir(value), at, of), path.Base(value))
+}
+
 // Flag is an argument of a role by its name.
 type Flag string
 
@@ -61,10 +68,10 @@ type Flag string
 const (
 	Measured     Flag = "measured"   // file with the measured config
 	KeeperSocket Flag = "keeper"     // keeper's socket, inside the gateway's root
-	EngineSocket Flag = "engine"     // engine's socket, inside the gateway's root
+	EngineSocket Flag = "engine"     // engine's socket, inside the gateway's root; of several see EngineSocketOf
 	Chroot       Flag = "chroot"     // the gateway's root
 	Containerd   Flag = "containerd" // containerd's socket
-	Rootfs       Flag = "rootfs"     // directory on which the engine's volume is mounted
+	Rootfs       Flag = "rootfs"     // directory on which the engine's volume is mounted; of several models, this and the next two begin the names of theirs (engines.Nth)
 	Model        Flag = "model"      // directory on which the model's volume is mounted
 	SocketDir    Flag = "socket-dir" // directory for the engine's socket
 	Image        Flag = "image"      // file with what the image says of itself and of those that may follow it

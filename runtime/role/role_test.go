@@ -372,3 +372,15 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestEngineSocketOf: of several engines each has a folder for its socket, and the only one has the folder itself.
+func TestEngineSocketOf(t *testing.T) {
+	for _, tt := range []struct {
+		at, of int
+		want   string
+	}{{0, 1, "/engine/e.sock"}, {0, 2, "/engine-0/e.sock"}, {1, 2, "/engine-1/e.sock"}} {
+		if got := EngineSocketOf("/engine/e.sock", tt.at, tt.of); got != tt.want {
+			t.Errorf("%d of %d: got %s, want %s", tt.at, tt.of, got, tt.want)
+		}
+	}
+}

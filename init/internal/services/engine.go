@@ -10,6 +10,7 @@ import (
 
 	"chrysalis/init/internal/supervise"
 	"chrysalis/init/status"
+	"chrysalis/measure/engines"
 	"chrysalis/runtime/role"
 )
 
@@ -66,19 +67,23 @@ func waitForSocket(ctx context.Context, path string) error {
 	}
 }
 
-// EngineHost waits for containerd, starts engine-host over the mounted volumes, and returns when the engine answers, with the stream on which the
-// gateway asks for wipes. The sockets' directory is root's: what leads to an engine's socket in it is no engine's to change.
-func (s *Services) EngineHost(ctx context.Context, rootfs, model string) (wipes *os.File, err error) {
+// EngineHost waits for containerd, starts engine-host over the mounted volumes of so many models, and returns when all engines answer, with the stream
+// on which the gateway asks for wipes. The folders are those of the only one, or what engines.Nth makes of them. The sockets' directory is root's: what
+// leads to an engine's socket in it is no engine's to change.
+func (s *Services) EngineHost(ctx context.Context, rootfs, model string, models int) (wipes *os.File, err error) {
 	answers, cancel := context.WithTimeout(ctx, containerdWait)
 	defer cancel()
 	if err := waitForSocket(answers, containerdSocket); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(engineSocketDir, 0o710); err != nil {
-		return nil, err
-	}
-	if err := os.Chown(engineSocketDir, 0, role.GatewayUser); err != nil {
-		return nil, err
+	for at := range models {
+		dir := engines.Nth(engineSocketDir, at, models)
+		if err := os.MkdirAll(dir, 0o710); err != nil {
+			return nil, err
+		}
+		if err := os.Chown(dir, 0, role.GatewayUser); err != nil {
+			return nil, err
+		}
 	}
 	wipes, theirs, err := socketPair("wipes")
 	if err != nil {

@@ -10,20 +10,23 @@ import (
 
 	"chrysalis/init/internal/mount"
 	"chrysalis/init/status"
+	"chrysalis/measure/engines"
 	"chrysalis/runtime/role"
 )
 
-// Gateway starts the gateway with the socket that it accepts on. quotes serves the stream on which it asks for quotes, until that
+// Gateway starts the gateway of so many models with the socket that it accepts on. quotes serves the stream on which it asks for quotes, until that
 // ends. On wipes it asks engine-host. What it counts goes to numbers, which waits for nobody.
-func (s *Services) Gateway(ctx context.Context, listener, wipes *os.File, quotes func(stream *os.File), numbers io.Writer) error {
+func (s *Services) Gateway(ctx context.Context, listener, wipes *os.File, models int, quotes func(stream *os.File), numbers io.Writer) error {
 	if err := os.MkdirAll(gatewayRoot, 0o755); err != nil {
 		return err
 	}
 	if err := mount.Bind(keeperDir, gatewayRoot+keeperMount); err != nil {
 		return err
 	}
-	if err := mount.Bind(engineSocketDir, gatewayRoot+engineMount); err != nil {
-		return err
+	for at := range models {
+		if err := mount.Bind(engines.Nth(engineSocketDir, at, models), gatewayRoot+engines.Nth(engineMount, at, models)); err != nil {
+			return err
+		}
 	}
 	ours, theirs, err := socketPair("quotes")
 	if err != nil {

@@ -35,8 +35,8 @@ var (
 func testTerms() Terms {
 	return Terms{
 		Charges: true, Price: ton.Price{NanotonPerToken: 20, PromptWeight: 10_000, CompletionWeight: 20_000},
-		Service: [32]byte{4}, Model: [32]byte{5}, Engine: [32]byte{6}, Instance: [16]byte{7},
-		Excesses: ton.Address{Account: [32]byte{8}}, MaxPrompt: 512, MaxAnswer: 256,
+		Service: [32]byte{4}, Served: []Served{{[32]byte{5}, [32]byte{6}, 512, 256}}, Instance: [16]byte{7},
+		Excesses:   ton.Address{Account: [32]byte{8}},
 		ReceiptKey: receiptKey, ClaimKey: claimKey,
 	}
 }
@@ -691,5 +691,74 @@ func BenchmarkOpen(b *testing.B) {
 			b.ReportMetric(float64(after.HeapAlloc-min(after.HeapAlloc, before.HeapAlloc))/1e6, "MB")
 			runtime.KeepAlive(k)
 		})
+	}
+}
+
+// TestModels: of several models a receipt has the pair that the config has in the record's place, each is bounded by its own limits, and a place that
+// the config has not is refused.
+func TestModels(t *testing.T) {
+	terms := testTerms()
+	terms.Served = append(terms.Served, Served{[32]byte{15}, [32]byte{16}, 50, 20})
+	dev := diskFile(t, 1<<20)
+	client, stop := start(t, journal.Disk{File: dev}, 0, terms)
+	record := func(n int, model uint8, u receipt.Usage) (receipt.Proof, error) {
+		r := testRecord(n)
+		r.Model, r.Usage = model, u
+		place, err := client.Reserve(t.Context(), Payer{Contract: r.Client})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer place.Release()
+		return place.Record(t.Context(), r)
+	}
+	for n, tt := range []struct {
+		model   uint8
+		usage   receipt.Usage
+		refused bool
+	}{
+		{0, receipt.Usage{Prompt: 512, Completion: 256}, false},
+		{1, receipt.Usage{Prompt: 50, Completion: 20}, false},
+		{1, receipt.Usage{Prompt: 51, Completion: 20}, true},
+		{1, receipt.Usage{Prompt: 50, Completion: 21}, true},
+		{2, receipt.Usage{Prompt: 1}, true},
+		{notServed, receipt.Usage{Prompt: 1}, true},
+		{0, receipt.Usage{Prompt: 513}, true},
+	} {
+		proof, err := record(n, tt.model, tt.usage)
+		if tt.refused {
+			if !errors.Is(err, ErrRefused) {
+				t.Errorf("%d: got %v, want a refusal", n, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatalf("%d: %v", n, err)
+		}
+		r, err := receipt.Parse(proof.Receipt[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := terms.Served[tt.model]; r.Model != want.Model || r.Engine != want.Engine {
+			t.Errorf("%d: the receipt is of model %x and engine %x, want %x and %x", n, r.Model, r.Engine, want.Model, want.Engine)
+		}
+		// What was recorded is the same answer when it is asked for again, and not that of the other model.
+		if again, err := record(n, tt.model, tt.usage); err != nil || *again.Receipt != *proof.Receipt {
+			t.Errorf("%d: asked again: got %v, want the same receipt", n, err)
+		}
+		if _, err := record(n, 1-tt.model, tt.usage); !errors.Is(err, ErrRefused) {
+			t.Errorf("%d: asked again for the other model: got %v, want a refusal", n, err)
+		}
+	}
+	stop()
+	// The journal is read under a config without the first model: what it answered stays counted, and is no answer of another's.
+	terms.Served = terms.Served[1:]
+	client, _ = start(t, journal.Disk{File: dev}, 0, terms)
+	if _, err := record(0, 0, receipt.Usage{Prompt: 50, Completion: 20}); !errors.Is(err, ErrRefused) {
+		t.Errorf("an answer of a model that is not served any more, as one of another's: got %v, want a refusal", err)
+	}
+	if proof, err := record(1, 0, receipt.Usage{Prompt: 50, Completion: 20}); err != nil {
+		t.Errorf("an answer of the model that is served still: %v", err)
+	} else if r, err := receipt.Parse(proof.Receipt[:]); err != nil || r.Sequence != 1 {
+		t.Errorf("the receipt is %+v (%v), want number 1", r, err)
 	}
 }

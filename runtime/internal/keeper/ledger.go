@@ -13,17 +13,35 @@ import (
 
 // Terms are the parts of the measured config that receipts state and that bound what the gateway may record.
 type Terms struct {
-	Charges       bool // each answer is charged; each record must name a client then, and none otherwise
-	Price         ton.Price
-	Service       [32]byte
+	Charges    bool // each answer is charged; each record must name a client then, and none otherwise
+	Price      ton.Price
+	Service    [32]byte
+	Served     []Served // in the config's order, by which a record says what answered
+	Instance   [16]byte
+	Excesses   ton.Address // where the change of whoever carries a charge goes
+	Settling   *Settling   // on chain; nil where charges are not settled there
+	ReceiptKey ed25519.PrivateKey
+	ClaimKey   ed25519.PrivateKey
+}
+
+// Served is a model that is served: what receipts state of it, and what one answer of its may have at most.
+type Served struct {
 	Model, Engine [32]byte
-	Instance      [16]byte
-	Excesses      ton.Address // where the change of whoever carries a charge goes
-	MaxPrompt     uint32      // tokens
-	MaxAnswer     uint32      // tokens
-	Settling      *Settling   // on chain; nil where charges are not settled there
-	ReceiptKey    ed25519.PrivateKey
-	ClaimKey      ed25519.PrivateKey
+	MaxPrompt     uint32 // tokens
+	MaxAnswer     uint32 // tokens
+}
+
+// notServed is the model of an answer that none of the config's models has given: an earlier config's has.
+const notServed = 0xff
+
+// placeOf returns which of the models a receipt is of.
+func (t *Terms) placeOf(r *receipt.Receipt) uint8 {
+	for at, s := range t.Served {
+		if s.Model == r.Model && s.Engine == r.Engine {
+			return uint8(at)
+		}
+	}
+	return notServed
 }
 
 // rememberedProofs is how many of the latest answers can be asked for again.
@@ -158,7 +176,7 @@ func (l *ledger) Entry(entry []byte, at journal.Place) error {
 			return err
 		}
 	}
-	record := receipt.Answer{ID: id, Client: r.Client, Request: r.Request, Response: r.Response, Usage: r.Usage, Outcome: r.Outcome, Coefficient: r.Coefficient}
+	record := receipt.Answer{ID: id, Model: l.terms.placeOf(r), Client: r.Client, Request: r.Request, Response: r.Response, Usage: r.Usage, Outcome: r.Outcome, Coefficient: r.Coefficient}
 	l.apply(record, r.Cumulative, proof)
 	l.durable(r.Client, proof, at)
 	return nil
@@ -201,12 +219,16 @@ func (l *ledger) vouch(id receipt.AnswerID, body [32]byte) (receipt.TextSignatur
 // check reports whether a record is one that the measured config allows.
 func (l *ledger) check(record receipt.Answer) error {
 	t := &l.terms
+	if int(record.Model) >= len(t.Served) {
+		return fmt.Errorf("%w: model is number %d, want one of %d", errRefused, record.Model, len(t.Served))
+	}
+	served := t.Served[record.Model]
 	switch u := record.Usage; {
 	case (record.Client != ton.Address{}) != t.Charges:
 		return fmt.Errorf("%w: client is %x, and charging is %t", errRefused, record.Client.Account, t.Charges)
-	case u.Prompt > t.MaxPrompt || u.Completion > t.MaxAnswer:
+	case u.Prompt > served.MaxPrompt || u.Completion > served.MaxAnswer:
 		return fmt.Errorf("%w: %d prompt and %d completion tokens, want at most %d and %d", errRefused,
-			u.Prompt, u.Completion, t.MaxPrompt, t.MaxAnswer)
+			u.Prompt, u.Completion, served.MaxPrompt, served.MaxAnswer)
 	case t.Settling == nil && record.Coefficient != 0:
 		return fmt.Errorf("%w: coefficient is %d, want none", errRefused, record.Coefficient)
 	case record.ID == receipt.AnswerID{}:
@@ -241,7 +263,8 @@ func (l *ledger) sign(record receipt.Answer, key int) (receipt.Proof, error) {
 	}
 	signed, err := receipt.Sign(t.ReceiptKey, receipt.Receipt{
 		Sequence: l.next, Previous: l.prev, Instance: t.Instance,
-		Request: record.Request, Response: record.Response, Service: t.Service, Model: t.Model, Engine: t.Engine,
+		Request: record.Request, Response: record.Response, Service: t.Service,
+		Model: t.Served[record.Model].Model, Engine: t.Served[record.Model].Engine,
 		Client: record.Client, Usage: record.Usage, Price: t.Price, Coefficient: record.Coefficient, Weighted: weighted, Cumulative: count, Outcome: record.Outcome,
 		Block: l.block(),
 	})

@@ -10,7 +10,7 @@ import (
 
 // Both directions have one fixed size, so that neither side ever reads a length from the other.
 const (
-	requestSize  = 1 + 16 + 1 + 32 + 32 + 32 + 4*4 + 1 + 4
+	requestSize  = 1 + 16 + 1 + 32 + 32 + 32 + 4*4 + 1 + 4 + 1
 	responseSize = 1 + 1 + receipt.Size + claim.BodySize
 )
 
@@ -31,7 +31,7 @@ func encodeRequest(op operation, r receipt.Answer) [requestSize]byte {
 	for _, n := range []uint32{r.Usage.Prompt, r.Usage.Cached, r.Usage.Completion, r.Usage.Reasoning} {
 		b = binary.LittleEndian.AppendUint32(b, n)
 	}
-	_ = binary.LittleEndian.AppendUint32(append(b, byte(r.Outcome)), r.Coefficient)
+	_ = append(binary.LittleEndian.AppendUint32(append(b, byte(r.Outcome)), r.Coefficient), r.Model)
 	return out
 }
 
@@ -50,6 +50,7 @@ func decodeRequest(in [requestSize]byte) (op operation, r receipt.Answer, err er
 	}
 	r.Outcome = receipt.Outcome(take(1)[0])
 	r.Coefficient = binary.LittleEndian.Uint32(take(4))
+	r.Model = take(1)[0]
 	switch op {
 	case opRecord:
 	case opReserve:

@@ -60,7 +60,7 @@ func newWorldOn(t testing.TB, o chaintest.Options) *world {
 		ProxyCode: chaintest.Code("proxy"), WorkerCode: chaintest.Code("worker"), ClientCode: chaintest.Code("client")}
 	w := &world{t: t, chain: must(chaintest.New(o)), disk: newLossy()}
 	w.terms = testTerms()
-	w.terms.Price, w.terms.MaxPrompt, w.terms.MaxAnswer = price, 1<<24, 1<<24
+	w.terms.Price, w.terms.Served[0].MaxPrompt, w.terms.Served[0].MaxAnswer = price, 1<<24, 1<<24
 	w.terms.Settling = &Settling{Network: w.chain.Network, MaxAge: time.Minute, Least: 10_000, Most: 20_000, Terms: settle.Terms{Root: ton.Address{Account: [32]byte{0x10}},
 		Key: [32]byte(claimKey.Public().(ed25519.PublicKey)), Owner: payoutOwner, Params: p}}
 	w.proxy = must(w.terms.Settling.Terms.Proxy())

@@ -40,6 +40,7 @@ const SocketName = role.EngineSocketName
 
 // Settings say what to run. Every field must be set, but Address and Wipes.
 type Settings struct {
+	Name        string // what the names of its containers begin with: one of several engines has another than the others
 	Containerd  string // containerd's socket
 	Runc        string // path of runc
 	Rootfs      string // where the engine's volume is mounted
@@ -75,8 +76,7 @@ const (
 
 const (
 	namespace = "chrysalis"
-	container = "engine-" // and the place of the process
-	places    = 2         // of the process that serves, and of the spare
+	places    = 2 // of the process that serves, and of the spare
 )
 
 // Run keeps the engine running until ctx ends, and then ends it. It gives up when the engine does not come up any more, and when one that
@@ -90,7 +90,7 @@ func Run(ctx context.Context, s Settings) error {
 	ctx = namespaces.WithNamespace(ctx, namespace)
 	var made [places]client.Container
 	for at := range made {
-		if err := removeOld(ctx, c, at); err != nil {
+		if err := removeOld(ctx, c, s.name(at)); err != nil {
 			return err
 		}
 		if !s.Spare && at > 0 {
@@ -99,7 +99,7 @@ func Run(ctx context.Context, s Settings) error {
 		if err := s.makePlace(at); err != nil {
 			return err
 		}
-		made[at], err = c.NewContainer(ctx, name(at),
+		made[at], err = c.NewContainer(ctx, s.name(at),
 			client.WithRuntime("io.containerd.runc.v2", &options.Options{BinaryName: s.Runc}),
 			client.WithNewSpec(s.spec(at)...))
 		if err != nil {
@@ -190,8 +190,8 @@ func waitHealthy(ctx context.Context, socket, health string) error {
 }
 
 // removeOld removes what an engine-host before this one has left.
-func removeOld(ctx context.Context, c *client.Client, at int) error {
-	old, err := c.LoadContainer(ctx, name(at))
+func removeOld(ctx context.Context, c *client.Client, name string) error {
+	old, err := c.LoadContainer(ctx, name)
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
@@ -227,7 +227,7 @@ func (s Settings) spec(at int) []oci.SpecOpts {
 		oci.WithCapabilities(nil),
 		oci.WithAmbientCapabilities(nil),
 		oci.WithNoNewPrivileges,
-		oci.WithCgroup("/engine/" + name(at)),
+		oci.WithCgroup("/engine/" + s.name(at)),
 		oci.WithMemoryLimit(s.MemoryBytes),
 		oci.WithMemorySwap(int64(s.MemoryBytes)),
 		oci.WithPidsLimit(maxProcesses),

@@ -21,7 +21,7 @@ import (
 
 func testSettings(report func(role.Word)) Settings {
 	return Settings{
-		Rootfs: "/run/vol/engine", Model: "/run/vol/model", SocketDir: "/run/engine",
+		Name: "engine", Rootfs: "/run/vol/engine", Model: "/run/vol/model", SocketDir: "/run/engine",
 		Argv: []string{"/usr/bin/llama-server", "-m", "/model/tiny.gguf"}, Env: []string{"A=b"}, MemoryBytes: 1 << 29, Report: report,
 	}
 }
@@ -29,7 +29,7 @@ func testSettings(report func(role.Word)) Settings {
 // TestSpec looks at the whole container as runc will get it.
 func TestSpec(t *testing.T) {
 	ctx := namespaces.WithNamespace(t.Context(), namespace)
-	spec, err := oci.GenerateSpec(ctx, nil, &containers.Container{ID: name(1)}, testSettings(nil).spec(1)...)
+	spec, err := oci.GenerateSpec(ctx, nil, &containers.Container{ID: testSettings(nil).name(1)}, testSettings(nil).spec(1)...)
 	if err != nil {
 		t.Fatal(err)
 	}

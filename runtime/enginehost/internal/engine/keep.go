@@ -157,7 +157,7 @@ func isClosed(c <-chan struct{}) bool {
 }
 
 // name is the container's of a place.
-func name(at int) string { return container + strconv.Itoa(at) }
+func (s Settings) name(at int) string { return s.Name + "-" + strconv.Itoa(at) }
 
 // place is the folder of a place's socket.
 func (s Settings) place(at int) string { return filepath.Join(s.SocketDir, strconv.Itoa(at)) }
