@@ -157,12 +157,16 @@ func startService(t testing.TB) *service {
 			return s.Attest(r.NonceRoot, r.TLSKey), nil
 		}, nil)
 	}()
+	asks := must(syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0))(t)
+	engineHost, wipes := os.NewFile(uintptr(asks[0]), "engine-host"), os.NewFile(uintptr(asks[1]), "wipes") // nothing is wiped by a restart
+	t.Cleanup(func() { engineHost.Close() })
 	numbersOut, numbersIn := pipe(t)
 	go io.Copy(io.Discard, numbersOut)
 	spawn(role.Gateway, role.Settings{role.KeeperSocket: "/keeper/keeper.sock", role.EngineSocket: "/engine/e.sock", role.Chroot: filepath.Join(dir, "root")},
-		must(l.(*net.TCPListener).File())(t), theirs, numbersIn)
+		must(l.(*net.TCPListener).File())(t), theirs, wipes, numbersIn)
 	l.Close()
 	theirs.Close()
+	wipes.Close()
 	return s
 }
 
