@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"chrysalis/init/status"
+	"chrysalis/measure/config"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/numbers"
 	"chrysalis/tools/internal/guest"
@@ -35,6 +36,7 @@ const (
 func TestServe(t *testing.T) {
 	needsGuests(t)
 	g, spec := newGuest(t), demoMachine(t)
+	spec.Config.Service.Limits.Concurrent = 1           // wipe per-request wants it
 	cutAt(t, g, spec, status.ModuleLock, status.Secret) // before the secret is sealed, and right after
 
 	start(t, g, spec)
@@ -49,11 +51,13 @@ func TestServe(t *testing.T) {
 	}
 
 	counts(t, g, spec, first)
+	forgetsFreed(t, g, spec)
 	refusals(t, c, spec, clean)
 
 	// The power goes while an answer streams. Where the client has its receipt, that count stands; where it has none, the
 	// answer costs nothing, or, when the cut came between the record and the last byte, itself once.
 	counted, received := cutInAnswer(t, g.Cut, c)
+	spec.Config.Service.Wipe = config.WipeClient // more than the client's policy asks for
 	start(t, g, spec)
 	second := c.ask(question)
 	before := second.tokens - tokensOfOslo
@@ -70,9 +74,12 @@ func TestServe(t *testing.T) {
 		t.Errorf("answer after a power cut: got %q, want %q", second.text, oslo)
 	}
 
+	forgetsClient(t, g, spec)
+
 	// A new price is another service under the same identity: visible to clients, and the key goes on.
 	g.Cut()
 	spec.Config.Service.Price.NanotonPerToken = 10
+	spec.Config.Service.Wipe = config.WipeRequest
 	start(t, g, spec)
 	repriced := newClient(t, g, spec)
 	third := repriced.ask(question)
@@ -82,12 +89,14 @@ func TestServe(t *testing.T) {
 	if v := c.edited(`"max": 20`, `"max": 9`).verify(1); v.Check != "config.service.price.nanoton_per_token" {
 		t.Errorf("a policy of a lower price: got refused by %q (%s), want by the price", v.Check, v.Reason)
 	}
-	wantCauses(t, "the demo's price", explained(t, c.saved(0), demoMachine(t)), "config")
+	wantCauses(t, "the demo's limits, price and wipe", explained(t, c.saved(0), demoMachine(t)), "config", "config", "config")
 
 	// The same guest, sealed and by way of a proxy that is told nothing but what a client is told.
 	if text := repriced.throughProxy(question); strings.TrimSpace(text) != strings.TrimSpace(oslo) {
 		t.Errorf("through the proxy: got %q, want %q", text, oslo)
 	}
+
+	forgetsRequest(t, g, spec)
 
 	if err := g.Stop(t.Context()); err != nil {
 		t.Fatal(err)
@@ -108,7 +117,7 @@ func counts(t *testing.T, g guest.Guest, spec guest.Spec, first answer) {
 	}
 	ends, made := time.Unix(int64(v[numbers.KeyEnds]), 0), time.Unix(int64(v[numbers.EvidenceMade]), 0)
 	if v[numbers.Asked] != 1 || v[numbers.Answered] != 1 || v[numbers.Cut] != 0 || v[numbers.PromptTokens] > numbers.TokenStep || v[numbers.CompletionTokens] > numbers.TokenStep ||
-		v[numbers.Challenges] == 0 || v[numbers.Receipts] != 1 || v[numbers.Contracts] != 1 || v[numbers.Places] != 2 || v[numbers.Computing] != 0 ||
+		v[numbers.Challenges] == 0 || v[numbers.Receipts] != 1 || v[numbers.Contracts] != 1 || v[numbers.Places] != 1 || v[numbers.Computing] != 0 ||
 		v[numbers.JournalBytes] < 60<<20 || v[numbers.ContractsLeft] < 100_000 ||
 		time.Until(ends) < 10*time.Minute || time.Since(made) > 30*time.Minute {
 		t.Errorf("numbers: got %s, want those of one answer of %d tokens", v.Line(), first.tokens)

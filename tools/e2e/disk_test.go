@@ -11,11 +11,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cavaliergopher/cpio"
 
 	"chrysalis/measure"
 	"chrysalis/measure/bootdisk"
+	"chrysalis/measure/config"
 	"chrysalis/measure/register"
 	"chrysalis/tools/internal/guest"
 	"chrysalis/tools/internal/toolstree"
@@ -128,10 +130,12 @@ func TestDiskBoot(t *testing.T) {
 	wantCauses(t, "a boot from the disk", explained(t, evidence, spec, "--disk", disk))
 	// The secret opens again under the same registers, and the count goes on.
 	g.Cut()
+	spec.Config.Service.Wipe = config.WipeIdle(5 * time.Second)
 	start(t, g, spec)
 	if second := c.ask(question); second.key != first.key || second.tokens != first.tokens+tokensOfOslo {
 		t.Errorf("after a power cut: got %+v, want key %s and %d tokens", second, first.key, first.tokens+tokensOfOslo)
 	}
+	forgetsIdle(t, g, spec)
 	g.Cut()
 
 	// A block of the root that is changed stops the kernel, also where the root is a partition.

@@ -58,7 +58,7 @@ var sampling = []field{
 	{"top_k", passed, whole(0, 1<<16), "a whole number from 0 to 65536"},
 	{"min_p", passed, number(0, 1), "a number from 0 to 1"},
 	{"seed", passed, whole(0, 1<<32-1), "a whole number from 0 to 4294967295"},
-	{"stop", passed, either(text(maxStopBytes), stopList), "a text or up to 4 of them, of 256 bytes each"},
+	{"stop", passed, either(text(maxStopBytes), stopList), "a text or up to 32 of them, of 256 bytes each"},
 	{"frequency_penalty", passed, number(-2, 2), "a number from -2 to 2"},
 	{"presence_penalty", passed, number(-2, 2), "a number from -2 to 2"},
 	{"logit_bias", passed, keyed(maxBias, isTokenID, number(-100, 100)), "an object of up to 300 token ids, each with -100 to 100"},

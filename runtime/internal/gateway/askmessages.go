@@ -11,7 +11,7 @@ var messagesFields = []field{
 	{"max_tokens", taken, whole(1, 1<<32-1), "a whole number from 1, cut to the measured limit"},
 	{"system", taken, nil, "a text, or a list of blocks of type text"},
 	{"stream", taken, boolean, "true or false: an answer in events"},
-	{"stop_sequences", taken, stopList, "up to 4 texts of 256 bytes each"},
+	{"stop_sequences", taken, stopList, "up to 32 texts of 256 bytes each"},
 	{"tools", taken, short(maxSchemaBytes, listed(maxTools, shaped(must("name", functionName), must("input_schema", anObject),
 		may("type", orNull(oneOf("custom"))), may("description", orNull(anyText)), may("cache_control", orNull(anObject))))),
 		`up to 128 {"name", "description", "input_schema"}, of up to 64 KiB together`},

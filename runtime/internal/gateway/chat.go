@@ -102,7 +102,7 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 	a := &answering{
 		gateway: g, place: place, id: w.Header().Get(requestIDHeader), stream: request.stream,
 		keeps: d.keeps || !request.stream, arrived: arrived, began: time.Now(),
-		record: receipt.Answer{Client: client, Request: hash, Coefficient: payer.Coefficient}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
+		most: receipt.Usage{Prompt: g.config.ContextTokens, Completion: request.answer}, record: receipt.Answer{Client: client, Request: hash, Coefficient: payer.Coefficient}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
 		body: newBodyHash(),
 	}
 	a.dialect = d
@@ -243,7 +243,8 @@ type answering struct {
 	keeps    bool      // what was said is kept whole
 	arrived  time.Time // its request, whole
 	began    time.Time
-	spoken   bool // the first words were sent
+	most     receipt.Usage // that an engine can have had for it
+	spoken   bool          // the first words were sent
 	record   receipt.Answer
 	response *receipt.ResponseHash
 	body     bodyHash
@@ -318,12 +319,20 @@ func (a *answering) relay(events *engineEvents) error {
 			return err
 		}
 		if c.Progress != nil {
+			if c.Progress.Total > a.most.Prompt {
+				a.record.Outcome = receipt.Cut
+				return errEngineUsage
+			}
 			a.record.Usage.Prompt = c.Progress.Total
 			continue
 		}
 		if c.Usage != nil {
-			a.record.Usage = c.usage()
-			measured = true
+			u, before := c.usage(), a.record.Usage
+			if u.Prompt > a.most.Prompt || u.Completion > a.most.Completion || measured && (u.Prompt != before.Prompt || u.Completion < before.Completion) {
+				a.record.Outcome = receipt.Cut
+				return errEngineUsage
+			}
+			a.record.Usage, measured = u, true
 		}
 		if len(c.Choices) == 0 {
 			continue
@@ -374,6 +383,10 @@ func (a *answering) relay(events *engineEvents) error {
 		}
 	}
 }
+
+// errEngineUsage says that the engine counts what it can't have had: more than the request and the context allow, fewer tokens than before, or another prompt. What
+// the gateway has counted itself stands then.
+var errEngineUsage = errors.New("reading the engine's answer: its usage can't be this answer's")
 
 // isText reports whether a delta's value is a string with something in it.
 func isText(v jsontext.Value) bool { return len(v) > 2 && v[0] == '"' }

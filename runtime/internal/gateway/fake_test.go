@@ -41,6 +41,7 @@ type fakeKeeper struct {
 	payer    Payer // who asked last
 	keys     []fakeKey
 	onRecord error
+	before   func()        // Record does anything
 	recorded chan struct{} // closed records may be awaited by tests
 }
 
@@ -91,6 +92,9 @@ type fakePlace struct {
 }
 
 func (p *fakePlace) Record(_ context.Context, a receipt.Answer) (receipt.Proof, error) {
+	if p.k.before != nil {
+		p.k.before()
+	}
 	p.k.mu.Lock()
 	defer p.k.mu.Unlock()
 	p.used = true

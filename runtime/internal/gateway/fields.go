@@ -32,7 +32,7 @@ type field struct {
 const (
 	maxMessages    = 1024
 	maxDepth       = 64
-	maxStops       = 4
+	maxStops       = 32
 	maxStopBytes   = 256
 	maxSchemaBytes = 64 << 10
 	maxTools       = 128

@@ -81,7 +81,7 @@ var requests = map[string]string{
 	api.Completions:     `{"model":"tiny","prompt":"x"`,
 	api.Embeddings:      `{"model":"tiny","input":["x","y"]`,
 	api.Responses:       `{"model":"tiny","input":"x"`,
-	api.Messages:        `{"model":"tiny","max_tokens":1,"messages":[{"role":"user","content":"x"}]`,
+	api.Messages:        `{"model":"tiny","max_tokens":64,"messages":[{"role":"user","content":"x"}]`,
 }
 
 // TestFieldTables asks with each row of the tables: what is ignored or refused never reaches the engine, what is passed does, and what is

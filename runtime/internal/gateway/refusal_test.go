@@ -1,8 +1,11 @@
 package gateway
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -75,7 +78,7 @@ func TestRefusesBodies(t *testing.T) {
 		{"top_p", ask(`,"top_p":0`), "top_p", 400},
 		{"seed", ask(`,"seed":-1`), "seed", 400},
 		{"stop is a number", ask(`,"stop":1`), "stop", 400},
-		{"stops", ask(`,"stop":["1","2","3","4","5"]`), "stop", 400},
+		{"stops", ask(`,"stop":["1"` + strings.Repeat(`,"2"`, 32) + `]`), "stop", 400},
 		{"a stop is a number", ask(`,"stop":[1]`), "stop", 400},
 		{"stream_options alone", ask(`,"stream_options":{"include_usage":true}`), "stream_options", 400},
 		{"field of stream_options", ask(`,"stream":true,"stream_options":{"x":1}`), "stream_options", 400},
@@ -102,6 +105,105 @@ func TestRefusesBodies(t *testing.T) {
 	if got := b.engine.asked(); len(got) != 0 {
 		t.Errorf("the engine was asked %d times, want never", len(got))
 	}
+}
+
+// TestNothingIsSmuggled: what stands behind a body of chunks, or in an extension of one, is no request: the connection ends with the refusal.
+func TestNothingIsSmuggled(t *testing.T) {
+	b := startBench(t, nil)
+	head := "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nChrysalis-Client: " + testClient + "\r\n"
+	const behind = "GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
+	for name, request := range map[string]string{
+		"TE.CL":                    head + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n" + behind,
+		"CL.TE":                    head + fmt.Sprintf("Transfer-Encoding: chunked\r\nContent-Length: %d\r\n\r\n0\r\n\r\n", 5+len(behind)) + behind,
+		"an extension":             head + "Transfer-Encoding: chunked\r\n\r\n2;x=" + strings.Repeat("y", 100) + "\r\n{}\r\n0\r\n\r\n" + behind,
+		"an extension with a line": head + "Transfer-Encoding: chunked\r\n\r\n2;\n" + behind + "\r\n0\r\n\r\n" + behind,
+		"a trailer":                head + "Transfer-Encoding: chunked\r\nTrailer: Content-Length\r\n\r\n0\r\nContent-Length: 40\r\n\r\n" + behind,
+		"a coding with a tab":      head + "Transfer-Encoding:\tchunked\r\n\r\n0\r\n\r\n" + behind,
+		"another letter case":      head + "Transfer-Encoding: cHuNKed\r\n\r\n0\r\n\r\n" + behind,
+		"a coding twice":           head + "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + behind,
+	} {
+		c := b.dial(t)
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		go io.WriteString(c, request)
+		answers, err := io.ReadAll(c)
+		if n := strings.Count(string(answers), "HTTP/1.1 "); n != 1 || strings.HasPrefix(string(answers), "HTTP/1.1 2") {
+			t.Errorf("%s: %d answers, want one refusal: %s (%v)", name, n, answers, err)
+		}
+	}
+	if n := len(b.engine.asked()); n != 0 {
+		t.Errorf("the engine was asked %d times", n)
+	}
+}
+
+// TestRefusesLargeBodies: what is deep, of two readings or no text is refused however large it is, in the client's own memory and time: the engine is not asked.
+func TestRefusesLargeBodies(t *testing.T) {
+	b := startBench(t, func(c *Config) { c.RequestBytes, c.ContextTokens = 2<<20, 2<<20 })
+	const levels = 100_000
+	tool := func(parameters string) string {
+		return ask(`,"tools":[{"type":"function","function":{"name":"f","parameters":` + parameters + `}}]`)
+	}
+	said := func(text string) string {
+		return `{"model":"tiny","messages":[{"role":"user","content":` + text + `}]}`
+	}
+	var bomb bytes.Buffer
+	packed := gzip.NewWriter(&bomb)
+	io.Copy(packed, io.LimitReader(zeros{}, 64<<20))
+	packed.Close()
+	for _, tt := range []struct {
+		name, body string
+		header     http.Header
+		status     int
+	}{
+		{"100,000 lists", strings.Repeat("[", levels), nil, 400},
+		{"100,000 lists that end", strings.Repeat("[", levels) + strings.Repeat("]", levels), nil, 400},
+		{"100,000 objects in a field that is ignored", ask(`,"metadata":` + strings.Repeat(`{"a":`, levels) + "1" + strings.Repeat("}", levels)), nil, 400},
+		{"100,000 objects in a tool", tool(strings.Repeat(`{"a":`, levels) + "1" + strings.Repeat("}", levels)), nil, 400},
+		{"100,000 lists in a content", said(strings.Repeat("[", levels) + strings.Repeat("]", levels)), nil, 400},
+		{"a name twice in a tool", tool(`{"type":"object","type":"array"}`), nil, 400},
+		{"a name twice, once escaped", said(`"x"`)[:1] + `"m\u006fdel":"tiny",` + said(`"x"`)[1:], nil, 400},
+		{"a name twice behind 10,000 others", ask(`,"metadata":{"a":1,` + manyNames(10_000) + `,"a":2}`), nil, 400},
+		{"half a pair", said(`"\ud83d"`), nil, 400},
+		{"the other half", said(`"\ude00"`), nil, 400},
+		{"halves the wrong way round", said(`"\ude00\ud83d"`), nil, 400},
+		{"half a pair in a name", ask(`,"metadata":{"\ud83d":"x"}`), nil, 400},
+		{"half a pair as it would be in UTF-8", said("\"\xed\xa0\xbd\""), nil, 400},
+		{"a byte of no text", said("\"\xff\""), nil, 400},
+		{"a cut character", said("\"\xf0\x9f\x98\""), nil, 400},
+		{"a character written too long", said("\"\xc0\xaf\""), nil, 400},
+		{"beyond the last character", said("\"\xf4\x90\x80\x80\""), nil, 400},
+		{"a NUL", said("\"\x00\""), nil, 400},
+		{"a byte order mark", "\ufeff" + said(`"x"`), nil, 400},
+		{"UTF-16", "\xff\xfe{\x00}\x00", nil, 400},
+		{"a packed body that unpacks to 64 MiB", bomb.String(), http.Header{"Content-Encoding": {"gzip"}}, 415},
+		{"the same, not said", bomb.String(), nil, 400},
+		{"a whole pair", said(`"\ud83d\ude00"`), nil, 200},
+	} {
+		r := b.request(t, t.Context(), tt.body)
+		for name, values := range tt.header {
+			r.Header[name] = values
+		}
+		before := len(b.engine.asked())
+		status, text := b.do(t, r)
+		if status != tt.status || (status != 200) != (parseReply(t, text).Error != nil) {
+			t.Errorf("%s: status %d, want %d: %.300s", tt.name, status, tt.status, text)
+		}
+		if asked := len(b.engine.asked()) > before; asked != (tt.status == 200) {
+			t.Errorf("%s: the engine was asked: %t", tt.name, asked)
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// manyNames are members of an object, each of another name.
+func manyNames(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `,"n%d":0`, i)
+	}
+	return b.String()[1:]
 }
 
 func TestClientHeader(t *testing.T) {
@@ -142,6 +244,9 @@ func TestFraming(t *testing.T) {
 	for _, tt := range []struct{ name, request, want string }{
 		{"good", head + fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body), "200"},
 		{"chunked", head + "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n\r\n", "411"},
+		{"chunk with an extension", head + "Transfer-Encoding: chunked\r\n\r\n2;x=y\r\n{}\r\n0\r\n\r\n", "411"},
+		{"chunk with an extension that ends its line for some", head + "Transfer-Encoding: chunked\r\n\r\n2;\nGET /v1/models HTTP/1.1\r\n{}\r\n0\r\n\r\n", "411"},
+		{"chunks where nothing takes a body", "GET /v1/models HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0;x\r\n\r\n", "411"},
 		{"both", head + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "411"},
 		{"other coding", head + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "501"},
 		{"two lengths", head + "Content-Length: 5\r\nContent-Length: 6\r\n\r\n{}", "400"},

@@ -33,6 +33,9 @@ func (p *Proxy) admit(r *http.Request, address string) error {
 	if err != nil || port != own || !isLocal(host) && r.Host != address {
 		return fmt.Errorf("the request is for host %.80q, and this is localhost:%s", r.Host, own)
 	}
+	if !strings.HasPrefix(r.RequestURI, "/") { // another reader could take its host for the request's
+		return fmt.Errorf("the request is for %.80q, want a path", r.RequestURI)
+	}
 	origins := r.Header.Values("Origin")
 	switch {
 	case len(origins) > 1:

@@ -3,6 +3,7 @@ package qemu
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"regexp"
@@ -16,6 +17,8 @@ const (
 	maxReplyBytes = 1 << 20
 	// maxReplyTime bounds all of a conversation. On a busy machine an emulated guest keeps the monitor waiting for seconds.
 	maxReplyTime = 10 * time.Second
+	// maxSaveTime bounds how long the monitor writes a machine's memory.
+	maxSaveTime = 2 * time.Minute
 )
 
 // ask opens QEMU's monitor at socket, gives one command and decodes what it returns.
@@ -160,6 +163,26 @@ func connections(text string, guestPort int) (n int, err error) {
 		}
 	}
 	return n, nil
+}
+
+// SaveMemory has QEMU write the machine's first size bytes of memory into a file, while its CPUs stand still. It takes seconds for each gigabyte.
+func SaveMemory(socket, file string, size uint64) (err error) {
+	if strings.ContainsAny(file, "\"\\\n") {
+		return fmt.Errorf("saving memory: %q can't be told to the monitor", file)
+	}
+	if err := Pause(socket); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, Resume(socket)) }()
+	var said string
+	command := fmt.Sprintf(`pmemsave 0 %d "%s"`, size, file)
+	if err := askWithin(maxSaveTime, socket, "human-monitor-command", map[string]string{"command-line": command}, &said); err != nil {
+		return err
+	}
+	if said != "" {
+		return fmt.Errorf("monitor does not save memory: %.200q", strings.TrimSpace(said))
+	}
+	return nil
 }
 
 // Pause stops the CPUs of the machine whose monitor listens at socket.
