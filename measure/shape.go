@@ -34,8 +34,10 @@ type Shape struct {
 	Devices   []string `json:"devices"`    // -device, in order
 	// StrictBoot is -boot strict=on: the firmware tries nothing beyond its list of what to boot from. libvirt always asks for it.
 	StrictBoot bool     `json:"strict_boot,omitzero"`
-	GPUs       []string `json:"gpus"`     // -device of each passed-through GPU, in order, after Devices
-	Firmware   File     `json:"firmware"` // of the release folder
+	GPUs       []string `json:"gpus"` // -device of each passed-through GPU or NVSwitch, in order, after Devices; which of the host's it is, is not said
+	// MMIO64MiB is the size of the firmware's window for PCI addresses above 4 GiB, in MiB: opt/ovmf/X-PciMmio64Mb. 0 is the firmware's own.
+	MMIO64MiB int  `json:"mmio64_mib,omitzero"`
+	Firmware  File `json:"firmware"` // of the release folder
 }
 
 // Platform is what a machine is to its guest.
@@ -58,6 +60,15 @@ const (
 
 // MaxShapeBytes bounds a shape.json.
 const MaxShapeBytes = 64 << 10
+
+// collidingMiB is how much memory a guest with GPUs must not have.
+const collidingMiB = 32 << 10
+
+// minMMIO64MiB is the firmware's own window: a smaller one moves nothing.
+const minMMIO64MiB = 32 << 10
+
+// MaxMMIO64MiB is the largest window for PCI addresses above 4 GiB that leaves room for memory.
+func (s Shape) MaxMMIO64MiB() int { return 1 << (s.PhysBits - 20 - 4) }
 
 // Bounds of a shape.
 const (
@@ -83,7 +94,7 @@ var (
 )
 
 // deviceTypes are the devices that a shape may hold: those that a guest here has a use for.
-var deviceTypes = []string{"pvpanic-pci", "tpm-crb", "vhost-vsock-pci", "virtio-blk-pci", "virtio-net-pci", "virtio-rng-pci",
+var deviceTypes = []string{"pcie-root-port", "pvpanic-pci", "tpm-crb", "vhost-vsock-pci", "virtio-blk-pci", "virtio-net-pci", "virtio-rng-pci",
 	"virtio-scsi-pci",
 	"virtio-serial-pci", "virtserialport"}
 
@@ -111,6 +122,12 @@ func (s Shape) Check() error {
 	case s.Firmware.Name == "" || strings.ContainsAny(s.Firmware.Name, "/\\") || s.Firmware.Size <= 0 ||
 		s.Firmware.SHA256 == (register.Digest{}):
 		return errors.New("firmware has no name, size or hash")
+	case len(s.GPUs) > 0 && s.MemoryMiB == collidingMiB:
+		return fmt.Errorf("memory_mib is %d, want less or more with GPUs: with exactly 32 GiB their drivers were seen to fail over windows below 4 GiB; 16 GiB and less, or 64 GiB "+
+			"and more, are known to work", s.MemoryMiB)
+	case s.MMIO64MiB != 0 && (len(s.GPUs) == 0 || s.MMIO64MiB&(s.MMIO64MiB-1) != 0 || s.MMIO64MiB < minMMIO64MiB || s.MMIO64MiB > s.MaxMMIO64MiB()):
+		return fmt.Errorf("mmio64_mib is %d, want a power of two from %d to %d, a sixteenth of what %d address bits reach, and none without GPUs", s.MMIO64MiB, minMMIO64MiB,
+			s.MaxMMIO64MiB(), s.PhysBits)
 	case len(s.Devices)+len(s.GPUs) > maxDevices:
 		return fmt.Errorf("%d devices, want at most %d", len(s.Devices)+len(s.GPUs), maxDevices)
 	}

@@ -30,6 +30,27 @@ func TestShapeRoundTrip(t *testing.T) {
 	}
 }
 
+// withGPU gives the shape a GPU behind a port of its own.
+func withGPU(s *Shape) {
+	s.Devices, s.GPUs, s.MMIO64MiB = append(s.Devices, "pcie-root-port,id=gpu0,chassis=1,hotplug=off"), []string{"vfio-pci,bus=gpu0,rombar=0"}, 64<<10
+}
+
+// TestShapeOfGPU: a machine with a GPU is one, with 31 and 33 GiB too.
+func TestShapeOfGPU(t *testing.T) {
+	for _, mib := range []int{1024, 31 << 10, 33 << 10, 64 << 10} {
+		s := testShape()
+		withGPU(&s)
+		s.MemoryMiB = mib
+		data, err := EncodeShape(s)
+		if err != nil {
+			t.Errorf("%d MiB: %v", mib, err)
+		}
+		if got, err := DecodeShape(data); err != nil || got.MMIO64MiB != 64<<10 || !slices.Equal(got.GPUs, s.GPUs) {
+			t.Errorf("%d MiB: got %+v (error %v), want the same shape", mib, got, err)
+		}
+	}
+}
+
 // TestForTD makes the demo's machine one for a TD, and nothing else of it.
 func TestForTD(t *testing.T) {
 	s := testShape()
@@ -81,6 +102,11 @@ func TestShapeRefuses(t *testing.T) {
 		{"TD with a socket of private memory", func(s *Shape) { *s = s.ForTD(); s.Devices[0] = "vhost-vsock-pci,guest-cid=3" }, "disable-legacy=on"},
 		{"TD with system management mode", func(s *Shape) { *s = s.ForTD(); s.Machine = "q35,pic=off" }, "want smm=off"},
 		{"gpu", func(s *Shape) { s.GPUs = []string{"virtio-rng-pci"} }, "gpu is"},
+		{"32 GiB with a GPU", func(s *Shape) { withGPU(s); s.MemoryMiB = 32 << 10 }, "memory_mib is 32768"},
+		{"a window without a GPU", func(s *Shape) { s.MMIO64MiB = 64 << 10 }, "mmio64_mib is 65536"},
+		{"a window that is no power of two", func(s *Shape) { withGPU(s); s.MMIO64MiB = 96 << 10 }, "mmio64_mib is 98304"},
+		{"a small window", func(s *Shape) { withGPU(s); s.MMIO64MiB = 16 << 10 }, "mmio64_mib is 16384"},
+		{"a window beyond the processor's reach", func(s *Shape) { withGPU(s); s.MMIO64MiB = 128 << 10 }, "a sixteenth of what 40 address bits reach"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := testShape()

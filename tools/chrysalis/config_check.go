@@ -148,7 +148,7 @@ func checkGPUs(t together) finding {
 	}
 	want := asks.Count + asks.Switches
 	return finding{State: judged(len(t.shape.GPUs) == want, wrong), Found: fmt.Sprintf("%d devices passed through", len(t.shape.GPUs)),
-		Need: fmt.Sprintf("%d, as service.gpu asks for %s", want, t.config.Service.GPU), Mend: "name the machine's devices in gpus of its shape, or set service.gpu"}
+		Need: fmt.Sprintf("%d, as service.gpu asks for %s", want, t.config.Service.GPU), Mend: "name the machine's devices with --gpu, or in gpus of its shape, or set service.gpu"}
 }
 
 // checkLine holds the engine's line against its dialect, as init does.

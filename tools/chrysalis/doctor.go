@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -15,6 +14,7 @@ import (
 
 	"chrysalis/measure"
 	"chrysalis/tools/internal/guest"
+	"chrysalis/tools/internal/hostgpu"
 	"chrysalis/tools/internal/qemu"
 	"chrysalis/tools/internal/toolstree"
 )
@@ -26,6 +26,8 @@ type host struct {
 	qemu   func(context.Context) (newest string, _ error) // version of the newest QEMU that up can start
 	free   func() (bytes uint64, err error)               // on the disk of the work folder
 	synced func() (bool, error)                           // whether something keeps its clock
+	// register reads a word of a device's memory, as hostgpu.ReadRegister does.
+	register func(files fs.FS, name string, offset int64) (uint32, error)
 }
 
 // needs are what the guest needs of a host.
@@ -68,7 +70,7 @@ var examinations = []struct {
 	{"sev-snp", lookSNP},
 	{"vsock", lookVsock},
 	{"qemu", lookQEMU},
-	{"gpu", lookGPU},
+	{"gpu", nil}, // several findings: lookGPUs
 	{"memory", lookMemory},
 	{"disk", lookDisk},
 	{"clock", lookClock},
@@ -220,40 +222,19 @@ func lookQEMU(ctx context.Context, h host, n needs) *finding {
 	return f
 }
 
-// lookGPU looks for GPUs of NVIDIA's that a guest can be given.
-func lookGPU(_ context.Context, h host, n needs) *finding {
+// lookGPUs looks at the GPUs that a guest can be given.
+func lookGPUs(h host, n needs) (all []finding) {
 	if !n.gpu {
 		return nil
 	}
-	f := &finding{State: absent, Need: "a GPU bound to vfio-pci in an IOMMU group of its own", Mend: "lspci -nn | grep -i nvidia shows the GPUs of a machine"}
-	devices, err := fs.Glob(h.files, "sys/bus/pci/devices/*/vendor")
-	if err != nil {
-		return f
+	for _, f := range hostgpu.Look(h.gpus(), nil, n.platform != platformVTPM) {
+		all = append(all, finding{Name: f.Name, State: severity(f.Weight), Found: f.Found, Need: f.Need, Mend: f.Mend})
 	}
-	var bound, unbound []string
-	for _, file := range devices {
-		dir := filepath.Dir(file)
-		vendor, _ := h.read(file)
-		class, _ := h.read(dir + "/class")
-		if vendor != "0x10de" || !strings.HasPrefix(class, "0x03") {
-			continue
-		}
-		if h.has("sys/bus/pci/drivers/vfio-pci/"+filepath.Base(dir)) && h.has(dir+"/iommu_group") {
-			bound = append(bound, filepath.Base(dir))
-		} else {
-			unbound = append(unbound, filepath.Base(dir))
-		}
-	}
-	switch {
-	case len(bound) > 0 && len(unbound) == 0:
-		f.State, f.Found, f.Mend = fine, strings.Join(bound, ", "), ""
-	case len(unbound) > 0:
-		f.Found = fmt.Sprintf("%s without vfio-pci or an IOMMU group", strings.Join(unbound, ", "))
-		f.Mend = "kernel: intel_iommu=on or amd_iommu=on; then: driverctl set-override " + unbound[0] + " vfio-pci"
-	default:
-		f.Found = "no GPU of NVIDIA's"
-	}
-	return f
+	return all
+}
+
+func (h host) gpus() hostgpu.Host {
+	return hostgpu.Host{Files: h.files, Opens: h.opens, Read: h.register}
 }
 
 func lookMemory(_ context.Context, h host, n needs) *finding {
@@ -297,7 +278,9 @@ func lookClock(_ context.Context, h host, _ needs) *finding {
 // examine returns what is found of the host, in the order of examinations.
 func examine(ctx context.Context, h host, n needs) (all []finding) {
 	for _, x := range examinations {
-		if f := x.look(ctx, h, n); f != nil {
+		if x.look == nil {
+			all = append(all, lookGPUs(h, n)...)
+		} else if f := x.look(ctx, h, n); f != nil {
 			f.Name = x.name
 			all = append(all, *f)
 		}
@@ -326,8 +309,9 @@ func thisHost(tree string) host {
 			}
 			return qemu.Version(ctx, t)
 		},
-		free:   freeHere,
-		synced: clockIsKept,
+		free:     freeHere,
+		synced:   clockIsKept,
+		register: hostgpu.ReadRegister,
 	}
 }
 
@@ -337,7 +321,8 @@ func newDoctor() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Say whether this machine can run a guest, and what to do where it can't", Args: cobra.NoArgs,
-		Long: "Looks at processor, kernel, KVM and its rights, TDX or SEV-SNP and what serves quotes, QEMU, GPUs, memory, disk and clock. Of each it says\n" +
+		Long: "Looks at processor, kernel, KVM and its rights, TDX or SEV-SNP and what serves quotes, QEMU, memory, disk and clock, and with --gpu at the GPUs:\n" +
+			"what has them, their IOMMU groups, iommufd, windows, confidential mode (by their registers, as root) and VBIOS. Of each it says\n" +
 			"what was found, what is needed, and the setting or command that mends it. It changes nothing, and works without root as far as it can.\n" +
 			"Exit code 0: a guest runs. 1: something is missing. What is slow, or weaker, does not count.",
 		Example: "  chrysalis doctor\n  chrysalis doctor --platform tdx --gpu\n  chrysalis doctor --platform sev-snp --json",

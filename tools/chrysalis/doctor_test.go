@@ -60,10 +60,11 @@ var (
 	laptop = with(rented, "/proc/cpuinfo", "vendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Core(TM)\nflags\t\t: fpu vmx\n")
 	tdHost = with(laptop, guest.TDXSwitch, "Y\n", "/run/tdx-qgs/qgs.socket", "")
 	snHost = with(rented, "/proc/cpuinfo", "vendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC 9654\nflags\t\t: fpu svm sev_snp\n", guest.SNPSwitch, "Y\n")
-	gpHost = with(tdHost, "/sys/bus/pci/devices/0000:41:00.0/vendor", "0x10de\n", "/sys/bus/pci/devices/0000:41:00.0/class", "0x030200\n",
-		"/sys/bus/pci/devices/0000:41:00.0/iommu_group/type", "DMA\n", "/sys/bus/pci/drivers/vfio-pci/0000:41:00.0/vendor", "0x10de\n",
-		"/sys/bus/pci/devices/0000:42:00.0/vendor", "0x8086\n", "/sys/bus/pci/devices/0000:42:00.0/class", "0x030000\n")
 )
+
+// oneGPU is one as sysfs has it. What else can be with it is for tools/internal/hostgpu.
+var oneGPU = []string{"/sys/bus/pci/devices/0000:41:00.0/vendor", "0x10de\n", "/sys/bus/pci/devices/0000:41:00.0/class", "0x030200\n",
+	"/sys/bus/pci/devices/0000:41:00.0/device", "0x2335\n", "/sys/bus/pci/devices/0000:41:00.0/resource", "0x000000003c000000 0x000000003cffffff 0x000000000014220c\n"}
 
 func TestExamine(t *testing.T) {
 	td, sn := needs{platform: "tdx", memoryMiB: 1024, diskMiB: 1024}, needs{platform: "sev-snp", memoryMiB: 1024, diskMiB: 1024}
@@ -100,9 +101,8 @@ func TestExamine(t *testing.T) {
 		{"no QEMU", none, vtpm, "qemu missing image build"},
 		{"an SEV-SNP host", recordedHost(snHost, "/dev/kvm", "/dev/sev"), sn, ""},
 		{"an SEV-SNP host of root's", recordedHost(snHost, "/dev/kvm", "closed /dev/sev"), sn, "sev-snp missing as root"},
-		{"a GPU", recordedHost(gpHost, tdNodes...), gpu, ""},
-		{"a GPU that the host uses", recordedHost(with(gpHost, "/sys/bus/pci/drivers/vfio-pci/0000:41:00.0/vendor", "-"), tdNodes...), gpu, "gpu missing set-override 0000:41:00.0"},
-		{"no IOMMU", recordedHost(with(gpHost, "/sys/bus/pci/devices/0000:41:00.0/iommu_group/type", "-"), tdNodes...), gpu, "gpu missing iommu=on"},
+		{"a GPU that nothing has, on a kernel without iommufd", recordedHost(with(tdHost, oneGPU...), tdNodes...), gpu,
+			"gpu-driver missing set-override 0000:41:00.0; gpu-iommu missing intel_iommu=on; iommufd missing modprobe iommufd; gpu-mode slow as root"},
 		{"no GPU", recordedHost(tdHost, tdNodes...), gpu, "gpu missing lspci"},
 		{"little memory", recordedHost(with(laptop, "/proc/meminfo", "MemAvailable:   1500000 kB\n"), "/dev/kvm"), vtpm, "memory missing --memory"},
 		{"a full disk", full, vtpm, "disk missing make place"},

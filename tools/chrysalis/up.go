@@ -84,6 +84,7 @@ func newUp() *cobra.Command {
 		prints                         printFlags
 		custody                        custodyFlags
 		settling                       settleFlags
+		gpus                           passedFlags
 		port, memory                   int
 		wait, drain                    time.Duration
 		qemuArgs                       []string
@@ -99,7 +100,7 @@ func newUp() *cobra.Command {
 			"A second start of the same folder keeps TPM, journal and port, so the guest continues its count where clients know it. This machine alone\n" +
 			"reaches it, unless --listen names another address.",
 		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json\n  chrysalis up --platform tdx\n  chrysalis up --listen 0.0.0.0:8443   # for other machines too\n  chrysalis up --platform tdx --custodian --name keeper   # then a guest whose secret outlives its boots:\n  chrysalis up --platform tdx --borrow-from build/guest-keeper\n  chrysalis up --platform sev-snp --certificate vcek.der --certificate ask.der --collateral amd.crl\n" +
-			"  chrysalis up --config box-paid.json --ton-config global.config.json   # charges are settled on chain\n  chrysalis up --platform tdx --accelerator kvm --dry-run\n  chrysalis up --print libvirt   # for virsh define\n" +
+			"  chrysalis up --config box-paid.json --ton-config global.config.json   # charges are settled on chain\n  chrysalis up --platform tdx --accelerator kvm --dry-run\n  chrysalis up --platform tdx --gpu 0000:41:00.0 --config gpu.json --rim driver.xml --rim vbios.xml   # a config with service.gpu\n  chrysalis up --print libvirt   # for virsh define\n" +
 			"  chrysalis up --platform sev-snp --accelerator kvm --print kubernetes --container-image qemu:11.1.3   # for kubectl apply\n  chrysalis up --disk chrysalis.raw --dir build/disk-guest",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -141,6 +142,9 @@ func newUp() *cobra.Command {
 			if memory != 0 {
 				spec.Shape.MemoryMiB = memory
 			}
+			if spec.Shape, err = gpus.pass(spec.Shape, thisHost(flags.tree).gpus(), printsOnly, cmd.ErrOrStderr()); err != nil {
+				return exitError{exitUsage, err}
+			}
 			if !noCheck {
 				if err := sayMisfits(cmd.ErrOrStderr(), crossCheck(together{spec.Config, engine, model, spec.Shape})); err != nil {
 					return err
@@ -149,6 +153,7 @@ func newUp() *cobra.Command {
 			if spec.Hardware, err = machine.hardware(spec.Shape); err != nil {
 				return exitError{exitUsage, err}
 			}
+			spec.Hardware.GPUs = gpus.addresses
 			if guest.Simulated(spec.Shape) {
 				fmt.Fprintf(cmd.ErrOrStderr(), "chrysalis: note: this %s is software: emulated, so it proves protocol and measurement, not confidentiality\n",
 					spec.Shape.Platform)
@@ -205,6 +210,7 @@ func newUp() *cobra.Command {
 	prints.add(cmd)
 	custody.add(cmd)
 	settling.add(cmd)
+	gpus.add(cmd)
 	cmd.Flags().BoolVar(&foreground, "foreground", false, "stay, start the guest again when it ends, and power it off at SIGTERM or SIGINT: for a unit of systemd's")
 	cmd.Flags().StringVar(&double, "double", "build/double", "folder of the software TDX, as make image makes it")
 	cmd.Flags().StringVar(&shape, "shape", "", "shape.json of the machine (default: the demo's, with KVM where there is one)")

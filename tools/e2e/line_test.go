@@ -17,6 +17,8 @@ import (
 	"chrysalis/tools/internal/qemu"
 )
 
+var oneGPU = []string{"0000:41:00.0"}
+
 // TestHardwareLines gives QEMU the lines of guests on hardware that is not here. It must read every word of them, and stop where it
 // asks the hardware; a word that it does not know, or a value that it does not take, stops it earlier and with another complaint.
 func TestHardwareLines(t *testing.T) {
@@ -47,14 +49,31 @@ func TestHardwareLines(t *testing.T) {
 			replaced("host-data=", "host-datum="), "host-datum"},
 		{"sev-snp with long host data", measure.SEVSNP, "OVMF.amdsev.fd", guest.Hardware{SNPPolicy: guest.DefaultSNPPolicy},
 			replaced("host-data=", "host-data=AAAA"), "35 not equal to 32"},
+		{"tdx with a GPU", measure.TDX, "OVMF.inteltdx.fd", guest.Hardware{GPUs: oneGPU}, nil, "/dev/iommu"},
+		{"tdx with a GPU, without the kernel's interface", measure.TDX, "OVMF.inteltdx.fd", guest.Hardware{GPUs: oneGPU}, replaced("iommufd,id=", "rng-builtin,id="), "KVM required"},
+		// A machine without protection is made as far as its devices, which are looked for on the host.
+		{"a GPU", "", "OVMF_CODE.fd", guest.Hardware{GPUs: oneGPU}, nil, "/dev/iommu"},
+		{"a GPU without the kernel's interface", "", "OVMF_CODE.fd", guest.Hardware{GPUs: oneGPU}, replaced("iommufd,id=", "rng-builtin,id=", ",iommufd=iommufd0", ""),
+			"0000:41:00.0: no such host device"},
+		{"a GPU with an unknown word", "", "OVMF_CODE.fd", guest.Hardware{GPUs: oneGPU}, replaced("iommufd,id=", "rng-builtin,id=", "rombar=", "rombars="), "rombars"},
+		{"a GPU behind no port", "", "OVMF_CODE.fd", guest.Hardware{GPUs: oneGPU}, replaced("iommufd,id=", "rng-builtin,id=", "bus=gpu0", "bus=gpu1"), "Bus 'gpu1' not found"},
+		{"a port with an unknown word", "", "OVMF_CODE.fd", guest.Hardware{GPUs: oneGPU}, replaced("iommufd,id=", "rng-builtin,id=", "hotplug=", "hotplugs="), "hotplugs"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			shape, err := guest.HardwareShape(version, tt.platform, qemu.CPU{Vendor: measure.VendorIntel, PhysBits: 46}, filepath.Join(demo.Release, tt.firmware))
+			seen := qemu.CPU{Vendor: measure.VendorIntel, PhysBits: 46}
+			shape, err := guest.HardwareShape(version, tt.platform, seen, filepath.Join(demo.Release, tt.firmware))
+			if tt.platform == "" {
+				shape, err = guest.DefaultShape(version, &seen, filepath.Join(demo.Release, tt.firmware))
+				shape.Devices = shape.Devices[1:] // no TPM, which would be asked first
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
+			if n := len(tt.hardware.GPUs); n > 0 {
+				shape = guest.WithGPUs(shape, n, guest.GPUWindowMiB(256<<30))
+			}
 			g := guest.Guest{Dir: t.TempDir(), Tree: tree(t)}
-			for _, disk := range []string{"config.disk", "journal.disk"} {
+			for _, disk := range []string{"config.disk", "journal.disk", "variables.fd"} {
 				if err := os.WriteFile(g.Path(disk), make([]byte, 1<<20), 0o600); err != nil {
 					t.Fatal(err)
 				}
@@ -75,6 +94,10 @@ func TestHardwareLines(t *testing.T) {
 					args[i+1] = "tcg"
 				case "-cpu":
 					args[i+1] = strings.Replace(args[i+1], qemu.AcceleratedCPU, "max", 1)
+				case "-chardev", "-tpmdev": // nor is there a TPM, whose program would be asked before a device is
+					if strings.HasPrefix(args[i+1], "socket,id=tpm,") || strings.HasPrefix(args[i+1], "emulator,") {
+						args[i], args[i+1] = "-name", "none"
+					}
 				}
 			}
 			if tt.change != nil {
@@ -162,11 +185,11 @@ func running(t *testing.T, g guest.Guest) string {
 }
 
 // replaced replaces a word within the arguments.
-func replaced(old, new string) func([]string) []string {
+func replaced(pairs ...string) func([]string) []string {
 	return func(args []string) []string {
 		args = slices.Clone(args)
 		for i := range args {
-			args[i] = strings.Replace(args[i], old, new, 1)
+			args[i] = strings.NewReplacer(pairs...).Replace(args[i])
 		}
 		return args
 	}

@@ -17,7 +17,7 @@ import (
 	"chrysalis/tools/internal/toolstree"
 )
 
-// Hardware is what QEMU is told about a confidential machine beside its shape. None of it is measured but the policy of an SEV-SNP
+// Hardware is what QEMU is told about a machine beside its shape. None of it is measured but the policy of an SEV-SNP
 // guest, which every report states.
 type Hardware struct {
 	// QuoteSocket is where QEMU reaches the host's quoting service for a TD: vsock:CID:PORT or unix:PATH; empty: there is none, and
@@ -27,6 +27,8 @@ type Hardware struct {
 	QuotingPort uint32 `json:"quoting_port,omitzero"`
 	// SNPPolicy is POLICY of an SEV-SNP guest.
 	SNPPolicy uint64 `json:"snp_policy,omitzero"`
+	// GPUs are the addresses on this machine's PCI of the devices that the shape's GPUs are, in their order. They are bound to vfio-pci.
+	GPUs []string `json:"gpus,omitzero"`
 	// Endorsements go to clients with the guest's evidence.
 	Endorsements config.Endorsements `json:"endorsements,omitzero"`
 }

@@ -37,8 +37,17 @@ func TestLines(t *testing.T) {
 		"tdx":      {measure.TDX, Hardware{QuoteSocket: DefaultQuoteSocket}},
 		"tdx-unix": {measure.TDX, Hardware{QuoteSocket: "unix:/run/tdx-qgs/qgs.socket"}},
 		"sev-snp":  {measure.SEVSNP, Hardware{SNPPolicy: DefaultSNPPolicy}},
+		"tdx-gpu":  {measure.TDX, Hardware{QuoteSocket: DefaultQuoteSocket, GPUs: twoGPUs}},
+		"snp-gpu":  {measure.SEVSNP, Hardware{SNPPolicy: DefaultSNPPolicy, GPUs: twoGPUs[:1]}},
 	} {
-		args, err := arguments(hardwareShape(t, tt.platform), files{
+		shape := hardwareShape(t, tt.platform)
+		if n := len(tt.hardware.GPUs); n > 0 {
+			shape = WithGPUs(shape, n, GPUWindowMiB(uint64(n)*(256<<30)))
+		}
+		if err := shape.Check(); err != nil {
+			t.Fatal(err)
+		}
+		args, err := arguments(shape, files{
 			firmware: "OVMF.fd", kernel: "vmlinuz", initrd: "initrd", cmdline: "quiet", root: "root.img", config: "config.disk", journal: "journal.disk",
 			engine: "engine.img", model: "model.img", status: "status.log", proofs: "proofs.log", numbers: "numbers.log", qmp: "qmp.sock", pid: "qemu.pid",
 			listen: loopback, hostPort: 8443, guestPort: guestPort, hardware: tt.hardware, measured: []byte("the config"),
@@ -57,6 +66,48 @@ func TestLines(t *testing.T) {
 		if err != nil || got != string(want) {
 			t.Errorf("%s: got %q and error %v, want the lines of %s", name, got, err, file)
 		}
+	}
+}
+
+var twoGPUs = []string{"0000:41:00.0", "0000:c1:00.0"}
+
+// TestGPUWindow: the window holds all of the devices' memory twice, and is one that a shape takes.
+func TestGPUWindow(t *testing.T) {
+	const gib = 1 << 30
+	for bytes, want := range map[uint64]int{0: 64 << 10, 16 * gib: 64 << 10, 33 * gib: 128 << 10, 256*gib + 48<<20: 1 << 20, 8 * 256 * gib: 4 << 20} {
+		if got := GPUWindowMiB(bytes); got != want {
+			t.Errorf("%d GiB: got %d MiB, want %d", bytes/gib, got, want)
+		}
+	}
+	s := hardwareShape(t, measure.TDX)
+	if err := WithGPUs(s, 8, GPUWindowMiB(8*256*gib)).Check(); err != nil {
+		t.Errorf("8 GPUs of 256 GiB: %v", err)
+	}
+	if len(s.GPUs) != 0 {
+		t.Errorf("the machine itself became %+v", s)
+	}
+}
+
+func TestGPUsRefused(t *testing.T) {
+	s := WithGPUs(hardwareShape(t, measure.TDX), 2, 0)
+	for name, tt := range map[string]struct {
+		gpus []string
+		want string
+	}{
+		"none named":           {nil, "0 of the host's devices are named, and the shape has 2"},
+		"one named":            {twoGPUs[:1], "1 of the host's devices"},
+		"one named twice":      {[]string{twoGPUs[0], twoGPUs[0]}, "named twice"},
+		"no domain":            {[]string{twoGPUs[0], "41:00.0"}, "want an address"},
+		"another property":     {[]string{twoGPUs[0], "0000:41:00.0,x-y=1"}, "want an address"},
+		"a path":               {[]string{twoGPUs[0], "/sys/bus/pci"}, "want an address"},
+		"a slot there is none": {[]string{twoGPUs[0], "0000:41:20.0"}, "want an address"},
+	} {
+		if err := (Hardware{GPUs: tt.gpus}).checkGPUs(s); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got error %v, want one with %q", name, err, tt.want)
+		}
+	}
+	if err := (Hardware{GPUs: twoGPUs}).checkGPUs(s); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -233,7 +233,7 @@ func (g Guest) Arguments(spec Spec, extra ...string) ([]string, error) {
 
 // files are what the guest is made of on this machine.
 func (g Guest) files(spec Spec) (files, error) {
-	if err := spec.Hardware.check(spec.Shape.Platform); err != nil {
+	if err := errors.Join(spec.Hardware.check(spec.Shape.Platform), spec.Hardware.checkGPUs(spec.Shape)); err != nil {
 		return files{}, err
 	}
 	if spec.Disk != "" && spec.Shape.Platform == measure.SEVSNP {

@@ -152,7 +152,7 @@ func podDevices(s measure.Shape, h Hardware) []string {
 		nodes = append(nodes, "/dev/vhost-vsock")
 	}
 	if len(s.GPUs) > 0 {
-		nodes = append(nodes, "/dev/vfio/")
+		nodes = append(nodes, "/dev/iommu", "/dev/vfio/")
 	}
 	if socket, unix := strings.CutPrefix(h.QuoteSocket, "unix:"); unix {
 		nodes = append(nodes, path.Dir(socket)+"/")

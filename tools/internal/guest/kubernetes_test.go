@@ -136,7 +136,7 @@ func TestPodDevices(t *testing.T) {
 		{measure.Shape{Platform: measure.SEVSNP}, Hardware{}, "/dev/kvm /dev/sev"},
 		{measure.Shape{Platform: measure.TDX}, Hardware{QuoteSocket: DefaultQuoteSocket}, "/dev/kvm"},
 		{WithVsock(measure.Shape{Platform: measure.TDX, GPUs: []string{"vfio-pci"}}, 3), Hardware{QuoteSocket: UnixQuoteSocket},
-			"/dev/kvm /dev/vhost-vsock /dev/vfio/ /var/run/tdx-qgs/"},
+			"/dev/kvm /dev/vhost-vsock /dev/iommu /dev/vfio/ /var/run/tdx-qgs/"},
 	} {
 		if got := strings.Join(podDevices(tt.shape, tt.hardware), " "); got != tt.want {
 			t.Errorf("got %s, want %s", got, tt.want)

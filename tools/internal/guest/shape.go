@@ -219,13 +219,13 @@ func arguments(s measure.Shape, f files) ([]string, error) {
 	for _, d := range f.disks()[1:] {
 		args = append(args, qemu.Drive(d.id, "raw", d.file, d.readOnly)...)
 	}
-	for _, d := range append(slices.Clone(s.Devices), s.GPUs...) {
+	for _, d := range s.Devices {
 		if s.Accelerator == measure.TCG {
 			d = inEmulation(d)
 		}
 		args = append(args, "-device", d)
 	}
-	return append(args, f.extra...), nil
+	return slices.Concat(args, gpuArguments(s, f.hardware), f.extra), nil
 }
 
 // diskFile is what is behind a disk, by the name that a shape's device has for it.
