@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
@@ -83,9 +82,6 @@ func (g *guest) measureConfig(ctx context.Context) error {
 	}
 	if g.config, err = config.Decode(g.measured); err != nil {
 		return err
-	}
-	if n := len(g.config.Service.Models); n > 0 {
-		return boot.Coded{Code: status.EngineUnfit, Err: fmt.Errorf("the config has %d models: the gateway serves one", n)}
 	}
 	if err := g.config.Service.Runs(); err != nil {
 		return boot.Coded{Code: status.EngineUnfit, Err: err}

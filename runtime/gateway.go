@@ -43,7 +43,7 @@ func runGateway(ctx context.Context, settings role.Settings, files role.Files) e
 		return fmt.Errorf("taking stream of wipes: %v", err)
 	}
 	files[role.Wipes].Close()
-	wipes := role.NewWipes(stream, 1)
+	wipes := role.NewWipes(stream, len(m.Service.Served()))
 	confined := confine.Options{User: role.Gateway.User(), Root: settings[role.Chroot], Calls: confine.Network, UnixSockets: true}
 	if err := confine.Process(confined); err != nil {
 		return err
@@ -99,17 +99,25 @@ func report(ctx context.Context, w io.Writer, interval time.Duration, counted fu
 }
 
 func gatewayConfig(s config.Service, k *keeper.Client, quotes net.Conn, wipes *role.WipeStream, enginePath string) gateway.Config {
-	dialect, _ := engines.Find(s.Engine.Dialect) // the config was decoded, so there is one
+	all := s.Served()
+	var models []gateway.Model
+	for at, m := range all {
+		dialect, _ := engines.Find(m.Engine.Dialect) // the config was decoded, so there is one
+		socket := role.EngineSocketOf(enginePath, at, len(all))
+		models = append(models, gateway.Model{
+			Name: m.Model.Name, Engine: dialect, Volume: m.Model.Volume, RequestBytes: m.Limits.RequestBytes, AnswerTokens: m.Limits.AnswerTokens,
+			ContextTokens: m.Limits.ContextTokens, Concurrent: m.Limits.Concurrent,
+			DialEngine: func(ctx context.Context) (net.Conn, error) {
+				var d net.Dialer
+				return d.DialContext(ctx, "unix", socket)
+			},
+			AskWipe: func() (<-chan struct{}, error) { return wipes.Ask(at) },
+		})
+	}
 	return gateway.Config{
-		Engine: dialect, Model: s.Model.Name, Volume: s.Model.Volume, RequestBytes: s.Limits.RequestBytes, AnswerTokens: s.Limits.AnswerTokens,
-		ContextTokens: s.Limits.ContextTokens, Concurrent: s.Limits.Concurrent,
+		Models:  models,
 		Charges: s.Price.Payment == config.PayCharge, Settles: s.Settles(), Coefficient: s.Chain.Coefficients(),
-		Keeper: keeperAdapter{k}, Quote: role.NewQuotes(quotes).Ask,
-		DialEngine: func(ctx context.Context) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", enginePath)
-		},
-		Wipe: s.Wipe, AskWipe: func() (<-chan struct{}, error) { return wipes.Ask(0) },
+		Keeper: keeperAdapter{k}, Quote: role.NewQuotes(quotes).Ask, Wipe: s.Wipe,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
 }

@@ -398,6 +398,44 @@ func TestEnds(t *testing.T) {
 	})
 }
 
+// TestSeveralModels: of a guest of several models one is asked by its name, and its proof is judged by its own volumes and limits: another's is none.
+func TestSeveralModels(t *testing.T) {
+	first, second := register.Digest{2}, register.Digest{4}
+	for _, tt := range []struct {
+		name, model, want string
+		spoil             func(*clienttest.Reply)
+	}{
+		{"the first", "tiny", "", nil},
+		{"the second", "other", "", nil},
+		{"none named", "", `it names no model, and the guest has ["tiny" "other"]`, nil},
+		{"answered by the other", "tiny", "its model's name is", func(r *clienttest.Reply) { r.Receipt.Model, r.Receipt.Engine = second, register.Digest{3} }},
+		{"answered by the other, the other way", "other", "its model's name is", func(r *clienttest.Reply) { r.Receipt.Model, r.Receipt.Engine = first, register.Digest{1} }},
+		{"by the other's engine", "other", "its engine is", func(r *clienttest.Reply) { r.Receipt.Engine = register.Digest{1} }},
+		{"by a model that there is not", "other", "its model is", func(r *clienttest.Reply) { r.Receipt.Model = register.Digest{9} }},
+		{"more tokens than its limit", "other", "its usage is", func(r *clienttest.Reply) {
+			r.Receipt.Usage.Completion, r.Receipt.Weighted, r.Receipt.Cumulative, r.Charge.Tokens = 17, 24, 24, 24
+		}},
+		{"as many as another's limit", "tiny", "", func(r *clienttest.Reply) {
+			r.Receipt.Usage.Completion, r.Receipt.Weighted, r.Receipt.Cumulative, r.Charge.Tokens = 17, 24, 24, 24
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := clienttest.New(t, clienttest.Measured(t, clienttest.Several))
+			g.Spoil = func(_ []byte, r *clienttest.Reply) {
+				if tt.spoil != nil {
+					tt.spoil(r)
+				}
+			}
+			q := question()
+			q.Model = tt.model
+			a, err := dial(t, g).Ask(t.Context(), q, nil)
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v (%v), want %q", a, err, tt.want)
+			}
+		})
+	}
+}
+
 // TestUnverified shows that a guest which the policy refuses hears nothing of a prompt.
 func TestUnverified(t *testing.T) {
 	g := clienttest.New(t, clienttest.Measured(t))

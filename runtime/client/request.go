@@ -100,8 +100,12 @@ func (r Request) payer(m config.Measured) (ton.Address, error) {
 
 // body returns the request as it is sent, and hashed into the receipt.
 func (r Request) body(m config.Measured) ([]byte, error) {
-	if r.Model == "" {
-		r.Model = m.Service.Model.Name
+	names := m.Service.Names()
+	switch {
+	case r.Model == "" && len(names) == 1:
+		r.Model = names[0]
+	case r.Model == "":
+		return nil, fmt.Errorf("making request: it names no model, and the guest has %q", names)
 	}
 	var tools []function[Tool]
 	for _, t := range r.Tools {

@@ -72,6 +72,16 @@ func Free(m *config.Measured) {
 	m.Service.Price.Payment, m.Service.Price.NanotonPerToken = config.PayNothing, 0
 }
 
+// Several has a config serve "other" beside its model.
+func Several(m *config.Measured) {
+	sv := &m.Service
+	one := config.Served{Engine: sv.Engine, Model: sv.Model, Limits: sv.Limits}
+	other := one
+	other.Engine.Volume.Root, other.Model = register.Digest{3}, config.Model{Name: "other", Volume: config.Volume{Root: register.Digest{4}, Blocks: 1}}
+	other.Limits.AnswerTokens, other.Limits.ContextTokens = 16, 64
+	sv.Engine, sv.Model, sv.Limits, sv.Models = config.Engine{}, config.Model{}, config.Limits{}, []config.Served{one, other}
+}
+
 // Hardware is a guest of the software platform: an attesttest.Guest, TDXGuest or SNPGuest.
 type Hardware interface {
 	Attest(nonceRoot, tlsKey [32]byte) *evidence.Evidence
@@ -308,12 +318,25 @@ func (g *Guest) reply(body []byte, payer ton.Address) (*Reply, error) {
 	if err != nil {
 		return nil, err
 	}
+	served := m.Service.Served()[0]
+	if len(m.Service.Models) > 0 {
+		var asked struct {
+			Model string `json:"model"`
+		}
+		if err := json.Unmarshal(body, &asked); err != nil {
+			return nil, err
+		}
+		var ok bool
+		if served, _, ok = m.Service.Named(asked.Model); !ok {
+			return nil, fmt.Errorf("no model %q", asked.Model)
+		}
+	}
 	r := &Reply{
 		Content: []string{"The capital is ", "\x1b[1mOslo."},
 		Receipt: receipt.Receipt{
 			Sequence: 1, Previous: [32]byte{1}, // somebody else's came before
 			Instance: [16]byte{1}, Request: sha256.Sum256(body), Service: config.ServiceDigest(service),
-			Model: m.Service.Model.Volume.Root, Engine: m.Service.Engine.Volume.Root, Client: payer,
+			Model: served.Model.Volume.Root, Engine: served.Engine.Volume.Root, Client: payer,
 			Usage: receipt.Usage{Prompt: 7, Completion: 5}, Price: m.Service.Price.Price, Outcome: receipt.Complete,
 		},
 		ReceiptKey: g.ReceiptKey, ClaimKey: g.ClaimKey,

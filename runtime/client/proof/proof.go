@@ -63,6 +63,7 @@ func Judge(u Untrusted, guest *attest.Result) (*Answer, error) {
 		}
 	}
 	if err := same([]part{
+		{"model's name", asksFor(u.Request, r, guest.Config().Service)},
 		{"request hash", r.Request == sha256.Sum256(u.Request)},
 		{"response hash", r.Response == text.Sum()},
 		{"outcome", !u.Whole || r.Outcome == receipt.Complete},
@@ -136,15 +137,15 @@ func judgeReceipt(untrusted []byte, payer ton.Address, guest *attest.Result) (*r
 		return nil, err
 	}
 	m := guest.Config()
-	limits := m.Service.Limits
+	served, ok := answered(r, m.Service)
 	return r, same([]part{
 		{"service digest", r.Service == config.ServiceDigest(service)},
-		{"model", r.Model == m.Service.Model.Volume.Root},
-		{"engine", r.Engine == m.Service.Engine.Volume.Root},
+		{"model", ok},
+		{"engine", r.Engine == served.Engine.Volume.Root},
 		{"price", r.Price == m.Service.Price.Price},
 		{"coefficient", m.Service.Takes(r.Coefficient)},
 		{"client", r.Client == payer},
-		{"usage", r.Usage.Prompt <= limits.ContextTokens && r.Usage.Completion <= limits.AnswerTokens},
+		{"usage", r.Usage.Prompt <= served.Limits.ContextTokens && r.Usage.Completion <= served.Limits.AnswerTokens},
 	})
 }
 

@@ -52,7 +52,7 @@ func long(path string, words int) string {
 // TestLongPrompts: a prompt that is longer than the context is refused with what it has and what it may have, in each dialect, while every
 // place to compute in is taken, and the engine computes nothing. One that fits is computed, and a short one is not counted.
 func TestLongPrompts(t *testing.T) {
-	b := startBench(t, func(c *Config) { c.ContextTokens, c.Concurrent = 300, 1 })
+	b := startBench(t, func(c *Config) { c.Models[0].ContextTokens, c.Models[0].Concurrent = 300, 1 })
 	asked := slices.DeleteFunc(api.Answers(), func(path string) bool { return path == api.Transcriptions }) // nobody knows how long audio is
 	params := map[string]string{api.ChatCompletions: "messages", api.Completions: "prompt", api.Messages: "messages", api.Responses: "input", api.Embeddings: "input"}
 	b.engine.counts = func(path, body string) (int, string) {
@@ -65,7 +65,7 @@ func TestLongPrompts(t *testing.T) {
 		}
 		return 200, fmt.Sprintf(`{"input_tokens":%d}`, n)
 	}
-	leave, err := b.gateway.places.enter(t.Context(), who{}, 0)
+	leave, err := b.gateway.served[0].places.enter(t.Context(), who{}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,8 +76,8 @@ func TestLongPrompts(t *testing.T) {
 			t.Errorf("%s: status %d: %s", path, status, text)
 		}
 	}
-	if answers, places := b.keeper.state(); len(answers) != 0 || places != 0 || len(b.gateway.counts.of) != 0 {
-		t.Errorf("%d answers were recorded, %d places are taken in the journal and %d to count in, want none", len(answers), places, len(b.gateway.counts.of))
+	if answers, places := b.keeper.state(); len(answers) != 0 || places != 0 || len(b.gateway.served[0].counts.of) != 0 {
+		t.Errorf("%d answers were recorded, %d places are taken in the journal and %d to count in, want none", len(answers), places, len(b.gateway.served[0].counts.of))
 	}
 	leave()
 	counted := 0
@@ -110,7 +110,7 @@ func TestLongPrompts(t *testing.T) {
 
 // TestUncounted: an engine that does not count, or says what is no count, computes, and refuses for itself.
 func TestUncounted(t *testing.T) {
-	b := startBench(t, func(c *Config) { c.ContextTokens = 300 })
+	b := startBench(t, func(c *Config) { c.Models[0].ContextTokens = 300 })
 	for _, counts := range []func(string, string) (int, string){
 		nil,
 		func(string, string) (int, string) { return 500, `{"input_tokens":9999}` },

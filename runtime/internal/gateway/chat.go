@@ -37,7 +37,7 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 	}
 	memory := g.bodies.of(r)
 	defer memory.give()
-	body, err := readBody(r, int(g.config.RequestBytes), memory)
+	body, err := readBody(r, g.served.requestBytes(), memory)
 	if err != nil {
 		return err
 	}
@@ -48,15 +48,13 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 	if err := errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Time{})); err != nil {
 		return err
 	}
-	request, err := d.parse(r.Header.Get("Content-Type"), body, g.limits)
+	request, err := d.parse(r.Header.Get("Content-Type"), body, g.served)
 	clear(body)
-	if err == nil {
-		err = g.serves(d)
-	}
 	if err != nil {
 		return err
 	}
 	defer request.wipe()
+	m := request.by
 	if len(request.ignored) > 0 {
 		w.Header().Set(ignoredHeader, strings.Join(request.ignored, ", "))
 	}
@@ -64,8 +62,8 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 	var place Place
 	if g.config.Settles {
 		// Who shows no key, or can't pay, takes neither a place nor the engine's time.
-		payer.Most = g.most(request)
-		if payer.Coefficient, err = g.coefficient(r); err != nil {
+		payer.Most = most(request)
+		if payer.Coefficient, err = g.coefficient(m, r); err != nil {
 			return err
 		}
 		if place, err = g.reserve(r, payer); err != nil {
@@ -73,23 +71,23 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 		}
 		defer place.Release()
 	}
-	if !g.turns.alone() {
-		if err := g.countInTurn(d, r, client, request.ask); err != nil {
+	if !m.turns.alone() {
+		if err := g.countInTurn(m, d, r, client, request.ask); err != nil {
 			return err
 		}
 	}
-	leave, err := g.places.enter(r.Context(), who{addressOfRequest(r), client}, g.waits.queue)
+	leave, err := m.places.enter(r.Context(), who{addressOfRequest(r), client}, g.waits.queue)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	done, err := g.turns.enter(r.Context(), client, g.waits.queue)
+	done, err := m.turns.enter(r.Context(), client, g.waits.queue)
 	if err != nil {
 		return err
 	}
 	defer done()
-	if g.turns.alone() {
-		if err := g.bound(d, r, client, request.ask); err != nil {
+	if m.turns.alone() {
+		if err := g.bound(m, d, r, client, request.ask); err != nil {
 			return err
 		}
 	}
@@ -100,27 +98,16 @@ func (g *Gateway) chat(d *dialect, w http.ResponseWriter, r *http.Request) error
 		defer place.Release()
 	}
 	a := &answering{
-		gateway: g, place: place, id: w.Header().Get(requestIDHeader), stream: request.stream,
+		gateway: g, model: m, place: place, id: w.Header().Get(requestIDHeader), stream: request.stream,
 		keeps: d.keeps || !request.stream, arrived: arrived, began: time.Now(),
-		most: receipt.Usage{Prompt: g.config.ContextTokens, Completion: request.answer}, record: receipt.Answer{Client: client, Request: hash, Coefficient: payer.Coefficient}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
+		most: receipt.Usage{Prompt: m.ContextTokens, Completion: request.answer}, record: receipt.Answer{Model: m.at, Client: client, Request: hash, Coefficient: payer.Coefficient}, response: receipt.NewResponseHash(), text: make([]byte, 0, 1024),
 		body: newBodyHash(),
 	}
 	a.dialect = d
 	rand.Read(a.record.ID[:])
 	a.name = d.ids + hex.EncodeToString(a.record.ID[:])
-	a.json = d.answer(a.name, a.began, g.config.Model, &a.said)
+	a.json = d.answer(a.name, a.began, m.Name, &a.said)
 	return a.run(w, r, request)
-}
-
-// serves refuses what the engine of the model has no means for.
-func (g *Gateway) serves(d *dialect) error {
-	switch e := &g.config.Engine; {
-	case d.engine == engineSpeech && e.Speech == "":
-		return errNoSpeech
-	case d.engine != engineSpeech && e.Stream == "":
-		return errNoText
-	}
-	return nil
 }
 
 // reserve takes a place in the journal.
@@ -138,9 +125,9 @@ func (g *Gateway) reserve(r *http.Request, by Payer) (Place, error) {
 const templateTokens = 1024
 
 // coefficient is what a request's tokens are multiplied by: by the queue as it is now, and no more than the client says.
-func (g *Gateway) coefficient(r *http.Request) (uint32, error) {
-	_, _, waiting := g.places.stand()
-	now := g.config.Coefficient.At(waiting, g.places.most)
+func (g *Gateway) coefficient(m *model, r *http.Request) (uint32, error) {
+	_, _, waiting := m.places.stand()
+	now := g.config.Coefficient.At(waiting, m.places.most)
 	named := r.Header.Values(api.MaxCoefficientHeader)
 	if len(named) == 0 {
 		return now, nil
@@ -157,8 +144,8 @@ func (g *Gateway) coefficient(r *http.Request) (uint32, error) {
 }
 
 // most returns the tokens that a request may take: no token is shorter than a byte.
-func (g *Gateway) most(r *request) receipt.Usage {
-	prompt := uint64(g.config.ContextTokens)
+func most(r *request) receipt.Usage {
+	prompt := uint64(r.by.ContextTokens)
 	if r.heard == nil {
 		prompt = min(prompt, uint64(len(r.ask))+templateTokens)
 	}
@@ -181,32 +168,32 @@ func unreserved(err error) *refusal {
 }
 
 // countInTurn is bound, in a turn of its own where the engine is asked.
-func (g *Gateway) countInTurn(d *dialect, r *http.Request, client ton.Address, ask []byte) error {
-	if len(ask) <= int(g.config.ContextTokens) {
+func (g *Gateway) countInTurn(m *model, d *dialect, r *http.Request, client ton.Address, ask []byte) error {
+	if len(ask) <= int(m.ContextTokens) {
 		return nil
 	}
-	done, err := g.turns.enter(r.Context(), client, g.waits.queue)
+	done, err := m.turns.enter(r.Context(), client, g.waits.queue)
 	if err != nil {
 		return err
 	}
 	defer done()
-	return g.bound(d, r, client, ask)
+	return g.bound(m, d, r, client, ask)
 }
 
 // bound refuses a prompt that is longer than the context, before it takes a place unless processes compute for one alone. It has the engine count where a prompt has more bytes than
 // the context has tokens; the engine itself refuses what is not counted.
-func (g *Gateway) bound(d *dialect, r *http.Request, client ton.Address, ask []byte) error {
-	if len(ask) <= int(g.config.ContextTokens) || d.engine == engineSpeech {
+func (g *Gateway) bound(m *model, d *dialect, r *http.Request, client ton.Address, ask []byte) error {
+	if len(ask) <= int(m.ContextTokens) || d.engine == engineSpeech {
 		return nil
 	}
-	leave, err := g.counts.enter(r.Context(), who{addressOfRequest(r), client}, g.waits.queue)
+	leave, err := m.counts.enter(r.Context(), who{addressOfRequest(r), client}, g.waits.queue)
 	if err != nil {
 		return err
 	}
 	defer leave()
 	ctx, cancel := context.WithTimeout(r.Context(), g.waits.count)
 	defer cancel()
-	e := engine{g.config.DialEngine, g.waits.count, &g.config.Engine}
+	e := engine{m.DialEngine, g.waits.count, &m.Engine}
 	path, asks := e.dialect.CountText, [][]byte{ask}
 	if d.engine == engineChat {
 		path = e.dialect.CountChat
@@ -217,7 +204,7 @@ func (g *Gateway) bound(d *dialect, r *http.Request, client ton.Address, ask []b
 		return nil
 	}
 	tokens, counted := e.count(ctx, path, asks...)
-	if most := uint64(g.config.ContextTokens) - 1; counted && tokens > most { // one is for the answer
+	if most := uint64(m.ContextTokens) - 1; counted && tokens > most { // one is for the answer
 		return (&tooLong{tokens, most}).refusal(d)
 	}
 	return nil
@@ -235,6 +222,7 @@ func (e *tooLong) refusal(d *dialect) *refusal {
 // answering is one answer on its way.
 type answering struct {
 	gateway  *Gateway
+	model    *model
 	place    Place
 	id       string // the request's
 	name     string // the answer's id, as its client reads it
@@ -258,7 +246,7 @@ type answering struct {
 const ignoredHeader = "Chrysalis-Ignored"
 
 func (a *answering) run(w http.ResponseWriter, r *http.Request, request *request) error {
-	e := engine{a.gateway.config.DialEngine, a.gateway.waits.engine, &a.gateway.config.Engine}
+	e := engine{a.model.DialEngine, a.gateway.waits.engine, &a.model.Engine}
 	path := a.dialect.engine
 	if path == engineSpeech {
 		path = e.dialect.Speech
@@ -286,7 +274,7 @@ func (a *answering) run(w http.ResponseWriter, r *http.Request, request *request
 		} else {
 			err = a.embed(upstream, request.inputs)
 		}
-		if most := a.gateway.config.ContextTokens; err == nil && a.record.Usage.Prompt > most {
+		if most := a.model.ContextTokens; err == nil && a.record.Usage.Prompt > most {
 			return (&tooLong{uint64(a.record.Usage.Prompt), uint64(most)}).refusal(a.dialect) // no receipt is for more
 		}
 		return a.finishUp(w, r, err)

@@ -64,8 +64,12 @@ func (g *Gateway) Numbers() (v numbers.Values) {
 	for n := range v {
 		v[n] = g.counted[n].Load()
 	}
-	total, taken, waiting := g.places.stand()
-	_, _, uncounted := g.counts.stand() // prompts that wait to be counted, before they wait for a place
+	var total, taken, waiting, uncounted int
+	for _, m := range g.served {
+		places, computing, waits := m.places.stand()
+		_, _, counted := m.counts.stand() // prompts that wait to be counted, before they wait for a place
+		total, taken, waiting, uncounted = total+places, taken+computing, waiting+waits, uncounted+counted
+	}
 	ends, made := g.attested.Instants()
 	v[numbers.Places], v[numbers.Computing], v[numbers.Waiting] = uint64(total), uint64(taken), uint64(waiting+uncounted)
 	v[numbers.KeyEnds], v[numbers.EvidenceMade] = uint64(max(ends.Unix(), 0)), uint64(max(made.Unix(), 0))

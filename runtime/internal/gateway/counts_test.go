@@ -148,7 +148,7 @@ func TestCountsOfEnvelopes(t *testing.T) {
 
 // TestGauges: places, queue and keys are those of now, and evidence is counted where it is asked for.
 func TestGauges(t *testing.T) {
-	b := startBench(t, func(c *Config) { c.Concurrent = 1 })
+	b := startBench(t, func(c *Config) { c.Models[0].Concurrent = 1 })
 	before := time.Now()
 	v := b.gateway.Numbers()
 	if ends, made := time.Unix(int64(v[numbers.KeyEnds]), 0), time.Unix(int64(v[numbers.EvidenceMade]), 0); ends.Before(before.Add(time.Hour)) ||

@@ -22,7 +22,7 @@ func inDialect(t *testing.T, name string) func(*Config) {
 	if !known {
 		t.Fatalf("no dialect %q", name)
 	}
-	return func(c *Config) { c.Engine = d }
+	return func(c *Config) { c.Models[0].Engine = d }
 }
 
 // vllmEvent is an event of vLLM's stream: usage comes with each, and what is not there is left out or null.
@@ -141,7 +141,7 @@ func TestRefusalsOfVLLM(t *testing.T) {
 
 // TestCountsOfVLLM: a prompt is counted by vLLM's own tokenizer before it takes a place, a chat and a text each as it stands.
 func TestCountsOfVLLM(t *testing.T) {
-	b := startBench(t, func(c *Config) { inDialect(t, "vllm")(c); c.ContextTokens = 300 })
+	b := startBench(t, func(c *Config) { inDialect(t, "vllm")(c); c.Models[0].ContextTokens = 300 })
 	b.engine.set(vllmEngine(""))
 	counted := ""
 	b.engine.counts = func(path, body string) (int, string) {
@@ -248,7 +248,7 @@ func TestRefusalsOfSGLang(t *testing.T) {
 
 // TestCountsOfSGLang: a text is counted before it takes a place; a chat, whose template SGLang does not say, it refuses itself.
 func TestCountsOfSGLang(t *testing.T) {
-	b := startBench(t, func(c *Config) { inDialect(t, "sglang")(c); c.ContextTokens = 300 })
+	b := startBench(t, func(c *Config) { inDialect(t, "sglang")(c); c.Models[0].ContextTokens = 300 })
 	b.engine.set(sglangEngine("stop"))
 	b.engine.counts = func(path, body string) (int, string) {
 		n := strings.Count(body, "word ")
@@ -283,7 +283,7 @@ func TestEveryDialectEnds(t *testing.T) {
 			go func() {
 				defer close(asked)
 				request := b.request(t, ctx, ask(`,"stream":true`))
-				if b.gateway.config.Engine.Stream == "" {
+				if b.gateway.served[0].Engine.Stream == "" {
 					request = b.request(t, ctx, shortForm(t))
 					request.URL.Path = api.Transcriptions
 					request.Header.Set("Content-Type", "multipart/form-data; boundary="+testBoundary)

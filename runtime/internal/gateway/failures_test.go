@@ -202,7 +202,7 @@ func TestEngineHangs(t *testing.T) {
 }
 
 func TestBusy(t *testing.T) {
-	b := startBench(t, func(c *Config) { c.Concurrent = 1 })
+	b := startBench(t, func(c *Config) { c.Models[0].Concurrent = 1 })
 	release := make(chan struct{})
 	b.engine.set(func(w *engineWriter) { <-release; w.text("x"); w.end(1, 1) })
 	results := make(chan int, 10)

@@ -287,15 +287,28 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
+// tinyOn is the model "tiny", of a guest of one, on an engine.
+func tinyOn(e *fakeEngine) Model {
+	return Model{Engine: llama, Name: "tiny", Volume: config.Volume{Root: register.Digest{2}, Blocks: 9}, RequestBytes: 4096, AnswerTokens: 100, ContextTokens: 8192, Concurrent: 8,
+		DialEngine: func(ctx context.Context) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", e.path)
+		}}
+}
+
+// tiny is a guest's one model for parsers, on an engine that has means for everything.
+func tiny(answerTokens uint32) served {
+	engine := llama
+	engine.Speech = "/inference"
+	return served{newModel(0, Model{Name: "tiny", Engine: engine, RequestBytes: 16 << 20, AnswerTokens: answerTokens, ContextTokens: 100, Concurrent: 1}, config.WipeFreed, nil)}
+}
+
 func startBench(t testing.TB, change func(*Config), tweaks ...func(*Gateway)) *bench {
 	t.Helper()
 	b := &bench{keeper: &fakeKeeper{recorded: make(chan struct{}, 10_000)}, quoter: &fakeQuoter{}, engine: startEngine(t), log: &lockedBuffer{}}
 	config := Config{
-		Engine: llama, Model: "tiny", Volume: config.Volume{Root: register.Digest{2}, Blocks: 9}, RequestBytes: 4096, AnswerTokens: 100, ContextTokens: 8192, Concurrent: 8, Charges: true, Keeper: b.keeper, Quote: b.quoter.quote,
-		DialEngine: func(ctx context.Context) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", b.engine.path)
-		},
+		Models:  []Model{tinyOn(b.engine)},
+		Charges: true, Keeper: b.keeper, Quote: b.quoter.quote,
 		Log: slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {

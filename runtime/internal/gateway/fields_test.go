@@ -106,7 +106,7 @@ func TestFieldTables(t *testing.T) {
 				if row.does == passed {
 					beside = with[row.name]
 				}
-				r, err := parseRequest(d, []byte(request+beside+`,"`+row.name+`":`+value+"}"), requestLimits{model: "tiny", answerTokens: 9, stream: llama.Stream})
+				r, err := parseRequest(d, []byte(request+beside+`,"`+row.name+`":`+value+"}"), tiny(9))
 				_, isRefusal := err.(*refusal)
 				switch {
 				case row.does == taken:
@@ -134,7 +134,7 @@ func TestFieldTables(t *testing.T) {
 			if strings.Contains(request, `"`+row.name+`":`) {
 				continue
 			}
-			if _, err := parseRequest(d, []byte(request+`,"`+row.name+`":null}`), requestLimits{model: "tiny", answerTokens: 9, stream: llama.Stream}); err != nil {
+			if _, err := parseRequest(d, []byte(request+`,"`+row.name+`":null}`), tiny(9)); err != nil {
 				t.Errorf("%s %s: null: got %v, want it as if it were not there", path, row.name, err)
 			}
 		}

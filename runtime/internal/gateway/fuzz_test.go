@@ -35,7 +35,7 @@ func fuzzSeeds(f *testing.F) {
 }
 
 func FuzzParseRequest(f *testing.F) {
-	limits := requestLimits{model: "tiny", answerTokens: 100, stream: llama.Stream}
+	all := tiny(100)
 	fuzzSeeds(f)
 	allowed := map[string]bool{"messages": true, "prompt": true, "input": true, "encoding_format": true, "max_tokens": true, "stream": true, "stream_options": true, "return_progress": true,
 		"cache_prompt": true}
@@ -50,7 +50,7 @@ func FuzzParseRequest(f *testing.F) {
 		if d == nil {
 			return
 		}
-		r, err := parseRequest(d, body, limits)
+		r, err := parseRequest(d, body, all)
 		if !bytes.Equal(sent, body) {
 			t.Fatal("reading the body changed it")
 		}

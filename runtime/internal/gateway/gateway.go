@@ -22,6 +22,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,7 +32,6 @@ import (
 	"chrysalis/attest/ratls/guest"
 	"chrysalis/attest/ratls/session"
 	"chrysalis/measure/config"
-	"chrysalis/measure/engines"
 	"chrysalis/measure/ton"
 	"chrysalis/runtime/api"
 	envelope "chrysalis/runtime/envelope/guest"
@@ -76,35 +76,21 @@ var (
 
 // Config says what the gateway serves. Every field must be set.
 type Config struct {
-	Model        string
-	Engine       engines.Dialect // by which it is asked
-	Volume       config.Volume   // of the model
-	RequestBytes uint32          // largest body
-	AnswerTokens uint32          // most tokens of one answer
-	// ContextTokens are the most tokens of a prompt and its answer together.
-	ContextTokens uint32
-	Concurrent    uint32 // requests computed at a time; four times as many may wait
-	Charges       bool   // a request must name the client's payment contract, or must not
-	Settles       bool   // with Charges: and show its secret, as a key, which names the contract too
-	Coefficient   config.Band
-	Keeper        Keeper
+	Models      []Model // one or more, in the config's order, each of another name
+	Charges     bool    // a request must name the client's payment contract, or must not
+	Settles     bool    // with Charges: and show its secret, as a key, which names the contract too
+	Coefficient config.Band
+	Keeper      Keeper
 	// Quote asks the owner of the hardware for evidence; one goroutine calls it at a time.
-	Quote      func(evidence.Request) (*evidence.Evidence, error)
-	DialEngine func(ctx context.Context) (net.Conn, error)
-	// Wipe says when the engine's process ends, and AskWipe has another one take over; its channel is closed once that is so. It is not called where Wipe
-	// has no process end.
-	Wipe    config.Wipe
-	AskWipe func() (done <-chan struct{}, err error)
-	Log     *slog.Logger
+	Quote func(evidence.Request) (*evidence.Evidence, error)
+	Wipe  config.Wipe // when an engine's process ends
+	Log   *slog.Logger
 }
 
 // Gateway serves clients.
 type Gateway struct {
 	config    Config
-	limits    requestLimits
-	places    *places
-	counts    *places // of prompts whose tokens are counted, before they get a place
-	turns     *turns
+	served    served
 	bodies    *budget
 	attested  *guest.Server // owns the TLS and HPKE keys
 	envelopes *envelope.Opener
@@ -142,11 +128,13 @@ func New(c Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Gateway{
-		config: c, limits: requestLimits{model: c.Model, answerTokens: c.AnswerTokens, contextTokens: c.ContextTokens, stream: c.Engine.Stream}, waits: defaultWaits,
-		places: newPlaces(int(c.Concurrent), 4*int(c.Concurrent)), counts: newPlaces(int(c.Concurrent), 4*int(c.Concurrent)),
-		turns: newTurns(c.Wipe, c.AskWipe, c.Log), bodies: newBudget(maxBodyBytes), attested: attested, envelopes: newOpener(attested), connections: maxConnections,
-	}, nil
+	g := &Gateway{
+		config: c, waits: defaultWaits, bodies: newBudget(maxBodyBytes), attested: attested, envelopes: newOpener(attested), connections: maxConnections,
+	}
+	for at, m := range c.Models {
+		g.served = append(g.served, newModel(at, m, c.Wipe, c.Log))
+	}
+	return g, nil
 }
 
 // Serve serves until ctx ends; answers that are on their way then get a grace of ten seconds.
@@ -368,10 +356,19 @@ func (g *Gateway) evidence(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// models lists the models, with what each can do.
 func (g *Gateway) models(w http.ResponseWriter, _ *http.Request) error {
-	b := quote([]byte(`{"object":"list","data":[{"id":`), g.config.Model)
-	b = fmt.Appendf(b, `,"object":"model","created":0,"owned_by":"chrysalis","volume":{"root":"%s","blocks":%d}}]}`+"\n", g.config.Volume.Root, g.config.Volume.Blocks)
-	writeJSON(w, b)
+	b := []byte(`{"object":"list","data":[`)
+	for _, m := range g.served {
+		b = quote(append(comma(b), `{"id":`...), m.Name)
+		b = fmt.Appendf(b, `,"object":"model","created":0,"owned_by":"chrysalis","volume":{"root":"%s","blocks":%d},"engine":%q,"context_tokens":%d,"answer_tokens":%d,"request_bytes":%d,"paths":[`,
+			m.Volume.Root, m.Volume.Blocks, m.Engine.Name, m.ContextTokens, m.AnswerTokens, m.RequestBytes)
+		for _, path := range slices.Sorted(slices.Values(m.paths())) {
+			b = quote(comma(b), path)
+		}
+		b = append(b, "]}"...)
+	}
+	writeJSON(w, append(b, "]}\n"...))
 	return nil
 }
 
@@ -437,8 +434,7 @@ const bodyStep = 4 << 10
 // readBody reads a whole body of at most so many bytes. Memory is taken as the bytes arrive.
 func readBody(r *http.Request, most int, memory *bodyShare) (body []byte, err error) {
 	if r.ContentLength > int64(most) {
-		return nil, &refusal{status: http.StatusRequestEntityTooLarge, code: "too_large",
-			message: fmt.Sprintf("body has %d bytes, want at most %d", r.ContentLength, most)}
+		return nil, tooLarge(r.ContentLength, most)
 	}
 	size := int(r.ContentLength)
 	for len(body) < size {

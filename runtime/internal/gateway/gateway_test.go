@@ -354,7 +354,8 @@ func TestModels(t *testing.T) {
 	}
 	defer response.Body.Close()
 	body, _ := io.ReadAll(response.Body)
-	if want := `{"object":"list","data":[{"id":"tiny","object":"model","created":0,"owned_by":"chrysalis","volume":{"root":"02` + strings.Repeat("00", 31) + `","blocks":9}}]}` + "\n"; string(body) != want {
+	if want := `{"object":"list","data":[{"id":"tiny","object":"model","created":0,"owned_by":"chrysalis","volume":{"root":"02` + strings.Repeat("00", 31) + `","blocks":9},"engine":"llama-server","context_tokens":8192,"answer_tokens":100,` +
+		`"request_bytes":4096,"paths":["/v1/chat/completions","/v1/completions","/v1/messages","/v1/responses"]}]}` + "\n"; string(body) != want {
 		t.Errorf("got %s, want %s", body, want)
 	}
 }

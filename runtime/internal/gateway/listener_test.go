@@ -150,7 +150,7 @@ func TestAnAnswerDoesNotGiveWay(t *testing.T) {
 // TestPromisesTakeNoMemory: many connections promise whole bodies and send a byte each. Everybody else is answered.
 func TestPromisesTakeNoMemory(t *testing.T) {
 	const bodies, promises = 1 << 20, 200
-	b := startBench(t, func(c *Config) { c.RequestBytes = 256 << 10 }, func(g *Gateway) { g.bodies = newBudget(bodies) })
+	b := startBench(t, func(c *Config) { c.Models[0].RequestBytes = 256 << 10 }, func(g *Gateway) { g.bodies = newBudget(bodies) })
 	for i := range promises {
 		c := b.from(t, fmt.Sprintf("127.0.1.%d", 1+i%100))
 		whole := post(strings.Repeat(" ", 256<<10))
@@ -172,7 +172,7 @@ func TestPromisesTakeNoMemory(t *testing.T) {
 
 // TestBodiesOfOneAddress: what one address sends takes half of the memory for bodies, and the other half is for others.
 func TestBodiesOfOneAddress(t *testing.T) {
-	b := startBench(t, func(c *Config) { c.RequestBytes = 64 << 10 }, func(g *Gateway) { g.bodies = newBudget(128 << 10) })
+	b := startBench(t, func(c *Config) { c.Models[0].RequestBytes = 64 << 10 }, func(g *Gateway) { g.bodies = newBudget(128 << 10) })
 	whole := post(ask(strings.Repeat(" ", 60<<10)))
 	if _, err := io.WriteString(b.from(t, "127.0.0.2"), whole[:len(whole)-1]); err != nil {
 		t.Fatal(err)

@@ -172,8 +172,8 @@ func (g *Gateway) proofQuery(r *http.Request) (nonce string, err error) {
 		case name == "nonce":
 			nonce = value
 		case name == "model":
-			if value != g.config.Model {
-				return "", &refusal{status: 404, code: "model_not_found", param: "model", message: fmt.Sprintf("the model here is %q", g.config.Model)}
+			if _, err := g.served.named(value); err != nil {
+				return "", err
 			}
 		case name == "signing_algo":
 			if value != "ed25519" {

@@ -137,7 +137,7 @@ func TestNothingIsSmuggled(t *testing.T) {
 
 // TestRefusesLargeBodies: what is deep, of two readings or no text is refused however large it is, in the client's own memory and time: the engine is not asked.
 func TestRefusesLargeBodies(t *testing.T) {
-	b := startBench(t, func(c *Config) { c.RequestBytes, c.ContextTokens = 2<<20, 2<<20 })
+	b := startBench(t, func(c *Config) { c.Models[0].RequestBytes, c.Models[0].ContextTokens = 2<<20, 2<<20 })
 	const levels = 100_000
 	tool := func(parameters string) string {
 		return ask(`,"tools":[{"type":"function","function":{"name":"f","parameters":` + parameters + `}}]`)

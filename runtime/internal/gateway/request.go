@@ -14,15 +14,6 @@ import (
 	"chrysalis/runtime/api"
 )
 
-// requestLimits are the measured limits that bound a request.
-type requestLimits struct {
-	model        string
-	answerTokens uint32
-	// contextTokens bound audio, whose length nobody knows before it is heard.
-	contextTokens uint32
-	stream        string // how the engine is told to answer in events
-}
-
 // dialect is one form in which clients ask and read answers. The engine is asked for a chat in one form for all of them, and for the rest
 // of a text in another.
 type dialect struct {
@@ -58,6 +49,7 @@ const (
 
 // request is what a client asks for, by the tables of its dialect.
 type request struct {
+	by     *model // what is asked
 	ask    []byte // what the engine gets, built anew
 	stream bool
 	answer uint32 // tokens of an answer at most
@@ -69,11 +61,11 @@ type request struct {
 }
 
 // parse reads a body of a content type. The body may be wiped afterwards.
-func (d *dialect) parse(kind string, body []byte, limits requestLimits) (*request, error) {
+func (d *dialect) parse(kind string, body []byte, all served) (*request, error) {
 	if d.form {
-		return parseForm(d, kind, body, limits)
+		return parseForm(d, kind, body, all)
 	}
-	return parseRequest(d, body, limits)
+	return parseRequest(d, body, all)
 }
 
 // kind is the content type of what the engine gets.
@@ -89,22 +81,22 @@ func (r *request) kind() string {
 func askBytes(n int) int { return 2*n + 1024 }
 
 // parseRequest reads a body strictly. What it refuses names the field.
-func parseRequest(d *dialect, body []byte, limits requestLimits) (*request, error) {
+func parseRequest(d *dialect, body []byte, all served) (*request, error) {
 	if n := depth(body); n > maxDepth {
 		return nil, refuse("", "the body nests %d levels deep, want at most %d", n, maxDepth)
 	}
 	if err := onlyObject(body); err != nil {
 		return nil, err
 	}
-	p := parsing{limits: limits}
+	p := parsing{all: all}
 	var err error
 	if p.sorted, err = p.sort(d.fields, body, ""); err != nil {
 		return nil, err
 	}
-	if err := p.model(); err != nil {
+	if err := p.model(d, body); err != nil {
 		return nil, err
 	}
-	r := &request{ask: make([]byte, 0, askBytes(len(body))), stream: p.of("stream").Kind() == 't'}
+	r := &request{by: p.by, ask: make([]byte, 0, askBytes(len(body))), stream: p.of("stream").Kind() == 't'}
 	err = d.build(&p, r)
 	r.ignored, r.answer = p.ignored, p.answer
 	if err != nil {
@@ -146,7 +138,8 @@ func badJSON(err error) error {
 // parsing is a request on its way from the client's body to the engine's.
 type parsing struct {
 	sorted  // the request's fields
-	limits  requestLimits
+	all     served
+	by      *model // that of them which is asked
 	answer  uint32 // tokens that are asked for
 	ignored []string
 }
@@ -185,16 +178,20 @@ func (p *parsing) ignore(name string) {
 	}
 }
 
-// model judges the model's name.
-func (p *parsing) model() error {
+// model finds the model that a request names, and refuses one that has no means or no room for it.
+func (p *parsing) model(d *dialect, body []byte) (err error) {
 	model := p.of("model")
 	if model == nil {
-		return refuse("model", "the field model is missing: the model here is %q", p.limits.model)
+		return refuse("model", "the field model is missing: %s", p.all.says())
 	}
-	if name, _ := jsontext.AppendUnquote(nil, []byte(model)); string(name) != p.limits.model {
-		return &refusal{status: 404, code: "model_not_found", param: "model", message: fmt.Sprintf("the model here is %q", p.limits.model)}
+	name, _ := jsontext.AppendUnquote(nil, []byte(model))
+	if p.by, err = p.all.named(string(name)); err != nil {
+		return err
 	}
-	return nil
+	if err := p.by.takes(body); err != nil {
+		return err
+	}
+	return p.by.serves(d)
 }
 
 // with checks that fields which mean something beside another have it.
@@ -209,7 +206,7 @@ func (p *parsing) with(other string, names ...string) error {
 
 // settings ends the engine's request: it always streams and always reports usage.
 func (p *parsing) settings(b []byte, tokens jsontext.Value) []byte {
-	n := uint64(p.limits.answerTokens)
+	n := uint64(p.by.AnswerTokens)
 	if tokens != nil {
 		asked, _ := strconv.ParseUint(string(tokens), 10, 64) // judged
 		n = min(n, asked)
@@ -221,7 +218,7 @@ func (p *parsing) settings(b []byte, tokens jsontext.Value) []byte {
 			b = appendMember(b, row.name, v)
 		}
 	}
-	b = append(append(b, ','), p.limits.stream...)
+	b = append(append(b, ','), p.by.Engine.Stream...)
 	return append(b, '}')
 }
 

@@ -54,7 +54,7 @@ func (g *Gateway) unseal(w http.ResponseWriter, r *http.Request, next http.Handl
 	}
 	memory := g.bodies.of(r)
 	defer memory.give()
-	sealed, err := readBody(r, envelope.SealedBytes(int(g.config.RequestBytes)), memory)
+	sealed, err := readBody(r, envelope.SealedBytes(g.served.requestBytes()), memory)
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func TestEngineLies(t *testing.T) {
 		{"none", nil, receipt.Usage{Prompt: 14, Completion: 3}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			b := startBench(t, func(c *Config) { c.ContextTokens = 200 })
+			b := startBench(t, func(c *Config) { c.Models[0].ContextTokens = 200 })
 			b.engine.set(func(w *engineWriter) {
 				w.begin(14)
 				w.text("one ")
@@ -75,7 +75,7 @@ func TestEngineLies(t *testing.T) {
 		})
 	}
 	t.Run("a prompt longer than the context, before its first word", func(t *testing.T) {
-		b := startBench(t, func(c *Config) { c.ContextTokens = 200 })
+		b := startBench(t, func(c *Config) { c.Models[0].ContextTokens = 200 })
 		b.engine.set(func(w *engineWriter) { w.begin(201); w.text("one"); w.end(201, 1) })
 		for _, extra := range []string{"", `,"stream":true`} {
 			if status, text := b.post(t, ask(extra)); status != 502 || *parseReply(t, text).Error.Code != "engine_lost" {
@@ -141,7 +141,7 @@ func TestEngineAtEachState(t *testing.T) {
 						}
 					}()
 					b := startBench(t, func(c *Config) {
-						c.DialEngine = func(ctx context.Context) (net.Conn, error) {
+						c.Models[0].DialEngine = func(ctx context.Context) (net.Conn, error) {
 							return new(net.Dialer).DialContext(ctx, "unix", engine.Addr().String())
 						}
 					}, func(g *Gateway) { g.waits.engine = 100 * time.Millisecond })
@@ -167,7 +167,7 @@ func TestEngineAtEachState(t *testing.T) {
 					if recorded > 0 && (answers[0].Outcome != receipt.Cut || answers[0].Usage != receipt.Usage{Prompt: 14, Completion: 1}) {
 						t.Errorf("recorded %+v", answers[0])
 					}
-					if _, taken, waiting := b.gateway.places.stand(); taken != 0 || waiting != 0 {
+					if _, taken, waiting := b.gateway.served[0].places.stand(); taken != 0 || waiting != 0 {
 						t.Errorf("%d places are taken and %d wait, want none", taken, waiting)
 					}
 				})
@@ -208,7 +208,7 @@ func TestClientAtEachState(t *testing.T) {
 			want: &receipt.Usage{Prompt: 14, Completion: 1}, outcome: receipt.Complete},
 	} {
 		t.Run(tt.state, func(t *testing.T) {
-			b := startBench(t, func(c *Config) { c.Concurrent = 1 })
+			b := startBench(t, func(c *Config) { c.Models[0].Concurrent = 1 })
 			atEngine, atKeeper, gone, stopped := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
 			if tt.until == "record" {
 				b.keeper.before = func() { close(atKeeper); <-gone }
@@ -258,7 +258,7 @@ func TestClientAtEachState(t *testing.T) {
 			case "record":
 				<-atKeeper
 			case "queued":
-				waitUntil(t, "the request waits", func() bool { _, _, waiting := b.gateway.places.stand(); return waiting == 1 })
+				waitUntil(t, "the request waits", func() bool { _, _, waiting := b.gateway.served[0].places.stand(); return waiting == 1 })
 			}
 			c.NetConn().(*net.TCPConn).SetLinger(0) // as the kernel does for a process that is killed with something unread
 			c.NetConn().Close()
@@ -276,7 +276,7 @@ func TestClientAtEachState(t *testing.T) {
 				taken = 1 // the other's
 			}
 			waitUntil(t, "what it took is given back", func() bool {
-				_, now, waiting := b.gateway.places.stand()
+				_, now, waiting := b.gateway.served[0].places.stand()
 				_, inJournal := b.keeper.state()
 				return now == taken && inJournal == taken && waiting == 0
 			})

@@ -66,7 +66,7 @@ func numberText(from, to float64) judge {
 type heard struct{ verbose, words bool }
 
 // parseForm reads a form strictly, as parseRequest reads an object: its parts are the members. Audio is copied once, into what the engine gets.
-func parseForm(d *dialect, kind string, body []byte, limits requestLimits) (r *request, err error) {
+func parseForm(d *dialect, kind string, body []byte, all served) (r *request, err error) {
 	_, parameters, err := mime.ParseMediaType(kind)
 	if b := parameters["boundary"]; err != nil || b == "" || len(b) > maxBoundary {
 		return nil, refuse("", "the header Content-Type names no boundary of the form's parts")
@@ -88,13 +88,14 @@ func parseForm(d *dialect, kind string, body []byte, limits requestLimits) (r *r
 	if err := onlyObject(members); err != nil {
 		return r, err
 	}
-	p := parsing{limits: limits}
+	p := parsing{all: all}
 	if p.sorted, err = p.sort(d.fields, members, ""); err != nil {
 		return r, err
 	}
-	if err := p.model(); err != nil {
+	if err := p.model(d, body); err != nil {
 		return r, err
 	}
+	r.by = p.by
 	err = d.build(&p, r)
 	r.ignored, r.answer = p.ignored, p.answer
 	return r, err
@@ -205,7 +206,7 @@ func buildTranscription(p *parsing, r *request) error {
 		array(g, func(v jsontext.Value) { r.heard.words = r.heard.words || word(v) == "word" })
 	}
 	// It hears no more than there are tokens for: what a compressed file holds, nobody knows before.
-	r.field("duration", []byte(strconv.FormatUint(uint64(p.limits.contextTokens)*1000/audioTokensPerSecond+1000, 10)))
+	r.field("duration", []byte(strconv.FormatUint(uint64(p.by.ContextTokens)*1000/audioTokensPerSecond+1000, 10)))
 	r.field("response_format", []byte("verbose_json"))
 	for _, name := range []string{"language", "prompt", "temperature"} {
 		if v := p.of(name); v != nil {
@@ -218,7 +219,7 @@ func buildTranscription(p *parsing, r *request) error {
 		}
 	}
 	r.ask = append(append(append(r.ask, "--"...), r.boundary...), "--\r\n"...)
-	p.answer = p.limits.answerTokens
+	p.answer = p.by.AnswerTokens
 	return nil
 }
 
@@ -282,7 +283,7 @@ func (a *answering) hear(upstream io.Reader, how heard) error {
 		line("words", []byte("["), spoken.words, []byte("]"))
 	}
 	a.response.Content(a.said.content)
-	a.record.Usage = receipt.Usage{Prompt: uint32(math.Ceil(duration * audioTokensPerSecond)), Completion: min(spoken.tokens, a.gateway.config.AnswerTokens)}
+	a.record.Usage = receipt.Usage{Prompt: uint32(math.Ceil(duration * audioTokensPerSecond)), Completion: min(spoken.tokens, a.model.AnswerTokens)}
 	a.record.Outcome = receipt.Complete
 	return nil
 }

@@ -169,7 +169,7 @@ func partsOf(t *testing.T, kind, body string) (all []part) {
 func TestTranscriptionsRefuses(t *testing.T) {
 	b := startBench(t, func(c *Config) {
 		inDialect(t, "whisper-server")(c)
-		c.RequestBytes = 64 << 10
+		c.Models[0].RequestBytes = 64 << 10
 	})
 	file, model := part{"file", audioTest}, part{"model", "tiny"}
 	whole := form(t, file, model)
@@ -287,14 +287,14 @@ func TestTranscriptionsOfEngine(t *testing.T) {
 // FuzzParseForm: what is taken has one reading, which is what the engine gets.
 func FuzzParseForm(f *testing.F) {
 	kind := "multipart/form-data; boundary=" + testBoundary
-	limits := requestLimits{model: "tiny", answerTokens: 9, contextTokens: 100}
+	all := tiny(9)
 	for _, body := range []string{shortForm(f), form(f, part{"model", "tiny"}, part{"file", ""}, part{"prompt", "é"}, part{"timestamp_granularities[]", "word"},
 		part{"timestamp_granularities[]", "segment"}, part{"response_format", "verbose_json"}, part{"temperature", "1"}), "", "--" + testBoundary + "--"} {
 		f.Add([]byte(body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		before := bytes.Clone(body)
-		r, err := parseForm(dialects[api.Transcriptions], kind, body, limits)
+		r, err := parseForm(dialects[api.Transcriptions], kind, body, all)
 		if !bytes.Equal(before, body) {
 			t.Fatal("the body was changed")
 		}

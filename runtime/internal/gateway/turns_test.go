@@ -132,8 +132,8 @@ func TestWipedPerRequest(t *testing.T) {
 		log = append(log, what)
 	}
 	b := startBench(t, func(c *Config) {
-		c.Wipe, c.Concurrent, c.ContextTokens = config.WipeRequest, 1, 50
-		c.AskWipe = func() (<-chan struct{}, error) {
+		c.Wipe, c.Models[0].Concurrent, c.Models[0].ContextTokens = config.WipeRequest, 1, 50
+		c.Models[0].AskWipe = func() (<-chan struct{}, error) {
 			note("wipe")
 			done := make(chan struct{})
 			time.AfterFunc(10*time.Millisecond, func() { close(done) })

@@ -37,9 +37,9 @@ func TestMain(m *testing.M) {
 	both := llama
 	both.Speech = "/inference" // no engine hears and reads, and a text that passes is a text that passes
 	g, err := New(Config{
-		Engine: both, Model: "tiny", RequestBytes: 64 << 10, AnswerTokens: 100, ContextTokens: 128, Concurrent: 8, Keeper: &fakeKeeper{recorded: make(chan struct{}, 1000)},
-		Quote: quoteOf(software), Log: slog.New(slog.DiscardHandler),
-		DialEngine: func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", engine) },
+		Models: []Model{{Engine: both, Name: "tiny", RequestBytes: 64 << 10, AnswerTokens: 100, ContextTokens: 128, Concurrent: 8,
+			DialEngine: func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", engine) }}},
+		Keeper: &fakeKeeper{recorded: make(chan struct{}, 1000)}, Quote: quoteOf(software), Log: slog.New(slog.DiscardHandler),
 	})
 	if err == nil {
 		var l net.Listener
