@@ -21,7 +21,7 @@ demo: image ## build, boot, verify, ask, print receipt and claim, stop (KEEP=1 l
 	@if [ -n "$(PAY)" ]; then $(GO) build -C tools -o ../$(CHAIN) ./localchain && tools/e2e/pay.sh $(BIN) $(CHAIN); \
 	else KEEP=$(KEEP) PLATFORM=$(PLATFORM) tools/e2e/demo.sh $(BIN); fi
 
-test: image check ## everything: checks, unit tests, and the guests under QEMU
+test: beside check ## everything: checks, unit tests, and the guests under QEMU
 	@$(MAKE) --no-print-directory unit wasm
 	@echo "== end to end: guests under QEMU, and beside them the image built again on one core"
 	CHRYSALIS_E2E=1 $(GO) test -C tools -vet=off -count=1 -timeout 60m -parallel 3 -v ./e2e/
@@ -71,6 +71,10 @@ image: $(BIN) $(DOUBLE) ## tools tree, release folder, engine and model volumes 
 	@$(BIN) image build --out build/release
 	@$(DOUBLE) plugin -tools-tree build/tools-tree -o build/double
 
+beside: $(BIN) $(DOUBLE) ## image, and what tests need beside it: libvirt, browsers, an engine that hears
+	@$(BIN) image build --tests --out build/release
+	@$(DOUBLE) plugin -tools-tree build/tools-tree -o build/double
+
 matrix: image ## the registers over versions of QEMU, memory sizes and CPU counts, into measure/MATRIX.md
 	@CHRYSALIS_MATRIX=1 $(GO) test -C tools -count=1 -run '^TestMatrix$$' ./e2e/
 
@@ -111,4 +115,4 @@ $(DOUBLE): FORCE
 	@$(GO) build -C tools -o ../$@ ./double
 
 FORCE:
-.PHONY: help demo test unit check cross packages wasm page image matrix console boots bench differential fuzz clean FORCE
+.PHONY: help demo test unit check cross packages wasm page image beside matrix console boots bench differential fuzz clean FORCE

@@ -28,9 +28,9 @@ func newImage() *cobra.Command {
 
 func newImageBuild() *cobra.Command {
 	var out, volumes, profile string
-	var asJSON bool
+	var asJSON, tests bool
 	cmd := &cobra.Command{
-		Use:   "build [--out DIR] [--volumes DIR] [--profile NAME]",
+		Use:   "build [--out DIR] [--volumes DIR] [--profile NAME] [--tests]",
 		Short: "Build the release folder and the demo's volumes",
 		Long: `Build the release folder: firmware, kernel, initrd, command line, root volume and the manifest that names them all, and the
 engine and model volumes of the demo. Needs root, Go, and Debian or Ubuntu.
@@ -58,7 +58,8 @@ manifest then says "unreleased lock".`,
 			if volumes == "" {
 				volumes = filepath.Join(b.Work, "volumes")
 			}
-			b.Progress.Expect(image.Steps(true))
+			b.Tests = tests
+			b.Progress.Expect(b.Steps(true))
 			if err := b.Fetch(cmd.Context()); err != nil {
 				return unavailable(err)
 			}
@@ -79,6 +80,7 @@ manifest then says "unreleased lock".`,
 	cmd.Flags().StringVar(&out, "out", "", "release folder to write (default build/release)")
 	cmd.Flags().StringVar(&volumes, "volumes", "", "folder for the engine and model volumes (default build/volumes)")
 	cmd.Flags().StringVar(&profile, "profile", string(image.DefaultProfile), "kind of guest: a folder of image/mkosi.profiles")
+	cmd.Flags().BoolVar(&tests, "tests", false, "also what the tests need, which is in no release: libvirt, browsers, an engine that hears (320 MB of packages)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print manifest and volumes as JSON")
 	return cmd
 }

@@ -206,7 +206,7 @@ func rebuild(cmd *cobra.Command, profile string) (folder string, m measure.Manif
 	if err := os.Setenv("GOCACHE", filepath.Join(folder, "go-build")); err != nil {
 		return folder, m, err
 	}
-	b.Progress.Expect(image.Steps(false))
+	b.Progress.Expect(b.Steps(false))
 	if err := b.Fetch(cmd.Context()); err != nil {
 		return folder, m, err
 	}

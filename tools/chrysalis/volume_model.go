@@ -14,10 +14,10 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// isModel reports what keeps a tree from being a model that an engine here runs: GGUF files, or safetensors with the model's config and
-// its tokenizer. What is wrong shows otherwise when the engine does not come up, minutes after the boot began.
+// isModel reports what keeps a tree from being a model that an engine here runs: GGUF files, safetensors with the model's config and
+// its tokenizer, or whisper.cpp's files. What is wrong shows otherwise when the engine does not come up, minutes after the boot began.
 func isModel(tree fs.FS) error {
-	var gguf, tensors, others []string
+	var gguf, whisper, tensors, others []string
 	err := fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type()&fs.ModeSymlink != 0 {
 			err = linksInside(tree, name)
@@ -34,9 +34,13 @@ func isModel(tree fs.FS) error {
 			}
 			defer f.Close()
 			magic := make([]byte, len(ggufMagic))
-			if _, err := io.ReadFull(f, magic); err == nil && string(magic) == ggufMagic {
+			_, err = io.ReadFull(f, magic)
+			switch {
+			case err == nil && string(magic) == ggufMagic:
 				gguf = append(gguf, name)
-			} else {
+			case err == nil && string(magic) == whisperMagic:
+				whisper = append(whisper, name)
+			default:
 				others = append(others, name)
 			}
 		}
@@ -47,6 +51,8 @@ func isModel(tree fs.FS) error {
 		return err
 	case len(gguf) > 0:
 		return eachFile(tree, gguf, checkGGUF)
+	case len(whisper) > 0:
+		return eachFile(tree, whisper, checkWhisper)
 	case len(tensors) > 0:
 		if err := eachFile(tree, tensors, checkSafetensors); err != nil {
 			return err
@@ -55,10 +61,10 @@ func isModel(tree fs.FS) error {
 	case slices.Contains(others, "oci-layout"):
 		return errors.New("this is an OCI image layout, want a model: an engine is packed with volume pack engine")
 	case len(others) == 0:
-		return errors.New("it is empty, want a GGUF file, or safetensors with config.json and a tokenizer")
+		return errors.New("it is empty, want a GGUF file, safetensors with config.json and a tokenizer, or a file of whisper.cpp's")
 	}
-	return fmt.Errorf("it has no model in it: %s is none (GGUF begins with %q), want a GGUF file, or safetensors with config.json and a "+
-		"tokenizer",
+	return fmt.Errorf("it has no model in it: %s is none (GGUF begins with %q), want a GGUF file, safetensors with config.json and a "+
+		"tokenizer, or a file of whisper.cpp's",
 		others[0], ggufMagic)
 }
 
@@ -155,6 +161,69 @@ func checkSafetensors(r io.Reader, size int64) error {
 }
 
 const ggufMagic = "GGUF"
+
+const whisperMagic = "lmgg"
+
+// checkWhisper reads a file of whisper.cpp's through: what the model is, filters, words, and tensors, the last of which ends where the file does. Source: whisper_model_load of
+// ggml-org/whisper.cpp, src/whisper.cpp.
+func checkWhisper(r io.Reader, size int64) error {
+	g := &ggufReader{r: bufio.NewReader(r)}
+	cut := func() error {
+		return fmt.Errorf("it ends after %d bytes of %d: it is cut short, or none of whisper.cpp's: download it again", g.read, size)
+	}
+	g.skip(uint64(len(whisperMagic)))
+	var sizes [11]uint64 // words, frames, widths, heads and layers of encoder and decoder, bands, type
+	for i := range sizes {
+		sizes[i] = uint64(g.u32())
+	}
+	bands, bins := uint64(g.u32()), uint64(g.u32())
+	if g.err != nil {
+		return cut()
+	}
+	for _, n := range sizes[:10] {
+		if n == 0 || n > 1<<20 {
+			return fmt.Errorf("it is none of whisper.cpp's models: a size in its header is %d", n)
+		}
+	}
+	if bands > 1<<10 || bins > 1<<16 {
+		return fmt.Errorf("it is none of whisper.cpp's models: it has filters of %d by %d", bands, bins)
+	}
+	g.skip(bands * bins * 4)
+	words := uint64(g.u32())
+	for i := uint64(0); i < words && g.err == nil; i++ {
+		n := uint64(g.u32())
+		g.skip(n)
+	}
+	tensors := 0
+	for g.err == nil && int64(g.read) < size {
+		dimensions, name, kind := uint64(g.u32()), uint64(g.u32()), uint64(g.u32())
+		elements := uint64(1)
+		if g.err != nil || dimensions > 4 || name > 256 || kind >= uint64(len(ggmlBlocks)) || ggmlBlocks[kind].bytes == 0 {
+			return cut()
+		}
+		for range dimensions {
+			if elements *= uint64(g.u32()); elements > uint64(size)*256 {
+				return cut()
+			}
+		}
+		g.skip(name)
+		g.skip(elements / ggmlBlocks[kind].elements * ggmlBlocks[kind].bytes)
+		tensors++
+	}
+	if g.err != nil || int64(g.read) != size {
+		return cut()
+	}
+	if tensors == 0 {
+		return errors.New("it has no tensors: it is one of whisper.cpp's for tests, which hears nothing")
+	}
+	return nil
+}
+
+// ggmlBlocks are the types that a tensor of whisper.cpp's may have: how many elements a block has, and how many bytes. Source: ggml-org/ggml, src/ggml.c,
+// type_traits.
+var ggmlBlocks = [...]struct{ elements, bytes uint64 }{
+	0: {1, 4}, 1: {1, 2}, 2: {32, 18}, 3: {32, 20}, 6: {32, 22}, 7: {32, 24}, 8: {32, 34}, 10: {256, 84}, 11: {256, 110}, 12: {256, 144}, 13: {256, 176}, 14: {256, 210},
+}
 
 // checkGGUF reads a file's header as far as its tensors' places: the last begins within the file. Source: ggml-org/ggml, docs/gguf.md.
 func checkGGUF(r io.Reader, size int64) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -66,4 +67,50 @@ func FuzzGGUF(f *testing.F) {
 			t.Errorf("%d bytes are a model", len(b))
 		}
 	})
+}
+
+// TestWhisperModels: a file of whisper.cpp's is read to its end.
+func TestWhisperModels(t *testing.T) {
+	le := binary.LittleEndian
+	words := func(b []byte, n ...uint32) []byte {
+		for _, v := range n {
+			b = le.AppendUint32(b, v)
+		}
+		return b
+	}
+	head := words([]byte("lmgg"), 51864, 1500, 16, 1, 1, 448, 16, 1, 1, 2, 0, 2, 3) // two filters of three
+	head = append(head, make([]byte, 2*3*4)...)
+	head = append(words(head, 2, 1), "a"...)
+	head = append(words(head, 2), "bc"...)
+	whole := append(words(head, 2, 4, 0, 3, 5), "name"...)
+	whole = append(whole, make([]byte, 15*4)...)
+	whole = append(words(whole, 1, 1, 8, 64), "q"...)
+	whole = append(whole, make([]byte, 2*34)...) // two blocks of 32
+	changed := func(at int, v uint32) []byte {
+		b := slices.Clone(whole)
+		le.PutUint32(b[at:], v)
+		return b
+	}
+	for _, tt := range []struct {
+		name, want string
+		file       []byte
+	}{
+		{"whole", "", whole},
+		{"cut short", "cut short", whole[:len(whole)-1]},
+		{"more behind it", "cut short", append(slices.Clone(whole), 0)},
+		{"its header alone", "ends after 4 bytes", []byte("lmgg")},
+		{"no tensors", "hears nothing", head},
+		{"no frames", "a size in its header is 0", changed(8, 0)},
+		{"frames without end", "a size in its header is 4294967295", changed(8, 1<<32-1)},
+		{"filters without end", "filters of 4294967295 by 3", changed(48, 1<<32-1)},
+		{"words without end", "cut short", changed(len("lmgg")+13*4+2*3*4, 1<<32-1)},
+		{"a tensor of an unknown type", "cut short", changed(len(head)+8, 99)},
+		{"a tensor of many dimensions", "cut short", changed(len(head), 5)},
+		{"a tensor without end", "cut short", changed(len(head)+12, 1<<31)},
+	} {
+		err := isModel(fstest.MapFS{"ggml-base.bin": {Data: tt.file}})
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
+	}
 }

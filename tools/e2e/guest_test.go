@@ -23,7 +23,7 @@ import (
 	"chrysalis/tools/internal/toolstree"
 )
 
-// built is where `make image` leaves what is tested.
+// built is where `make beside` leaves what is tested.
 const built = "../../build"
 
 // bootLimit is how long a boot under emulation may take on a busy machine before the test gives up.
@@ -81,7 +81,7 @@ func needsBuild(t *testing.T) {
 func skipUnbuilt(t *testing.T) {
 	t.Helper()
 	if os.Getenv("CHRYSALIS_E2E") == "" {
-		t.Skip("needs the image: runs in make test, or with CHRYSALIS_E2E=1 after make image")
+		t.Skip("needs the image: runs in make test, or with CHRYSALIS_E2E=1 after make beside")
 	}
 }
 

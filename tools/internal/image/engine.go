@@ -18,6 +18,7 @@ import (
 // Paths inside the engine volume. They are Debian's, because the server's run path and its search for backends are.
 const (
 	engineProgram  = "usr/bin/llama-server"
+	speechProgram  = "usr/bin/whisper-server"
 	engineLoader   = "lib64/ld-linux-x86-64.so.2"
 	engineLibs     = "usr/lib/x86_64-linux-gnu"
 	engineOwnLibs  = "usr/lib/x86_64-linux-gnu/llama"
@@ -36,6 +37,35 @@ const (
 // buildEngine packs the engine volume: llama-server of the engine lock with its own C library and nothing it does not load.
 func (b *Builder) buildEngine(ctx context.Context, tree toolstree.Tree, l lock.Lock, path string) (config.Volume, error) {
 	step := b.Progress.Step(packEngine, 0)
+	ref, err := b.packProgram(ctx, tree, l, engineProgram, path)
+	if err != nil {
+		return config.Volume{}, err
+	}
+	step.Done(size(path))
+	return ref, nil
+}
+
+// SpeechDir is the folder, beside a tools tree, of the engine volume that hears, engine.img, of which tests alone make a guest. It is whisper.cpp's server.
+const SpeechDir = "speech"
+
+// buildSpeech packs that volume.
+func (b *Builder) buildSpeech(ctx context.Context, tree toolstree.Tree) error {
+	l, err := b.packages(ctx, "speech")
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(b.Work, SpeechDir)
+	return b.cachedStep("pack engine that hears", dir, fmt.Sprintf("1 %x", l.Digest()), func() (string, error) {
+		path := filepath.Join(dir, "engine.img")
+		if _, err := b.packProgram(ctx, tree, l, speechProgram, path); err != nil {
+			return "", err
+		}
+		return size(path), nil
+	})
+}
+
+// packProgram packs a program of a lock with its own C library and nothing it does not load.
+func (b *Builder) packProgram(ctx context.Context, tree toolstree.Tree, l lock.Lock, program, path string) (config.Volume, error) {
 	unpacked := filepath.Join(b.Work, "engine")
 	staged := filepath.Join(b.Work, "engine-root")
 	if err := errors.Join(os.RemoveAll(unpacked), os.RemoveAll(staged), os.MkdirAll(unpacked, 0o755)); err != nil {
@@ -44,20 +74,19 @@ func (b *Builder) buildEngine(ctx context.Context, tree toolstree.Tree, l lock.L
 	if err := b.unpackAll(ctx, tree, l, unpacked); err != nil {
 		return config.Volume{}, err
 	}
-	if err := stageEngine(unpacked, staged); err != nil {
+	if err := stageEngine(unpacked, program, staged); err != nil {
 		return config.Volume{}, fmt.Errorf("staging engine: %w", err)
 	}
 	ref, err := packVolume(ctx, os.DirFS(staged), path, EngineDirs)
 	if err != nil {
 		return config.Volume{}, err
 	}
-	step.Done(size(path))
 	return ref, errors.Join(os.RemoveAll(unpacked), os.RemoveAll(staged))
 }
 
-// stageEngine copies from the unpacked packages the server, its CPU backends, which it opens by name, the loader, and every
+// stageEngine copies from the unpacked packages a server, its CPU backends, which it opens by name, the loader, and every
 // library that these need, each under the name by which it is needed.
-func stageEngine(unpacked, staged string) error {
+func stageEngine(unpacked, program, staged string) error {
 	backends, err := filepath.Glob(filepath.Join(unpacked, engineBackends, "libggml-cpu-*.so"))
 	if err != nil {
 		return err
@@ -65,7 +94,7 @@ func stageEngine(unpacked, staged string) error {
 	if len(backends) == 0 {
 		return fmt.Errorf("no CPU backends in %s", engineBackends)
 	}
-	queue := []string{engineProgram}
+	queue := []string{program}
 	for _, file := range backends {
 		queue = append(queue, engineBackends+"/"+filepath.Base(file))
 	}

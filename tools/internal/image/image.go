@@ -16,6 +16,7 @@ type Builder struct {
 	Work     string      // folder for what a later run may reuse: tools tree, caches, fresh locks
 	Places   lock.Places // where packages may come from
 	Relock   Relock
+	Tests    bool               // what tests need is built too, beside the release
 	Progress *progress.Reporter // nil is silent
 
 	relocked  []string             // names of the locks that are not the source tree's
@@ -24,12 +25,15 @@ type Builder struct {
 	toolsLock lock.Lock
 }
 
-// Steps is how many steps Fetch and Build tell, and BuildVolumes with them: packages and tree, those beside it, kernel, programs, base,
-// root, initrd, list of files, manifest; two volumes. A lock that is resolved anew makes more.
-func Steps(volumes bool) int {
-	n := len(LockNames) + 1 + 3 + 1 + len(programs) + 1 + 1 + 1 + 1 + 1
+// Steps is how many steps Fetch and Build tell, and BuildVolumes with them: packages and tree, QEMU beside it, kernel, programs, base, root, initrd, list of
+// files, manifest; two volumes; and for tests two trees and an engine. A lock that is resolved anew makes more.
+func (b *Builder) Steps(volumes bool) int {
+	n := len(b.needed()) + 1 + 1 + 1 + len(programs) + 1 + 1 + 1 + 1 + 1
 	if volumes {
 		n += 2
+	}
+	if b.Tests {
+		n += 3
 	}
 	return n
 }

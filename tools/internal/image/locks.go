@@ -16,9 +16,15 @@ import (
 	"chrysalis/tools/internal/lock"
 )
 
-// LockNames are the locks of the image: the tools that build it, what lies in it, the engine of the embedded volume, the
-// firmwares of confidential guests, the QEMU that starts those, the libvirt that tests start guests by, and the browsers that tests show pages to.
-var LockNames = []string{"tools", "image", "engine", "firmware", "qemu", "libvirt", "browser"}
+// What a release and its demo are made of: the tools that build it, what lies in it, the engine of the embedded volume, the firmwares of confidential
+// guests, and the QEMU that starts those.
+var buildLocks = []string{"tools", "image", "engine", "firmware", "qemu"}
+
+// What tests need beside: the libvirt that they start guests by, the browsers that they show pages to, and the engine that hears.
+var testLocks = []string{"libvirt", "browser", "speech"}
+
+// LockNames are all locks.
+var LockNames = slices.Concat(buildLocks, testLocks)
 
 // Relock says when a lock may be replaced by a fresh resolution.
 type Relock string
@@ -127,12 +133,20 @@ func (b *Builder) resolveOnly(ctx context.Context, old lock.Lock) (lock.Lock, er
 	return l, nil
 }
 
+// needed are the locks that a build needs.
+func (b *Builder) needed() []string {
+	if b.Tests {
+		return LockNames
+	}
+	return buildLocks
+}
+
 // Fetch brings the packages of the other locks than tools here, so that a missing one stops a build before its minutes of work.
 func (b *Builder) Fetch(ctx context.Context) error {
 	if err := b.own(ctx); err != nil {
 		return err
 	}
-	for _, name := range LockNames[1:] {
+	for _, name := range b.needed()[1:] {
 		if _, err := b.packages(ctx, name); err != nil {
 			return err
 		}

@@ -54,8 +54,13 @@ func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, er
 	if err != nil {
 		return m, err
 	}
-	if err := errors.Join(b.buildQEMU(ctx, tree), b.buildLibvirt(ctx, tree), b.buildBrowser(ctx, tree)); err != nil {
+	if err := b.buildQEMU(ctx, tree); err != nil {
 		return m, err
+	}
+	if b.Tests {
+		if err := errors.Join(b.buildLibvirt(ctx, tree), b.buildBrowser(ctx, tree), b.buildSpeech(ctx, tree)); err != nil {
+			return m, err
+		}
 	}
 	g, err := b.findGo(ctx)
 	if err != nil {

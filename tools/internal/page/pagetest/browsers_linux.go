@@ -34,7 +34,7 @@ func Tree(t testing.TB, root string) toolstree.Tree {
 		tree, err = tree.WithBrowser()
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		t.Skipf("no browser here: make image unpacks it: %v", err)
+		t.Skipf("no browser here: make beside unpacks it: %v", err)
 	} else if err != nil {
 		t.Fatal(err)
 	}
