@@ -31,6 +31,11 @@ unit: ## tests of packages alone, no guest; go test ./... runs those of the root
 	@set -e; export CHRYSALIS_SOURCES=$$(git ls-files -z '*.go' sdk | xargs -0 cat | sha256sum); \
 		for m in $(MODULES); do echo "$(GO) test -C $$m ./..."; $(GO) test -C $$m -vet=off ./...; done
 
+race: ## what many clients reach at a time, and who keeps engines, with Go's race detector (which wants a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -vet=off ./runtime/internal/gateway ./runtime/internal/keeper ./runtime/role ./runtime/client
+	CGO_ENABLED=1 $(GO) test -C runtime/enginehost -race -vet=off ./...
+	CGO_ENABLED=1 $(GO) test -C tools -race -vet=off ./internal/proxy
+
 check: ## gofmt, vet, staticcheck
 	@echo "== gofmt, vet, staticcheck"
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change: $$out"; exit 1; fi
@@ -115,4 +120,4 @@ $(DOUBLE): FORCE
 	@$(GO) build -C tools -o ../$@ ./double
 
 FORCE:
-.PHONY: help demo test unit check cross packages wasm page image beside matrix console boots bench differential fuzz clean FORCE
+.PHONY: help demo test unit race check cross packages wasm page image beside matrix console boots bench differential fuzz clean FORCE

@@ -92,6 +92,7 @@ func TestTurns(t *testing.T) {
 				}
 				all.Wait()
 				time.Sleep(time.Hour)
+				synctest.Wait()
 				if !slices.Equal(wipes, tt.wipes) {
 					t.Errorf("wiped at %s, want %s", wipes, tt.wipes)
 				}
