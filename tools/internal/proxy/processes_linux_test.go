@@ -65,7 +65,7 @@ func must[T any](v T, err error) func(testing.TB) T {
 }
 
 // startService builds the guest's program and starts its two roles.
-func startService(t testing.TB) *service {
+func startService(t testing.TB, change ...func(*config.Measured)) *service {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("only root can start processes that give up being root")
@@ -82,9 +82,9 @@ func startService(t testing.TB) *service {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
 	}
-	raw := clienttest.Measured(t, func(m *config.Measured) {
+	raw := clienttest.Measured(t, append(change, func(m *config.Measured) {
 		m.Service.Limits = config.Limits{RequestBytes: 1 << 16, AnswerTokens: 4096, Concurrent: 16, ContextTokens: 8192}
-	})
+	})...)
 	measured := must(config.Decode(raw))(t)
 	for _, sub := range []string{"root/keeper", "root/engine"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
@@ -170,7 +170,7 @@ func startService(t testing.TB) *service {
 	return s
 }
 
-// startEngine answers as llama-server does.
+// startEngine answers as llama-server does, and where it is asked for what is said in audio as whisper-server.
 func (s *service) startEngine(t testing.TB, socket string) {
 	t.Helper()
 	l := must(net.Listen("unix", socket))(t)
@@ -185,6 +185,11 @@ func (s *service) startEngine(t testing.TB, socket string) {
 				vector = `"AACAPgAAgL8="`
 			}
 			fmt.Fprintf(w, `{"data":[{"embedding":%s,"index":0,"object":"embedding"}],"usage":{"prompt_tokens":2,"total_tokens":2}}`, vector)
+			return
+		}
+		if r.URL.Path == "/inference" {
+			fmt.Fprint(w, `{"task":"transcribe","language":"norwegian","duration":2.5,"text":" Oslo it is","segments":[{"id":0,"text":" Oslo it is","start":0.0,"end":2.5,"tokens":[1,2,3],`+
+				`"temperature":0.0,"avg_logprob":-0.1,"no_speech_prob":0.0,"words":[{"word":" Oslo","start":0.0,"end":1.0},{"word":" it","start":1.0,"end":1.5},{"word":" is","start":1.5,"end":2.5}]}]}`)
 			return
 		}
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -402,7 +407,12 @@ func TestClients(t *testing.T) {
 	}
 	r := startService(t)
 	p := r.local(t, r.url)
-	for _, name := range []string{"openai", "anthropic", "langchain", "ai", "llamaindex"} {
+	hearing := startService(t, func(m *config.Measured) {
+		e := &m.Service.Engine
+		e.Dialect, e.Argv = "whisper-server", []string{"/usr/bin/whisper-server", "-m", "/model/x.bin", "--host", "127.0.0.1", "--port", "8080", "-nlp"}
+	})
+	heard := hearing.local(t, hearing.url)
+	for name, p := range map[string]*running{"openai": p, "anthropic": p, "langchain": p, "ai": p, "llamaindex": p, "audio": heard} {
 		t.Run(name, func(t *testing.T) {
 			c := exec.CommandContext(t.Context(), "node", name+".mjs")
 			c.Dir = dir
