@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"chrysalis/attest/handover"
 	"chrysalis/measure"
 	"chrysalis/measure/config"
@@ -75,12 +77,12 @@ func (b *Builder) build(ctx context.Context, out string) (m measure.Manifest, er
 	if err != nil {
 		return m, err
 	}
-	guest, err := b.buildPrograms(ctx, tree, g)
-	if err != nil {
-		return m, err
-	}
-	base, err := b.buildBase(ctx, tree, l)
-	if err != nil {
+	// mkosi starts one program after the other and waits for the disk, while Go compiles on what cores there are.
+	var guest, base string
+	both, within := errgroup.WithContext(ctx)
+	both.Go(func() (err error) { guest, err = b.buildPrograms(within, tree, g); return err })
+	both.Go(func() (err error) { base, err = b.buildBase(within, tree, l); return err })
+	if err := both.Wait(); err != nil {
 		return m, err
 	}
 	root, err := b.buildRoot(ctx, base, guest, filepath.Join(partial, "root.img"))
