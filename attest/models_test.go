@@ -72,6 +72,10 @@ func TestModels(t *testing.T) {
 		{"another dialect of the second", func(s *scene) { models(s)[1].Engine.Dialect = "vllm" }, "config.service.engine.dialect", []string{"other: vllm"}},
 		{"another line of the second", func(s *scene) { models(s)[1].Engine.Argv = []string{"/bin/sh"} }, "config.service.engine.argv", []string{`other: ["/bin/sh"]`}},
 		{"another environment of the second", func(s *scene) { models(s)[1].Engine.Env = []string{"A=b"} }, "config.service.engine.env", []string{`other: ["A=b"]`}},
+		{"less shared memory of the second", func(s *scene) {
+			models(s)[1].Engine.SharedMemoryBytes.Max, models(s)[1].Engine.SharedMemoryBytes.Min = 1, 1
+		},
+			"config.service.engine.shared_memory_bytes", []string{"other: "}},
 		{"less memory of the second", func(s *scene) { models(s)[1].Engine.MemoryBytes.Max-- }, "config.service.engine.memory_bytes", []string{"other: "}},
 		{"another volume of the second", func(s *scene) { models(s)[1].Model.Volumes[0].Root[0]++ }, "config.service.model.volume", []string{"other: 08"}},
 		{"smaller requests of the second", func(s *scene) { models(s)[1].Limits.RequestBytes.Min++; models(s)[1].Limits.RequestBytes.Max++ }, "config.service.limits.request_bytes", nil},

@@ -55,6 +55,10 @@ type EngineRules struct {
 	Argv        []string `json:"argv"`
 	Env         []string `json:"env"`
 	MemoryBytes Range    `json:"memory_bytes"`
+	// What processes have of /dev/shm, of open files and of tasks, as the config gives them. Left out: a config must leave them out, too.
+	SharedMemoryBytes Range `json:"shared_memory_bytes,omitzero"`
+	OpenFiles         Range `json:"open_files,omitzero"`
+	Tasks             Range `json:"tasks,omitzero"`
 }
 
 // ServedRules judges what answers to a name.
@@ -146,7 +150,8 @@ func exactServed(s config.Served) ServedRules {
 	e, l := s.Engine, s.Limits
 	return ServedRules{
 		Engine: EngineRules{Volumes: []config.Volume{e.Volume}, Dialect: e.Dialect, Argv: slices.Clone(e.Argv), Env: slices.Clone(e.Env),
-			MemoryBytes: Range{e.MemoryBytes, e.MemoryBytes}},
+			MemoryBytes: Range{e.MemoryBytes, e.MemoryBytes}, SharedMemoryBytes: Range{e.SharedMemoryBytes, e.SharedMemoryBytes}, OpenFiles: exact(e.OpenFiles),
+			Tasks: exact(e.Tasks)},
 		Model:  ModelRules{Name: s.Model.Name, Volumes: []config.Volume{s.Model.Volume}},
 		Limits: LimitRules{exact(l.RequestBytes), exact(l.AnswerTokens), exact(l.Concurrent), exact(l.ContextTokens)},
 	}
@@ -177,7 +182,8 @@ func (r *ConfigRules) validateModels() error {
 	if len(r.Models) == 0 {
 		return errors.New("models is empty, want a model, or the member left out")
 	}
-	if e, m := r.Engine, r.Model; r.Custodian || len(e.Volumes)+len(e.Argv)+len(e.Env)+len(m.Volumes) > 0 || e.Dialect != "" || e.MemoryBytes != (Range{}) || m.Name != "" ||
+	if e, m := r.Engine, r.Model; r.Custodian || len(e.Volumes)+len(e.Argv)+len(e.Env)+len(m.Volumes) > 0 || e.Dialect != "" || e.MemoryBytes != (Range{}) || e.SharedMemoryBytes != (Range{}) || e.OpenFiles != (Range{}) ||
+		e.Tasks != (Range{}) || m.Name != "" ||
 		r.Limits != (LimitRules{}) {
 		return errors.New("models beside rules of engine, model or limits, or of a custodian: want those empty")
 	}
@@ -258,6 +264,15 @@ var configChecks = []step{
 	served("engine.env", func(m config.Served, r ServedRules) check.Finding { return words(m.Engine.Env, r.Engine.Env) }),
 	served("engine.memory_bytes", func(m config.Served, r ServedRules) check.Finding {
 		return within(m.Engine.MemoryBytes, r.Engine.MemoryBytes)
+	}),
+	served("engine.shared_memory_bytes", func(m config.Served, r ServedRules) check.Finding {
+		return within(m.Engine.SharedMemoryBytes, r.Engine.SharedMemoryBytes)
+	}),
+	served("engine.open_files", func(m config.Served, r ServedRules) check.Finding {
+		return within(uint64(m.Engine.OpenFiles), r.Engine.OpenFiles)
+	}),
+	served("engine.tasks", func(m config.Served, r ServedRules) check.Finding {
+		return within(uint64(m.Engine.Tasks), r.Engine.Tasks)
 	}),
 	field("service.model.name", modelNames),
 	served("model.volume", func(m config.Served, r ServedRules) check.Finding { return oneVolume(m.Model.Volume, r.Model.Volumes) }),

@@ -11,6 +11,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/sha512"
 	"fmt"
@@ -120,6 +121,24 @@ type Engine struct {
 	Env     []string `json:"env"`  // whole environment, NAME=value
 	// MemoryBytes is the engine's memory limit; the model's mapped pages count towards it.
 	MemoryBytes uint64 `json:"memory_bytes"`
+	// SharedMemoryBytes is the size of /dev/shm, over which processes that compute together talk. It counts towards MemoryBytes. Left out: 64 MiB.
+	SharedMemoryBytes uint64 `json:"shared_memory_bytes,omitzero"`
+	// OpenFiles is how many files one process may have open. Left out: 1024.
+	OpenFiles uint32 `json:"open_files,omitzero"`
+	// Tasks is how many processes and threads there may be in all. Left out: 512.
+	Tasks uint32 `json:"tasks,omitzero"`
+}
+
+// What an engine has whose config leaves it out.
+const (
+	defaultSharedMemoryBytes = 64 << 20
+	defaultOpenFiles         = 1024
+	defaultTasks             = 512
+)
+
+// Shares returns what a process of the engine has of /dev/shm in bytes, of open files, and of tasks.
+func (e Engine) Shares() (sharedMemoryBytes uint64, openFiles, tasks uint32) {
+	return cmp.Or(e.SharedMemoryBytes, defaultSharedMemoryBytes), cmp.Or(e.OpenFiles, defaultOpenFiles), cmp.Or(e.Tasks, defaultTasks)
 }
 
 // Model is the volume with the weights, and the name that clients ask for.

@@ -253,6 +253,42 @@ func TestEncodeRefusesWhatDecodeRefuses(t *testing.T) {
 	}
 }
 
+// TestShares: what an engine has more than others is said in one way, in its place, and nothing is where it has no more.
+func TestShares(t *testing.T) {
+	m := example()
+	e := &m.Service.Engine
+	if shm, files, tasks := e.Shares(); shm != 64<<20 || files != 1024 || tasks != 512 {
+		t.Errorf("nothing given: got %d, %d and %d, want 64 MiB, 1024 and 512", shm, files, tasks)
+	}
+	e.MemoryBytes, e.SharedMemoryBytes, e.OpenFiles, e.Tasks = 16<<30, 8<<30, 65536, 4096
+	raw := mustEncode(t, m)
+	if !bytes.Contains(raw, []byte(`"memory_bytes":17179869184,"shared_memory_bytes":8589934592,"open_files":65536,"tasks":4096}`)) {
+		t.Errorf("got %s", raw)
+	}
+	got, err := Decode(raw)
+	if shm, files, tasks := got.Service.Engine.Shares(); err != nil || shm != 8<<30 || files != 65536 || tasks != 4096 {
+		t.Errorf("got %d, %d, %d and error %v, want what was given", shm, files, tasks, err)
+	}
+	for want, change := range map[string]func(*Engine){
+		"shared_memory_bytes is 67108864": func(e *Engine) { e.SharedMemoryBytes = 64 << 20 },
+		"shared_memory_bytes is 68157441": func(e *Engine) { e.SharedMemoryBytes = 65<<20 + 1 },
+		"at most memory_bytes":            func(e *Engine) { e.SharedMemoryBytes = 17 << 30 },
+		"open_files is 1024":              func(e *Engine) { e.OpenFiles = 1024 },
+		"open_files is 1048577":           func(e *Engine) { e.OpenFiles = 1<<20 + 1 },
+		"tasks is 512":                    func(e *Engine) { e.Tasks = 512 },
+		"tasks is 32769":                  func(e *Engine) { e.Tasks = 1<<15 + 1 },
+	} {
+		m := m
+		change(&m.Service.Engine)
+		if _, err := m.Encode(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got error %v, want one with %q", err, want)
+		}
+	}
+	if _, err := Decode(bytes.Replace(raw, []byte(`"tasks":4096`), []byte(`"tasks":0000`), 1)); err == nil {
+		t.Error("a member that is zero and written: got no error")
+	}
+}
+
 // TestDialect: an engine of another dialect is named, and goes in and out as it is.
 func TestDialect(t *testing.T) {
 	m := example()

@@ -272,6 +272,20 @@ func (e Engine) validate() error {
 	if e.MemoryBytes < 64<<20 || e.MemoryBytes > 1<<50 {
 		return fmt.Errorf("memory_bytes is %d, want 64 MiB to 1 PiB", e.MemoryBytes)
 	}
+	return e.validateShares()
+}
+
+// validateShares wants what is given to be more than what an engine has anyway: there is one way to say each.
+func (e Engine) validateShares() error {
+	const mib, mostFiles, mostTasks = 1 << 20, 1 << 20, 1 << 15
+	switch n := e.SharedMemoryBytes; {
+	case n != 0 && (n <= defaultSharedMemoryBytes || n%mib != 0 || n > e.MemoryBytes):
+		return fmt.Errorf("shared_memory_bytes is %d, want whole MiB above %d and at most memory_bytes, or the member left out", n, defaultSharedMemoryBytes)
+	case e.OpenFiles != 0 && (e.OpenFiles <= defaultOpenFiles || e.OpenFiles > mostFiles):
+		return fmt.Errorf("open_files is %d, want %d to %d, or the member left out", e.OpenFiles, defaultOpenFiles+1, mostFiles)
+	case e.Tasks != 0 && (e.Tasks <= defaultTasks || e.Tasks > mostTasks):
+		return fmt.Errorf("tasks is %d, want %d to %d, or the member left out", e.Tasks, defaultTasks+1, mostTasks)
+	}
 	return nil
 }
 

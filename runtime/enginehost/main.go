@@ -65,12 +65,14 @@ func run(ctx context.Context, args []string) error {
 	for at, model := range served {
 		e := model.Engine
 		dialect, _ := engines.Find(e.Dialect) // the config was decoded, so there is one
+		shm, openFiles, tasks := e.Shares()
 		nth := func(name string) string { return engines.Nth(name, at, len(served)) }
 		wiped[at] = make(chan engine.Wiping)
 		all = append(all, engine.Settings{
 			Name: nth("engine"), Containerd: settings[role.Containerd], Runc: runcProgram,
 			Rootfs: nth(settings[role.Rootfs]), Model: nth(settings[role.Model]), SocketDir: nth(settings[role.SocketDir]),
 			Argv: e.Argv, Env: e.Env, Address: dialect.Address, Health: dialect.Health, MemoryBytes: e.MemoryBytes,
+			SharedMemoryBytes: shm, OpenFiles: openFiles, Tasks: tasks,
 			Spare: m.Service.Wipe.Restarts(), Wipes: wiped[at],
 		})
 	}

@@ -1,36 +1,22 @@
 package main
 
 import (
-	"archive/tar"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path"
-	"slices"
-	"strings"
-	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
-// ociTree flattens the one image of an OCI layout. The flattened tar lies in an unnamed temporary file and is read in
-// place: extracting it would need root for its owners, and would follow its links.
+// ociTree reads the one image of an OCI layout: its layers, one over the other, each of them and what names them held against their digests.
+// The unpacked layers lie one behind the other in an unnamed temporary file and are read in place: extracting them would need root for their
+// owners, and would follow their links. Owners and extended attributes are left out: a volume has none.
 func ociTree(dir string) (fs.FS, func() error, error) {
-	index, err := layout.ImageIndexFromPath(dir)
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading OCI layout: %w", err)
-	}
-	manifest, err := index.IndexManifest()
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading OCI layout: %w", err)
-	}
-	if n := len(manifest.Manifests); n != 1 {
-		return nil, nil, fmt.Errorf("reading OCI layout: it holds %d images, want one", n)
-	}
-	img, err := index.Image(manifest.Manifests[0].Digest)
+	img, err := ociImage(dir)
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading OCI layout: %w", err)
 	}
@@ -41,169 +27,107 @@ func ociTree(dir string) (fs.FS, func() error, error) {
 	if err := os.Remove(spool.Name()); err != nil {
 		return nil, nil, errors.Join(err, spool.Close())
 	}
-	flat := mutate.Extract(img)
-	_, err = io.Copy(spool, flat)
-	if err = errors.Join(err, flat.Close()); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("flattening image: %w", err), spool.Close())
-	}
-	tree, err := newTarTree(spool)
+	tree, err := unpackLayers(img, spool)
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("flattening image: %w", err), spool.Close())
+		return nil, nil, errors.Join(fmt.Errorf("reading OCI layout: %w", err), spool.Close())
 	}
 	return tree, spool.Close, nil
 }
 
-// tarTree is a tar file as a file system. Names are taken as they stand and never resolved through links.
-type tarTree map[string]*tarEntry
-
-type tarEntry struct {
-	base     string
-	mode     fs.FileMode
-	link     string
-	data     *io.SectionReader
-	children []string
-}
-
-func (e *tarEntry) Name() string               { return e.base }
-func (e *tarEntry) Mode() fs.FileMode          { return e.mode }
-func (e *tarEntry) Type() fs.FileMode          { return e.mode.Type() }
-func (e *tarEntry) IsDir() bool                { return e.mode.IsDir() }
-func (e *tarEntry) ModTime() time.Time         { return time.Time{} }
-func (e *tarEntry) Sys() any                   { return nil }
-func (e *tarEntry) Info() (fs.FileInfo, error) { return e, nil }
-func (e *tarEntry) Size() int64 {
-	if e.data == nil {
-		return 0
-	}
-	return e.data.Size()
-}
-
-func newTarTree(f *os.File) (tarTree, error) {
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
+// ociImage returns the one image of a layout. The library reads its documents by the names of their files, and does not look whether they
+// have those digests.
+func ociImage(dir string) (v1.Image, error) {
+	index, err := layout.ImageIndexFromPath(dir)
+	if err != nil {
 		return nil, err
 	}
-	t := tarTree{".": {base: ".", mode: fs.ModeDir | 0o755}}
-	r := tar.NewReader(f)
-	for {
-		h, err := r.Next()
-		if err == io.EOF {
-			break
+	listed, err := index.IndexManifest()
+	if err != nil {
+		return nil, err
+	}
+	if n := len(listed.Manifests); n != 1 {
+		return nil, fmt.Errorf("it holds %d images, want one", n)
+	}
+	named := listed.Manifests[0].Digest
+	img, err := index.Image(named)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := img.RawManifest()
+	if err := hasDigest("manifest", raw, named, err); err != nil {
+		return nil, err
+	}
+	manifest, err := img.Manifest()
+	if err != nil {
+		return nil, err
+	}
+	raw, err = img.RawConfigFile()
+	return img, hasDigest("config", raw, manifest.Config.Digest, err)
+}
+
+func hasDigest(what string, data []byte, want v1.Hash, err error) error {
+	if err != nil {
+		return err
+	}
+	if got := (v1.Hash{Algorithm: "sha256", Hex: fmt.Sprintf("%x", sha256.Sum256(data))}); got != want {
+		return fmt.Errorf("%s has digest %s, want %s", what, got, want)
+	}
+	return nil
+}
+
+// unpackLayers writes the unpacked layers to spool, the lowest first, and returns the tree that they are.
+func unpackLayers(img v1.Image, spool *os.File) (tarTree, error) {
+	layers, err := img.Layers()
+	if err != nil {
+		return nil, err
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	if len(config.RootFS.DiffIDs) != len(layers) {
+		return nil, fmt.Errorf("config names %d layers, and the manifest %d", len(config.RootFS.DiffIDs), len(layers))
+	}
+	t := newTarTree()
+	for i, l := range layers {
+		want, err := l.Digest()
+		if err != nil {
+			return nil, fmt.Errorf("layer %d: %w", i, err)
 		}
+		if err := copyHashed(io.Discard, l.Compressed, fmt.Sprintf("layer %d has digest", i), want); err != nil {
+			return nil, err
+		}
+		start, err := spool.Seek(0, io.SeekEnd)
 		if err != nil {
 			return nil, err
 		}
-		name := path.Clean(strings.TrimLeft(h.Name, "/"))
-		if !fs.ValidPath(name) {
-			return nil, fmt.Errorf("entry %q leaves the tree", h.Name)
-		}
-		if name == "." {
-			continue
-		}
-		e := &tarEntry{base: path.Base(name), mode: h.FileInfo().Mode()}
-		switch h.Typeflag {
-		case tar.TypeReg:
-			// The reader has just parsed the header, so the file stands at the content.
-			at, err := f.Seek(0, io.SeekCurrent)
-			if err != nil {
-				return nil, err
-			}
-			e.data = io.NewSectionReader(f, at, h.Size)
-		case tar.TypeLink:
-			target, ok := t[path.Clean(strings.TrimLeft(h.Linkname, "/"))]
-			if !ok || target.IsDir() {
-				return nil, fmt.Errorf("entry %s is a hard link to %q, which stands nowhere before it", name, h.Linkname)
-			}
-			e.mode, e.link, e.data = target.mode, target.link, target.data
-		case tar.TypeSymlink:
-			e.link = h.Linkname
-		case tar.TypeDir:
-			if old, ok := t[name]; ok && old.IsDir() {
-				continue
-			}
-		default:
-			return nil, fmt.Errorf("entry %s has type %q, want a file, a folder or a link", name, h.Typeflag)
-		}
-		if err := t.add(name, e); err != nil {
+		if err := copyHashed(spool, l.Uncompressed, fmt.Sprintf("layer %d, unpacked, has digest", i), config.RootFS.DiffIDs[i]); err != nil {
 			return nil, err
+		}
+		end, err := spool.Seek(0, io.SeekEnd)
+		if err != nil {
+			return nil, err
+		}
+		if err := t.lay(spool, start, end-start); err != nil {
+			return nil, fmt.Errorf("layer %d: %w", i, err)
 		}
 	}
 	return t, nil
 }
 
-func (t tarTree) add(name string, e *tarEntry) error {
-	if _, ok := t[name]; ok {
-		return fmt.Errorf("entry %s stands twice", name)
+// copyHashed copies what open yields, which must have the digest.
+func copyHashed(w io.Writer, open func() (io.ReadCloser, error), what string, want v1.Hash) error {
+	r, err := open()
+	if err != nil {
+		return err
 	}
-	dir := path.Dir(name)
-	parent, ok := t[dir]
-	if !ok {
-		parent = &tarEntry{base: path.Base(dir), mode: fs.ModeDir | 0o755}
-		if err := t.add(dir, parent); err != nil {
-			return err
-		}
+	sum := sha256.New()
+	_, err = io.Copy(io.MultiWriter(w, sum), r)
+	if err := errors.Join(err, r.Close()); err != nil {
+		return err
 	}
-	if !parent.IsDir() {
-		return fmt.Errorf("entry %s lies below %s, which is not a folder", name, dir)
+	if got := (v1.Hash{Algorithm: "sha256", Hex: fmt.Sprintf("%x", sum.Sum(nil))}); got != want {
+		return fmt.Errorf("%s %s, want %s", what, got, want)
 	}
-	parent.children = append(parent.children, name)
-	t[name] = e
 	return nil
-}
-
-func (t tarTree) find(op, name string) (*tarEntry, error) {
-	e, ok := t[name]
-	if !ok {
-		return nil, &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
-	}
-	return e, nil
-}
-
-func (t tarTree) Lstat(name string) (fs.FileInfo, error) { return t.find("lstat", name) }
-func (t tarTree) Stat(name string) (fs.FileInfo, error)  { return t.find("stat", name) }
-
-func (t tarTree) ReadLink(name string) (string, error) {
-	e, err := t.find("readlink", name)
-	if err != nil {
-		return "", err
-	}
-	return e.link, nil
-}
-
-func (t tarTree) ReadDir(name string) ([]fs.DirEntry, error) {
-	e, err := t.find("readdir", name)
-	if err != nil {
-		return nil, err
-	}
-	slices.Sort(e.children)
-	var entries []fs.DirEntry
-	for _, child := range e.children {
-		entries = append(entries, t[child])
-	}
-	return entries, nil
-}
-
-func (t tarTree) Open(name string) (fs.File, error) {
-	e, err := t.find("open", name)
-	if err != nil {
-		return nil, err
-	}
-	f := &tarFile{entry: e}
-	if e.data != nil {
-		f.Reader = io.NewSectionReader(e.data, 0, e.data.Size())
-	}
-	return f, nil
-}
-
-type tarFile struct {
-	io.Reader
-	entry *tarEntry
-}
-
-func (f *tarFile) Stat() (fs.FileInfo, error) { return f.entry, nil }
-func (f *tarFile) Close() error               { return nil }
-func (f *tarFile) Read(p []byte) (int, error) {
-	if f.Reader == nil {
-		return 0, io.EOF
-	}
-	return f.Reader.Read(p)
 }

@@ -50,6 +50,9 @@ type Settings struct {
 	Address     string // where the engine listens in its network, if it takes no socket
 	Health      string // what is asked for to know that the engine answers
 	MemoryBytes uint64 // of each process
+	// What a process has of /dev/shm, of open files, and of processes and threads.
+	SharedMemoryBytes uint64
+	OpenFiles, Tasks  uint32
 	// Spare has a second process wait, loaded and unused, behind the one that serves.
 	Spare bool
 	// Wipes are what Wipe sends; nil: nobody asks.
@@ -63,7 +66,6 @@ type Wiping chan struct{}
 
 // Limits and waits that no config changes.
 const (
-	maxProcesses   = 512
 	tmpBytes       = "64m"
 	startWait      = 30 * time.Minute      // to read a large model
 	firstHealth    = 10 * time.Millisecond // doubled from question to question: each takes from an engine that loads
@@ -230,7 +232,8 @@ func (s Settings) spec(at int) []oci.SpecOpts {
 		oci.WithCgroup("/engine/" + s.name(at)),
 		oci.WithMemoryLimit(s.MemoryBytes),
 		oci.WithMemorySwap(int64(s.MemoryBytes)),
-		oci.WithPidsLimit(maxProcesses),
+		oci.WithPidsLimit(int64(s.Tasks)),
+		oci.WithDevShmSize(int64(s.SharedMemoryBytes >> 10)),
 		s.process,
 		seccomp.WithDefaultProfile(), // last: it looks at the capabilities
 	}
@@ -242,6 +245,6 @@ func (s Settings) process(_ context.Context, _ oci.Client, _ *containers.Contain
 	spec.Process.Env = s.Env
 	spec.Process.Cwd = "/"
 	spec.Process.Terminal = false
-	spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_CORE"}, {Type: "RLIMIT_NOFILE", Soft: 1024, Hard: 1024}}
+	spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_CORE"}, {Type: "RLIMIT_NOFILE", Soft: uint64(s.OpenFiles), Hard: uint64(s.OpenFiles)}}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,7 +23,8 @@ import (
 func testSettings(report func(role.Word)) Settings {
 	return Settings{
 		Name: "engine", Rootfs: "/run/vol/engine", Model: "/run/vol/model", SocketDir: "/run/engine",
-		Argv: []string{"/usr/bin/llama-server", "-m", "/model/tiny.gguf"}, Env: []string{"A=b"}, MemoryBytes: 1 << 29, Report: report,
+		Argv: []string{"/usr/bin/llama-server", "-m", "/model/tiny.gguf"}, Env: []string{"A=b"}, MemoryBytes: 1 << 29, SharedMemoryBytes: 96 << 20,
+		OpenFiles: 4096, Tasks: 700, Report: report,
 	}
 }
 
@@ -87,8 +89,16 @@ func TestSpec(t *testing.T) {
 		t.Errorf("writable from outside: %q, want the socket's directory alone", writable)
 	}
 	r := spec.Linux.Resources
-	if *r.Memory.Limit != 1<<29 || *r.Memory.Swap != 1<<29 || *r.Pids.Limit != maxProcesses || spec.Linux.CgroupsPath != "/engine/engine-1" {
+	if *r.Memory.Limit != 1<<29 || *r.Memory.Swap != 1<<29 || *r.Pids.Limit != 700 || spec.Linux.CgroupsPath != "/engine/engine-1" {
 		t.Errorf("limits are %+v in %s", r, spec.Linux.CgroupsPath)
+	}
+	if l := p.Rlimits[1]; l.Type != "RLIMIT_NOFILE" || l.Soft != 4096 || l.Hard != 4096 {
+		t.Errorf("open files are %+v, want 4096", l)
+	}
+	at := slices.IndexFunc(spec.Mounts, func(m specs.Mount) bool { return m.Destination == "/dev/shm" })
+	if at < 0 || !slices.Equal(slices.DeleteFunc(slices.Clone(spec.Mounts[at].Options), func(o string) bool { return !strings.HasPrefix(o, "size=") }), []string{"size=98304k"}) ||
+		!slices.Contains(spec.Mounts[at].Options, "noexec") {
+		t.Errorf("mounts are %+v, want 96 MiB of /dev/shm that nothing runs from", spec.Mounts)
 	}
 	for _, path := range []string{"/proc/kcore", "/proc/keys", "/sys/firmware"} {
 		if !slices.Contains(spec.Linux.MaskedPaths, path) {
