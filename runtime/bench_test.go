@@ -16,6 +16,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,6 +29,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"chrysalis/attest/attesttest"
+	"chrysalis/attest/evidence"
+	"chrysalis/attest/ratls"
+	"chrysalis/measure/config"
+	"chrysalis/runtime/api"
+	"chrysalis/runtime/envelope"
 )
 
 // TestMain turns the test binary into the backend of the benchmark when the environment says so: the load, the backend
@@ -37,23 +45,27 @@ func TestMain(m *testing.M) {
 		serveBackend(socket)
 		return
 	}
+	if kind := os.Getenv("CHRYSALIS_BENCH_REFERENCE"); kind != "" {
+		serveReference(kind, os.Getenv("CHRYSALIS_BENCH_SOCKET"))
+		return
+	}
 	os.Exit(m.Run())
 }
 
 // The benchmark's answers.
 const (
 	benchStreams = 64
-	benchTokens  = 32
+	shortAnswer  = 32 // tokens
+	longAnswer   = 256
 	pacedEvery   = 20 * time.Millisecond
-	benchRounds  = 5
-	benchFor     = 1500 * time.Millisecond
+	benchRounds  = 9 // by turns, so that what else runs on the machine meets all
+	longRounds   = 5
+	benchFor     = time.Second // and the answers that were begun before it is over
 )
 
-// serveBackend answers as llama-server does, with events of its size: paced when the temperature is 1, else at once.
+// serveBackend answers as llama-server does, with events of its size, as many as there may be: paced when the temperature is 1, else at once.
 func serveBackend(socket string) {
 	event := []byte(`data: {"choices":[{"finish_reason":null,"index":0,"delta":{"content":" word"}}],"created":1795183126,"id":"chatcmpl-ZOX8d8i1q5RigJEOVALCO2B9kUeKF477","model":"/model/tiny.gguf","object":"chat.completion.chunk"}` + "\n\n")
-	end := []byte(`data: {"choices":[{"finish_reason":"stop","index":0,"delta":{}}]}` + "\n\n" +
-		`data: {"choices":[],"usage":{"completion_tokens":32,"prompt_tokens":14}}` + "\n\ndata: [DONE]\n\n")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		panic(err)
@@ -66,15 +78,103 @@ func serveBackend(socket string) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.Header().Set("Connection", "close")
 		paced := bytes.Contains(body, []byte(`"temperature":1`))
-		for range benchTokens {
+		tokens := shortAnswer
+		if bytes.Contains(body, fmt.Appendf(nil, `"max_tokens":%d`, longAnswer)) {
+			tokens = longAnswer
+		}
+		for range tokens {
 			if paced {
 				time.Sleep(pacedEvery)
 			}
 			w.Write(event)
 			w.(http.Flusher).Flush()
 		}
-		w.Write(end)
+		fmt.Fprintf(w, `data: {"choices":[{"finish_reason":"stop","index":0,"delta":{}}]}`+"\n\n"+
+			`data: {"choices":[],"usage":{"completion_tokens":%d,"prompt_tokens":14}}`+"\n\ndata: [DONE]\n\n", tokens)
 	})))
+}
+
+// serveReference serves TLS 1.3 on descriptor 3 and passes on what the backend at the socket says: by a handler that does nothing else ("handler"), or by
+// net/http's own ("reverse proxy").
+func serveReference(kind, socket string) {
+	l, err := net.FileListener(os.NewFile(3, "listener"))
+	if err != nil {
+		panic(err)
+	}
+	certificate, err := benchCertificate()
+	if err != nil {
+		panic(err)
+	}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}
+	var handler http.Handler = &httputil.ReverseProxy{
+		FlushInterval: -1, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true, DisableCompression: true},
+		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "engine" },
+	}
+	if kind == "handler" {
+		transport := &http.Transport{DialContext: dial, DisableKeepAlives: true, DisableCompression: true}
+		handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			ask, err := http.NewRequestWithContext(r.Context(), http.MethodPost, "http://engine"+r.URL.Path, bytes.NewReader(body))
+			if err != nil {
+				panic(err)
+			}
+			answer, err := transport.RoundTrip(ask)
+			if err != nil {
+				w.WriteHeader(http.StatusBadGateway)
+				return
+			}
+			defer answer.Body.Close()
+			w.Header().Set("Content-Type", "text/event-stream")
+			piece := make([]byte, 16<<10)
+			for {
+				n, err := answer.Body.Read(piece)
+				w.Write(piece[:n])
+				w.(http.Flusher).Flush()
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	server := &http.Server{Handler: handler, Protocols: &protocols, TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}}}
+	panic(server.ServeTLS(l, "", ""))
+}
+
+// startReference starts one, with the runtime's settings that services have, and returns its URL and process.
+func startReference(b *testing.B, kind, socket string) (url string, pid int) {
+	b.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	c := exec.Command(os.Args[0])
+	c.Env = []string{"CHRYSALIS_BENCH_REFERENCE=" + kind, "CHRYSALIS_BENCH_SOCKET=" + socket, "GODEBUG=schedtrace=2147483647"}
+	c.ExtraFiles, c.Stderr = []*os.File{f}, io.Discard
+	if err := c.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	return "https://" + l.Addr().String(), c.Process.Pid
+}
+
+func benchCertificate() (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
 }
 
 // cpu returns the CPU time that all threads of processes have used, by the scheduler's own clock: the ticks that times(2)
@@ -112,16 +212,11 @@ func startNginx(b *testing.B, socket string) (url string, pids []int) {
 		b.Skip("nginx is not installed: there is no reference to compare with")
 	}
 	dir := b.TempDir()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	certificate, err := benchCertificate()
 	if err != nil {
 		b.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		b.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
+	private, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -130,7 +225,7 @@ func startNginx(b *testing.B, socket string) (url string, pids []int) {
 			b.Fatal(err)
 		}
 	}
-	write("cert", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	write("cert", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]}))
 	write("key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -195,36 +290,81 @@ func median[N cmp.Ordered](values []N) N {
 	return values[len(values)/2]
 }
 
-// load asks over streams connections for a time.
-func load(b *testing.B, url string, streams int, paced bool, pids ...int) result {
-	b.Helper()
+// question is what a load asks.
+type question struct {
+	tokens int // of each answer: shortAnswer or longAnswer
+	paced  bool
+	key    *envelope.Key // asks are sealed to it; nil: they are in the clear
+}
+
+// body is a request's. It says how long the answer is by how long it may be.
+func (q question) body() string {
 	temperature := 0
-	if paced {
+	if q.paced {
 		temperature = 1
 	}
-	body := fmt.Sprintf(`{"model":"tiny","messages":[{"role":"user","content":"What is the capital of Norway?"}],"stream":true,"temperature":%d}`, temperature)
+	return fmt.Sprintf(`{"model":"tiny","messages":[{"role":"user","content":"What is the capital of Norway?"}],"stream":true,"max_tokens":%d,"temperature":%d}`, q.tokens, temperature)
+}
+
+// ask asks once, and returns what comes, in the clear.
+func (q question) ask(client *http.Client, url string) (answer io.ReadCloser, err error) {
+	if q.key == nil {
+		request, err := http.NewRequest(http.MethodPost, url+api.ChatCompletions, strings.NewReader(q.body()))
+		if err != nil {
+			return nil, err
+		}
+		request.Header.Set("Content-Type", "application/json")
+		request.Header.Set("Chrysalis-Client", clientAddress)
+		response, err := client.Do(request)
+		if err != nil {
+			return nil, err
+		}
+		return response.Body, nil
+	}
+	sealed, opens, err := q.key.Seal(envelope.Request{Method: http.MethodPost, Path: api.ChatCompletions, Body: []byte(q.body()), Header: []envelope.Field{
+		{Name: "chrysalis-client", Value: clientAddress}, {Name: "content-type", Value: "application/json"}}}, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequest(http.MethodPost, url+api.ChatCompletions, bytes.NewReader(sealed))
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Content-Type", envelope.RequestType)
+	request.Header.Set(envelope.KeyHeader, q.key.ID())
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := opens.Open(response.Body)
+	if err != nil {
+		response.Body.Close()
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{opened, response.Body}, nil
+}
+
+// load asks over streams connections for a time.
+func load(b *testing.B, url string, streams int, q question, pids ...int) result {
+	b.Helper()
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: streams}}
 	defer client.CloseIdleConnections()
 	var mu sync.Mutex
 	var r result
-	one := func() {
-		request, err := http.NewRequest(http.MethodPost, url+"/v1/chat/completions", strings.NewReader(body))
-		if err != nil {
-			b.Error(err)
-			return
-		}
-		request.Header.Set("Content-Type", "application/json")
-		request.Header.Set("Chrysalis-Client", clientAddress)
+	one := func(q question) {
 		began := time.Now()
-		response, err := client.Do(request)
+		answer, err := q.ask(client, url)
 		if err != nil {
 			mu.Lock()
 			defer mu.Unlock()
 			r.failed++
 			return
 		}
-		defer response.Body.Close()
-		lines := bufio.NewReader(response.Body)
+		defer answer.Close()
+		lines := bufio.NewReader(answer)
 		first, tokens, whole := time.Duration(0), 0, false
 		for {
 			line, err := lines.ReadSlice('\n')
@@ -241,7 +381,7 @@ func load(b *testing.B, url string, streams int, paced bool, pids ...int) result
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if !whole || tokens != benchTokens {
+		if !whole || tokens != q.tokens {
 			r.failed++
 		}
 		r.requests, r.tokens, r.first = r.requests+1, r.tokens+tokens, append(r.first, first)
@@ -249,7 +389,7 @@ func load(b *testing.B, url string, streams int, paced bool, pids ...int) result
 	for range 2 { // connections are opened before the clock starts
 		var warm sync.WaitGroup
 		for range streams {
-			warm.Go(one)
+			warm.Go(func() { one(question{tokens: shortAnswer, key: q.key}) })
 		}
 		warm.Wait()
 	}
@@ -262,7 +402,7 @@ func load(b *testing.B, url string, streams int, paced bool, pids ...int) result
 	for range streams {
 		running.Go(func() {
 			for time.Since(began) < benchFor {
-				one()
+				one(q)
 			}
 		})
 	}
@@ -306,8 +446,50 @@ func fsyncRate(b *testing.B, f *os.File) float64 {
 	return float64(n) / time.Since(began).Seconds()
 }
 
-// BenchmarkGateway compares keeper and gateway, as init starts them, with nginx in front of the same backend. Run it with
-// -benchtime 1x: each part runs for a fixed time, and what counts are the ratios.
+// attested gives the machine room for the benchmark, has its evidence made by a software TPM, and returns what takes its key.
+func (m *machine) attested() (key func() *envelope.Key) {
+	m.t.Helper()
+	measured, _ := measuredConfig(m.t)
+	measured.Service.Limits = config.Limits{RequestBytes: 1 << 16, AnswerTokens: longAnswer, Concurrent: busyStreams, ContextTokens: 4 * longAnswer}
+	raw, err := measured.Encode()
+	if err == nil {
+		err = os.WriteFile(m.path("measured"), raw, 0o400)
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	software := attesttest.New(raw, time.Now())
+	m.quote = func(r evidence.Request) *evidence.Evidence {
+		st := &software.Statement
+		st.Epoch, st.NotAfter, st.HPKEKey = r.Epoch, r.NotAfter, r.HPKEKey
+		return software.Attest(r.NonceRoot, r.TLSKey)
+	}
+	return func() *envelope.Key {
+		m.t.Helper()
+		transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+		defer transport.CloseIdleConnections()
+		result, err := ratls.Detached(m.t.Context(), transport, m.url, ratls.Config{Policy: software.Policy(), Roots: software.Roots()})
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		k, err := envelope.KeyOf(result)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		return k
+	}
+}
+
+// contender is what stands between the load and the backend.
+type contender struct {
+	name string
+	url  string
+	pids []int
+	key  *envelope.Key
+}
+
+// BenchmarkGateway compares keeper and gateway, as init starts them, with nginx in front of the same backend, and with the least that Go's own
+// packages do there. Run it with -benchtime 1x: each part runs for a fixed time, and what counts are the ratios.
 func BenchmarkGateway(b *testing.B) {
 	m := newMachine(b)
 	fillJournal(b, m.journal)
@@ -320,42 +502,157 @@ func BenchmarkGateway(b *testing.B) {
 	b.Cleanup(func() { backend.Process.Kill(); backend.Wait() })
 	fsyncs := fsyncRate(b, m.journal)
 	nginx, workers := startNginx(b, socket)
+	key := m.attested()
 	k, line := m.startKeeper(0)
 	if line != "ready" {
 		b.Fatalf("keeper said %q, want ready", line)
 	}
 	g := m.startGateway()
-	for _, paced := range []bool{true, false} {
-		b.Run(map[bool]string{true: "paced-64-streams", false: "unpaced-64-streams"}[paced], func(b *testing.B) {
-			var cost, rate, token, request, keeper, perSecond []float64
-			for range benchRounds { // by turns, so that what else runs on the machine meets both
-				reference := load(b, nginx, benchStreams, paced, workers...)
-				kept := cpu(b, k.Process.Pid)
-				ours := load(b, m.url, benchStreams, paced, g.Process.Pid, k.Process.Pid)
-				keeper = append(keeper, float64(cpu(b, k.Process.Pid)-kept)/float64(ours.cpu))
-				cost = append(cost, float64(ours.perToken())/float64(reference.perToken()))
-				rate = append(rate, ours.perSecond()/reference.perSecond())
-				token = append(token, float64(ours.perToken())/1000)
-				request = append(request, float64(ours.cpu)/1000/float64(ours.requests))
-				perSecond = append(perSecond, ours.perSecond())
-			}
-			b.ReportMetric(median(cost), "cpu/nginx")
-			b.ReportMetric(median(token), "us-cpu/token")
-			b.ReportMetric(median(keeper), "keeper/cpu")
-			if !paced {
-				b.ReportMetric(median(rate), "rate/nginx")
-				b.ReportMetric(median(request), "us-cpu/request")
-				b.ReportMetric(median(perSecond), "requests/s")
-				b.ReportMetric(fsyncs, "fsyncs/s")
-			}
-		})
-	}
+	handlerURL, handler := startReference(b, "handler", socket)
+	reverseURL, reverse := startReference(b, "reverse proxy", socket)
+	ours := []int{g.Process.Pid, k.Process.Pid}
+	all := []contender{{name: "nginx", url: nginx, pids: workers}, {name: "ours", url: m.url, pids: ours}, {name: "sealed", url: m.url, pids: ours, key: key()},
+		{name: "handler", url: handlerURL, pids: []int{handler}}, {name: "reverse-proxy", url: reverseURL, pids: []int{reverse}}}
+
+	b.Run("paced-64-streams", func(b *testing.B) {
+		turns(b, benchRounds, all, question{tokens: shortAnswer, paced: true}, k.Process.Pid)
+	})
+	b.Run("paced-64-streams-256-tokens", func(b *testing.B) {
+		turns(b, longRounds, all[:3], question{tokens: longAnswer, paced: true}, k.Process.Pid)
+	})
+	b.Run("unpaced-64-streams", func(b *testing.B) {
+		turns(b, benchRounds, all, question{tokens: shortAnswer}, k.Process.Pid)
+		b.ReportMetric(fsyncs, "fsyncs/s")
+	})
 	b.Run("first-byte", func(b *testing.B) {
 		direct := directFirstByte(b, socket)
-		ours := load(b, m.url, 1, false)
+		ours := load(b, m.url, 1, question{tokens: shortAnswer})
 		b.ReportMetric(float64((median(ours.first) - direct).Microseconds()), "us-added")
 		b.ReportMetric(float64(direct.Microseconds()), "us-direct")
 	})
+	b.Run("memory", func(b *testing.B) { memoryOfConnections(b, m, g.Process.Pid) })
+}
+
+// turns has each contender asked in each round, and reports its medians: CPU a token and requests a second, beside nginx's of the same round.
+func turns(b *testing.B, rounds int, all []contender, q question, keeper int) {
+	type medians struct{ cost, rate, token, request, perSecond []float64 }
+	of := map[string]*medians{}
+	var kept []float64
+	for range rounds {
+		var nginx result
+		for _, c := range all {
+			q.key = c.key
+			before := cpu(b, keeper)
+			r := load(b, c.url, benchStreams, q, c.pids...)
+			if c.name == "nginx" {
+				nginx = r
+			}
+			if c.name == "ours" {
+				kept = append(kept, float64(cpu(b, keeper)-before)/float64(r.cpu))
+			}
+			m := of[c.name]
+			if m == nil {
+				m = &medians{}
+				of[c.name] = m
+			}
+			m.cost, m.rate = append(m.cost, float64(r.perToken())/float64(nginx.perToken())), append(m.rate, r.perSecond()/nginx.perSecond())
+			m.token, m.request = append(m.token, float64(r.perToken())/1000), append(m.request, float64(r.cpu)/1000/float64(r.requests))
+			m.perSecond = append(m.perSecond, r.perSecond())
+		}
+	}
+	for _, c := range all {
+		m := of[c.name]
+		b.ReportMetric(median(m.cost), c.name+"-cpu/nginx")
+		b.ReportMetric(median(m.token), c.name+"-us-cpu/token")
+		if !q.paced {
+			b.ReportMetric(median(m.rate), c.name+"-rate/nginx")
+			b.ReportMetric(median(m.request), c.name+"-us-cpu/request")
+			b.ReportMetric(median(m.perSecond), c.name+"-requests/s")
+		}
+	}
+	b.ReportMetric(median(kept), "keeper/cpu")
+}
+
+// The connections whose memory is measured: of one address there may be half of all.
+const (
+	idleConnections = 6000
+	busyStreams     = 512
+)
+
+// memoryOfConnections has idle connections opened, and then streams that are answered, and reports what the gateway's process takes for each.
+func memoryOfConnections(b *testing.B, m *machine, gateway int) {
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 20000, Max: 20000}); err != nil {
+		b.Skipf("this user may not open as many connections: %v", err)
+	}
+	resident := func() float64 {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", gateway))
+		if err != nil {
+			b.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if f := strings.Fields(line); len(f) > 1 && f[0] == "VmRSS:" {
+				kb, _ := strconv.ParseFloat(f[1], 64)
+				return kb
+			}
+		}
+		b.Fatal("a process without memory")
+		return 0
+	}
+	before := resident()
+	idle := make([]net.Conn, idleConnections)
+	var opening sync.WaitGroup
+	next := make(chan int)
+	for range 16 {
+		opening.Go(func() {
+			for i := range next {
+				c, err := tls.Dial("tcp", strings.TrimPrefix(m.url, "https://"), &tls.Config{InsecureSkipVerify: true})
+				if err != nil {
+					b.Error(err)
+					continue
+				}
+				idle[i] = c
+			}
+		})
+	}
+	for i := range idle {
+		next <- i
+	}
+	close(next)
+	opening.Wait()
+	time.Sleep(3 * time.Second) // what handshakes leave is given back within one
+	opened := resident()
+	for _, c := range idle {
+		if c != nil {
+			c.Close()
+		}
+	}
+	time.Sleep(3 * time.Second)
+	empty := resident()
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	defer client.CloseIdleConnections()
+	streams := make([]io.ReadCloser, busyStreams)
+	var asking sync.WaitGroup
+	for i := range streams {
+		asking.Go(func() {
+			answer, err := question{tokens: longAnswer, paced: true}.ask(client, m.url)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			io.ReadFull(answer, make([]byte, 64))
+			streams[i] = answer
+		})
+	}
+	asking.Wait()
+	busy := resident()
+	for _, s := range streams {
+		if s != nil {
+			s.Close()
+		}
+	}
+	b.ReportMetric((opened-before)/idleConnections, "KiB/idle")
+	b.ReportMetric(opened/1024, "MiB-6000-idle")
+	b.ReportMetric(max(busy-empty, 0)/busyStreams, "KiB/stream")
 }
 
 // directFirstByte is the median time to the first byte of the backend's answer over its own socket.
