@@ -248,13 +248,21 @@ func newGPUGuest(t *testing.T, spec guest.Spec, board *attesttest.Board) gpuGues
 	return g
 }
 
-// TestGPU boots guests with a software GPU on their bus. An SEV-SNP guest's launch digest says nothing of devices, so that the one policy
-// which is computed from files holds for it.
+// TestGPU boots guests with a software GPU on their bus. An SEV-SNP guest's launch digest says nothing of devices, so that a policy
+// which is computed from files holds for it: it is the one that serves.
 func TestGPU(t *testing.T) {
 	needsGuests(t)
 	now := time.Now()
 	release := snpSpec(t)
 	spec := withGPUDriver(t, release, attesttest.NewBoard(now).Roots())
+	// The same image on the other platforms, as far as the guests that end.
+	td, vtpm := tdSpec(t), demoSpec(t)
+	td.Release, vtpm.Release = spec.Release, spec.Release
+	var err error
+	if vtpm.Shape, err = guest.DefaultShape(td.Shape.QEMU, nil, filepath.Join(spec.Release, "OVMF_CODE.fd")); err != nil {
+		t.Fatal(err)
+	}
+	vtpm.Shape.CPUs = 1
 
 	t.Run("served, verified, lost", func(t *testing.T) {
 		beside(t)
@@ -268,10 +276,10 @@ func TestGPU(t *testing.T) {
 	}{
 		{"the release, and a device that claims to be one", release, status.GPUDriver, func(*gpuGuest) {}},
 		{"one that nobody asked for", release, status.GPUUnasked, func(g *gpuGuest) { g.spec.Config.Service.GPU = config.GPUNone }},
-		{"evidence over another nonce", spec, status.GPUUnverified, func(g *gpuGuest) {
+		{"evidence over another nonce, on a vtpm", vtpm, status.GPUUnverified, func(g *gpuGuest) {
 			g.host.edit = func(b *attesttest.Board, _ [32]byte) []evidence.Device { return b.Answer([32]byte{1}).Devices }
 		}},
-		{"measurements that no reference values have", spec, status.GPUUnverified, func(g *gpuGuest) { g.host.board.GPUs[0].Measure(1, make([]byte, 48)) }},
+		{"measurements that no reference values have, in a TD", td, status.GPUUnverified, func(g *gpuGuest) { g.host.board.GPUs[0].Measure(1, make([]byte, 48)) }},
 		{"development mode", spec, status.GPUState, func(g *gpuGuest) { g.host.state.Development = true }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

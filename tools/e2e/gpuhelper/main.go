@@ -5,12 +5,10 @@ package main
 import (
 	"bytes"
 	"errors"
-	"io"
 	"log"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -27,16 +25,20 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	d := &driver{host: gpuhelper.New(host)}
+	all, err := gpus()
+	if err != nil {
+		log.Fatal(err)
+	}
+	d := &driver{host: gpuhelper.New(host), gpus: all}
 	requests, beats := os.NewFile(3, "requests"), os.NewFile(4, "beats")
 	go func() {
-		for {
-			said := []byte{0} // one is lost
-			if d.well() {
-				said[0] = 1
+		for n := 0; ; n++ {
+			if n%lookEvery == 0 && !well(all) {
+				_, err := beats.Write([]byte{0}) // one is lost
+				log.Fatalf("a GPU is lost (error %v)", err)
 			}
-			if _, err := beats.Write(said); err != nil || said[0] == 0 {
-				log.Fatalf("a GPU is lost, or init is: %v", err)
+			if err := gpuhelper.Beat(beats); err != nil {
+				log.Fatal(err)
 			}
 			time.Sleep(gpuhelper.BeatEvery)
 		}
@@ -67,16 +69,22 @@ type conn struct{ *os.File }
 func (conn) LocalAddr() net.Addr  { return nil }
 func (conn) RemoteAddr() net.Addr { return nil }
 
+// lookEvery is at which beats the devices are looked at: a guest under emulation stands still until the host has answered.
+const lookEvery = 3
+
 // driver is what the host says of GPUs that are on the bus.
-type driver struct{ host *gpuhelper.Helper }
+type driver struct {
+	host *gpuhelper.Helper
+	gpus []gpu
+}
 
 func (d *driver) State() (gpuhelper.State, error) {
 	s, err := d.host.State()
 	if err != nil {
 		return s, err
 	}
-	for _, dir := range gpus() {
-		s.Devices = append(s.Devices, gpuhelper.Device{Kind: evidence.KindGPU, Address: filepath.Base(dir)})
+	for _, g := range d.gpus {
+		s.Devices = append(s.Devices, gpuhelper.Device{Kind: evidence.KindGPU, Address: g.address})
 	}
 	return s, nil
 }
@@ -85,30 +93,38 @@ func (d *driver) Evidence(nonce [32]byte) ([]evidence.Device, error) { return d.
 
 func (d *driver) SetReady(ready bool) error { return d.host.SetReady(ready) }
 
-// gpus are the folders of the devices with NVIDIA's number.
-func gpus() (found []string) {
-	files, _ := filepath.Glob("/sys/bus/pci/devices/*/vendor")
-	for _, file := range files {
-		if vendor, err := os.ReadFile(file); err == nil && string(vendor) == "0x10de\n" {
-			found = append(found, filepath.Dir(file))
-		}
+// gpu is a device with NVIDIA's number, and its configuration space.
+type gpu struct {
+	address string
+	config  *os.File
+}
+
+// gpus are those on the bus, by their addresses.
+func gpus() (found []gpu, err error) {
+	files, err := filepath.Glob("/sys/bus/pci/devices/*/vendor") // sorted
+	if err != nil {
+		return nil, err
 	}
-	slices.Sort(found)
-	return found
+	for _, file := range files {
+		if vendor, err := os.ReadFile(file); err != nil || string(vendor) != "0x10de\n" {
+			continue
+		}
+		dir := filepath.Dir(file)
+		config, err := os.Open(filepath.Join(dir, "config"))
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, gpu{filepath.Base(dir), config})
+	}
+	return found, nil
 }
 
 // well reports whether each device answers still: one that is gone reads as all ones.
-func (d *driver) well() bool {
-	all := gpus()
-	for _, dir := range all {
+func well(all []gpu) bool {
+	for _, g := range all {
 		number := make([]byte, 2) // the whole space takes a thousand words with the host
-		f, err := os.Open(filepath.Join(dir, "config"))
-		if err == nil {
-			_, err = io.ReadFull(f, number)
-			f.Close()
-		}
-		if err != nil || !bytes.Equal(number, []byte{0xde, 0x10}) {
-			log.Printf("%s reads %x (error %v)", dir, number, err)
+		if _, err := g.config.ReadAt(number, 0); err != nil || !bytes.Equal(number, []byte{0xde, 0x10}) {
+			log.Printf("%s reads %x (error %v)", g.address, number, err)
 			return false
 		}
 	}
