@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,34 +22,41 @@ var errDown = errors.New("down")
 type world struct {
 	t        *testing.T
 	settings Settings
-	said     []string
 	wipes    chan Wiping
-	die      map[int]chan error // of the process in each place
-	starts   []int              // their places
-	stays    bool               // none can be killed
 	done     chan error
+
+	mu     sync.Mutex
+	said   []string
+	die    map[int]chan error // of the process in each place
+	starts []int              // their places
+	stays  bool               // none can be killed
 }
 
 // keeps starts keep. Each process comes up after a second, or ends then where fails says so of its number.
 func keeps(t *testing.T, spare bool, fails func(n int) bool) *world {
 	w := &world{t: t, wipes: make(chan Wiping), die: map[int]chan error{}, done: make(chan error, 1)}
-	w.settings = testSettings(func(word role.Word) { w.said = append(w.said, word.String()) })
+	w.settings = testSettings(func(word role.Word) {
+		w.locked(func() { w.said = append(w.said, word.String()) })
+	})
 	w.settings.SocketDir, w.settings.Spare, w.settings.Wipes = t.TempDir(), spare, w.wipes
 	go func() {
 		w.done <- w.settings.keep(t.Context(), func(ctx context.Context, at int, up func()) error {
-			if w.die[at] != nil {
-				t.Errorf("two processes in place %d", at)
-			}
-			die := make(chan error, 1)
-			w.die[at] = die
-			defer func() { w.die[at] = nil }()
-			w.starts = append(w.starts, at)
+			die, n := make(chan error, 1), 0
+			w.locked(func() {
+				if w.die[at] != nil {
+					t.Errorf("two processes in place %d", at)
+				}
+				w.die[at] = die
+				w.starts = append(w.starts, at)
+				n = len(w.starts)
+			})
+			defer func() { w.locked(func() { w.die[at] = nil }) }()
 			select {
 			case <-time.After(time.Second):
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			if fails != nil && fails(len(w.starts)) {
+			if fails != nil && fails(n) {
 				return errDown
 			}
 			up()
@@ -56,14 +64,32 @@ func keeps(t *testing.T, spare bool, fails func(n int) bool) *world {
 			case err := <-die:
 				return err
 			case <-ctx.Done():
-				if w.stays {
-					return fmt.Errorf("killing: %w", errStays)
-				}
-				return ctx.Err()
+				err := ctx.Err()
+				w.locked(func() {
+					if w.stays {
+						err = fmt.Errorf("killing: %w", errStays)
+					}
+				})
+				return err
 			}
 		})
 	}()
 	return w
+}
+
+func (w *world) locked(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+}
+
+// dies ends the process in a place, if there is one.
+func (w *world) dies(at int) {
+	w.locked(func() {
+		if w.die[at] != nil {
+			w.die[at] <- errDown
+		}
+	})
 }
 
 // leads is the place that the engine's socket leads to, or none.
@@ -76,6 +102,8 @@ func (w *world) leads() string {
 func (w *world) stands(when string, starts []int, leads, said string) {
 	w.t.Helper()
 	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if got := strings.Join(w.said, " "); !slices.Equal(w.starts, starts) || w.leads() != leads || got != said {
 		w.t.Errorf("%s: started in places %v, socket leads to %q, said %q; want %v, %q, %q", when, w.starts, w.leads(), got, starts, leads, said)
 	}
@@ -105,7 +133,7 @@ func TestKeepAlone(t *testing.T) {
 		w.stands("up", []int{0}, "0/e.sock", "ready engine-up")
 		time.Sleep(time.Hour)
 		w.stands("an hour later", []int{0}, "0/e.sock", "ready engine-up")
-		w.die[0] <- errDown
+		w.dies(0)
 		w.stands("dead", []int{0}, "0/e.sock", "ready engine-up engine-down")
 		time.Sleep(firstBackoff + time.Second)
 		w.stands("up again", []int{0, 0}, "0/e.sock", "ready engine-up engine-down engine-up")
@@ -144,10 +172,10 @@ func TestKeepSpare(t *testing.T) {
 			t.Error("a wipe was not answered")
 		}
 		time.Sleep(time.Second)
-		w.die[0] <- errDown
+		w.dies(0)
 		w.stands("the one that serves dies", []int{0, 1, 0, 1, 0}, "1/e.sock", "ready engine-up engine-down engine-up")
 		time.Sleep(time.Second)
-		w.die[0] <- errDown
+		w.dies(0)
 		w.stands("the spare dies", []int{0, 1, 0, 1, 0}, "1/e.sock", "ready engine-up engine-down engine-up")
 		time.Sleep(firstBackoff)
 		w.stands("another spare", []int{0, 1, 0, 1, 0, 0}, "1/e.sock", "ready engine-up engine-down engine-up")
@@ -170,10 +198,12 @@ func TestKeepGivesUp(t *testing.T) {
 			in(t, func(t *testing.T, start func(bool, func(int) bool) *world) {
 				w, began := start(tt.spare, tt.fails), time.Now()
 				time.Sleep(1500 * time.Millisecond)
-				if die := w.die[0]; !tt.spare && die != nil && tt.said != "" {
-					die <- errDown
+				if !tt.spare && tt.said != "" {
+					w.dies(0)
 				}
 				err := <-w.done
+				w.mu.Lock()
+				defer w.mu.Unlock()
 				if !errors.Is(err, errDown) || strings.Join(w.said, " ") != tt.said {
 					t.Errorf("ended with %v having said %q, want %v and %q", err, w.said, errDown, tt.said)
 				}
@@ -187,7 +217,7 @@ func TestKeepGivesUp(t *testing.T) {
 		in(t, func(t *testing.T, start func(bool, func(int) bool) *world) {
 			w := start(true, nil)
 			time.Sleep(1500 * time.Millisecond)
-			w.stays = true
+			w.locked(func() { w.stays = true })
 			if a := w.wipe(); isClosed(a) {
 				t.Error("the wipe was answered, though the process stays")
 			}
