@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,7 +62,7 @@ func newChat() *cobra.Command {
 	}
 	f.remote.add(cmd)
 	f.payer.add(cmd)
-	cmd.Flags().StringVar(&f.model, "model", "", "model to ask (default: the one that the guest's config names)")
+	cmd.Flags().StringVar(&f.model, "model", "", "model to ask (default: the one that the guest's config names; of several one must be named)")
 	cmd.Flags().Uint32Var(&f.maxTokens, "max-tokens", 0, "most tokens of the answer (default: the guest's limit)")
 	cmd.Flags().StringVar(&f.save, "save", "", "folder to write answer.txt, request.json, receipt.bin, charge.boc, contract.txt and the keys to")
 	cmd.Flags().StringVar(&f.memory, "memory", "", "file that keeps the number of each guest's newest receipt, so that one whose count goes back is found out; none: keep nothing (default: chrysalis/receipts.json in the user's state folder)")
@@ -103,6 +104,10 @@ func (t *talk) open(url string) (err error) {
 	if t.payer, t.key, err = t.f.payer.of(t.guest.Result().Config()); err != nil {
 		t.guest.Close()
 		return usageError(err)
+	}
+	if names := t.guest.Result().Config().Service.Names(); t.f.model == "" && len(names) > 1 {
+		t.guest.Close()
+		return exitError{exitUsage, fmt.Errorf("the guest has the models %s: want --model with one of them", printable(strings.Join(names, ", ")))}
 	}
 	if t.kept.file = cmp.Or(t.f.memory, memoryFile()); t.kept.file == "none" {
 		t.kept.file = ""

@@ -27,17 +27,21 @@ func newConfig() *cobra.Command {
 
 func newConfigInit() *cobra.Command {
 	var platform, out string
-	var e example
+	var e examples
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "init -o FILE", Short: "Write a config with comments, to be edited", Args: cobra.NoArgs,
 		Long: "Writes a config that up takes and config check accepts, over the model's volume, with a comment at each value. The addresses are those\n" +
 			"of the demonstration's local chain, and belong to nobody. Lines that begin with // are comments; a guest never sees them.",
-		Example: "  chrysalis config init -o config.json\n  chrysalis config init --model model.img --model-name my-model --price 30 --slots 4 --context 4096 -o config.json",
+		Example: "  chrysalis config init -o config.json\n  chrysalis config init --model model.img --model-name my-model --price 30 --slots 4 --context 4096 -o config.json\n" +
+			"  chrysalis config init --model a.img --model b.img -o two.json   # a guest of two models",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p, err := platformOf(platform)
 			if err != nil {
 				return exitError{exitUsage, err}
+			}
+			if n := len(e.names); n > 0 && n != len(e.models) {
+				return exitError{exitUsage, fmt.Errorf("--model-name is given %d times and --model %d times, want a name for each, or none", n, len(e.models))}
 			}
 			if err := e.look(); err != nil {
 				return unavailable(err)
@@ -63,8 +67,8 @@ func newConfigInit() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&platform, "platform", platformVTPM, "platform of the guest: vtpm, tdx or sev-snp")
-	f.StringVar(&e.model, "model", "build/volumes/model.img", "model volume: its first file of weights is named to the engine")
-	f.StringVar(&e.name, "model-name", "", "name that clients ask for (default: the file's)")
+	f.StringArrayVar(&e.models, "model", []string{"build/volumes/model.img"}, "model volume: its first file of weights is named to the engine; of several models once for each")
+	f.StringArrayVar(&e.names, "model-name", nil, "name that clients ask for, of several models once for each (default: the file's)")
 	f.Uint64Var(&e.price, "price", 20, "nanoton a token; 0 charges nothing")
 	f.Uint32Var(&e.slots, "slots", 2, "requests that are computed at a time")
 	f.Uint32Var(&e.context, "context", 1024, "tokens of prompt and answer together")
@@ -86,13 +90,35 @@ func platformOf(name string) (measure.Platform, error) {
 	return measure.Platform(name), nil
 }
 
-// example is what a config is written of.
-type example struct {
-	model, name    string
+// examples is what a config is written of.
+type examples struct {
+	models, names  []string
 	price          uint64
-	slots, context uint32
-	file           string // of the weights, in the volume
-	bytes          uint64 // of the volume
+	slots, context uint32 // of each model
+	all            []example
+}
+
+// example is one model of it.
+type example struct {
+	model, name string
+	file        string // of the weights, in the volume
+	bytes       uint64 // of the volume
+}
+
+// look finds the weights of each model.
+func (e *examples) look() error {
+	e.all = nil
+	for i, model := range e.models {
+		one := example{model: model}
+		if len(e.names) > 0 {
+			one.name = e.names[i]
+		}
+		if err := one.look(); err != nil {
+			return err
+		}
+		e.all = append(e.all, one)
+	}
+	return nil
 }
 
 // look finds the weights in the model's volume.
@@ -117,28 +143,37 @@ func (e *example) look() error {
 }
 
 // write returns the config as JSON with comments, for guests of a platform.
-func (e *example) write(p measure.Platform) (string, error) {
+func (e *examples) write(p measure.Platform) (string, error) {
 	if e.slots == 0 || e.context < 2 || uint64(e.slots)*uint64(e.context) > 1<<31 {
 		return "", fmt.Errorf("%d slots of %d tokens, want one slot and two tokens at least, and 2^31 tokens together at most", e.slots, e.context)
 	}
 	m := guest.DemoConfigOn(p)
-	m.Service.Model.Name = e.name
 	m.Service.Limits.Concurrent, m.Service.Limits.ContextTokens, m.Service.Limits.AnswerTokens = e.slots, e.context, min(512, e.context/2)
 	m.Service.Limits.RequestBytes = min(max(m.Service.Limits.RequestBytes, 16*e.context), 16<<20)
-	m.Service.Engine.MemoryBytes = max(m.Service.Engine.MemoryBytes, e.bytes+256<<20)
 	m.Service.Price.NanotonPerToken = e.price
 	if e.price == 0 {
 		m.Service.Price.Payment, m.Identity.Stranding = config.PayNothing, ""
 	}
-	for i, word := range m.Service.Engine.Argv {
-		switch word {
-		case "-m":
-			m.Service.Engine.Argv[i+1] = role.EngineModel + "/" + e.file
-		case "-np":
-			m.Service.Engine.Argv[i+1] = fmt.Sprint(e.slots)
-		case "-c":
-			m.Service.Engine.Argv[i+1] = fmt.Sprint(e.slots * e.context)
+	var served []config.Served
+	for _, one := range e.all {
+		s := config.Served{Engine: m.Service.Engine, Model: config.Model{Name: one.name}, Limits: m.Service.Limits}
+		s.Engine.Argv = slices.Clone(s.Engine.Argv)
+		s.Engine.MemoryBytes = max(s.Engine.MemoryBytes, one.bytes+256<<20)
+		for i, word := range s.Engine.Argv {
+			switch word {
+			case "-m":
+				s.Engine.Argv[i+1] = role.EngineModel + "/" + one.file
+			case "-np":
+				s.Engine.Argv[i+1] = fmt.Sprint(e.slots)
+			case "-c":
+				s.Engine.Argv[i+1] = fmt.Sprint(e.slots * e.context)
+			}
 		}
+		served = append(served, s)
+	}
+	m.Service.Engine, m.Service.Model, m.Service.Limits = served[0].Engine, served[0].Model, served[0].Limits
+	if len(served) > 1 {
+		m.Service.Engine, m.Service.Model, m.Service.Limits, m.Service.Models = config.Engine{}, config.Model{}, config.Limits{}, served
 	}
 	text, err := guest.WriteConfig(m)
 	if err != nil {
@@ -159,36 +194,35 @@ func (e *example) write(p measure.Platform) (string, error) {
 
 // comments are what is said before each member.
 var comments = map[string]string{
-	"identity":            "Whom the guest works for. Its secret is bound to this: another identity is another guest.",
-	"network":             "Chain whose payments count: mainnet, testnet, or local, where nothing has a value.",
-	"root_contract":       "COCOON root contract that fixes the code of payments.",
-	"payout_owner":        "Account that is paid.",
-	"sealing":             "What the secret is bound to: tpm-pcr on vtpm, snp-derived on sev-snp, ephemeral on tdx: then each boot is another guest; or lent by a custodian.",
-	"stranding":           "With ephemeral sealing, claims that are not carried before the guest ends may be lost, and this says that its owner knows.",
-	"instance":            "How the guest is told from others of its kind: by its sealed secret.",
-	"service":             "What it computes. A change keeps the secret.",
-	"engine":              "The program that computes. Its volume is what --engine names; nothing else reaches its command line.",
-	"argv":                "-np: slots, as limits.concurrent. -c: tokens of all slots, limits.context_tokens each. -t: threads.",
-	"env":                 "Its whole environment. This variable overwrites freed memory, which every wipe asks for.",
-	"memory_bytes":        "Its memory limit. The model's pages count; each slot's context comes on top.",
-	"shared_memory_bytes": "Its /dev/shm, in memory_bytes: several GPUs want gigabytes. Left out: 64 MiB.",
-	"open_files":          "Files that one of its processes may have open. Left out: 1024.",
-	"tasks":               "Its processes and threads in all. Left out: 512.",
-	"model":               "The weights: --model names their volume. Clients ask for the name.",
-	"gpu":                 "GPUs that the machine must have: none, or such as 1 hopper spt, 8 blackwell mpt, 8 hopper ppcie 4 switches.",
-	"limits":              "What one client can ask for.",
-	"request_bytes":       "Largest request.",
-	"answer_tokens":       "Most tokens of one answer.",
-	"concurrent":          "Requests that are computed at a time; four times as many wait.",
-	"context_tokens":      "Prompt and answer together.",
-	"price":               "What an answer is paid with: charge, or none.",
-	"nanoton_per_token":   "1000000000 nanoton are one TON.",
-	"prompt_weight":       "Weights are parts of 10000: what each kind of token counts.",
-	"wipe":                "What becomes of prompts in the engine's memory: freed-memory; or idle 30s, per-client or per-request, which end the engine and keep a second one ready.",
+	"identity":          "Whom the guest works for. Its secret is bound to this: another identity is another guest.",
+	"network":           "Chain whose payments count: mainnet, testnet, or local, where nothing has a value.",
+	"root_contract":     "COCOON root contract that fixes the code of payments.",
+	"payout_owner":      "Account that is paid.",
+	"sealing":           "What the secret is bound to: tpm-pcr on vtpm, snp-derived on sev-snp, ephemeral on tdx: then each boot is another guest; or lent by a custodian.",
+	"stranding":         "With ephemeral sealing, claims that are not carried before the guest ends may be lost, and this says that its owner knows.",
+	"instance":          "How the guest is told from others of its kind: by its sealed secret.",
+	"service":           "What it computes. A change keeps the secret.",
+	"models":            "What answers to each name: an engine, its model and its limits. The runtime log has them in this order.",
+	"engine":            "The program that computes. Its volume is what --engine names; nothing else reaches its command line.",
+	"argv":              "-np: slots, as limits.concurrent. -c: tokens of all slots, limits.context_tokens each. -t: threads.",
+	"env":               "Its whole environment. This variable overwrites freed memory, which every wipe asks for.",
+	"memory_bytes":      "Its memory limit. The model's pages count; each slot's context comes on top.",
+	"model":             "The weights: --model names their volume. Clients ask for the name.",
+	"gpu":               "GPUs that the machine must have: none, or such as 1 hopper spt, 8 blackwell mpt, 8 hopper ppcie 4 switches.",
+	"limits":            "What one client can ask for.",
+	"request_bytes":     "Largest request.",
+	"answer_tokens":     "Most tokens of one answer.",
+	"concurrent":        "Requests that are computed at a time; four times as many wait.",
+	"context_tokens":    "Prompt and answer together.",
+	"price":             "What an answer is paid with: charge, or none.",
+	"nanoton_per_token": "1000000000 nanoton are one TON.",
+	"prompt_weight":     "Weights are parts of 10000: what each kind of token counts.",
+	"wipe":              "What becomes of prompts in the engine's memory: freed-memory; or idle 30s, per-client or per-request, which end the engine and keep a second one ready.",
 }
 
 func newConfigCheck() *cobra.Command {
 	var t together
+	var volumes volumeFlags
 	var platform, shape string
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -213,8 +247,14 @@ func newConfigCheck() *cobra.Command {
 			if len(args) == 1 {
 				file = args[0]
 			}
-			if t.config, err = guest.ReadConfig(t.shape.Platform, file, t.engine, t.model); err != nil {
+			if t.files, err = volumes.pairs(); err != nil {
+				return exitError{exitUsage, err}
+			}
+			if t.config, err = guest.ReadConfigOf(t.shape.Platform, file, t.files); err != nil {
 				return rejected(err)
+			}
+			if n := len(t.config.Service.Served()); n != 0 && n != len(t.files) {
+				return exitError{exitUsage, fmt.Errorf("the config has %d models, and --model is given %d times: want it once for each, in the config's order", n, len(t.files))}
 			}
 			found := crossCheck(t)
 			if asJSON {
@@ -229,8 +269,7 @@ func newConfigCheck() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&platform, "platform", platformVTPM, "platform of the guest: vtpm, tdx or sev-snp")
-	f.StringVar(&t.engine, "engine", "build/volumes/engine.img", "engine volume")
-	f.StringVar(&t.model, "model", "build/volumes/model.img", "model volume")
+	volumes.add(cmd, "", "")
 	f.StringVar(&shape, "shape", "", "shape.json of the machine, in the place of --platform, --memory and --cpus")
 	f.IntVar(&t.shape.MemoryMiB, "memory", 1024, "MiB of memory of the machine")
 	f.IntVar(&t.shape.CPUs, "cpus", 2, "CPUs of the machine")

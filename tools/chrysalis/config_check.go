@@ -24,48 +24,65 @@ const (
 
 // together is what a boot brings together: a config, the files that it names, and a machine.
 type together struct {
-	config        config.Measured
-	engine, model string // files
-	shape         measure.Shape
+	config config.Measured
+	files  []guest.Volumes // of each model
+	shape  measure.Shape
 }
 
-// crossChecks are all that is looked at before a boot, in the order of a config.
+// crossChecks are all that is looked at before a boot, in the order of a config. What is said of each model is looked at once for each, as if it were
+// the guest's only one.
 var crossChecks = []struct {
 	name string
+	each bool
 	look func(together) finding
 }{
-	{"sealing", checkSealing},
-	{"engine-volume", func(t together) finding { return checkVolume(t.engine, t.config.Service.Engine.Volume, "engine") }},
-	{"engine-program", checkProgram},
-	{"engine-line", checkLine},
-	{"model-volume", func(t together) finding { return checkVolume(t.model, t.config.Service.Model.Volume, "model") }},
-	{"model-file", checkModelFile},
-	{"gpu", checkGPUs},
-	{"slots", checkSlots},
-	{"context", checkContext},
-	{"answer", checkAnswer},
-	{"request", checkRequest},
-	{"threads", checkThreads},
-	{"engine-memory", checkEngineMemory},
-	{"machine-memory", checkMachineMemory},
-	{"price", checkPrice},
+	{"sealing", false, checkSealing},
+	{"engine-volume", true, func(t together) finding {
+		return checkVolume(t.files[0].Engine, t.config.Service.Engine.Volume, "engine")
+	}},
+	{"engine-program", true, checkProgram},
+	{"engine-line", true, checkLine},
+	{"model-volume", true, func(t together) finding { return checkVolume(t.files[0].Model, t.config.Service.Model.Volume, "model") }},
+	{"model-file", true, checkModelFile},
+	{"gpu", false, checkGPUs},
+	{"slots", true, checkSlots},
+	{"context", true, checkContext},
+	{"answer", true, checkAnswer},
+	{"request", true, checkRequest},
+	{"threads", true, checkThreads},
+	{"engine-memory", true, checkEngineMemory},
+	{"machine-memory", false, checkMachineMemory},
+	{"price", false, checkPrice},
 }
 
-// crossCheck returns what is found, in that order. What can't be said of this engine is left out.
+// crossCheck returns what is found, in that order. What can't be said of this engine is left out. There are files for each model.
 func crossCheck(t together) (all []finding) {
-	for i, c := range crossChecks {
-		if t.config.Service.Custodian && i > 0 {
-			break // it computes nothing
-		}
-		f := c.look(t)
+	add := func(name string, f finding) {
 		if f.State == "" {
-			continue
+			return
 		}
-		f.Name = c.name
+		f.Name = name
 		if f.State == fine {
 			f.Mend = ""
 		}
 		all = append(all, f)
+	}
+	served := t.config.Service.Served()
+	for i, c := range crossChecks {
+		if t.config.Service.Custodian && i > 0 {
+			break // it computes nothing
+		}
+		if !c.each || len(served) == 1 {
+			add(c.name, c.look(t))
+			continue
+		}
+		for at, m := range served {
+			alone := t
+			alone.files = t.files[at : at+1]
+			s := &alone.config.Service
+			s.Engine, s.Model, s.Limits, s.Models = m.Engine, m.Model, m.Limits, nil
+			add(c.name+" of "+m.Model.Name, c.look(alone))
+		}
 	}
 	return all
 }
@@ -123,18 +140,18 @@ func inVolume(file, name string) (has bool, root string, err error) {
 
 func checkProgram(t together) finding {
 	program := t.config.Service.Engine.Argv[0]
-	has, root, err := inVolume(t.engine, program)
+	has, root, err := inVolume(t.files[0].Engine, program)
 	f := finding{State: judged(has, wrong), Found: program, Need: program + " in the engine's volume", Mend: "set service.engine.argv[0] to a program of that volume"}
 	if err != nil {
 		f.Found = err.Error()
 	} else if !has {
-		f.Found = t.engine + " has " + root
+		f.Found = t.files[0].Engine + " has " + root
 	}
 	return f
 }
 
 func checkModelFile(t together) finding {
-	if err := guest.CheckModel(t.config, t.model); err != nil {
+	if err := guest.CheckModel(t.config.Service.Engine, t.files[0].Model); err != nil {
 		return finding{State: wrong, Found: err.Error(), Need: "the files that the engine is told to read", Mend: "pack the model that the config means, or name this one in service.engine.argv"}
 	}
 	return finding{State: fine, Found: "what the engine is told to read is there"}
@@ -264,7 +281,10 @@ func checkEngineMemory(t together) finding {
 const left = 512 << 20
 
 func checkMachineMemory(t together) finding {
-	limit, machine := t.config.Service.Engine.MemoryBytes, uint64(t.shape.MemoryMiB)<<20
+	limit, machine := uint64(0), uint64(t.shape.MemoryMiB)<<20
+	for _, m := range t.config.Service.Served() {
+		limit += m.Engine.MemoryBytes
+	}
 	if t.config.Service.Wipe.Restarts() {
 		limit *= 2 // one computes, and one waits
 	}

@@ -39,7 +39,7 @@ func fitting(t *testing.T) together {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return together{config: m, engine: engine, model: model, shape: measure.Shape{CPUs: 2, MemoryMiB: 640}}
+	return together{config: m, files: []guest.Volumes{{Engine: engine, Model: model}}, shape: measure.Shape{CPUs: 2, MemoryMiB: 640}}
 }
 
 // vllmLine gives the engine a line of vLLM's that fits but for one argument, which is left out where its value is empty.
@@ -163,10 +163,14 @@ func TestCrossCheck(t *testing.T) {
 
 // TestExampleComments: every member of a config that people write has a comment, and every comment a member; the weights share one.
 func TestExampleComments(t *testing.T) {
-	e := example{name: "x", file: "x.gguf", price: 1, slots: 1, context: 2}
+	one, two := example{name: "x", file: "x.gguf"}, example{name: "y", file: "y.gguf"}
 	seen := map[string]bool{}
-	for _, p := range []measure.Platform{"", measure.TDX} {
-		text, err := e.write(p)
+	for _, tt := range []struct {
+		platform measure.Platform
+		models   []example
+	}{{"", []example{one}}, {measure.TDX, []example{one}}, {"", []example{one, two}}} {
+		e := examples{price: 1, slots: 1, context: 2, all: tt.models}
+		text, err := e.write(tt.platform)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,6 +194,67 @@ func TestExampleComments(t *testing.T) {
 	for key := range comments {
 		if !seen[key] {
 			t.Errorf("a comment is for %q, which no config has", key)
+		}
+	}
+}
+
+// TestCrossCheckOfSeveral: what is said of each model is looked at for each, under its name, and their memory together.
+func TestCrossCheckOfSeveral(t *testing.T) {
+	two := func(t *testing.T) together {
+		c := fitting(t)
+		s := &c.config.Service
+		other := config.Served{Engine: s.Engine, Model: s.Model, Limits: s.Limits}
+		other.Engine.Argv = slices.Clone(other.Engine.Argv)
+		other.Model.Name = "other"
+		s.Models = []config.Served{{Engine: s.Engine, Model: s.Model, Limits: s.Limits}, other}
+		s.Engine, s.Model, s.Limits = config.Engine{}, config.Model{}, config.Limits{}
+		c.files = append(c.files, c.files[0])
+		c.shape.MemoryMiB = 768
+		return c
+	}
+	for _, tt := range []struct {
+		name, check string
+		change      func(*together)
+		state       severity
+		says        string
+	}{
+		{"everything fits", "", func(*together) {}, fine, ""},
+		{"another volume of the second", "model-volume of other", func(t *together) { t.config.Service.Models[1].Model.Volume.Root[0]++ }, wrong, "--model"},
+		{"fewer places of the second", "slots of other", func(t *together) { t.config.Service.Models[1].Limits.Concurrent = 1 }, doubt, "no work"},
+		{"memory for one", "machine-memory", func(t *together) { t.shape.MemoryMiB = 640 }, doubt, "may have 256"},
+	} {
+		c := two(t)
+		tt.change(&c)
+		found := crossCheck(c)
+		if want := len(crossChecks) + 11; len(found) != want {
+			t.Errorf("%s: %d things are looked at, want %d", tt.name, len(found), want)
+		}
+		for _, f := range found {
+			want := fine
+			if f.Name == tt.check {
+				want = tt.state
+			}
+			var b strings.Builder
+			printFindings(&b, []finding{f})
+			if f.State != want || f.Name == tt.check && !strings.Contains(b.String(), tt.says) {
+				t.Errorf("%s: got %q, want %s with %q", tt.name, b.String(), want, tt.says)
+			}
+		}
+	}
+}
+
+// TestVolumeFlags: one engine is for all models, or there is one for each.
+func TestVolumeFlags(t *testing.T) {
+	for _, tt := range []struct{ engines, models, want string }{
+		{"e", "a", "e+a"}, {"e", "a b", "e+a e+b"}, {"e f", "a b", "e+a f+b"}, {"e f", "a", ""}, {"e f", "a b c", ""},
+	} {
+		all, err := (&volumeFlags{strings.Fields(tt.engines), strings.Fields(tt.models)}).pairs()
+		var got []string
+		for _, v := range all {
+			got = append(got, v.Engine+"+"+v.Model)
+		}
+		if strings.Join(got, " ") != tt.want || (err == nil) != (tt.want != "") {
+			t.Errorf("%s and %s: got %q (%v), want %q", tt.engines, tt.models, got, err, tt.want)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ func (t *talk) converse() error {
 	if f, ok := in.(*os.File); ok && term.IsTerminal(f.Fd()) {
 		prompt = "> "
 		m := t.guest.Result().Config()
-		fmt.Fprintf(notes, "%s on a verified guest. /help says what there is besides asking.\n", printable(m.Service.Model.Name))
+		fmt.Fprintf(notes, "%s on a verified guest. /help says what there is besides asking.\n", printable(cmp.Or(t.f.model, m.Service.Names()[0])))
 	}
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, maxLineBytes)

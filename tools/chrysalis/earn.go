@@ -31,7 +31,7 @@ func newEarn() *cobra.Command {
 type earnFlags struct {
 	config, dir, key, like string
 	output, owner          string
-	engine, model          string
+	volumes                volumeFlags
 	stake, fee             ton.Coins
 	uniqueID               uint32
 	source                 chainFlags
@@ -57,8 +57,7 @@ func newEarnInit() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.config, "config", "", "the config of a guest that has not been booted, as up takes it")
-	flags.StringVar(&f.engine, "engine", "build/volumes/engine.img", "with --config: engine volume, where the config does not name it")
-	flags.StringVar(&f.model, "model", "build/volumes/model.img", "with --config: model volume, where the config does not name it")
+	f.volumes.add(cmd, "with --config: ", ", where the config does not name it")
 	flags.StringVar(&f.owner, "owner", "", "with --config: address that is paid (default: the config's payout_owner)")
 	flags.StringVarP(&f.output, "output", "o", "", "with --config: file to write the config to, with root contract and terms of payment")
 	flags.StringVar(&f.dir, "dir", "", "folder of a guest that has been booted: its config, and its claim key")
@@ -86,7 +85,11 @@ func (f *earnFlags) measured() (m config.Measured, key pubkey.Ed25519, err error
 		}
 	}
 	if f.config != "" {
-		if m, err = guest.ReadConfig("", f.config, f.engine, f.model); err != nil {
+		files, err := f.volumes.pairs()
+		if err != nil {
+			return m, key, exitError{exitUsage, err}
+		}
+		if m, err = guest.ReadConfigOf("", f.config, files); err != nil {
 			return m, key, exitError{exitUsage, err}
 		}
 		if f.owner != "" {

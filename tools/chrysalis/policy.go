@@ -25,7 +25,8 @@ import (
 )
 
 func newPolicy() *cobra.Command {
-	var manifest, engine, model, out, pcrs, tree, accelerator string
+	var manifest, out, pcrs, tree, accelerator string
+	var volumes volumeFlags
 	var shapes, platforms, configs, processors []string
 	var values valueFlags
 	var card cardQuestion
@@ -59,7 +60,7 @@ func newPolicy() *cobra.Command {
 			if err != nil {
 				return rejected(fmt.Errorf("reading %s: %w", manifest, err))
 			}
-			cardModel, err := card.model(&model, cmd.Flags().Changed("model"))
+			cardModel, err := card.model(&volumes.models[0], cmd.Flags().Changed("model"))
 			if err != nil {
 				return err
 			}
@@ -67,12 +68,23 @@ func newPolicy() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			files, err := volumes.pairs()
+			if err != nil {
+				return exitError{exitUsage, err}
+			}
 			if machines, err = ofProcessors(machines, processors); err != nil {
 				return exitError{exitUsage, err}
 			}
-			measured, err := policyConfigs(machines, configs, engine, model)
+			measured, err := policyConfigs(machines, configs, files)
 			if err != nil {
 				return exitError{exitUsage, err}
+			}
+			if n := len(measured[0].Service.Models); n > 0 {
+				for i := range machines {
+					if machines[i], err = guest.WithModels(machines[i], n); err != nil {
+						return exitError{exitUsage, err}
+					}
+				}
 			}
 			if err := cardModel.fits(measured); err != nil {
 				return err
@@ -120,8 +132,7 @@ func newPolicy() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&manifest, "manifest", "build/release/manifest.json", "manifest of the release that may run")
 	cmd.Flags().StringArrayVar(&configs, "config", nil, "config as for up; once for each platform whose guests seal in another way (default: the demo's)")
-	cmd.Flags().StringVar(&engine, "engine", "build/volumes/engine.img", "engine volume, when the config does not name one: its file, or ROOT/BLOCKS")
-	cmd.Flags().StringVar(&model, "model", "build/volumes/model.img", "model volume, when the config does not name one: its file, or ROOT/BLOCKS")
+	volumes.add(cmd, "", ", when the config does not name one: its file, or ROOT/BLOCKS")
 	cmd.Flags().StringArrayVar(&shapes, "shape", nil,
 		"shape.json of a machine on which it may run; may stand several times (default: any vtpm, PCR 1 waived by name)")
 	cmd.Flags().StringSliceVar(&platforms, "platform", nil, "platforms whose guests may run on the machine that up starts here, in the place of shapes: "+
@@ -204,9 +215,9 @@ func ofProcessors(machines []measure.Shape, processors []string) (all []measure.
 }
 
 // policyConfigs reads the configs, or takes the demo of each machine's platform.
-func policyConfigs(machines []measure.Shape, files []string, engine, model string) (all []config.Measured, err error) {
+func policyConfigs(machines []measure.Shape, files []string, volumes []guest.Volumes) (all []config.Measured, err error) {
 	add := func(p measure.Platform, file string) error {
-		m, err := guest.ReadConfig(p, file, engine, model)
+		m, err := guest.ReadConfigOf(p, file, volumes)
 		all = append(all, m)
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -58,13 +59,19 @@ func (f *printFlags) fit(spec *guest.Spec, quoteSocketGiven bool) error {
 	if f.what == "" {
 		return nil
 	}
-	for _, path := range []*string{&spec.Release, &spec.Engine, &spec.Model} {
+	paths := []*string{&spec.Release}
+	volumes := slices.Clone(spec.Volumes())
+	for i := range volumes {
+		paths = append(paths, &volumes[i].Engine, &volumes[i].Model)
+	}
+	for _, path := range paths {
 		absolute, err := filepath.Abs(*path)
 		if err != nil {
 			return err
 		}
 		*path = absolute
 	}
+	*spec = spec.WithVolumes(volumes)
 	if f.what == printLibvirt {
 		spec.Shape = guest.StrictShape(spec.Shape)
 		if spec.Hardware.QuoteSocket != "" && !quoteSocketGiven {
@@ -97,8 +104,16 @@ func (f *printFlags) print(ctx context.Context, w, hints io.Writer, g guest.Gues
 	}
 	fmt.Fprintf(hints, "chrysalis: hint: clients compute this guest's registers with: chrysalis policy --shape %s\n", g.Path(guest.ShapeFile))
 	if f.what == printKubernetes {
-		fmt.Fprintf(hints, "chrysalis: hint: claims %[1]s-release (a folder: %[2]s), %[1]s-engine and %[1]s-model (raw blocks: %[3]s, %[4]s) must be there\n", name,
-			spec.Release, spec.Engine, spec.Model)
+		volumes := spec.Volumes()
+		names := guest.VolumeNames(len(volumes))
+		var claims, files []string
+		for i, v := range volumes {
+			claims = append(claims, name+"-"+names[2*i], name+"-"+names[2*i+1])
+			files = append(files, v.Engine, v.Model)
+		}
+		last := len(claims) - 1
+		fmt.Fprintf(hints, "chrysalis: hint: claims %s-release (a folder: %s), %s and %s (raw blocks: %s) must be there\n", name,
+			spec.Release, strings.Join(claims[:last], ", "), claims[last], strings.Join(files, ", "))
 	}
 	if spec.Shape.Platform == measure.TDX && f.what == printLibvirt && spec.Hardware.QuoteSocket != "" {
 		fmt.Fprintf(hints, "chrysalis: hint: QEMU asks for quotes at %s: the quoting service must listen there\n", spec.Hardware.QuoteSocket)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"chrysalis/measure/config"
 	"chrysalis/runtime/numbers"
 	"chrysalis/tools/internal/guest"
 	"chrysalis/tools/internal/metrics"
@@ -121,6 +122,9 @@ func newStatusOf(proc string) *cobra.Command {
 	return cmd
 }
 
+// modelsOf names what a guest serves.
+func modelsOf(s config.Service) string { return strings.Join(s.Names(), ", ") }
+
 // look looks at all guests at once. One whose folder does not say how it stands is unknown, and err joins why.
 func look(ctx context.Context, dirs []string) (guests []guestState, err error) {
 	guests = make([]guestState, len(dirs))
@@ -129,7 +133,7 @@ func look(ctx context.Context, dirs []string) (guests []guestState, err error) {
 	for i, dir := range dirs {
 		wait.Go(func() {
 			l, err := guest.Guest{Dir: dir}.Look(ctx)
-			s := guestState{Name: nameOf(dir), State: string(l.State), Why: l.Why, Dir: dir, Model: l.Spec.Config.Service.Model.Name, Lines: []string{}}
+			s := guestState{Name: nameOf(dir), State: string(l.State), Why: l.Why, Dir: dir, Model: modelsOf(l.Spec.Config.Service), Lines: []string{}}
 			if s.Custodian = l.Spec.Config.Service.Custodian; !s.Custodian {
 				s.BorrowsFrom = l.Spec.Custodian
 			}

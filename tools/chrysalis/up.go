@@ -77,18 +77,19 @@ const guestWait = 3 * time.Minute
 
 func newUp() *cobra.Command {
 	var (
-		flags                          guestFlags
-		release, engine, model, config string
-		shape, disk, double, listen    string
-		machine                        machineFlags
-		prints                         printFlags
-		custody                        custodyFlags
-		settling                       settleFlags
-		gpus                           passedFlags
-		port, memory                   int
-		wait, drain                    time.Duration
-		qemuArgs                       []string
-		asJSON, foreground, noCheck    bool
+		flags                       guestFlags
+		release, config             string
+		volumes                     volumeFlags
+		shape, disk, double, listen string
+		machine                     machineFlags
+		prints                      printFlags
+		custody                     custodyFlags
+		settling                    settleFlags
+		gpus                        passedFlags
+		port, memory                int
+		wait, drain                 time.Duration
+		qemuArgs                    []string
+		asJSON, foreground, noCheck bool
 	)
 	cmd := &cobra.Command{
 		Use:   "up",
@@ -99,7 +100,7 @@ func newUp() *cobra.Command {
 			"--print what libvirt or Kubernetes would: the same machine, with the same hash of the config in the hardware's own field.\n" +
 			"A second start of the same folder keeps TPM, journal and port, so the guest continues its count where clients know it. This machine alone\n" +
 			"reaches it, unless --listen names another address.",
-		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json\n  chrysalis up --platform tdx\n  chrysalis up --listen 0.0.0.0:8443   # for other machines too\n  chrysalis up --platform tdx --custodian --name keeper   # then a guest whose secret outlives its boots:\n  chrysalis up --platform tdx --borrow-from build/guest-keeper\n  chrysalis up --platform sev-snp --certificate vcek.der --certificate ask.der --collateral amd.crl\n" +
+		Example: "  chrysalis up\n  chrysalis up --release build/release --model build/volumes/model.img --config my-config.json\n  chrysalis up --config two.json --model a.img --model b.img   # several models, in the config's order\n  chrysalis up --platform tdx\n  chrysalis up --listen 0.0.0.0:8443   # for other machines too\n  chrysalis up --platform tdx --custodian --name keeper   # then a guest whose secret outlives its boots:\n  chrysalis up --platform tdx --borrow-from build/guest-keeper\n  chrysalis up --platform sev-snp --certificate vcek.der --certificate ask.der --collateral amd.crl\n" +
 			"  chrysalis up --config box-paid.json --ton-config global.config.json   # charges are settled on chain\n  chrysalis up --platform tdx --accelerator kvm --dry-run\n  chrysalis up --platform tdx --gpu 0000:41:00.0 --config gpu.json --rim driver.xml --rim vbios.xml   # a config with service.gpu\n  chrysalis up --print libvirt   # for virsh define\n" +
 			"  chrysalis up --platform sev-snp --accelerator kvm --print kubernetes --container-image qemu:11.1.3   # for kubectl apply\n  chrysalis up --disk chrysalis.raw --dir build/disk-guest",
 		Args: cobra.NoArgs,
@@ -116,7 +117,11 @@ func newUp() *cobra.Command {
 			if g.Double, err = filepath.Abs(double); err != nil {
 				return exitError{exitUsage, err}
 			}
-			spec := guest.Spec{Release: release, Engine: engine, Model: model}
+			files, err := volumes.pairs()
+			if err != nil {
+				return exitError{exitUsage, err}
+			}
+			spec := guest.Spec{Release: release}.WithVolumes(files)
 			before, err := g.Spec()
 			if err != nil && !errors.Is(err, os.ErrNotExist) {
 				return unavailable(err)
@@ -127,8 +132,17 @@ func newUp() *cobra.Command {
 			if spec.Shape, err = machine.shape(ctx, g, shape, release); err != nil {
 				return exitError{exitUsage, err}
 			}
-			if spec.Config, err = guest.ReadConfig(spec.Shape.Platform, config, engine, model); err != nil {
+			if spec.Config, err = guest.ReadConfigOf(spec.Shape.Platform, config, files); err != nil {
 				return exitError{exitUsage, err}
+			}
+			served := spec.Config.Service.Served()
+			if len(served) > 0 {
+				if len(served) != len(files) {
+					return exitError{exitUsage, fmt.Errorf("the config has %d models, and --model is given %d times: want it once for each, in the config's order", len(served), len(files))}
+				}
+				if spec.Shape, err = guest.WithModels(spec.Shape, len(served)); err != nil {
+					return exitError{exitUsage, err}
+				}
 			}
 			if err := custody.apply(ctx, g, &spec, config == ""); err != nil {
 				return exitError{exitUsage, err}
@@ -136,8 +150,10 @@ func newUp() *cobra.Command {
 			if err := settling.apply(cmd, &spec, before); err != nil {
 				return err
 			}
-			if err := guest.CheckModel(spec.Config, spec.Model); err != nil {
-				return exitError{exitUsage, err}
+			for i, m := range spec.Config.Service.Served() {
+				if err := guest.CheckModel(m.Engine, files[i].Model); err != nil {
+					return exitError{exitUsage, err}
+				}
 			}
 			if memory != 0 {
 				spec.Shape.MemoryMiB = memory
@@ -146,7 +162,7 @@ func newUp() *cobra.Command {
 				return exitError{exitUsage, err}
 			}
 			if !noCheck {
-				if err := sayMisfits(cmd.ErrOrStderr(), crossCheck(together{spec.Config, engine, model, spec.Shape})); err != nil {
+				if err := sayMisfits(cmd.ErrOrStderr(), crossCheck(together{spec.Config, files, spec.Shape})); err != nil {
 					return err
 				}
 			}
@@ -202,8 +218,7 @@ func newUp() *cobra.Command {
 	}
 	flags.add(cmd)
 	cmd.Flags().StringVar(&release, "release", "build/release", "release folder")
-	cmd.Flags().StringVar(&engine, "engine", "build/volumes/engine.img", "engine volume")
-	cmd.Flags().StringVar(&model, "model", "build/volumes/model.img", "model volume")
+	volumes.add(cmd, "", "")
 	cmd.Flags().StringVar(&config, "config", "",
 		"config as JSON with identity and service; volumes that it does not name are filled in (default: the demo's)")
 	machine.add(cmd)

@@ -61,8 +61,16 @@ func newVerify() *cobra.Command {
 			if err == nil {
 				result = conn.Result()
 				defer conn.Close()
-				if cards != nil && cards[result.Config().Service.Model.Volume] == nil {
-					return rejected(fmt.Errorf("the guest's model is volume %s, and %s has no card of it that the signers stand for", result.Config().Service.Model.Volume, card.file))
+				served := result.Config().Service.Served()
+				for _, m := range served {
+					if cards == nil || cards[m.Model.Volume] != nil {
+						continue
+					}
+					which := "model"
+					if len(served) > 1 {
+						which += " " + printable(m.Model.Name)
+					}
+					return rejected(fmt.Errorf("the guest's %s is volume %s, and %s has no card of it that the signers stand for", which, m.Model.Volume, card.file))
 				}
 			}
 			if asJSON {
@@ -139,8 +147,13 @@ func printVerification(out, notes io.Writer, result *attest.Result, err error, a
 	if hash, ok := result.ImageHash(); ok {
 		say(out, "image: %s, as COCOON's root contract lists images\n", hash)
 	}
-	if c := cards[result.Config().Service.Model.Volume]; c != nil {
-		say(out, "model: %s, %s, %s\n", printable(c.ID()), printable(c.Quantisation), printable(c.Licence))
+	served := result.Config().Service.Served()
+	for _, m := range served {
+		if c := cards[m.Model.Volume]; c != nil {
+			say(out, "model: %s, %s, %s\n", printable(c.ID()), printable(c.Quantisation), printable(c.Licence))
+		} else if len(served) > 1 {
+			say(out, "model: %s, volume %s, on engine %s\n", printable(m.Model.Name), m.Model.Volume, m.Engine.Volume)
+		}
 	}
 	if loan := result.Loan(); loan.Number > 0 {
 		say(out, "secret: loan %d, lent by the custodian on machine %s\n", loan.Number, loan.Lender)

@@ -391,13 +391,27 @@ func (m modelCards) report(result *attest.Result, err error) any {
 	if result == nil || m == nil {
 		return r
 	}
-	card := m[result.Config().Service.Model.Volume]
-	return struct {
-		attest.Report
+	type known struct {
 		Model        string `json:"model"` // NAME@REVISION
 		Licence      string `json:"licence"`
 		Quantisation string `json:"quantisation"`
-	}{r, card.ID(), card.Licence, card.Quantisation}
+	}
+	var all []known
+	for _, served := range result.Config().Service.Served() {
+		if card := m[served.Model.Volume]; card != nil {
+			all = append(all, known{card.ID(), card.Licence, card.Quantisation})
+		}
+	}
+	if len(all) != 1 {
+		return struct {
+			attest.Report
+			Models []known `json:"models"` // in the config's order
+		}{r, all}
+	}
+	return struct {
+		attest.Report
+		known
+	}{r, all[0]}
 }
 
 // cardModel is what a policy takes from a card; the zero value takes nothing.
@@ -430,8 +444,12 @@ func (q cardQuestion) model(file *string, fileGiven bool) (m cardModel, err erro
 // fits checks that the configs name the card's volume.
 func (m cardModel) fits(configs []config.Measured) error {
 	for _, c := range configs {
-		if m.id != "" && c.Service.Model.Volume != m.volume {
-			return rejected(fmt.Errorf("the config's model is volume %s, and the card of %s says %s", c.Service.Model.Volume, m.id, m.volume))
+		var has []string
+		for _, served := range c.Service.Served() {
+			has = append(has, served.Model.Volume.String())
+		}
+		if m.id != "" && !slices.Contains(has, m.volume.String()) {
+			return rejected(fmt.Errorf("the config's model is volume %s, and the card of %s says %s", strings.Join(has, " or "), m.id, m.volume))
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package e2e
 import (
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"chrysalis/measure/config"
@@ -88,6 +89,22 @@ func TestForeignDisks(t *testing.T) {
 		spec := demoSpec(t)
 		spec.Config.Service.Engine.Argv = slices.DeleteFunc(slices.Clone(spec.Config.Service.Engine.Argv), func(s string) bool { return s == "--no-cache-prompt" })
 		if got, want := ending(t, newGuest(t), spec), "engine-unfit"; got != want {
+			t.Errorf("the guest's last word: got %q, want %q", got, want)
+		}
+	})
+	t.Run("the models' disks are changed about", func(t *testing.T) {
+		beside(t)
+		spec := withModels(t, nil, "other")
+		spec.Models[0].Model, spec.Models[1].Model = spec.Models[1].Model, spec.Models[0].Model
+		if got, want := ending(t, newGuest(t), spec), "volume-corrupt"; got != want {
+			t.Errorf("the guest's last word: got %q, want %q", got, want)
+		}
+	})
+	t.Run("the second model's disk is not there", func(t *testing.T) {
+		beside(t)
+		spec := withModels(t, nil, "other")
+		spec.Shape.Devices = slices.DeleteFunc(slices.Clone(spec.Shape.Devices), func(d string) bool { return strings.Contains(d, "chrysalis-model-1") })
+		if got, want := ending(t, newGuest(t), spec), "model-volume-failed"; got != want {
 			t.Errorf("the guest's last word: got %q, want %q", got, want)
 		}
 	})

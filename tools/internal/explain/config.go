@@ -39,9 +39,9 @@ func (x *explanation) configCauses(at pair, register string) []Cause {
 // configKind is the kind of cause that a field is.
 func configKind(field string) string {
 	switch {
-	case strings.HasPrefix(field, "service.engine.volume"):
+	case strings.HasPrefix(field, "service.engine.volume"), strings.HasPrefix(field, "service.models[") && strings.HasSuffix(field, ".engine.volume"):
 		return "engine"
-	case strings.HasPrefix(field, "service.model"):
+	case strings.HasPrefix(field, "service.model."), strings.HasPrefix(field, "service.models[") && strings.HasSuffix(field, ".model.volume"):
 		return "model"
 	}
 	return "config"
@@ -56,8 +56,29 @@ type difference struct{ field, want, got string }
 
 // differences compares two configs field by field, in the order of the document. A volume is one field.
 func differences(want, got config.Measured) []difference {
-	return append(compareFields("identity", reflect.ValueOf(want.Identity), reflect.ValueOf(got.Identity)),
-		compareFields("service", reflect.ValueOf(want.Service), reflect.ValueOf(got.Service))...)
+	all := compareFields("identity", reflect.ValueOf(want.Identity), reflect.ValueOf(got.Identity))
+	w, g := want.Service, got.Service
+	if len(w.Models)+len(g.Models) > 0 {
+		all = append(all, compareModels(w, g)...)
+		for _, s := range []*config.Service{&w, &g} {
+			s.Engine, s.Model, s.Limits, s.Models = config.Engine{}, config.Model{}, config.Limits{}, nil
+		}
+	}
+	return append(all, compareFields("service", reflect.ValueOf(w), reflect.ValueOf(g))...)
+}
+
+// compareModels compares what two services serve, where one at least has several models: which there are, in which order, and each that both have under
+// its name.
+func compareModels(want, got config.Service) (all []difference) {
+	if w, g := want.Names(), got.Names(); !slices.Equal(w, g) {
+		all = append(all, difference{"service.models", strings.Join(w, ", "), strings.Join(g, ", ")})
+	}
+	for _, w := range want.Served() {
+		if g, _, ok := got.Named(w.Model.Name); ok {
+			all = append(all, compareFields(fmt.Sprintf("service.models[%s]", w.Model.Name), reflect.ValueOf(w), reflect.ValueOf(g))...)
+		}
+	}
+	return all
 }
 
 func compareFields(at string, want, got reflect.Value) (all []difference) {

@@ -110,6 +110,12 @@ func TestConfigAndLog(t *testing.T) {
 			says: "service.engine.volume"},
 		{name: "model and price", change: func(m *config.Measured) { m.Service.Model.Volume.Blocks++; m.Service.Price.NanotonPerToken++ },
 			want: []string{"model", "config"}, says: "service.model.volume"},
+		{name: "several models", change: func(m *config.Measured) {
+			one := config.Served{Engine: m.Service.Engine, Model: m.Service.Model, Limits: m.Service.Limits}
+			other := one
+			other.Model.Name, other.Model.Volume.Root = "other", register.Digest{0xee}
+			m.Service.Engine, m.Service.Model, m.Service.Limits, m.Service.Models = config.Engine{}, config.Model{}, config.Limits{}, []config.Served{one, other}
+		}, want: []string{"config", "runtime-log", "runtime-log"}, says: "the guest's config has service.models tiny, other, expected tiny"},
 		{name: "GPUs that the config asks for", change: func(m *config.Measured) { m.Service.GPU = "1 hopper spt" }, guest: func(g *attesttest.Guest) {
 			g.Records[4].Data = []byte("verified 1 hopper spt driver 570.124.06 vbios 96.00.9F.00.01")
 		}, want: []string{"config"}, says: "service.gpu 1 hopper spt, expected none"},
@@ -437,6 +443,39 @@ func TestShortfallsOfSNP(t *testing.T) {
 		in.Policy = policy
 		if r, err := Explain(t.Context(), in); err == nil || !strings.Contains(err.Error(), nothing) {
 			t.Errorf("%s: got %+v and %v, want an error: %s", name, r, err, nothing)
+		}
+	}
+}
+
+// TestDifferencesOfModels: of two configs of several models each difference is told under its model's name, and of what kind it is.
+func TestDifferencesOfModels(t *testing.T) {
+	m, err := config.Decode(measuredConfig(t, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := config.Served{Engine: m.Service.Engine, Model: m.Service.Model, Limits: m.Service.Limits}
+	other := one
+	other.Model.Name, other.Model.Volume.Root = "other", register.Digest{0xee}
+	m.Service.Engine, m.Service.Model, m.Service.Limits, m.Service.Models = config.Engine{}, config.Model{}, config.Limits{}, []config.Served{one, other}
+	for _, tt := range []struct {
+		change      func([]config.Served)
+		field, kind string
+	}{
+		{func([]config.Served) {}, "", ""},
+		{func(s []config.Served) { s[1].Model.Volume.Root[0]++ }, "service.models[other].model.volume", "model"},
+		{func(s []config.Served) { s[0].Engine.Volume.Root[0]++ }, "service.models[tiny].engine.volume", "engine"},
+		{func(s []config.Served) { s[1].Limits.ContextTokens++ }, "service.models[other].limits.context_tokens", "config"},
+		{func(s []config.Served) { s[0], s[1] = s[1], s[0] }, "service.models", "config"},
+	} {
+		changed := m
+		changed.Service.Models = append([]config.Served(nil), m.Service.Models...)
+		tt.change(changed.Service.Models)
+		got := differences(m, changed)
+		if tt.field == "" && len(got) == 0 {
+			continue
+		}
+		if len(got) != 1 || got[0].field != tt.field || configKind(got[0].field) != tt.kind {
+			t.Errorf("%s: got %+v, want that alone, of kind %s", tt.field, got, tt.kind)
 		}
 	}
 }

@@ -49,7 +49,7 @@ func TestLines(t *testing.T) {
 		}
 		args, err := arguments(shape, files{
 			firmware: "OVMF.fd", kernel: "vmlinuz", initrd: "initrd", cmdline: "quiet", root: "root.img", config: "config.disk", journal: "journal.disk",
-			engine: "engine.img", model: "model.img", status: "status.log", proofs: "proofs.log", numbers: "numbers.log", qmp: "qmp.sock", pid: "qemu.pid",
+			volumes: []Volumes{{"engine.img", "model.img"}}, status: "status.log", proofs: "proofs.log", numbers: "numbers.log", qmp: "qmp.sock", pid: "qemu.pid",
 			listen: loopback, hostPort: 8443, guestPort: guestPort, hardware: tt.hardware, measured: []byte("the config"),
 		})
 		if err != nil {

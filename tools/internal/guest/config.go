@@ -15,9 +15,15 @@ import (
 	"chrysalis/measure/config"
 )
 
-// ReadConfig reads a config as JSON, with white space as its author likes and lines of comments, which begin with //; "" is the platform's
-// demo. Volumes that it does not name are those of the two files, or the volumes themselves where ROOT/BLOCKS stands in a file's place.
+// ReadConfig is ReadConfigOf the volumes of one model.
 func ReadConfig(p measure.Platform, file, engine, model string) (config.Measured, error) {
+	return ReadConfigOf(p, file, []Volumes{{engine, model}})
+}
+
+// ReadConfigOf reads a config as JSON, with white space as its author likes and lines of comments, which begin with //; "" is the platform's
+// demo. Volumes that it does not name are those of the files, a pair for each model in its order, or the volumes themselves where ROOT/BLOCKS stands in
+// a file's place.
+func ReadConfigOf(p measure.Platform, file string, files []Volumes) (config.Measured, error) {
 	m := DemoConfigOn(p)
 	if file != "" {
 		data, err := os.ReadFile(file)
@@ -33,23 +39,37 @@ func ReadConfig(p measure.Platform, file, engine, model string) (config.Measured
 		}
 		m = config.Measured{Identity: parts.Identity, Service: parts.Service}
 	}
-	if n := len(m.Service.Models); n > 0 {
-		return m, fmt.Errorf("reading config: %d models, want engine and model: a guest of several is not started from here", n)
-	}
 	if m.Service.Custodian {
 		_, err := m.Encode()
 		return m, err
 	}
-	for _, v := range []struct {
-		file string
-		into *config.Volume
-	}{{engine, &m.Service.Engine.Volume}, {model, &m.Service.Model.Volume}} {
-		if *v.into != (config.Volume{}) {
+	type pair struct{ engine, model *config.Volume }
+	pairs := []pair{{&m.Service.Engine.Volume, &m.Service.Model.Volume}}
+	if len(m.Service.Models) > 0 {
+		pairs = nil
+	}
+	for i := range m.Service.Models {
+		served := &m.Service.Models[i]
+		pairs = append(pairs, pair{&served.Engine.Volume, &served.Model.Volume})
+	}
+	for i, p := range pairs {
+		if (*p.engine != config.Volume{}) && (*p.model != config.Volume{}) {
 			continue
 		}
-		var err error
-		if *v.into, err = namedVolume(v.file); err != nil {
-			return m, fmt.Errorf("reading config: %w", err)
+		if len(files) != len(pairs) {
+			return m, fmt.Errorf("reading config: it has %d models and names not all volumes, and those of %d are given: want as many, in the config's order", len(pairs), len(files))
+		}
+		for _, v := range []struct {
+			file string
+			into *config.Volume
+		}{{files[i].Engine, p.engine}, {files[i].Model, p.model}} {
+			if *v.into != (config.Volume{}) {
+				continue
+			}
+			var err error
+			if *v.into, err = namedVolume(v.file); err != nil {
+				return m, fmt.Errorf("reading config: %w", err)
+			}
 		}
 	}
 	_, err := m.Encode()

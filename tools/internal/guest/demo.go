@@ -59,7 +59,7 @@ func DemoConfigOn(p measure.Platform) config.Measured {
 
 // CheckModel opens the model's volume and checks that each file of the model that the engine is told of is in it: otherwise the engine
 // does not come up, a minute after the boot began.
-func CheckModel(m config.Measured, file string) error {
+func CheckModel(e config.Engine, file string) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
@@ -69,7 +69,7 @@ func CheckModel(m config.Measured, file string) error {
 	if err != nil {
 		return fmt.Errorf("%s is no volume: %v", file, err)
 	}
-	for _, word := range m.Service.Engine.Argv {
+	for _, word := range e.Argv {
 		name, named := strings.CutPrefix(word, role.EngineModel+"/")
 		if !named {
 			continue

@@ -33,14 +33,16 @@ const guestPort = 8443
 
 // Spec is what a guest is made of.
 type Spec struct {
-	Release string          `json:"release"`        // release folder
-	Engine  string          `json:"engine"`         // engine volume
-	Model   string          `json:"model"`          // model volume
-	Disk    string          `json:"disk,omitempty"` // boot disk; empty boots the release's kernel directly
-	Config  config.Measured `json:"config"`
-	Shape   measure.Shape   `json:"shape"`
-	Listen  string          `json:"listen,omitempty"` // IPv4 address of this machine; empty is its loopback interface
-	Port    int             `json:"port"`             // port on it
+	Release string `json:"release"` // release folder
+	Engine  string `json:"engine"`  // engine volume
+	Model   string `json:"model"`   // model volume
+	// Models are the volumes of several models, in the config's order, in the place of Engine and Model.
+	Models []Volumes       `json:"models,omitempty"`
+	Disk   string          `json:"disk,omitempty"` // boot disk; empty boots the release's kernel directly
+	Config config.Measured `json:"config"`
+	Shape  measure.Shape   `json:"shape"`
+	Listen string          `json:"listen,omitempty"` // IPv4 address of this machine; empty is its loopback interface
+	Port   int             `json:"port"`             // port on it
 	// Hardware is what QEMU is told about a confidential machine under KVM.
 	Hardware Hardware `json:"hardware,omitzero"`
 	// Handover asks the guest to hand its secret to another image, and to end. It is for one start.
@@ -55,6 +57,31 @@ type Spec struct {
 	SoftwareRoot string `json:"software_root,omitempty"`
 	// Double are further arguments of the double that plays a TD's hardware: tests pass what an attacker's would do.
 	Double []string `json:"double,omitzero"`
+}
+
+// Volumes are the files of an engine and of the model that it computes with.
+type Volumes struct {
+	Engine string `json:"engine"`
+	Model  string `json:"model"`
+}
+
+// Volumes returns the files of each model, in the config's order.
+func (s Spec) Volumes() []Volumes {
+	if len(s.Models) > 0 {
+		return s.Models
+	}
+	return []Volumes{{s.Engine, s.Model}}
+}
+
+// WithVolumes returns the spec with these volumes.
+func (s Spec) WithVolumes(all []Volumes) Spec {
+	s.Engine, s.Model, s.Models = "", "", nil
+	if len(all) == 1 {
+		s.Engine, s.Model = all[0].Engine, all[0].Model
+	} else {
+		s.Models = all
+	}
+	return s
 }
 
 // Guest is a guest's folder on this machine.
@@ -251,7 +278,7 @@ func (g Guest) files(spec Spec) (files, error) {
 		firmware: filepath.Join(spec.Release, spec.Shape.Firmware.Name), variables: g.Path("variables.fd"),
 		kernel: filepath.Join(spec.Release, "vmlinuz"), initrd: filepath.Join(spec.Release, "initrd"), cmdline: string(cmdline),
 		root: filepath.Join(spec.Release, "root.img"), disk: spec.Disk, config: g.Path("config.disk"), journal: g.Path(journal),
-		engine: spec.Engine, model: spec.Model, tpm: g.Path("tpm"),
+		volumes: spec.Volumes(), tpm: g.Path("tpm"),
 		tpmSocket: g.Path(tpmSocket), status: g.Path(StatusFile), proofs: g.Path(ProofsFile), numbers: g.Path(NumbersFile), qmp: g.Path(monitorFile), pid: g.Path("qemu.pid"),
 		listen: spec.listen(), hostPort: spec.Port, guestPort: guestPort, hardware: spec.Hardware, measured: measured,
 		reachesOut: spec.Custodian != "" || spec.Chain.Given(),

@@ -3,12 +3,14 @@ package guest
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"chrysalis/measure"
+	"chrysalis/measure/engines"
 	"chrysalis/tools/internal/qemu"
 )
 
@@ -65,8 +67,12 @@ func (g Guest) kubernetes(spec Spec, pod Pod) ([]byte, error) {
 	}
 	release := func(name string) string { return path.Join(podRelease, name) }
 	f.firmware, f.kernel, f.initrd, f.root = release(s.Firmware.Name), release("vmlinuz"), release("initrd"), release("root.img")
-	f.config, f.journal, f.engine, f.model = path.Join(podConfig, podConfigs), path.Join(podDisks, "journal"), path.Join(podDisks, "engine"),
-		path.Join(podDisks, "model")
+	f.config, f.journal = path.Join(podConfig, podConfigs), path.Join(podDisks, "journal")
+	claimed := VolumeNames(len(f.volumes))
+	f.volumes = slices.Clone(f.volumes)
+	for at := range f.volumes {
+		f.volumes[at] = Volumes{path.Join(podDisks, claimed[2*at]), path.Join(podDisks, claimed[2*at+1])}
+	}
 	f.status, f.proofs, f.numbers = path.Join(podRun, StatusFile), path.Join(podRun, ProofsFile), path.Join(podRun, NumbersFile)
 	f.qmp, f.pid = path.Join(podRun, monitorFile), path.Join(podRun, "qemu.pid")
 	f.listen, f.hostPort = "", guestPort // the pod's own address
@@ -96,7 +102,7 @@ func (g Guest) kubernetes(spec Spec, pod Pod) ([]byte, error) {
 		node = path.Clean(node)
 		mount("host-"+path.Base(node), node, object{"hostPath": object{"path": node, "type": kind}}, false)
 	}
-	for _, name := range []string{"engine", "model"} {
+	for _, name := range claimed {
 		volumes = append(volumes, object{"name": name, "persistentVolumeClaim": claim(name)})
 		blocks = append(blocks, object{"name": name, "devicePath": path.Join(podDisks, name)})
 	}
@@ -130,6 +136,14 @@ func (g Guest) kubernetes(spec Spec, pod Pod) ([]byte, error) {
 	}
 	data, err := json.Marshal(object{"apiVersion": "v1", "kind": "List", "items": items}, json.Deterministic(true), jsontext.WithIndent("  "))
 	return append(data, '\n'), err
+}
+
+// VolumeNames are what the engines' and models' volumes of so many models are called: engine and model of each in turn.
+func VolumeNames(models int) (names []string) {
+	for at := range models {
+		names = append(names, engines.Nth("engine", at, models), engines.Nth("model", at, models))
+	}
+	return names
 }
 
 // maxConfigMapBytes bounds a ConfigMap's data.

@@ -28,7 +28,7 @@ func golden(t *testing.T, file, got string) {
 func testFiles(h Hardware) files {
 	return files{
 		firmware: "/release/OVMF.fd", variables: "/guest/variables.fd", kernel: "/release/vmlinuz", initrd: "/release/initrd", cmdline: "quiet x=<&>",
-		root: "/release/root.img", config: "/guest/config.disk", journal: "/guest/journal.disk", engine: "/engine.img", model: "/model.img",
+		root: "/release/root.img", config: "/guest/config.disk", journal: "/guest/journal.disk", volumes: []Volumes{{"/engine.img", "/model.img"}},
 		tpm: "/guest/tpm", tpmSocket: "/guest/tpm.sock", status: "/guest/status.log", proofs: "/guest/proofs.log", numbers: "/guest/numbers.log", qmp: "/guest/qmp.sock",
 		pid: "/guest/qemu.pid", listen: loopback, hostPort: 8443, guestPort: guestPort, hardware: h, measured: []byte("the config"),
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -16,6 +17,7 @@ import (
 	"chrysalis/init/disks"
 	"chrysalis/init/status"
 	"chrysalis/measure"
+	"chrysalis/measure/engines"
 	"chrysalis/measure/register"
 	"chrysalis/runtime/numbers"
 	"chrysalis/tools/internal/qemu"
@@ -58,6 +60,48 @@ func DefaultShape(qemuVersion string, accelerated *qemu.CPU, firmware string) (m
 	if s.Firmware, err = FirmwareFile(firmware); err != nil {
 		return s, err
 	}
+	return s, s.Check()
+}
+
+// WithModels returns the machine with the disks of so many models: engine and model of each, in the config's order, where one pair stood. A machine
+// that has them stays as it is, and one that has others is refused.
+func WithModels(s measure.Shape, models int) (measure.Shape, error) {
+	var want, has []string
+	for at := range models {
+		for _, d := range []struct{ drive, serial string }{{"engine", disks.Engine}, {"model", disks.Model}} {
+			want = append(want, fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s", engines.Nth(d.drive, at, models), engines.Nth(d.serial, at, models)))
+		}
+	}
+	first := -1
+	more := "" // what stands behind each, on a confidential machine
+	rest := slices.DeleteFunc(slices.Clone(s.Devices), func(d string) bool {
+		begin, _, ok := strings.Cut(d, ",serial=")
+		drive := strings.TrimPrefix(begin, "virtio-blk-pci,drive=")
+		if name, _, _ := strings.Cut(drive, "-"); !ok || drive == begin || name != "engine" && name != "model" {
+			return false
+		}
+		if first < 0 {
+			first = slices.Index(s.Devices, d)
+		}
+		_, serial, _ := strings.Cut(d, ",serial=")
+		serial, behind, _ := strings.Cut(serial, ",")
+		if behind != "" {
+			more = "," + behind
+		}
+		has = append(has, begin+",serial="+serial)
+		return true
+	})
+	one := []string{"virtio-blk-pci,drive=engine,serial=" + disks.Engine, "virtio-blk-pci,drive=model,serial=" + disks.Model}
+	switch {
+	case slices.Equal(has, want), models == 1 && len(has) == 0: // a machine of somebody else's making, which calls them otherwise
+		return s, nil
+	case !slices.Equal(has, one):
+		return s, fmt.Errorf("the machine has the disks %q, want those of %d models, %q", has, models, want)
+	}
+	for i := range want {
+		want[i] += more
+	}
+	s.Devices = slices.Insert(rest, first, want...)
 	return s, s.Check()
 }
 
@@ -236,14 +280,18 @@ type diskFile struct {
 
 // disks are the guest's disks, the one that it starts from first.
 func (f files) disks() []diskFile {
-	return []diskFile{{"root", cmp.Or(f.disk, f.root), true}, {"config", f.config, true}, {"journal", f.journal, false}, {"engine", f.engine, true},
-		{"model", f.model, true}}
+	all := []diskFile{{"root", cmp.Or(f.disk, f.root), true}, {"config", f.config, true}, {"journal", f.journal, false}}
+	for at, v := range f.volumes {
+		all = append(all, diskFile{engines.Nth("engine", at, len(f.volumes)), v.Engine, true}, diskFile{engines.Nth("model", at, len(f.volumes)), v.Model, true})
+	}
+	return all
 }
 
 // files are the paths and ports of one start.
 type files struct {
 	firmware, variables, kernel, initrd, cmdline string
-	root, disk, config, journal, engine, model   string
+	root, disk, config, journal                  string
+	volumes                                      []Volumes
 	tpm, tpmSocket, qmp, pid                     string // tpm: the folder of its state
 	status, proofs, numbers                      string // what leaves by each port
 	listen                                       string // address of this machine

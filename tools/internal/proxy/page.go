@@ -6,6 +6,7 @@ import (
 	"errors"
 	"html/template"
 	"net/http"
+	"strings"
 	"time"
 
 	"chrysalis/attest"
@@ -20,7 +21,7 @@ func identityOf(r *attest.Result) identity {
 		return identity{}
 	}
 	sum := sha256.Sum256(r.ConfigBytes())
-	return identity{r.Release(), r.Platform().String(), hex.EncodeToString(r.Machine()), hex.EncodeToString(sum[:]), r.Config().Service.Model.Name}
+	return identity{r.Release(), r.Platform().String(), hex.EncodeToString(r.Machine()), hex.EncodeToString(sum[:]), strings.Join(r.Config().Service.Names(), ", ")}
 }
 
 func (i identity) attributes() []any {
