@@ -94,7 +94,7 @@ boots: image ## BOOTS boots (default 20) of each platform, each with its power c
 ROWS ?= 1
 bench: image ## every number beside its reference, measured in the same run (ROWS="gateway boot": these alone)
 	@CHRYSALIS_BENCH="$(ROWS)" $(GO) test -C tools -count=1 -timeout 40m -run '^TestBench$$' -v ./e2e/
-	@[ "$(ROWS)" != 1 ] || CHRYSALIS_BENCH=1 $(GO) test -C tools -count=1 -timeout 10m -run '^TestBench$$' -v ./internal/page/
+	@[ "$(ROWS)" != 1 ] || CHRYSALIS_BENCH=1 $(GO) test -C tools -count=1 -p 1 -timeout 10m -run '^TestBench$$' -v ./internal/page/ ./internal/proxy/
 
 differential: ## what is computed and judged here, held against other people's programs
 	@CHRYSALIS_DIFFERENTIAL=1 $(GO) test -vet=off -count=1 -run 'Oracle|Against|DcapQVL|Virtee|Genuine|Real|Replay|Boots|PCR7|MRTD' ./attest/tdx ./attest/sevsnp ./attest/nvidia ./measure/...

@@ -64,8 +64,16 @@ func must[T any](v T, err error) func(testing.TB) T {
 	}
 }
 
-// startService builds the guest's program and starts its two roles.
+// startService builds the guest's program and starts its two roles over an engine of the test's.
 func startService(t testing.TB, change ...func(*config.Measured)) *service {
+	gone := make(chan struct{}, 16)
+	s := startServiceOver(t, func(t testing.TB, socket string) { startEngine(t, socket, gone) }, change...)
+	s.gone = gone
+	return s
+}
+
+// startServiceOver does so over an engine that is started at a socket.
+func startServiceOver(t testing.TB, startEngine func(t testing.TB, socket string), change ...func(*config.Measured)) *service {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("only root can start processes that give up being root")
@@ -96,12 +104,12 @@ func startService(t testing.TB, change ...func(*config.Measured)) *service {
 	}
 	sealed := must(secret.New(bytes.Repeat([]byte{7}, secret.Size)))(t)
 	scope := must(secret.ScopeOf(measured.Identity, sealed.Instance()))(t)
-	s := &service{Guest: attesttest.New(raw, time.Now()), gone: make(chan struct{}, 16)}
+	s := &service{Guest: attesttest.New(raw, time.Now())}
 	s.Statement.ReceiptKey = pubkey.Of(secret.DeriveSigner(sealed, secret.RoleReceipt, scope))
 	s.Statement.ClaimKey = pubkey.Of(secret.DeriveSigner(sealed, secret.RoleClaim, scope))
 	s.Statement.SecretHash = sealed.Digest()
 
-	s.startEngine(t, filepath.Join(dir, "root/engine/e.sock"))
+	startEngine(t, filepath.Join(dir, "root/engine/e.sock"))
 	spawn := func(r role.Role, settings role.Settings, files ...*os.File) {
 		t.Helper()
 		settings[role.Measured] = filepath.Join(dir, "measured")
@@ -170,8 +178,8 @@ func startService(t testing.TB, change ...func(*config.Measured)) *service {
 	return s
 }
 
-// startEngine answers as llama-server does, and where it is asked for what is said in audio as whisper-server.
-func (s *service) startEngine(t testing.TB, socket string) {
+// startEngine answers as llama-server does, and where it is asked for what is said in audio as whisper-server. gone gets a value when a client has left.
+func startEngine(t testing.TB, socket string, gone chan<- struct{}) {
 	t.Helper()
 	l := must(net.Listen("unix", socket))(t)
 	if err := os.Chmod(socket, 0o777); err != nil {
@@ -211,7 +219,7 @@ func (s *service) startEngine(t testing.TB, socket string) {
 			for {
 				select {
 				case <-r.Context().Done():
-					s.gone <- struct{}{}
+					gone <- struct{}{}
 					return
 				case <-time.After(10 * time.Millisecond):
 					text(" word")
