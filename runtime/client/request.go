@@ -54,7 +54,7 @@ func (m Message) MarshalJSONTo(enc *jsontext.Encoder) error {
 
 // Request is what a guest is asked: the settings of runtime/internal/gateway/API.md. The guest refuses others.
 type Request struct {
-	Model       string    `json:"model"` // default: the one that the guest's config names
+	Model       string    `json:"model"` // default: the one that the guest's config names; of several one must be named
 	Messages    []Message `json:"messages"`
 	MaxTokens   uint32    `json:"max_tokens,omitzero"`  // default: the measured limit, to which more is cut
 	Temperature *float64  `json:"temperature,omitzero"` // 0 to 2; default: the engine's
