@@ -5,6 +5,7 @@ package api
 // The paths, beside that of evidence (attest/ratls/session).
 const (
 	Models          = "/v1/models"
+	Health          = "/health"
 	ChatCompletions = "/v1/chat/completions"
 	Completions     = "/v1/completions"
 	Embeddings      = "/v1/embeddings"

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -162,6 +163,8 @@ var llama, _ = engines.Find(engines.Default)
 // fakeEngine answers on a Unix socket as llama-server does. script writes the answer's stream.
 type fakeEngine struct {
 	path   string
+	asks   atomic.Int32 // whether it is well
+	sick   atomic.Bool
 	mu     sync.Mutex
 	bodies []string
 	paths  []string
@@ -211,6 +214,12 @@ func startEngine(t testing.TB) *fakeEngine {
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
+		if r.URL.Path == llama.Health {
+			if e.asks.Add(1); e.sick.Load() {
+				w.WriteHeader(http.StatusServiceUnavailable) // the model is being loaded
+			}
+			return
+		}
 		e.mu.Lock()
 		e.bodies, e.paths = append(e.bodies, string(body)), append(e.paths, r.URL.Path)
 		e.kinds = append(e.kinds, r.Header.Get("Content-Type"))

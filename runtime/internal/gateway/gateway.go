@@ -95,6 +95,7 @@ type Gateway struct {
 	attested  *guest.Server // owns the TLS and HPKE keys
 	envelopes *envelope.Opener
 	proofs    proofs
+	health    health
 	counted   counts
 	waits     waits
 	// connections is maxConnections. Tests make it small.
@@ -194,6 +195,7 @@ type route struct {
 func (g *Gateway) handler() http.Handler {
 	routes := map[string]route{
 		api.Models:           {method: http.MethodGet, serve: g.models},
+		api.Health:           {method: http.MethodGet, serve: g.well},
 		session.EvidencePath: {method: http.MethodGet, serve: g.evidence, query: true},
 		api.Report:           {method: http.MethodGet, serve: g.report, query: true},
 		api.Receipts:         {method: http.MethodGet, serve: g.receipt}, // and the id of an answer

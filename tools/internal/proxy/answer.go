@@ -61,12 +61,26 @@ func (p *Proxy) Handler(address string) http.Handler {
 		case r.URL.Path == statusPath+".json" && r.Method == http.MethodGet:
 			w.Header().Set("Content-Type", "application/json")
 			_ = json.MarshalWrite(w, p.rows()) // the client may be gone
+		case r.URL.Path == api.Health && r.Method == http.MethodGet:
+			p.well(w)
 		case strings.HasPrefix(r.URL.Path, "/v1/"):
 			p.forward(w, r)
 		default:
 			fail(w, http.StatusNotFound, "no_such_path", "there is no such path here")
 		}
 	})
+}
+
+// well answers whether any guest is accepted now.
+func (p *Proxy) well(w http.ResponseWriter) {
+	for _, g := range p.guests {
+		if s := g.status(); s.err == nil && s.result != nil {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"status":"ok"}`+"\n") // the client may be gone
+			return
+		}
+	}
+	fail(w, http.StatusServiceUnavailable, "no_guest", "no guest is accepted now: "+statusPath+" says why")
 }
 
 // fail answers with an error as OpenAI's clients read it.

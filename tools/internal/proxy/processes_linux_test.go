@@ -420,16 +420,27 @@ func TestClients(t *testing.T) {
 		e.Dialect, e.Argv = "whisper-server", []string{"/usr/bin/whisper-server", "-m", "/model/x.bin", "--host", "127.0.0.1", "--port", "8080", "-nlp"}
 	})
 	heard := hearing.local(t, hearing.url)
-	for name, p := range map[string]*running{"openai": p, "anthropic": p, "langchain": p, "ai": p, "llamaindex": p, "audio": heard} {
-		t.Run(name, func(t *testing.T) {
-			c := exec.CommandContext(t.Context(), "node", name+".mjs")
-			c.Dir = dir
-			c.Env = append(os.Environ(), "OPENAI_BASE_URL="+p.url+"/v1", "OPENAI_API_KEY=anything")
-			if out, err := c.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), "passed\n") {
-				t.Errorf("%v\n%s", err, out)
-			}
-		})
+	ask := func(t *testing.T, name string, p *running) {
+		t.Helper()
+		c := exec.CommandContext(t.Context(), "node", name+".mjs")
+		c.Dir = dir
+		c.Env = append(os.Environ(), "OPENAI_BASE_URL="+p.url+"/v1", "OPENAI_API_KEY=anything")
+		if out, err := c.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), "passed\n") {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
 	}
+	for name, p := range map[string]*running{"openai": p, "anthropic": p, "langchain": p, "ai": p, "llamaindex": p, "audio": heard} {
+		t.Run(name, func(t *testing.T) { ask(t, name, p) })
+	}
+	t.Run("behind nginx", func(t *testing.T) {
+		behind := r.local(t, r.behind(t, balancer{"", "nginx", `proxy_http_version 1.1; proxy_set_header Connection "";`}))
+		for _, name := range []string{"openai", "langchain", "ai", "llamaindex"} {
+			ask(t, name, behind)
+		}
+		if s := behind.guests[0].status(); s.unproven != 0 || s.answered < 8 {
+			t.Errorf("%d proven answers and %d that were not", s.answered, s.unproven)
+		}
+	})
 	if s := p.guests[0].status(); s.unproven != 0 || s.answered < 8 {
 		t.Errorf("%d proven answers and %d that were not", s.answered, s.unproven)
 	}

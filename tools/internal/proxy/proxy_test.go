@@ -193,6 +193,22 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// TestHealth: the proxy is well while a guest is accepted.
+func TestHealth(t *testing.T) {
+	g := newGuest(t)
+	r := start(t, nil, g)
+	for _, tt := range []struct {
+		err    error
+		status int
+		says   string
+	}{{nil, 200, `{"status":"ok"}`}, {attest.ErrRejected, 503, "/status says why"}} {
+		r.guests[0].update(func(s *state) { s.err = tt.err })
+		if response, text := do(t, r.request(t, http.MethodGet, "/health", "")); response.StatusCode != tt.status || !strings.Contains(text, tt.says) {
+			t.Errorf("%v: got %d %s, want %d and %q", tt.err, response.StatusCode, text, tt.status, tt.says)
+		}
+	}
+}
+
 // TestNotProven: an answer whose proof does not hold has no end, and in one piece does not come at all.
 func TestNotProven(t *testing.T) {
 	g := newGuest(t)
