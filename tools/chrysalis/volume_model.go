@@ -210,7 +210,7 @@ func checkWhisper(r io.Reader, size int64) error {
 		g.skip(elements / ggmlBlocks[kind].elements * ggmlBlocks[kind].bytes)
 		tensors++
 	}
-	if g.err != nil || int64(g.read) != size {
+	if g.err != nil {
 		return cut()
 	}
 	if tensors == 0 {

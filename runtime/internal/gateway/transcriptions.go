@@ -136,9 +136,6 @@ func (r *request) parts(form *multipart.Reader, members []byte) ([]byte, error) 
 		}
 		last = name
 		if name == "file" {
-			if len(r.ask) > 0 {
-				return members, refuse("file", `field "file" is given twice`)
-			}
 			r.ask = r.partHead(r.ask, `file"; filename="audio`)
 			if r.ask, err = readPart(part, r.ask, cap(r.ask)-formHeadBytes/2-len(r.ask)); err != nil {
 				return members, err
